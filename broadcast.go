@@ -1,0 +1,93 @@
+// Package broadcast is a Caddy plugin that pushes messages to every connected browser.
+//
+// One line in a Caddyfile, "broadcast /ws", makes a route a live channel: what any of its WebSockets sends, and what
+// is posted to the route or to Caddy's admin API, reaches every subscriber. All routes of a process share one hub;
+// channels, by name, separate audiences.
+//
+// Other Caddy modules publish with From:
+//
+//	hub := broadcast.From(ctx) // the caddy.Context that the module is provisioned with
+//	id, err := hub.Publish(broadcast.Message{Channel: "news", Data: []byte("hello")})
+package broadcast
+
+import (
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+)
+
+// DefaultChannel is the channel of a route, and of a message, that names none.
+const DefaultChannel = "default"
+
+// ErrFull is returned by Publish while subscribers are being written to more slowly than messages come, and 64 MiB
+// are waiting. Nothing was published; it may be tried again.
+var ErrFull = hub.ErrFull
+
+// ErrClosed is returned by Publish when the hub has ended: its configuration was unloaded.
+var ErrClosed = hub.ErrClosed
+
+// Message is something to publish.
+type Message struct {
+	// Channel is the name of the channel: 1 to 255 bytes of UTF-8 without control characters. Default: "default".
+	Channel string
+
+	// Event names what happened, for subscribers that tell events apart; optional, as long as a channel's name.
+	// A WebSocket without a subprotocol does not see it.
+	Event string
+
+	// Data is the payload: UTF-8 text, or any bytes with Binary. It is the hub's after Publish, not to be changed.
+	Data []byte
+
+	// Binary has Data delivered as a binary frame.
+	Binary bool
+}
+
+// Hub is the hub of the process. It is safe for concurrent use.
+type Hub struct {
+	hub *hub.Hub
+	err error // why there is none
+}
+
+// From returns the hub for a module that is being provisioned with ctx, whether or not the configuration has a route
+// that broadcasts. It is good until the module's Cleanup. It never returns nil; if the hub cannot be had, as the
+// configuration of the app "broadcast" is wrong, Publish returns why.
+func From(ctx caddy.Context) *Hub {
+	app, err := ctx.App("broadcast")
+	if err != nil {
+		return &Hub{err: err}
+	}
+	return &Hub{hub: app.(*App).hub}
+}
+
+// Publish gives the message its place in the order of all messages, leaves it to be delivered to the channel's
+// subscribers, and returns its ID. It does not wait for them.
+func (h *Hub) Publish(m Message) (id string, err error) {
+	if h.err != nil {
+		return "", h.err
+	}
+	if m.Channel == "" {
+		m.Channel = DefaultChannel
+	}
+	if err := hub.CheckName(m.Channel); err != nil {
+		return "", fmt.Errorf("the channel %w", err)
+	}
+	if m.Event != "" {
+		if err := hub.CheckName(m.Event); err != nil {
+			return "", fmt.Errorf("the event %w", err)
+		}
+	}
+	out := &hub.Message{Channel: m.Channel, Event: m.Event, Data: m.Data}
+	if m.Binary {
+		out.Kind = hub.Binary
+	} else if !utf8.Valid(m.Data) {
+		return "", errors.New("the data is not UTF-8, and Binary is not set")
+	}
+	if err := h.hub.Publish(out); err != nil {
+		return "", err
+	}
+	return out.ID(), nil
+}

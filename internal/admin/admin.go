@@ -1,0 +1,186 @@
+// Package admin is the hub's part of Caddy's admin API.
+package admin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
+)
+
+func init() {
+	caddy.RegisterModule(API{})
+}
+
+const (
+	// maxMessage is the size in bytes of the longest message that the admin API publishes.
+	maxMessage = 1 << 20
+
+	// maxLines is the size in bytes of the longest body of messages, one a line.
+	maxLines = 16 << 20
+
+	defaultChannel = "default"
+)
+
+// API is the admin endpoint's module for the hub:
+//
+//   - `POST /broadcast/publish?channel=&event=` publishes the body, of 1 MiB at most, on the channel (default:
+//     `default`), and answers `{"id":"…","channel":"…","subscribers":42}`. Text if its Content-Type is `text/*`,
+//     `application/json`, a form or absent, else binary.
+//   - `POST /broadcast/publish` with `Content-Type: application/x-ndjson` publishes one
+//     `{"channel":"…","event":"…","data":…}` a line, in order and with nothing in between, and answers a line each. A
+//     string is published as text, other JSON as its text; `"encoding":"base64"` says that the string is binary data.
+//     If a line is wrong nothing is published: 400 names it. The body may have 16 MiB.
+//   - `GET /broadcast` answers the hub's totals.
+//
+// It holds no state: Caddy keeps the routers of old configurations.
+type API struct{}
+
+// CaddyModule returns the Caddy module information.
+func (API) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "admin.api.broadcast", New: func() caddy.Module { return new(API) }}
+}
+
+// Routes returns the routes.
+func (API) Routes() []caddy.AdminRoute {
+	return []caddy.AdminRoute{
+		{Pattern: "/broadcast", Handler: caddy.AdminHandlerFunc(totals)},
+		{Pattern: "/broadcast/publish", Handler: caddy.AdminHandlerFunc(publish)},
+	}
+}
+
+// engine returns the running configuration's hub.
+func engine() (*hub.Hub, error) {
+	app, err := caddy.ActiveContext().AppIfConfigured("broadcast")
+	if err == nil {
+		if e, ok := app.(interface{ Engine() *hub.Hub }); ok && e.Engine() != nil {
+			return e.Engine(), nil
+		}
+	}
+	return nil, caddy.APIError{
+		HTTPStatus: http.StatusNotFound,
+		Err:        errors.New("nothing in the running configuration uses broadcast"),
+	}
+}
+
+func allow(w http.ResponseWriter, r *http.Request, methods string) error {
+	if r.Method == methods {
+		return nil
+	}
+	w.Header().Set("Allow", methods)
+	return caddy.APIError{
+		HTTPStatus: http.StatusMethodNotAllowed,
+		Err:        fmt.Errorf("method %s is not allowed, only %s", r.Method, methods),
+	}
+}
+
+func totals(w http.ResponseWriter, r *http.Request) error {
+	if err := allow(w, r, http.MethodGet); err != nil {
+		return err
+	}
+	h, err := engine()
+	if err != nil {
+		return err
+	}
+	s := h.Stats()
+	return answer(w, struct {
+		Connections int     `json:"connections"`
+		Channels    int     `json:"channels"`
+		Seq         uint64  `json:"seq"`
+		ID          string  `json:"id"`
+		Messages    uint64  `json:"messages"`
+		Bytes       uint64  `json:"bytes"`
+		Deliveries  uint64  `json:"deliveries"`
+		Delivered   uint64  `json:"delivered_bytes"`
+		Writes      uint64  `json:"writes"`
+		Backlog     int64   `json:"backlog"`
+		Uptime      float64 `json:"uptime"` // seconds
+	}{
+		s.Connections, s.Channels, s.Seq, hub.FormatID(s.Epoch, s.Seq), s.Seq, s.Bytes, s.Deliveries, s.Written,
+		s.Writes, s.Backlog, time.Since(s.Started).Round(time.Millisecond).Seconds(),
+	})
+}
+
+func publish(w http.ResponseWriter, r *http.Request) error {
+	if err := allow(w, r, http.MethodPost); err != nil {
+		return err
+	}
+	h, err := engine()
+	if err != nil {
+		return err
+	}
+	ms, err := read(w, r)
+	if err == nil {
+		if err = h.Publish(ms...); err != nil {
+			err = post.Refused(w, err)
+		}
+	}
+	if err != nil {
+		if refusal := new(post.Error); errors.As(err, &refusal) {
+			return caddy.APIError{HTTPStatus: refusal.Status, Err: refusal.Err}
+		}
+		return err
+	}
+	type published struct {
+		ID          string `json:"id"`
+		Channel     string `json:"channel"`
+		Subscribers int    `json:"subscribers"`
+	}
+	answers := make([]any, len(ms))
+	for i, m := range ms {
+		answers[i] = published{m.ID(), m.Channel, m.Subscribers}
+	}
+	return answer(w, answers...)
+}
+
+// read returns the messages of a request to publish.
+func read(w http.ResponseWriter, r *http.Request) ([]*hub.Message, error) {
+	if media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media == "application/x-ndjson" {
+		body, err := post.Body(w, r, maxLines)
+		if err != nil {
+			return nil, err
+		}
+		ms, err := parseLines(body)
+		if err != nil {
+			return nil, &post.Error{Status: http.StatusBadRequest, Err: err}
+		}
+		return ms, nil
+	}
+	channel := r.URL.Query().Get("channel")
+	if channel == "" {
+		channel = defaultChannel
+	}
+	if err := hub.CheckName(channel); err != nil {
+		return nil, &post.Error{Status: http.StatusBadRequest, Err: fmt.Errorf("the channel %w", err)}
+	}
+	m, err := post.Message(w, r, channel, maxMessage)
+	if err != nil {
+		return nil, err
+	}
+	return []*hub.Message{m}, nil
+}
+
+// answer writes values, one a line.
+func answer(w http.ResponseWriter, values ...any) error {
+	w.Header().Set("Content-Type", "application/json")
+	if len(values) != 1 {
+		w.Header().Set("Content-Type", "application/x-ndjson")
+	}
+	e := json.NewEncoder(w)
+	for _, v := range values {
+		if err := e.Encode(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Interface guards
+var _ caddy.AdminRouter = (*API)(nil)

@@ -1,0 +1,107 @@
+package admin
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"unicode/utf8"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+)
+
+// parseLines reads messages, one a line. Blank lines are passed over. On an error, which names the line, there are no
+// messages.
+func parseLines(body []byte) ([]*hub.Message, error) {
+	var ms []*hub.Message
+	n := 0
+	for line := range bytes.Lines(body) {
+		n++
+		line = bytes.TrimSpace(line)
+		if len(line) == 0 {
+			continue
+		}
+		m, err := parseLine(line)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w; nothing was published", n, err)
+		}
+		ms = append(ms, m)
+	}
+	if len(ms) == 0 {
+		return nil, errors.New("the body has no lines")
+	}
+	return ms, nil
+}
+
+func parseLine(line []byte) (*hub.Message, error) {
+	if !utf8.Valid(line) {
+		return nil, errors.New("is not UTF-8")
+	}
+	var v struct {
+		Channel  *string         `json:"channel"`
+		Event    string          `json:"event"`
+		Data     json.RawMessage `json:"data"`
+		Encoding string          `json:"encoding"`
+	}
+	d := json.NewDecoder(bytes.NewReader(line))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&v); err != nil {
+		return nil, err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errors.New("has more than one JSON value")
+	}
+
+	m := &hub.Message{Channel: defaultChannel, Event: v.Event}
+	if v.Channel != nil {
+		m.Channel = *v.Channel
+	}
+	if err := hub.CheckName(m.Channel); err != nil {
+		return nil, fmt.Errorf("the channel %w", err)
+	}
+	if m.Event != "" {
+		if err := hub.CheckName(m.Event); err != nil {
+			return nil, fmt.Errorf("the event %w", err)
+		}
+	}
+	if err := setData(m, v.Data, v.Encoding); err != nil {
+		return nil, err
+	}
+	if len(m.Data) > maxMessage {
+		return nil, fmt.Errorf("the data has %d bytes, more than %d", len(m.Data), maxMessage)
+	}
+	return m, nil
+}
+
+// setData sets a message's data from JSON: a string is what it says, anything else is its own text.
+func setData(m *hub.Message, raw json.RawMessage, encoding string) error {
+	if raw == nil {
+		return errors.New("has no data")
+	}
+	var s string
+	isString := raw[0] == '"'
+	if isString {
+		if err := json.Unmarshal(raw, &s); err != nil {
+			return err
+		}
+	}
+	switch {
+	case encoding == "base64" && isString:
+		data, err := base64.StdEncoding.DecodeString(s)
+		if err != nil {
+			return fmt.Errorf("the data: %w", err)
+		}
+		m.Data, m.Kind = data, hub.Binary
+	case encoding == "base64":
+		return errors.New("the data is not a string, as the encoding base64 needs")
+	case encoding != "":
+		return fmt.Errorf("the encoding %q is not base64", encoding)
+	case isString:
+		m.Data = []byte(s)
+	default:
+		m.Data = bytes.Clone(raw) // the line is the body's
+	}
+	return nil
+}

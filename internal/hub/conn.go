@@ -1,0 +1,384 @@
+package hub
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ErrStuck is what Transport.Write returns when the peer took nothing in time, but what was written is whole and
+// writing may go on.
+var ErrStuck = errors.New("the peer takes nothing")
+
+// Transport is the sending half of a connection.
+type Transport interface {
+	// TryWrite writes what can be written without waiting and returns how much that was; 0 is no error. A transport
+	// that cannot write without waiting always returns 0. Only the connection's loop calls it, and never during Write.
+	TryWrite(p []byte) (int, error)
+
+	// Write writes p, and may take as long as timeout. Only the connection's flusher calls it.
+	Write(p []byte, timeout time.Duration) (int, error)
+
+	// Close ends reading and writing. It does not wait.
+	Close()
+}
+
+// MinBacklog is the least that ConnOptions.MaxBacklog may be, in bytes: a batch has to fit.
+const MinBacklog = 64 << 10
+
+// ConnOptions are shared by the connections of a route.
+type ConnOptions struct {
+	Format       Format
+	PingInterval time.Duration // in whole seconds, at least one
+	WriteTimeout time.Duration // how long a peer that takes nothing is borne
+	MaxBacklog   int           // bytes
+	DropOldest   bool          // what a full backlog does: drop the oldest, or close (the default)
+}
+
+// Close codes of RFC 6455, section 7.4, that the hub itself uses.
+const (
+	codeRestart  = 1012
+	codeTryLater = 1013
+)
+
+// Conn is a connection: the place it has on its loop, and its backlog.
+type Conn struct {
+	hub     *Hub
+	loop    *loop
+	options *ConnOptions
+	user    string
+	since   uint64      // the log's last message before it subscribed
+	alive   atomic.Bool // has shown life since the last ping
+
+	// Set by Connect, and nil when the loop has taken the connection out of them, which is after left.
+	audiences []*audience
+
+	// Guarded by Hub.mu.
+	left  bool   // its channels no longer count it
+	reply []byte // waits to be sent; see Reply
+
+	// The loop's own.
+	places    []int   // where it stands in its audiences' lists
+	state     state
+	peerDone  bool   // its reader has ended
+	missed    uint8  // pings without a sign of life
+	gen       uint64 // the last batch that it was gathered for; see loop.mixed
+	skip      uint64 // the last batch that holds a message it must not get
+	slot, pos int32  // its place in the keep-alive ring
+	deadline  uint64 // the tick at which a closing connection is cut off
+
+	// flushing says that the backlog is in use: the loop adds to it and the flusher empties it. While it is false
+	// the backlog is empty and the loop writes by itself. Only the flusher, and Start, reset it.
+	flushing atomic.Bool
+
+	mu        sync.Mutex
+	transport Transport
+	backlog   [][]byte // not yet written, oldest first
+	size      int      // bytes in backlog
+	busy      int      // how many of backlog's slices the flusher is writing
+	begun     bool     // part of the first slice is written already
+	closing   bool     // the last slice was added
+	dead      bool     // nothing is written any more
+	dropped   int      // slices dropped since the start
+}
+
+// state of a connection, as its loop sees it.
+type state uint8
+
+const (
+	stateNew     state = iota // its subscription is still in the inbox
+	stateOpen                 // gets messages
+	stateClosing              // the close frame is on its way, or its answer
+	stateClosed
+)
+
+// User returns who the connection said it is, if it did.
+func (c *Conn) User() string { return c.user }
+
+// Since returns the sequence number after which the connection gets messages.
+func (c *Conn) Since() uint64 { return c.since }
+
+// Alive notes that the peer has sent something.
+func (c *Conn) Alive() {
+	if !c.alive.Load() { // mostly set: do not take the cache line
+		c.alive.Store(true)
+	}
+}
+
+// Start gives the connection its transport and sends what has gathered. If it returns false the connection was closed
+// before it started, and the transport is the caller's to close.
+func (c *Conn) Start(t Transport) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead {
+		return false
+	}
+	c.transport = t
+	if len(c.backlog) == 0 {
+		c.flushing.Store(false)
+	} else {
+		go c.flush()
+	}
+	return true
+}
+
+// Close says goodbye: the connection gets no more messages, and after those it was due, the close frame.
+func (c *Conn) Close(code uint16, text string) {
+	c.postLeave(entry{op: opClose, conn: c, code: code, text: text})
+}
+
+// Done says that the peer is gone or has said its last: a connection that is closing ends when all is written,
+// any other at once. The reader calls it when it ends.
+func (c *Conn) Done() {
+	c.postLeave(entry{op: opDone, conn: c})
+}
+
+func (c *Conn) postLeave(e entry) {
+	h := c.hub
+	h.mu.Lock()
+	h.leave(c)
+	wake := c.loop.push(e)
+	h.mu.Unlock()
+	h.wake(wake)
+}
+
+// Reply sends p, which answers something the peer sent. A reply that has not been sent when the next one comes is
+// not sent at all, so a peer cannot heap them up.
+func (c *Conn) Reply(p []byte) {
+	h := c.hub
+	var wake uint64
+	h.mu.Lock()
+	if c.reply == nil {
+		wake = c.loop.push(entry{op: opReply, conn: c})
+	}
+	c.reply = p
+	h.mu.Unlock()
+	h.wake(wake)
+}
+
+// fate is what became of a write.
+type fate uint8
+
+const (
+	written  fate = iota // the socket has all of it
+	kept                 // the backlog refers to it
+	overflow             // the backlog is full: the connection has to be closed
+	lost                 // the socket is broken
+)
+
+// write hands p to the socket, or what the socket does not take to the backlog. The loop calls it.
+func (c *Conn) write(p []byte) fate {
+	begun := false
+	if !c.flushing.Load() {
+		n, err := c.transport.TryWrite(p)
+		if err != nil {
+			return lost
+		}
+		if n == len(p) {
+			return written
+		}
+		begun = n > 0
+		p = p[n:]
+	}
+	return c.enqueue(p, begun)
+}
+
+// enqueue adds p to the backlog and sees to it that there is a flusher. What is begun is always taken, for a frame
+// must end.
+func (c *Conn) enqueue(p []byte, begun bool) fate {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead || c.closing {
+		return written
+	}
+	if c.options.DropOldest {
+		for first := c.inFlight(); len(c.backlog) > first && c.size+len(p) > c.options.MaxBacklog; {
+			c.remove(first)
+			c.dropped++
+		}
+	}
+	over := c.size > 0 && c.size+len(p) > c.options.MaxBacklog // one message always fits, however large
+	if over && !begun {
+		if c.options.DropOldest {
+			c.dropped++
+			return written
+		}
+		return overflow
+	}
+	c.append(p)
+	c.begun = c.begun || begun
+	c.ensureFlusher()
+	if over && !c.options.DropOldest {
+		return overflow
+	}
+	return kept
+}
+
+// last adds the last slice to the backlog, or writes it if nothing is in the way, and returns what became of it.
+// With drop set, only what is being written is left before it.
+func (c *Conn) last(p []byte, drop bool) fate {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead || c.closing {
+		return kept
+	}
+	c.closing = true
+	if drop {
+		for first := c.inFlight(); len(c.backlog) > first; {
+			c.remove(len(c.backlog) - 1)
+		}
+	}
+	if !c.flushing.Load() {
+		if len(p) == 0 {
+			return written
+		}
+		n, err := c.transport.TryWrite(p)
+		if err != nil {
+			return lost
+		}
+		if n == len(p) {
+			return written
+		}
+		c.begun = n > 0
+		p = p[n:]
+	}
+	if len(p) > 0 {
+		c.append(p)
+		c.ensureFlusher()
+	}
+	return kept
+}
+
+// The following need c.mu.
+
+func (c *Conn) append(p []byte) {
+	c.backlog = append(c.backlog, p)
+	c.size += len(p)
+	c.hub.backlog.Add(int64(len(p)))
+}
+
+func (c *Conn) remove(i int) {
+	n := len(c.backlog[i])
+	c.size -= n
+	c.hub.backlog.Add(-int64(n))
+	copy(c.backlog[i:], c.backlog[i+1:])
+	c.backlog[len(c.backlog)-1] = nil
+	c.backlog = c.backlog[:len(c.backlog)-1]
+}
+
+// inFlight returns how many slices of the backlog cannot be taken back.
+func (c *Conn) inFlight() int {
+	if c.begun && c.busy == 0 {
+		return 1
+	}
+	return c.busy
+}
+
+func (c *Conn) ensureFlusher() {
+	if !c.flushing.Load() {
+		c.flushing.Store(true)
+		go c.flush()
+	}
+}
+
+// kill ends the connection's writing for good and returns its transport, if it had one.
+func (c *Conn) kill() Transport {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dead = true
+	c.hub.backlog.Add(-int64(c.size))
+	c.backlog, c.size = nil, 0
+	c.flushing.Store(true)
+	return c.transport
+}
+
+// resume lets a new flusher go on where one gave up.
+func (c *Conn) resume() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.dead {
+		go c.flush()
+	}
+}
+
+// chunkSize is what a flusher writes at once: a TLS record at most, and what a slow peer must take within the write
+// timeout.
+const chunkSize = 16 << 10
+
+var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
+
+// flush writes the backlog until it is empty. On an error it leaves flushing set, and the rest to the loop.
+func (c *Conn) flush() {
+	chunk := chunks.Get().(*[chunkSize]byte)
+	defer chunks.Put(chunk)
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		if len(c.backlog) == 0 || c.dead {
+			break
+		}
+		p := c.take(chunk)
+		c.mu.Unlock()
+		n, err := c.transport.Write(p, c.options.WriteTimeout)
+		c.mu.Lock()
+		c.consume(n)
+		if err != nil {
+			if err == ErrStuck && n > 0 {
+				continue // slow, but it moves
+			}
+			c.hub.post(c.loop, entry{op: opFailed, conn: c, err: err})
+			return
+		}
+	}
+	if c.dead {
+		return
+	}
+	c.backlog = nil // a quiet connection holds no buffer
+	c.flushing.Store(false)
+	if c.closing {
+		c.hub.post(c.loop, entry{op: opFlushed, conn: c})
+	}
+}
+
+// take returns what to write next: a piece of the first slice if that is large, else as many as fit a chunk, joined.
+func (c *Conn) take(chunk *[chunkSize]byte) []byte {
+	if first := c.backlog[0]; len(c.backlog) == 1 || len(first) >= chunkSize {
+		c.busy = 1
+		return first[:min(len(first), chunkSize)]
+	}
+	n := 0
+	c.busy = 0
+	for _, p := range c.backlog {
+		m := copy(chunk[n:], p)
+		n += m
+		c.busy++
+		if n == chunkSize {
+			break
+		}
+	}
+	return chunk[:n]
+}
+
+// consume takes what was written off the backlog.
+func (c *Conn) consume(n int) {
+	c.busy = 0
+	if c.dead {
+		return
+	}
+	c.size -= n
+	c.hub.backlog.Add(-int64(n))
+	for n > 0 {
+		first := c.backlog[0]
+		if n < len(first) {
+			c.backlog[0] = first[n:]
+			c.begun = true
+			return
+		}
+		n -= len(first)
+		c.backlog[0] = nil
+		c.backlog = c.backlog[1:]
+		c.begun = false
+	}
+}

@@ -1,0 +1,417 @@
+// Package hub is the engine: one log that gives every message its place, and loops that own the connections and
+// write to them. It knows no HTTP, no Caddy and no wire format.
+//
+//	Publish ──► log (Hub) ──► inbox of each loop that has a subscriber of the channel
+//	                              │ takes all that is waiting, as one batch
+//	                              ▼
+//	                            loop ──► one non-blocking write a connection
+//
+// Who owns what: Hub.mu guards the log, the table of channels and the loops' inboxes, and is never held while a
+// socket is written. A loop alone touches the membership and the state of its connections. A connection's backlog is
+// shared by its loop and, while there is one, its flusher, under Conn.mu.
+package hub
+
+import (
+	"crypto/rand"
+	"errors"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+var (
+	// ErrClosed is returned once the hub, or the connection that publishes, is closing.
+	ErrClosed = errors.New("closed")
+
+	// ErrFull is returned to a publisher while a loop has more waiting than its inbox takes.
+	ErrFull = errors.New("too many messages are waiting to be delivered")
+
+	// ErrTooManyConnections and ErrTooManyChannels are returned to a subscriber over a limit of Options.
+	ErrTooManyConnections = errors.New("too many connections")
+	ErrTooManyChannels    = errors.New("too many channels")
+)
+
+const (
+	// maxLoops is as many as fit in the mask of loops that a publish wakes.
+	maxLoops = 64
+
+	// defaultMaxInbox bounds the bytes waiting in one loop's inbox.
+	defaultMaxInbox = 64 << 20
+)
+
+// Options can be changed while the hub runs. The zero value is a hub without limits that writes at once.
+type Options struct {
+	// Coalesce is how long a loop gathers messages before it writes them.
+	Coalesce time.Duration
+	// MaxConnections and MaxChannels refuse further connections and channels; 0 is no limit.
+	MaxConnections, MaxChannels int
+	// MaxInbox bounds the bytes waiting in one loop's inbox; 0 is 64 MiB.
+	MaxInbox int
+}
+
+// Hub is the log and the loops behind it.
+type Hub struct {
+	epoch   string
+	started time.Time
+	loops   []*loop
+	running sync.WaitGroup
+
+	backlog  atomic.Int64 // bytes in the backlogs of all connections
+	coalesce atomic.Int64 // Options.Coalesce, for the loops
+
+	mu          sync.Mutex
+	room        sync.Cond // on mu: an inbox was emptied; for Publish that waits
+	waiting     int       // how many wait for room
+	options     Options
+	seq         uint64
+	bytes       uint64
+	channels    map[string]*channel
+	connections int
+	closed      bool
+	empty       chan struct{} // closed when the hub is closed and the last connection is gone
+}
+
+// channel is a name that has subscribers. Hub.mu guards it.
+type channel struct {
+	name        string
+	subscribers int
+	audiences   []*audience // one for each loop that has a subscriber
+}
+
+// audience is the subscribers of a channel on one loop.
+type audience struct {
+	channel *channel
+	loop    *loop
+	size    int // guarded by Hub.mu: those who have joined and not left, by the log
+
+	// The loop's own: membership by the entries of the inbox that it has processed.
+	groups []group    // connections on this channel alone, by format: they all get the same bytes
+	mixed  []*Conn    // connections on other channels too
+	batch  []*Message // what the current batch has for this channel
+}
+
+type group struct {
+	format Format
+	conns  []*Conn
+}
+
+// New starts a hub.
+func New(o Options) *Hub {
+	h := &Hub{
+		epoch:    rand.Text()[:8],
+		started:  time.Now(),
+		channels: make(map[string]*channel),
+		empty:    make(chan struct{}),
+	}
+	h.room.L = &h.mu
+	h.Configure(o)
+	for range min(runtime.GOMAXPROCS(0), maxLoops) {
+		l := &loop{hub: h, id: len(h.loops), wake: make(chan struct{}, 1), rings: make(map[int]*ring)}
+		h.loops = append(h.loops, l)
+	}
+	for _, l := range h.loops {
+		h.running.Go(l.run)
+	}
+	return h
+}
+
+// Configure replaces the options. Limits apply to what comes after.
+func (h *Hub) Configure(o Options) {
+	if o.MaxInbox == 0 {
+		o.MaxInbox = defaultMaxInbox
+	}
+	h.coalesce.Store(int64(o.Coalesce))
+	h.mu.Lock()
+	h.options = o
+	h.mu.Unlock()
+}
+
+// Publish gives the messages their places in the log and leaves them to the loops: all of them, next to each other,
+// or none and an error. It never waits. Afterwards the messages are the hub's: only what Publish has set may be read.
+func (h *Hub) Publish(ms ...*Message) error { return h.publish(ms, false) }
+
+// PublishWait is Publish for one who can be held back: where Publish returns ErrFull it waits for room instead.
+func (h *Hub) PublishWait(ms ...*Message) error { return h.publish(ms, true) }
+
+func (h *Hub) publish(ms []*Message, wait bool) error {
+	var wake uint64
+	now := time.Now()
+
+	h.mu.Lock()
+	for {
+		if h.closed || len(ms) == 1 && ms[0].From != nil && ms[0].From.left {
+			h.mu.Unlock()
+			return ErrClosed
+		}
+		if h.fits(ms) {
+			break
+		}
+		if !wait {
+			h.mu.Unlock()
+			return ErrFull
+		}
+		h.waiting++
+		h.room.Wait()
+		h.waiting--
+	}
+	for _, m := range ms {
+		h.seq++
+		h.bytes += uint64(len(m.Data))
+		m.Seq, m.Time, m.epoch = h.seq, now, h.epoch
+		ch := h.channels[m.Channel]
+		if ch == nil {
+			continue
+		}
+		m.Subscribers = ch.subscribers
+		for _, a := range ch.audiences {
+			a.loop.inboxBytes += m.cost()
+			wake |= a.loop.push(entry{op: opMessage, audience: a, message: m})
+		}
+	}
+	h.mu.Unlock()
+	h.wake(wake)
+	return nil
+}
+
+// fits says whether every loop that ms go to has room for them. A loop with nothing waiting always has.
+func (h *Hub) fits(ms []*Message) bool {
+	need := 0
+	for _, m := range ms {
+		need += m.cost()
+		ch := h.channels[m.Channel]
+		if ch == nil {
+			continue
+		}
+		for _, a := range ch.audiences {
+			if n := a.loop.inboxBytes; n > 0 && n+need > h.options.MaxInbox {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// wake rouses the loops whose bits are set. It is called without the lock, as rousing may cost a system call.
+func (h *Hub) wake(mask uint64) {
+	for _, l := range h.loops {
+		if mask == 0 {
+			return
+		}
+		if mask&1 != 0 {
+			select {
+			case l.wake <- struct{}{}:
+			default:
+			}
+		}
+		mask >>= 1
+	}
+}
+
+// post puts an entry that is not a message in the loop's inbox.
+func (h *Hub) post(l *loop, e entry) {
+	h.mu.Lock()
+	wake := l.push(e)
+	h.mu.Unlock()
+	h.wake(wake)
+}
+
+// Subscriber is who connects.
+type Subscriber struct {
+	Channels []string // no name twice; none for one who only publishes
+	User     string
+	First    []byte // sent before anything else
+}
+
+// Connect makes a connection and subscribes it: it gets every message published after Connect returns. What it gets
+// waits in its backlog until Start.
+func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, error) {
+	c := &Conn{hub: h, options: o, user: s.User}
+	c.alive.Store(true)
+	c.flushing.Store(true) // until Start there is nothing to write to
+
+	h.mu.Lock()
+	if err := h.admit(s.Channels); err != nil {
+		h.mu.Unlock()
+		return nil, err
+	}
+	if len(s.First) > 0 {
+		c.append(s.First)
+	}
+	h.connections++
+	c.since = h.seq
+	c.loop = h.loops[0]
+	for _, l := range h.loops[1:] {
+		if l.load < c.loop.load {
+			c.loop = l
+		}
+	}
+	c.loop.load++
+	c.audiences = make([]*audience, len(s.Channels))
+	for i, name := range s.Channels {
+		c.audiences[i] = h.join(c.loop, name)
+	}
+	wake := c.loop.push(entry{op: opConnect, conn: c})
+	h.mu.Unlock()
+	h.wake(wake)
+	return c, nil
+}
+
+// admit applies the limits to a new connection. The caller holds h.mu.
+func (h *Hub) admit(channels []string) error {
+	if h.closed {
+		return ErrClosed
+	}
+	if n := h.options.MaxConnections; n > 0 && h.connections >= n {
+		return ErrTooManyConnections
+	}
+	if n := h.options.MaxChannels; n > 0 {
+		more := 0
+		for _, name := range channels {
+			if h.channels[name] == nil {
+				more++
+			}
+		}
+		if more > 0 && len(h.channels)+more > n {
+			return ErrTooManyChannels
+		}
+	}
+	return nil
+}
+
+// join counts one more subscriber of a channel on a loop. The caller holds h.mu.
+func (h *Hub) join(l *loop, name string) *audience {
+	ch := h.channels[name]
+	if ch == nil {
+		ch = &channel{name: name}
+		h.channels[name] = ch
+	}
+	ch.subscribers++
+	for _, a := range ch.audiences {
+		if a.loop == l {
+			a.size++
+			return a
+		}
+	}
+	a := &audience{channel: ch, loop: l, size: 1}
+	ch.audiences = append(ch.audiences, a)
+	return a
+}
+
+// leave takes a connection out of its channels: it gets no message published from now on. An audience or a channel
+// that is empty is forgotten; who comes later finds a new one, so what is still on the way to the old one stays
+// right. The caller holds h.mu.
+func (h *Hub) leave(c *Conn) {
+	if c.left {
+		return
+	}
+	c.left = true
+	for _, a := range c.audiences {
+		ch := a.channel
+		a.size--
+		ch.subscribers--
+		if a.size == 0 {
+			for i := range ch.audiences {
+				if ch.audiences[i] == a {
+					last := len(ch.audiences) - 1
+					ch.audiences[i] = ch.audiences[last]
+					ch.audiences[last] = nil
+					ch.audiences = ch.audiences[:last]
+					break
+				}
+			}
+		}
+		if ch.subscribers == 0 {
+			delete(h.channels, ch.name)
+		}
+	}
+}
+
+// depart is leave for one who does not hold h.mu.
+func (h *Hub) depart(c *Conn) {
+	h.mu.Lock()
+	h.leave(c)
+	h.mu.Unlock()
+}
+
+// forget counts out a connection that has left.
+func (h *Hub) forget(c *Conn) {
+	h.mu.Lock()
+	c.loop.load--
+	h.connections--
+	if h.closed && h.connections == 0 {
+		close(h.empty)
+	}
+	h.mu.Unlock()
+}
+
+// Close closes every connection with the code and waits until they are gone, but no longer than the timeout; then it
+// stops the loops. It may be called once.
+func (h *Hub) Close(code uint16, text string, timeout time.Duration) {
+	h.mu.Lock()
+	h.closed = true
+	h.room.Broadcast()
+	if h.connections == 0 {
+		close(h.empty)
+	}
+	h.mu.Unlock()
+
+	for _, l := range h.loops {
+		h.post(l, entry{op: opCloseAll, code: code, text: text})
+	}
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-h.empty:
+	case <-timer.C:
+	}
+	for _, l := range h.loops {
+		h.post(l, entry{op: opStop})
+	}
+	h.running.Wait()
+}
+
+// Stats are the hub's totals.
+type Stats struct {
+	Epoch       string
+	Started     time.Time
+	Connections int    // open now
+	Channels    int    // with subscribers now
+	Seq         uint64 // of the last message published, which is how many there were
+	Bytes       uint64 // of data published
+	Deliveries  uint64 // messages handed to connections
+	Written     uint64 // bytes handed to connections
+	Writes      uint64 // times a connection was handed bytes
+	Backlog     int64  // bytes waiting for connections that do not take them
+}
+
+// Stats returns the totals of now.
+func (h *Hub) Stats() Stats {
+	h.mu.Lock()
+	s := Stats{
+		Epoch:       h.epoch,
+		Started:     h.started,
+		Connections: h.connections,
+		Channels:    len(h.channels),
+		Seq:         h.seq,
+		Bytes:       h.bytes,
+	}
+	h.mu.Unlock()
+	s.Backlog = h.backlog.Load()
+	for _, l := range h.loops {
+		s.Deliveries += l.deliveries.Load()
+		s.Written += l.written.Load()
+		s.Writes += l.writes.Load()
+	}
+	return s
+}
+
+// Subscribers returns how many connections a channel has.
+func (h *Hub) Subscribers(name string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if ch := h.channels[name]; ch != nil {
+		return ch.subscribers
+	}
+	return 0
+}

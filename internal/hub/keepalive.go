@@ -1,0 +1,93 @@
+package hub
+
+import "time"
+
+// ring spreads the connections of one ping interval over its seconds: each tick of the loop pings one slot. It is
+// also the loop's list of all its connections.
+type ring struct {
+	slots [][]*Conn
+}
+
+func seconds(d time.Duration) uint64 {
+	return uint64(max(1, (d+time.Second-1)/time.Second))
+}
+
+// ring returns the ring that the connection belongs in.
+func (l *loop) ring(c *Conn) *ring {
+	n := int(seconds(c.options.PingInterval))
+	r := l.rings[n]
+	if r == nil {
+		r = &ring{slots: make([][]*Conn, n)}
+		l.rings[n] = r
+	}
+	return r
+}
+
+// add puts a connection in the slot that comes last.
+func (r *ring) add(c *Conn, now uint64) {
+	c.slot = int32(now % uint64(len(r.slots)))
+	slot := &r.slots[c.slot]
+	c.pos = int32(len(*slot))
+	*slot = append(*slot, c)
+}
+
+func (r *ring) remove(c *Conn) {
+	slot := &r.slots[c.slot]
+	last := len(*slot) - 1
+	moved := (*slot)[last]
+	(*slot)[c.pos] = moved
+	moved.pos = c.pos
+	(*slot)[last] = nil
+	*slot = (*slot)[:last]
+}
+
+// each calls f for every connection. f may end the one it is given.
+func (l *loop) each(f func(*Conn)) {
+	for _, r := range l.rings {
+		for _, slot := range r.slots {
+			for i := len(slot) - 1; i >= 0; i-- {
+				f(slot[i])
+			}
+		}
+	}
+}
+
+// tick pings the connections whose turn it is and cuts off those whose time is up.
+func (l *loop) tick() {
+	l.now++
+	for n, r := range l.rings {
+		slot := r.slots[l.now%uint64(n)]
+		for i := len(slot) - 1; i >= 0; i-- {
+			l.keepAlive(slot[i])
+		}
+	}
+
+	waiting := l.closing[:0]
+	for _, c := range l.closing {
+		switch {
+		case c.state == stateClosed:
+		case l.now >= c.deadline:
+			l.end(c)
+		default:
+			waiting = append(waiting, c)
+		}
+	}
+	clear(l.closing[len(waiting):])
+	l.closing = waiting
+}
+
+// keepAlive ends a connection that has shown no life for two intervals, and pings any other.
+func (l *loop) keepAlive(c *Conn) {
+	if c.state != stateOpen {
+		return
+	}
+	if c.alive.Swap(false) {
+		c.missed = 0
+	} else if c.missed++; c.missed >= 2 {
+		l.end(c)
+		return
+	}
+	if p := c.options.Format.Ping(); p != nil && !c.flushing.Load() {
+		l.send(c, p) // one with a backlog is watched by its write timeout
+	}
+}

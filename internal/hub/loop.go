@@ -1,0 +1,505 @@
+package hub
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// maxBatch bounds the data that a loop joins into one write, so that one batch does not fill a backlog by itself.
+	maxBatch = MinBacklog
+
+	// maxSpare bounds the entries of an inbox, and the bytes of a joined batch, that are kept for the next.
+	maxSpareEntries = 8 << 10
+	maxSpareBytes   = 1 << 20
+)
+
+// op is what an entry of an inbox asks for.
+type op uint8
+
+const (
+	opMessage  op = iota
+	opConnect     // place the connection in its audiences
+	opReply       // send Conn.reply
+	opClose       // close it with a code
+	opDone        // its reader has ended
+	opFailed      // its flusher gave up with an error
+	opFlushed     // its backlog is written, and it is closing
+	opCloseAll    // close every connection with a code
+	opStop        // cut off what is left and end the loop
+)
+
+// entry is one thing in an inbox.
+type entry struct {
+	op       op
+	code     uint16
+	audience *audience
+	message  *Message
+	conn     *Conn
+	text     string
+	err      error
+}
+
+// loop owns its connections: it alone places, writes, pings and closes them, in the order of its inbox.
+type loop struct {
+	hub  *Hub
+	id   int
+	wake chan struct{}
+
+	// Guarded by Hub.mu.
+	inbox      []entry
+	inboxBytes int
+	asleep     bool
+	load       int // connections
+
+	// The loop's own.
+	batch   []entry     // what was taken from the inbox, kept for its space
+	touched []*audience // audiences that the current batch has messages for
+	size    int         // bytes of data in the current batch
+	gen     uint64      // the current batch
+	skips   bool        // some connection must not get all of the current batch
+	mixed   []*Conn     // connections on several channels that the current batch concerns
+	merged  []*Message  // what one of them gets
+	picked  []*audience // from which audiences
+	last    []*audience // and what the one before it got
+	joined  []byte      // the last bytes made, kept for their space when nothing refers to them
+	failed  []failure   // connections that could not be written in the current batch
+	rings   map[int]*ring
+	now     uint64  // ticks, in seconds
+	closing []*Conn // those that have a deadline
+	stopped bool
+
+	// Read by anyone.
+	deliveries, written, writes atomic.Uint64
+	delivered, bytes, calls     uint64 // not yet added to the above
+}
+
+type failure struct {
+	conn *Conn
+	fate fate
+}
+
+// push adds to the inbox and returns the loop's bit if it has to be woken. The caller holds Hub.mu.
+func (l *loop) push(e entry) (wake uint64) {
+	l.inbox = append(l.inbox, e)
+	if l.asleep {
+		l.asleep = false
+		return 1 << l.id
+	}
+	return 0
+}
+
+func (l *loop) run() {
+	var ticker *time.Ticker
+	var tick <-chan time.Time
+	defer func() {
+		if ticker != nil {
+			ticker.Stop()
+		}
+	}()
+	for !l.stopped {
+		if d := l.hub.coalesce.Load(); d > 0 && l.waiting() {
+			time.Sleep(time.Duration(d))
+		}
+		batch, loaded := l.take()
+		// A loop without connections does not tick, so an idle process sleeps.
+		switch {
+		case loaded && ticker == nil:
+			ticker = time.NewTicker(time.Second)
+			tick = ticker.C
+		case !loaded && ticker != nil:
+			ticker.Stop()
+			ticker, tick = nil, nil
+		}
+		if batch == nil {
+			select {
+			case <-l.wake:
+			case <-tick:
+				l.tick()
+			}
+			continue
+		}
+		select {
+		case <-tick: // even a loop that is never out of work
+			l.tick()
+		default:
+		}
+		l.process(batch)
+		l.deliveries.Add(l.delivered)
+		l.written.Add(l.bytes)
+		l.writes.Add(l.calls)
+		l.delivered, l.bytes, l.calls = 0, 0, 0
+	}
+}
+
+// waiting says whether there are messages in the inbox.
+func (l *loop) waiting() bool {
+	l.hub.mu.Lock()
+	defer l.hub.mu.Unlock()
+	return l.inboxBytes > 0
+}
+
+// take empties the inbox. If there is nothing in it, the loop counts as asleep from then on.
+func (l *loop) take() (batch []entry, loaded bool) {
+	clear(l.batch)
+	spare := l.batch[:0]
+	if cap(spare) > maxSpareEntries {
+		spare = nil
+	}
+	l.batch = nil
+
+	h := l.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(l.inbox) == 0 {
+		l.batch = spare
+		l.asleep = true
+		return nil, l.load > 0
+	}
+	l.batch, l.inbox = l.inbox, spare
+	l.inboxBytes = 0
+	if h.waiting > 0 {
+		h.room.Broadcast()
+	}
+	return l.batch, l.load > 0
+}
+
+// process does what the entries ask, in order. Messages are gathered and delivered together, but for entries that
+// change who gets them.
+func (l *loop) process(batch []entry) {
+	for i := range batch {
+		e := &batch[i]
+		if e.op == opMessage {
+			l.gather(e.audience, e.message)
+			continue
+		}
+		c := e.conn
+		if c == nil || c.awaits() {
+			l.deliver()
+		}
+		switch e.op {
+		case opConnect:
+			l.place(c)
+		case opReply:
+			l.reply(c)
+		case opClose:
+			l.close(c, e.code, e.text, false)
+		case opDone:
+			l.done(c)
+		case opFailed:
+			l.fail(c, e.err)
+		case opFlushed:
+			l.flushed(c)
+		case opCloseAll:
+			l.each(func(c *Conn) { l.close(c, e.code, e.text, false) })
+		case opStop:
+			l.each(l.end)
+			l.stopped = true
+		}
+	}
+	l.deliver()
+}
+
+// awaits says whether the gathered batch concerns the connection.
+func (c *Conn) awaits() bool {
+	for _, a := range c.audiences {
+		if len(a.batch) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// gather adds a message to the current batch.
+func (l *loop) gather(a *audience, m *Message) {
+	if l.size > 0 && l.size+len(m.Data) > maxBatch {
+		l.deliver()
+	}
+	if len(l.touched) == 0 {
+		l.gen++
+	}
+	if len(a.batch) == 0 {
+		l.touched = append(l.touched, a)
+	}
+	a.batch = append(a.batch, m)
+	l.size += len(m.Data)
+	if c := m.From; m.NoEcho && c.loop == l {
+		c.skip = l.gen
+		l.skips = true
+	}
+}
+
+// deliver writes the current batch: to each connection it concerns, once.
+func (l *loop) deliver() {
+	if len(l.touched) == 0 {
+		return
+	}
+	for _, a := range l.touched {
+		for i := range a.groups {
+			l.deliverGroup(&a.groups[i], a.batch)
+		}
+		for _, c := range a.mixed {
+			if c.gen != l.gen {
+				c.gen = l.gen
+				l.mixed = append(l.mixed, c)
+			}
+		}
+	}
+	if len(l.mixed) > 0 {
+		l.deliverMixed()
+	}
+
+	for _, a := range l.touched {
+		clear(a.batch)
+		if a.batch = a.batch[:0]; cap(a.batch) > 64 {
+			a.batch = nil
+		}
+	}
+	clear(l.touched)
+	l.touched = l.touched[:0]
+	l.size, l.skips = 0, false
+	for _, f := range l.failed {
+		if f.fate == overflow {
+			l.close(f.conn, codeTryLater, "too slow", true)
+		} else {
+			l.end(f.conn)
+		}
+	}
+	clear(l.failed)
+	l.failed = l.failed[:0]
+}
+
+// deliverGroup writes a run to connections that are on its channel alone.
+func (l *loop) deliverGroup(g *group, run []*Message) {
+	p := g.format.Append(l.joined[:0], run)
+	shared := false
+	for _, c := range g.conns {
+		if c.skip == l.gen && l.skips {
+			l.deliverExcept(c, run)
+			continue
+		}
+		if l.write(c, p, len(run)) {
+			shared = true
+		}
+	}
+	l.reuse(p, shared)
+}
+
+// deliverMixed writes to connections on several channels, each of which gets the messages of its own channels, in
+// the order of the log. Neighbours who get the same share the bytes.
+func (l *loop) deliverMixed() {
+	var p []byte
+	var format Format
+	last := l.last[:0]
+	shared := false
+	for _, c := range l.mixed {
+		l.picked = l.picked[:0]
+		for _, a := range c.audiences {
+			if len(a.batch) > 0 {
+				l.picked = append(l.picked, a)
+			}
+		}
+		if c.options.Format != format || !slices.Equal(l.picked, last) {
+			l.reuse(p, shared)
+			shared = false
+			l.merged = l.merged[:0]
+			for _, a := range l.picked {
+				l.merged = append(l.merged, a.batch...)
+			}
+			if len(l.picked) > 1 {
+				slices.SortFunc(l.merged, func(a, b *Message) int { return cmp.Compare(a.Seq, b.Seq) })
+			}
+			format = c.options.Format
+			last = append(last[:0], l.picked...)
+			p = format.Append(l.joined[:0], l.merged)
+		}
+		if c.skip == l.gen && l.skips {
+			l.deliverExcept(c, l.merged)
+			continue
+		}
+		if l.write(c, p, len(l.merged)) {
+			shared = true
+		}
+	}
+	l.reuse(p, shared)
+	clear(l.mixed)
+	clear(l.merged[:cap(l.merged)])
+	clear(l.picked[:cap(l.picked)])
+	clear(last[:cap(last)])
+	l.mixed, l.merged, l.picked, l.last = l.mixed[:0], l.merged[:0], l.picked[:0], last[:0]
+}
+
+// deliverExcept writes a run to a connection that must not get all of it.
+func (l *loop) deliverExcept(c *Conn, run []*Message) {
+	var rest []*Message
+	for _, m := range run {
+		if !m.NoEcho || m.From != c {
+			rest = append(rest, m)
+		}
+	}
+	if len(rest) > 0 {
+		l.write(c, c.options.Format.Append(nil, rest), len(rest))
+	}
+}
+
+// reuse keeps the space of bytes that nothing refers to any more.
+func (l *loop) reuse(p []byte, shared bool) {
+	switch {
+	case p == nil:
+	case shared || cap(p) > maxSpareBytes:
+		l.joined = nil
+	default:
+		l.joined = p[:0]
+	}
+}
+
+// write hands n messages to a connection and says whether its backlog now refers to p. A failure is dealt with after
+// the batch, so that nobody's place changes meanwhile.
+func (l *loop) write(c *Conn, p []byte, n int) (shared bool) {
+	l.delivered += uint64(n)
+	l.bytes += uint64(len(p))
+	l.calls++
+	switch f := c.write(p); f {
+	case written:
+		return false
+	case kept:
+		return true
+	default:
+		l.failed = append(l.failed, failure{c, f})
+		return true
+	}
+}
+
+// place puts a new connection in its audiences and in the keep-alive ring.
+func (l *loop) place(c *Conn) {
+	c.state = stateOpen
+	c.places = make([]int, len(c.audiences))
+	for i, a := range c.audiences {
+		list := a.list(c)
+		c.places[i] = len(*list)
+		*list = append(*list, c)
+	}
+	l.ring(c).add(c, l.now)
+}
+
+// unplace takes a connection that has left out of its audiences.
+func (l *loop) unplace(c *Conn) {
+	for i, a := range c.audiences {
+		list := a.list(c)
+		last := len(*list) - 1
+		moved := (*list)[last]
+		(*list)[c.places[i]] = moved
+		moved.places[slices.Index(moved.audiences, a)] = c.places[i]
+		(*list)[last] = nil
+		*list = (*list)[:last]
+	}
+	c.audiences, c.places = nil, nil
+}
+
+// list returns the list of an audience that the connection belongs in.
+func (a *audience) list(c *Conn) *[]*Conn {
+	if len(c.audiences) > 1 {
+		return &a.mixed
+	}
+	for i := range a.groups {
+		if a.groups[i].format == c.options.Format {
+			return &a.groups[i].conns
+		}
+	}
+	a.groups = append(a.groups, group{format: c.options.Format})
+	return &a.groups[len(a.groups)-1].conns
+}
+
+// reply sends what Conn.Reply was given last.
+func (l *loop) reply(c *Conn) {
+	l.hub.mu.Lock()
+	p := c.reply
+	c.reply = nil
+	l.hub.mu.Unlock()
+	if c.state == stateOpen {
+		l.send(c, p)
+	}
+}
+
+// send writes what is no message. It is not called while a batch is being delivered.
+func (l *loop) send(c *Conn, p []byte) {
+	switch c.write(p) {
+	case overflow:
+		l.close(c, codeTryLater, "too slow", true)
+	case lost:
+		l.end(c)
+	}
+}
+
+// close takes an open connection out of its channels and sends the close frame: after all that is due, or with drop
+// after what is being written alone.
+func (l *loop) close(c *Conn, code uint16, text string, drop bool) {
+	if c.state != stateOpen {
+		return
+	}
+	c.state = stateClosing
+	l.hub.depart(c)
+	l.unplace(c)
+
+	c.deadline = l.now + seconds(c.options.WriteTimeout) + 1
+	l.closing = append(l.closing, c)
+	p := c.options.Format.Close(code, text)
+	if p == nil {
+		c.peerDone = true // there is no answer to wait for
+	}
+	switch c.last(p, drop) {
+	case written:
+		l.flushed(c)
+	case lost:
+		l.end(c)
+	}
+}
+
+// done ends a connection whose peer is gone; one that is closing may write its last first.
+func (l *loop) done(c *Conn) {
+	c.peerDone = true
+	switch c.state {
+	case stateOpen:
+		l.end(c)
+	case stateClosing:
+		if !c.flushing.Load() {
+			l.end(c)
+		}
+	}
+}
+
+// flushed ends a closing connection whose peer has answered; else it waits for the answer or the deadline.
+func (l *loop) flushed(c *Conn) {
+	if c.state == stateClosing && c.peerDone {
+		l.end(c)
+	}
+}
+
+// fail deals with a flusher that gave up: if only because the peer is stuck, the connection is closed as too slow and
+// what it was being sent is tried once more, for the close frame must come after it.
+func (l *loop) fail(c *Conn, err error) {
+	if c.state == stateOpen && errors.Is(err, ErrStuck) {
+		l.close(c, codeTryLater, "too slow", true)
+		c.resume()
+		return
+	}
+	l.end(c)
+}
+
+// end cuts a connection off and forgets it.
+func (l *loop) end(c *Conn) {
+	if c.state == stateClosed {
+		return
+	}
+	c.state = stateClosed
+	l.hub.depart(c)
+	l.unplace(c)
+	l.ring(c).remove(c)
+	if t := c.kill(); t != nil {
+		t.Close()
+	}
+	l.hub.forget(c)
+}

@@ -1,0 +1,86 @@
+package hub
+
+import (
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Kind says what a message's data is.
+type Kind uint8
+
+// The kinds of data.
+const (
+	Text   Kind = iota // UTF-8
+	Binary             // any bytes
+)
+
+// Message is what is published once and delivered to every subscriber of its channel. After Publish it is shared by
+// all loops, and nothing in it changes but what the wire formats keep in it.
+type Message struct {
+	Channel string
+	Event   string
+	Data    []byte
+	Kind    Kind
+
+	// From is the connection that publishes, if one does. With NoEcho it does not get the message itself.
+	From   *Conn
+	NoEcho bool
+
+	// Set by Publish:
+	Seq         uint64    // its place in the log, from 1
+	Time        time.Time // when it was published
+	Subscribers int       // how many its channel had
+
+	epoch string
+
+	mu      sync.Mutex
+	encoded []encoding
+}
+
+// encoding is a wire form that all loops share.
+type encoding struct {
+	key   any
+	bytes []byte
+}
+
+// messageOverhead is about what a waiting message costs besides its data.
+const messageOverhead = 256
+
+func (m *Message) cost() int { return len(m.Data) + messageOverhead }
+
+// ID returns the message's identity: the hub's epoch and the sequence number. It is opaque to clients.
+func (m *Message) ID() string { return FormatID(m.epoch, m.Seq) }
+
+// FormatID makes an ID of an epoch and a sequence number.
+func FormatID(epoch string, seq uint64) string {
+	return string(strconv.AppendUint(append(append(make([]byte, 0, 32), epoch...), '-'), seq, 10))
+}
+
+// Encoded returns what encode makes of the message, and makes it once for all loops: for forms that are costly.
+func (m *Message) Encoded(key any, encode func(*Message) []byte) []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.encoded {
+		if e.key == key {
+			return e.bytes
+		}
+	}
+	p := encode(m)
+	m.encoded = append(m.encoded, encoding{key, p})
+	return p
+}
+
+// Format turns messages into bytes. Its values are comparable and few: connections of equal formats on one channel
+// share their bytes. The methods are called by several loops at once.
+type Format interface {
+	// Append appends a run of messages, in order, to dst.
+	Append(dst []byte, run []*Message) []byte
+
+	// Ping returns what is sent to a quiet connection to learn whether it lives. It is shared.
+	Ping() []byte
+
+	// Close returns what is sent last, nil where the format has no such thing. The code is one of RFC 6455,
+	// section 7.4. A format that has it expects the peer to answer and hang up.
+	Close(code uint16, text string) []byte
+}

@@ -1,0 +1,139 @@
+// Package origin decides which pages may use a route: a browser names the page's origin in a header (RFC 6454), and
+// sends WebSocket handshakes and simple posts to any server without asking it.
+package origin
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// Pattern is a set of origins.
+type Pattern struct {
+	any      bool
+	scheme   string // "" is any
+	host     string // lower case, without the port
+	wildcard bool   // host and all below it, but not itself
+	port     string // "" is the scheme's own
+}
+
+// Parse reads a pattern: "*", an origin as in the header ("https://example.com"), one without the scheme for any
+// ("example.com:8080"), or either with "*." before the host for all hosts below it; or "null", the origin of
+// sandboxed pages and of files.
+func Parse(s string) (Pattern, error) {
+	switch s {
+	case "*":
+		return Pattern{any: true}, nil
+	case "null":
+		return Pattern{scheme: "null"}, nil
+	}
+	var p Pattern
+	rest := s
+	if scheme, after, ok := strings.Cut(s, "://"); ok {
+		p.scheme, rest = strings.ToLower(scheme), after
+		if p.scheme == "" {
+			return Pattern{}, fmt.Errorf("origin %q has no scheme before ://", s)
+		}
+	}
+	rest, p.wildcard = strings.CutPrefix(rest, "*.")
+	if strings.Contains(rest, "*") {
+		return Pattern{}, fmt.Errorf("origin %q: * stands alone, or as *. before a host", s)
+	}
+	u, err := url.Parse("//" + rest)
+	if err != nil {
+		return Pattern{}, fmt.Errorf("origin %q: %v", s, err)
+	}
+	if u.Hostname() == "" || u.User != nil || u.Host != rest {
+		return Pattern{}, fmt.Errorf("origin %q is not [scheme://]host[:port]", s)
+	}
+	p.host, p.port = strings.ToLower(u.Hostname()), u.Port()
+	if p.port == defaultPort(p.scheme) {
+		p.port = ""
+	}
+	return p, nil
+}
+
+// Allowed says whether the request may come from the page it comes from. Without an Origin header it comes from no
+// page. The page's own server, by the Host header, is always allowed; others as the patterns say.
+func Allowed(r *http.Request, patterns []Pattern) bool {
+	values := r.Header["Origin"]
+	if len(values) == 0 {
+		return true
+	}
+	if len(values) > 1 {
+		return false
+	}
+	if values[0] == "null" {
+		for _, p := range patterns {
+			if p.any || p.scheme == "null" {
+				return true
+			}
+		}
+		return false
+	}
+	u, err := url.Parse(values[0])
+	if err != nil || u.Scheme == "" || u.Hostname() == "" || u.User != nil {
+		return false
+	}
+	if sameHost(u, r.Host) {
+		return true
+	}
+	for _, p := range patterns {
+		if p.matches(u) {
+			return true
+		}
+	}
+	return false
+}
+
+// sameHost compares an origin with a Host header. The scheme is not compared: behind a proxy that ends TLS we do not
+// know our own.
+func sameHost(u *url.URL, host string) bool {
+	h, err := url.Parse("//" + host)
+	if err != nil || h.Host != host || !strings.EqualFold(u.Hostname(), h.Hostname()) {
+		return false
+	}
+	own := defaultPort(u.Scheme)
+	return portOr(u, own) == portOr(h, own)
+}
+
+func (p Pattern) matches(u *url.URL) bool {
+	if p.any {
+		return true
+	}
+	if p.scheme != "" && p.scheme != u.Scheme { // url.Parse has lowered it
+		return false
+	}
+	own := defaultPort(u.Scheme)
+	want := p.port
+	if want == "" {
+		want = own
+	}
+	if portOr(u, own) != want {
+		return false
+	}
+	host := strings.ToLower(u.Hostname())
+	if p.wildcard {
+		below, ok := strings.CutSuffix(host, "."+p.host)
+		return ok && below != ""
+	}
+	return host == p.host
+}
+
+func portOr(u *url.URL, own string) string {
+	if p := u.Port(); p != "" {
+		return p
+	}
+	return own
+}
+
+func defaultPort(scheme string) string {
+	switch scheme {
+	case "http", "ws":
+		return "80"
+	case "https", "wss":
+		return "443"
+	}
+	return ""
+}

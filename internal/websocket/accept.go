@@ -1,0 +1,270 @@
+// Package websocket takes WebSocket clients in: the handshake, by gorilla/websocket, and the reading. Writing is the
+// hub's.
+package websocket
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/textproto"
+	"strings"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/gorilla/websocket"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+)
+
+// Route is what the clients of a route have in common.
+type Route struct {
+	Hub *hub.Hub
+
+	// Plain and Deflated are for clients that have not, and have, negotiated permessage-deflate. A nil Deflated
+	// declines it.
+	Plain, Deflated *hub.ConnOptions
+
+	// MaxMessage is the size in bytes of the longest message a client may send, inflated.
+	MaxMessage int
+
+	// NoEcho keeps a client's own messages from it.
+	NoEcho bool
+}
+
+// Client is one of them.
+type Client struct {
+	hub.Subscriber
+
+	// Channel is where what the client sends is published; empty if it may not publish.
+	Channel string
+}
+
+// IsUpgrade says whether a request asks for a WebSocket.
+func IsUpgrade(r *http.Request) bool { return websocket.IsWebSocketUpgrade(r) }
+
+// Accept makes the request a WebSocket and returns while it goes on. The client is subscribed before its handshake
+// is answered, so what is published after it knows that it is connected reaches it. On an error nothing was answered.
+func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client) error {
+	s := &session{
+		hub:     route.Hub,
+		max:     route.MaxMessage,
+		channel: strings.Clone(client.Channel),
+		noEcho:  route.NoEcho,
+	}
+	options := route.Plain
+	protocol, err := check(r)
+	if err != nil {
+		return refuse(w, http.StatusBadRequest, err)
+	}
+	deflate := route.Deflated != nil && offersDeflate(r.Header)
+	if deflate {
+		options = route.Deflated
+		s.guard = new(frameGuard)
+	}
+	var status int // of gorilla's refusal
+	upgrader := websocket.Upgrader{
+		ReadBufferSize:    readBuffer,
+		WriteBufferPool:   noBuffers{},
+		EnableCompression: deflate,
+		CheckOrigin:       func(*http.Request) bool { return true }, // done before
+		Error:             func(_ http.ResponseWriter, _ *http.Request, code int, _ error) { status = code },
+	}
+	var header http.Header
+	if protocol != "" {
+		header = http.Header{"Sec-Websocket-Protocol": {protocol}}
+	}
+
+	up := &upgrade{w: w, session: s, connect: func() (err error) {
+		s.conn, err = route.Hub.Connect(client.Subscriber, options)
+		return err
+	}}
+	defer up.release()
+	s.ws, err = upgrader.Upgrade(up, r, header)
+	switch {
+	case up.refused != nil:
+		return refuse(w, http.StatusServiceUnavailable, up.refused)
+	case up.err != nil:
+		s.conn.Done()
+		if up.hijacked {
+			return nil // there is nobody to tell
+		}
+		return caddyhttp.Error(http.StatusInternalServerError, up.err)
+	case err != nil:
+		if status == http.StatusMethodNotAllowed {
+			status = http.StatusBadRequest
+		}
+		w.Header().Set("Sec-WebSocket-Version", "13")
+		return refuse(w, status, err)
+	}
+	s.start()
+	return nil
+}
+
+// refuse answers a handshake with an error. The connection is not kept, for some clients take it for upgraded.
+func refuse(w http.ResponseWriter, status int, err error) error {
+	w.Header().Set("Connection", "close")
+	if status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "5")
+	}
+	return caddyhttp.Error(status, err)
+}
+
+// check refuses what gorilla would let pass, and picks the subprotocol: the first one offered is echoed, for a
+// browser fails a handshake that answers none (RFC 6455, section 4.1).
+func check(r *http.Request) (protocol string, err error) {
+	if !r.ProtoAtLeast(1, 1) {
+		return "", errors.New("a WebSocket needs HTTP/1.1 (RFC 6455, section 4.1)")
+	}
+	if r.ContentLength != 0 || len(r.TransferEncoding) > 0 {
+		return "", errors.New("the handshake has a body")
+	}
+	for _, name := range []string{"Sec-Websocket-Key", "Sec-Websocket-Version"} {
+		if n := len(r.Header[name]); n > 1 {
+			return "", fmt.Errorf("the handshake has %d %s headers (RFC 6455, section 11.3)", n, name)
+		}
+	}
+	for _, line := range r.Header["Sec-Websocket-Protocol"] {
+		for name := range strings.SplitSeq(line, ",") {
+			name = strings.TrimSpace(name)
+			if !isToken(name) {
+				return "", fmt.Errorf("the subprotocol %q is not a token (RFC 6455, section 4.1)", name)
+			}
+			if protocol == "" {
+				protocol = strings.Clone(name)
+			}
+		}
+	}
+	return protocol, nil
+}
+
+func isToken(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`()<>@,;:\"/[]?={}`, c) >= 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// offersDeflate says whether an offer of permessage-deflate can be accepted with gorilla's only answer, which is
+// without context takeover: not one that wants a smaller window of us (RFC 7692, section 7.1.2.1).
+func offersDeflate(h http.Header) bool {
+	for _, line := range h["Sec-Websocket-Extensions"] {
+		for offer := range strings.SplitSeq(line, ",") {
+			params := strings.Split(offer, ";")
+			if strings.TrimSpace(params[0]) != "permessage-deflate" {
+				continue
+			}
+			good := true
+			for _, p := range params[1:] {
+				name, _, _ := strings.Cut(strings.TrimSpace(p), "=")
+				switch strings.TrimSpace(name) {
+				case "client_no_context_takeover", "server_no_context_takeover", "client_max_window_bits":
+				default:
+					good = false
+				}
+			}
+			if good {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// noBuffers tells gorilla not to hold a write buffer: we write.
+type noBuffers struct{}
+
+func (noBuffers) Get() any { return nil }
+func (noBuffers) Put(any)  {}
+
+// upgrade is the response writer that gorilla sees. Caddy's writers are no Hijackers, they unwrap to one; and
+// hijacking has to wait until the answer is known, so that it can go through Caddy's writers, to their logs and
+// header operations. So gorilla is given a connection that is real only once it has written its answer.
+type upgrade struct {
+	w       http.ResponseWriter
+	session *session
+	connect func() error
+	brw     *bufio.ReadWriter
+
+	refused  error // by the hub
+	err      error // by the server
+	hijacked bool
+}
+
+// brws lends gorilla what it wants of a hijacked connection. It keeps nothing of it.
+var brws = sync.Pool{New: func() any {
+	return bufio.NewReadWriter(bufio.NewReaderSize(nil, 16), bufio.NewWriterSize(nil, 512))
+}}
+
+func (u *upgrade) release() {
+	if u.brw != nil {
+		u.brw.Reader.Reset(nil)
+		u.brw.Writer.Reset(nil)
+		brws.Put(u.brw)
+	}
+}
+
+func (u *upgrade) Header() http.Header         { return u.w.Header() }
+func (u *upgrade) Write(p []byte) (int, error) { return u.w.Write(p) }
+func (u *upgrade) WriteHeader(status int)      { u.w.WriteHeader(status) }
+
+// Hijack is called when the handshake is right and before it is answered.
+func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if u.refused = u.connect(); u.refused != nil {
+		return nil, nil, u.refused
+	}
+	u.session.tunnel.session = u.session
+	u.session.tunnel.answer = u.answer
+	u.brw = brws.Get().(*bufio.ReadWriter)
+	return &u.session.tunnel, u.brw, nil
+}
+
+// answer takes gorilla's answer and sends it by way of Caddy.
+func (u *upgrade) answer(head []byte) (net.Conn, []byte, error) {
+	conn, early, err := u.switchProtocols(head)
+	u.err = err
+	return conn, early, err
+}
+
+func (u *upgrade) switchProtocols(head []byte) (net.Conn, []byte, error) {
+	_, fields, _ := bytes.Cut(head, []byte("\r\n"))
+	header, err := textproto.NewReader(bufio.NewReader(bytes.NewReader(fields))).ReadMIMEHeader()
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the answer to the handshake: %w", err)
+	}
+	for name, values := range header {
+		u.w.Header()[name] = values
+	}
+	base := u.w
+	for {
+		inner, ok := base.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		base = inner.Unwrap()
+	}
+	hijacker, ok := base.(http.Hijacker)
+	if !ok {
+		return nil, nil, fmt.Errorf("%T cannot be upgraded", base)
+	}
+	u.w.WriteHeader(http.StatusSwitchingProtocols)
+	conn, brw, err := hijacker.Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	u.hijacked = true
+	if err := brw.Flush(); err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	var early []byte // what a hasty client has sent behind its handshake
+	if n := brw.Reader.Buffered(); n > 0 {
+		p, _ := brw.Reader.Peek(n)
+		early = bytes.Clone(p)
+	}
+	return conn, early, nil
+}

@@ -1,0 +1,23 @@
+//go:build unix
+
+package websocket
+
+import "syscall"
+
+const nonBlocking = true
+
+// writeOnce writes what the socket takes at once.
+func writeOnce(fd uintptr, p []byte) (int, error) {
+	for {
+		n, err := syscall.Write(int(fd), p)
+		switch err {
+		case nil:
+			return n, nil
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			return 0, nil
+		default:
+			return 0, err
+		}
+	}
+}

@@ -1,0 +1,436 @@
+package broadcast
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	_ "github.com/caddy-broadcast/caddy-broadcast/internal/admin"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/websocket"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
+)
+
+func init() {
+	caddy.RegisterModule(App{})
+	caddy.RegisterModule(Handler{})
+}
+
+// App is the hub that all `broadcast` handlers of a Caddy process share, and with it every connection. It need not be
+// configured: the first handler brings it. A config reload keeps the hub and all connections; its options apply at
+// once.
+type App struct {
+	// How long to gather messages before they are written, so that more of them share a write. Without it messages
+	// that arrive while others are being written are gathered, and no message waits. Default: `0`. Maximum: `1s`.
+	Coalesce caddy.Duration `json:"coalesce,omitempty"`
+
+	// How many connections there may be at once, over all routes. Further ones are answered 503 with Retry-After.
+	// Default: `0`, no limit.
+	MaxConnections int `json:"max_connections,omitempty"`
+
+	// How many channels may have subscribers at once. A connection that would open one more is answered 503.
+	// Default: `0`, no limit.
+	MaxChannels int `json:"max_channels,omitempty"`
+
+	hub    *hub.Hub
+	logger *zap.Logger
+}
+
+// CaddyModule returns the Caddy module information.
+func (App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "broadcast", New: func() caddy.Module { return new(App) }}
+}
+
+// hubs holds the hub while any loaded configuration uses it.
+var hubs = caddy.NewUsagePool()
+
+const hubKey = "hub"
+
+// closeTimeout is how long the last configuration that uses the hub waits for clients to say goodbye.
+const closeTimeout = 2 * time.Second
+
+type pooledHub struct{ *hub.Hub }
+
+// Destruct closes all connections, which net/http has long forgotten.
+func (h pooledHub) Destruct() error {
+	h.Close(1012, "service restart", closeTimeout)
+	return nil
+}
+
+// Provision sets up the app.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.logger = ctx.Logger()
+	// Options are applied by Start: until then this configuration may yet be refused.
+	value, _, err := hubs.LoadOrNew(hubKey, func() (caddy.Destructor, error) {
+		return pooledHub{hub.New(hub.Options{})}, nil
+	})
+	if err != nil {
+		return err
+	}
+	a.hub = value.(pooledHub).Hub
+	return nil
+}
+
+// Validate checks the options.
+func (a *App) Validate() error {
+	switch {
+	case a.Coalesce < 0 || time.Duration(a.Coalesce) > time.Second:
+		return fmt.Errorf("coalesce is %s, must be 0 to 1s", time.Duration(a.Coalesce))
+	case a.MaxConnections < 0:
+		return fmt.Errorf("max_connections is %d, must not be negative", a.MaxConnections)
+	case a.MaxChannels < 0:
+		return fmt.Errorf("max_channels is %d, must not be negative", a.MaxChannels)
+	}
+	return nil
+}
+
+// Start applies the options.
+func (a *App) Start() error {
+	a.hub.Configure(hub.Options{
+		Coalesce:       time.Duration(a.Coalesce),
+		MaxConnections: a.MaxConnections,
+		MaxChannels:    a.MaxChannels,
+	})
+	return nil
+}
+
+// Stop does nothing: the next configuration may use the hub already. Cleanup lets go of it.
+func (a *App) Stop() error { return nil }
+
+// Cleanup lets go of the hub. The last one closes it, and every connection with code 1012 (service restart).
+func (a *App) Cleanup() error {
+	if a.hub == nil {
+		return nil
+	}
+	a.hub = nil
+	_, err := hubs.Delete(hubKey)
+	return err
+}
+
+// Engine returns the hub, for the packages of this module.
+func (a *App) Engine() *hub.Hub { return a.hub }
+
+// Handler is an HTTP handler that makes a route a live channel. A WebSocket handshake subscribes to the route's
+// channels, and what the client then sends is published on the first of them; a POST publishes its body. Any other
+// request goes to the next handler.
+//
+// A message is sent as one WebSocket frame, text or binary as it was published, with nothing added. A connection gets
+// all messages of its channels, once, in the one order that all messages have; or it is closed with a code that says
+// why: 1002, 1003 or 1007 what it sent was wrong, 1008 it may not publish, 1009 its message was too big, 1012 the
+// server restarts, 1013 it was too slow (RFC 6455, section 7.4). It stays through config reloads, with the options it
+// came in with.
+//
+// Who may subscribe and publish, and to what, is said with matchers, authentication and placeholders around and in
+// the route.
+type Handler struct {
+	// The channels of the route; placeholders are expanded for each request. A request for which one of them is
+	// empty, longer than 255 bytes, not UTF-8 or has a control character is answered 400. Default: `default`.
+	Channels []string `json:"channels,omitempty"`
+
+	// Who the client is, such as `{http.auth.user.id}`. Default: nobody.
+	User string `json:"user,omitempty"`
+
+	// Whether clients of this route may publish. If not, a POST is answered 403, and a WebSocket that sends a message
+	// is closed with 1008. Default: `true`.
+	Publish *bool `json:"publish,omitempty"`
+
+	// Whether clients of this route get messages. Default: `true`.
+	Subscribe *bool `json:"subscribe,omitempty"`
+
+	// What requests the route takes: `websocket`, `post`. Default: all of them.
+	Transports []string `json:"transports,omitempty"`
+
+	// Which pages of other origins may use the route: `https://app.example.com`, `app.example.com` for any scheme,
+	// `*.example.com` for all hosts below one, `null` for sandboxed pages and files, `*` for all. A port that is not
+	// the scheme's own has to be given. Others are answered 403. Pages of the same host, and clients that send no
+	// Origin header, which are no browsers, always may. Default: none.
+	Origins []string `json:"origins,omitempty"`
+
+	// Whether a WebSocket gets the messages that it has sent itself. Default: `true`.
+	Echo *bool `json:"echo,omitempty"`
+
+	// A text that is sent to each new WebSocket before anything else; placeholders are expanded. Default: none.
+	Greeting string `json:"greeting,omitempty"`
+
+	// How often a connection is pinged, in whole seconds. One that has sent nothing, not even a pong, for two
+	// intervals is cut off. Default: `25s`. Minimum: `1s`.
+	PingInterval caddy.Duration `json:"ping_interval,omitempty"`
+
+	// How long a client may take none of what it is sent before it is closed with 1013, and how long the close may
+	// take. Default: `10s`.
+	WriteTimeout caddy.Duration `json:"write_timeout,omitempty"`
+
+	// The size in bytes of the longest message that a client may publish, after decompression. A longer one is
+	// answered 413, a WebSocket closed with 1009. Default: `65536` (64 KiB). Maximum: `67108864` (64 MiB).
+	MaxMessage int64 `json:"max_message,omitempty"`
+
+	// How many bytes may wait for a connection that takes messages more slowly than they come. Default: `1048576`
+	// (1 MiB). Minimum: `65536` (64 KiB), and not less than `max_message`.
+	MaxBacklog int64 `json:"max_backlog,omitempty"`
+
+	// What happens to a connection whose backlog is full: `close` closes it with 1013, `drop` drops its oldest
+	// messages, of which it is not told. Default: `close`.
+	Slow string `json:"slow,omitempty"`
+
+	// Offers permessage-deflate (RFC 7692), without context takeover. A message is deflated once for all. Default:
+	// off.
+	Compression *Compression `json:"compression,omitempty"`
+
+	route        websocket.Route
+	origins      []origin.Pattern
+	takesSockets bool
+	takesPosts   bool
+	logger       *zap.Logger
+}
+
+// Compression configures permessage-deflate.
+type Compression struct {
+	// The size in bytes from which a message is deflated. Default: `256`.
+	MinSize int `json:"min_size,omitempty"`
+}
+
+// CaddyModule returns the Caddy module information.
+func (Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.broadcast", New: func() caddy.Module { return new(Handler) }}
+}
+
+// The transports.
+const (
+	transportWebSocket = "websocket"
+	transportPost      = "post"
+)
+
+var transports = []string{transportWebSocket, transportPost}
+
+// Limits of the options.
+const (
+	minPingInterval   = time.Second
+	maxMessage        = 64 << 20
+	defaultMinDeflate = 256
+)
+
+// Provision sets up the handler.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger = ctx.Logger()
+	h.setDefaults()
+	app, err := ctx.App("broadcast")
+	if err != nil {
+		return err
+	}
+	for _, s := range h.Origins {
+		p, err := origin.Parse(s)
+		if err != nil {
+			return err
+		}
+		h.origins = append(h.origins, p)
+	}
+	h.takesSockets = slices.Contains(h.Transports, transportWebSocket)
+	h.takesPosts = slices.Contains(h.Transports, transportPost)
+	h.route = websocket.Route{
+		Hub:        app.(*App).hub,
+		Plain:      h.connOptions(wire.Raw{}),
+		MaxMessage: int(h.MaxMessage),
+		NoEcho:     !*h.Echo,
+	}
+	if h.Compression != nil {
+		h.route.Deflated = h.connOptions(wire.Raw{MinDeflate: h.Compression.MinSize})
+	}
+	return nil
+}
+
+func (h *Handler) connOptions(f hub.Format) *hub.ConnOptions {
+	return &hub.ConnOptions{
+		Format:       f,
+		PingInterval: time.Duration(h.PingInterval),
+		WriteTimeout: time.Duration(h.WriteTimeout),
+		MaxBacklog:   int(h.MaxBacklog),
+		DropOldest:   h.Slow == "drop",
+	}
+}
+
+func (h *Handler) setDefaults() {
+	on := func(p **bool) {
+		if *p == nil {
+			*p = new(bool)
+			**p = true
+		}
+	}
+	on(&h.Publish)
+	on(&h.Subscribe)
+	on(&h.Echo)
+	if len(h.Channels) == 0 {
+		h.Channels = []string{DefaultChannel}
+	}
+	if len(h.Transports) == 0 {
+		h.Transports = transports
+	}
+	if h.PingInterval == 0 {
+		h.PingInterval = caddy.Duration(25 * time.Second)
+	}
+	if h.WriteTimeout == 0 {
+		h.WriteTimeout = caddy.Duration(10 * time.Second)
+	}
+	if h.MaxMessage == 0 {
+		h.MaxMessage = 64 << 10
+	}
+	if h.MaxBacklog == 0 {
+		h.MaxBacklog = max(1<<20, h.MaxMessage)
+	}
+	if h.Slow == "" {
+		h.Slow = "close"
+	}
+	if h.Compression != nil && h.Compression.MinSize == 0 {
+		h.Compression.MinSize = defaultMinDeflate
+	}
+}
+
+// Validate checks the options.
+func (h *Handler) Validate() error {
+	for i, name := range h.Channels {
+		if slices.Contains(h.Channels[:i], name) {
+			return fmt.Errorf("channel %q is named twice", name)
+		}
+		if !strings.Contains(name, "{") {
+			if err := hub.CheckName(name); err != nil {
+				return fmt.Errorf("channel %q %w", name, err)
+			}
+		}
+	}
+	for i, t := range h.Transports {
+		if !slices.Contains(transports, t) {
+			return fmt.Errorf("transport %q is not one of %s", t, strings.Join(transports, ", "))
+		}
+		if slices.Contains(h.Transports[:i], t) {
+			return fmt.Errorf("transport %q is named twice", t)
+		}
+	}
+	for _, s := range h.Origins {
+		if _, err := origin.Parse(s); err != nil {
+			return err
+		}
+	}
+	switch {
+	case !*h.Publish && !*h.Subscribe:
+		return errors.New("publish and subscribe are both off, so the route can do nothing")
+	case !*h.Publish && !slices.Contains(h.Transports, transportWebSocket):
+		return errors.New("publish is off and the only transport is post, so the route can do nothing")
+	case time.Duration(h.PingInterval) < minPingInterval:
+		return fmt.Errorf("ping_interval is %s, must be at least %s", time.Duration(h.PingInterval), minPingInterval)
+	case h.WriteTimeout < 0:
+		return fmt.Errorf("write_timeout is %s, must not be negative", time.Duration(h.WriteTimeout))
+	case h.MaxMessage < 0 || h.MaxMessage > maxMessage:
+		return fmt.Errorf("max_message is %d bytes, must be 1 to %d", h.MaxMessage, maxMessage)
+	case h.MaxBacklog < hub.MinBacklog:
+		return fmt.Errorf("max_backlog is %d bytes, must be at least %d", h.MaxBacklog, hub.MinBacklog)
+	case h.MaxBacklog < h.MaxMessage:
+		return fmt.Errorf("max_backlog is %d bytes, less than the %d of max_message", h.MaxBacklog, h.MaxMessage)
+	case h.Slow != "close" && h.Slow != "drop":
+		return fmt.Errorf("slow is %q, must be close or drop", h.Slow)
+	case h.Compression != nil && h.Compression.MinSize < 0:
+		return fmt.Errorf("compression's min_size is %d, must not be negative", h.Compression.MinSize)
+	}
+	return nil
+}
+
+// ServeHTTP takes WebSocket handshakes and POSTs.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	upgrade := websocket.IsUpgrade(r)
+	if !(h.takesSockets && upgrade || h.takesPosts && !upgrade && r.Method == http.MethodPost) {
+		return next.ServeHTTP(w, r)
+	}
+	if !origin.Allowed(r, h.origins) {
+		return caddyhttp.Error(http.StatusForbidden,
+			fmt.Errorf("a page of origin %q may not use this route: see the option origins", r.Header["Origin"]))
+	}
+	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	channels, err := h.expandChannels(repl)
+	if err != nil {
+		return caddyhttp.Error(http.StatusBadRequest, err)
+	}
+	if upgrade {
+		return h.route.Accept(w, r, h.client(repl, channels))
+	}
+	return h.post(w, r, channels)
+}
+
+// expandChannels returns the request's channels, each once.
+func (h *Handler) expandChannels(repl *caddy.Replacer) ([]string, error) {
+	channels := make([]string, 0, len(h.Channels))
+	for _, pattern := range h.Channels {
+		name := repl.ReplaceAll(pattern, "")
+		if err := hub.CheckName(name); err != nil {
+			return nil, fmt.Errorf("the channel %q %w", pattern, err)
+		}
+		if !slices.Contains(channels, name) {
+			channels = append(channels, name)
+		}
+	}
+	return channels, nil
+}
+
+func (h *Handler) client(repl *caddy.Replacer, channels []string) websocket.Client {
+	var c websocket.Client
+	c.User = repl.ReplaceAll(h.User, "")
+	if text := strings.ToValidUTF8(repl.ReplaceAll(h.Greeting, ""), "\uFFFD"); text != "" {
+		c.First = wire.TextFrame(text)
+	}
+	if *h.Publish {
+		c.Channel = channels[0]
+	}
+	if *h.Subscribe {
+		c.Channels = channels
+	}
+	return c
+}
+
+// post publishes the body of a request.
+func (h *Handler) post(w http.ResponseWriter, r *http.Request, channels []string) error {
+	if !*h.Publish {
+		return caddyhttp.Error(http.StatusForbidden, errors.New("publishing is off on this route"))
+	}
+	channel := channels[0]
+	if name := r.URL.Query().Get("channel"); name != "" {
+		if !slices.Contains(channels, name) {
+			return caddyhttp.Error(http.StatusForbidden, fmt.Errorf("%q is not a channel of this route", name))
+		}
+		channel = name
+	}
+	m, err := post.Message(w, r, channel, h.MaxMessage)
+	if err == nil {
+		if err = h.route.Hub.Publish(m); err != nil {
+			err = post.Refused(w, err)
+		}
+	}
+	if err != nil {
+		if refusal := new(post.Error); errors.As(err, &refusal) {
+			return caddyhttp.Error(refusal.Status, refusal.Err)
+		}
+		return caddyhttp.Error(http.StatusInternalServerError, err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	return json.NewEncoder(w).Encode(struct {
+		ID string `json:"id"`
+	}{m.ID()})
+}
+
+// Interface guards
+var (
+	_ caddy.App                   = (*App)(nil)
+	_ caddy.Provisioner           = (*App)(nil)
+	_ caddy.Validator             = (*App)(nil)
+	_ caddy.CleanerUpper          = (*App)(nil)
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.Validator             = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)
