@@ -59,7 +59,7 @@ type Conn struct {
 	reply []byte // waits to be sent; see Reply
 
 	// The loop's own.
-	places    []int   // where it stands in its audiences' lists
+	places    []int // where it stands in its audiences' lists
 	state     state
 	peerDone  bool   // its reader has ended
 	missed    uint8  // pings without a sign of life

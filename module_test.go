@@ -1,0 +1,1087 @@
+package broadcast_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+	"github.com/coder/websocket"
+	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsutil"
+
+	broadcast "github.com/caddy-broadcast/caddy-broadcast"
+)
+
+// TestMain keeps Caddy's files out of the home directory.
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "caddy-broadcast")
+	if err != nil {
+		panic(err)
+	}
+	os.Setenv("XDG_DATA_HOME", dir)
+	os.Setenv("XDG_CONFIG_HOME", dir)
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// server is Caddy, running in this process.
+type server struct {
+	t     testing.TB
+	addr  string // host:port of the site
+	admin string // of the admin API
+	log   string // path of the log file
+}
+
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// start runs Caddy with a site's directives, or with a whole Caddyfile if it has braces of its own: ADDR, ADMIN and
+// LOG stand for what the server gives.
+func start(t testing.TB, config string) *server {
+	t.Helper()
+	s := &server{t: t, addr: freeAddr(t), admin: freeAddr(t), log: filepath.Join(t.TempDir(), "log")}
+	if err := s.load(config); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+const frame = `{
+	admin ADMIN
+	persist_config off
+	log {
+		output file LOG
+		level DEBUG
+	}
+	GLOBAL
+}
+http://ADDR {
+	SITE
+}`
+
+// load replaces the configuration. Lines of config above a line "---" are global options.
+func (s *server) load(config string) error {
+	s.t.Helper()
+	global, site, ok := strings.Cut(config, "---")
+	if !ok {
+		global, site = "", config
+	}
+	config = strings.NewReplacer("GLOBAL", global, "SITE", site).Replace(frame)
+	config = strings.NewReplacer("ADDR", s.addr, "ADMIN", s.admin, "LOG", s.log).Replace(config)
+	cfg, err := adapt(config)
+	if err != nil {
+		return err
+	}
+	return caddy.Load(cfg, true)
+}
+
+func adapt(config string) ([]byte, error) {
+	cfg, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), map[string]any{"filename": "Caddyfile"})
+	if err == nil && len(warnings) > 0 && !strings.Contains(warnings[0].Message, "not formatted") {
+		err = errors.New(warnings[0].String())
+	}
+	return cfg, err
+}
+
+func (s *server) dial(path string, o *websocket.DialOptions) *websocket.Conn {
+	s.t.Helper()
+	c, _, err := websocket.Dial(s.t.Context(), "ws://"+s.addr+path, o)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	c.SetReadLimit(-1)
+	s.t.Cleanup(func() { c.CloseNow() })
+	return c
+}
+
+func (s *server) send(c *websocket.Conn, text string) {
+	s.t.Helper()
+	if err := c.Write(s.t.Context(), websocket.MessageText, []byte(text)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// expect reads texts.
+func (s *server) expect(c *websocket.Conn, texts ...string) {
+	s.t.Helper()
+	for _, want := range texts {
+		_, got, err := c.Read(s.t.Context())
+		if err != nil || string(got) != want {
+			s.t.Fatalf("got %q and %v, not %q", got, err, want)
+		}
+	}
+}
+
+// expectClose reads until the connection is closed, which must be with the code.
+func (s *server) expectClose(c *websocket.Conn, want websocket.StatusCode) {
+	s.t.Helper()
+	for {
+		_, _, err := c.Read(s.t.Context())
+		if err == nil {
+			continue
+		}
+		if got := websocket.CloseStatus(err); got != want {
+			s.t.Fatalf("closed with %v, not %v", err, want)
+		}
+		return
+	}
+}
+
+// post sends a POST and returns the status and the body.
+func (s *server) post(url, contentType, body string, header ...string) (int, string) {
+	s.t.Helper()
+	return s.do(http.MethodPost, url, body, append(header, "Content-Type", contentType)...)
+}
+
+func (s *server) do(method, url, body string, header ...string) (int, string) {
+	s.t.Helper()
+	r, err := http.NewRequest(method, "http://"+url, strings.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	p, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return resp.StatusCode, string(p)
+}
+
+type totals struct {
+	Connections, Channels int
+	Messages, Deliveries  uint64
+	Seq, Bytes, Writes    uint64
+	Backlog               int64
+	Uptime                float64
+	ID                    string
+	DeliveredBytes        uint64 `json:"delivered_bytes"`
+}
+
+func (s *server) totals() (v totals) {
+	s.t.Helper()
+	status, body := s.do(http.MethodGet, s.admin+"/broadcast", "")
+	d := json.NewDecoder(strings.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&v); status != 200 || err != nil {
+		s.t.Fatalf("GET /broadcast: %d %s %v", status, body, err)
+	}
+	return v
+}
+
+func (s *server) waitTotals(done func(totals) bool) {
+	s.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		v := s.totals()
+		if done(v) {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("it does not come: %+v", v)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func TestOneLine(t *testing.T) {
+	s := start(t, `broadcast /ws
+		respond "the page"`)
+	a, b := s.dial("/ws", nil), s.dial("/ws", nil)
+	s.send(a, "hello")
+	s.expect(a, "hello")
+	s.expect(b, "hello")
+	if err := b.Write(t.Context(), websocket.MessageBinary, []byte{0, 0xff}); err != nil {
+		t.Fatal(err)
+	}
+	if kind, got, err := a.Read(t.Context()); err != nil || kind != websocket.MessageBinary || string(got) != "\x00\xff" {
+		t.Fatalf("binary: %v %q %v", kind, got, err)
+	}
+	s.expect(b, "\x00\xff")
+
+	if status, body := s.do("GET", s.addr+"/ws", ""); status != 200 || body != "the page" {
+		t.Errorf("a plain GET does not go to the next handler: %d %q", status, body)
+	}
+	if status, body := s.do("PUT", s.addr+"/ws", "x"); status != 200 || body != "the page" {
+		t.Errorf("a PUT does not go to the next handler: %d %q", status, body)
+	}
+	a.Close(websocket.StatusNormalClosure, "")
+	s.waitTotals(func(v totals) bool { return v.Connections == 1 })
+	v := s.totals()
+	if v.Messages != 2 || v.Bytes != 7 || v.Channels != 1 || v.Deliveries != 4 || v.DeliveredBytes != 22 || !strings.HasSuffix(v.ID, "-2") {
+		t.Errorf("totals: %+v", v)
+	}
+}
+
+func TestQuickstart(t *testing.T) {
+	config, err := os.ReadFile("examples/quickstart/Caddyfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := string(config)
+	body = body[strings.Index(body, "{")+1 : strings.LastIndex(body, "}")]
+	s := start(t, body)
+	status, page := s.do("GET", s.addr+"/", "")
+	if status != 200 || !strings.Contains(page, "new WebSocket(") {
+		t.Fatalf("the page: %d %.200q", status, page)
+	}
+	if regexp.MustCompile(`(src|href)="https?:`).MatchString(page) {
+		t.Error("the page loads things from elsewhere")
+	}
+	c := s.dial("/ws", nil)
+	if status, body := s.post(s.admin+"/broadcast/publish", "application/x-www-form-urlencoded", "hello"); status != 200 {
+		t.Fatal(status, body)
+	}
+	s.expect(c, "hello")
+}
+
+// TestEveryMessageOnce is the promise: whoever publishes, in whatever way, every connection sees its channels'
+// messages once, all in the same order, and none of another channel.
+func TestEveryMessageOnce(t *testing.T) {
+	s := start(t, `broadcast /all a b c
+		broadcast /own/* {path.1}
+		broadcast /both/* {path.1} b {
+			compression on 1
+		}`)
+	const each, readers = 250, 100
+	paths := []string{"/all", "/own/a", "/own/b", "/own/c", "/both/a", "/both/c"}
+	channels := []string{"abc", "a", "b", "c", "ab", "bc"}
+	got := make([][]string, readers)
+	var reading, publishing sync.WaitGroup
+	for i := range readers {
+		o := &websocket.DialOptions{}
+		if i%2 == 0 {
+			o.CompressionMode = websocket.CompressionNoContextTakeover
+		}
+		c := s.dial(paths[i%len(paths)], o)
+		reading.Go(func() {
+			var left int // the channels that have not ended
+			for range channels[i%len(paths)] {
+				left++
+			}
+			for left > 0 {
+				_, p, err := c.Read(t.Context())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if strings.HasSuffix(string(p), "end") {
+					left--
+				}
+				got[i] = append(got[i], string(p))
+			}
+		})
+	}
+	// Two publish on sockets, one by POST, one by the admin API, each on a channel and then the next.
+	sent := make([]map[string][]string, 4)
+	for p := range sent {
+		sent[p] = make(map[string][]string)
+		sockets := make(map[byte]*websocket.Conn)
+		for _, ch := range []byte("abc") {
+			c := s.dial("/own/"+string(ch), nil)
+			sockets[ch] = c
+			go func() { // takes its echoes
+				for {
+					if _, _, err := c.Read(t.Context()); err != nil {
+						return
+					}
+				}
+			}()
+		}
+		publishing.Go(func() {
+			for i := range each {
+				ch := "abc"[(i+p)%3]
+				m := fmt.Sprintf("%c %d %d", ch, p, i)
+				sent[p][string(ch)] = append(sent[p][string(ch)], m)
+				switch p {
+				case 0, 1:
+					if err := sockets[ch].Write(t.Context(), websocket.MessageText, []byte(m)); err != nil {
+						t.Error(err)
+					}
+				case 2:
+					if status, body := s.post(s.addr+"/own/"+string(ch), "text/plain", m); status != 200 {
+						t.Error(status, body)
+					}
+				case 3:
+					if status, body := s.post(s.admin+"/broadcast/publish?channel="+string(ch), "text/plain", m); status != 200 {
+						t.Error(status, body)
+					}
+				}
+			}
+		})
+	}
+	publishing.Wait()
+	s.waitTotals(func(v totals) bool { return v.Messages == 4*each })
+	for _, ch := range "abc" {
+		s.post(s.admin+"/broadcast/publish?channel="+string(ch), "text/plain", fmt.Sprintf("%c end", ch))
+	}
+	reading.Wait()
+
+	all := got[0]
+	if len(all) != 4*each+3 {
+		t.Fatalf("%d messages, not %d", len(all), 4*each+3)
+	}
+	for p := range sent { // what one publisher sent on one channel keeps its order
+		for ch, want := range sent[p] {
+			var have []string
+			for _, m := range all {
+				if strings.HasPrefix(m, fmt.Sprintf("%s %d ", ch, p)) {
+					have = append(have, m)
+				}
+			}
+			if p > 1 && !slices.Equal(have, want) || len(have) != len(want) {
+				t.Errorf("publisher %d on %s: %v, not %v", p, ch, have, want)
+			}
+		}
+	}
+	for i := range got {
+		var want []string
+		for _, m := range all {
+			if strings.Contains(channels[i%len(paths)], m[:1]) {
+				want = append(want, m)
+			}
+		}
+		if !slices.Equal(got[i], want) {
+			t.Fatalf("connection %d on %s got %d messages, not %d, or in another order", i, paths[i%len(paths)], len(got[i]), len(want))
+		}
+	}
+}
+
+// TestSlowClient: a client that does not read delays nobody, costs no more than its backlog, and is closed with 1013.
+func TestSlowClient(t *testing.T) {
+	s := start(t, `broadcast /ws {
+			max_message 1MiB
+			max_backlog 1MiB
+		}`)
+	slow, _, _, err := ws.Dial(t.Context(), "ws://"+s.addr+"/ws")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close()
+	quick := s.dial("/ws", nil)
+	data := strings.Repeat("x", 256<<10)
+	for n, subscribers := 0, 2; subscribers == 2; n++ {
+		if n == 400 {
+			t.Fatal("the slow one is never given up")
+		}
+		status, body := s.post(s.admin+"/broadcast/publish", "text/plain", data)
+		if status != 200 {
+			t.Fatal(status, body)
+		}
+		var answer struct{ Subscribers int }
+		if err := json.Unmarshal([]byte(body), &answer); err != nil {
+			t.Fatal(err)
+		}
+		subscribers = answer.Subscribers
+		s.expect(quick, data)
+		if v := s.totals(); v.Backlog > 2<<20 {
+			t.Fatalf("the backlog is %d bytes", v.Backlog)
+		}
+	}
+	for {
+		h, err := ws.ReadHeader(slow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.OpCode != ws.OpClose {
+			if _, err := io.CopyN(io.Discard, slow, h.Length); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		p := make([]byte, h.Length)
+		if _, err := io.ReadFull(slow, p); err != nil {
+			t.Fatal(err)
+		}
+		if code, text := ws.ParseCloseFrameData(p); code != 1013 {
+			t.Fatalf("closed with %d %s", code, text)
+		}
+		break
+	}
+	slow.Close()
+	s.waitTotals(func(v totals) bool { return v.Connections == 1 && v.Backlog == 0 })
+}
+
+// TestComeAndGo leaves no goroutine, channel or count behind.
+func TestComeAndGo(t *testing.T) {
+	s := start(t, `broadcast /ws/* {path.1}`)
+	warm := s.dial("/ws/warm", nil)
+	warm.CloseNow()
+	s.waitTotals(func(v totals) bool { return v.Connections == 0 })
+	http.DefaultClient.CloseIdleConnections()
+	before := runtime.NumGoroutine()
+
+	n := 10_000
+	if testing.Short() {
+		n = 1000
+	}
+	done := make(chan struct{})
+	var publishing, wg sync.WaitGroup
+	publishing.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				s.post(s.admin+"/broadcast/publish?channel=0", "text/plain", "x")
+			}
+		}
+	})
+	for w := range 8 {
+		wg.Go(func() {
+			for i := range n / 8 {
+				c, _, _, err := ws.Dial(t.Context(), fmt.Sprintf("ws://%s/ws/%d", s.addr, w*(i%7)))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				switch i % 3 {
+				case 0: // says goodbye and hears it
+					wsutil.WriteClientMessage(c, ws.OpClose, ws.NewCloseFrameBody(1000, ""))
+					io.Copy(io.Discard, c)
+				case 1: // resets
+					c.(*net.TCPConn).SetLinger(0)
+				}
+				c.Close()
+			}
+		})
+	}
+	wg.Wait()
+	close(done)
+	publishing.Wait()
+	s.waitTotals(func(v totals) bool { return v.Connections == 0 && v.Channels == 0 && v.Backlog == 0 })
+	http.DefaultClient.CloseIdleConnections()
+	for deadline := time.Now().Add(20 * time.Second); runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			buf := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines, before %d\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
+		}
+	}
+}
+
+// TestReload: connections outlive a change of the configuration, and lose nothing; without the module they are told.
+func TestReload(t *testing.T) {
+	s := start(t, `broadcast /ws`)
+	a, b := s.dial("/ws", nil), s.dial("/ws", nil)
+	id := s.totals().ID
+	for i := range 5 {
+		if err := s.load(fmt.Sprintf("broadcast {\n max_channels %d\n}\n---\nheader X-Round %d\nbroadcast /ws", 10+i, i)); err != nil {
+			t.Fatal(err)
+		}
+		s.send(a, fmt.Sprint("round ", i))
+		s.expect(b, fmt.Sprint("round ", i))
+	}
+	if now := s.totals().ID; strings.Split(now, "-")[0] != strings.Split(id, "-")[0] {
+		t.Errorf("another hub: %s, then %s", id, now)
+	}
+	if err := s.load("broadcast /ws {\n origins ://\n}"); err == nil {
+		t.Error("a bad configuration was loaded")
+	}
+	s.send(a, "still here")
+	s.expect(b, "still here")
+
+	if err := s.load(`respond "no more"`); err != nil {
+		t.Fatal(err)
+	}
+	s.expectClose(b, websocket.StatusServiceRestart)
+	if status, body := s.do("GET", s.admin+"/broadcast", ""); status != 404 {
+		t.Errorf("the admin API without the module: %d %s", status, body)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	s := start(t, `broadcast /read {
+			publish off
+		}
+		broadcast /write {
+			subscribe off
+			greeting "you may write"
+		}
+		broadcast /quiet {
+			echo off
+			max_message 100B
+			user {query.name}
+			greeting "hello {query.name} on {http.request.uri.path}"
+		}
+		broadcast /post {
+			transports post
+		}
+		broadcast /socket {
+			transports websocket
+			origins https://app.example.com
+		}
+		broadcast /room/* news {path.1}
+		broadcast /query {query.q}
+		respond "next"`)
+	read, write, quiet := s.dial("/read", nil), s.dial("/write", nil), s.dial("/quiet?name=Ann%ff", nil)
+	s.expect(write, "you may write")
+	s.expect(quiet, "hello Ann\uFFFD on /quiet")
+	other := s.dial("/quiet", nil)
+	s.expect(other, "hello  on /quiet")
+
+	s.send(quiet, "one")
+	s.expect(read, "one")
+	s.send(write, "two")
+	s.expect(read, "two")
+	s.expect(quiet, "two")
+	s.expect(other, "one", "two")
+	s.send(read, "I may not")
+	s.expectClose(read, websocket.StatusPolicyViolation)
+	s.send(quiet, strings.Repeat("x", 100))
+	s.expect(other, strings.Repeat("x", 100))
+	s.send(quiet, strings.Repeat("x", 101))
+	s.expectClose(quiet, websocket.StatusMessageTooBig)
+
+	both := s.dial("/room/7", nil)
+	s.send(both, "on the first channel")
+	s.expect(both, "on the first channel")
+	long := strings.Repeat("x", 255)
+	for _, c := range []struct {
+		path, body, header string
+		status             int
+		answer             string
+	}{
+		{"/read", "x", "", 403, ""},
+		{"/quiet", strings.Repeat("x", 101), "", 413, ""},
+		{"/quiet", "\xff", "", 400, ""},
+		{"/quiet", "\xff", "Content-Type: application/octet-stream", 200, `{"id":"*-*"}`},
+		{"/quiet", "x", "Content-Type: a b", 400, ""},
+		{"/quiet?event=a%0ab", "x", "", 400, ""},
+		{"/quiet", "x", "Origin: https://evil.example", 403, ""},
+		{"/quiet", "x", "Origin: http://" + s.addr, 200, `{"id":"*-*"}`},
+		{"/socket", "x", "", 200, "next"},
+		{"/post", "x", "", 200, `{"id":"*-*"}`},
+		{"/room/7?channel=7", "to 7", "", 200, `{"id":"*-*"}`},
+		{"/room/7?channel=news", "to news", "", 200, `{"id":"*-*"}`},
+		{"/room/7?channel=8", "to 8", "", 403, ""},
+		{"/room/", "x", "", 400, ""},
+		{"/query", "x", "", 400, ""},
+		{"/query?q=" + long, "x", "", 200, `{"id":"*-*"}`},
+		{"/query?q=" + long + "x", "x", "", 400, ""},
+		{"/query?q=%ff", "x", "", 400, ""},
+		{"/query?q=a%00", "x", "", 400, ""},
+	} {
+		name, value, _ := strings.Cut(c.header, ": ")
+		var header []string
+		if name != "" {
+			header = []string{name, value}
+		}
+		status, answer := s.do("POST", s.addr+c.path, c.body, header...)
+		answer = regexp.MustCompile(`"\w+-\d+"`).ReplaceAllString(strings.TrimSpace(answer), `"*-*"`)
+		if status != c.status || answer != c.answer {
+			t.Errorf("POST %.40s %s: %d %q, not %d %q", c.path, c.header, status, answer, c.status, c.answer)
+		}
+	}
+	s.expect(both, "to 7", "to news")
+
+	for _, c := range []struct {
+		path, origin string
+		status       int
+	}{
+		{"/socket", "https://app.example.com", 101},
+		{"/socket", "https://evil.example", 403},
+		{"/socket", "http://" + s.addr, 101},
+		{"/query", "", 400},
+		{"/post", "", 200},
+	} {
+		o := &websocket.DialOptions{HTTPHeader: http.Header{}}
+		if c.origin != "" {
+			o.HTTPHeader.Set("Origin", c.origin)
+		}
+		conn, resp, err := websocket.Dial(t.Context(), "ws://"+s.addr+c.path, o)
+		if resp == nil || resp.StatusCode != c.status {
+			t.Errorf("GET %s from %s: %v %v, not %d", c.path, c.origin, resp, err, c.status)
+		}
+		if conn != nil {
+			conn.CloseNow()
+		}
+	}
+}
+
+func TestLimits(t *testing.T) {
+	s := start(t, `broadcast {
+			max_connections 2
+			max_channels 2
+		}
+		---
+		broadcast /ws/* {path.1}
+		handle_errors {
+			respond "sorry: {err.message}" {err.status_code}
+		}`)
+	s.dial("/ws/a", nil)
+	refused := func(path string) {
+		t.Helper()
+		_, resp, err := websocket.Dial(t.Context(), "ws://"+s.addr+path, nil)
+		if err == nil || resp == nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+			t.Fatalf("over a limit: %v %v", resp, err)
+		}
+		if body, _ := io.ReadAll(resp.Body); !strings.HasPrefix(string(body), "sorry: too many") {
+			t.Errorf("handle_errors did not run: %q", body)
+		}
+	}
+	b := s.dial("/ws/b", nil)
+	refused("/ws/a")
+	b.CloseNow()
+	s.waitTotals(func(v totals) bool { return v.Connections == 1 && v.Channels == 1 })
+	if err := s.load("broadcast {\nmax_channels 1\n}\n---\nbroadcast /ws/* {path.1}\nhandle_errors {\nrespond \"sorry: {err.message}\" {err.status_code}\n}"); err != nil {
+		t.Fatal(err)
+	}
+	refused("/ws/b")
+	s.dial("/ws/a", nil)
+}
+
+func TestAdmin(t *testing.T) {
+	s := start(t, `broadcast /ws default news`)
+	c := s.dial("/ws", nil)
+	id := regexp.MustCompile(`"id":"\w+-\d+"`)
+	const lines = "application/x-ndjson"
+	for _, v := range []struct {
+		method, path, contentType, body string
+		status                          int
+		answer                          string
+	}{
+		{"POST", "/publish", "", "plain", 200, `{ID,"channel":"default","subscribers":1}`},
+		{"POST", "/publish?channel=news&event=e", "text/plain", "to news", 200, `{ID,"channel":"news","subscribers":1}`},
+		{"POST", "/publish?channel=nobody", "text/plain", "x", 200, `{ID,"channel":"nobody","subscribers":0}`},
+		{"POST", "/publish", "application/octet-stream", "\xff", 200, `{ID,"channel":"default","subscribers":1}`},
+		{"POST", "/publish", "text/plain", "\xff", 400, `not UTF-8`},
+		{"POST", "/publish?channel=" + strings.Repeat("x", 256), "text/plain", "x", 400, `the channel has 256 bytes, more than 255`},
+		{"POST", "/publish", "text/plain", strings.Repeat("x", 1<<20+1), 413, `larger than 1048576 bytes`},
+		{"POST", "/publish", lines, `{"data":"one"}` + "\n\n" + `{"channel":"news","event":"e","data":{"a": 1}}` + "\r\n" + `{"data":"AP8=","encoding":"base64"}`, 200,
+			`{ID,"channel":"default","subscribers":1}` + "\n" + `{ID,"channel":"news","subscribers":1}` + "\n" + `{ID,"channel":"default","subscribers":1}`},
+		{"POST", "/publish", lines, `{"data":"lost?"}` + "\n" + `{"data":}`, 400, `line 2: invalid character`},
+		{"POST", "/publish", lines, `{"channel":"","data":1}`, 400, `line 1: the channel is empty`},
+		{"POST", "/publish", lines, `{"text":1}`, 400, `line 1: json: unknown field`},
+		{"POST", "/publish", lines, `{"channel":"a"}`, 400, `line 1: has no data`},
+		{"POST", "/publish", lines, `{"data":1}{"data":2}`, 400, `line 1: has more than one JSON value`},
+		{"POST", "/publish", lines, `{"data":"?","encoding":"base64"}`, 400, `line 1: the data: illegal base64`},
+		{"POST", "/publish", lines, `{"data":1,"encoding":"base64"}`, 400, `line 1: the data is not a string`},
+		{"POST", "/publish", lines, `{"data":"x","encoding":"hex"}`, 400, `line 1: the encoding`},
+		{"POST", "/publish", lines, "\n", 400, `the body has no lines`},
+		{"GET", "/publish", "", "", 405, `method GET is not allowed, only POST`},
+		{"POST", "", "", "", 405, `method POST is not allowed, only GET`},
+	} {
+		status, answer := s.do(v.method, s.admin+"/broadcast"+v.path, v.body, "Content-Type", v.contentType)
+		if status != v.status {
+			t.Errorf("%s %.40s %.60q: %d %q, not %d", v.method, v.path, v.body, status, answer, v.status)
+			continue
+		}
+		if status == 200 {
+			answer = id.ReplaceAllString(strings.TrimSpace(answer), "ID")
+			if answer != v.answer {
+				t.Errorf("%s %.40s %.60q: %q, not %q", v.method, v.path, v.body, answer, v.answer)
+			}
+			continue
+		}
+		var e struct{ Error string }
+		if err := json.Unmarshal([]byte(answer), &e); err != nil || !strings.Contains(e.Error, v.answer) {
+			t.Errorf("%s %.40s %.60q: %q, not %q", v.method, v.path, v.body, answer, v.answer)
+		}
+	}
+	s.expect(c, "plain", "to news", "\xff", "one", `{"a": 1}`, "\x00\xff")
+}
+
+// TestHandlersInFront: what other handlers do to a response is done to a handshake too.
+func TestHandlersInFront(t *testing.T) {
+	s := start(t, `servers {
+			metrics
+		}
+		---
+		log
+		encode
+		header X-Early yes
+		header >X-Late yes
+		basic_auth /private {
+			Ann $2a$04$PkcVHxbMrnOUnST5f4gKJONzph1TgD9FoBQt0dxs7scnXU5EI3QUK
+		}
+		templates /ws
+		broadcast /ws
+		broadcast /private {
+			user {http.auth.user.id}
+			greeting "hello {http.auth.user.id}"
+		}`)
+	c, resp, err := websocket.Dial(t.Context(), "ws://"+s.addr+"/ws", &websocket.DialOptions{
+		Subprotocols: []string{"soap", "wamp"},
+		HTTPHeader:   http.Header{"Accept-Encoding": {"gzip"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.CloseNow()
+	if c.Subprotocol() != "soap" {
+		t.Errorf("subprotocol %q", c.Subprotocol())
+	}
+	for name, want := range map[string]string{"X-Early": "yes", "X-Late": "yes", "Server": "Caddy"} {
+		if got := resp.Header.Get(name); got != want {
+			t.Errorf("%s is %q", name, got)
+		}
+	}
+	s.send(c, "hello")
+	s.expect(c, "hello")
+
+	if _, resp, err := websocket.Dial(t.Context(), "ws://"+s.addr+"/private", nil); err == nil || resp.StatusCode != 401 {
+		t.Errorf("without a password: %v %v", resp, err)
+	}
+	private := s.dial("/private", &websocket.DialOptions{HTTPHeader: http.Header{"Authorization": {"Basic QW5uOmhpY2N1cA=="}}})
+	s.expect(private, "hello Ann")
+	if _, resp, err := websocket.Dial(t.Context(), "ws://"+s.addr+"/ws", &websocket.DialOptions{Subprotocols: []string{"a/b"}}); err == nil || resp.StatusCode != 400 {
+		t.Errorf("a bad subprotocol: %v %v", resp, err)
+	}
+	var log []byte
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if log, _ = os.ReadFile(s.log); bytes.Contains(log, []byte(`"status":400`)) {
+			break
+		}
+	}
+	for _, want := range []string{`"status":101`, `"status":401`, `"status":400`} {
+		if !bytes.Contains(log, []byte(want)) {
+			t.Errorf("the access log lacks %s", want)
+		}
+	}
+	if bytes.Contains(log, []byte("panic")) || bytes.Contains(log, []byte("superfluous")) {
+		t.Errorf("the log: %s", log)
+	}
+	if _, body := s.do("GET", s.admin+"/metrics", ""); !strings.Contains(body, `code="101"`) {
+		t.Error("Caddy's metrics do not know of the handshake")
+	}
+}
+
+func TestTLS(t *testing.T) {
+	_, port, _ := net.SplitHostPort(freeAddr(t))
+	s := start(t, `skip_install_trust
+		auto_https disable_redirects
+		---
+		broadcast /ws
+	}
+	https://localhost:`+port+` {
+		tls internal
+		broadcast /ws {
+			compression on
+		}`)
+	plain := s.dial("/ws", nil)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	var secure []*websocket.Conn
+	for start := time.Now(); len(secure) < 20; {
+		c, _, err := websocket.Dial(t.Context(), "wss://localhost:"+port+"/ws", &websocket.DialOptions{
+			HTTPClient: client, CompressionMode: websocket.CompressionNoContextTakeover,
+		})
+		if err != nil && time.Since(start) < 10*time.Second {
+			continue // the certificate is being made
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.CloseNow()
+		c.SetReadLimit(-1)
+		secure = append(secure, c)
+	}
+	var want []string
+	for i := range 200 {
+		m := fmt.Sprint(i, strings.Repeat(" and on", i))
+		want = append(want, m)
+		s.send(secure[0], m)
+	}
+	for _, c := range append(secure, plain) {
+		s.expect(c, want...)
+	}
+}
+
+func TestCaddyfile(t *testing.T) {
+	for _, c := range []struct{ config, json string }{
+		{`broadcast /ws`, `{"handler":"broadcast"}`},
+		{`broadcast`, `{"handler":"broadcast"}`},
+		{`broadcast /ws news {path.1}`, `{"channels":["news","{http.request.uri.path.1}"],"handler":"broadcast"}`},
+		{`broadcast * {
+			channel news user:{http.auth.user.id}
+			user {http.auth.user.id}
+			publish off
+			subscribe on
+			transports websocket post
+			origins https://app.example.com *.example.org
+			echo off
+			greeting "hello there"
+			ping_interval 1m
+			write_timeout 1.5s
+			max_message 1MB
+			max_backlog 2MiB
+			slow drop
+			compression on 1KiB
+		}`, `{"channels":["news","user:{http.auth.user.id}"],"compression":{"min_size":1024},"echo":false,"greeting":"hello there",` +
+			`"handler":"broadcast","max_backlog":2097152,"max_message":1000000,"origins":["https://app.example.com","*.example.org"],` +
+			`"ping_interval":60000000000,"publish":false,"slow":"drop","subscribe":true,"transports":["websocket","post"],` +
+			`"user":"{http.auth.user.id}","write_timeout":1500000000}`},
+		{"broadcast {\ncompression on\n}", `{"compression":{},"handler":"broadcast"}`},
+		{"broadcast {\ncompression off\n}", `{"handler":"broadcast"}`},
+	} {
+		got, err := adapt(":80 {\n" + c.config + "\n}")
+		if err != nil {
+			t.Errorf("%s: %v", c.config, err)
+			continue
+		}
+		var v struct {
+			Apps struct {
+				HTTP struct {
+					Servers map[string]struct {
+						Routes []struct{ Handle []json.RawMessage }
+					}
+				}
+			}
+		}
+		if err := json.Unmarshal(got, &v); err != nil {
+			t.Fatal(err)
+		}
+		if h := v.Apps.HTTP.Servers["srv0"].Routes[0].Handle[0]; string(h) != c.json {
+			t.Errorf("%s:\n got %s\nwant %s", c.config, h, c.json)
+		}
+		var cfg caddy.Config
+		if err := json.Unmarshal(got, &cfg); err != nil {
+			t.Fatal(err)
+		}
+		if err := caddy.Validate(&cfg); err != nil {
+			t.Errorf("%s: %v", c.config, err)
+		}
+	}
+
+	got, err := adapt("{\nbroadcast {\ncoalesce 5ms\nmax_connections 1000\nmax_channels 10\n}\n}\n:80 {\nbroadcast /ws\nrespond hi\n}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `"broadcast":{"coalesce":5000000,"max_connections":1000,"max_channels":10}`; !bytes.Contains(got, []byte(want)) {
+		t.Errorf("%s lacks %s", got, want)
+	}
+	if bytes.Index(got, []byte(`"handler":"broadcast"`)) > bytes.Index(got, []byte(`"handler":"static_response"`)) {
+		t.Error("broadcast is not ordered before respond")
+	}
+
+	formatted := "example.com {\n\tbroadcast /ws {\n\t\tchannel news {path.1}\n\t\tpublish off\n\t}\n}\n"
+	if got := caddyfile.Format([]byte(strings.ReplaceAll(formatted, "\t", "  "))); string(got) != formatted {
+		t.Errorf("fmt: %s", got)
+	}
+}
+
+func TestCaddyfileErrors(t *testing.T) {
+	for _, c := range []struct {
+		option string
+		line   int
+		want   string
+	}{
+		{"chanel a", 3, "unrecognized option chanel"},
+		{"join a", 3, "unrecognized option join"}, // not yet
+		{"echo on\necho off", 4, "the option echo is given twice, first on line 3"},
+		{"publish off\nsubscribe off", 2, "publish and subscribe are both off"},
+		{"publish off\ntransports post", 2, "the only transport is post"},
+		{"publish maybe", 3, `publish is "maybe", must be on or off`},
+		{"publish", 3, "wrong argument count"},
+		{"user", 3, "wrong argument count"},
+		{"user a b", 3, "wrong argument count"},
+		{"channel", 3, "wrong argument count"},
+		{"channel a a", 2, `channel "a" is named twice`},
+		{"channel \"\"", 2, `channel "" is empty`},
+		{"channel " + strings.Repeat("x", 256), 2, "has 256 bytes, more than 255"},
+		{"transports websocket carrier_pigeon", 2, `transport "carrier_pigeon" is not one of`},
+		{"transports post post", 2, `transport "post" is named twice`},
+		{"origins https://a.*.org", 2, "* stands alone"},
+		{"ping_interval soon", 3, `ping_interval is "soon", must be a duration`},
+		{"ping_interval 0", 3, "ping_interval is 0"},
+		{"ping_interval 10ms", 2, "ping_interval is 10ms, must be at least 1s"},
+		{"write_timeout -1s", 2, "write_timeout is -1s"},
+		{"max_message big", 3, `max_message: "big" is no size`},
+		{"max_message 0", 3, "max_message: is 0"},
+		{"max_message 1GiB", 2, "max_message is 1073741824 bytes, must be 1 to 67108864"},
+		{"max_backlog 1KiB", 2, "max_backlog is 1024 bytes, must be at least 65536"},
+		{"max_backlog 18EiB", 3, "max_backlog:"},
+		{"max_message 1MiB\nmax_backlog 512KiB", 2, "less than the 1048576 of max_message"},
+		{"slow down", 2, `slow is "down", must be close or drop`},
+		{"compression", 3, "must be off, on, or on <min_size>"},
+		{"compression on lots", 3, `compression: "lots" is no size`},
+		{"compression off 1KiB", 3, "must be off"},
+		{"echo {\non\n}", 3, ""},
+	} {
+		_, err := adapt(":80 {\nbroadcast /ws {\n" + c.option + "\n}\n}")
+		if err == nil {
+			t.Errorf("%q is taken", c.option)
+			continue
+		}
+		if !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), fmt.Sprintf("Caddyfile:%d", c.line)) {
+			t.Errorf("%q: %v; want line %d, %s", c.option, err, c.line, c.want)
+		}
+	}
+	if _, err := adapt(":80 {\nbroadcast /ws a {\nchannel b\n}\n}"); err == nil || !strings.Contains(err.Error(), "named twice") || !strings.Contains(err.Error(), "Caddyfile:3") {
+		t.Errorf("channels in two places: %v", err)
+	}
+	for config, want := range map[string]string{
+		"broadcast fast":                          "Caddyfile:2",
+		"broadcast {\nhurry on\n}":                "Caddyfile:3",
+		"broadcast {\nmax_channels many\n}":       "Caddyfile:3",
+		"broadcast {\nmax_channels -1\n}":         "Caddyfile:2",
+		"broadcast {\ncoalesce 2s\n}":             "Caddyfile:2",
+		"broadcast {\n}\nbroadcast {\n}":          "Caddyfile:4",
+		"broadcast {\ncoalesce 0\ncoalesce 1s\n}": "Caddyfile:4",
+	} {
+		if _, err := adapt("{\n" + config + "\n}\n:80 {\nbroadcast\n}"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v; want %s", config, err, want)
+		}
+	}
+
+	// The same from JSON, where there are no lines.
+	for config, want := range map[string]string{
+		`{"publish":false,"subscribe":false}`: "both off",
+		`{"max_backlog":1}`:                   "max_backlog is 1",
+		`{"ping_interval":"-1s"}`:             "ping_interval is -1s",
+		`{"origins":["://"]}`:                 "origin",
+		`{"echos":true}`:                      "unknown field",
+		`{"compression":{"min_size":-1}}`:     "min_size is -1",
+	} {
+		handler := strings.Replace(config, "{", `{"handler":"broadcast",`, 1)
+		var cfg caddy.Config
+		raw := `{"admin":{"disabled":true},"apps":{"http":{"servers":{"a":{"listen":[":80"],"routes":[{"handle":[` + handler + `]}]}}}}}`
+		if err := json.Unmarshal([]byte(raw), &cfg); err != nil {
+			t.Fatal(err)
+		}
+		if err := caddy.Validate(&cfg); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v; want %s", config, err, want)
+		}
+	}
+}
+
+func FuzzCaddyfile(f *testing.F) {
+	f.Add("broadcast /ws a b {\n\tchannel c\n\torigins https://*.example.com\n\tmax_message 1MiB\n}")
+	f.Add("broadcast {\n\tcompression on 1KiB\n\tping_interval 1d\n\tpublish off\n\tslow drop\n}")
+	f.Add("broadcast {\n\tgreeting `a\nb`\n\techo {\n\t}\n}")
+	f.Fuzz(func(t *testing.T, input string) {
+		tokens, err := caddyfile.Tokenize([]byte(input), "Caddyfile")
+		if err != nil || len(tokens) == 0 {
+			return
+		}
+		var h broadcast.Handler
+		if err := h.UnmarshalCaddyfile(caddyfile.NewDispenser(tokens)); err != nil {
+			if !strings.Contains(err.Error(), "Caddyfile:") {
+				t.Fatalf("the error names no place: %v", err)
+			}
+			return
+		}
+		// What is taken survives as JSON.
+		first, err := json.Marshal(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again broadcast.Handler
+		if err := caddy.StrictUnmarshalJSON(first, &again); err != nil {
+			t.Fatal(err)
+		}
+		if second, _ := json.Marshal(again); !bytes.Equal(first, second) {
+			t.Fatalf("%s becomes %s", first, second)
+		}
+	})
+}
+
+// clock is a Caddy app of somebody else's that publishes.
+type clock struct {
+	hub *broadcast.Hub
+}
+
+func (clock) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "clock", New: func() caddy.Module { return new(clock) }}
+}
+
+func (c *clock) Provision(ctx caddy.Context) error {
+	c.hub = broadcast.From(ctx)
+	return nil
+}
+
+func (c *clock) Start() error {
+	_, err := c.hub.Publish(broadcast.Message{Channel: "time", Event: "tick", Data: []byte("it is five")})
+	fmt.Println("published:", err)
+	return err
+}
+
+func (c *clock) Stop() error { return nil }
+
+func init() { caddy.RegisterModule(clock{}) }
+
+// A Caddy app gets the hub when it is provisioned, and publishes when it likes:
+//
+//	func (c *clock) Provision(ctx caddy.Context) error {
+//		c.hub = broadcast.From(ctx)
+//		return nil
+//	}
+//
+//	func (c *clock) Start() error {
+//		_, err := c.hub.Publish(broadcast.Message{Channel: "time", Event: "tick", Data: []byte("it is five")})
+//		fmt.Println("published:", err)
+//		return err
+//	}
+func ExampleFrom() {
+	err := caddy.Run(&caddy.Config{
+		Admin:   &caddy.AdminConfig{Disabled: true},
+		AppsRaw: caddy.ModuleMap{"clock": []byte("{}")},
+	})
+	fmt.Println("running:", err)
+	caddy.Stop()
+	// Output:
+	// published: <nil>
+	// running: <nil>
+}
+
+func TestGoAPI(t *testing.T) {
+	s := start(t, `broadcast /ws time`)
+	c := s.dial("/ws", nil)
+	ctx, cancel := caddy.NewContext(caddy.ActiveContext())
+	defer cancel()
+	hub := broadcast.From(ctx)
+	id, err := hub.Publish(broadcast.Message{Channel: "time", Event: "tick", Data: []byte("it is five")})
+	if err != nil || id != s.totals().ID {
+		t.Fatal(id, err)
+	}
+	s.expect(c, "it is five")
+	if _, err := hub.Publish(broadcast.Message{Channel: "time", Data: []byte{0xff}, Binary: true}); err != nil {
+		t.Fatal(err)
+	}
+	s.expect(c, "\xff")
+	for _, m := range []broadcast.Message{
+		{Data: []byte{0xff}},
+		{Channel: "a\n"},
+		{Event: strings.Repeat("x", 256)},
+	} {
+		if _, err := hub.Publish(m); err == nil {
+			t.Errorf("%+v is published", m)
+		}
+	}
+}
