@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -189,6 +190,30 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
+// end sends something, reads until the connection ends, and returns the code that the server closed it with.
+func (p *peer) end(send []byte, last bool) (code uint16) {
+	p.Write(send)
+	if last {
+		p.Conn.(*net.TCPConn).CloseWrite()
+	}
+	for {
+		h, err := ws.ReadHeader(p.r)
+		if err != nil {
+			return code
+		}
+		payload := make([]byte, h.Length)
+		if _, err := io.ReadFull(p.r, payload); err != nil {
+			return code
+		}
+		if h.OpCode == ws.OpClose {
+			if code = 1005; len(payload) > 1 {
+				code = binary.BigEndian.Uint16(payload)
+			}
+			p.Write(mask(0x88, string(payload))) // the answer, which the server may not need
+		}
+	}
+}
+
 // TestEnds: what a client does wrong, or right, and how its connection ends. Another one is not disturbed.
 func TestEnds(t *testing.T) {
 	addr, h := serve(t, nil)
@@ -196,7 +221,7 @@ func TestEnds(t *testing.T) {
 	const deflate = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
 	join := func(frames ...[]byte) []byte { return bytes.Join(frames, nil) }
 	long := strings.Repeat("x", 70_001)
-	for name, c := range map[string]struct {
+	cases := map[string]struct {
 		header string
 		send   []byte
 		code   uint16 // 0: cut off without one
@@ -229,35 +254,17 @@ func TestEnds(t *testing.T) {
 		"deflated ping":              {deflate, mask(0xc9, "x"), 1002},
 		"deflated continuation":      {deflate, join(mask(0x41, "x"), mask(0xc0, "y")), 1002},
 		"RSV2 with deflate":          {deflate, mask(0xa1, "x"), 1002},
-	} {
-		p := open(t, addr, c.header)
-		if _, err := p.Write(c.send); err != nil {
-			t.Fatal(name, err)
-		}
-		if c.code == 0 {
-			p.Conn.(*net.TCPConn).CloseWrite()
-		}
-		var code uint16
-		for {
-			h, err := ws.ReadHeader(p.r)
-			if err != nil {
-				break
-			}
-			payload := make([]byte, h.Length)
-			if _, err := io.ReadFull(p.r, payload); err != nil {
-				break
-			}
-			if h.OpCode == ws.OpClose {
-				if code = 1005; len(payload) > 1 {
-					code = binary.BigEndian.Uint16(payload)
-				}
-				p.Write(mask(0x88, string(payload))) // the answer, which the server may not need
-			}
-		}
-		if code != c.code {
-			t.Errorf("%s: closed with %d, not %d", name, code, c.code)
-		}
 	}
+	var wg sync.WaitGroup
+	for name, c := range cases {
+		p := open(t, addr, c.header)
+		wg.Go(func() {
+			if code := p.end(c.send, c.code == 0); code != c.code {
+				t.Errorf("%s: closed with %d, not %d", name, code, c.code)
+			}
+		})
+	}
+	wg.Wait()
 	nobody := open(t, addr, "")
 	nobody.Close() // says nothing
 	for deadline := time.Now().Add(10 * time.Second); h.Stats().Connections > 1; time.Sleep(5 * time.Millisecond) {
