@@ -1,0 +1,360 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math/bits"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A payload begins with a marker that says when it was published and which it is. The readers look for markers and
+// know nothing else of what a server sends, so they treat all protocols alike and cost little.
+const (
+	markerStart = "@@"
+	markerLen   = 2 + 16 + 8 + 1 // start, nanoseconds, number, '#'
+)
+
+func payload(size int, number uint32) []byte {
+	p := bytes.Repeat([]byte{'x'}, max(size, markerLen))
+	copy(p, fmt.Sprintf("%s%016x%08x#", markerStart, time.Now().UnixNano(), number))
+	return p
+}
+
+// mix makes sums of numbers tell which were among them.
+func mix(number uint32) uint64 {
+	x := uint64(number)*0x9e3779b97f4a7c15 + 1
+	return x ^ bits.RotateLeft64(x, 31)*0xbf58476d1ce4e5b9
+}
+
+// tally is what a reader got, or ought to have got.
+type tally struct {
+	count, sum uint64
+}
+
+func (t *tally) add(number uint32) {
+	t.count++
+	t.sum += mix(number)
+}
+
+// reader is a connection that counts.
+type reader struct {
+	tally
+	room    int
+	fd      int
+	stopped bool   // does not read
+	tail    []byte // the end of what was read last: a marker may have begun in it
+}
+
+// scan counts the markers in what was read.
+func (r *reader) scan(p []byte, now int64, h *histogram) (n int) {
+	if len(r.tail) > 0 { // finish what had begun
+		keep := len(r.tail)
+		joined := append(r.tail, p[:min(len(p), markerLen-1)]...)
+		if len(joined) < markerLen {
+			r.tail = joined
+			return 0
+		}
+		r.tail = r.tail[:0]
+		n += r.scanWhole(joined, keep, now, h)
+	}
+	n += r.scanWhole(p, len(p), now, h)
+	// Keep an end in which a marker may have begun, and has not ended.
+	from := max(0, len(p)-markerLen+1)
+	if i := bytes.LastIndex(p[from:], []byte(markerStart)); i >= 0 {
+		r.tail = append(r.tail[:0], p[from+i:]...)
+	} else if len(p) > 0 && p[len(p)-1] == markerStart[0] {
+		r.tail = append(r.tail[:0], p[len(p)-1])
+	}
+	return n
+}
+
+// scanWhole counts the markers that begin in p[:limit] and are whole.
+func (r *reader) scanWhole(p []byte, limit int, now int64, h *histogram) (n int) {
+	for at := 0; ; {
+		i := bytes.Index(p[at:], []byte(markerStart))
+		if i < 0 || at+i >= limit || len(p)-at-i < markerLen {
+			return n
+		}
+		at += i
+		var raw [12]byte
+		if _, err := hex.Decode(raw[:], p[at+2:at+26]); err != nil || p[at+26] != '#' {
+			at++
+			continue
+		}
+		var published int64
+		for _, b := range raw[:8] {
+			published = published<<8 | int64(b)
+		}
+		r.add(uint32(raw[8])<<24 | uint32(raw[9])<<16 | uint32(raw[10])<<8 | uint32(raw[11]))
+		h.add(now - published)
+		n++
+		at += markerLen
+	}
+}
+
+// fleet is all connections to one server.
+type fleet struct {
+	readers   []*reader
+	latency   histogram
+	delivered atomic.Int64
+	progress  chan struct{} // something was delivered
+	closing   atomic.Bool
+	reading   sync.WaitGroup
+	closed    atomic.Int64 // connections that the server ended
+	conns     []io.Closer
+}
+
+// target is how to reach a server's subscribers' end.
+type target struct {
+	addr  string
+	path  func(room int) string
+	hello string // frame to send when the connection is up, as text
+	tls   bool
+}
+
+// dialAll connects n readers, spread over rooms.
+func dialAll(t target, n, rooms int, stopped int) (*fleet, error) {
+	f := &fleet{progress: make(chan struct{}, 1)}
+	f.readers = make([]*reader, n)
+	for i := range f.readers {
+		f.readers[i] = &reader{room: i % rooms, stopped: i >= n-stopped}
+	}
+	if t.tls {
+		return f, f.dialTLS(t)
+	}
+	jobs := make(chan *reader)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var failed error
+	for range 16 {
+		wg.Go(func() {
+			for r := range jobs {
+				if err := f.dial(t, r); err != nil {
+					mu.Lock()
+					failed = err
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	for _, r := range f.readers {
+		jobs <- r
+	}
+	close(jobs)
+	wg.Wait()
+	if failed != nil {
+		f.close()
+		return nil, failed
+	}
+	return f, f.startReading()
+}
+
+func (f *fleet) dial(t target, r *reader) error {
+	a, err := net.ResolveTCPAddr("tcp4", t.addr)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	r.fd = fd
+	if r.stopped {
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4096)
+	}
+	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	sa := &unix.SockaddrInet4{Port: a.Port}
+	copy(sa.Addr[:], a.IP.To4())
+	if err := unix.Connect(fd, sa); err != nil {
+		return fmt.Errorf("connecting: %w", err)
+	}
+	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 20})
+	if err := handshake(fdConn(fd), t, r); err != nil {
+		return err
+	}
+	return unix.SetNonblock(fd, true)
+}
+
+// fdConn reads and writes a blocking socket.
+type fdConn int
+
+func (fd fdConn) Write(p []byte) (int, error) { return unix.Write(int(fd), p) }
+func (fd fdConn) Read(p []byte) (int, error) {
+	n, err := unix.Read(int(fd), p)
+	if n == 0 && err == nil {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// handshake upgrades the connection. What comes behind the answer is scanned later than it came, but that is before
+// anything is published.
+func handshake(c io.ReadWriter, t target, r *reader) error {
+	request := "GET " + t.path(r.room) + " HTTP/1.1\r\nHost: " + t.addr + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+	if _, err := io.WriteString(c, request); err != nil {
+		return err
+	}
+	var answer []byte
+	buf := make([]byte, 4096)
+	for !bytes.Contains(answer, []byte("\r\n\r\n")) {
+		n, err := c.Read(buf)
+		if err != nil {
+			return fmt.Errorf("handshake: %w after %.100q", err, answer)
+		}
+		answer = append(answer, buf[:n]...)
+	}
+	if !strings.HasPrefix(string(answer), "HTTP/1.1 101") {
+		return fmt.Errorf("handshake: %.100q", answer)
+	}
+	if t.hello != "" {
+		if _, err := c.Write(clientFrame([]byte(t.hello))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clientFrame makes a text frame of a client's, masked with zeros.
+func clientFrame(p []byte) []byte {
+	var h []byte
+	switch n := len(p); {
+	case n < 126:
+		h = []byte{0x81, 0x80 | byte(n)}
+	case n < 1<<16:
+		h = []byte{0x81, 0x80 | 126, byte(n >> 8), byte(n)}
+	default:
+		h = []byte{0x81, 0x80 | 127, 0, 0, 0, 0, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}
+	}
+	return append(append(h, 0, 0, 0, 0), p...)
+}
+
+func (f *fleet) startReading() error {
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	for i, r := range f.readers {
+		if r.stopped {
+			continue
+		}
+		ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)}
+		if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, r.fd, &ev); err != nil {
+			return err
+		}
+	}
+	f.reading.Go(func() {
+		defer unix.Close(ep)
+		events := make([]unix.EpollEvent, 1024)
+		buf := make([]byte, 1<<20)
+		for !f.closing.Load() {
+			n, err := unix.EpollWait(ep, events, 100)
+			if err != nil && !errors.Is(err, unix.EINTR) {
+				panic(err)
+			}
+			delivered := 0
+			for _, ev := range events[:max(n, 0)] {
+				r := f.readers[ev.Fd]
+				n, err := unix.Read(r.fd, buf)
+				if n <= 0 {
+					if !errors.Is(err, unix.EAGAIN) {
+						unix.EpollCtl(ep, unix.EPOLL_CTL_DEL, r.fd, nil)
+						f.closed.Add(1)
+					}
+					continue
+				}
+				delivered += r.scan(buf[:n], time.Now().UnixNano(), &f.latency)
+			}
+			f.note(delivered)
+		}
+	})
+	return nil
+}
+
+func (f *fleet) note(delivered int) {
+	if delivered > 0 {
+		f.delivered.Add(int64(delivered))
+		select {
+		case f.progress <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// wait waits until n messages were delivered in all, but not on when none comes for a while. It says whether they were.
+func (f *fleet) wait(n int64, patience time.Duration) bool {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for f.delivered.Load() < n {
+		select {
+		case <-f.progress:
+			timer.Reset(patience)
+		case <-timer.C:
+			return false
+		}
+	}
+	return true
+}
+
+func (f *fleet) close() {
+	f.closing.Store(true)
+	for _, c := range f.conns {
+		c.Close()
+	}
+	f.reading.Wait()
+	for _, r := range f.readers {
+		if r.fd > 0 {
+			unix.Close(r.fd)
+		}
+	}
+}
+
+// histogram counts durations with a precision of 3 %.
+type histogram struct {
+	mu     sync.Mutex // for the readers of TLS, which are many
+	counts [64 * 32]uint64
+	n      uint64
+}
+
+func (h *histogram) add(ns int64) {
+	h.counts[bucket(uint64(max(ns, 0)))]++
+	h.n++
+}
+
+func bucket(v uint64) int {
+	if v < 32 {
+		return int(v)
+	}
+	shift := bits.Len64(v) - 6
+	return (shift+1)*32 + int(v>>shift) - 32
+}
+
+// quantile returns the duration that a share q of all are not longer than.
+func (h *histogram) quantile(q float64) time.Duration {
+	if h.n == 0 {
+		return 0
+	}
+	rank := uint64(q * float64(h.n))
+	for i, c := range h.counts {
+		if rank < c {
+			if i < 32 {
+				return time.Duration(i)
+			}
+			shift := i/32 - 1
+			return time.Duration((uint64(i%32)+32)<<shift + 1<<shift/2)
+		}
+		rank -= c
+	}
+	return 0
+}

@@ -1,0 +1,121 @@
+//go:build linux
+
+// Command bench measures this module against its peers: it builds and starts each server, loads it, and reads the
+// server's own CPU time and memory from /proc, so that what the load generator costs does not count.
+//
+//	go run ./bench                                     # everything; writes docs/performance.md
+//	go run ./bench -scenarios paced,burst -peers caddy-broadcast,nchan
+//	go run ./bench -quick                              # checks that nothing is missing, and no more
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+func main() {
+	only := flag.String("peers", "", "the peers, by name, separated by commas; default all")
+	which := flag.String("scenarios", "", "the scenarios, by name, separated by commas; default all")
+	quick := flag.Bool("quick", false, "a second each, without a report: are all messages delivered?")
+	rounds := flag.Int("rounds", 3, "how often each is measured; the median counts")
+	seconds := flag.Float64("seconds", 5, "how long each is measured")
+	report := flag.String("report", "", "the folder to write performance.md into; default docs when all is measured")
+	flag.Parse()
+	if *quick {
+		*rounds, *seconds = 1, 1
+	}
+	if *report == "" && *only == "" && *which == "" && !*quick {
+		*report = "docs"
+	}
+	ps, err := pick(peers, *only, func(p peer) string { return p.name })
+	if err == nil {
+		var scs []scenario
+		if scs, err = pick(scenarios, *which, func(s scenario) string { return s.name }); err == nil {
+			err = bench(ps, scs, *rounds, *seconds, *quick, *report)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// pick returns those that are named, or all.
+func pick[T any](all []T, names string, name func(T) string) (some []T, err error) {
+	if names == "" {
+		return all, nil
+	}
+	for n := range strings.SplitSeq(names, ",") {
+		i := slices.IndexFunc(all, func(v T) bool { return name(v) == n })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no %q", n)
+		}
+		some = append(some, all[i])
+	}
+	return some, nil
+}
+
+func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, report string) error {
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	ps = slices.DeleteFunc(slices.Clone(ps), func(p peer) bool {
+		if p.lacks == nil {
+			return false
+		}
+		what := p.lacks()
+		if what != "" {
+			fmt.Printf("%s is left out: it needs %s\n", p.name, what)
+		}
+		return what != ""
+	})
+	t := newTable(ps)
+	wrong := 0
+	port := 20100
+	for _, sc := range scs {
+		if quick {
+			sc.subscribers = min(sc.subscribers, 500)
+		}
+		fmt.Printf("\n%s: %s\n%s", sc.name, sc.about, header)
+		results := make(map[string][]result)
+		for range rounds { // in turn, so that a machine that drifts drifts for all
+			for _, p := range ps {
+				if sc.skip != nil && sc.skip(p) {
+					continue
+				}
+				port += 10
+				r, err := sc.measure(p, dir, port, seconds)
+				if err != nil {
+					fmt.Printf("%-16s %v\n", p.name, err)
+					wrong++
+					continue
+				}
+				results[p.name] = append(results[p.name], r)
+				fmt.Print(r.line(p.name))
+				if r.missing+r.extra+r.closed > 0 {
+					wrong++
+				}
+				time.Sleep(200 * time.Millisecond)
+			}
+		}
+		for name, rs := range results {
+			t.set(sc.name, name, median(rs))
+		}
+	}
+	fmt.Print(t.ratios())
+	if report != "" {
+		if err := t.write(report, rounds, seconds); err != nil {
+			return err
+		}
+	}
+	if wrong > 0 && quick {
+		return fmt.Errorf("%d runs failed, or lost or repeated messages", wrong)
+	}
+	return nil
+}

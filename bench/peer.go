@@ -1,0 +1,342 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// peer is a kind of server that is measured.
+type peer struct {
+	name    string
+	about   string
+	start   func(dir string, port int) (*server, error)
+	lacks   func() string // what is not installed
+	rooms   bool          // can separate audiences
+	sockets bool          // takes messages on its sockets
+	tls     bool
+}
+
+// server is a running peer.
+type server struct {
+	target
+	publish func(room int) string // path to POST to
+	wrap    func(data string) string
+	cmd     *exec.Cmd
+	tlsAddr string
+	settle  func() // brings the server's memory to rest
+	out     *bytes.Buffer
+}
+
+func same(path string) func(int) string { return func(int) string { return path } }
+
+func plain(data string) string { return data }
+
+var peers = []peer{
+	{
+		name:  "caddy-broadcast",
+		about: "this module in a whole Caddy, published to by POST on the route",
+		rooms: true, sockets: true, tls: true,
+		start: startOurs,
+	},
+	{
+		name:  "floor",
+		about: "ready-made bytes, written with write(2) to each socket in a bare loop: what the kernel asks",
+		start: startGo("floor"),
+	},
+	{
+		name:  "gorilla hub",
+		about: "the hub of gorilla/websocket's chat example, a goroutine and a channel a client; a message is a frame",
+		rooms: true, sockets: true,
+		start: startGo("gorilla"),
+	},
+	{
+		name:  "gorilla chat",
+		about: "the same as it stands in the example: messages that wait become one frame, of lines",
+		rooms: true, sockets: true,
+		start: startGo("gorilla", "join"),
+	},
+	{
+		name:  "nchan",
+		about: "nginx with nchan, a worker a core, buffering nothing",
+		rooms: true, sockets: true,
+		lacks: missing("nginx (apt-get install nginx libnginx-mod-nchan)", "/usr/sbin/nginx", nchanModule),
+		start: startNchan,
+	},
+	{
+		name:  "ws",
+		about: "Node's ws: for (c of clients) c.send(m)",
+		rooms: true, sockets: true,
+		lacks: missingNode,
+		start: startNode("ws.js", ""),
+	},
+	{
+		name:  "Socket.IO",
+		about: "io.emit() on WebSockets",
+		rooms: true, sockets: true,
+		lacks: missingNode,
+		start: startNode("socketio.js", "40"),
+	},
+	{
+		name:  "Flask-SocketIO",
+		about: "emit(broadcast=True), gevent",
+		rooms: true, sockets: true,
+		lacks: missingFlask,
+		start: startFlask,
+	},
+}
+
+// run starts a command and waits for its port.
+func run(s *server, dir string, name string, args ...string) (*server, error) {
+	s.cmd = exec.Command(name, args...)
+	s.cmd.Dir = dir
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	s.out = new(bytes.Buffer)
+	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		c, err := net.Dial("tcp", s.addr)
+		if err == nil {
+			c.Close()
+			return s, nil
+		}
+		if time.Now().After(deadline) {
+			s.stop()
+			return nil, fmt.Errorf("it does not answer: %.500s", s.out)
+		}
+	}
+}
+
+func (s *server) stop() {
+	syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
+	s.cmd.Wait()
+}
+
+func address(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
+
+// build compiles a Go program of this module once.
+func build(dir, pkg string) (string, error) {
+	bin := filepath.Join(dir, strings.ReplaceAll(pkg, "/", "_"))
+	if _, err := os.Stat(bin); err == nil {
+		return bin, nil
+	}
+	out, err := exec.Command("go", "build", "-o", bin, "github.com/caddy-broadcast/caddy-broadcast/"+pkg).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("building %s: %w\n%s", pkg, err, out)
+	}
+	return bin, nil
+}
+
+func startOurs(dir string, port int) (*server, error) {
+	bin, err := build(dir, "cmd/caddy")
+	if err != nil {
+		return nil, err
+	}
+	admin, secure := address(port+1), port+2
+	config := fmt.Sprintf(`{
+	admin %s
+	persist_config off
+	skip_install_trust
+	auto_https disable_redirects
+	log {
+		level ERROR
+	}
+}
+http://%s, https://localhost:%d {
+	broadcast /ws/* {path.1}
+	respond ok
+}`, admin, address(port), secure)
+	file := filepath.Join(dir, "Caddyfile")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return nil, err
+	}
+	room := func(i int) string { return "/ws/" + strconv.Itoa(i) }
+	s := &server{target: target{addr: address(port), path: room}, publish: room, wrap: plain, tlsAddr: "localhost:" + strconv.Itoa(secure)}
+	s.settle = func() { // Caddy's admin API has Go's profiles, and one of them collects garbage first
+		for range 3 {
+			exec.Command("curl", "-s", "-o", "/dev/null", "http://"+admin+"/debug/pprof/heap?gc=1").Run()
+			time.Sleep(500 * time.Millisecond)
+		}
+		time.Sleep(3 * time.Second)
+	}
+	os.Setenv("XDG_DATA_HOME", dir)
+	os.Setenv("XDG_CONFIG_HOME", dir)
+	return run(s, dir, bin, "run", "--config", file)
+}
+
+func startGo(name string, args ...string) func(string, int) (*server, error) {
+	return func(dir string, port int) (*server, error) {
+		bin, err := build(dir, "bench/peers/"+name)
+		if err != nil {
+			return nil, err
+		}
+		room := func(i int) string { return "/" + strconv.Itoa(i) }
+		s := &server{target: target{addr: address(port), path: room}, publish: room, wrap: plain}
+		return run(s, dir, bin, append([]string{address(port)}, args...)...)
+	}
+}
+
+const nchanModule = "/usr/lib/nginx/modules/ngx_nchan_module.so"
+
+func missing(what string, files ...string) func() string {
+	return func() string {
+		for _, f := range files {
+			if _, err := os.Stat(f); err != nil {
+				return what
+			}
+		}
+		return ""
+	}
+}
+
+func startNchan(dir string, port int) (*server, error) {
+	config := fmt.Sprintf(`load_module %s;
+daemon off;
+worker_processes auto;
+worker_rlimit_nofile 20000;
+pid %s/nginx.pid;
+error_log stderr crit;
+events { worker_connections 19000; }
+http {
+	access_log off;
+	client_body_temp_path %[2]s/body;
+	nchan_max_reserved_memory 256m;
+	keepalive_requests 1000000000;
+	server {
+		listen %[3]s backlog=4096;
+		location ~ ^/pub/(\w+)$ { nchan_publisher; nchan_channel_id $1; nchan_message_buffer_length 1; nchan_message_timeout 2s; client_max_body_size 1m; client_body_buffer_size 128k; }
+		location ~ ^/sub/(\w+)$ { nchan_pubsub websocket; nchan_channel_id $1; nchan_message_buffer_length 100; nchan_message_timeout 2s; nchan_subscriber_first_message newest; }
+	}
+}`, nchanModule, dir, address(port))
+	file := filepath.Join(dir, "nginx.conf")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return nil, err
+	}
+	s := &server{
+		target:  target{addr: address(port), path: func(i int) string { return "/sub/" + strconv.Itoa(i) }},
+		publish: func(i int) string { return "/pub/" + strconv.Itoa(i) },
+		wrap:    plain,
+	}
+	return run(s, dir, "/usr/sbin/nginx", "-c", file, "-p", dir)
+}
+
+// nodeDir holds the packages of Node's peers, once npm has fetched them.
+func nodeDir() string {
+	out, err := exec.Command("go", "list", "-f", "{{.Dir}}", "github.com/caddy-broadcast/caddy-broadcast/bench").Output()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(strings.TrimSpace(string(out)), "peers", "node")
+}
+
+func missingNode() string {
+	if _, err := exec.LookPath("node"); err != nil {
+		return "node"
+	}
+	if _, err := os.Stat(filepath.Join(nodeDir(), "node_modules", "ws")); err == nil {
+		return ""
+	}
+	cmd := exec.Command("npm", "install", "--no-audit", "--no-fund")
+	cmd.Dir = nodeDir()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Sprintf("its npm packages: %v %.200s", err, out)
+	}
+	return ""
+}
+
+func startNode(script, hello string) func(string, int) (*server, error) {
+	return func(dir string, port int) (*server, error) {
+		s := &server{
+			target:  target{addr: address(port), path: func(i int) string { return "/?room=" + strconv.Itoa(i) }},
+			publish: func(i int) string { return "/publish?room=" + strconv.Itoa(i) },
+			wrap:    plain,
+		}
+		if hello != "" {
+			socketIO(s)
+		}
+		return run(s, nodeDir(), "node", script, strconv.Itoa(port))
+	}
+}
+
+// socketIO speaks Engine.IO 4 and Socket.IO 5 as far as it is needed.
+func socketIO(s *server) {
+	s.path = func(i int) string { return "/socket.io/?EIO=4&transport=websocket&room=" + strconv.Itoa(i) }
+	s.hello = "40"
+	s.wrap = func(data string) string { return `42["say","` + data + `"]` }
+}
+
+// debianPython is the one that Debian's packages are for.
+const debianPython = "/usr/bin/python3"
+
+func missingFlask() string {
+	if exec.Command(debianPython, "-c", "import flask_socketio, gevent, geventwebsocket").Run() != nil {
+		return "apt-get install python3-flask-socketio python3-gevent python3-gevent-websocket"
+	}
+	return ""
+}
+
+func startFlask(dir string, port int) (*server, error) {
+	s := &server{
+		target:  target{addr: address(port)},
+		publish: func(i int) string { return "/publish?room=" + strconv.Itoa(i) },
+	}
+	socketIO(s)
+	return run(s, filepath.Join(nodeDir(), "..", "flask"), debianPython, "app.py", strconv.Itoa(port))
+}
+
+// usage is what a server and its children have used.
+type usage struct {
+	cpu time.Duration
+	rss int64 // bytes
+}
+
+func (s *server) usage() (u usage) {
+	for _, pid := range family(s.cmd.Process.Pid) {
+		u.cpu += cpu(pid)
+		statm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+		if f := strings.Fields(string(statm)); len(f) > 1 {
+			pages, _ := strconv.ParseInt(f[1], 10, 64)
+			u.rss += pages * int64(os.Getpagesize())
+		}
+	}
+	return u
+}
+
+// cpu adds up the nanoseconds of a process's threads; /proc/PID/stat counts in hundredths of a second.
+func cpu(pid int) (sum time.Duration) {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	for _, t := range tasks {
+		p, _ := os.ReadFile(t)
+		if f := strings.Fields(string(p)); len(f) > 0 {
+			ns, _ := strconv.ParseInt(f[0], 10, 64)
+			sum += time.Duration(ns)
+		}
+	}
+	return sum
+}
+
+// family returns a process and its children.
+func family(pid int) []int {
+	pids := []int{pid}
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, t := range tasks {
+		p, _ := os.ReadFile(t)
+		for f := range strings.FieldsSeq(string(p)) {
+			if child, err := strconv.Atoi(f); err == nil {
+				pids = append(pids, family(child)...)
+			}
+		}
+	}
+	return pids
+}

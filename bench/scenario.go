@@ -1,0 +1,183 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"time"
+)
+
+// scenario is a load, and what is asked of a server under it.
+type scenario struct {
+	name        string
+	about       string
+	subscribers int
+	stopped     int // of the subscribers, those who do not read
+	load        load
+	tls         bool
+	idle        bool // only memory
+	skip        func(peer) bool
+}
+
+func (s scenario) rooms() int { return max(1, s.load.rooms) }
+
+var scenarios = []scenario{
+	{
+		name: "paced", about: "1,000 subscribers, 20 messages/s of 128 B",
+		subscribers: 1000, load: load{size: 128, rate: 20, posters: 1},
+	},
+	{
+		name: "burst", about: "1,000 subscribers, 64 messages of 128 B in flight",
+		subscribers: 1000, load: load{size: 128, window: 64, posters: 64},
+	},
+	{
+		name: "wide", about: "15,000 subscribers, one message of 128 B at a time",
+		subscribers: 15_000, load: load{size: 128, window: 1, posters: 1},
+	},
+	{
+		name: "rooms", about: "5,000 subscribers in 500 channels, 1,000 messages/s of 128 B",
+		subscribers: 5000, load: load{size: 128, rate: 1000, posters: 8, rooms: 500},
+		skip: func(p peer) bool { return !p.rooms },
+	},
+	{
+		name: "large", about: "200 subscribers, 64 KiB messages, four in flight",
+		subscribers: 200, load: load{size: 64 << 10, window: 4, posters: 4},
+	},
+	{
+		name: "tls", about: "as paced, over TLS",
+		subscribers: 1000, load: load{size: 128, rate: 20, posters: 1}, tls: true,
+		skip: func(p peer) bool { return !p.tls },
+	},
+	{
+		name: "sockets", about: "1,000 connections, 50 of them sending 128 B, 50 messages in flight",
+		subscribers: 1000, load: load{size: 128, window: 50, sockets: 50},
+		skip: func(p peer) bool { return !p.sockets },
+	},
+	{
+		name: "alone", about: "1,000 subscribers, 20 messages/s of 16 KiB: what mixed is compared with",
+		subscribers: 1000, load: load{size: 16 << 10, rate: 20, posters: 1},
+	},
+	{
+		name: "mixed", about: "the same, with 50 more that have stopped reading",
+		subscribers: 1050, stopped: 50, load: load{size: 16 << 10, rate: 20, posters: 1},
+		skip: func(p peer) bool { return p.name == "floor" }, // would wait for them
+	},
+	{
+		name: "idle", about: "memory of 10,000 quiet connections",
+		subscribers: 10_000, idle: true, load: load{size: 128},
+		skip: func(p peer) bool { return p.name == "floor" },
+	},
+	{
+		name: "idle-tls", about: "memory of 10,000 quiet connections over TLS",
+		subscribers: 10_000, idle: true, tls: true, load: load{size: 128},
+		skip: func(p peer) bool { return !p.tls },
+	},
+}
+
+// result is what was measured. Zero is not measured.
+type result struct {
+	messages   int64
+	deliveries int64
+	perSecond  float64
+	cpu        time.Duration // the server's, per delivery
+	cpuMessage time.Duration // per message
+	p50, p99   time.Duration
+	memory     float64 // KiB a connection
+	missing    int64
+	extra      int64 // repeated, or of another room
+	closed     int64 // connections that the server ended
+}
+
+// measure runs a scenario on a fresh server.
+func (sc scenario) measure(p peer, dir string, port int, seconds float64) (r result, err error) {
+	s, err := p.start(dir, port)
+	if err != nil {
+		return r, err
+	}
+	defer s.stop()
+	t := s.target
+	if sc.tls {
+		t.addr, t.tls = s.tlsAddr, true
+	}
+	warm(t)
+	rest := func() {
+		if s.settle != nil && sc.idle {
+			s.settle()
+		} else {
+			time.Sleep(300 * time.Millisecond)
+		}
+	}
+	rest()
+	before := s.usage()
+	f, err := dialAll(t, sc.subscribers, sc.rooms(), sc.stopped)
+	if err != nil {
+		return r, err
+	}
+	defer f.close()
+	rest()
+	at := s.usage()
+	r.memory = float64(at.rss-before.rss) / 1024 / float64(sc.subscribers)
+	if sc.idle {
+		return r, nil
+	}
+
+	l := sc.load
+	l.rooms = sc.rooms()
+	begin := time.Now()
+	expected, messages, err := f.drive(s, l, time.Duration(seconds*float64(time.Second)))
+	if err != nil {
+		return r, fmt.Errorf("%w; the server says %.300s", err, s.out)
+	}
+	want := int64(0)
+	for _, reader := range f.readers {
+		if !reader.stopped {
+			want += int64(expected[reader.room].count)
+		}
+	}
+	f.wait(want, 5*time.Second)
+	took := time.Since(begin)
+	time.Sleep(50 * time.Millisecond) // for what is too much
+	used := s.usage().cpu - at.cpu
+	r.missing, r.extra = f.compare(expected)
+	r.messages = messages
+	r.deliveries = f.delivered.Load()
+	r.closed = f.closed.Load()
+	r.perSecond = float64(r.deliveries) / took.Seconds()
+	r.cpu = used / time.Duration(max(1, r.deliveries))
+	r.cpuMessage = used / time.Duration(max(1, messages))
+	f.latency.mu.Lock()
+	defer f.latency.mu.Unlock()
+	r.p50, r.p99 = f.latency.quantile(0.5), f.latency.quantile(0.99)
+	return r, nil
+}
+
+// warm makes a server do everything once before it is measured, such as getting a certificate.
+func warm(t target) {
+	for range 50 {
+		if f, err := dialAll(t, 1, 1, 0); err == nil {
+			f.close()
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// compare says what the readers lack, and what they have too much or instead.
+func (f *fleet) compare(expected []tally) (missing, extra int64) {
+	f.latency.mu.Lock()
+	defer f.latency.mu.Unlock()
+	for _, r := range f.readers {
+		want := expected[r.room]
+		switch {
+		case r.stopped:
+		case r.count < want.count:
+			missing += int64(want.count - r.count)
+		case r.count > want.count:
+			extra += int64(r.count - want.count)
+		case r.sum != want.sum: // as many, but others: at least one is missing and one too much
+			missing++
+			extra++
+		}
+	}
+	return missing, extra
+}

@@ -1,0 +1,124 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+const header = "                 deliveries/s  CPU/delivery  CPU/message       p50       p99   KiB/conn  missing  extra  closed\n"
+
+func (r result) line(name string) string {
+	if r.deliveries == 0 {
+		return fmt.Sprintf("%-16s %84.1f\n", name, r.memory)
+	}
+	return fmt.Sprintf("%-16s %12.0f %13s %12s %9s %9s %10.1f %8d %6d %7d\n", name, r.perSecond, micros(r.cpu), micros(r.cpuMessage),
+		short(r.p50), short(r.p99), r.memory, r.missing, r.extra, r.closed)
+}
+
+func micros(d time.Duration) string { return fmt.Sprintf("%.2f µs", float64(d.Nanoseconds())/1000) }
+
+func short(d time.Duration) string {
+	if d < time.Millisecond {
+		return fmt.Sprintf("%d µs", d.Microseconds())
+	}
+	return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000)
+}
+
+// median takes each figure's median by itself, but all that was missing.
+func median(rs []result) (m result) {
+	m.messages, m.deliveries = medianOf(rs, func(r result) int64 { return r.messages }), medianOf(rs, func(r result) int64 { return r.deliveries })
+	m.perSecond = medianOf(rs, func(r result) float64 { return r.perSecond })
+	m.cpu = medianOf(rs, func(r result) time.Duration { return r.cpu })
+	m.cpuMessage = medianOf(rs, func(r result) time.Duration { return r.cpuMessage })
+	m.p50 = medianOf(rs, func(r result) time.Duration { return r.p50 })
+	m.p99 = medianOf(rs, func(r result) time.Duration { return r.p99 })
+	m.memory = medianOf(rs, func(r result) float64 { return r.memory })
+	for _, r := range rs {
+		m.missing += r.missing
+		m.extra += r.extra
+		m.closed += r.closed
+	}
+	return m
+}
+
+func medianOf[T int64 | float64 | time.Duration](rs []result, f func(result) T) T {
+	vs := make([]T, len(rs))
+	for i, r := range rs {
+		vs[i] = f(r)
+	}
+	slices.Sort(vs)
+	return vs[len(vs)/2]
+}
+
+// table holds the medians.
+type table struct {
+	peers []peer
+	cells map[[2]string]result // by scenario and peer
+}
+
+func newTable(ps []peer) *table { return &table{ps, make(map[[2]string]result)} }
+
+func (t *table) set(scenario, peer string, r result) { t.cells[[2]string{scenario, peer}] = r }
+
+func (t *table) get(scenario, peer string) (result, bool) {
+	r, ok := t.cells[[2]string{scenario, peer}]
+	return r, ok
+}
+
+// goal is a bound on a ratio of ours to a peer's.
+type goal struct {
+	what             string
+	a, aPeer, b, pee string // scenario and peer, over scenario and peer; no b: absolute
+	figure           func(result) float64
+	most             float64
+}
+
+const ours = "caddy-broadcast"
+
+func cpuOf(r result) float64     { return float64(r.cpu) }
+func messageOf(r result) float64 { return float64(r.cpuMessage) }
+func p99Of(r result) float64     { return float64(r.p99) }
+func memoryOf(r result) float64  { return r.memory }
+
+var goals = []goal{
+	{"paced: CPU per delivery, to the floor's", "paced", ours, "paced", "floor", cpuOf, 1.15},
+	{"paced: to the gorilla hub's", "paced", ours, "paced", "gorilla hub", cpuOf, 0.65},
+	{"burst: to the gorilla hub's", "burst", ours, "burst", "gorilla hub", cpuOf, 0.10},
+	{"wide: to the gorilla hub's", "wide", ours, "wide", "gorilla hub", cpuOf, 0.70},
+	{"wide: p99, to nchan's", "wide", ours, "wide", "nchan", p99Of, 1},
+	{"rooms: CPU per message, to nchan's", "rooms", ours, "rooms", "nchan", messageOf, 0.70},
+	{"tls: CPU per delivery, to our own plain", "tls", ours, "paced", ours, cpuOf, 1.35},
+	{"idle: KiB a connection", "idle", ours, "", "", memoryOf, 4.5},
+	{"idle-tls: KiB a connection", "idle-tls", ours, "", "", memoryOf, 20},
+	{"mixed: the readers' p99, to the same without the stopped", "mixed", ours, "alone", ours, p99Of, 1.5},
+}
+
+// reached returns what a goal's figure is, if it was measured.
+func (t *table) reached(g goal) (v float64, ok bool) {
+	a, ok := t.get(g.a, g.aPeer)
+	if !ok {
+		return 0, false
+	}
+	if g.b == "" {
+		return g.figure(a), true
+	}
+	b, ok := t.get(g.b, g.pee)
+	if !ok || g.figure(b) == 0 {
+		return 0, false
+	}
+	return g.figure(a) / g.figure(b), true
+}
+
+func (t *table) ratios() string {
+	var b strings.Builder
+	for _, g := range goals {
+		if v, ok := t.reached(g); ok {
+			fmt.Fprintf(&b, "%-58s %6.2f, wanted at most %.2f\n", g.what, v, g.most)
+		}
+	}
+	return "\n" + b.String()
+}
