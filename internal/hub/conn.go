@@ -44,12 +44,20 @@ const (
 
 // Conn is a connection: the place it has on its loop, and its backlog.
 type Conn struct {
+	// What a delivery looks at comes first, on one cache line.
+
+	// flushing says that the backlog is in use: the loop adds to it and the flusher empties it. While it is false
+	// the backlog is empty and the loop writes by itself. Only the flusher, and Start, reset it.
+	flushing  atomic.Bool
+	alive     atomic.Bool // has shown life since the last ping
+	transport Transport   // set by Start, before flushing is reset
+	skip      uint64      // the loop's own: the last batch that holds a message it must not get
+
 	hub     *Hub
 	loop    *loop
 	options *ConnOptions
 	user    string
-	since   uint64      // the log's last message before it subscribed
-	alive   atomic.Bool // has shown life since the last ping
+	since   uint64 // the log's last message before it subscribed
 
 	// Set by Connect, and nil when the loop has taken the connection out of them, which is after left.
 	audiences []*audience
@@ -64,23 +72,17 @@ type Conn struct {
 	peerDone  bool   // its reader has ended
 	missed    uint8  // pings without a sign of life
 	gen       uint64 // the last batch that it was gathered for; see loop.mixed
-	skip      uint64 // the last batch that holds a message it must not get
 	slot, pos int32  // its place in the keep-alive ring
 	deadline  uint64 // the tick at which a closing connection is cut off
 
-	// flushing says that the backlog is in use: the loop adds to it and the flusher empties it. While it is false
-	// the backlog is empty and the loop writes by itself. Only the flusher, and Start, reset it.
-	flushing atomic.Bool
-
-	mu        sync.Mutex
-	transport Transport
-	backlog   [][]byte // not yet written, oldest first
-	size      int      // bytes in backlog
-	busy      int      // how many of backlog's slices the flusher is writing
-	begun     bool     // part of the first slice is written already
-	closing   bool     // the last slice was added
-	dead      bool     // nothing is written any more
-	dropped   int      // slices dropped since the start
+	mu      sync.Mutex
+	backlog [][]byte // not yet written, oldest first
+	size    int      // bytes in backlog
+	busy    int      // how many of backlog's slices the flusher is writing
+	begun   bool     // part of the first slice is written already
+	closing bool     // the last slice was added
+	dead    bool     // nothing is written any more
+	dropped int      // slices dropped since the start
 }
 
 // state of a connection, as its loop sees it.

@@ -7,4 +7,4 @@ import "errors"
 // Elsewhere, as on Windows, a socket cannot be written without waiting, and every write goes through the backlog.
 const nonBlocking = false
 
-func writeOnce(uintptr, []byte) (int, error) { return 0, errors.ErrUnsupported }
+func writeOnce(int, []byte) (int, error) { return 0, errors.ErrUnsupported }

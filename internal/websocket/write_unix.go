@@ -1,4 +1,4 @@
-//go:build unix
+//go:build unix && !linux
 
 package websocket
 
@@ -7,9 +7,9 @@ import "syscall"
 const nonBlocking = true
 
 // writeOnce writes what the socket takes at once.
-func writeOnce(fd uintptr, p []byte) (int, error) {
+func writeOnce(fd int, p []byte) (int, error) {
 	for {
-		n, err := syscall.Write(int(fd), p)
+		n, err := syscall.Write(fd, p)
 		switch err {
 		case nil:
 			return n, nil

@@ -1,0 +1,24 @@
+package websocket
+
+import (
+	"syscall"
+	"unsafe"
+)
+
+const nonBlocking = true
+
+// writeOnce writes what the socket takes at once. The call does not wait, so the scheduler is not told of it.
+func writeOnce(fd int, p []byte) (int, error) {
+	for {
+		n, _, err := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		switch err {
+		case 0:
+			return int(n), nil
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			return 0, nil
+		default:
+			return 0, err
+		}
+	}
+}
