@@ -36,6 +36,9 @@ const (
 	// maxLoops is as many as fit in the mask of loops that a publish wakes.
 	maxLoops = 64
 
+	// smallChannel is how many subscribers of a channel are kept together on one loop.
+	smallChannel = 32
+
 	// defaultMaxInbox bounds the bytes waiting in one loop's inbox.
 	defaultMaxInbox = 64 << 20
 )
@@ -240,12 +243,7 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, error) {
 	}
 	h.connections++
 	c.since = h.seq
-	c.loop = h.loops[0]
-	for _, l := range h.loops[1:] {
-		if l.load < c.loop.load {
-			c.loop = l
-		}
-	}
+	c.loop = h.assign(s.Channels)
 	c.loop.load++
 	c.audiences = make([]*audience, len(s.Channels))
 	for i, name := range s.Channels {
@@ -255,6 +253,29 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, error) {
 	h.mu.Unlock()
 	h.wake(wake)
 	return c, nil
+}
+
+// assign picks the loop of a new connection: the one with the fewest, but where its first channel is small, the one
+// that has that channel's others, so that a message to a few is the work of one loop. The caller holds h.mu.
+func (h *Hub) assign(channels []string) *loop {
+	least := h.loops[0]
+	for _, l := range h.loops[1:] {
+		if l.load < least.load {
+			least = l
+		}
+	}
+	if len(channels) == 0 {
+		return least
+	}
+	ch := h.channels[channels[0]]
+	if ch == nil || ch.subscribers >= smallChannel {
+		return least
+	}
+	home := ch.audiences[0].loop
+	if home.load > 2*least.load+smallChannel {
+		return least
+	}
+	return home
 }
 
 // admit applies the limits to a new connection. The caller holds h.mu.
