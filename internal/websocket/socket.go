@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"os"
@@ -13,14 +14,19 @@ import (
 // socket is the writing half of a client, the hub's.
 type socket struct {
 	net.Conn
-	fd int // -1 if it cannot be written without waiting: TLS, or not a socket
+	fd     int  // -1 if it cannot be written without waiting
+	secure bool // by TLS
 }
 
-// newSocket takes the descriptor out of a TCP or Unix connection. It is good until Close, as nobody else closes the
-// connection, and the hub does not write after that. Writing to it costs half of what RawConn.Write does on top of
-// the system call.
+// newSocket takes the descriptor out of a TCP or Unix connection, or the one under TLS. It is good until Close, as
+// nobody else closes the connection, and the hub does not write after that. Writing to it costs half of what
+// RawConn.Write does on top of the system call.
 func newSocket(conn net.Conn) *socket {
-	s := &socket{conn, -1}
+	s := &socket{Conn: conn, fd: -1}
+	if c, ok := conn.(*tls.Conn); ok {
+		s.secure = true
+		conn = c.NetConn()
+	}
 	var raw syscall.RawConn
 	switch c := conn.(type) {
 	case *net.TCPConn:
@@ -34,12 +40,20 @@ func newSocket(conn net.Conn) *socket {
 	return s
 }
 
-// TryWrite is part of hub.Transport.
+// maxRecord is as much as a TLS record holds (RFC 8446, section 5.1).
+const maxRecord = 16 << 10
+
+// TryWrite is part of hub.Transport. TLS cannot write a part, so it writes only what the kernel has room for.
 func (s *socket) TryWrite(p []byte) (int, error) {
-	if s.fd < 0 || len(p) == 0 {
+	switch {
+	case s.fd < 0 || len(p) == 0:
 		return 0, nil
+	case !s.secure:
+		return writeOnce(s.fd, p)
+	case len(p) <= maxRecord && hasRoom(s.fd, len(p)):
+		return s.Conn.Write(p)
 	}
-	return writeOnce(s.fd, p)
+	return 0, nil
 }
 
 // Write is part of hub.Transport.
@@ -47,7 +61,7 @@ func (s *socket) Write(p []byte, timeout time.Duration) (int, error) {
 	s.SetWriteDeadline(time.Now().Add(timeout))
 	n, err := s.Conn.Write(p)
 	s.SetWriteDeadline(time.Time{})
-	if s.fd >= 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+	if !s.secure && errors.Is(err, os.ErrDeadlineExceeded) {
 		return n, hub.ErrStuck // TLS would have lost its place
 	}
 	return n, err
@@ -55,7 +69,7 @@ func (s *socket) Write(p []byte, timeout time.Duration) (int, error) {
 
 // Close is part of hub.Transport.
 func (s *socket) Close() {
-	if s.fd < 0 {
+	if s.secure {
 		go s.Conn.Close() // TLS says goodbye, and may wait for that
 		return
 	}
