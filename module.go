@@ -43,6 +43,7 @@ type App struct {
 	MaxChannels int `json:"max_channels,omitempty"`
 
 	hub    *hub.Hub
+	poller *websocket.Poller
 	logger *zap.Logger
 }
 
@@ -59,11 +60,16 @@ const hubKey = "hub"
 // closeTimeout is how long the last configuration that uses the hub waits for clients to say goodbye.
 const closeTimeout = 2 * time.Second
 
-type pooledHub struct{ *hub.Hub }
+// pooledHub is the hub, and what reads for its connections.
+type pooledHub struct {
+	hub    *hub.Hub
+	poller *websocket.Poller
+}
 
 // Destruct closes all connections, which net/http has long forgotten.
-func (h pooledHub) Destruct() error {
-	h.Close(1012, "service restart", closeTimeout)
+func (p pooledHub) Destruct() error {
+	p.hub.Close(1012, "service restart", closeTimeout)
+	p.poller.Close()
 	return nil
 }
 
@@ -72,12 +78,12 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.logger = ctx.Logger()
 	// Options are applied by Start: until then this configuration may yet be refused.
 	value, _, err := hubs.LoadOrNew(hubKey, func() (caddy.Destructor, error) {
-		return pooledHub{hub.New(hub.Options{})}, nil
+		return pooledHub{hub.New(hub.Options{}), websocket.NewPoller()}, nil
 	})
 	if err != nil {
 		return err
 	}
-	a.hub = value.(pooledHub).Hub
+	a.hub, a.poller = value.(pooledHub).hub, value.(pooledHub).poller
 	return nil
 }
 
@@ -241,6 +247,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Plain:      h.connOptions(wire.Raw{}),
 		MaxMessage: int(h.MaxMessage),
 		NoEcho:     !*h.Echo,
+		Poller:     app.(*App).poller,
 	}
 	if h.Compression != nil {
 		h.route.Deflated = h.connOptions(wire.Raw{MinDeflate: h.Compression.MinSize})

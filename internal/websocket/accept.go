@@ -1,5 +1,5 @@
 // Package websocket takes WebSocket clients in: the handshake, by gorilla/websocket, and the reading. Writing is the
-// hub's.
+// hub's, through the connection's socket.
 package websocket
 
 import (
@@ -12,6 +12,7 @@ import (
 	"net/textproto"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/gorilla/websocket"
@@ -32,6 +33,9 @@ type Route struct {
 
 	// NoEcho keeps a client's own messages from it.
 	NoEcho bool
+
+	// Poller reads for the clients, if it can.
+	Poller *Poller
 }
 
 // Client is one of them.
@@ -48,12 +52,8 @@ func IsUpgrade(r *http.Request) bool { return websocket.IsWebSocketUpgrade(r) }
 // Accept makes the request a WebSocket and returns while it goes on. The client is subscribed before its handshake
 // is answered, so what is published after it knows that it is connected reaches it. On an error nothing was answered.
 func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client) error {
-	s := &session{
-		hub:     route.Hub,
-		max:     route.MaxMessage,
-		channel: strings.Clone(client.Channel),
-		noEcho:  route.NoEcho,
-	}
+	s := &session{hub: route.Hub, channel: strings.Clone(client.Channel), noEcho: route.NoEcho}
+	s.frames.max = route.MaxMessage
 	options := route.Plain
 	protocol, err := check(r)
 	if err != nil {
@@ -62,11 +62,11 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 	deflate := route.Deflated != nil && offersDeflate(r.Header)
 	if deflate {
 		options = route.Deflated
-		s.guard = new(frameGuard)
+		s.frames.deflates = true
 	}
 	var status int // of gorilla's refusal
 	upgrader := websocket.Upgrader{
-		ReadBufferSize:    readBuffer,
+		ReadBufferSize:    1, // unused: we read
 		WriteBufferPool:   noBuffers{},
 		EnableCompression: deflate,
 		CheckOrigin:       func(*http.Request) bool { return true }, // done before
@@ -82,7 +82,7 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 		return err
 	}}
 	defer up.release()
-	s.ws, err = upgrader.Upgrade(up, r, header)
+	_, err = upgrader.Upgrade(up, r, header)
 	switch {
 	case up.refused != nil:
 		return refuse(w, http.StatusServiceUnavailable, up.refused)
@@ -99,7 +99,7 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 		w.Header().Set("Sec-WebSocket-Version", "13")
 		return refuse(w, status, err)
 	}
-	s.start()
+	s.start(route.Poller)
 	return nil
 }
 
@@ -217,20 +217,27 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if u.refused = u.connect(); u.refused != nil {
 		return nil, nil, u.refused
 	}
-	u.session.tunnel.session = u.session
-	u.session.tunnel.answer = u.answer
 	u.brw = brws.Get().(*bufio.ReadWriter)
-	return &u.session.tunnel, u.brw, nil
+	return lateConn{upgrade: u}, u.brw, nil
 }
 
-// answer takes gorilla's answer and sends it by way of Caddy.
-func (u *upgrade) answer(head []byte) (net.Conn, []byte, error) {
-	conn, early, err := u.switchProtocols(head)
-	u.err = err
-	return conn, early, err
+// lateConn is the connection that gorilla is given. All that it does with it is to write its answer.
+type lateConn struct {
+	net.Conn
+	upgrade *upgrade
 }
 
-func (u *upgrade) switchProtocols(head []byte) (net.Conn, []byte, error) {
+func (c lateConn) Write(head []byte) (int, error) {
+	u := c.upgrade
+	u.session.nc, u.session.early, u.err = u.switchProtocols(head)
+	return len(head), u.err
+}
+
+func (lateConn) Close() error                { return nil }
+func (lateConn) SetDeadline(time.Time) error { return nil }
+
+// switchProtocols sends gorilla's answer by way of Caddy.
+func (u *upgrade) switchProtocols(head []byte) (conn net.Conn, early []byte, err error) {
 	_, fields, _ := bytes.Cut(head, []byte("\r\n"))
 	header, err := textproto.NewReader(bufio.NewReader(bytes.NewReader(fields))).ReadMIMEHeader()
 	if err != nil {
@@ -252,8 +259,8 @@ func (u *upgrade) switchProtocols(head []byte) (net.Conn, []byte, error) {
 		return nil, nil, fmt.Errorf("%T cannot be upgraded", base)
 	}
 	u.w.WriteHeader(http.StatusSwitchingProtocols)
-	conn, brw, err := hijacker.Hijack()
-	if err != nil {
+	var brw *bufio.ReadWriter
+	if conn, brw, err = hijacker.Hijack(); err != nil {
 		return nil, nil, err
 	}
 	u.hijacked = true
@@ -261,8 +268,7 @@ func (u *upgrade) switchProtocols(head []byte) (net.Conn, []byte, error) {
 		conn.Close()
 		return nil, nil, err
 	}
-	var early []byte // what a hasty client has sent behind its handshake
-	if n := brw.Reader.Buffered(); n > 0 {
+	if n := brw.Reader.Buffered(); n > 0 { // a hasty client has sent more than its handshake
 		p, _ := brw.Reader.Peek(n)
 		early = bytes.Clone(p)
 	}

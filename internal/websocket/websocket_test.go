@@ -38,6 +38,7 @@ func serve(t *testing.T, change func(*Route)) (addr string, h *hub.Hub) {
 		Plain:      options(wire.Raw{}),
 		Deflated:   options(wire.Raw{MinDeflate: 1}),
 		MaxMessage: 70_000,
+		Poller:     NewPoller(),
 	}
 	if change != nil {
 		change(route)
@@ -59,6 +60,7 @@ func serve(t *testing.T, change func(*Route)) (addr string, h *hub.Hub) {
 	t.Cleanup(func() {
 		server.Close()
 		h.Close(1012, "", 5*time.Second)
+		route.Poller.Close()
 	})
 	return server.Listener.Addr().String(), h
 }
@@ -229,7 +231,7 @@ func TestEnds(t *testing.T) {
 		"goodbye":                    {"", mask(0x88, closeWith(1000)), 1000},
 		"goodbye with a reason":      {"", mask(0x88, closeWith(3999)+"because"), 3999},
 		"goodbye without a code":     {"", mask(0x88, ""), 1005},
-		"half a code":                {"", mask(0x88, "\x03"), 1005},
+		"half a code":                {"", mask(0x88, "\x03"), 1002},
 		"a code that must not be":    {"", mask(0x88, closeWith(1006)), 1002},
 		"a reason that is not UTF-8": {"", mask(0x88, closeWith(1000)+"\xff"), 1002},
 		"not masked":                 {"", []byte{0x81, 1, 'x'}, 1002},
@@ -243,7 +245,9 @@ func TestEnds(t *testing.T) {
 		"continues nothing":          {"", mask(0x80, "x"), 1002},
 		"new before the end":         {"", join(mask(0x01, "x"), mask(0x81, "y")), 1002},
 		"length over 2^63":           {"", []byte{0x82, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}, 1002},
-		"a huge length":              {"", []byte{0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4}, 0},
+		"a huge length":              {"", []byte{0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4}, 1009},
+		"a length in too many bytes": {"", []byte{0x82, 0xfe, 0, 1, 1, 2, 3, 4, 'x'}, 1002},
+		"part of a frame, no more":   {"", mask(0x82, "half")[:7], 0},
 		"not UTF-8":                  {"", mask(0x81, "\xc3\x28"), 1007},
 		"not UTF-8 in parts":         {"", join(mask(0x01, "\xc3"), mask(0x80, "\x28")), 1007},
 		"too big":                    {"", mask(0x82, long), 1009},

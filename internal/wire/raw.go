@@ -65,7 +65,7 @@ func TextFrame(s string) []byte {
 }
 
 // Pong returns the answer to a ping with the payload.
-func Pong(payload string) []byte {
+func Pong(payload []byte) []byte {
 	return append(appendHeader(make([]byte, 0, 2+len(payload)), pong, len(payload)), payload...)
 }
 
