@@ -216,9 +216,24 @@ func (p *peer) end(send []byte, last bool) (code uint16) {
 	}
 }
 
-// TestEnds: what a client does wrong, or right, and how its connection ends. Another one is not disturbed.
-func TestEnds(t *testing.T) {
-	addr, h := serve(t, nil)
+// byPollerAndWithout runs a test with a poller and, as for TLS and elsewhere than on Linux, with goroutines.
+func byPollerAndWithout(t *testing.T, test func(t *testing.T, change func(*Route))) {
+	t.Run("poller", func(t *testing.T) { test(t, nil) })
+	t.Run("goroutines", func(t *testing.T) {
+		test(t, func(r *Route) {
+			r.Poller.Close()
+			r.Poller = nil
+		})
+	})
+}
+
+func TestEnds(t *testing.T)   { byPollerAndWithout(t, testEnds) }
+func TestFrames(t *testing.T) { byPollerAndWithout(t, testFrames) }
+func TestEarly(t *testing.T)  { byPollerAndWithout(t, testEarly) }
+
+// testEnds: what a client does wrong, or right, and how its connection ends. Another one is not disturbed.
+func testEnds(t *testing.T, change func(*Route)) {
+	addr, h := serve(t, change)
 	witness := open(t, addr, "")
 	const deflate = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
 	join := func(frames ...[]byte) []byte { return bytes.Join(frames, nil) }
@@ -263,7 +278,7 @@ func TestEnds(t *testing.T) {
 	for name, c := range cases {
 		p := open(t, addr, c.header)
 		wg.Go(func() {
-			if code := p.end(c.send, c.code == 0); code != c.code {
+			if code := p.end(c.send, c.code == 0 || name == "a huge length"); code != c.code {
 				t.Errorf("%s: closed with %d, not %d", name, code, c.code)
 			}
 		})
@@ -292,10 +307,10 @@ func TestPublishingOff(t *testing.T) {
 	}
 }
 
-// TestFrames sends messages of all lengths at which something changes, whole and in parts, text and binary, and wants
+// testFrames sends messages of all lengths at which something changes, whole and in parts, text and binary, and wants
 // them back as whole frames, by plain and by deflating connections.
-func TestFrames(t *testing.T) {
-	addr, _ := serve(t, nil)
+func testFrames(t *testing.T, change func(*Route)) {
+	addr, _ := serve(t, change)
 	plain := open(t, addr, "")
 	deflating := open(t, addr, "Sec-WebSocket-Extensions: permessage-deflate\r\n")
 	for i, n := range []int{0, 1, 125, 126, 127, 4095, 4096, 4097, 65535, 65536, 70_000} {
@@ -334,15 +349,46 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-// TestEarly: frames that come with the handshake are not lost.
-func TestEarly(t *testing.T) {
-	addr, _ := serve(t, nil)
+// testEarly: frames that come with the handshake are not lost.
+func testEarly(t *testing.T, change func(*Route)) {
+	addr, _ := serve(t, change)
 	p, resp := shake(t, addr, handshake+"\r\n"+string(mask(0x81, "early"))+string(mask(0x81, "bird")))
 	if resp.StatusCode != 101 {
 		t.Fatal(resp.Status)
 	}
 	p.expect(0x81, "early")
 	p.expect(0x81, "bird")
+}
+
+// TestManySenders: each of many clients that send at once, in pieces, has all its messages published in order.
+func TestManySenders(t *testing.T) {
+	addr, _ := serve(t, nil)
+	const senders, each = 20, 500
+	witness := open(t, addr, "")
+	var wg sync.WaitGroup
+	for i := range senders {
+		p := open(t, addr, "")
+		go io.Copy(io.Discard, p) // its echoes
+		wg.Go(func() {
+			var b bytes.Buffer
+			for j := range each {
+				b.Write(mask(0x81, fmt.Sprint(i, " ", j)))
+			}
+			for b.Len() > 0 {
+				p.Write(b.Next(1 + rand.IntN(100)))
+			}
+		})
+	}
+	next := make(map[int]int)
+	for range senders * each {
+		_, payload := witness.frame()
+		var i, j int
+		if _, err := fmt.Sscan(string(payload), &i, &j); err != nil || next[i] != j {
+			t.Fatalf("got %q, not %d %d", payload, i, next[i])
+		}
+		next[i]++
+	}
+	wg.Wait()
 }
 
 // TestPingFlood: pongs do not heap up, and the last ping is answered.

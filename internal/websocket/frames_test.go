@@ -1,0 +1,127 @@
+package websocket
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/gobwas/ws"
+)
+
+// record is a receiver that writes down what it is told.
+type record struct{ strings.Builder }
+
+func (r *record) message(kind uint8, deflated bool, data []byte, _ bool) *fault {
+	fmt.Fprintf(r, "message %d %v %x\n", kind, deflated, data)
+	return nil
+}
+func (r *record) ping(payload []byte) { fmt.Fprintf(r, "ping %x\n", payload) }
+func (r *record) closed(code uint16)  { fmt.Fprintf(r, "close %d\n", code) }
+
+// FuzzFrames: whatever the bytes, and however they are cut up, the frames are those that another reader finds.
+func FuzzFrames(f *testing.F) {
+	f.Add(bytes.Join([][]byte{mask(0x81, "hello"), mask(0x01, "in "), mask(0x89, "ping"), mask(0x80, "parts"), mask(0x88, closeWith(1000)+"bye")}, nil), uint8(3), false)
+	f.Add(append(mask(0xc2, strings.Repeat("x", 70_000)), mask(0x82, "")...), uint8(255), true)
+	f.Add([]byte{0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}, uint8(1), false)
+	f.Fuzz(func(t *testing.T, input []byte, piece uint8, deflates bool) {
+		const limit = 1000
+		var got, want record
+		frames := frames{max: limit, deflates: deflates}
+		rest := bytes.Clone(input)
+		var bad *fault
+		for len(rest) > 0 && bad == nil && !strings.Contains(got.String(), "close") {
+			n := min(len(rest), int(piece)+1)
+			_, bad = frames.feed(rest[:n], &got)
+			rest = rest[n:]
+		}
+		code := byOther(input, limit, deflates, &want)
+		if bad != nil && bad.code != code || bad == nil && code != 0 {
+			t.Fatalf("fault %v, the other says %d", bad, code)
+		}
+		if got.String() != want.String() {
+			t.Fatalf("got\n%s\nthe other\n%s", got.String(), want.String())
+		}
+	})
+}
+
+// registered are the codes below 3000 that may be sent (IANA, WebSocket Close Code Number Registry).
+const registered = "1000 1001 1002 1003 1007 1008 1009 1010 1011 1012 1013 1014"
+
+// byOther reads frames with gobwas/ws, and returns the code of what is wrong.
+func byOther(input []byte, limit int, deflates bool, to *record) (code uint16) {
+	r := bytes.NewReader(input)
+	var message []byte
+	var first *ws.Header
+	for {
+		at := len(input) - r.Len()
+		h, err := ws.ReadHeader(r)
+		short := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		if short && len(input)-at < 2 {
+			return 0
+		}
+		head := h
+		if short { // what is there of it is judged too
+			head = ws.Header{Fin: input[at]&0x80 != 0, Rsv: input[at] >> 4 & 7, OpCode: ws.OpCode(input[at] & 15), Masked: input[at+1]&0x80 != 0, Length: int64(input[at+1] & 0x7f)}
+		}
+		data := head.OpCode == ws.OpText || head.OpCode == ws.OpBinary
+		rsv1 := head.Rsv&4 != 0
+		switch {
+		case head.Rsv&3 != 0, rsv1 && !(deflates && data), !head.Masked,
+			head.OpCode.IsReserved(),
+			head.OpCode.IsControl() && (!head.Fin || head.Length > 125),
+			data && first != nil, head.OpCode == ws.OpContinuation && first == nil:
+			return 1002
+		case short:
+			return 0
+		case err != nil: // a length over 2^63
+			return 1002
+		}
+		size := input[at+1] & 0x7f
+		if size == 126 && h.Length < 126 || size == 127 && h.Length < 1<<16 {
+			return 1002
+		}
+		if data {
+			first = &h
+		}
+		if !h.OpCode.IsControl() {
+			most := limit
+			if first.Rsv&4 != 0 {
+				most += limit/1000 + 64
+			}
+			if h.Length > int64(most-len(message)) {
+				return 1009
+			}
+		}
+		if h.Length > int64(r.Len()) {
+			return 0
+		}
+		payload := make([]byte, h.Length)
+		io.ReadFull(r, payload)
+		ws.Cipher(payload, h.Mask, 0)
+		switch {
+		case h.OpCode == ws.OpPing:
+			to.ping(payload)
+		case h.OpCode == ws.OpClose:
+			c, reason := ws.ParseCloseFrameData(payload)
+			switch {
+			case len(payload) == 0:
+				c = 1005
+			case len(payload) == 1 || !utf8.ValidString(reason) || !(c/1000 == 3 || c/1000 == 4 || slices.Contains(strings.Fields(registered), fmt.Sprint(c))):
+				return 1002
+			}
+			to.closed(uint16(c))
+			return 0
+		case !h.OpCode.IsControl():
+			message = append(message, payload...)
+			if h.Fin {
+				to.message(uint8(first.OpCode), first.Rsv&4 != 0, message, true)
+				message, first = nil, nil
+			}
+		}
+	}
+}
