@@ -4,10 +4,12 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/bits"
 	"net"
 	"strings"
@@ -58,48 +60,31 @@ type reader struct {
 
 // scan counts the markers in what was read.
 func (r *reader) scan(p []byte, now int64, h *histogram) (n int) {
-	if len(r.tail) > 0 { // finish what had begun
-		keep := len(r.tail)
-		joined := append(r.tail, p[:min(len(p), markerLen-1)]...)
-		if len(joined) < markerLen {
-			r.tail = joined
-			return 0
-		}
-		r.tail = r.tail[:0]
-		n += r.scanWhole(joined, keep, now, h)
+	if len(r.tail) > 0 { // a marker may have begun before
+		p = append(r.tail, p...)
+		r.tail = nil
 	}
-	n += r.scanWhole(p, len(p), now, h)
-	// Keep an end in which a marker may have begun, and has not ended.
-	from := max(0, len(p)-markerLen+1)
-	if i := bytes.LastIndex(p[from:], []byte(markerStart)); i >= 0 {
-		r.tail = append(r.tail[:0], p[from+i:]...)
-	} else if len(p) > 0 && p[len(p)-1] == markerStart[0] {
-		r.tail = append(r.tail[:0], p[len(p)-1])
-	}
-	return n
-}
-
-// scanWhole counts the markers that begin in p[:limit] and are whole.
-func (r *reader) scanWhole(p []byte, limit int, now int64, h *histogram) (n int) {
-	for at := 0; ; {
-		i := bytes.Index(p[at:], []byte(markerStart))
-		if i < 0 || at+i >= limit || len(p)-at-i < markerLen {
+	for {
+		i := bytes.Index(p, []byte(markerStart))
+		if i < 0 {
+			if len(p) > 0 && p[len(p)-1] == markerStart[0] {
+				r.tail = []byte(markerStart[:1])
+			}
 			return n
 		}
-		at += i
+		if p = p[i:]; len(p) < markerLen {
+			r.tail = bytes.Clone(p)
+			return n
+		}
 		var raw [12]byte
-		if _, err := hex.Decode(raw[:], p[at+2:at+26]); err != nil || p[at+26] != '#' {
-			at++
+		if _, err := hex.Decode(raw[:], p[2:26]); err != nil || p[26] != '#' {
+			p = p[1:]
 			continue
 		}
-		var published int64
-		for _, b := range raw[:8] {
-			published = published<<8 | int64(b)
-		}
-		r.add(uint32(raw[8])<<24 | uint32(raw[9])<<16 | uint32(raw[10])<<8 | uint32(raw[11]))
-		h.add(now - published)
+		r.add(binary.BigEndian.Uint32(raw[8:]))
+		h.add(now - int64(binary.BigEndian.Uint64(raw[:])))
 		n++
-		at += markerLen
+		p = p[markerLen:]
 	}
 }
 
@@ -176,7 +161,9 @@ func (f *fleet) dial(t target, r *reader) error {
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	sa := &unix.SockaddrInet4{Port: a.Port}
 	copy(sa.Addr[:], a.IP.To4())
-	if err := unix.Connect(fd, sa); err != nil {
+	for err = unix.Connect(fd, sa); err == unix.EINTR; err = unix.Connect(fd, sa) {
+	}
+	if err != nil && err != unix.EISCONN {
 		return fmt.Errorf("connecting: %w", err)
 	}
 	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 20})
@@ -192,6 +179,9 @@ type fdConn int
 func (fd fdConn) Write(p []byte) (int, error) { return unix.Write(int(fd), p) }
 func (fd fdConn) Read(p []byte) (int, error) {
 	n, err := unix.Read(int(fd), p)
+	for err == unix.EINTR {
+		n, err = unix.Read(int(fd), p)
+	}
 	if n == 0 && err == nil {
 		err = io.EOF
 	}
@@ -345,7 +335,7 @@ func (h *histogram) quantile(q float64) time.Duration {
 	if h.n == 0 {
 		return 0
 	}
-	rank := uint64(q * float64(h.n))
+	rank := uint64(max(0, math.Ceil(q*float64(h.n))-1))
 	for i, c := range h.counts {
 		if rank < c {
 			if i < 32 {

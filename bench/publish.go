@@ -91,9 +91,12 @@ func (f *fleet) drive(s *server, l load, d time.Duration) (expected []tally, mes
 	go func() {
 		defer close(tokens)
 		begin := time.Now()
-		for i := 0; time.Since(begin) < d && failed.Load() == nil; i++ {
+		for i := 0; failed.Load() == nil; i++ {
 			if l.rate > 0 {
 				time.Sleep(time.Until(begin.Add(time.Duration(i) * time.Second / time.Duration(l.rate))))
+			}
+			if time.Since(begin) >= d {
+				return
 			}
 			if l.window > 0 && !f.wait(start+(int64(i)-int64(l.window)+1)*perRoom, 20*time.Second) {
 				failed.Store(fmt.Errorf("nothing is delivered any more"))
