@@ -42,9 +42,10 @@ type App struct {
 	// Default: `0`, no limit.
 	MaxChannels int `json:"max_channels,omitempty"`
 
-	hub    *hub.Hub
-	poller *websocket.Poller
-	logger *zap.Logger
+	hub      *hub.Hub
+	poller   *websocket.Poller
+	acquired bool
+	logger   *zap.Logger
 }
 
 // CaddyModule returns the Caddy module information.
@@ -83,7 +84,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	a.hub, a.poller = value.(pooledHub).hub, value.(pooledHub).poller
+	a.hub, a.poller, a.acquired = value.(pooledHub).hub, value.(pooledHub).poller, true
 	return nil
 }
 
@@ -115,10 +116,10 @@ func (a *App) Stop() error { return nil }
 
 // Cleanup lets go of the hub. The last one closes it, and every connection with code 1012 (service restart).
 func (a *App) Cleanup() error {
-	if a.hub == nil {
+	if !a.acquired {
 		return nil
 	}
-	a.hub = nil
+	a.acquired = false
 	_, err := hubs.Delete(hubKey)
 	return err
 }

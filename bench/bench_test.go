@@ -115,23 +115,24 @@ func TestFaults(t *testing.T) {
 		"drops":    "missing 1 extra 0 closed 0",
 		"repeats":  "missing 0 extra 1 closed 0",
 		"confuses": "missing 1 extra 1 closed 0",
-		"cuts off": "missing 6 extra 0 closed 1",
+		"cuts off": "missing some extra 0 closed 1",
 	} {
 		s := fake(t, fault)
 		f, err := dialAll(s.target, 10, 1, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		expected, messages, err := f.drive(s, load{size: 64, rooms: 1, rate: 100, posters: 1}, 95*time.Millisecond)
-		if err != nil || messages != 10 {
+		expected, messages, err := f.drive(s, load{size: 64, rooms: 1, rate: 100, posters: 1}, 150*time.Millisecond)
+		if err != nil || messages < 6 {
 			t.Fatalf("%d messages, %v", messages, err)
 		}
-		f.wait(101, 200*time.Millisecond)
+		f.wait(10*messages+1, 200*time.Millisecond)
 		missing, extra := f.compare(expected)
-		if fault == "cuts off" && missing > 0 {
-			missing = 6 // or one more, which the kernel may throw away with the connection
+		count := fmt.Sprint(missing)
+		if fault == "cuts off" && missing >= messages-4 {
+			count = "some" // from the fifth on, or the fourth, which the kernel may throw away with the connection
 		}
-		if got := fmt.Sprintf("missing %d extra %d closed %d", missing, extra, f.closed.Load()); got != want {
+		if got := fmt.Sprintf("missing %s extra %d closed %d", count, extra, f.closed.Load()); got != want {
 			t.Errorf("a server that %s: %s, not %s", fault, got, want)
 		}
 		f.close()

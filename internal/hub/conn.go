@@ -312,18 +312,18 @@ var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
 // flush writes the backlog until it is empty. On an error it leaves flushing set, and the rest to the loop.
 func (c *Conn) flush() {
-	chunk := chunks.Get().(*[chunkSize]byte)
-	defer chunks.Put(chunk)
-
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for {
 		if len(c.backlog) == 0 || c.dead {
 			break
 		}
-		p := c.take(chunk)
+		p, lent := c.take()
 		c.mu.Unlock()
 		n, err := c.transport.Write(p, c.options.WriteTimeout)
+		if lent != nil {
+			chunks.Put(lent)
+		}
 		c.mu.Lock()
 		c.consume(n)
 		if err != nil {
@@ -344,23 +344,24 @@ func (c *Conn) flush() {
 	}
 }
 
-// take returns what to write next: a piece of the first slice if that is large, else as many as fit a chunk, joined.
-func (c *Conn) take(chunk *[chunkSize]byte) []byte {
+// take returns what to write next: a piece of the first slice if it is large or alone, else as many as fit a chunk,
+// joined, which is lent.
+func (c *Conn) take() (p []byte, lent *[chunkSize]byte) {
 	if first := c.backlog[0]; len(c.backlog) == 1 || len(first) >= chunkSize {
 		c.busy = 1
-		return first[:min(len(first), chunkSize)]
+		return first[:min(len(first), chunkSize)], nil
 	}
+	lent = chunks.Get().(*[chunkSize]byte)
 	n := 0
 	c.busy = 0
 	for _, p := range c.backlog {
-		m := copy(chunk[n:], p)
-		n += m
+		n += copy(lent[n:], p)
 		c.busy++
 		if n == chunkSize {
 			break
 		}
 	}
-	return chunk[:n]
+	return lent[:n], lent
 }
 
 // consume takes what was written off the backlog.

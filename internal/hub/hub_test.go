@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -646,6 +647,32 @@ func TestChurn(t *testing.T) {
 		}
 	}
 	closeHub(h)
+}
+
+// TestAllocations: a message costs itself, and its deliveries nothing.
+func TestAllocations(t *testing.T) {
+	h := New(Options{})
+	defer closeHub(h)
+	const subscribers = 200
+	for range subscribers {
+		s := &sink{client: newClient()}
+		conn, err := h.Connect(Subscriber{Channels: []string{"a"}}, options())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Start(s)
+	}
+	data := make([]byte, 128)
+	sent := uint64(0)
+	n := testing.AllocsPerRun(1000, func() {
+		h.Publish(&Message{Channel: "a", Data: data})
+		for sent += subscribers; h.Stats().Deliveries < sent; {
+			runtime.Gosched()
+		}
+	})
+	if n > 4 {
+		t.Errorf("%v allocations a message", n)
+	}
 }
 
 func TestClose(t *testing.T) {

@@ -211,7 +211,8 @@ func (f *frames) data(part []byte, to receiver) (bad *fault) {
 		return bad
 	}
 	if f.message == nil && f.final {
-		f.message = make([]byte, 0, min(uint64(len(part))+f.left, 64<<10)) // more is given to who sends more
+		// It grows with what comes: who announces much and sends nothing gets nothing.
+		f.message = make([]byte, 0, min(uint64(len(part))+f.left, uint64(max(1024, 2*len(part)))))
 	}
 	f.message = append(f.message, part...)
 	if end {

@@ -12,3 +12,5 @@ func NewPoller() *Poller { return nil }
 func (p *Poller) Close() {}
 
 func (p *Poller) add(*session) bool { return false }
+
+func (p *Poller) remove(*session) {}

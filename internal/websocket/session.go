@@ -49,17 +49,18 @@ type session struct {
 // start begins to read and to write.
 func (s *session) start(p *Poller) {
 	socket := newSocket(s.nc)
+	polled := p != nil && !socket.secure && socket.fd >= 0
+	if polled {
+		s.raw, _ = s.nc.(syscall.Conn).SyscallConn()
+		socket.closed = func() { p.remove(s) } // epoll does not tell
+	}
 	if !s.conn.Start(socket) {
 		socket.Close()
 		return
 	}
-	if p != nil && !socket.secure && socket.fd >= 0 {
-		s.raw, _ = s.nc.(syscall.Conn).SyscallConn()
-		if p.add(s) {
-			return
-		}
+	if !polled || !p.add(s) {
+		go s.wait()
 	}
-	go s.wait()
 }
 
 // wait reads until the client is gone.

@@ -14,8 +14,9 @@ import (
 // socket is the writing half of a client, the hub's.
 type socket struct {
 	net.Conn
-	fd     int  // -1 if it cannot be written without waiting
-	secure bool // by TLS
+	fd     int    // -1 if it cannot be written without waiting
+	secure bool   // by TLS
+	closed func() // called by Close, if set
 }
 
 // newSocket takes the descriptor out of a TCP or Unix connection, or the one under TLS. It is good until Close, as
@@ -74,4 +75,7 @@ func (s *socket) Close() {
 		return
 	}
 	s.Conn.Close()
+	if s.closed != nil {
+		s.closed()
+	}
 }

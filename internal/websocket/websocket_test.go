@@ -60,6 +60,9 @@ func serve(t *testing.T, change func(*Route)) (addr string, h *hub.Hub) {
 	t.Cleanup(func() {
 		server.Close()
 		h.Close(1012, "", 5*time.Second)
+		if n := route.Poller.count(); n > 0 {
+			t.Errorf("the poller still knows %d sessions", n)
+		}
 		route.Poller.Close()
 	})
 	return server.Listener.Addr().String(), h
@@ -389,6 +392,19 @@ func TestManySenders(t *testing.T) {
 		next[i]++
 	}
 	wg.Wait()
+}
+
+// TestSilentClient: a client that is closed and does not answer is cut off, and forgotten.
+func TestSilentClient(t *testing.T) {
+	addr, h := serve(t, func(r *Route) { r.Plain.WriteTimeout = time.Second })
+	p := open(t, addr, "")
+	p.Write(mask(0x81, "\xff"))
+	p.frame()
+	for deadline := time.Now().Add(10 * time.Second); h.Stats().Connections > 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it stays")
+		}
+	}
 }
 
 // TestPingFlood: pongs do not heap up, and the last ping is answered.

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package websocket
+
+func (p *Poller) count() int { return 0 }
