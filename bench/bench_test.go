@@ -53,8 +53,9 @@ func TestHistogram(t *testing.T) {
 }
 
 // fake is a server whose faults are known: it drops or repeats some deliveries, or sends one for another.
-func fake(t *testing.T, fault string) *server {
+func fake(t *testing.T, fault string) (s *server, ready func()) {
 	var mu sync.Mutex
+	up := make(chan bool, 100)
 	var conns []net.Conn
 	published := 0
 	mux := http.NewServeMux()
@@ -64,6 +65,7 @@ func fake(t *testing.T, fault string) *server {
 			mu.Lock()
 			conns = append(conns, c)
 			mu.Unlock()
+			up <- true
 		}
 	})
 	var last []byte
@@ -97,15 +99,20 @@ func fake(t *testing.T, fault string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &http.Server{Handler: mux}
-	go s.Serve(l)
+	h := &http.Server{Handler: mux}
+	go h.Serve(l)
 	t.Cleanup(func() {
-		s.Close()
+		h.Close()
 		for _, c := range conns {
 			c.Close()
 		}
 	})
-	return &server{target: target{addr: l.Addr().String(), path: same("/")}, publish: same("/"), wrap: plain}
+	s = &server{target: target{addr: l.Addr().String(), path: same("/")}, publish: same("/"), wrap: plain}
+	return s, func() {
+		for range 10 {
+			<-up
+		}
+	}
 }
 
 // TestFaults: a server that drops, repeats or confuses messages, or cuts off a client, is reported.
@@ -117,11 +124,12 @@ func TestFaults(t *testing.T) {
 		"confuses": "missing 1 extra 1 closed 0",
 		"cuts off": "missing some extra 0 closed 1",
 	} {
-		s := fake(t, fault)
+		s, ready := fake(t, fault)
 		f, err := dialAll(s.target, 10, 1, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
+		ready()
 		expected, messages, err := f.drive(s, load{size: 64, rooms: 1, rate: 100, posters: 1}, 150*time.Millisecond)
 		if err != nil || messages < 6 {
 			t.Fatalf("%d messages, %v", messages, err)
