@@ -386,11 +386,33 @@ func TestEveryMessageOnce(t *testing.T) {
 
 // TestSlowClient: a client that does not read delays nobody, costs no more than its backlog, and is closed with 1013.
 func TestSlowClient(t *testing.T) {
-	s := start(t, `broadcast /ws {
-			max_message 1MiB
-			max_backlog 1MiB
-		}`)
-	slow, _, _, err := ws.Dial(t.Context(), "ws://"+s.addr+"/ws")
+	t.Run("plain", func(t *testing.T) { testSlowClient(t, false) })
+	t.Run("TLS", func(t *testing.T) { testSlowClient(t, true) })
+}
+
+func testSlowClient(t *testing.T, secure bool) {
+	_, port, _ := net.SplitHostPort(freeAddr(t))
+	const route = `broadcast /ws {
+		max_message 1MiB
+		max_backlog 1MiB
+	}`
+	s := start(t, `skip_install_trust
+		auto_https disable_redirects
+		---
+		`+route+`
+	}
+	https://localhost:`+port+` {
+		tls internal
+		`+route)
+	url := "ws://" + s.addr + "/ws"
+	if secure {
+		url = "wss://localhost:" + port + "/ws"
+	}
+	dialer := ws.Dialer{TLSConfig: &tls.Config{InsecureSkipVerify: true}}
+	slow, _, _, err := dialer.Dial(t.Context(), url)
+	for start := time.Now(); err != nil && time.Since(start) < 10*time.Second; { // the certificate is being made
+		slow, _, _, err = dialer.Dial(t.Context(), url)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
