@@ -194,24 +194,21 @@ func (c *Conn) enqueue(p []byte, begun bool) fate {
 	if c.dead || c.closing {
 		return written
 	}
-	if c.options.DropOldest {
+	over := c.size > 0 && c.size+len(p) > c.options.MaxBacklog // one message always fits, however large
+	if over && c.options.DropOldest {
 		for first := c.inFlight(); len(c.backlog) > first && c.size+len(p) > c.options.MaxBacklog; {
 			c.remove(first)
 			c.dropped++
 		}
+		over = false // the newest is kept, beside what is being written
 	}
-	over := c.size > 0 && c.size+len(p) > c.options.MaxBacklog // one message always fits, however large
 	if over && !begun {
-		if c.options.DropOldest {
-			c.dropped++
-			return written
-		}
 		return overflow
 	}
 	c.append(p)
 	c.begun = c.begun || begun
 	c.ensureFlusher()
-	if over && !c.options.DropOldest {
+	if over {
 		return overflow
 	}
 	return kept

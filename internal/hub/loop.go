@@ -13,6 +13,9 @@ const (
 	// maxBatch bounds the data that a loop joins into one write, so that one batch does not fill a backlog by itself.
 	maxBatch = MinBacklog
 
+	// frameOverhead is about what a wire format adds to a message.
+	frameOverhead = 16
+
 	// maxSpare bounds the entries of an inbox, and the bytes of a joined batch, that are kept for the next.
 	maxSpareEntries = 8 << 10
 	maxSpareBytes   = 1 << 20
@@ -59,7 +62,7 @@ type loop struct {
 	// The loop's own.
 	batch   []entry     // what was taken from the inbox, kept for its space
 	touched []*audience // audiences that the current batch has messages for
-	size    int         // bytes of data in the current batch
+	size    int         // bytes in the current batch, about
 	gen     uint64      // the current batch
 	skips   bool        // some connection must not get all of the current batch
 	mixed   []*Conn     // connections on several channels that the current batch concerns
@@ -218,7 +221,8 @@ func (c *Conn) awaits() bool {
 
 // gather adds a message to the current batch.
 func (l *loop) gather(a *audience, m *Message) {
-	if l.size > 0 && l.size+len(m.Data) > maxBatch {
+	n := len(m.Data) + frameOverhead
+	if l.size > 0 && l.size+n > maxBatch {
 		l.deliver()
 	}
 	if len(l.touched) == 0 {
@@ -228,7 +232,7 @@ func (l *loop) gather(a *audience, m *Message) {
 		l.touched = append(l.touched, a)
 	}
 	a.batch = append(a.batch, m)
-	l.size += len(m.Data)
+	l.size += n
 	if c := m.From; m.NoEcho && c.loop == l {
 		c.skip = l.gen
 		l.skips = true
