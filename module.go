@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/admin"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
@@ -45,7 +46,6 @@ type App struct {
 	hub      *hub.Hub
 	poller   *websocket.Poller
 	acquired bool
-	logger   *zap.Logger
 }
 
 // CaddyModule returns the Caddy module information.
@@ -76,7 +76,6 @@ func (p pooledHub) Destruct() error {
 
 // Provision sets up the app.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.logger = ctx.Logger()
 	// Options are applied by Start: until then this configuration may yet be refused.
 	value, _, err := hubs.LoadOrNew(hubKey, func() (caddy.Destructor, error) {
 		return pooledHub{hub.New(hub.Options{}), websocket.NewPoller()}, nil
@@ -366,7 +365,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return caddyhttp.Error(http.StatusBadRequest, err)
 	}
 	if upgrade {
-		return h.route.Accept(w, r, h.client(repl, channels))
+		c := h.client(repl, channels)
+		if err := h.route.Accept(w, r, c); err != nil {
+			return err
+		}
+		if entry := h.logger.Check(zapcore.DebugLevel, "connected"); entry != nil {
+			entry.Write(zap.String("remote", r.RemoteAddr), zap.Strings("channels", channels), zap.String("user", c.User))
+		}
+		return nil
 	}
 	return h.post(w, r, channels)
 }

@@ -787,7 +787,7 @@ func TestHandlersInFront(t *testing.T) {
 		t.Errorf("a bad subprotocol: %v %v", resp, err)
 	}
 	var log []byte
-	for _, want := range []string{`"status":101`, `"status":401`, `"status":400`} {
+	for _, want := range []string{`"status":101`, `"status":401`, `"status":400`, `"channels":["default"],"user":"Ann"`} {
 		for deadline := time.Now().Add(10 * time.Second); !bytes.Contains(log, []byte(want)); time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("the access log lacks %s", want)

@@ -82,7 +82,6 @@ type Conn struct {
 	begun   bool     // part of the first slice is written already
 	closing bool     // the last slice was added
 	dead    bool     // nothing is written any more
-	dropped int      // slices dropped since the start
 }
 
 // state of a connection, as its loop sees it.
@@ -198,7 +197,6 @@ func (c *Conn) enqueue(p []byte, begun bool) fate {
 	if over && c.options.DropOldest {
 		for first := c.inFlight(); len(c.backlog) > first && c.size+len(p) > c.options.MaxBacklog; {
 			c.remove(first)
-			c.dropped++
 		}
 		over = false // the newest is kept, beside what is being written
 	}
