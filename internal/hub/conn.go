@@ -212,6 +212,16 @@ func (c *Conn) enqueue(p []byte, begun bool) fate {
 	return kept
 }
 
+// preload adds what comes before all messages to the backlog, and does not ask how full it is.
+func (c *Conn) preload(p []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.dead && !c.closing {
+		c.append(p)
+		c.ensureFlusher()
+	}
+}
+
 // last adds the last slice to the backlog, or writes it if nothing is in the way, and returns what became of it.
 // With drop set, only what is being written is left before it.
 func (c *Conn) last(p []byte, drop bool) fate {

@@ -41,6 +41,9 @@ const (
 
 	// defaultMaxInbox bounds the bytes waiting in one loop's inbox.
 	defaultMaxInbox = 64 << 20
+
+	// defaultHistoryBytes bounds the history of all channels.
+	defaultHistoryBytes = 64 << 20
 )
 
 // Options can be changed while the hub runs. The zero value is a hub without limits that writes at once.
@@ -49,6 +52,11 @@ type Options struct {
 	Coalesce time.Duration
 	// MaxConnections and MaxChannels refuse further connections and channels; 0 is no limit.
 	MaxConnections, MaxChannels int
+	// History is how many messages a channel keeps, for HistoryAge at most if that is set, and HistoryBytes (0 is 64
+	// MiB) over all channels.
+	History      int
+	HistoryAge   time.Duration
+	HistoryBytes int
 	// MaxInbox bounds the bytes waiting in one loop's inbox; 0 is 64 MiB.
 	MaxInbox int
 }
@@ -69,17 +77,20 @@ type Hub struct {
 	options     Options
 	seq         uint64
 	bytes       uint64
-	channels    map[string]*channel
+	channels    map[string]*channel // those that have subscribers or history
+	subscribed  int                 // those that have subscribers
+	history     history
 	connections int
 	closed      bool
 	empty       chan struct{} // closed when the hub is closed and the last connection is gone
 }
 
-// channel is a name that has subscribers. Hub.mu guards it.
+// channel is a name that has subscribers or history. Hub.mu guards it.
 type channel struct {
 	name        string
 	subscribers int
 	audiences   []*audience // one for each loop that has a subscriber
+	history     []*Message  // oldest first
 }
 
 // audience is the subscribers of a channel on one loop.
@@ -124,10 +135,14 @@ func (h *Hub) Configure(o Options) {
 	if o.MaxInbox == 0 {
 		o.MaxInbox = defaultMaxInbox
 	}
+	if o.HistoryBytes == 0 {
+		o.HistoryBytes = defaultHistoryBytes
+	}
 	h.coalesce.Store(int64(o.Coalesce))
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.options = o
-	h.mu.Unlock()
+	h.shorten()
 }
 
 // Publish gives the messages their places in the log and leaves them to the loops: all of them, next to each other,
@@ -164,12 +179,18 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 		m.Seq, m.Time, m.epoch = h.seq, now, h.epoch
 		ch := h.channels[m.Channel]
 		if ch == nil {
-			continue
+			if h.options.History == 0 {
+				continue
+			}
+			ch = h.open(m.Channel)
 		}
 		m.Subscribers = ch.subscribers
 		for _, a := range ch.audiences {
 			a.loop.inboxBytes += m.cost()
 			wake |= a.loop.push(entry{op: opMessage, audience: a, message: m})
+		}
+		if h.options.History > 0 {
+			h.remember(ch, m)
 		}
 	}
 	h.mu.Unlock()
@@ -224,6 +245,7 @@ type Subscriber struct {
 	Channels []string // no name twice; none for one who only publishes
 	User     string
 	First    []byte // sent before anything else
+	Replay   int    // how many of the last messages it gets, before those to come
 }
 
 // Connect makes a connection and subscribes it: it gets every message published after Connect returns. What it gets
@@ -249,7 +271,7 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, error) {
 	for i, name := range s.Channels {
 		c.audiences[i] = h.join(c.loop, name)
 	}
-	wake := c.loop.push(entry{op: opConnect, conn: c})
+	wake := c.loop.push(entry{op: opConnect, conn: c, replay: h.last(s.Channels, s.Replay)})
 	h.mu.Unlock()
 	h.wake(wake)
 	return c, nil
@@ -268,7 +290,7 @@ func (h *Hub) assign(channels []string) *loop {
 		return least
 	}
 	ch := h.channels[channels[0]]
-	if ch == nil || ch.subscribers >= smallChannel {
+	if ch == nil || ch.subscribers == 0 || ch.subscribers >= smallChannel {
 		return least
 	}
 	home := ch.audiences[0].loop
@@ -289,11 +311,11 @@ func (h *Hub) admit(channels []string) error {
 	if n := h.options.MaxChannels; n > 0 {
 		more := 0
 		for _, name := range channels {
-			if h.channels[name] == nil {
+			if ch := h.channels[name]; ch == nil || ch.subscribers == 0 {
 				more++
 			}
 		}
-		if more > 0 && len(h.channels)+more > n {
+		if more > 0 && h.subscribed+more > n {
 			return ErrTooManyChannels
 		}
 	}
@@ -304,10 +326,11 @@ func (h *Hub) admit(channels []string) error {
 func (h *Hub) join(l *loop, name string) *audience {
 	ch := h.channels[name]
 	if ch == nil {
-		ch = &channel{name: name}
-		h.channels[name] = ch
+		ch = h.open(name)
 	}
-	ch.subscribers++
+	if ch.subscribers++; ch.subscribers == 1 {
+		h.subscribed++
+	}
 	for _, a := range ch.audiences {
 		if a.loop == l {
 			a.size++
@@ -343,8 +366,23 @@ func (h *Hub) leave(c *Conn) {
 			}
 		}
 		if ch.subscribers == 0 {
-			delete(h.channels, ch.name)
+			h.subscribed--
+			h.release(ch)
 		}
+	}
+}
+
+// open makes a channel. The caller holds h.mu.
+func (h *Hub) open(name string) *channel {
+	ch := &channel{name: name}
+	h.channels[name] = ch
+	return ch
+}
+
+// release forgets a channel that nobody needs. The caller holds h.mu.
+func (h *Hub) release(ch *channel) {
+	if ch.subscribers == 0 && len(ch.history) == 0 {
+		delete(h.channels, ch.name)
 	}
 }
 
@@ -371,6 +409,9 @@ func (h *Hub) forget(c *Conn) {
 func (h *Hub) Close(code uint16, text string, timeout time.Duration) {
 	h.mu.Lock()
 	h.closed = true
+	if t := h.history.timer; t != nil {
+		t.Stop()
+	}
 	h.room.Broadcast()
 	if h.connections == 0 {
 		close(h.empty)
@@ -404,6 +445,8 @@ type Stats struct {
 	Written     uint64 // bytes handed to connections
 	Writes      uint64 // times a connection was handed bytes
 	Backlog     int64  // bytes waiting for connections that do not take them
+	Kept        int    // messages in history
+	KeptBytes   int    // and what they cost
 }
 
 // Stats returns the totals of now.
@@ -413,7 +456,9 @@ func (h *Hub) Stats() Stats {
 		Epoch:       h.epoch,
 		Started:     h.started,
 		Connections: h.connections,
-		Channels:    len(h.channels),
+		Channels:    h.subscribed,
+		Kept:        h.history.count,
+		KeptBytes:   h.history.bytes,
 		Seq:         h.seq,
 		Bytes:       h.bytes,
 	}

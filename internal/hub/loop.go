@@ -43,6 +43,7 @@ type entry struct {
 	audience *audience
 	message  *Message
 	conn     *Conn
+	replay   []*Message
 	text     string
 	err      error
 }
@@ -189,6 +190,7 @@ func (l *loop) process(batch []entry) {
 		switch e.op {
 		case opConnect:
 			l.place(c)
+			l.replay(c, e.replay)
 		case opReply:
 			l.reply(c)
 		case opClose:
@@ -390,6 +392,23 @@ func (l *loop) place(c *Conn) {
 		*list = append(*list, c)
 	}
 	l.ring(c).add(c, l.now)
+}
+
+// replay gives a connection the messages of the history that it starts with, however full that makes its backlog.
+func (l *loop) replay(c *Conn, ms []*Message) {
+	for len(ms) > 0 {
+		n, size := 1, len(ms[0].Data)
+		for n < len(ms) && size+len(ms[n].Data)+frameOverhead <= maxBatch {
+			size += len(ms[n].Data) + frameOverhead
+			n++
+		}
+		p := c.options.Format.Append(nil, ms[:n])
+		c.preload(p)
+		l.delivered += uint64(n)
+		l.bytes += uint64(len(p))
+		l.calls++
+		ms = ms[n:]
+	}
 }
 
 // unplace takes a connection that has left out of its audiences.

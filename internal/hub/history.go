@@ -1,0 +1,119 @@
+package hub
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// history keeps the last messages of each channel, within a count and an age a channel and a size over all. What is
+// oldest goes first. Hub.mu guards it.
+type history struct {
+	bytes int
+	count int      // messages kept
+	order []stored // those, in the order of the log, among some that are gone
+	timer *time.Timer
+}
+
+// stored says where a message is kept.
+type stored struct {
+	channel *channel
+	seq     uint64
+}
+
+// remember keeps a message in its channel's history. The caller holds h.mu.
+func (h *Hub) remember(ch *channel, m *Message) {
+	hi := &h.history
+	ch.history = append(ch.history, m)
+	hi.order = append(hi.order, stored{ch, m.Seq})
+	hi.bytes += m.cost()
+	hi.count++
+	if len(ch.history) > h.options.History {
+		h.dropOldest(ch)
+	}
+	h.trim(m.Time)
+}
+
+// dropOldest drops the oldest message of a channel. The caller holds h.mu.
+func (h *Hub) dropOldest(ch *channel) {
+	hi := &h.history
+	hi.bytes -= ch.history[0].cost()
+	hi.count--
+	ch.history[0] = nil
+	if ch.history = ch.history[1:]; len(ch.history) == 0 {
+		ch.history = nil
+		h.release(ch)
+	}
+}
+
+// trim drops what is too old or too much, and sees to it that what grows old is dropped in time. The caller holds h.mu.
+func (h *Hub) trim(now time.Time) {
+	hi := &h.history
+	gone := 0
+	for _, k := range hi.order {
+		if k.gone() {
+			gone++
+			continue
+		}
+		old := h.options.HistoryAge > 0 && now.Sub(k.channel.history[0].Time) >= h.options.HistoryAge
+		if !old && hi.bytes <= h.options.HistoryBytes {
+			break
+		}
+		h.dropOldest(k.channel)
+		gone++
+	}
+	hi.order = hi.order[gone:]
+	if len(hi.order) > 2*hi.count+1024 { // a busy channel's, behind what a quiet one keeps
+		hi.order = slices.DeleteFunc(slices.Clone(hi.order), stored.gone)
+	}
+	if len(hi.order) == 0 {
+		hi.order = nil
+	} else if h.options.HistoryAge > 0 && hi.timer == nil {
+		oldest := hi.order[0].channel.history[0].Time
+		hi.timer = time.AfterFunc(oldest.Add(h.options.HistoryAge).Sub(now), h.expire)
+	}
+}
+
+// expire drops what has grown old, though nothing is published.
+func (h *Hub) expire() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.history.timer = nil
+	if !h.closed {
+		h.trim(time.Now())
+	}
+}
+
+// gone says whether the message has left its channel's history, which it does in order.
+func (k stored) gone() bool {
+	return len(k.channel.history) == 0 || k.channel.history[0].Seq > k.seq
+}
+
+// shorten applies new bounds to what is kept already. The caller holds h.mu.
+func (h *Hub) shorten() {
+	for _, ch := range h.channels {
+		for len(ch.history) > h.options.History {
+			h.dropOldest(ch)
+		}
+	}
+	if t := h.history.timer; t != nil {
+		t.Stop()
+		h.history.timer = nil
+	}
+	h.trim(time.Now())
+}
+
+// last returns the last n messages of some channels together, in the order of the log. The caller holds h.mu.
+func (h *Hub) last(channels []string, n int) (ms []*Message) {
+	if n == 0 {
+		return nil
+	}
+	h.trim(time.Now())
+	for _, name := range channels {
+		if ch := h.channels[name]; ch != nil {
+			ms = append(ms, ch.history[max(0, len(ch.history)-n):]...)
+		}
+	}
+	slices.SortFunc(ms, func(a, b *Message) int { return cmp.Compare(a.Seq, b.Seq) })
+	return ms[max(0, len(ms)-n):]
+}

@@ -1,0 +1,151 @@
+package hub
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestHistory runs random publishes, pauses and changes of the bounds against a model: a list of all messages, of which
+// those are kept that no bound excludes. A new subscriber gets the last of them, and then what is published.
+func TestHistory(t *testing.T) {
+	seed := rand.Uint64()
+	for round := range 100 {
+		synctest.Test(t, func(t *testing.T) {
+			runHistory(t, rand.New(rand.NewPCG(seed, uint64(round))))
+		})
+		if t.Failed() {
+			t.Fatal("seed ", seed, ", round ", round)
+		}
+	}
+}
+
+func runHistory(t *testing.T, r *rand.Rand) {
+	o := Options{History: r.IntN(6), HistoryAge: time.Duration(r.IntN(3)) * 10 * time.Second, HistoryBytes: 20 * messageOverhead}
+	h := New(o)
+	names := []string{"a", "b", "c", "d"}
+	var model []*Message // what is kept, oldest first
+	bound := func() {
+		count := make(map[string]int)
+		bytes := 0
+		var out []*Message
+		for i := len(model) - 1; i >= 0; i-- {
+			m := model[i]
+			count[m.Channel]++
+			if count[m.Channel] <= o.History && (o.HistoryAge == 0 || time.Since(m.Time) < o.HistoryAge) {
+				out = append(out, m)
+			}
+		}
+		slices.Reverse(out)
+		for _, m := range out {
+			bytes += m.cost()
+		}
+		for bytes > o.HistoryBytes {
+			bytes -= out[0].cost()
+			out = out[1:]
+		}
+		model = out
+	}
+	for range 200 {
+		switch k := r.IntN(20); {
+		case k < 12:
+			m := &Message{Channel: names[r.IntN(len(names))], Data: make([]byte, r.IntN(messageOverhead))}
+			if err := h.Publish(m); err != nil {
+				t.Fatal(err)
+			}
+			model = append(model, m)
+			bound()
+		case k < 15:
+			time.Sleep(time.Duration(r.IntN(8000)) * time.Millisecond)
+			synctest.Wait()
+			bound()
+		case k == 15:
+			o.History, o.HistoryBytes = r.IntN(6), (5+r.IntN(20))*messageOverhead
+			h.Configure(o)
+			bound()
+		default:
+			channels := names[r.IntN(3):]
+			channels = channels[:1+r.IntN(len(channels))]
+			n := r.IntN(10)
+			var want []uint64
+			for _, m := range model {
+				if slices.Contains(channels, m.Channel) {
+					want = append(want, m.Seq)
+				}
+			}
+			want = want[max(0, len(want)-n):]
+			c := newClient()
+			c.blocks = r.IntN(2) == 0
+			conn, err := h.Connect(Subscriber{Channels: channels, Replay: n}, options())
+			if err != nil {
+				t.Fatal(err)
+			}
+			early := r.IntN(2) == 0
+			if early {
+				conn.Start(c)
+			}
+			live := &Message{Channel: channels[0]}
+			h.Publish(live)
+			model = append(model, live)
+			bound()
+			if !early {
+				conn.Start(c)
+			}
+			synctest.Wait()
+			if got, _ := c.wait(0); !slices.Equal(got, append(want, live.Seq)) {
+				t.Fatalf("with %+v, %d of %q: got %v, not %v and %d", o, n, channels, got, want, live.Seq)
+			}
+			conn.Done()
+			synctest.Wait()
+		}
+		bytes := 0
+		for _, m := range model {
+			bytes += m.cost()
+		}
+		if s := h.Stats(); s.Kept != len(model) || s.KeptBytes != bytes {
+			t.Fatalf("%d messages of %d bytes are kept, not %d of %d", s.Kept, s.KeptBytes, len(model), bytes)
+		}
+	}
+	if o.HistoryAge > 0 { // what nobody asks for goes too
+		time.Sleep(o.HistoryAge)
+		synctest.Wait()
+		if len(h.channels) != 0 || h.history.order != nil {
+			t.Fatalf("left behind: %v, %v", h.channels, h.history.order)
+		}
+	}
+	closeHub(h)
+}
+
+// TestHistoryStaysWithinItsBytes: a million messages on ten thousand channels, one of them busy.
+func TestHistoryStaysWithinItsBytes(t *testing.T) {
+	const limit = 4 << 20
+	h := New(Options{History: 100, HistoryBytes: limit})
+	defer closeHub(h)
+	n := 1_000_000
+	if testing.Short() {
+		n /= 10
+	}
+	data := make([]byte, 100)
+	for i := range n {
+		channel := "busy"
+		if i%2 == 0 {
+			channel = fmt.Sprint(i % 20_000)
+		}
+		if err := h.Publish(&Message{Channel: channel, Data: data}); err != nil {
+			t.Fatal(err)
+		}
+		if h.history.bytes > limit || len(h.history.order) > 2*h.history.count+1024 {
+			t.Fatalf("%d bytes, %d entries for %d messages", h.history.bytes, len(h.history.order), h.history.count)
+		}
+	}
+	if len(h.channels) > h.history.count {
+		t.Errorf("%d channels for %d messages", len(h.channels), h.history.count)
+	}
+	h.Configure(Options{})
+	if len(h.channels) != 0 || h.history.bytes != 0 || h.history.order != nil {
+		t.Errorf("history that was switched off: %d channels, %d bytes", len(h.channels), h.history.bytes)
+	}
+}
