@@ -42,16 +42,40 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 // UnmarshalCaddyfile sets up the app from the global option:
 //
 //	broadcast {
+//	    history         <count> [<max_age>]
+//	    history_bytes   <size>
 //	    coalesce        <duration>
 //	    max_connections <n>
 //	    max_channels    <n>
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return unmarshal(d, a, nil, map[string]func(*caddyfile.Dispenser) error{
+		"history":         a.parseHistory,
+		"history_bytes":   size(&a.HistoryBytes),
 		"coalesce":        duration(&a.Coalesce, true),
 		"max_connections": number(&a.MaxConnections),
 		"max_channels":    number(&a.MaxChannels),
 	})
+}
+
+func (a *App) parseHistory(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if len(args) != 1 && len(args) != 2 {
+		return d.ArgErr()
+	}
+	n, err := strconv.Atoi(args[0])
+	if err != nil {
+		return d.Errf("history is %q, must be a whole number", args[0])
+	}
+	a.History = n
+	if len(args) == 2 {
+		age, err := caddy.ParseDuration(args[1])
+		if err != nil || age <= 0 {
+			return d.Errf("history's max_age is %q, must be a duration such as 10m", args[1])
+		}
+		a.HistoryMaxAge = caddy.Duration(age)
+	}
+	return nil
 }
 
 // UnmarshalCaddyfile sets up the handler from the directive:
@@ -65,6 +89,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 //	    origins       <patterns...>
 //	    echo          on|off
 //	    greeting      <text>
+//	    replay        <n>
 //	    ping_interval <duration>
 //	    write_timeout <duration>
 //	    max_message   <size>
@@ -85,6 +110,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"origins":       words(&h.Origins),
 		"echo":          onOff(&h.Echo),
 		"greeting":      word(&h.Greeting),
+		"replay":        number(&h.Replay),
 		"ping_interval": duration(&h.PingInterval, false),
 		"write_timeout": duration(&h.WriteTimeout, false),
 		"max_message":   size(&h.MaxMessage),

@@ -35,6 +35,16 @@ type App struct {
 	// that arrive while others are being written are gathered, and no message waits. Default: `0`. Maximum: `1s`.
 	Coalesce caddy.Duration `json:"coalesce,omitempty"`
 
+	// How many messages each channel keeps, for those who subscribe with `replay`. Default: `0`, none.
+	History int `json:"history,omitempty"`
+
+	// How long a message is kept at most. Default: `0`, as long as there is room.
+	HistoryMaxAge caddy.Duration `json:"history_max_age,omitempty"`
+
+	// How many bytes the messages of all channels may take that are kept; the oldest go first. About 256 bytes are
+	// counted for a message besides its data. Default: `67108864` (64 MiB).
+	HistoryBytes int64 `json:"history_bytes,omitempty"`
+
 	// How many connections there may be at once, over all routes. Further ones are answered 503 with Retry-After.
 	// Default: `0`, no limit.
 	MaxConnections int `json:"max_connections,omitempty"`
@@ -92,6 +102,12 @@ func (a *App) Validate() error {
 	switch {
 	case a.Coalesce < 0 || time.Duration(a.Coalesce) > time.Second:
 		return fmt.Errorf("coalesce is %s, must be 0 to 1s", time.Duration(a.Coalesce))
+	case a.History < 0:
+		return fmt.Errorf("history is %d, must not be negative", a.History)
+	case a.HistoryMaxAge < 0:
+		return fmt.Errorf("history's max_age is %s, must not be negative", time.Duration(a.HistoryMaxAge))
+	case a.HistoryBytes < 0:
+		return fmt.Errorf("history_bytes is %d, must not be negative", a.HistoryBytes)
 	case a.MaxConnections < 0:
 		return fmt.Errorf("max_connections is %d, must not be negative", a.MaxConnections)
 	case a.MaxChannels < 0:
@@ -106,6 +122,9 @@ func (a *App) Start() error {
 		Coalesce:       time.Duration(a.Coalesce),
 		MaxConnections: a.MaxConnections,
 		MaxChannels:    a.MaxChannels,
+		History:        a.History,
+		HistoryAge:     time.Duration(a.HistoryMaxAge),
+		HistoryBytes:   int(a.HistoryBytes),
 	})
 	return nil
 }
@@ -167,6 +186,10 @@ type Handler struct {
 
 	// A text that is sent to each new WebSocket before anything else; placeholders are expanded. Default: none.
 	Greeting string `json:"greeting,omitempty"`
+
+	// How many of the last messages of its channels together a new subscriber gets first, as far as they are kept: see
+	// `history` of the app `broadcast`. Default: `0`.
+	Replay int `json:"replay,omitempty"`
 
 	// How often a connection is pinged, in whole seconds. One that has sent nothing, not even a pong, for two
 	// intervals is cut off. Default: `25s`. Minimum: `1s`.
@@ -331,6 +354,10 @@ func (h *Handler) Validate() error {
 		return errors.New("publish and subscribe are both off, so the route can do nothing")
 	case !*h.Publish && !slices.Contains(h.Transports, transportWebSocket):
 		return errors.New("publish is off and the only transport is post, so the route can do nothing")
+	case h.Replay < 0:
+		return fmt.Errorf("replay is %d, must not be negative", h.Replay)
+	case h.Replay > 0 && !*h.Subscribe:
+		return errors.New("subscribe is off, so there is nobody to replay to")
 	case time.Duration(h.PingInterval) < minPingInterval:
 		return fmt.Errorf("ping_interval is %s, must be at least %s", time.Duration(h.PingInterval), minPingInterval)
 	case h.WriteTimeout < 0:
@@ -403,6 +430,7 @@ func (h *Handler) client(repl *caddy.Replacer, channels []string) websocket.Clie
 	}
 	if *h.Subscribe {
 		c.Channels = channels
+		c.Replay = h.Replay
 	}
 	return c
 }

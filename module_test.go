@@ -193,6 +193,8 @@ type totals struct {
 	Uptime                float64
 	ID                    string
 	DeliveredBytes        uint64 `json:"delivered_bytes"`
+	History               int
+	HistoryBytes          int `json:"history_bytes"`
 }
 
 func (s *server) totals() (v totals) {
@@ -689,6 +691,35 @@ func TestLimits(t *testing.T) {
 	s.dial("/ws/a", nil)
 }
 
+// TestReplay: a new subscriber gets the last messages, then those that come. The bounds apply to what is kept already.
+func TestReplay(t *testing.T) {
+	config := func(global string) string {
+		return "broadcast {\n" + global + "\n}\n---\nbroadcast /ws/* {path.1} news {\nreplay 3\ngreeting hello\n}\nbroadcast /live news"
+	}
+	s := start(t, config("history 10 1h\nhistory_bytes 1MiB"))
+	for i, channel := range []string{"a", "news", "b", "a", "news", "a"} {
+		s.post(s.admin+"/broadcast/publish?channel="+channel, "text/plain", fmt.Sprint(channel, i))
+	}
+	if v := s.totals(); v.History != 6 || v.HistoryBytes < 6*2 || v.Channels != 0 {
+		t.Errorf("kept: %+v", v)
+	}
+	a, b, live := s.dial("/ws/a", nil), s.dial("/ws/b", nil), s.dial("/live", nil)
+	s.post(s.admin+"/broadcast/publish?channel=news", "text/plain", "now")
+	s.expect(a, "hello", "a3", "news4", "a5", "now")
+	s.expect(b, "hello", "news1", "b2", "news4", "now")
+	s.expect(live, "now")
+	if err := s.load(config("history 1")); err != nil {
+		t.Fatal(err)
+	}
+	s.expect(s.dial("/ws/a", nil), "hello", "a5", "now")
+	if err := s.load(config("")); err != nil {
+		t.Fatal(err)
+	}
+	if v := s.totals(); v.History != 0 || v.HistoryBytes != 0 {
+		t.Errorf("kept, with history off: %+v", v)
+	}
+}
+
 func TestAdmin(t *testing.T) {
 	s := start(t, `broadcast /ws default news`)
 	c := s.dial("/ws", nil)
@@ -857,6 +888,7 @@ func TestCaddyfile(t *testing.T) {
 			origins https://app.example.com *.example.org
 			echo off
 			greeting "hello there"
+			replay 5
 			ping_interval 1m
 			write_timeout 1.5s
 			max_message 1MB
@@ -865,7 +897,7 @@ func TestCaddyfile(t *testing.T) {
 			compression on 1KiB
 		}`, `{"channels":["news","user:{http.auth.user.id}"],"compression":{"min_size":1024},"echo":false,"greeting":"hello there",` +
 			`"handler":"broadcast","max_backlog":2097152,"max_message":1000000,"origins":["https://app.example.com","*.example.org"],` +
-			`"ping_interval":60000000000,"publish":false,"slow":"drop","subscribe":true,"transports":["websocket","post"],` +
+			`"ping_interval":60000000000,"publish":false,"replay":5,"slow":"drop","subscribe":true,"transports":["websocket","post"],` +
 			`"user":"{http.auth.user.id}","write_timeout":1500000000}`},
 		{"broadcast {\ncompression on\n}", `{"compression":{},"handler":"broadcast"}`},
 		{"broadcast {\ncompression off\n}", `{"handler":"broadcast"}`},
@@ -899,11 +931,11 @@ func TestCaddyfile(t *testing.T) {
 		}
 	}
 
-	got, err := adapt("{\nbroadcast {\ncoalesce 5ms\nmax_connections 1000\nmax_channels 10\n}\n}\n:80 {\nbroadcast /ws\nrespond hi\n}")
+	got, err := adapt("{\nbroadcast {\nhistory 100 10m\nhistory_bytes 1MiB\ncoalesce 5ms\nmax_connections 1000\nmax_channels 10\n}\n}\n:80 {\nbroadcast /ws\nrespond hi\n}")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := `"broadcast":{"coalesce":5000000,"max_connections":1000,"max_channels":10}`; !bytes.Contains(got, []byte(want)) {
+	if want := `"broadcast":{"coalesce":5000000,"history":100,"history_max_age":600000000000,"history_bytes":1048576,"max_connections":1000,"max_channels":10}`; !bytes.Contains(got, []byte(want)) {
 		t.Errorf("%s lacks %s", got, want)
 	}
 	if bytes.Index(got, []byte(`"handler":"broadcast"`)) > bytes.Index(got, []byte(`"handler":"static_response"`)) {
@@ -948,6 +980,9 @@ func TestCaddyfileErrors(t *testing.T) {
 		{"max_backlog 1KiB", 2, "max_backlog is 1024 bytes, must be at least 65536"},
 		{"max_backlog 18EiB", 3, "max_backlog:"},
 		{"max_message 1MiB\nmax_backlog 512KiB", 2, "less than the 1048576 of max_message"},
+		{"replay all", 3, `replay is "all", must be a whole number`},
+		{"replay -1", 2, "replay is -1"},
+		{"replay 1\nsubscribe off", 2, "nobody to replay to"},
 		{"slow down", 2, `slow is "down", must be close or drop`},
 		{"compression", 3, "must be off, on, or on <min_size>"},
 		{"compression on lots", 3, `compression: "lots" is no size`},
@@ -971,6 +1006,10 @@ func TestCaddyfileErrors(t *testing.T) {
 		"broadcast {\nhurry on\n}":                "Caddyfile:3",
 		"broadcast {\nmax_channels many\n}":       "Caddyfile:3",
 		"broadcast {\nmax_channels -1\n}":         "Caddyfile:2",
+		"broadcast {\nhistory\n}":                 "Caddyfile:3",
+		"broadcast {\nhistory 10 0s\n}":           "Caddyfile:3",
+		"broadcast {\nhistory -1\n}":              "Caddyfile:2",
+		"broadcast {\nhistory_bytes much\n}":      "Caddyfile:3",
 		"broadcast {\ncoalesce 2s\n}":             "Caddyfile:2",
 		"broadcast {\n}\nbroadcast {\n}":          "Caddyfile:4",
 		"broadcast {\ncoalesce 0\ncoalesce 1s\n}": "Caddyfile:4",

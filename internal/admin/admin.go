@@ -101,10 +101,12 @@ func totals(w http.ResponseWriter, r *http.Request) error {
 		Delivered   uint64  `json:"delivered_bytes"`
 		Writes      uint64  `json:"writes"`
 		Backlog     int64   `json:"backlog"`
+		History     int     `json:"history"`
+		Kept        int     `json:"history_bytes"`
 		Uptime      float64 `json:"uptime"` // seconds
 	}{
 		s.Connections, s.Channels, s.Seq, hub.FormatID(s.Epoch, s.Seq), s.Seq, s.Bytes, s.Deliveries, s.Written,
-		s.Writes, s.Backlog, time.Since(s.Started).Round(time.Millisecond).Seconds(),
+		s.Writes, s.Backlog, s.Kept, s.KeptBytes, time.Since(s.Started).Round(time.Millisecond).Seconds(),
 	})
 }
 

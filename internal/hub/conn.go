@@ -78,6 +78,7 @@ type Conn struct {
 	mu      sync.Mutex
 	backlog [][]byte // not yet written, oldest first
 	size    int      // bytes in backlog
+	exempt  int      // of them, those of a replay that are still there: they do not count against the limit
 	busy    int      // how many of backlog's slices the flusher is writing
 	begun   bool     // part of the first slice is written already
 	closing bool     // the last slice was added
@@ -193,9 +194,9 @@ func (c *Conn) enqueue(p []byte, begun bool) fate {
 	if c.dead || c.closing {
 		return written
 	}
-	over := c.size > 0 && c.size+len(p) > c.options.MaxBacklog // one message always fits, however large
+	over := c.over(len(p))
 	if over && c.options.DropOldest {
-		for first := c.inFlight(); len(c.backlog) > first && c.size+len(p) > c.options.MaxBacklog; {
+		for first := c.inFlight(); len(c.backlog) > first && c.over(len(p)); {
 			c.remove(first)
 		}
 		over = false // the newest is kept, beside what is being written
@@ -218,6 +219,7 @@ func (c *Conn) preload(p []byte) {
 	defer c.mu.Unlock()
 	if !c.dead && !c.closing {
 		c.append(p)
+		c.exempt += len(p)
 		c.ensureFlusher()
 	}
 }
@@ -259,6 +261,12 @@ func (c *Conn) last(p []byte, drop bool) fate {
 
 // The following need c.mu.
 
+// over says whether n more bytes are too many. One batch always fits, however large.
+func (c *Conn) over(n int) bool {
+	waiting := c.size - c.exempt
+	return waiting > 0 && waiting+n > c.options.MaxBacklog
+}
+
 func (c *Conn) append(p []byte) {
 	c.backlog = append(c.backlog, p)
 	c.size += len(p)
@@ -268,6 +276,7 @@ func (c *Conn) append(p []byte) {
 func (c *Conn) remove(i int) {
 	n := len(c.backlog[i])
 	c.size -= n
+	c.exempt = max(0, c.exempt-n)
 	c.hub.backlog.Add(-int64(n))
 	copy(c.backlog[i:], c.backlog[i+1:])
 	c.backlog[len(c.backlog)-1] = nil
@@ -295,7 +304,7 @@ func (c *Conn) kill() Transport {
 	defer c.mu.Unlock()
 	c.dead = true
 	c.hub.backlog.Add(-int64(c.size))
-	c.backlog, c.size = nil, 0
+	c.backlog, c.size, c.exempt = nil, 0, 0
 	c.flushing.Store(true)
 	return c.transport
 }
@@ -376,6 +385,7 @@ func (c *Conn) consume(n int) {
 		return
 	}
 	c.size -= n
+	c.exempt = max(0, c.exempt-n) // the replay is first
 	c.hub.backlog.Add(-int64(n))
 	for n > 0 {
 		first := c.backlog[0]

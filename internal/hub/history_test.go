@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -148,4 +149,50 @@ func TestHistoryStaysWithinItsBytes(t *testing.T) {
 	if len(h.channels) != 0 || h.history.bytes != 0 || h.history.order != nil {
 		t.Errorf("history that was switched off: %d channels, %d bytes", len(h.channels), h.history.bytes)
 	}
+}
+
+// TestLongReplay: a replay that is longer than a backlog may be is sent, and what comes meanwhile after it.
+func TestLongReplay(t *testing.T) {
+	h := New(Options{History: 100})
+	defer closeHub(h)
+	var want []uint64
+	for range 100 {
+		m := &Message{Channel: "a", Data: make([]byte, MinBacklog/2)}
+		if err := h.Publish(m); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, m.Seq)
+	}
+	o := options()
+	o.Format = padded{}
+	c := newClient()
+	c.window = 100
+	conn, err := h.Connect(Subscriber{Channels: []string{"a"}, Replay: 100}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Start(c)
+	want = append(want, publish(t, h, "a").Seq)
+	waitFor(t, func() bool { return h.Stats().Deliveries == 101 })
+	c.open(1 << 30)
+	waitFor(t, func() bool { return h.Stats().Backlog == 0 })
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, seq := range want {
+		if got := binary.BigEndian.Uint64(c.got[i*paddedSize:]); got != seq {
+			t.Fatalf("got %d, not %d, at %d", got, seq, i)
+		}
+	}
+}
+
+// padded is a format whose messages are large.
+type padded struct{ seqs }
+
+const paddedSize = MinBacklog / 2
+
+func (padded) Append(dst []byte, run []*Message) []byte {
+	for _, m := range run {
+		dst = append(binary.BigEndian.AppendUint64(dst, m.Seq), make([]byte, paddedSize-8)...)
+	}
+	return dst
 }
