@@ -1,6 +1,7 @@
 package broadcast
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -146,8 +147,8 @@ func (a *App) Cleanup() error {
 func (a *App) Engine() *hub.Hub { return a.hub }
 
 // Handler is an HTTP handler that makes a route a live channel. A WebSocket handshake subscribes to the route's
-// channels, and what the client then sends is published on the first of them; a POST publishes its body. Any other
-// request goes to the next handler.
+// channels, and what the client then sends is published on the first of them; a POST publishes its body, or the field
+// data of a form, once for each Idempotency-Key that it names. Any other request goes to the next handler.
 //
 // A message is sent as one WebSocket frame, text or binary as it was published, with nothing added. A connection gets
 // all messages of its channels, once, in the one order that all messages have; or it is closed with a code that says
@@ -440,14 +441,13 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, channels []string
 	if !*h.Publish {
 		return caddyhttp.Error(http.StatusForbidden, errors.New("publishing is off on this route"))
 	}
-	channel := channels[0]
-	if name := r.URL.Query().Get("channel"); name != "" {
-		if !slices.Contains(channels, name) {
-			return caddyhttp.Error(http.StatusForbidden, fmt.Errorf("%q is not a channel of this route", name))
+	m, err := post.Message(w, r, h.MaxMessage)
+	if err == nil {
+		m.Channel = cmp.Or(m.Channel, channels[0])
+		if !slices.Contains(channels, m.Channel) {
+			err = &post.Error{Status: http.StatusForbidden, Err: fmt.Errorf("%q is not a channel of this route", m.Channel)}
 		}
-		channel = name
 	}
-	m, err := post.Message(w, r, channel, h.MaxMessage)
 	if err == nil {
 		if err = h.route.Hub.Publish(m); err != nil {
 			err = post.Refused(w, err)

@@ -607,6 +607,10 @@ func TestOptions(t *testing.T) {
 		{"/quiet", "\xff", "", 400, ""},
 		{"/quiet", "\xff", "Content-Type: application/octet-stream", 200, `{"id":"*-*"}`},
 		{"/quiet", "x", "Content-Type: a b", 400, ""},
+		{"/quiet", "x", "Idempotency-Key: " + long + "x", 400, ""},
+		{"/room/7", "data=x&channel=8", "Content-Type: application/x-www-form-urlencoded", 403, ""},
+		{"/room/7", "data=to%207%0aby+form&channel=7&event=e", "Content-Type: application/x-www-form-urlencoded", 200, `{"id":"*-*"}`},
+		{"/room/7", "no data=field", "Content-Type: application/x-www-form-urlencoded", 200, `{"id":"*-*"}`},
 		{"/quiet?event=a%0ab", "x", "", 400, ""},
 		{"/quiet", "x", "Origin: https://evil.example", 403, ""},
 		{"/quiet", "x", "Origin: http://" + s.addr, 200, `{"id":"*-*"}`},
@@ -633,7 +637,14 @@ func TestOptions(t *testing.T) {
 			t.Errorf("POST %.40s %s: %d %q, not %d %q", c.path, c.header, status, answer, c.status, c.answer)
 		}
 	}
-	s.expect(both, "to 7", "to news")
+	s.expect(both, "to 7\nby form", "no data=field", "to 7", "to news")
+	_, first := s.post(s.addr+"/room/7", "text/plain", "once", "Idempotency-Key", "k")
+	_, second := s.post(s.addr+"/room/7", "text/plain", "once more", "Idempotency-Key", "k")
+	_, other7 := s.post(s.addr+"/room/7?channel=7", "text/plain", "another", "Idempotency-Key", "k")
+	if first != second || first == other7 {
+		t.Errorf("with a key: %s, then %s, on another channel %s", first, second, other7)
+	}
+	s.expect(both, "once", "another")
 
 	for _, c := range []struct {
 		path, origin string
@@ -739,6 +750,10 @@ func TestAdmin(t *testing.T) {
 		{"POST", "/publish", "text/plain", strings.Repeat("x", 1<<20+1), 413, `larger than 1048576 bytes`},
 		{"POST", "/publish", lines, `{"data":"one"}` + "\n\n" + `{"channel":"news","event":"e","data":{"a": 1}}` + "\r\n" + `{"data":"AP8=","encoding":"base64"}`, 200,
 			`{ID,"channel":"default","subscribers":1}` + "\n" + `{ID,"channel":"news","subscribers":1}` + "\n" + `{ID,"channel":"default","subscribers":1}`},
+		{"POST", "/publish", lines, `{"data":"by key","key":"k"}` + "\n" + `{"data":"again","key":"k"}`, 200,
+			`{ID,"channel":"default","subscribers":1}` + "\n" + `{ID,"channel":"default","subscribers":1}`},
+		{"POST", "/publish", lines, `{"data":1,"key":"\u0000"}`, 400, `line 1: the key has a control character`},
+		{"POST", "/publish", "application/x-www-form-urlencoded", "channel=news&data=by+form", 200, `{ID,"channel":"news","subscribers":1}`},
 		{"POST", "/publish", lines, `{"data":"lost?"}` + "\n" + `{"data":}`, 400, `line 2: invalid character`},
 		{"POST", "/publish", lines, `{"channel":"","data":1}`, 400, `line 1: the channel is empty`},
 		{"POST", "/publish", lines, `{"text":1}`, 400, `line 1: json: unknown field`},
@@ -768,7 +783,7 @@ func TestAdmin(t *testing.T) {
 			t.Errorf("%s %.40s %.60q: %q, not %q", v.method, v.path, v.body, answer, v.answer)
 		}
 	}
-	s.expect(c, "plain", "to news", "\xff", "one", `{"a": 1}`, "\x00\xff")
+	s.expect(c, "plain", "to news", "\xff", "one", `{"a": 1}`, "\x00\xff", "by key", "by form")
 }
 
 // TestHandlersInFront: what other handlers do to a response is done to a handshake too.

@@ -2,6 +2,7 @@
 package admin
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,10 +34,13 @@ const (
 //
 //   - `POST /broadcast/publish?channel=&event=` publishes the body, of 1 MiB at most, on the channel (default:
 //     `default`), and answers `{"id":"…","channel":"…","subscribers":42}`. Text if its Content-Type is `text/*`,
-//     `application/json`, a form or absent, else binary.
+//     `application/json`, a form or absent, else binary. A form with the field `data` is taken by its fields
+//     `channel`, `event` and `data`. A second message with the same `Idempotency-Key` header on its channel within
+//     two minutes is not published: the answer is the first one's.
 //   - `POST /broadcast/publish` with `Content-Type: application/x-ndjson` publishes one
 //     `{"channel":"…","event":"…","data":…}` a line, in order and with nothing in between, and answers a line each. A
-//     string is published as text, other JSON as its text; `"encoding":"base64"` says that the string is binary data.
+//     string is published as text, other JSON as its text; `"encoding":"base64"` says that the string is binary data,
+//     and `"key"` is the message's idempotency key.
 //     If a line is wrong nothing is published: 400 names it. The body may have 16 MiB.
 //   - `GET /broadcast` answers the hub's totals.
 //
@@ -155,17 +159,11 @@ func read(w http.ResponseWriter, r *http.Request) ([]*hub.Message, error) {
 		}
 		return ms, nil
 	}
-	channel := r.URL.Query().Get("channel")
-	if channel == "" {
-		channel = defaultChannel
-	}
-	if err := hub.CheckName(channel); err != nil {
-		return nil, &post.Error{Status: http.StatusBadRequest, Err: fmt.Errorf("the channel %w", err)}
-	}
-	m, err := post.Message(w, r, channel, maxMessage)
+	m, err := post.Message(w, r, maxMessage)
 	if err != nil {
 		return nil, err
 	}
+	m.Channel = cmp.Or(m.Channel, defaultChannel)
 	return []*hub.Message{m}, nil
 }
 

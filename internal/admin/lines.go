@@ -44,6 +44,7 @@ func parseLine(line []byte) (*hub.Message, error) {
 		Event    string          `json:"event"`
 		Data     json.RawMessage `json:"data"`
 		Encoding string          `json:"encoding"`
+		Key      string          `json:"key"`
 	}
 	d := json.NewDecoder(bytes.NewReader(line))
 	d.DisallowUnknownFields()
@@ -54,7 +55,7 @@ func parseLine(line []byte) (*hub.Message, error) {
 		return nil, errors.New("has more than one JSON value")
 	}
 
-	m := &hub.Message{Channel: defaultChannel, Event: v.Event}
+	m := &hub.Message{Channel: defaultChannel, Event: v.Event, Key: v.Key}
 	if v.Channel != nil {
 		m.Channel = *v.Channel
 	}
@@ -64,6 +65,11 @@ func parseLine(line []byte) (*hub.Message, error) {
 	if m.Event != "" {
 		if err := hub.CheckName(m.Event); err != nil {
 			return nil, fmt.Errorf("the event %w", err)
+		}
+	}
+	if m.Key != "" {
+		if err := hub.CheckName(m.Key); err != nil {
+			return nil, fmt.Errorf("the key %w", err)
 		}
 	}
 	if err := setData(m, v.Data, v.Encoding); err != nil {

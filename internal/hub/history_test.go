@@ -196,3 +196,51 @@ func (padded) Append(dst []byte, run []*Message) []byte {
 	}
 	return dst
 }
+
+// TestKeys: a message with a key that is known is not published again.
+func TestKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Options{})
+		c := connect(t, h, options(), "a", "b")
+		send := func(channel, key string) uint64 {
+			m := &Message{Channel: channel, Key: key}
+			if err := h.Publish(m); err != nil {
+				t.Fatal(err)
+			}
+			if m.Subscribers != 1 || m.ID() != FormatID(h.epoch, m.Seq) {
+				t.Errorf("answered with %d subscribers, ID %s", m.Subscribers, m.ID())
+			}
+			return m.Seq
+		}
+		var got []uint64
+		for _, m := range [][2]string{{"a", "1"}, {"a", "1"}, {"b", "1"}, {"a", "2"}, {"a", ""}, {"a", ""}, {"a", "1"}} {
+			got = append(got, send(m[0], m[1]))
+		}
+		if want := []uint64{1, 1, 2, 3, 4, 5, 1}; !slices.Equal(got, want) {
+			t.Errorf("the places are %v, not %v", got, want)
+		}
+		time.Sleep(repeatTime - time.Second)
+		if seq := send("a", "1"); seq != 1 {
+			t.Errorf("after less than two minutes: %d", seq)
+		}
+		time.Sleep(time.Second)
+		if seq := send("a", "1"); seq != 6 {
+			t.Errorf("after two minutes: %d", seq)
+		}
+		synctest.Wait()
+		if got, _ := c.wait(0); !slices.Equal(got, []uint64{1, 2, 3, 4, 5, 6}) {
+			t.Errorf("delivered: %v", got)
+		}
+		for i := range maxKeys + 100 {
+			send("a", fmt.Sprint("key", i))
+			if i%1000 == 0 {
+				synctest.Wait()
+			}
+		}
+		if n := len(h.repeats.known); n > maxKeys || n != len(h.repeats.order) {
+			t.Errorf("%d keys are known", n)
+		}
+		c.conn.Done()
+		closeHub(h)
+	})
+}

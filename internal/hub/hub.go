@@ -80,6 +80,7 @@ type Hub struct {
 	channels    map[string]*channel // those that have subscribers or history
 	subscribed  int                 // those that have subscribers
 	history     history
+	repeats     repeats
 	connections int
 	closed      bool
 	empty       chan struct{} // closed when the hub is closed and the last connection is gone
@@ -174,17 +175,26 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 		h.waiting--
 	}
 	for _, m := range ms {
+		m.epoch = h.epoch
+		if m.Key != "" && !h.repeats.first(m, now) {
+			continue
+		}
 		h.seq++
 		h.bytes += uint64(len(m.Data))
-		m.Seq, m.Time, m.epoch = h.seq, now, h.epoch
+		m.Seq, m.Time = h.seq, now
 		ch := h.channels[m.Channel]
+		if ch != nil {
+			m.Subscribers = ch.subscribers
+		}
+		if m.Key != "" {
+			h.repeats.remember(m)
+		}
 		if ch == nil {
 			if h.options.History == 0 {
 				continue
 			}
 			ch = h.open(m.Channel)
 		}
-		m.Subscribers = ch.subscribers
 		for _, a := range ch.audiences {
 			a.loop.inboxBytes += m.cost()
 			wake |= a.loop.push(entry{op: opMessage, audience: a, message: m})

@@ -2,11 +2,13 @@
 package post
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
 	"strings"
 	"unicode/utf8"
 
@@ -41,7 +43,7 @@ func Body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	case errors.As(err, &over):
 		return nil, tooLarge(limit)
 	case err != nil:
-		return nil, &Error{http.StatusBadRequest, fmt.Errorf("reading the body: %w", err)}
+		return nil, bad("reading the body: %w", err)
 	}
 	return data, nil
 }
@@ -51,41 +53,57 @@ func tooLarge(limit int64) error {
 }
 
 // Message reads a message from a request: the body is the data, and the query names the event. It is text if its
-// Content-Type is text/*, application/json, a form (which is what curl -d says of everything) or absent, else binary.
-func Message(w http.ResponseWriter, r *http.Request, channel string, limit int64) (*hub.Message, error) {
-	m := &hub.Message{Channel: channel, Event: r.URL.Query().Get("event")}
-	if m.Event != "" {
-		if err := hub.CheckName(m.Event); err != nil {
-			return nil, &Error{http.StatusBadRequest, fmt.Errorf("the event %w", err)}
-		}
-	}
-	kind, err := kindOf(r.Header.Get("Content-Type"))
+// Content-Type is text/*, application/json, a form or absent, else binary. A form with the field data is taken as
+// web frameworks send it, with its fields channel, event and data; any other is what curl -d says of everything. The
+// channel is that of the form or the query, in this order, or empty. The header Idempotency-Key is the message's key.
+func Message(w http.ResponseWriter, r *http.Request, limit int64) (*hub.Message, error) {
+	query := r.URL.Query()
+	m := &hub.Message{Channel: query.Get("channel"), Event: query.Get("event"), Key: r.Header.Get("Idempotency-Key")}
+	media, err := mediaType(r.Header.Get("Content-Type"))
 	if err != nil {
-		return nil, &Error{http.StatusBadRequest, err}
+		return nil, bad("%w", err)
 	}
-	m.Kind = kind
 	if m.Data, err = Body(w, r, limit); err != nil {
 		return nil, err
 	}
+	switch {
+	case media == form:
+		if fields, err := url.ParseQuery(string(m.Data)); err == nil && fields.Has("data") {
+			m.Data = []byte(fields.Get("data"))
+			m.Channel = cmp.Or(fields.Get("channel"), m.Channel)
+			m.Event = cmp.Or(fields.Get("event"), m.Event)
+		}
+	case media != "" && media != "application/json" && !strings.HasPrefix(media, "text/"):
+		m.Kind = hub.Binary
+	}
 	if m.Kind == hub.Text && !utf8.Valid(m.Data) {
-		return nil, &Error{http.StatusBadRequest,
-			errors.New("the body is not UTF-8; publish binary data with Content-Type: application/octet-stream")}
+		return nil, bad("the body is not UTF-8; publish binary data with Content-Type: application/octet-stream")
+	}
+	for name, value := range map[string]string{"channel": m.Channel, "event": m.Event, "Idempotency-Key": m.Key} {
+		if value != "" {
+			if err := hub.CheckName(value); err != nil {
+				return nil, bad("the %s %w", name, err)
+			}
+		}
 	}
 	return m, nil
 }
 
-func kindOf(contentType string) (hub.Kind, error) {
+const form = "application/x-www-form-urlencoded"
+
+func bad(format string, args ...any) error {
+	return &Error{http.StatusBadRequest, fmt.Errorf(format, args...)}
+}
+
+func mediaType(contentType string) (string, error) {
 	if contentType == "" {
-		return hub.Text, nil
+		return "", nil
 	}
 	media, _, err := mime.ParseMediaType(contentType)
 	if err != nil {
-		return 0, fmt.Errorf("the Content-Type %q: %w", contentType, err)
+		return "", fmt.Errorf("the Content-Type %q: %w", contentType, err)
 	}
-	if strings.HasPrefix(media, "text/") || media == "application/json" || media == "application/x-www-form-urlencoded" {
-		return hub.Text, nil
-	}
-	return hub.Binary, nil
+	return media, nil
 }
 
 // Refused gives an error of hub.Publish its status.
