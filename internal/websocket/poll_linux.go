@@ -90,12 +90,12 @@ func (p *Poller) run() {
 // add has a session read whenever there is something. It is told of each change once (EPOLLET), so reading goes on
 // until there is nothing more.
 func (p *Poller) add(s *session) bool {
+	early := s.early != nil // from here on it may be read
 	p.mu.Lock()
 	p.next++
 	s.number = p.next
 	p.sessions[s.number] = s
 	p.mu.Unlock()
-	early := s.early != nil
 	var err error
 	if e := s.raw.Control(func(fd uintptr) {
 		err = unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, int(fd), event(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLET, s.number))
