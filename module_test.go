@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -120,9 +121,28 @@ func adapt(config string) ([]byte, error) {
 	return cfg, err
 }
 
+// resetInQueue says that a connection was reset before it was accepted: on a reload the old listener goes, with those
+// that wait for it.
+func resetInQueue(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial" && errors.Is(err, syscall.ECONNRESET)
+}
+
+// tryDial is for handshakes that may be refused.
+func (s *server) tryDial(path string, o *websocket.DialOptions) (c *websocket.Conn, resp *http.Response, err error) {
+	s.t.Helper()
+	for range 5 {
+		c, resp, err = websocket.Dial(s.t.Context(), "ws://"+s.addr+path, o)
+		if !resetInQueue(err) {
+			break
+		}
+	}
+	return c, resp, err
+}
+
 func (s *server) dial(path string, o *websocket.DialOptions) *websocket.Conn {
 	s.t.Helper()
-	c, _, err := websocket.Dial(s.t.Context(), "ws://"+s.addr+path, o)
+	c, _, err := s.tryDial(path, o)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -180,6 +200,10 @@ func (s *server) do(method, url, body string, header ...string) (int, string) {
 		r.Header.Set(header[i], header[i+1])
 	}
 	resp, err := http.DefaultClient.Do(r)
+	for i := 0; i < 5 && resetInQueue(err); i++ {
+		r.Body, _ = r.GetBody()
+		resp, err = http.DefaultClient.Do(r)
+	}
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -685,7 +709,7 @@ func TestLimits(t *testing.T) {
 	s.dial("/ws/a", nil)
 	refused := func(path string) {
 		t.Helper()
-		_, resp, err := websocket.Dial(t.Context(), "ws://"+s.addr+path, nil)
+		_, resp, err := s.tryDial(path, nil)
 		if err == nil || resp == nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
 			t.Fatalf("over a limit: %v %v", resp, err)
 		}
