@@ -176,6 +176,9 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 	}
 	for _, m := range ms {
 		m.epoch = h.epoch
+		if !m.NoEcho {
+			m.From = nil // history would hold the connection
+		}
 		if m.Key != "" && !h.repeats.first(m, now) {
 			continue
 		}

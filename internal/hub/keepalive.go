@@ -81,6 +81,10 @@ func (l *loop) keepAlive(c *Conn) {
 	if c.state != stateOpen {
 		return
 	}
+	if c.flushing.Load() { // not pinged: its write timeout watches it
+		c.missed = 0
+		return
+	}
 	if c.alive.Swap(false) {
 		c.missed = 0
 	} else if c.missed++; c.missed >= 2 {

@@ -58,7 +58,7 @@ func tooLarge(limit int64) error {
 // channel is that of the form or the query, in this order, or empty. The header Idempotency-Key is the message's key.
 func Message(w http.ResponseWriter, r *http.Request, limit int64) (*hub.Message, error) {
 	query := r.URL.Query()
-	m := &hub.Message{Channel: query.Get("channel"), Event: query.Get("event"), Key: r.Header.Get("Idempotency-Key")}
+	m := &hub.Message{Channel: strings.Clone(query.Get("channel")), Event: strings.Clone(query.Get("event")), Key: r.Header.Get("Idempotency-Key")}
 	media, err := mediaType(r.Header.Get("Content-Type"))
 	if err != nil {
 		return nil, bad("%w", err)

@@ -41,20 +41,15 @@ func newSocket(conn net.Conn) *socket {
 	return s
 }
 
-// maxRecord is as much as a TLS record holds (RFC 8446, section 5.1).
-const maxRecord = 16 << 10
-
-// TryWrite is part of hub.Transport. TLS cannot write a part, so it writes only what the kernel has room for.
+// TryWrite is part of hub.Transport. TLS goes through the backlog.
 func (s *socket) TryWrite(p []byte) (int, error) {
 	switch {
 	case s.fd < 0 || len(p) == 0:
 		return 0, nil
 	case !s.secure:
 		return writeOnce(s.fd, p)
-	case len(p) <= maxRecord && hasRoom(s.fd, len(p)):
-		return s.Conn.Write(p)
 	}
-	return 0, nil
+	return 0, nil // crypto/tls may wait for a lock that its reader holds while the client takes nothing
 }
 
 // Write is part of hub.Transport.
@@ -71,6 +66,7 @@ func (s *socket) Write(p []byte, timeout time.Duration) (int, error) {
 // Close is part of hub.Transport.
 func (s *socket) Close() {
 	if s.secure {
+		s.SetDeadline(time.Now().Add(5 * time.Second)) // frees a reader that answers a client which takes nothing
 		go s.Conn.Close() // TLS says goodbye, and may wait for that
 		return
 	}

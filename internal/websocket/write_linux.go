@@ -3,8 +3,6 @@ package websocket
 import (
 	"syscall"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 const nonBlocking = true
@@ -23,13 +21,4 @@ func writeOnce(fd int, p []byte) (int, error) {
 			return 0, err
 		}
 	}
-}
-
-// hasRoom says whether the socket's buffer takes n bytes, and what TLS and the kernel add, without waiting.
-func hasRoom(fd, n int) bool {
-	var info [unix.SK_MEMINFO_VARS]uint32
-	size := uint32(unsafe.Sizeof(info))
-	_, _, err := syscall.RawSyscall6(syscall.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
-		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
-	return err == 0 && int(info[unix.SK_MEMINFO_WMEM_QUEUED])+2*n+4096 < int(info[unix.SK_MEMINFO_SNDBUF])
 }

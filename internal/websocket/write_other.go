@@ -8,5 +8,3 @@ import "errors"
 const nonBlocking = false
 
 func writeOnce(int, []byte) (int, error) { return 0, errors.ErrUnsupported }
-
-func hasRoom(int, int) bool { return false }

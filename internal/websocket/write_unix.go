@@ -21,6 +21,3 @@ func writeOnce(fd int, p []byte) (int, error) {
 		}
 	}
 }
-
-// hasRoom is not known here, so TLS goes through the backlog.
-func hasRoom(int, int) bool { return false }
