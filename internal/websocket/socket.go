@@ -67,7 +67,7 @@ func (s *socket) Write(p []byte, timeout time.Duration) (int, error) {
 func (s *socket) Close() {
 	if s.secure {
 		s.SetDeadline(time.Now().Add(5 * time.Second)) // frees a reader that answers a client which takes nothing
-		go s.Conn.Close() // TLS says goodbye, and may wait for that
+		go s.Conn.Close()                              // TLS says goodbye, and may wait for that
 		return
 	}
 	s.Conn.Close()
