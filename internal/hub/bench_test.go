@@ -31,7 +31,7 @@ func BenchmarkPublish(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				conn.Start(s)
+				conn.Start(s, nil)
 				sinks = append(sinks, s)
 			}
 			data := make([]byte, 128)

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -56,18 +57,17 @@ type Conn struct {
 	hub     *Hub
 	loop    *loop
 	options *ConnOptions
+	id      uint64
 	user    string
 	since   uint64 // the log's last message before it subscribed
 
-	// Set by Connect, and nil when the loop has taken the connection out of them, which is after left.
-	audiences []*audience
-
 	// Guarded by Hub.mu.
-	left  bool   // its channels no longer count it
-	reply []byte // waits to be sent; see Reply
+	audiences []*audience // that count it
+	left      bool        // no audience counts it any more
+	reply     []byte      // waits to be sent; see Reply
 
 	// The loop's own.
-	places    []int // where it stands in its audiences' lists
+	places    []place // in its audiences, by the entries of the inbox that the loop has processed
 	state     state
 	peerDone  bool   // its reader has ended
 	missed    uint8  // pings without a sign of life
@@ -76,13 +76,21 @@ type Conn struct {
 	deadline  uint64 // the tick at which a closing connection is cut off
 
 	mu      sync.Mutex
+	prelude *prelude // what is written before the backlog, if there is something
 	backlog [][]byte // not yet written, oldest first
 	size    int      // bytes in backlog
-	exempt  int      // of them, those of a replay that are still there: they do not count against the limit
 	busy    int      // how many of backlog's slices the flusher is writing
 	begun   bool     // part of the first slice is written already
 	closing bool     // the last slice was added
 	dead    bool     // nothing is written any more
+}
+
+// prelude is what a connection starts with: its first bytes, and messages of the history, which the flusher encodes
+// when it comes to them. Conn.mu guards it.
+type prelude struct {
+	bytes  []byte
+	begun  bool // some of bytes is written, or being written
+	replay []*Message
 }
 
 // state of a connection, as its loop sees it.
@@ -108,16 +116,22 @@ func (c *Conn) Alive() {
 	}
 }
 
-// Start gives the connection its transport and sends what has gathered. If it returns false the connection was closed
-// before it started, and the transport is the caller's to close.
-func (c *Conn) Start(t Transport) bool {
+// Start gives the connection its transport and sends what has gathered, after first. If it returns false the connection
+// was closed before it started, and the transport is the caller's to close.
+func (c *Conn) Start(t Transport, first []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.dead {
 		return false
 	}
 	c.transport = t
-	if len(c.backlog) == 0 {
+	if len(first) > 0 {
+		if c.prelude == nil {
+			c.prelude = new(prelude)
+		}
+		c.setPrelude(first)
+	}
+	if c.prelude == nil && len(c.backlog) == 0 {
 		c.flushing.Store(false)
 	} else {
 		go c.flush()
@@ -169,21 +183,23 @@ const (
 	lost                 // the socket is broken
 )
 
-// write hands p to the socket, or what the socket does not take to the backlog. The loop calls it.
-func (c *Conn) write(p []byte) fate {
-	begun := false
+// write hands p to the socket, or what the socket does not take to the backlog. The loop calls it, and uses p again:
+// *own is a copy that the backlogs may keep, made by the first that needs it.
+func (c *Conn) write(p []byte, own *[]byte) fate {
+	n := 0
 	if !c.flushing.Load() {
-		n, err := c.transport.TryWrite(p)
-		if err != nil {
+		var err error
+		if n, err = c.transport.TryWrite(p); err != nil {
 			return lost
 		}
 		if n == len(p) {
 			return written
 		}
-		begun = n > 0
-		p = p[n:]
 	}
-	return c.enqueue(p, begun)
+	if *own == nil {
+		*own = bytes.Clone(p)
+	}
+	return c.enqueue((*own)[n:], n > 0)
 }
 
 // enqueue adds p to the backlog and sees to it that there is a flusher. What is begun is always taken, for a frame
@@ -196,9 +212,7 @@ func (c *Conn) enqueue(p []byte, begun bool) fate {
 	}
 	over := c.over(len(p))
 	if over && c.options.DropOldest {
-		for first := c.inFlight(); len(c.backlog) > first && c.over(len(p)); {
-			c.remove(first)
-		}
+		c.dropOldest(len(p))
 		over = false // the newest is kept, beside what is being written
 	}
 	if over && !begun {
@@ -213,17 +227,6 @@ func (c *Conn) enqueue(p []byte, begun bool) fate {
 	return kept
 }
 
-// preload adds what comes before all messages to the backlog, and does not ask how full it is.
-func (c *Conn) preload(p []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.dead && !c.closing {
-		c.append(p)
-		c.exempt += len(p)
-		c.ensureFlusher()
-	}
-}
-
 // last adds the last slice to the backlog, or writes it if nothing is in the way, and returns what became of it.
 // With drop set, only what is being written is left before it.
 func (c *Conn) last(p []byte, drop bool) fate {
@@ -234,8 +237,12 @@ func (c *Conn) last(p []byte, drop bool) fate {
 	}
 	c.closing = true
 	if drop {
-		for first := c.inFlight(); len(c.backlog) > first; {
-			c.remove(len(c.backlog) - 1)
+		c.drop(len(c.backlog) - c.inFlight())
+		if c.prelude != nil {
+			if c.prelude.replay = nil; !c.prelude.begun {
+				c.setPrelude(nil)
+				c.prelude = nil
+			}
 		}
 	}
 	if !c.flushing.Load() {
@@ -261,10 +268,12 @@ func (c *Conn) last(p []byte, drop bool) fate {
 
 // The following need c.mu.
 
+// sliceOverhead is about what a slice of the backlog costs besides its bytes.
+const sliceOverhead = 64
+
 // over says whether n more bytes are too many. One batch always fits, however large.
 func (c *Conn) over(n int) bool {
-	waiting := c.size - c.exempt
-	return waiting > 0 && waiting+n > c.options.MaxBacklog
+	return len(c.backlog) > 0 && c.size+n+sliceOverhead*(len(c.backlog)+1) > c.options.MaxBacklog
 }
 
 func (c *Conn) append(p []byte) {
@@ -273,14 +282,36 @@ func (c *Conn) append(p []byte) {
 	c.hub.backlog.Add(int64(len(p)))
 }
 
-func (c *Conn) remove(i int) {
-	n := len(c.backlog[i])
+// dropOldest makes room for n bytes, as far as it can: what is being written stays.
+func (c *Conn) dropOldest(n int) {
+	first := c.inFlight()
+	excess := c.size + n + sliceOverhead*(len(c.backlog)+1) - c.options.MaxBacklog
+	k := 0
+	for excess > 0 && first+k < len(c.backlog) {
+		excess -= len(c.backlog[first+k]) + sliceOverhead
+		k++
+	}
+	c.drop(k)
+}
+
+// drop takes the k oldest slices out of the backlog that are not being written. It costs no more than those and k.
+func (c *Conn) drop(k int) {
+	first := c.inFlight()
+	n := 0
+	for _, p := range c.backlog[first : first+k] {
+		n += len(p)
+	}
+	copy(c.backlog[k:], c.backlog[:first])
+	clear(c.backlog[:k])
+	c.backlog = c.backlog[k:]
 	c.size -= n
-	c.exempt = max(0, c.exempt-n)
 	c.hub.backlog.Add(-int64(n))
-	copy(c.backlog[i:], c.backlog[i+1:])
-	c.backlog[len(c.backlog)-1] = nil
-	c.backlog = c.backlog[:len(c.backlog)-1]
+}
+
+// setPrelude sets what of the prelude is written next.
+func (c *Conn) setPrelude(p []byte) {
+	c.hub.backlog.Add(int64(len(p) - len(c.prelude.bytes)))
+	c.prelude.bytes, c.prelude.begun = p, false
 }
 
 // inFlight returns how many slices of the backlog cannot be taken back.
@@ -303,10 +334,15 @@ func (c *Conn) kill() Transport {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.dead = true
+	if c.prelude != nil {
+		c.setPrelude(nil)
+	}
 	c.hub.backlog.Add(-int64(c.size))
-	c.backlog, c.size, c.exempt = nil, 0, 0
+	c.prelude, c.backlog, c.size = nil, nil, 0
 	c.flushing.Store(true)
-	return c.transport
+	t := c.transport
+	c.transport = nil // history may still refer to the connection
+	return t
 }
 
 // resume lets a new flusher go on where one gave up.
@@ -319,22 +355,28 @@ func (c *Conn) resume() {
 }
 
 // chunkSize is what a flusher writes at once: a TLS record at most, and what a slow peer must take within the write
-// timeout.
-const chunkSize = 16 << 10
+// timeout. maxBusy bounds the slices in it, so that dropping others does not have to move many.
+const (
+	chunkSize = 16 << 10
+	maxBusy   = 256
+)
 
 var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
-// flush writes the backlog until it is empty. On an error it leaves flushing set, and the rest to the loop.
+// flush writes the prelude and the backlog until they are empty. On an error it leaves flushing set, and the rest to
+// the loop.
 func (c *Conn) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for {
-		if len(c.backlog) == 0 || c.dead {
-			break
+	for !c.dead && (c.prelude != nil || len(c.backlog) > 0) {
+		if pre := c.prelude; pre != nil && len(pre.bytes) == 0 {
+			c.nextOfReplay(pre)
+			continue
 		}
 		p, lent := c.take()
+		t := c.transport
 		c.mu.Unlock()
-		n, err := c.transport.Write(p, c.options.WriteTimeout)
+		n, err := t.Write(p, c.options.WriteTimeout)
 		if lent != nil {
 			chunks.Put(lent)
 		}
@@ -358,9 +400,41 @@ func (c *Conn) flush() {
 	}
 }
 
-// take returns what to write next: a piece of the first slice if it is large or alone, else as many as fit a chunk,
-// joined, which is lent.
+// nextOfReplay encodes as much of the replay as is written at once, or ends the prelude.
+func (c *Conn) nextOfReplay(pre *prelude) {
+	ms := pre.replay
+	if len(ms) == 0 {
+		c.prelude = nil
+		return
+	}
+	n, size := 1, ms[0].size()
+	for n < len(ms) && size+ms[n].size() <= maxBatch {
+		size += ms[n].size()
+		n++
+	}
+	c.mu.Unlock()
+	p := c.options.Format.Append(nil, ms[:n])
+	c.mu.Lock()
+	if c.prelude != pre {
+		return // it was given up meanwhile
+	}
+	if pre.replay != nil {
+		pre.replay = ms[n:]
+	}
+	c.setPrelude(p)
+	l := c.loop
+	l.deliveries.Add(uint64(n))
+	l.written.Add(uint64(len(p)))
+	l.writes.Add(1)
+}
+
+// take returns what to write next: a piece of the prelude, or of the backlog's first slice if that is large or alone,
+// else as many as fit a chunk, joined, which is lent.
 func (c *Conn) take() (p []byte, lent *[chunkSize]byte) {
+	if pre := c.prelude; pre != nil {
+		pre.begun = true
+		return pre.bytes[:min(len(pre.bytes), chunkSize)], nil
+	}
 	if first := c.backlog[0]; len(c.backlog) == 1 || len(first) >= chunkSize {
 		c.busy = 1
 		return first[:min(len(first), chunkSize)], nil
@@ -368,7 +442,7 @@ func (c *Conn) take() (p []byte, lent *[chunkSize]byte) {
 	lent = chunks.Get().(*[chunkSize]byte)
 	n := 0
 	c.busy = 0
-	for _, p := range c.backlog {
+	for _, p := range c.backlog[:min(len(c.backlog), maxBusy)] {
 		n += copy(lent[n:], p)
 		c.busy++
 		if n == chunkSize {
@@ -378,15 +452,18 @@ func (c *Conn) take() (p []byte, lent *[chunkSize]byte) {
 	return lent[:n], lent
 }
 
-// consume takes what was written off the backlog.
+// consume takes what was written off the prelude or the backlog.
 func (c *Conn) consume(n int) {
 	c.busy = 0
 	if c.dead {
 		return
 	}
-	c.size -= n
-	c.exempt = max(0, c.exempt-n) // the replay is first
 	c.hub.backlog.Add(-int64(n))
+	if pre := c.prelude; pre != nil {
+		pre.bytes = pre.bytes[n:]
+		return
+	}
+	c.size -= n
 	for n > 0 {
 		first := c.backlog[0]
 		if n < len(first) {

@@ -103,8 +103,9 @@ func (h *Hub) shorten() {
 	h.trim(time.Now())
 }
 
-// last returns the last n messages of some channels together, in the order of the log. The caller holds h.mu.
-func (h *Hub) last(channels []string, n int) (ms []*Message) {
+// last returns the last n messages of some channels together, in the order of the log, or fewer if they have more than
+// limit bytes. The caller holds h.mu.
+func (h *Hub) last(channels []string, n, limit int) (ms []*Message) {
 	if n == 0 {
 		return nil
 	}
@@ -115,5 +116,11 @@ func (h *Hub) last(channels []string, n int) (ms []*Message) {
 		}
 	}
 	slices.SortFunc(ms, func(a, b *Message) int { return cmp.Compare(a.Seq, b.Seq) })
-	return ms[max(0, len(ms)-n):]
+	first := len(ms)
+	for size := 0; first > max(0, len(ms)-n); first-- {
+		if size += ms[first-1].size(); size > limit && first < len(ms) {
+			break
+		}
+	}
+	return slices.Clone(ms[first:])
 }

@@ -82,6 +82,7 @@ type Hub struct {
 	history     history
 	repeats     repeats
 	connections int
+	connected   uint64 // how many there have ever been
 	closed      bool
 	empty       chan struct{} // closed when the hub is closed and the last connection is gone
 }
@@ -257,12 +258,11 @@ func (h *Hub) post(l *loop, e entry) {
 type Subscriber struct {
 	Channels []string // no name twice; none for one who only publishes
 	User     string
-	First    []byte // sent before anything else
-	Replay   int    // how many of the last messages it gets, before those to come
+	Replay   int // how many of the last messages it gets, before those to come
 }
 
 // Connect makes a connection and subscribes it: it gets every message published after Connect returns. What it gets
-// waits in its backlog until Start.
+// waits in its backlog until Start. What is replayed is the newest that fits a backlog.
 func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, error) {
 	c := &Conn{hub: h, options: o, user: s.User}
 	c.alive.Store(true)
@@ -273,10 +273,9 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, error) {
 		h.mu.Unlock()
 		return nil, err
 	}
-	if len(s.First) > 0 {
-		c.append(s.First)
-	}
 	h.connections++
+	h.connected++
+	c.id = h.connected
 	c.since = h.seq
 	c.loop = h.assign(s.Channels)
 	c.loop.load++
@@ -284,7 +283,10 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, error) {
 	for i, name := range s.Channels {
 		c.audiences[i] = h.join(c.loop, name)
 	}
-	wake := c.loop.push(entry{op: opConnect, conn: c, replay: h.last(s.Channels, s.Replay)})
+	if ms := h.last(s.Channels, s.Replay, o.MaxBacklog); len(ms) > 0 {
+		c.prelude = &prelude{replay: ms}
+	}
+	wake := c.loop.push(entry{op: opConnect, conn: c, audiences: c.audiences})
 	h.mu.Unlock()
 	h.wake(wake)
 	return c, nil
@@ -383,6 +385,7 @@ func (h *Hub) leave(c *Conn) {
 			h.release(ch)
 		}
 	}
+	c.audiences = nil
 }
 
 // open makes a channel. The caller holds h.mu.

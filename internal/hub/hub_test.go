@@ -151,7 +151,7 @@ func connect(t testing.TB, h *Hub, o *ConnOptions, channels ...string) *client {
 		t.Fatal(err)
 	}
 	c.conn = conn
-	if !conn.Start(c) {
+	if !conn.Start(c, nil) {
 		t.Fatal("the connection was closed before it started")
 	}
 	return c
@@ -219,7 +219,7 @@ func runModel(t *testing.T, r *rand.Rand) {
 					}
 				}
 			}
-			conn.Start(e)
+			conn.Start(e, nil)
 			open = append(open, e)
 		case k < 5 && len(open) > 0:
 			i := r.IntN(len(open))
@@ -660,7 +660,7 @@ func TestAllocations(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn.Start(s)
+		conn.Start(s, nil)
 	}
 	data := make([]byte, 128)
 	sent := uint64(0)
@@ -701,7 +701,7 @@ func TestClose(t *testing.T) {
 			t.Errorf("got %v, code %d, closed %v", got, code, c.closed)
 		}
 	}
-	if never.Start(newClient()) {
+	if never.Start(newClient(), nil) {
 		t.Error("a connection starts after the end")
 	}
 	if err := h.Publish(&Message{Channel: "a"}); err != ErrClosed {

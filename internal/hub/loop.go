@@ -13,9 +13,6 @@ const (
 	// maxBatch bounds the data that a loop joins into one write, so that one batch does not fill a backlog by itself.
 	maxBatch = MinBacklog
 
-	// frameOverhead is about what a wire format adds to a message.
-	frameOverhead = 16
-
 	// maxSpare bounds the entries of an inbox, and the bytes of a joined batch, that are kept for the next.
 	maxSpareEntries = 8 << 10
 	maxSpareBytes   = 1 << 20
@@ -26,7 +23,7 @@ type op uint8
 
 const (
 	opMessage  op = iota
-	opConnect     // place the connection in its audiences
+	opConnect     // place the connection in the audiences
 	opReply       // send Conn.reply
 	opClose       // close it with a code
 	opDone        // its reader has ended
@@ -38,14 +35,14 @@ const (
 
 // entry is one thing in an inbox.
 type entry struct {
-	op       op
-	code     uint16
-	audience *audience
-	message  *Message
-	conn     *Conn
-	replay   []*Message
-	text     string
-	err      error
+	op        op
+	code      uint16
+	audience  *audience
+	message   *Message
+	conn      *Conn
+	audiences []*audience
+	text      string
+	err       error
 }
 
 // loop owns its connections: it alone places, writes, pings and closes them, in the order of its inbox.
@@ -70,7 +67,7 @@ type loop struct {
 	merged  []*Message  // what one of them gets
 	picked  []*audience // from which audiences
 	last    []*audience // and what the one before it got
-	joined  []byte      // the last bytes made, kept for their space when nothing refers to them
+	joined  []byte      // the last bytes made, kept for their space
 	failed  []failure   // connections that could not be written in the current batch
 	rings   map[int]*ring
 	now     uint64  // ticks, in seconds
@@ -184,13 +181,12 @@ func (l *loop) process(batch []entry) {
 			continue
 		}
 		c := e.conn
-		if c == nil || c.awaits() {
+		if c == nil || c.awaits() || slices.ContainsFunc(e.audiences, (*audience).gathers) {
 			l.deliver()
 		}
 		switch e.op {
 		case opConnect:
-			l.place(c)
-			l.replay(c, e.replay)
+			l.open(c, e.audiences)
 		case opReply:
 			l.reply(c)
 		case opClose:
@@ -213,17 +209,20 @@ func (l *loop) process(batch []entry) {
 
 // awaits says whether the gathered batch concerns the connection.
 func (c *Conn) awaits() bool {
-	for _, a := range c.audiences {
-		if len(a.batch) > 0 {
+	for _, p := range c.places {
+		if p.audience.gathers() {
 			return true
 		}
 	}
 	return false
 }
 
+// gathers says whether there is something for the audience in the gathered batch.
+func (a *audience) gathers() bool { return len(a.batch) > 0 }
+
 // gather adds a message to the current batch.
 func (l *loop) gather(a *audience, m *Message) {
-	n := len(m.Data) + frameOverhead
+	n := m.size()
 	if l.size > 0 && l.size+n > maxBatch {
 		l.deliver()
 	}
@@ -284,36 +283,31 @@ func (l *loop) deliver() {
 // deliverGroup writes a run to connections that are on its channel alone.
 func (l *loop) deliverGroup(g *group, run []*Message) {
 	p := g.format.Append(l.joined[:0], run)
-	shared := false
+	var own []byte
 	for _, c := range g.conns {
 		if l.skips && c.skip == l.gen {
 			l.deliverExcept(c, run)
 			continue
 		}
-		if l.write(c, p, len(run)) {
-			shared = true
-		}
+		l.write(c, p, &own, len(run))
 	}
-	l.reuse(p, shared)
+	l.reuse(p)
 }
 
 // deliverMixed writes to connections on several channels, each of which gets the messages of its own channels, in
 // the order of the log. Neighbours who get the same share the bytes.
 func (l *loop) deliverMixed() {
-	var p []byte
+	var p, own []byte
 	var format Format
 	last := l.last[:0]
-	shared := false
 	for _, c := range l.mixed {
 		l.picked = l.picked[:0]
-		for _, a := range c.audiences {
-			if len(a.batch) > 0 {
-				l.picked = append(l.picked, a)
+		for _, at := range c.places {
+			if at.audience.gathers() {
+				l.picked = append(l.picked, at.audience)
 			}
 		}
 		if c.options.Format != format || !slices.Equal(l.picked, last) {
-			l.reuse(p, shared)
-			shared = false
 			l.merged = l.merged[:0]
 			for _, a := range l.picked {
 				l.merged = append(l.merged, a.batch...)
@@ -323,17 +317,16 @@ func (l *loop) deliverMixed() {
 			}
 			format = c.options.Format
 			last = append(last[:0], l.picked...)
-			p = format.Append(l.joined[:0], l.merged)
+			l.reuse(p)
+			p, own = format.Append(l.joined[:0], l.merged), nil
 		}
 		if l.skips && c.skip == l.gen {
 			l.deliverExcept(c, l.merged)
 			continue
 		}
-		if l.write(c, p, len(l.merged)) {
-			shared = true
-		}
+		l.write(c, p, &own, len(l.merged))
 	}
-	l.reuse(p, shared)
+	l.reuse(p)
 	clear(l.mixed)
 	clear(l.merged[:cap(l.merged)])
 	clear(l.picked[:cap(l.picked)])
@@ -350,84 +343,83 @@ func (l *loop) deliverExcept(c *Conn, run []*Message) {
 		}
 	}
 	if len(rest) > 0 {
-		l.write(c, c.options.Format.Append(nil, rest), len(rest))
+		p := c.options.Format.Append(nil, rest)
+		l.write(c, p, &p, len(rest))
 	}
 }
 
-// reuse keeps the space of bytes that nothing refers to any more.
-func (l *loop) reuse(p []byte, shared bool) {
+// reuse keeps the space of bytes that have been written.
+func (l *loop) reuse(p []byte) {
 	switch {
 	case p == nil:
-	case shared || cap(p) > maxSpareBytes:
+	case cap(p) > maxSpareBytes:
 		l.joined = nil
 	default:
-		l.joined = p[:0]
+		l.joined = p
 	}
 }
 
-// write hands n messages to a connection and says whether its backlog now refers to p. A failure is dealt with after
-// the batch, so that nobody's place changes meanwhile.
-func (l *loop) write(c *Conn, p []byte, n int) (shared bool) {
+// write hands n messages to a connection; see Conn.write. A failure is dealt with after the batch, so that nobody's
+// place changes meanwhile.
+func (l *loop) write(c *Conn, p []byte, own *[]byte, n int) {
 	l.delivered += uint64(n)
 	l.bytes += uint64(len(p))
 	l.calls++
-	switch f := c.write(p); f {
-	case written:
-		return false
-	case kept:
-		return true
-	default:
+	if f := c.write(p, own); f > kept {
 		l.failed = append(l.failed, failure{c, f})
-		return true
 	}
 }
 
-// place puts a new connection in its audiences and in the keep-alive ring.
-func (l *loop) place(c *Conn) {
+// place is where a connection stands in one of its audiences.
+type place struct {
+	audience *audience
+	index    int
+}
+
+// open takes a new connection in.
+func (l *loop) open(c *Conn, audiences []*audience) {
 	c.state = stateOpen
-	c.places = make([]int, len(c.audiences))
-	for i, a := range c.audiences {
-		list := a.list(c)
-		c.places[i] = len(*list)
-		*list = append(*list, c)
+	if len(audiences) > 0 {
+		c.places = make([]place, len(audiences))
+		for i, a := range audiences {
+			c.places[i].audience = a
+		}
 	}
+	l.place(c)
 	l.ring(c).add(c, l.now)
 }
 
-// replay gives a connection the messages of the history that it starts with, however full that makes its backlog.
-func (l *loop) replay(c *Conn, ms []*Message) {
-	for len(ms) > 0 {
-		n, size := 1, len(ms[0].Data)
-		for n < len(ms) && size+len(ms[n].Data)+frameOverhead <= maxBatch {
-			size += len(ms[n].Data) + frameOverhead
-			n++
-		}
-		p := c.options.Format.Append(nil, ms[:n])
-		c.preload(p)
-		l.delivered += uint64(n)
-		l.bytes += uint64(len(p))
-		l.calls++
-		ms = ms[n:]
+// place puts a connection in the lists of its audiences.
+func (l *loop) place(c *Conn) {
+	for i := range c.places {
+		at := &c.places[i]
+		list := at.list(c)
+		at.index = len(*list)
+		*list = append(*list, c)
 	}
 }
 
-// unplace takes a connection that has left out of its audiences.
+// unplace takes a connection out of the lists of its audiences.
 func (l *loop) unplace(c *Conn) {
-	for i, a := range c.audiences {
-		list := a.list(c)
+	for _, at := range c.places {
+		list := at.list(c)
 		last := len(*list) - 1
 		moved := (*list)[last]
-		(*list)[c.places[i]] = moved
-		moved.places[slices.Index(moved.audiences, a)] = c.places[i]
+		(*list)[at.index] = moved
+		for i := range moved.places {
+			if moved.places[i].audience == at.audience {
+				moved.places[i].index = at.index
+			}
+		}
 		(*list)[last] = nil
 		*list = (*list)[:last]
 	}
-	c.audiences, c.places = nil, nil
 }
 
-// list returns the list of an audience that the connection belongs in.
-func (a *audience) list(c *Conn) *[]*Conn {
-	if len(c.audiences) > 1 {
+// list returns the list of an audience that a connection on it belongs in.
+func (at place) list(c *Conn) *[]*Conn {
+	a := at.audience
+	if len(c.places) > 1 {
 		return &a.mixed
 	}
 	for i := range a.groups {
@@ -452,7 +444,7 @@ func (l *loop) reply(c *Conn) {
 
 // send writes what is no message. It is not called while a batch is being delivered.
 func (l *loop) send(c *Conn, p []byte) {
-	switch c.write(p) {
+	switch c.write(p, &p) {
 	case overflow:
 		l.close(c, codeTryLater, "too slow", true)
 	case lost:
@@ -469,6 +461,7 @@ func (l *loop) close(c *Conn, code uint16, text string, drop bool) {
 	c.state = stateClosing
 	l.hub.depart(c)
 	l.unplace(c)
+	c.places = nil
 
 	c.deadline = l.now + seconds(c.options.WriteTimeout) + 1
 	l.closing = append(l.closing, c)
@@ -523,6 +516,7 @@ func (l *loop) end(c *Conn) {
 	c.state = stateClosed
 	l.hub.depart(c)
 	l.unplace(c)
+	c.places = nil
 	l.ring(c).remove(c)
 	if t := c.kill(); t != nil {
 		t.Close()

@@ -53,6 +53,12 @@ const messageOverhead = 256
 
 func (m *Message) cost() int { return len(m.Data) + messageOverhead }
 
+// frameOverhead is about what a wire format adds to a message.
+const frameOverhead = 16
+
+// size is about what the message takes when it is encoded.
+func (m *Message) size() int { return len(m.Data) + len(m.Event) + frameOverhead }
+
 // ID returns the message's identity: the hub's epoch and the sequence number. It is opaque to clients.
 func (m *Message) ID() string { return FormatID(m.epoch, m.Seq) }
 

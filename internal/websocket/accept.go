@@ -44,6 +44,9 @@ type Client struct {
 
 	// Channel is where what the client sends is published; empty if it may not publish.
 	Channel string
+
+	// First is sent before anything else.
+	First []byte
 }
 
 // IsUpgrade says whether a request asks for a WebSocket.
@@ -99,7 +102,7 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 		w.Header().Set("Sec-WebSocket-Version", "13")
 		return refuse(w, status, err)
 	}
-	s.start(route.Poller)
+	s.start(route.Poller, client.First)
 	return nil
 }
 

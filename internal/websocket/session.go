@@ -47,14 +47,14 @@ type session struct {
 }
 
 // start begins to read and to write.
-func (s *session) start(p *Poller) {
+func (s *session) start(p *Poller, first []byte) {
 	socket := newSocket(s.nc)
 	polled := p != nil && !socket.secure && socket.fd >= 0
 	if polled {
 		s.raw, _ = s.nc.(syscall.Conn).SyscallConn()
 		socket.closed = func() { p.remove(s) } // epoll does not tell
 	}
-	if !s.conn.Start(socket) {
+	if !s.conn.Start(socket, first) {
 		socket.Close()
 		return
 	}

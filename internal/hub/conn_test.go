@@ -1,0 +1,132 @@
+package hub
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestBacklogIsWhatItSays: a backlog refers to no arrays that are larger than what it counts, and counts what many
+// small slices cost.
+func TestBacklogIsWhatItSays(t *testing.T) {
+	for _, drop := range []bool{false, true} {
+		h := New(Options{})
+		o, bulky := options(), options()
+		o.MaxBacklog, o.DropOldest = 2*MinBacklog, drop
+		bulky.Format = padded{}
+		slow, quick := connect(t, h, o, "a"), connect(t, h, bulky, "b")
+		slow.open(0)
+		for i := range 4 * MinBacklog / sliceOverhead {
+			publish(t, h, "b") // leaves large arrays behind
+			m := publish(t, h, "a")
+			waitFor(t, func() bool { return h.Stats().Deliveries == m.Seq || h.Subscribers("a") == 0 })
+			if i%1000 == 0 {
+				quick.mu.Lock()
+				quick.got = nil
+				quick.mu.Unlock()
+			}
+			if h.Subscribers("a") == 0 {
+				break
+			}
+		}
+		slow.conn.mu.Lock()
+		real := 24 * cap(slow.conn.backlog)
+		for _, p := range slow.conn.backlog {
+			real += cap(p)
+		}
+		n := len(slow.conn.backlog)
+		slow.conn.mu.Unlock()
+		if real > o.MaxBacklog {
+			t.Errorf("drop %v: %d slices take %d bytes", drop, n, real)
+		}
+		if drop != (n > 1000) || drop != (h.Subscribers("a") == 1) {
+			t.Errorf("drop %v: has %d slices", drop, n)
+		}
+		closeHub(h)
+	}
+}
+
+// TestSlowInReplay: one that takes nothing of what is replayed, and gets more than it may have waiting, is closed
+// between two messages.
+func TestSlowInReplay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Options{History: 100})
+		for range 15 {
+			if err := h.Publish(&Message{Channel: "a", Data: make([]byte, paddedSize)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o := options()
+		o.Format = padded{}
+		o.MaxBacklog = 20 * paddedSize
+		c := newClient()
+		c.window = 8 + paddedSize + 100
+		conn, err := h.Connect(Subscriber{Channels: []string{"a"}, Replay: 100}, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Start(c, make([]byte, 8))
+		for h.Subscribers("a") > 0 {
+			publish(t, h, "a")
+			synctest.Wait()
+		}
+		if got := h.Stats().Deliveries; got != 1+20 && got != 2+20 {
+			t.Errorf("%d deliveries", got)
+		}
+		c.open(1 << 30)
+		synctest.Wait()
+		got := c.got[8:]
+		if !bytes.HasSuffix(got, seqs{}.Close(codeTryLater, "")) {
+			t.Fatal("no close frame")
+		}
+		if got = got[:len(got)-8]; len(got)%paddedSize != 0 || len(got) == 0 {
+			t.Fatalf("%d bytes before the close frame", len(got))
+		}
+		for i := range len(got) / paddedSize {
+			if seq := binary.BigEndian.Uint64(got[i*paddedSize:]); seq != uint64(i)+1 {
+				t.Errorf("got %d at %d", seq, i)
+			}
+		}
+		conn.Done()
+		synctest.Wait()
+		if s := h.Stats(); s.Backlog != 0 || s.Connections != 0 {
+			t.Errorf("left: %+v", s)
+		}
+		closeHub(h)
+	})
+}
+
+// TestSlowIsNotSilent: one that has a backlog is not pinged, and not taken for dead as long as it takes something.
+func TestSlowIsNotSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Options{})
+		o := options()
+		o.Format = pinging{}
+		o.PingInterval = 5 * time.Second
+		c := connect(t, h, o, "a")
+		c.open(1)
+		for range 100 {
+			publish(t, h, "a")
+		}
+		for range 60 {
+			time.Sleep(time.Second)
+			c.open(1)
+		}
+		if h.Subscribers("a") != 1 {
+			t.Fatal("taken for dead")
+		}
+		c.open(1 << 20)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if bytes.Contains(c.got, []byte("ping")) {
+			t.Error("pinged with a backlog")
+		}
+		time.Sleep(time.Minute)
+		if h.Subscribers("a") != 0 {
+			t.Error("not taken for dead when it was")
+		}
+		closeHub(h)
+	})
+}
