@@ -148,7 +148,9 @@ func (a *App) Engine() *hub.Hub { return a.hub }
 
 // Handler is an HTTP handler that makes a route a live channel. A WebSocket handshake subscribes to the route's
 // channels, and what the client then sends is published on the first of them; a POST publishes its body, or the field
-// data of a form, once for each Idempotency-Key that it names. Any other request goes to the next handler.
+// data of a form. Two POSTs of the same `user` with the same Idempotency-Key on a channel within two minutes are
+// published once and answered alike, or the second is answered 422 if it says something else. Any other request goes
+// to the next handler.
 //
 // A message is sent as one WebSocket frame, text or binary as it was published, with nothing added. A connection gets
 // all messages of its channels, once, in the one order that all messages have; or it is closed with a code that says
@@ -188,12 +190,12 @@ type Handler struct {
 	// A text that is sent to each new WebSocket before anything else; placeholders are expanded. Default: none.
 	Greeting string `json:"greeting,omitempty"`
 
-	// How many of the last messages of its channels together a new subscriber gets first, as far as they are kept: see
-	// `history` of the app `broadcast`. Default: `0`.
+	// How many of the last messages of its channels together a new subscriber gets first, as far as they are kept, see
+	// `history` of the app `broadcast`, and fit `max_backlog`. Default: `0`.
 	Replay int `json:"replay,omitempty"`
 
 	// How often a connection is pinged, in whole seconds. One that has sent nothing, not even a pong, for two
-	// intervals is cut off. Default: `25s`. Minimum: `1s`.
+	// intervals is cut off. Default: `25s`. Minimum: `1s`. Maximum: `1h`.
 	PingInterval caddy.Duration `json:"ping_interval,omitempty"`
 
 	// How long a client may take none of what it is sent before it is closed with 1013, and how long the close may
@@ -245,6 +247,7 @@ var transports = []string{transportWebSocket, transportPost}
 // Limits of the options.
 const (
 	minPingInterval   = time.Second
+	maxPingInterval   = time.Hour
 	maxMessage        = 64 << 20
 	defaultMinDeflate = 256
 )
@@ -359,8 +362,8 @@ func (h *Handler) Validate() error {
 		return fmt.Errorf("replay is %d, must not be negative", h.Replay)
 	case h.Replay > 0 && !*h.Subscribe:
 		return errors.New("subscribe is off, so there is nobody to replay to")
-	case time.Duration(h.PingInterval) < minPingInterval:
-		return fmt.Errorf("ping_interval is %s, must be at least %s", time.Duration(h.PingInterval), minPingInterval)
+	case time.Duration(h.PingInterval) < minPingInterval || time.Duration(h.PingInterval) > maxPingInterval:
+		return fmt.Errorf("ping_interval is %s, must be 1s to 1h", time.Duration(h.PingInterval))
 	case h.WriteTimeout < 0:
 		return fmt.Errorf("write_timeout is %s, must not be negative", time.Duration(h.WriteTimeout))
 	case h.MaxMessage < 0 || h.MaxMessage > maxMessage:
@@ -402,7 +405,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 		return nil
 	}
-	return h.post(w, r, channels)
+	return h.post(w, r, repl, channels)
 }
 
 // expandChannels returns the request's channels, each once.
@@ -437,12 +440,13 @@ func (h *Handler) client(repl *caddy.Replacer, channels []string) websocket.Clie
 }
 
 // post publishes the body of a request.
-func (h *Handler) post(w http.ResponseWriter, r *http.Request, channels []string) error {
+func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, channels []string) error {
 	if !*h.Publish {
 		return caddyhttp.Error(http.StatusForbidden, errors.New("publishing is off on this route"))
 	}
 	m, err := post.Message(w, r, h.MaxMessage)
 	if err == nil {
+		m.Publisher = "route:" + repl.ReplaceAll(h.User, "") // apart from the admin API
 		m.Channel = cmp.Or(m.Channel, channels[0])
 		if !slices.Contains(channels, m.Channel) {
 			err = &post.Error{Status: http.StatusForbidden, Err: fmt.Errorf("%q is not a channel of this route", m.Channel)}

@@ -665,12 +665,18 @@ func TestOptions(t *testing.T) {
 	}
 	s.expect(both, "to 7\nby form", "no data=field", "to 7", "to news")
 	_, first := s.post(s.addr+"/room/7", "text/plain", "once", "Idempotency-Key", "k")
-	_, second := s.post(s.addr+"/room/7", "text/plain", "once more", "Idempotency-Key", "k")
+	_, second := s.post(s.addr+"/room/7", "text/plain", "once", "Idempotency-Key", "k")
+	if status, answer := s.post(s.addr+"/room/7", "text/plain", "once more", "Idempotency-Key", "k"); status != 422 {
+		t.Errorf("another message with the key: %d %s", status, answer)
+	}
+	if _, admin := s.post(s.admin+"/broadcast/publish?channel=news", "text/plain", "by admin", "Idempotency-Key", "k"); admin == first {
+		t.Error("the admin API shares the clients' keys")
+	}
 	_, other7 := s.post(s.addr+"/room/7?channel=7", "text/plain", "another", "Idempotency-Key", "k")
 	if first != second || first == other7 {
 		t.Errorf("with a key: %s, then %s, on another channel %s", first, second, other7)
 	}
-	s.expect(both, "once", "another")
+	s.expect(both, "once", "by admin", "another")
 
 	for _, c := range []struct {
 		path, origin string
@@ -776,7 +782,7 @@ func TestAdmin(t *testing.T) {
 		{"POST", "/publish", "text/plain", strings.Repeat("x", 1<<20+1), 413, `larger than 1048576 bytes`},
 		{"POST", "/publish", lines, `{"data":"one"}` + "\n\n" + `{"channel":"news","event":"e","data":{"a": 1}}` + "\r\n" + `{"data":"AP8=","encoding":"base64"}`, 200,
 			`{ID,"channel":"default","subscribers":1}` + "\n" + `{ID,"channel":"news","subscribers":1}` + "\n" + `{ID,"channel":"default","subscribers":1}`},
-		{"POST", "/publish", lines, `{"data":"by key","key":"k"}` + "\n" + `{"data":"again","key":"k"}`, 200,
+		{"POST", "/publish", lines, `{"data":"by key","key":"k"}` + "\n" + `{"data":"by key","key":"k"}`, 200,
 			`{ID,"channel":"default","subscribers":1}` + "\n" + `{ID,"channel":"default","subscribers":1}`},
 		{"POST", "/publish", lines, `{"data":1,"key":"\u0000"}`, 400, `line 1: the key has a control character`},
 		{"POST", "/publish", "application/x-www-form-urlencoded", "channel=news&data=by+form", 200, `{ID,"channel":"news","subscribers":1}`},
@@ -1043,7 +1049,7 @@ func TestCaddyfileErrors(t *testing.T) {
 		{"origins https://a.*.org", 2, "* stands alone"},
 		{"ping_interval soon", 3, `ping_interval is "soon", must be a duration`},
 		{"ping_interval 0", 3, "ping_interval is 0"},
-		{"ping_interval 10ms", 2, "ping_interval is 10ms, must be at least 1s"},
+		{"ping_interval 10ms", 2, "ping_interval is 10ms, must be 1s to 1h"},
 		{"write_timeout -1s", 2, "write_timeout is -1s"},
 		{"max_message big", 3, `max_message: "big" is no size`},
 		{"max_message 0", 3, "max_message: is 0"},

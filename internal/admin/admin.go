@@ -24,8 +24,9 @@ const (
 	// maxMessage is the size in bytes of the longest message that the admin API publishes.
 	maxMessage = 1 << 20
 
-	// maxLines is the size in bytes of the longest body of messages, one a line.
-	maxLines = 16 << 20
+	// maxBody is the size in bytes of the longest body of messages, one a line, and maxLines is how many it may have.
+	maxBody  = 16 << 20
+	maxLines = 64 << 10
 
 	defaultChannel = "default"
 )
@@ -36,12 +37,12 @@ const (
 //     `default`), and answers `{"id":"…","channel":"…","subscribers":42}`. Text if its Content-Type is `text/*`,
 //     `application/json`, a form or absent, else binary. A form with the field `data` is taken by its fields
 //     `channel`, `event` and `data`. A second message with the same `Idempotency-Key` header on its channel within
-//     two minutes is not published: the answer is the first one's.
+//     two minutes is not published: the answer is the first one's, or 422 if it says something else.
 //   - `POST /broadcast/publish` with `Content-Type: application/x-ndjson` publishes one
 //     `{"channel":"…","event":"…","data":…}` a line, in order and with nothing in between, and answers a line each. A
 //     string is published as text, other JSON as its text; `"encoding":"base64"` says that the string is binary data,
 //     and `"key"` is the message's idempotency key.
-//     If a line is wrong nothing is published: 400 names it. The body may have 16 MiB.
+//     If a line is wrong nothing is published: 400 names it. The body may have 16 MiB and 65536 messages.
 //   - `GET /broadcast` answers the hub's totals.
 //
 // It holds no state: Caddy keeps the routers of old configurations.
@@ -149,15 +150,11 @@ func publish(w http.ResponseWriter, r *http.Request) error {
 // read returns the messages of a request to publish.
 func read(w http.ResponseWriter, r *http.Request) ([]*hub.Message, error) {
 	if media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media == "application/x-ndjson" {
-		body, err := post.Body(w, r, maxLines)
+		body, err := post.Body(w, r, maxBody)
 		if err != nil {
 			return nil, err
 		}
-		ms, err := parseLines(body)
-		if err != nil {
-			return nil, &post.Error{Status: http.StatusBadRequest, Err: err}
-		}
-		return ms, nil
+		return parseLines(body)
 	}
 	m, err := post.Message(w, r, maxMessage)
 	if err != nil {

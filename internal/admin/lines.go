@@ -7,15 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"unicode/utf8"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
 )
 
 // parseLines reads messages, one a line. Blank lines are passed over. On an error, which names the line, there are no
 // messages.
 func parseLines(body []byte) ([]*hub.Message, error) {
 	var ms []*hub.Message
+	keys := make(map[[2]string]*hub.Message)
 	n := 0
 	for line := range bytes.Lines(body) {
 		n++
@@ -25,14 +28,35 @@ func parseLines(body []byte) ([]*hub.Message, error) {
 		}
 		m, err := parseLine(line)
 		if err != nil {
-			return nil, fmt.Errorf("line %d: %w; nothing was published", n, err)
+			return nil, bad("line %d: %w; nothing was published", n, err)
+		}
+		if m.Key != "" {
+			k := [2]string{m.Channel, m.Key}
+			if before, ok := keys[k]; !ok {
+				keys[k] = m
+			} else if before.Event != m.Event || before.Kind != m.Kind || !bytes.Equal(before.Data, m.Data) {
+				return nil, &post.Error{
+					Status: http.StatusUnprocessableEntity,
+					Err:    fmt.Errorf("line %d: %w; nothing was published", n, hub.ErrKeyReused),
+				}
+			}
+		}
+		if len(ms) == maxLines {
+			return nil, &post.Error{
+				Status: http.StatusRequestEntityTooLarge,
+				Err:    fmt.Errorf("line %d: there are more than %d messages; nothing was published", n, maxLines),
+			}
 		}
 		ms = append(ms, m)
 	}
 	if len(ms) == 0 {
-		return nil, errors.New("the body has no lines")
+		return nil, bad("the body has no lines")
 	}
 	return ms, nil
+}
+
+func bad(format string, args ...any) error {
+	return &post.Error{Status: http.StatusBadRequest, Err: fmt.Errorf(format, args...)}
 }
 
 func parseLine(line []byte) (*hub.Message, error) {

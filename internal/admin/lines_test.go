@@ -2,11 +2,13 @@ package admin
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
 )
 
 // FuzzLines: a body gives as many messages as it has lines, all fit to be published, or none and the line that is
@@ -41,4 +43,22 @@ func FuzzLines(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestTooManyLines(t *testing.T) {
+	body := bytes.Repeat([]byte("{\"data\":1}\n"), maxLines)
+	if ms, err := parseLines(body); len(ms) != maxLines || err != nil {
+		t.Errorf("%d messages, %v", len(ms), err)
+	}
+	ms, err := parseLines(append(body, `{"data":1}`...))
+	if refusal := new(post.Error); ms != nil || !errors.As(err, &refusal) || refusal.Status != 413 {
+		t.Errorf("%d messages, %v", len(ms), err)
+	}
+}
+
+func TestKeyTwice(t *testing.T) {
+	ms, err := parseLines([]byte(`{"data":1,"key":"a"}` + "\n" + `{"data":1,"key":"a","channel":"b"}` + "\n" + `{"data":1,"key":"a"}` + "\n" + `{"data":2,"key":"a"}`))
+	if ms != nil || err == nil || !strings.Contains(err.Error(), "line 4: the idempotency key is") {
+		t.Errorf("%d messages, %v", len(ms), err)
+	}
 }

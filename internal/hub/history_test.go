@@ -230,6 +230,16 @@ func TestKeys(t *testing.T) {
 		if seq := send("a", "1"); seq != 6 {
 			t.Errorf("after two minutes: %d", seq)
 		}
+		for _, m := range []*Message{
+			{Channel: "a", Key: "1", Data: []byte("x")},
+			{Channel: "a", Key: "1", Event: "x"},
+			{Channel: "a", Key: "1", Kind: Binary},
+		} {
+			other := &Message{Channel: "a"}
+			if err := h.Publish(other, m); err != ErrKeyReused || other.Seq != 0 {
+				t.Errorf("another message with the key: %v, one before it is %d", err, other.Seq)
+			}
+		}
 		synctest.Wait()
 		if got, _ := c.wait(0); !slices.Equal(got, []uint64{1, 2, 3, 4, 5, 6}) {
 			t.Errorf("delivered: %v", got)

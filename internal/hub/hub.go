@@ -27,6 +27,9 @@ var (
 	// ErrFull is returned to a publisher while a loop has more waiting than its inbox takes.
 	ErrFull = errors.New("too many messages are waiting to be delivered")
 
+	// ErrKeyReused is returned to a publisher who has given another message the same key.
+	ErrKeyReused = errors.New("the idempotency key is that of another message")
+
 	// ErrTooManyConnections and ErrTooManyChannels are returned to a subscriber over a limit of Options.
 	ErrTooManyConnections = errors.New("too many connections")
 	ErrTooManyChannels    = errors.New("too many channels")
@@ -174,6 +177,12 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 		h.waiting++
 		h.room.Wait()
 		h.waiting--
+	}
+	for _, m := range ms {
+		if m.Key != "" && h.repeats.differs(m, now) {
+			h.mu.Unlock()
+			return ErrKeyReused
+		}
 	}
 	for _, m := range ms {
 		m.epoch = h.epoch

@@ -1,6 +1,9 @@
 package hub
 
-import "time"
+import (
+	"hash/maphash"
+	"time"
+)
 
 const (
 	// repeatTime is how long a message's key is known.
@@ -17,12 +20,34 @@ type repeats struct {
 	order []repeatKey // oldest first
 }
 
-type repeatKey struct{ channel, key string }
+type repeatKey struct{ publisher, channel, key string }
 
 type repeat struct {
 	seq         uint64
+	digest      uint64 // of what was published
 	subscribers int
 	time        time.Time
+}
+
+func keyOf(m *Message) repeatKey { return repeatKey{m.Publisher, m.Channel, m.Key} }
+
+var digestSeed = maphash.MakeSeed()
+
+// digest tells what two messages with one key say apart.
+func digest(m *Message) uint64 {
+	var d maphash.Hash
+	d.SetSeed(digestSeed)
+	d.WriteByte(byte(m.Kind))
+	d.WriteString(m.Event)
+	d.WriteByte(0) // which no event's name has
+	d.Write(m.Data)
+	return d.Sum64()
+}
+
+// differs says whether the message's key is known of one that says something else.
+func (r *repeats) differs(m *Message, now time.Time) bool {
+	before, ok := r.known[keyOf(m)]
+	return ok && now.Sub(before.time) < repeatTime && before.digest != digest(m)
 }
 
 // first says whether the message is the first with its key. If not, it is given the first one's place.
@@ -31,7 +56,7 @@ func (r *repeats) first(m *Message, now time.Time) bool {
 		delete(r.known, r.order[0])
 		r.order = r.order[1:]
 	}
-	before, ok := r.known[repeatKey{m.Channel, m.Key}]
+	before, ok := r.known[keyOf(m)]
 	if ok {
 		m.Seq, m.Subscribers, m.Time = before.seq, before.subscribers, before.time
 	}
@@ -43,7 +68,7 @@ func (r *repeats) remember(m *Message) {
 	if r.known == nil {
 		r.known = make(map[repeatKey]repeat)
 	}
-	k := repeatKey{m.Channel, m.Key}
-	r.known[k] = repeat{m.Seq, m.Subscribers, m.Time}
+	k := keyOf(m)
+	r.known[k] = repeat{m.Seq, digest(m), m.Subscribers, m.Time}
 	r.order = append(r.order, k)
 }

@@ -23,9 +23,9 @@ type Message struct {
 	Data    []byte
 	Kind    Kind
 
-	// Key, if set, tells the message from others of its channel: one with the same key within two minutes is not
-	// published, and is given the Seq of the first.
-	Key string
+	// Key, if set, tells the message from others of its Publisher on its channel: another one with the same key within
+	// two minutes is not published, and is given the Seq of the first; or, if it says something else, is an error.
+	Key, Publisher string
 
 	// From is the connection that publishes, if one does. With NoEcho it does not get the message itself.
 	From   *Conn

@@ -29,21 +29,35 @@ func Body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, tooLarge(limit)
 	}
-	body := http.MaxBytesReader(w, r.Body, limit)
-	var data []byte
-	var err error
-	if n := r.ContentLength; n >= 0 {
-		data = make([]byte, n)
-		_, err = io.ReadFull(body, data)
-	} else {
-		data, err = io.ReadAll(body)
-	}
+	data, err := readAll(http.MaxBytesReader(w, r.Body, limit), r.ContentLength)
 	var over *http.MaxBytesError
 	switch {
 	case errors.As(err, &over):
 		return nil, tooLarge(limit)
 	case err != nil:
 		return nil, bad("reading the body: %w", err)
+	}
+	return data, nil
+}
+
+// firstRead is how much space a body gets before any of it has come.
+const firstRead = 16 << 10
+
+// readAll reads n bytes, or if n is negative all there are. It makes no space for what is only announced.
+func readAll(r io.Reader, n int64) ([]byte, error) {
+	if n < 0 {
+		return io.ReadAll(r)
+	}
+	data := make([]byte, 0, min(n, firstRead))
+	for int64(len(data)) < n {
+		if len(data) == cap(data) {
+			data = append(make([]byte, 0, min(n, int64(4*cap(data)))), data...)
+		}
+		got, err := io.ReadFull(r, data[len(data):cap(data)])
+		data = data[:len(data)+got]
+		if err != nil {
+			return nil, err
+		}
 	}
 	return data, nil
 }
@@ -55,7 +69,7 @@ func tooLarge(limit int64) error {
 // Message reads a message from a request: the body is the data, and the query names the event. It is text if its
 // Content-Type is text/*, application/json, a form or absent, else binary. A form with the field data is taken as
 // web frameworks send it, with its fields channel, event and data; any other is what curl -d says of everything. The
-// channel is that of the form or the query, in this order, or empty. The header Idempotency-Key is the message's key.
+// channel is that of the form or the query, in this order, or empty. The header Idempotency-Key is the message's key (draft-ietf-httpapi-idempotency-key-header).
 func Message(w http.ResponseWriter, r *http.Request, limit int64) (*hub.Message, error) {
 	query := r.URL.Query()
 	m := &hub.Message{Channel: strings.Clone(query.Get("channel")), Event: strings.Clone(query.Get("event")), Key: r.Header.Get("Idempotency-Key")}
@@ -108,6 +122,9 @@ func mediaType(contentType string) (string, error) {
 
 // Refused gives an error of hub.Publish its status.
 func Refused(w http.ResponseWriter, err error) error {
+	if errors.Is(err, hub.ErrKeyReused) {
+		return &Error{http.StatusUnprocessableEntity, err}
+	}
 	w.Header().Set("Retry-After", "1")
 	return &Error{http.StatusServiceUnavailable, err}
 }

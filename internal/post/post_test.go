@@ -1,0 +1,66 @@
+package post
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+func TestBody(t *testing.T) {
+	const limit = 64 << 20
+	for _, c := range []struct {
+		name   string
+		body   io.Reader
+		length int64
+		want   int // bytes, or else
+		status int
+	}{
+		{"empty", strings.NewReader(""), 0, 0, 0},
+		{"short", strings.NewReader("hello"), 5, 5, 0},
+		{"long, in pieces", iotest.OneByteReader(strings.NewReader(strings.Repeat("x", 100_000))), 100_000, 100_000, 0},
+		{"of unknown length", strings.NewReader(strings.Repeat("x", 100_000)), -1, 100_000, 0},
+		{"announced and not sent", strings.NewReader("hello"), limit, 0, 400},
+		{"announced too long", strings.NewReader("hello"), limit + 1, 0, 413},
+		{"too long", io.LimitReader(zeros{}, limit+1), -1, 0, 413},
+	} {
+		r := httptest.NewRequest("POST", "/", c.body)
+		r.ContentLength = c.length
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		data, err := Body(httptest.NewRecorder(), r, limit)
+		runtime.ReadMemStats(&after)
+		refusal := new(Error)
+		if errors.As(err, &refusal) != (c.status != 0) || refusal.Status != c.status || len(data) != c.want {
+			t.Errorf("%s: %d bytes, %v", c.name, len(data), err)
+		}
+		if n := after.TotalAlloc - before.TotalAlloc; c.length == limit && n > 1<<20 {
+			t.Errorf("%s: took %d bytes", c.name, n)
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+func TestMessage(t *testing.T) {
+	for _, c := range []struct{ contentType, body, channel, event, data string }{
+		{"", "a=b", "", "", "a=b"},
+		{"application/x-www-form-urlencoded", "a=b", "", "", "a=b"},
+		{"application/x-www-form-urlencoded", "data=1+2&event=e&channel=c", "c", "e", "1 2"},
+	} {
+		r := httptest.NewRequest("POST", "/", strings.NewReader(c.body))
+		if c.contentType != "" {
+			r.Header.Set("Content-Type", c.contentType)
+		}
+		m, err := Message(httptest.NewRecorder(), r, http.DefaultMaxHeaderBytes)
+		if err != nil || m.Channel != c.channel || m.Event != c.event || string(m.Data) != c.data {
+			t.Errorf("%q: %+v, %v", c.body, m, err)
+		}
+	}
+}
