@@ -85,7 +85,8 @@ func (a *App) parseHistory(d *caddyfile.Dispenser) error {
 //	    user          <value>
 //	    publish       on|off
 //	    subscribe     on|off
-//	    transports    websocket post
+//	    join          <patterns...>
+//	    transports    websocket sse post
 //	    origins       <patterns...>
 //	    echo          on|off
 //	    greeting      <text>
@@ -106,6 +107,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"user":          word(&h.User),
 		"publish":       onOff(&h.Publish),
 		"subscribe":     onOff(&h.Subscribe),
+		"join":          words(&h.Join),
 		"transports":    words(&h.Transports),
 		"origins":       words(&h.Origins),
 		"echo":          onOff(&h.Echo),

@@ -16,9 +16,11 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/admin"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/websocket"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
 )
@@ -55,7 +57,7 @@ type App struct {
 	MaxChannels int `json:"max_channels,omitempty"`
 
 	hub      *hub.Hub
-	poller   *websocket.Poller
+	poller   *socket.Poller
 	acquired bool
 }
 
@@ -75,7 +77,7 @@ const closeTimeout = 2 * time.Second
 // pooledHub is the hub, and what reads for its connections.
 type pooledHub struct {
 	hub    *hub.Hub
-	poller *websocket.Poller
+	poller *socket.Poller
 }
 
 // Destruct closes all connections, which net/http has long forgotten.
@@ -89,7 +91,7 @@ func (p pooledHub) Destruct() error {
 func (a *App) Provision(ctx caddy.Context) error {
 	// Options are applied by Start: until then this configuration may yet be refused.
 	value, _, err := hubs.LoadOrNew(hubKey, func() (caddy.Destructor, error) {
-		return pooledHub{hub.New(hub.Options{}), websocket.NewPoller()}, nil
+		return pooledHub{hub.New(hub.Options{}), socket.NewPoller()}, nil
 	})
 	if err != nil {
 		return err
@@ -175,7 +177,12 @@ type Handler struct {
 	// Whether clients of this route get messages. Default: `true`.
 	Subscribe *bool `json:"subscribe,omitempty"`
 
-	// What requests the route takes: `websocket`, `post`. Default: all of them.
+	// Channels that clients of the subprotocol `broadcast.v1` may join themselves; `*` stands for any text, placeholders
+	// are expanded, and what they stand for is taken as it is: `room:*`, `user:{http.auth.user.id}:*`. Default: none but
+	// those of the route.
+	Join []string `json:"join,omitempty"`
+
+	// What requests the route takes: `websocket`, `sse` (event streams), `post`. Default: all of them.
 	Transports []string `json:"transports,omitempty"`
 
 	// Which pages of other origins may use the route: `https://app.example.com`, `app.example.com` for any scheme,
@@ -218,9 +225,12 @@ type Handler struct {
 	// off.
 	Compression *Compression `json:"compression,omitempty"`
 
-	route        websocket.Route
+	sockets      websocket.Route
+	streams      eventstream.Route
 	origins      []origin.Pattern
+	join         []websocket.JoinPattern
 	takesSockets bool
+	takesStreams bool
 	takesPosts   bool
 	logger       *zap.Logger
 }
@@ -238,11 +248,12 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // The transports.
 const (
-	transportWebSocket = "websocket"
-	transportPost      = "post"
+	transportWebSocket   = "websocket"
+	transportEventStream = "sse"
+	transportPost        = "post"
 )
 
-var transports = []string{transportWebSocket, transportPost}
+var transports = []string{transportWebSocket, transportEventStream, transportPost}
 
 // Limits of the options.
 const (
@@ -267,18 +278,27 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 		h.origins = append(h.origins, p)
 	}
+	for _, s := range h.Join {
+		h.join = append(h.join, websocket.ParseJoin(s))
+	}
 	h.takesSockets = slices.Contains(h.Transports, transportWebSocket)
+	h.takesStreams = slices.Contains(h.Transports, transportEventStream)
 	h.takesPosts = slices.Contains(h.Transports, transportPost)
-	h.route = websocket.Route{
-		Hub:        app.(*App).hub,
-		Plain:      h.connOptions(wire.Raw{}),
+	a := app.(*App)
+	h.sockets = websocket.Route{
+		Hub:        a.hub,
+		Raw:        websocket.Options{Plain: h.connOptions(wire.Raw{})},
+		V1:         websocket.Options{Plain: h.connOptions(wire.V1{})},
 		MaxMessage: int(h.MaxMessage),
 		NoEcho:     !*h.Echo,
-		Poller:     app.(*App).poller,
+		Poller:     a.poller,
 	}
 	if h.Compression != nil {
-		h.route.Deflated = h.connOptions(wire.Raw{MinDeflate: h.Compression.MinSize})
+		h.sockets.Raw.Deflated = h.connOptions(wire.Raw{MinDeflate: h.Compression.MinSize})
+		h.sockets.V1.Deflated = h.connOptions(wire.V1{MinDeflate: h.Compression.MinSize})
 	}
+	h.streams = eventstream.Route{Hub: a.hub, Options: h.connOptions(wire.EventStream{}), Poller: a.poller}
+	h.streams.Options.OneWay = true
 	return nil
 }
 
@@ -356,8 +376,12 @@ func (h *Handler) Validate() error {
 	switch {
 	case !*h.Publish && !*h.Subscribe:
 		return errors.New("publish and subscribe are both off, so the route can do nothing")
-	case !*h.Publish && !slices.Contains(h.Transports, transportWebSocket):
+	case !*h.Publish && len(h.Transports) == 1 && h.Transports[0] == transportPost:
 		return errors.New("publish is off and the only transport is post, so the route can do nothing")
+	case !*h.Subscribe && len(h.Transports) == 1 && h.Transports[0] == transportEventStream:
+		return errors.New("subscribe is off and the only transport is sse, so the route can do nothing")
+	case !*h.Subscribe && len(h.Join) > 0:
+		return errors.New("subscribe is off, so there is nobody who could join")
 	case h.Replay < 0:
 		return fmt.Errorf("replay is %d, must not be negative", h.Replay)
 	case h.Replay > 0 && !*h.Subscribe:
@@ -380,32 +404,97 @@ func (h *Handler) Validate() error {
 	return nil
 }
 
-// ServeHTTP takes WebSocket handshakes and POSTs.
+// ServeHTTP takes WebSocket handshakes, event streams and POSTs.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	upgrade := websocket.IsUpgrade(r)
-	if !(h.takesSockets && upgrade || h.takesPosts && !upgrade && r.Method == http.MethodPost) {
+	var take func(http.ResponseWriter, *http.Request, *caddy.Replacer, []string) error
+	preflight := false
+	switch {
+	case websocket.IsUpgrade(r):
+		if h.takesSockets {
+			take = h.acceptSocket
+		}
+	case r.Method == http.MethodPost:
+		if h.takesPosts {
+			take = h.post
+		}
+	case eventstream.Wants(r):
+		if h.takesStreams {
+			take = h.acceptStream
+		}
+	default:
+		preflight = origin.IsPreflight(r) && (h.takesPosts || h.takesStreams) && len(h.origins) > 0
+	}
+	if take == nil && !preflight {
 		return next.ServeHTTP(w, r)
 	}
-	if !origin.Allowed(r, h.origins) {
+
+	verdict := origin.Check(r, h.origins)
+	if verdict == origin.Refused {
 		return caddyhttp.Error(http.StatusForbidden,
 			fmt.Errorf("a page of origin %q may not use this route: see the option origins", r.Header["Origin"]))
+	}
+	if len(h.origins) > 0 {
+		verdict.Allow(w.Header(), r)
+	}
+	if preflight {
+		w.Header().Set("Access-Control-Allow-Methods", "GET, POST")
+		w.Header().Set("Access-Control-Allow-Headers", "Content-Type, Idempotency-Key, Last-Event-ID")
+		w.WriteHeader(http.StatusNoContent)
+		return nil
 	}
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	channels, err := h.expandChannels(repl)
 	if err != nil {
 		return caddyhttp.Error(http.StatusBadRequest, err)
 	}
-	if upgrade {
-		c := h.client(repl, channels)
-		if err := h.route.Accept(w, r, c); err != nil {
-			return err
-		}
-		if entry := h.logger.Check(zapcore.DebugLevel, "connected"); entry != nil {
-			entry.Write(zap.String("remote", r.RemoteAddr), zap.Strings("channels", channels), zap.String("user", c.User))
-		}
-		return nil
+	return take(w, r, repl, channels)
+}
+
+// acceptSocket takes a WebSocket handshake.
+func (h *Handler) acceptSocket(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, channels []string) error {
+	c := websocket.Client{Subscriber: h.subscriber(r, repl, channels)}
+	if text := strings.ToValidUTF8(repl.ReplaceAll(h.Greeting, ""), "\uFFFD"); text != "" {
+		c.First = wire.TextFrame(text)
 	}
-	return h.post(w, r, repl, channels)
+	if *h.Publish {
+		c.Channel = channels[0]
+	}
+	if len(h.join) > 0 && *h.Subscribe {
+		c.MayJoin = h.mayJoin(repl)
+	}
+	if err := h.sockets.Accept(w, r, c); err != nil {
+		return err
+	}
+	h.connected(r, transportWebSocket, c.Subscriber)
+	return nil
+}
+
+// acceptStream takes a request for an event stream.
+func (h *Handler) acceptStream(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, channels []string) error {
+	if !*h.Subscribe {
+		return caddyhttp.Error(http.StatusForbidden, errors.New("subscribing is off on this route"))
+	}
+	s := h.subscriber(r, repl, channels)
+	h.connected(r, transportEventStream, s) // before: Accept may return at the end
+	return h.streams.Accept(w, r, s)
+}
+
+// mayJoin returns which channels a client may join.
+func (h *Handler) mayJoin(repl *caddy.Replacer) func(string) bool {
+	patterns := make([]websocket.JoinPattern, len(h.join))
+	for i, p := range h.join {
+		patterns[i] = p.Expand(func(s string) (string, error) { return repl.ReplaceOrErr(s, true, true) })
+	}
+	return func(channel string) bool {
+		return slices.ContainsFunc(patterns, func(p websocket.JoinPattern) bool { return p.Matches(channel) })
+	}
+}
+
+func (h *Handler) connected(r *http.Request, transport string, s hub.Subscriber) {
+	if entry := h.logger.Check(zapcore.DebugLevel, "connected"); entry != nil {
+		entry.Write(zap.String("remote", r.RemoteAddr), zap.String("transport", transport),
+			zap.Strings("channels", s.Channels), zap.String("user", s.User))
+	}
 }
 
 // expandChannels returns the request's channels, each once.
@@ -423,20 +512,12 @@ func (h *Handler) expandChannels(repl *caddy.Replacer) ([]string, error) {
 	return channels, nil
 }
 
-func (h *Handler) client(repl *caddy.Replacer, channels []string) websocket.Client {
-	var c websocket.Client
-	c.User = repl.ReplaceAll(h.User, "")
-	if text := strings.ToValidUTF8(repl.ReplaceAll(h.Greeting, ""), "\uFFFD"); text != "" {
-		c.First = wire.TextFrame(text)
-	}
-	if *h.Publish {
-		c.Channel = channels[0]
-	}
+func (h *Handler) subscriber(r *http.Request, repl *caddy.Replacer, channels []string) hub.Subscriber {
+	s := hub.Subscriber{User: repl.ReplaceAll(h.User, "")}
 	if *h.Subscribe {
-		c.Channels = channels
-		c.Replay = h.Replay
+		s.Channels, s.Replay, s.LastID = channels, h.Replay, eventstream.LastID(r)
 	}
-	return c
+	return s
 }
 
 // post publishes the body of a request.
@@ -446,14 +527,14 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Repla
 	}
 	m, err := post.Message(w, r, h.MaxMessage)
 	if err == nil {
-		m.Publisher = "route:" + repl.ReplaceAll(h.User, "") // apart from the admin API
+		m.Publisher = post.Client(repl.ReplaceAll(h.User, ""))
 		m.Channel = cmp.Or(m.Channel, channels[0])
 		if !slices.Contains(channels, m.Channel) {
 			err = &post.Error{Status: http.StatusForbidden, Err: fmt.Errorf("%q is not a channel of this route", m.Channel)}
 		}
 	}
 	if err == nil {
-		if err = h.route.Hub.Publish(m); err != nil {
+		if err = h.sockets.Hub.Publish(m); err != nil {
 			err = post.Refused(w, err)
 		}
 	}

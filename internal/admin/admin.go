@@ -34,13 +34,13 @@ const (
 // API is the admin endpoint's module for the hub:
 //
 //   - `POST /broadcast/publish?channel=&event=` publishes the body, of 1 MiB at most, on the channel (default:
-//     `default`), and answers `{"id":"…","channel":"…","subscribers":42}`. Text if its Content-Type is `text/*`,
-//     `application/json`, a form or absent, else binary. A form with the field `data` is taken by its fields
+//     `default`), and answers `{"id":"…","channel":"…","subscribers":42}`. JSON if its Content-Type is
+//     `application/json`, text if that is `text/*`, a form or absent, else binary. A form with the field `data` is taken by its fields
 //     `channel`, `event` and `data`. A second message with the same `Idempotency-Key` header on its channel within
 //     two minutes is not published: the answer is the first one's, or 422 if it says something else.
 //   - `POST /broadcast/publish` with `Content-Type: application/x-ndjson` publishes one
 //     `{"channel":"…","event":"…","data":…}` a line, in order and with nothing in between, and answers a line each. A
-//     string is published as text, other JSON as its text; `"encoding":"base64"` says that the string is binary data,
+//     string is published as text, anything else as JSON; `"encoding":"base64"` says that the string is binary data,
 //     and `"key"` is the message's idempotency key.
 //     If a line is wrong nothing is published: 400 names it. The body may have 16 MiB and 65536 messages.
 //   - `GET /broadcast` answers the hub's totals.

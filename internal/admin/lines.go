@@ -2,7 +2,6 @@ package admin
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -86,52 +85,14 @@ func parseLine(line []byte) (*hub.Message, error) {
 	if err := hub.CheckName(m.Channel); err != nil {
 		return nil, fmt.Errorf("the channel %w", err)
 	}
-	if m.Event != "" {
-		if err := hub.CheckName(m.Event); err != nil {
-			return nil, fmt.Errorf("the event %w", err)
-		}
+	if err := post.CheckNames(m); err != nil {
+		return nil, err
 	}
-	if m.Key != "" {
-		if err := hub.CheckName(m.Key); err != nil {
-			return nil, fmt.Errorf("the key %w", err)
-		}
-	}
-	if err := setData(m, v.Data, v.Encoding); err != nil {
+	if err := post.Data(m, v.Data, v.Encoding); err != nil {
 		return nil, err
 	}
 	if len(m.Data) > maxMessage {
 		return nil, fmt.Errorf("the data has %d bytes, more than %d", len(m.Data), maxMessage)
 	}
 	return m, nil
-}
-
-// setData sets a message's data from JSON: a string is what it says, anything else is its own text.
-func setData(m *hub.Message, raw json.RawMessage, encoding string) error {
-	if raw == nil {
-		return errors.New("has no data")
-	}
-	var s string
-	isString := raw[0] == '"'
-	if isString {
-		if err := json.Unmarshal(raw, &s); err != nil {
-			return err
-		}
-	}
-	switch {
-	case encoding == "base64" && isString:
-		data, err := base64.StdEncoding.DecodeString(s)
-		if err != nil {
-			return fmt.Errorf("the data: %w", err)
-		}
-		m.Data, m.Kind = data, hub.Binary
-	case encoding == "base64":
-		return errors.New("the data is not a string, as the encoding base64 needs")
-	case encoding != "":
-		return fmt.Errorf("the encoding %q is not base64", encoding)
-	case isString:
-		m.Data = []byte(s)
-	default:
-		m.Data = bytes.Clone(raw) // the line is the body's
-	}
-	return nil
 }

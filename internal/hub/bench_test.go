@@ -27,7 +27,7 @@ func BenchmarkPublish(b *testing.B) {
 			var sinks []*sink
 			for range subscribers {
 				s := &sink{client: newClient()}
-				conn, err := h.Connect(Subscriber{Channels: []string{"a"}}, options())
+				conn, _, err := h.Connect(Subscriber{Channels: []string{"a"}}, options())
 				if err != nil {
 					b.Fatal(err)
 				}

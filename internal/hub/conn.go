@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 )
 
 // ErrStuck is what Transport.Write returns when the peer took nothing in time, but what was written is whole and
@@ -35,6 +36,7 @@ type ConnOptions struct {
 	WriteTimeout time.Duration // how long a peer that takes nothing is borne
 	MaxBacklog   int           // bytes
 	DropOldest   bool          // what a full backlog does: drop the oldest, or close (the default)
+	OneWay       bool          // the peer sends nothing: it answers no ping and no close
 }
 
 // Close codes of RFC 6455, section 7.4, that the hub itself uses.
@@ -79,6 +81,7 @@ type Conn struct {
 	prelude *prelude // what is written before the backlog, if there is something
 	backlog [][]byte // not yet written, oldest first
 	size    int      // bytes in backlog
+	gap     *byte    // the first of the last gap notice in backlog
 	busy    int      // how many of backlog's slices the flusher is writing
 	begun   bool     // part of the first slice is written already
 	closing bool     // the last slice was added
@@ -105,6 +108,9 @@ const (
 
 // User returns who the connection said it is, if it did.
 func (c *Conn) User() string { return c.user }
+
+// ID returns the number of the connection. No other of its hub has had it.
+func (c *Conn) ID() uint64 { return c.id }
 
 // Since returns the sequence number after which the connection gets messages.
 func (c *Conn) Since() uint64 { return c.since }
@@ -237,7 +243,8 @@ func (c *Conn) last(p []byte, drop bool) fate {
 	}
 	c.closing = true
 	if drop {
-		c.drop(len(c.backlog) - c.inFlight())
+		first := c.inFlight()
+		c.drop(first, len(c.backlog)-first)
 		if c.prelude != nil {
 			if c.prelude.replay = nil; !c.prelude.begun {
 				c.setPrelude(nil)
@@ -278,25 +285,46 @@ func (c *Conn) over(n int) bool {
 
 func (c *Conn) append(p []byte) {
 	c.backlog = append(c.backlog, p)
-	c.size += len(p)
-	c.hub.backlog.Add(int64(len(p)))
+	c.add(len(p))
 }
 
-// dropOldest makes room for n bytes, as far as it can: what is being written stays.
+// dropOldest makes room for n bytes, as far as it can: what is being written stays. In place of what is dropped comes
+// the notice of it, if the format has one.
 func (c *Conn) dropOldest(n int) {
 	first := c.inFlight()
+	if first < len(c.backlog) && c.gap != nil && c.gap == unsafe.SliceData(c.backlog[first]) {
+		first++ // what is dropped now is in the same gap
+	}
 	excess := c.size + n + sliceOverhead*(len(c.backlog)+1) - c.options.MaxBacklog
 	k := 0
 	for excess > 0 && first+k < len(c.backlog) {
 		excess -= len(c.backlog[first+k]) + sliceOverhead
 		k++
 	}
-	c.drop(k)
+	if k == 0 {
+		return
+	}
+	if first == c.inFlight() {
+		if p := c.options.Format.Gap(c.channels()); p != nil {
+			c.add(len(p) - len(c.backlog[first]))
+			c.backlog[first], c.gap = p, unsafe.SliceData(p)
+			first, k = first+1, k-1
+		}
+	}
+	c.drop(first, k)
 }
 
-// drop takes the k oldest slices out of the backlog that are not being written. It costs no more than those and k.
-func (c *Conn) drop(k int) {
-	first := c.inFlight()
+// channels returns the names of the connection's channels. The loop calls it.
+func (c *Conn) channels() []string {
+	names := make([]string, len(c.places))
+	for i, at := range c.places {
+		names[i] = at.audience.channel.name
+	}
+	return names
+}
+
+// drop takes k slices out of the backlog that come after the first ones. It costs no more than these and those.
+func (c *Conn) drop(first, k int) {
 	n := 0
 	for _, p := range c.backlog[first : first+k] {
 		n += len(p)
@@ -304,8 +332,13 @@ func (c *Conn) drop(k int) {
 	copy(c.backlog[k:], c.backlog[:first])
 	clear(c.backlog[:k])
 	c.backlog = c.backlog[k:]
-	c.size -= n
-	c.hub.backlog.Add(-int64(n))
+	c.add(-n)
+}
+
+// add counts n more bytes in the backlog.
+func (c *Conn) add(n int) {
+	c.size += n
+	c.hub.backlog.Add(int64(n))
 }
 
 // setPrelude sets what of the prelude is written next.
@@ -408,7 +441,7 @@ func (c *Conn) nextOfReplay(pre *prelude) {
 		return
 	}
 	n, size := 1, ms[0].size()
-	for n < len(ms) && size+ms[n].size() <= maxBatch {
+	for n < len(ms) && size+ms[n].size() <= chunkSize {
 		size += ms[n].size()
 		n++
 	}

@@ -38,6 +38,7 @@ func (h *Hub) remember(ch *channel, m *Message) {
 func (h *Hub) dropOldest(ch *channel) {
 	hi := &h.history
 	hi.bytes -= ch.history[0].cost()
+	ch.lost = ch.history[0].Seq
 	hi.count--
 	ch.history[0] = nil
 	if ch.history = ch.history[1:]; len(ch.history) == 0 {
@@ -101,6 +102,71 @@ func (h *Hub) shorten() {
 		h.history.timer = nil
 	}
 	h.trim(time.Now())
+}
+
+// Welcome is what a connection, or a channel of it, starts from.
+type Welcome struct {
+	// ID is the position: who resumes after it gets all that comes from here on, beginning with what is replayed.
+	ID string
+	// Resumed says that it goes on where it was, and misses nothing.
+	Resumed bool
+	// Lost are the channels of which it may miss messages. Of them nothing is replayed.
+	Lost []string
+}
+
+// since returns what a subscriber of the channels starts with: from lastID on, if that is set, or the last n messages,
+// in the order of the log and within the limit in bytes. The caller holds h.mu.
+func (h *Hub) since(channels []string, lastID string, n, limit int) (ms []*Message, w Welcome) {
+	w.ID = FormatID(h.epoch, h.seq)
+	if lastID == "" {
+		ms = h.last(channels, n, limit)
+	} else {
+		ms, w.Lost = h.after(channels, lastID, limit)
+		w.Resumed = w.Lost == nil
+	}
+	if len(ms) > 0 {
+		w.ID = FormatID(h.epoch, ms[0].Seq-1)
+	}
+	return ms, w
+}
+
+// after returns all messages of the channels after an ID, but for channels of which some are lost. What is longer than
+// the limit is lost as a whole. The caller holds h.mu.
+func (h *Hub) after(channels []string, id string, limit int) (ms []*Message, lost []string) {
+	epoch, seq, good := parseID(id)
+	if !good || epoch != h.epoch || seq > h.seq {
+		return nil, channels
+	}
+	h.trim(time.Now())
+	size := 0
+	for _, name := range channels {
+		ch := h.channels[name]
+		switch {
+		case ch == nil && h.lost > seq, ch != nil && ch.lost > seq:
+			lost = append(lost, name)
+		case ch != nil:
+			first, _ := slices.BinarySearchFunc(ch.history, seq+1, func(m *Message, seq uint64) int {
+				return cmp.Compare(m.Seq, seq)
+			})
+			if first == len(ch.history) {
+				continue
+			}
+			ms = append(ms, ch.history[first:]...)
+			for _, m := range ch.history[first:] {
+				size += m.size()
+			}
+		}
+	}
+	if size > limit {
+		for _, m := range ms {
+			if !slices.Contains(lost, m.Channel) {
+				lost = append(lost, m.Channel)
+			}
+		}
+		return nil, lost
+	}
+	slices.SortFunc(ms, func(a, b *Message) int { return cmp.Compare(a.Seq, b.Seq) })
+	return ms, lost
 }
 
 // last returns the last n messages of some channels together, in the order of the log, or fewer if they have more than

@@ -80,7 +80,7 @@ func runHistory(t *testing.T, r *rand.Rand) {
 			want = want[max(0, len(want)-n):]
 			c := newClient()
 			c.blocks = r.IntN(2) == 0
-			conn, err := h.Connect(Subscriber{Channels: channels, Replay: n}, options())
+			conn, _, err := h.Connect(Subscriber{Channels: channels, Replay: n}, options())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -170,7 +170,7 @@ func TestLongReplay(t *testing.T) {
 	o.MaxBacklog = 20 * paddedSize
 	c := newClient()
 	c.window = 100
-	conn, err := h.Connect(Subscriber{Channels: []string{"a"}, Replay: 100}, o)
+	conn, _, err := h.Connect(Subscriber{Channels: []string{"a"}, Replay: 100}, o)
 	if err != nil {
 		t.Fatal(err)
 	}

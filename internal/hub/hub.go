@@ -15,6 +15,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -81,6 +82,7 @@ type Hub struct {
 	seq         uint64
 	bytes       uint64
 	channels    map[string]*channel // those that have subscribers or history
+	lost        uint64              // no channel but those has lost a later message
 	subscribed  int                 // those that have subscribers
 	history     history
 	repeats     repeats
@@ -96,6 +98,7 @@ type channel struct {
 	subscribers int
 	audiences   []*audience // one for each loop that has a subscriber
 	history     []*Message  // oldest first
+	lost        uint64      // the last message that is not kept any more
 }
 
 // audience is the subscribers of a channel on one loop.
@@ -204,6 +207,7 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 		}
 		if ch == nil {
 			if h.options.History == 0 {
+				h.lost = m.Seq
 				continue
 			}
 			ch = h.open(m.Channel)
@@ -214,6 +218,8 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 		}
 		if h.options.History > 0 {
 			h.remember(ch, m)
+		} else {
+			ch.lost = m.Seq
 		}
 	}
 	h.mu.Unlock()
@@ -267,12 +273,14 @@ func (h *Hub) post(l *loop, e entry) {
 type Subscriber struct {
 	Channels []string // no name twice; none for one who only publishes
 	User     string
-	Replay   int // how many of the last messages it gets, before those to come
+	LastID   string // resumes after this message, if set
+	Replay   int    // else: how many of the last messages it gets, before those to come
 }
 
 // Connect makes a connection and subscribes it: it gets every message published after Connect returns. What it gets
-// waits in its backlog until Start. What is replayed is the newest that fits a backlog.
-func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, error) {
+// waits in its backlog until Start. Replayed is at most what a backlog may have: of the last messages the newest; what
+// resuming would need beyond that is lost.
+func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	c := &Conn{hub: h, options: o, user: s.User}
 	c.alive.Store(true)
 	c.flushing.Store(true) // until Start there is nothing to write to
@@ -280,7 +288,7 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, error) {
 	h.mu.Lock()
 	if err := h.admit(s.Channels); err != nil {
 		h.mu.Unlock()
-		return nil, err
+		return nil, Welcome{}, err
 	}
 	h.connections++
 	h.connected++
@@ -292,13 +300,14 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, error) {
 	for i, name := range s.Channels {
 		c.audiences[i] = h.join(c.loop, name)
 	}
-	if ms := h.last(s.Channels, s.Replay, o.MaxBacklog); len(ms) > 0 {
+	ms, w := h.since(s.Channels, s.LastID, s.Replay, o.MaxBacklog)
+	if len(ms) > 0 {
 		c.prelude = &prelude{replay: ms}
 	}
 	wake := c.loop.push(entry{op: opConnect, conn: c, audiences: c.audiences})
 	h.mu.Unlock()
 	h.wake(wake)
-	return c, nil
+	return c, w, nil
 }
 
 // assign picks the loop of a new connection: the one with the fewest, but where its first channel is small, the one
@@ -375,31 +384,31 @@ func (h *Hub) leave(c *Conn) {
 	}
 	c.left = true
 	for _, a := range c.audiences {
-		ch := a.channel
-		a.size--
-		ch.subscribers--
-		if a.size == 0 {
-			for i := range ch.audiences {
-				if ch.audiences[i] == a {
-					last := len(ch.audiences) - 1
-					ch.audiences[i] = ch.audiences[last]
-					ch.audiences[last] = nil
-					ch.audiences = ch.audiences[:last]
-					break
-				}
-			}
-		}
-		if ch.subscribers == 0 {
-			h.subscribed--
-			h.release(ch)
-		}
+		h.part(a)
 	}
 	c.audiences = nil
 }
 
+// part counts one subscriber less. The caller holds h.mu.
+func (h *Hub) part(a *audience) {
+	ch := a.channel
+	a.size--
+	ch.subscribers--
+	if a.size == 0 {
+		i, last := slices.Index(ch.audiences, a), len(ch.audiences)-1
+		ch.audiences[i] = ch.audiences[last]
+		ch.audiences[last] = nil
+		ch.audiences = ch.audiences[:last]
+	}
+	if ch.subscribers == 0 {
+		h.subscribed--
+		h.release(ch)
+	}
+}
+
 // open makes a channel. The caller holds h.mu.
 func (h *Hub) open(name string) *channel {
-	ch := &channel{name: name}
+	ch := &channel{name: name, lost: h.lost}
 	h.channels[name] = ch
 	return ch
 }
@@ -407,6 +416,7 @@ func (h *Hub) open(name string) *channel {
 // release forgets a channel that nobody needs. The caller holds h.mu.
 func (h *Hub) release(ch *channel) {
 	if ch.subscribers == 0 && len(ch.history) == 0 {
+		h.lost = max(h.lost, ch.lost)
 		delete(h.channels, ch.name)
 	}
 }

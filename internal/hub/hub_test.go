@@ -146,7 +146,7 @@ func options() *ConnOptions {
 func connect(t testing.TB, h *Hub, o *ConnOptions, channels ...string) *client {
 	t.Helper()
 	c := newClient()
-	conn, err := h.Connect(Subscriber{Channels: channels}, o)
+	conn, _, err := h.Connect(Subscriber{Channels: channels}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +206,7 @@ func runModel(t *testing.T, r *rand.Rand) {
 				own := rand.New(rand.NewPCG(r.Uint64(), 0))
 				e.random = own.IntN
 			}
-			conn, err := h.Connect(Subscriber{Channels: e.channels}, o)
+			conn, _, err := h.Connect(Subscriber{Channels: e.channels}, o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -227,6 +227,24 @@ func runModel(t *testing.T, r *rand.Rand) {
 			open = slices.Delete(open, i, i+1)
 			left = append(left, e)
 			e.conn.Close(1000, "")
+		case k < 8 && len(open) > 0:
+			e := open[r.IntN(len(open))]
+			name := names[r.IntN(len(names))]
+			if i := slices.Index(e.channels, name); i >= 0 && r.IntN(2) == 0 {
+				e.channels = slices.Delete(slices.Clone(e.channels), i, i+1)
+				if err := e.conn.Leave(name, nil); err != nil {
+					t.Fatal(err)
+				}
+				if err := e.conn.Leave(name, nil); err != ErrNotJoined {
+					t.Fatal(err)
+				}
+				continue
+			} else if i < 0 {
+				e.channels = append(slices.Clone(e.channels), name)
+			}
+			if err := e.conn.Join(name, "", func(Welcome, []*Message) []byte { return nil }); err != nil {
+				t.Fatal(err)
+			}
 		default:
 			var ms []*Message
 			var from *expected
@@ -489,6 +507,8 @@ func TestLost(t *testing.T) {
 	waitFor(t, func() bool { s := h.Stats(); return s.Connections == 0 && s.Channels == 0 && s.Backlog == 0 })
 }
 
+func (seqs) Gap([]string) []byte { return nil }
+
 type pinging struct{ seqs }
 
 func (pinging) Ping() []byte { return []byte("pingping") }
@@ -543,11 +563,11 @@ func TestLimits(t *testing.T) {
 	h := New(Options{MaxConnections: 2, MaxChannels: 2, MaxInbox: 10_000})
 	defer closeHub(h)
 	a := connect(t, h, options(), "a")
-	if _, err := h.Connect(Subscriber{Channels: []string{"b", "c"}}, options()); err != ErrTooManyChannels {
+	if _, _, err := h.Connect(Subscriber{Channels: []string{"b", "c"}}, options()); err != ErrTooManyChannels {
 		t.Errorf("three channels: %v", err)
 	}
 	connect(t, h, options(), "a", "b")
-	if _, err := h.Connect(Subscriber{Channels: []string{"a"}}, options()); err != ErrTooManyConnections {
+	if _, _, err := h.Connect(Subscriber{Channels: []string{"a"}}, options()); err != ErrTooManyConnections {
 		t.Errorf("three connections: %v", err)
 	}
 	a.conn.Done()
@@ -656,7 +676,7 @@ func TestAllocations(t *testing.T) {
 	const subscribers = 200
 	for range subscribers {
 		s := &sink{client: newClient()}
-		conn, err := h.Connect(Subscriber{Channels: []string{"a"}}, options())
+		conn, _, err := h.Connect(Subscriber{Channels: []string{"a"}}, options())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -690,7 +710,7 @@ func TestClose(t *testing.T) {
 			c.conn.Done()
 		}()
 	}
-	never, err := h.Connect(Subscriber{Channels: []string{"a"}}, options()) // is never started
+	never, _, err := h.Connect(Subscriber{Channels: []string{"a"}}, options()) // is never started
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -707,7 +727,7 @@ func TestClose(t *testing.T) {
 	if err := h.Publish(&Message{Channel: "a"}); err != ErrClosed {
 		t.Errorf("publish after the end: %v", err)
 	}
-	if _, err := h.Connect(Subscriber{}, options()); err != ErrClosed {
+	if _, _, err := h.Connect(Subscriber{}, options()); err != ErrClosed {
 		t.Errorf("connect after the end: %v", err)
 	}
 }

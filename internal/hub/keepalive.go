@@ -85,7 +85,7 @@ func (l *loop) keepAlive(c *Conn) {
 		c.missed = 0
 		return
 	}
-	if c.alive.Swap(false) {
+	if c.options.OneWay || c.alive.Swap(false) {
 		c.missed = 0
 	} else if c.missed++; c.missed >= 2 {
 		l.end(c)

@@ -24,6 +24,9 @@ type op uint8
 const (
 	opMessage  op = iota
 	opConnect     // place the connection in the audiences
+	opJoin        // place the connection in one more audience, and send the bytes
+	opLeave       // take it out of one, and send the bytes
+	opSend        // send the bytes
 	opReply       // send Conn.reply
 	opClose       // close it with a code
 	opDone        // its reader has ended
@@ -41,6 +44,7 @@ type entry struct {
 	message   *Message
 	conn      *Conn
 	audiences []*audience
+	bytes     []byte
 	text      string
 	err       error
 }
@@ -181,12 +185,18 @@ func (l *loop) process(batch []entry) {
 			continue
 		}
 		c := e.conn
-		if c == nil || c.awaits() || slices.ContainsFunc(e.audiences, (*audience).gathers) {
+		if c == nil || c.awaits() || slices.ContainsFunc(e.audiences, (*audience).gathers) || e.op == opJoin && e.audience.gathers() {
 			l.deliver()
 		}
 		switch e.op {
 		case opConnect:
 			l.open(c, e.audiences)
+		case opJoin:
+			l.join(c, e.audience, e.bytes)
+		case opLeave:
+			l.leave(c, e.audience, e.bytes)
+		case opSend:
+			l.send(c, e.bytes)
 		case opReply:
 			l.reply(c)
 		case opClose:
@@ -389,6 +399,28 @@ func (l *loop) open(c *Conn, audiences []*audience) {
 	l.ring(c).add(c, l.now)
 }
 
+// join places a connection in one more audience, which starts with p.
+func (l *loop) join(c *Conn, a *audience, p []byte) {
+	if c.state != stateOpen {
+		return
+	}
+	l.unplace(c)
+	c.places = append(c.places, place{audience: a})
+	l.place(c)
+	l.send(c, p)
+}
+
+// leave takes a connection out of an audience, which ends with p.
+func (l *loop) leave(c *Conn, a *audience, p []byte) {
+	if c.state != stateOpen {
+		return
+	}
+	l.unplace(c)
+	c.places = slices.DeleteFunc(c.places, func(at place) bool { return at.audience == a })
+	l.place(c)
+	l.send(c, p)
+}
+
 // place puts a connection in the lists of its audiences.
 func (l *loop) place(c *Conn) {
 	for i := range c.places {
@@ -437,13 +469,14 @@ func (l *loop) reply(c *Conn) {
 	p := c.reply
 	c.reply = nil
 	l.hub.mu.Unlock()
-	if c.state == stateOpen {
-		l.send(c, p)
-	}
+	l.send(c, p)
 }
 
-// send writes what is no message. It is not called while a batch is being delivered.
+// send writes what is no message to an open connection. It is not called while a batch is being delivered.
 func (l *loop) send(c *Conn, p []byte) {
+	if c.state != stateOpen || len(p) == 0 {
+		return
+	}
 	switch c.write(p, &p) {
 	case overflow:
 		l.close(c, codeTryLater, "too slow", true)
@@ -466,7 +499,7 @@ func (l *loop) close(c *Conn, code uint16, text string, drop bool) {
 	c.deadline = l.now + seconds(c.options.WriteTimeout) + 1
 	l.closing = append(l.closing, c)
 	p := c.options.Format.Close(code, text)
-	if p == nil {
+	if c.options.OneWay {
 		c.peerDone = true // there is no answer to wait for
 	}
 	switch c.last(p, drop) {

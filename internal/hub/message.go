@@ -2,6 +2,7 @@ package hub
 
 import (
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -13,6 +14,7 @@ type Kind uint8
 const (
 	Text   Kind = iota // UTF-8
 	Binary             // any bytes
+	JSON               // a JSON value, in UTF-8
 )
 
 // Message is what is published once and delivered to every subscriber of its channel. After Publish it is shared by
@@ -62,9 +64,27 @@ func (m *Message) size() int { return len(m.Data) + len(m.Event) + frameOverhead
 // ID returns the message's identity: the hub's epoch and the sequence number. It is opaque to clients.
 func (m *Message) ID() string { return FormatID(m.epoch, m.Seq) }
 
+// AppendID appends the message's ID.
+func (m *Message) AppendID(dst []byte) []byte {
+	return strconv.AppendUint(append(append(dst, m.epoch...), '-'), m.Seq, 10)
+}
+
 // FormatID makes an ID of an epoch and a sequence number.
 func FormatID(epoch string, seq uint64) string {
 	return string(strconv.AppendUint(append(append(make([]byte, 0, 32), epoch...), '-'), seq, 10))
+}
+
+// maxID is the length in bytes of the longest ID.
+const maxID = 64
+
+// parseID takes an ID apart. One that FormatID cannot have made is not good.
+func parseID(id string) (epoch string, seq uint64, good bool) {
+	i := strings.LastIndexByte(id, '-')
+	if len(id) > maxID || i < 0 {
+		return "", 0, false
+	}
+	seq, err := strconv.ParseUint(id[i+1:], 10, 64)
+	return id[:i], seq, err == nil && FormatID(id[:i], seq) == id
 }
 
 // Encoded returns what encode makes of the message, and makes it once for all loops: for forms that are costly.
@@ -90,7 +110,11 @@ type Format interface {
 	// Ping returns what is sent to a quiet connection to learn whether it lives. It is shared.
 	Ping() []byte
 
-	// Close returns what is sent last, nil where the format has no such thing. The code is one of RFC 6455,
-	// section 7.4. A format that has it expects the peer to answer and hang up.
+	// Close returns what is sent last. The code is one of RFC 6455, section 7.4. Unless the connection is one-way, the
+	// peer answers and hangs up.
 	Close(code uint16, text string) []byte
+
+	// Gap returns what tells a connection that it misses messages of some channels, nil where the format has no such
+	// thing.
+	Gap(channels []string) []byte
 }

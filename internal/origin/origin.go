@@ -54,37 +54,63 @@ func Parse(s string) (Pattern, error) {
 	return p, nil
 }
 
-// Allowed says whether the request may come from the page it comes from. Without an Origin header it comes from no
+// Verdict says why a request may come from the page it comes from, if it may.
+type Verdict int
+
+// Verdicts.
+const (
+	Refused Verdict = iota
+	Own             // it comes from no page, or from one of the server it goes to
+	Any             // only because any page may
+	Named           // a pattern names its page
+)
+
+// Check says whether the request may come from the page it comes from. Without an Origin header it comes from no
 // page. The page's own server, by the Host header, is always allowed; others as the patterns say.
-func Allowed(r *http.Request, patterns []Pattern) bool {
+func Check(r *http.Request, patterns []Pattern) Verdict {
 	values := r.Header["Origin"]
 	if len(values) == 0 {
-		return true
+		return Own
 	}
 	if len(values) > 1 {
-		return false
-	}
-	if values[0] == "null" {
-		for _, p := range patterns {
-			if p.any || p.scheme == "null" {
-				return true
-			}
-		}
-		return false
+		return Refused
 	}
 	u, err := url.Parse(values[0])
-	if err != nil || u.Scheme == "" || u.Hostname() == "" || u.User != nil {
-		return false
+	if values[0] == "null" {
+		u = nil
+	} else if err != nil || u.Scheme == "" || u.Hostname() == "" || u.User != nil {
+		return Refused
+	} else if sameHost(u, r.Host) {
+		return Own
 	}
-	if sameHost(u, r.Host) {
-		return true
-	}
+	verdict := Refused
 	for _, p := range patterns {
-		if p.matches(u) {
-			return true
+		switch {
+		case p.any:
+			verdict = Any
+		case p.matches(u):
+			return Named
 		}
 	}
-	return false
+	return verdict
+}
+
+// Allow tells a browser that a page of another origin may read the answer (Fetch Standard, section 3.3): with its
+// user's credentials only if the page is named.
+func (v Verdict) Allow(h http.Header, r *http.Request) {
+	switch v {
+	case Any:
+		h.Set("Access-Control-Allow-Origin", "*")
+	case Named:
+		h.Set("Access-Control-Allow-Origin", r.Header.Get("Origin"))
+		h.Set("Access-Control-Allow-Credentials", "true")
+	}
+	h.Add("Vary", "Origin")
+}
+
+// IsPreflight says whether a browser asks whether it may send a request.
+func IsPreflight(r *http.Request) bool {
+	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
 }
 
 // sameHost compares an origin with a Host header. The scheme is not compared: behind a proxy that ends TLS we do not
@@ -98,9 +124,10 @@ func sameHost(u *url.URL, host string) bool {
 	return portOr(u, own) == portOr(h, own)
 }
 
+// matches says whether the pattern names the origin; nil is null.
 func (p Pattern) matches(u *url.URL) bool {
-	if p.any {
-		return true
+	if u == nil || p.scheme == "null" {
+		return u == nil && p.scheme == "null"
 	}
 	if p.scheme != "" && p.scheme != u.Scheme { // url.Parse has lowered it
 		return false

@@ -10,6 +10,8 @@ func request(host string, origins ...string) *http.Request {
 	return &http.Request{Host: host, Header: http.Header{"Origin": origins}}
 }
 
+func allowed(r *http.Request, patterns []Pattern) bool { return Check(r, patterns) != Refused }
+
 func TestAllowed(t *testing.T) {
 	for _, c := range []struct {
 		patterns, host, origin string
@@ -57,14 +59,14 @@ func TestAllowed(t *testing.T) {
 			}
 			patterns = append(patterns, p)
 		}
-		if got := Allowed(request(c.host, c.origin), patterns); got != c.want {
+		if got := allowed(request(c.host, c.origin), patterns); got != c.want {
 			t.Errorf("patterns %q, host %q, origin %q: %v", c.patterns, c.host, c.origin, got)
 		}
 	}
-	if !Allowed(&http.Request{Host: "example.com"}, nil) {
+	if !allowed(&http.Request{Host: "example.com"}, nil) {
 		t.Error("a request from no page is refused")
 	}
-	if Allowed(request("example.com", "https://example.com", "https://evil.com"), nil) {
+	if allowed(request("example.com", "https://example.com", "https://evil.com"), nil) {
 		t.Error("two origins pass")
 	}
 }
@@ -86,8 +88,8 @@ func FuzzAllowed(f *testing.F) {
 		if err != nil {
 			return
 		}
-		alone := Allowed(request(host, origin), nil)
-		with := Allowed(request(host, origin), []Pattern{p})
+		alone := allowed(request(host, origin), nil)
+		with := allowed(request(host, origin), []Pattern{p})
 		if alone && !with {
 			t.Error("a pattern takes an origin away")
 		}

@@ -3,6 +3,7 @@ package post
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -66,8 +67,8 @@ func tooLarge(limit int64) error {
 	return &Error{http.StatusRequestEntityTooLarge, fmt.Errorf("the body is larger than %d bytes", limit)}
 }
 
-// Message reads a message from a request: the body is the data, and the query names the event. It is text if its
-// Content-Type is text/*, application/json, a form or absent, else binary. A form with the field data is taken as
+// Message reads a message from a request: the body is the data, and the query names the event. It is JSON if its
+// Content-Type is application/json, text if that is text/*, a form or absent, else binary. A form with the field data is taken as
 // web frameworks send it, with its fields channel, event and data; any other is what curl -d says of everything. The
 // channel is that of the form or the query, in this order, or empty. The header Idempotency-Key is the message's key (draft-ietf-httpapi-idempotency-key-header).
 func Message(w http.ResponseWriter, r *http.Request, limit int64) (*hub.Message, error) {
@@ -87,21 +88,37 @@ func Message(w http.ResponseWriter, r *http.Request, limit int64) (*hub.Message,
 			m.Channel = cmp.Or(fields.Get("channel"), m.Channel)
 			m.Event = cmp.Or(fields.Get("event"), m.Event)
 		}
-	case media != "" && media != "application/json" && !strings.HasPrefix(media, "text/"):
+	case media == "application/json":
+		if !json.Valid(m.Data) {
+			return nil, bad("the body is not JSON, as its Content-Type says")
+		}
+		m.Kind = hub.JSON
+	case media != "" && !strings.HasPrefix(media, "text/"):
 		m.Kind = hub.Binary
 	}
-	if m.Kind == hub.Text && !utf8.Valid(m.Data) {
+	if m.Kind != hub.Binary && !utf8.Valid(m.Data) {
 		return nil, bad("the body is not UTF-8; publish binary data with Content-Type: application/octet-stream")
 	}
-	for name, value := range map[string]string{"channel": m.Channel, "event": m.Event, "Idempotency-Key": m.Key} {
-		if value != "" {
-			if err := hub.CheckName(value); err != nil {
-				return nil, bad("the %s %w", name, err)
-			}
-		}
+	if err := CheckNames(m); err != nil {
+		return nil, bad("%w", err)
 	}
 	return m, nil
 }
+
+// CheckNames checks the names that a message has.
+func CheckNames(m *hub.Message) error {
+	for _, n := range [...]struct{ what, name string }{{"channel", m.Channel}, {"event", m.Event}, {"key", m.Key}} {
+		if n.name != "" {
+			if err := hub.CheckName(n.name); err != nil {
+				return fmt.Errorf("the %s %w", n.what, err)
+			}
+		}
+	}
+	return nil
+}
+
+// Client is the publisher that a route's user is: apart from others, and from the admin API.
+func Client(user string) string { return "route:" + user }
 
 const form = "application/x-www-form-urlencoded"
 

@@ -18,15 +18,16 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
 )
 
 // Route is what the clients of a route have in common.
 type Route struct {
 	Hub *hub.Hub
 
-	// Plain and Deflated are for clients that have not, and have, negotiated permessage-deflate. A nil Deflated
-	// declines it.
-	Plain, Deflated *hub.ConnOptions
+	// Raw and V1 are for clients without and with the subprotocol broadcast.v1. V1's formats are wire.V1.
+	Raw, V1 Options
 
 	// MaxMessage is the size in bytes of the longest message a client may send, inflated.
 	MaxMessage int
@@ -35,8 +36,11 @@ type Route struct {
 	NoEcho bool
 
 	// Poller reads for the clients, if it can.
-	Poller *Poller
+	Poller *socket.Poller
 }
+
+// Options are for clients that have not, and have, negotiated permessage-deflate. A nil Deflated declines it.
+type Options struct{ Plain, Deflated *hub.ConnOptions }
 
 // Client is one of them.
 type Client struct {
@@ -45,8 +49,11 @@ type Client struct {
 	// Channel is where what the client sends is published; empty if it may not publish.
 	Channel string
 
-	// First is sent before anything else.
+	// First is sent before anything else, but to clients of broadcast.v1, who get its hello.
 	First []byte
+
+	// MayJoin says whether a client of broadcast.v1 may join a channel itself. Nil is none.
+	MayJoin func(channel string) bool
 }
 
 // IsUpgrade says whether a request asks for a WebSocket.
@@ -57,14 +64,21 @@ func IsUpgrade(r *http.Request) bool { return websocket.IsWebSocketUpgrade(r) }
 func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client) error {
 	s := &session{hub: route.Hub, channel: strings.Clone(client.Channel), noEcho: route.NoEcho}
 	s.frames.max = route.MaxMessage
-	options := route.Plain
 	protocol, err := check(r)
 	if err != nil {
 		return refuse(w, http.StatusBadRequest, err)
 	}
-	deflate := route.Deflated != nil && offersDeflate(r.Header)
+	offered := route.Raw
+	if protocol == wire.V1Protocol {
+		offered = route.V1
+		s.frames.max += maxEnvelope
+	} else {
+		client.LastID = "" // it knows no IDs, and could not be told of a gap
+	}
+	options := offered.Plain
+	deflate := offered.Deflated != nil && offersDeflate(r.Header)
 	if deflate {
-		options = route.Deflated
+		options = offered.Deflated
 		s.frames.deflates = true
 	}
 	var status int // of gorilla's refusal
@@ -80,8 +94,9 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 		header = http.Header{"Sec-Websocket-Protocol": {protocol}}
 	}
 
-	up := &upgrade{w: w, session: s, connect: func() (err error) {
-		s.conn, err = route.Hub.Connect(client.Subscriber, options)
+	var welcome hub.Welcome
+	up := &upgrade{w: w, connect: func() (err error) {
+		s.conn, welcome, err = route.Hub.Connect(client.Subscriber, options)
 		return err
 	}}
 	defer up.release()
@@ -102,7 +117,21 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 		w.Header().Set("Sec-WebSocket-Version", "13")
 		return refuse(w, status, err)
 	}
-	s.start(route.Poller, client.First)
+	if protocol == wire.V1Protocol {
+		s.v1 = &v1{
+			format:  options.Format.(wire.V1),
+			own:     client.Channels,
+			mayJoin: client.MayJoin,
+			max:     route.MaxMessage,
+		}
+		client.First = s.v1.format.Hello(s.conn.ID(), client.Channels, welcome, options.PingInterval)
+	}
+	sock := socket.New(up.conn, up.early, s, route.Poller)
+	if !s.conn.Start(sock, client.First) {
+		sock.Close()
+		return nil
+	}
+	sock.Receive()
 	return nil
 }
 
@@ -115,8 +144,8 @@ func refuse(w http.ResponseWriter, status int, err error) error {
 	return caddyhttp.Error(status, err)
 }
 
-// check refuses what gorilla would let pass, and picks the subprotocol: the first one offered is echoed, for a
-// browser fails a handshake that answers none (RFC 6455, section 4.1).
+// check refuses what gorilla would let pass, and picks the subprotocol: broadcast.v1, else the first one offered is
+// echoed, for a browser fails a handshake that answers none (RFC 6455, section 4.1).
 func check(r *http.Request) (protocol string, err error) {
 	if !r.ProtoAtLeast(1, 1) {
 		return "", errors.New("a WebSocket needs HTTP/1.1 (RFC 6455, section 4.1)")
@@ -135,7 +164,7 @@ func check(r *http.Request) (protocol string, err error) {
 			if !isToken(name) {
 				return "", fmt.Errorf("the subprotocol %q is not a token (RFC 6455, section 4.1)", name)
 			}
-			if protocol == "" {
+			if protocol == "" || name == wire.V1Protocol {
 				protocol = strings.Clone(name)
 			}
 		}
@@ -189,9 +218,10 @@ func (noBuffers) Put(any)  {}
 // header operations. So gorilla is given a connection that is real only once it has written its answer.
 type upgrade struct {
 	w       http.ResponseWriter
-	session *session
 	connect func() error
 	brw     *bufio.ReadWriter
+	conn    net.Conn
+	early   []byte // came with the handshake
 
 	refused  error // by the hub
 	err      error // by the server
@@ -232,7 +262,7 @@ type lateConn struct {
 
 func (c lateConn) Write(head []byte) (int, error) {
 	u := c.upgrade
-	u.session.nc, u.session.early, u.err = u.switchProtocols(head)
+	u.err = u.switchProtocols(head)
 	return len(head), u.err
 }
 
@@ -240,40 +270,19 @@ func (lateConn) Close() error                { return nil }
 func (lateConn) SetDeadline(time.Time) error { return nil }
 
 // switchProtocols sends gorilla's answer by way of Caddy.
-func (u *upgrade) switchProtocols(head []byte) (conn net.Conn, early []byte, err error) {
+func (u *upgrade) switchProtocols(head []byte) error {
 	_, fields, _ := bytes.Cut(head, []byte("\r\n"))
 	header, err := textproto.NewReader(bufio.NewReader(bytes.NewReader(fields))).ReadMIMEHeader()
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading the answer to the handshake: %w", err)
+		return fmt.Errorf("reading the answer to the handshake: %w", err)
 	}
 	for name, values := range header {
 		u.w.Header()[name] = values
 	}
-	base := u.w
-	for {
-		inner, ok := base.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			break
-		}
-		base = inner.Unwrap()
-	}
-	hijacker, ok := base.(http.Hijacker)
-	if !ok {
-		return nil, nil, fmt.Errorf("%T cannot be upgraded", base)
-	}
-	u.w.WriteHeader(http.StatusSwitchingProtocols)
-	var brw *bufio.ReadWriter
-	if conn, brw, err = hijacker.Hijack(); err != nil {
-		return nil, nil, err
-	}
-	u.hijacked = true
-	if err := brw.Flush(); err != nil {
-		conn.Close()
-		return nil, nil, err
-	}
-	if n := brw.Reader.Buffered(); n > 0 { // a hasty client has sent more than its handshake
-		p, _ := brw.Reader.Peek(n)
-		early = bytes.Clone(p)
-	}
-	return conn, early, nil
+	u.conn, u.early, err = socket.Hijack(u.w, func() error {
+		u.w.WriteHeader(http.StatusSwitchingProtocols)
+		return nil
+	})
+	u.hijacked = err == nil
+	return err
 }

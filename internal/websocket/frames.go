@@ -21,6 +21,7 @@ const maxControl = 125
 // Close codes (RFC 6455, section 7.4.1).
 const (
 	codeProtocolError = 1002
+	codeUnsupported   = 1003
 	codeNone          = 1005 // never sent: a close frame without a code
 	codeInvalidData   = 1007
 	codePolicy        = 1008

@@ -5,10 +5,7 @@ import (
 	"compress/flate"
 	"errors"
 	"io"
-	"net"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -20,75 +17,27 @@ const (
 	// lingerTime is how long a client that breaks the protocol may go on sending before it is cut off, so that it
 	// reads the close frame before its own bytes make the kernel reset the connection.
 	lingerTime = time.Second
-
-	// readSize is what is read at once: by a goroutine that is there only to read, and by one that waits.
-	readSize    = 16 << 10
-	waitingSize = 512
 )
 
-// session is the reading half of a client. One goroutine reads at a time: one that is there as long as the client, or,
-// with a poller, one for as long as there is something to read.
+// session is the reading half of a client, a socket.Receiver.
 type session struct {
 	hub     *hub.Hub
 	conn    *hub.Conn
-	nc      net.Conn
 	channel string // where it publishes; "" if it may not
+	v1      *v1    // if it speaks broadcast.v1
 	noEcho  bool
 	deaf    bool // it is being closed for a protocol error: its bytes mean nothing any more
 	over    bool // its close frame was read
 	frames  frames
-	early   []byte // what came with the handshake
-
-	// With a poller:
-	raw    syscall.RawConn
-	number uint64
-	state  atomic.Int32 // idle, reading, or reading with more to come
-	hungUp atomic.Bool  // the client sends no more
 }
 
-// start begins to read and to write.
-func (s *session) start(p *Poller, first []byte) {
-	socket := newSocket(s.nc)
-	polled := p != nil && !socket.secure && socket.fd >= 0
-	if polled {
-		s.raw, _ = s.nc.(syscall.Conn).SyscallConn()
-		socket.closed = func() { p.remove(s) } // epoll does not tell
-	}
-	if !s.conn.Start(socket, first) {
-		socket.Close()
-		return
-	}
-	if !polled || !p.add(s) {
-		go s.wait()
-	}
-}
-
-// wait reads until the client is gone.
-func (s *session) wait() {
-	defer s.conn.Done()
-	if early := s.early; early != nil {
-		s.early = nil
-		s.received(early)
-	}
-	buf := make([]byte, waitingSize)
-	for !s.over {
-		n, err := s.nc.Read(buf)
-		if n > 0 {
-			s.received(buf[:n])
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-// received takes what was read.
-func (s *session) received(p []byte) {
+// Received takes what was read.
+func (s *session) Received(p []byte) (more bool) {
 	s.conn.Alive()
 	for !s.deaf && !s.over {
 		rest, bad := s.frames.feed(p, s)
 		if bad == nil {
-			return
+			break
 		}
 		s.conn.Close(bad.code, bad.text)
 		if bad.code == codeProtocolError {
@@ -98,7 +47,11 @@ func (s *session) received(p []byte) {
 		s.frames.skip, s.frames.message = true, nil // only its close frame counts now
 		p = rest
 	}
+	return !s.over
 }
+
+// Ended is called when the client is gone, or has said that it goes.
+func (s *session) Ended() { s.conn.Done() }
 
 func (s *session) ping(payload []byte) { s.conn.Reply(wire.Pong(payload)) }
 
@@ -109,7 +62,7 @@ func (s *session) closed(code uint16) {
 
 // message publishes what the client sent.
 func (s *session) message(kind uint8, deflated bool, data []byte, own bool) *fault {
-	if s.channel == "" {
+	if s.channel == "" && s.v1 == nil {
 		return &fault{codePolicy, "publishing is off"}
 	}
 	if deflated {
@@ -120,14 +73,18 @@ func (s *session) message(kind uint8, deflated bool, data []byte, own bool) *fau
 		if len(data) > s.frames.max {
 			return &fault{codeTooBig, "message too big"}
 		}
-	} else if !own {
+	} else if !own && s.v1 == nil {
 		data = append(make([]byte, 0, len(data)), data...)
+	}
+	if kind == opText && !utf8.Valid(data) {
+		return &fault{codeInvalidData, "not UTF-8"}
+	}
+	if s.v1 != nil {
+		return s.requests(kind, data)
 	}
 	m := &hub.Message{Channel: s.channel, Data: data, From: s.conn, NoEcho: s.noEcho}
 	if kind == opBinary {
 		m.Kind = hub.Binary
-	} else if !utf8.Valid(data) {
-		return &fault{codeInvalidData, "not UTF-8"}
 	}
 	// A client that sends faster than the loops deliver is not read meanwhile, and TCP holds it back.
 	if s.hub.PublishWait(m) != nil {

@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
 )
 
@@ -35,10 +36,10 @@ func serve(t *testing.T, change func(*Route)) (addr string, h *hub.Hub) {
 	}
 	route := &Route{
 		Hub:        h,
-		Plain:      options(wire.Raw{}),
-		Deflated:   options(wire.Raw{MinDeflate: 1}),
+		Raw:        Options{options(wire.Raw{}), options(wire.Raw{MinDeflate: 1})},
+		V1:         Options{options(wire.V1{}), options(wire.V1{MinDeflate: 1})},
 		MaxMessage: 70_000,
-		Poller:     NewPoller(),
+		Poller:     socket.NewPoller(),
 	}
 	if change != nil {
 		change(route)
@@ -60,7 +61,7 @@ func serve(t *testing.T, change func(*Route)) (addr string, h *hub.Hub) {
 	t.Cleanup(func() {
 		server.Close()
 		h.Close(1012, "", 5*time.Second)
-		if n := route.Poller.count(); n > 0 {
+		if n := route.Poller.Len(); n > 0 {
 			t.Errorf("the poller still knows %d sessions", n)
 		}
 		route.Poller.Close()
@@ -396,7 +397,7 @@ func TestManySenders(t *testing.T) {
 
 // TestSilentClient: a client that is closed and does not answer is cut off, and forgotten.
 func TestSilentClient(t *testing.T) {
-	addr, h := serve(t, func(r *Route) { r.Plain.WriteTimeout = time.Second })
+	addr, h := serve(t, func(r *Route) { r.Raw.Plain.WriteTimeout = time.Second })
 	p := open(t, addr, "")
 	p.Write(mask(0x81, "\xff"))
 	p.frame()

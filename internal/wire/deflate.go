@@ -17,13 +17,16 @@ var deflaters = sync.Pool{New: func() any {
 	return w
 }}
 
-// deflate compresses a message's data as one that stands alone (RFC 7692, section 7.2.1, without context takeover).
-func deflate(m *hub.Message) []byte {
+// deflateData is deflate for a message's data.
+func deflateData(m *hub.Message) []byte { return deflate(m.Data) }
+
+// deflate compresses a frame's payload as one that stands alone (RFC 7692, section 7.2.1, without context takeover).
+func deflate(data []byte) []byte {
 	w := deflaters.Get().(*flate.Writer)
 	defer deflaters.Put(w)
 	var b bytes.Buffer
 	w.Reset(&b)
-	w.Write(m.Data) // a bytes.Buffer takes everything
+	w.Write(data) // a bytes.Buffer takes everything
 	w.Flush()
 	return bytes.TrimSuffix(b.Bytes(), []byte{0, 0, 0xff, 0xff})
 }

@@ -37,7 +37,7 @@ func (f Raw) Append(dst []byte, run []*hub.Message) []byte {
 			first = binaryData
 		}
 		if f.MinDeflate > 0 && len(data) >= f.MinDeflate {
-			if p := m.Encoded(deflated{}, deflate); len(p) < len(data) {
+			if p := m.Encoded(deflated{}, deflateData); len(p) < len(data) {
 				first, data = first|rsv1, p
 			}
 		}
@@ -58,6 +58,9 @@ func (Raw) Close(code uint16, reason string) []byte {
 	p := append(make([]byte, 0, 4+n), closing, byte(2+n))
 	return append(binary.BigEndian.AppendUint16(p, code), reason[:n]...)
 }
+
+// Gap returns nil: only what was published is sent.
+func (Raw) Gap([]string) []byte { return nil }
 
 // TextFrame returns a text frame.
 func TextFrame(s string) []byte {

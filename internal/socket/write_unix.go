@@ -1,8 +1,11 @@
 //go:build unix && !linux
 
-package websocket
+package socket
 
-import "syscall"
+import (
+	"syscall"
+	"time"
+)
 
 const nonBlocking = true
 
@@ -21,3 +24,5 @@ func writeOnce(fd int, p []byte) (int, error) {
 		}
 	}
 }
+
+func setUserTimeout(int, time.Duration) {}

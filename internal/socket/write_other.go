@@ -1,10 +1,15 @@
 //go:build !unix
 
-package websocket
+package socket
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Elsewhere, as on Windows, a socket cannot be written without waiting, and every write goes through the backlog.
 const nonBlocking = false
 
 func writeOnce(int, []byte) (int, error) { return 0, errors.ErrUnsupported }
+
+func setUserTimeout(int, time.Duration) {}

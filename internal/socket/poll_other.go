@@ -1,6 +1,6 @@
 //go:build !linux
 
-package websocket
+package socket
 
 // Poller is only on Linux: elsewhere each client has a goroutine.
 type Poller struct{}
@@ -11,6 +11,9 @@ func NewPoller() *Poller { return nil }
 // Close does nothing.
 func (p *Poller) Close() {}
 
-func (p *Poller) add(*session) bool { return false }
+// Len returns 0.
+func (p *Poller) Len() int { return 0 }
 
-func (p *Poller) remove(*session) {}
+func (p *Poller) add(*Socket) bool { return false }
+
+func (p *Poller) remove(*Socket) {}

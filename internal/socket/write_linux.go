@@ -1,8 +1,11 @@
-package websocket
+package socket
 
 import (
 	"syscall"
+	"time"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 const nonBlocking = true
@@ -21,4 +24,8 @@ func writeOnce(fd int, p []byte) (int, error) {
 			return 0, err
 		}
 	}
+}
+
+func setUserTimeout(fd int, d time.Duration) {
+	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
 }

@@ -1,4 +1,4 @@
-package websocket
+package socket
 
 import (
 	"errors"
@@ -15,9 +15,9 @@ type Poller struct {
 	stop    int // an eventfd that ends the waiting
 	stopped sync.WaitGroup
 
-	mu       sync.Mutex
-	next     uint64
-	sessions map[uint64]*session // by the number that their events carry, which no other ever has
+	mu      sync.Mutex
+	next    uint64
+	sockets map[uint64]*Socket // by the number that their events carry, which no other ever has
 }
 
 // stopEvent is the number of the eventfd.
@@ -25,7 +25,7 @@ const stopEvent = 0
 
 // NewPoller starts a poller. It returns nil, which is a good poller too, if the system does not let it.
 func NewPoller() *Poller {
-	p := &Poller{sessions: make(map[uint64]*session)}
+	p := &Poller{sockets: make(map[uint64]*Socket)}
 	var err error
 	if p.fd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil
@@ -41,7 +41,7 @@ func NewPoller() *Poller {
 	return p
 }
 
-// Close ends the poller. Its sessions must have ended.
+// Close ends the poller. Its sockets must have ended.
 func (p *Poller) Close() {
 	if p == nil {
 		return
@@ -59,7 +59,7 @@ func event(events uint32, number uint64) *unix.EpollEvent {
 
 func (p *Poller) run() {
 	events := make([]unix.EpollEvent, 256)
-	ready := make([]*session, 0, len(events))
+	ready := make([]*Socket, 0, len(events))
 	for {
 		n, err := unix.EpollWait(p.fd, events, -1)
 		if err != nil && !errors.Is(err, unix.EINTR) {
@@ -73,7 +73,7 @@ func (p *Poller) run() {
 				p.mu.Unlock()
 				return
 			}
-			if s := p.sessions[number]; s != nil { // else it has just ended
+			if s := p.sockets[number]; s != nil { // else it has just ended
 				if ev.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 					s.hungUp.Store(true)
 				}
@@ -87,14 +87,24 @@ func (p *Poller) run() {
 	}
 }
 
-// add has a session read whenever there is something. It is told of each change once (EPOLLET), so reading goes on
+// Len returns how many sockets the poller reads.
+func (p *Poller) Len() int {
+	if p == nil {
+		return 0
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.sockets)
+}
+
+// add has a socket read whenever there is something. It is told of each change once (EPOLLET), so reading goes on
 // until there is nothing more.
-func (p *Poller) add(s *session) bool {
+func (p *Poller) add(s *Socket) bool {
 	early := s.early != nil // from here on it may be read
 	p.mu.Lock()
 	p.next++
 	s.number = p.next
-	p.sessions[s.number] = s
+	p.sockets[s.number] = s
 	p.mu.Unlock()
 	var err error
 	if e := s.raw.Control(func(fd uintptr) {
@@ -112,22 +122,22 @@ func (p *Poller) add(s *session) bool {
 	return true
 }
 
-// remove forgets a session that has ended. Closing the socket takes it out of epoll.
-func (p *Poller) remove(s *session) {
+// remove forgets a socket that has ended. Closing it takes it out of epoll.
+func (p *Poller) remove(s *Socket) {
 	p.mu.Lock()
-	delete(p.sessions, s.number)
+	delete(p.sockets, s.number)
 	p.mu.Unlock()
 }
 
-// States of a session.
+// States of a socket.
 const (
 	idle    = iota
 	reading // a goroutine reads
 	again   // it reads, and there may be more
 )
 
-// notify has a goroutine read the session, if none does.
-func (s *session) notify(p *Poller) {
+// notify has a goroutine read the socket, if none does.
+func (s *Socket) notify(p *Poller) {
 	for {
 		switch s.state.Load() {
 		case idle:
@@ -145,21 +155,25 @@ func (s *session) notify(p *Poller) {
 	}
 }
 
+// readSize is what is read at once by a goroutine that is there only to read.
+const readSize = 16 << 10
+
 var readBuffers = sync.Pool{New: func() any { return new([readSize]byte) }}
 
 // readAll reads what there is.
-func (s *session) readAll(p *Poller) {
+func (s *Socket) readAll(p *Poller) {
 	buf := readBuffers.Get().(*[readSize]byte)
 	defer readBuffers.Put(buf)
+	more := true
 	if early := s.early; early != nil {
 		s.early = nil
-		s.received(early)
+		more = s.receiver.Received(early)
 	}
-	for !s.over {
+	for more {
 		n, err := s.readOnce(buf[:])
 		if n > 0 {
-			s.received(buf[:n])
-			if s.over || n == len(buf) || s.hungUp.Load() {
+			more = s.receiver.Received(buf[:n])
+			if !more || n == len(buf) || s.hungUp.Load() {
 				continue // there may be more, or the end
 			}
 		} else if !errors.Is(err, unix.EAGAIN) {
@@ -171,11 +185,11 @@ func (s *session) readAll(p *Poller) {
 		s.state.Store(reading) // more has come meanwhile
 	}
 	p.remove(s)
-	s.conn.Done() // its state stays at reading, so nobody reads it again
+	s.receiver.Ended() // its state stays at reading, so nobody reads it again
 }
 
 // readOnce reads what is there, or returns EAGAIN. RawConn sees to it that the descriptor is not closed meanwhile.
-func (s *session) readOnce(buf []byte) (n int, err error) {
+func (s *Socket) readOnce(buf []byte) (n int, err error) {
 	e := s.raw.Read(func(fd uintptr) bool {
 		for {
 			if n, err = syscall.Read(int(fd), buf); err != syscall.EINTR {

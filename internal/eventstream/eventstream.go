@@ -1,0 +1,135 @@
+// Package eventstream takes event-stream clients in (HTML Standard, section 9.2). Writing is the hub's.
+package eventstream
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
+)
+
+// Route is what the clients of a route have in common.
+type Route struct {
+	Hub *hub.Hub
+
+	// Options are one-way, and their format is wire.EventStream.
+	Options *hub.ConnOptions
+
+	// Poller watches for the clients' end, if it can.
+	Poller *socket.Poller
+}
+
+// Wants says whether a request asks for an event stream.
+func Wants(r *http.Request) bool {
+	if r.Method != http.MethodGet {
+		return false
+	}
+	for _, line := range r.Header["Accept"] {
+		for media := range strings.SplitSeq(line, ",") {
+			media, _, _ = strings.Cut(media, ";")
+			if strings.EqualFold(strings.TrimSpace(media), "text/event-stream") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// LastID returns the ID that a request resumes after. The header is the newer one: EventSource sends it when it comes
+// back, to the address that it has.
+func LastID(r *http.Request) string {
+	if id := r.Header.Get("Last-Event-ID"); id != "" {
+		return strings.Clone(id)
+	}
+	return strings.Clone(r.URL.Query().Get("last_id"))
+}
+
+// Accept answers the request with an event stream. On HTTP/1 it takes the connection over and returns while the stream
+// goes on; where it cannot, and on HTTP/2 and 3, it returns at the stream's end. On an error nothing was answered.
+func (route *Route) Accept(w http.ResponseWriter, r *http.Request, s hub.Subscriber) error {
+	conn, welcome, err := route.Hub.Connect(s, route.Options)
+	leaving := errors.Is(err, hub.ErrClosed)
+	if err != nil && !leaving {
+		w.Header().Set("Retry-After", "5")
+		return caddyhttp.Error(http.StatusServiceUnavailable, err)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store, no-transform")
+	h.Set("X-Accel-Buffering", "no") // nginx in front
+	if leaving {
+		// An EventSource gives up for good on any other answer (section 9.2.3).
+		w.Write(wire.EventStream{}.Close(0, ""))
+		return nil
+	}
+
+	// Whatever wraps the writer sees the first bytes, and has its say in the head.
+	answer := func() error {
+		w.WriteHeader(http.StatusOK)
+		if _, err := w.Write(wire.EventStream{}.Start(welcome)); err != nil {
+			return err
+		}
+		return http.NewResponseController(w).Flush()
+	}
+	if r.ProtoMajor == 1 && socket.CanHijack(w) {
+		h.Set("Transfer-Encoding", "identity") // what follows is ours: net/http is not to add chunks, and ends with it
+		if took, err := route.takeOver(w, conn, answer); took || err != nil {
+			return nil // there is nobody to tell
+		}
+	} else if err := answer(); err != nil {
+		conn.Done()
+		return nil
+	}
+	stream := newStream(w)
+	if !conn.Start(stream, nil) {
+		stream.Close()
+	}
+	select {
+	case <-stream.done:
+	case <-r.Context().Done():
+		conn.Done()
+		<-stream.done
+	}
+	return nil
+}
+
+var errEncoded = errors.New("another handler encodes what is written")
+
+// takeOver makes the connection the hub's. If it is not taken, the answer has begun and may go on by w.
+func (route *Route) takeOver(w http.ResponseWriter, conn *hub.Conn, answer func() error) (took bool, err error) {
+	nc, early, err := socket.Hijack(w, func() error {
+		if err := answer(); err != nil {
+			return err
+		}
+		if w.Header().Get("Content-Encoding") != "" {
+			return errEncoded
+		}
+		return nil
+	})
+	if errors.Is(err, errEncoded) {
+		return false, nil
+	}
+	if err != nil {
+		conn.Done()
+		return false, err
+	}
+	s := socket.New(nc, early, (*receiver)(conn), route.Poller)
+	s.CutOffAfter(max(route.Options.WriteTimeout, 2*route.Options.PingInterval))
+	if !conn.Start(s, nil) {
+		s.Close()
+		return true, nil
+	}
+	s.Receive()
+	return true, nil
+}
+
+// receiver waits for the client's end. What it sends means nothing.
+type receiver hub.Conn
+
+func (*receiver) Received([]byte) (more bool) { return true }
+func (r *receiver) Ended()                    { (*hub.Conn)(r).Done() }

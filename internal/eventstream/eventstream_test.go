@@ -1,0 +1,546 @@
+package eventstream
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/gobwas/ws"
+	"go.uber.org/goleak"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/websocket"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// site serves event streams, and WebSockets to compare with, on net/http.
+type site struct {
+	hub    *hub.Hub
+	server *httptest.Server
+	addr   string
+	end    func()
+}
+
+func serve(t *testing.T, o hub.Options, change func(*Route), wrap func(http.Handler) http.Handler) *site {
+	h := hub.New(o)
+	options := func(f hub.Format) *hub.ConnOptions {
+		_, oneWay := f.(wire.EventStream)
+		return &hub.ConnOptions{Format: f, PingInterval: time.Minute, WriteTimeout: 5 * time.Second, MaxBacklog: 1 << 20, OneWay: oneWay}
+	}
+	poller := socket.NewPoller()
+	streams := &Route{Hub: h, Options: options(wire.EventStream{}), Poller: poller}
+	sockets := &websocket.Route{Hub: h, V1: websocket.Options{Plain: options(wire.V1{})}, MaxMessage: 1000, Poller: poller}
+	if change != nil {
+		change(streams)
+	}
+	var handler http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := hub.Subscriber{Channels: strings.Split(r.URL.Query().Get("channels"), ","), LastID: LastID(r)}
+		var err error
+		switch {
+		case websocket.IsUpgrade(r):
+			err = sockets.Accept(w, r, websocket.Client{Subscriber: s})
+		case Wants(r):
+			err = streams.Accept(w, r, s)
+		default:
+			http.NotFound(w, r)
+		}
+		if err != nil {
+			status := http.StatusInternalServerError
+			if e := new(caddyhttp.HandlerError); errors.As(err, e) {
+				status = e.StatusCode
+			}
+			http.Error(w, err.Error(), status)
+		}
+	})
+	if wrap != nil {
+		handler = wrap(handler)
+	}
+	s := &site{hub: h, server: httptest.NewUnstartedServer(handler)}
+	s.server.EnableHTTP2 = true
+	s.end = sync.OnceFunc(func() { h.Close(1012, "", 5*time.Second) })
+	t.Cleanup(func() {
+		s.end()
+		s.server.Close()
+		if n := poller.Len(); n > 0 {
+			t.Errorf("the poller still knows %d sockets", n)
+		}
+		poller.Close()
+	})
+	return s
+}
+
+func (s *site) start() *site {
+	s.server.Start()
+	s.addr = s.server.Listener.Addr().String()
+	return s
+}
+
+// event is one of a stream, or a message or gap of broadcast.v1.
+type event struct{ id, kind, data string }
+
+// request sends a request's head.
+func (s *site) request(t testing.TB, channels, header string) (net.Conn, *bufio.Reader) {
+	t.Helper()
+	c, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	fmt.Fprintf(c, "GET /?channels=%s HTTP/1.1\r\nHost: h\r\n%s\r\n", channels, header)
+	return c, bufio.NewReader(c)
+}
+
+const accept = "Accept: text/event-stream\r\n"
+
+// stream opens an event stream and returns its head.
+func (s *site) stream(t testing.TB, channels, header string) (net.Conn, *bufio.Reader, *http.Response) {
+	t.Helper()
+	c, r := s.request(t, channels, accept+header)
+	t.Cleanup(func() { c.Close() })
+	head, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, bufio.NewReader(head.Body), head
+}
+
+// next reads the next block of a stream.
+func next(r *bufio.Reader) (e event, err error) {
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return event{}, err
+		}
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
+		switch name {
+		case "":
+			return e, nil
+		case "id":
+			e.id = value
+		case "event":
+			e.kind = value
+		case "data":
+			e.data += value + "\n"
+		case ":", "retry":
+			e.kind = name
+		}
+	}
+}
+
+func expect(t testing.TB, r *bufio.Reader, want ...event) {
+	t.Helper()
+	for _, w := range want {
+		e, err := next(r)
+		if w.id == "*" {
+			w.id = e.id
+		}
+		if err != nil || e != w {
+			t.Fatalf("got %+v and %v, not %+v", e, err, w)
+		}
+	}
+}
+
+func (s *site) publish(t testing.TB, channel, data string) string {
+	t.Helper()
+	m := &hub.Message{Channel: channel, Data: []byte(data)}
+	if err := s.hub.Publish(m); err != nil {
+		t.Fatal(err)
+	}
+	return m.ID()
+}
+
+func (s *site) wait(t testing.TB, done func(hub.Stats) bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !done(s.hub.Stats()); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("it does not come: %+v", s.hub.Stats())
+		}
+	}
+}
+
+func TestStream(t *testing.T) {
+	s := serve(t, hub.Options{History: 10}, nil, nil).start()
+	first := s.publish(t, "a", "before")
+	c, r, head := s.stream(t, "a", "")
+	for name, want := range map[string]string{
+		"Content-Type":      "text/event-stream",
+		"Cache-Control":     "no-store, no-transform",
+		"X-Accel-Buffering": "no",
+	} {
+		if got := head.Header.Get(name); got != want || head.StatusCode != 200 {
+			t.Errorf("%s is %q, status %d", name, got, head.StatusCode)
+		}
+	}
+	if head.ContentLength >= 0 || len(head.TransferEncoding) > 0 {
+		t.Errorf("length %d, transfer encoding %q", head.ContentLength, head.TransferEncoding)
+	}
+	expect(t, r, event{"", "retry", ""}, event{first, "", ""})
+	second := s.publish(t, "a", "one\ntwo")
+	s.publish(t, "b", "other")
+	expect(t, r, event{second, "", "one\ntwo\n"})
+	third := s.publish(t, "a", "")
+	expect(t, r, event{third, "", "\n"})
+
+	_, resumed, _ := s.stream(t, "a", "Last-Event-ID: "+first+"\r\n")
+	expect(t, resumed, event{"", "retry", ""}, event{first, "", ""}, event{second, "", "one\ntwo\n"}, event{third, "", "\n"})
+	now := s.publish(t, "b", "")
+	_, gap, _ := s.stream(t, "a", "Last-Event-ID: from-1\r\n")
+	expect(t, gap, event{"", "retry", ""}, event{now, "gap", `{"channels":["a"],"id":"` + now + `"}` + "\n"})
+	last := s.publish(t, "a", "!")
+	for _, r := range []*bufio.Reader{r, resumed, gap} {
+		expect(t, r, event{last, "", "!\n"})
+	}
+
+	c.Close()
+	s.wait(t, func(stats hub.Stats) bool { return stats.Connections == 2 })
+	s.end()
+	for _, r := range []*bufio.Reader{resumed, gap} {
+		expect(t, r, event{"", "retry", ""})
+		if _, err := next(r); err != io.EOF {
+			t.Errorf("after the end: %v", err)
+		}
+	}
+	// Who comes now is to come again.
+	_, late, head := s.stream(t, "a", "")
+	expect(t, late, event{"", "retry", ""})
+	if _, err := next(late); head.StatusCode != 200 || err != io.EOF {
+		t.Errorf("on a hub that is closed: %d, %v", head.StatusCode, err)
+	}
+}
+
+func TestWants(t *testing.T) {
+	for accept, want := range map[string]bool{
+		"text/event-stream":                       true,
+		"application/json, Text/Event-Stream;q=1": true,
+		"*/*":                false,
+		"":                   false,
+		"text/event-streams": false,
+	} {
+		if got := Wants(&http.Request{Method: "GET", Header: http.Header{"Accept": {accept}}}); got != want {
+			t.Errorf("%q: %v", accept, got)
+		}
+	}
+	if Wants(&http.Request{Method: "HEAD", Header: http.Header{"Accept": {"text/event-stream"}}}) {
+		t.Error("HEAD")
+	}
+}
+
+func TestTooMany(t *testing.T) {
+	s := serve(t, hub.Options{MaxConnections: 1}, nil, nil).start()
+	s.stream(t, "a", "")
+	_, _, head := s.stream(t, "a", "")
+	if head.StatusCode != 503 || head.Header.Get("Retry-After") == "" {
+		t.Errorf("%d %v", head.StatusCode, head.Header)
+	}
+}
+
+// TestHeartbeat: a stream that is quiet gets comments, and is not taken for dead.
+func TestHeartbeat(t *testing.T) {
+	s := serve(t, hub.Options{}, func(r *Route) { r.Options.PingInterval = time.Second }, nil).start()
+	_, r, _ := s.stream(t, "a", "")
+	expect(t, r, event{"", "retry", ""}, event{"*", "", ""})
+	for range 3 {
+		expect(t, r, event{"", ":", ""})
+	}
+}
+
+// TestStreamsInTheHandler: where the connection cannot be taken over the stream is the handler's, until its end.
+func TestStreamsInTheHandler(t *testing.T) {
+	var mu sync.Mutex
+	handlers := 0
+	count := func(n int) int {
+		mu.Lock()
+		defer mu.Unlock()
+		handlers += n
+		return handlers
+	}
+	for _, c := range []struct {
+		name string
+		wrap func(http.ResponseWriter) http.ResponseWriter
+		tls  bool
+	}{
+		{"on HTTP/2", func(w http.ResponseWriter) http.ResponseWriter { return w }, true},
+		{"behind a writer without Unwrap", func(w http.ResponseWriter) http.ResponseWriter { return opaque{w} }, false},
+		{"behind a writer that encodes", func(w http.ResponseWriter) http.ResponseWriter { return encoder{w} }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := serve(t, hub.Options{}, nil, func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					count(1)
+					defer count(-1)
+					next.ServeHTTP(c.wrap(w), r)
+				})
+			})
+			if c.tls {
+				s.server.StartTLS()
+			} else {
+				s.server.Start()
+			}
+			open := func() (*http.Response, *bufio.Reader) {
+				req, _ := http.NewRequestWithContext(t.Context(), "GET", s.server.URL+"/?channels=a", nil)
+				req.Header.Set("Accept", "text/event-stream")
+				resp, err := s.server.Client().Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if c.tls != (resp.ProtoMajor == 2) {
+					t.Fatal(resp.Proto)
+				}
+				r := bufio.NewReader(resp.Body)
+				expect(t, r, event{"", "retry", ""}, event{"*", "", ""})
+				return resp, r
+			}
+			one, first := open()
+			_, second := open()
+			for i := range 100 {
+				id := s.publish(t, "a", strconv.Itoa(i))
+				expect(t, first, event{id, "", fmt.Sprintln(i)})
+				expect(t, second, event{id, "", fmt.Sprintln(i)})
+			}
+			if n := count(0); n != 2 {
+				t.Errorf("%d handlers", n)
+			}
+			one.Body.Close()
+			s.wait(t, func(stats hub.Stats) bool { return stats.Connections == 1 && count(0) == 1 })
+			s.end()
+			expect(t, second, event{"", "retry", ""})
+			if _, err := next(second); err != io.EOF {
+				t.Errorf("at the end: %v", err)
+			}
+			s.wait(t, func(hub.Stats) bool { return count(0) == 0 })
+		})
+	}
+}
+
+// opaque hides the writer's other methods but Flush.
+type opaque struct{ w http.ResponseWriter }
+
+func (o opaque) Header() http.Header         { return o.w.Header() }
+func (o opaque) Write(p []byte) (int, error) { return o.w.Write(p) }
+func (o opaque) WriteHeader(status int)      { o.w.WriteHeader(status) }
+func (o opaque) Flush()                      { o.w.(http.Flusher).Flush() }
+
+// encoder says that it encodes.
+type encoder struct{ http.ResponseWriter }
+
+func (e encoder) Unwrap() http.ResponseWriter { return e.ResponseWriter }
+func (e encoder) WriteHeader(status int) {
+	e.Header().Set("Content-Encoding", "none")
+	e.ResponseWriter.WriteHeader(status)
+}
+
+// TestStuckOnHTTP2: a stream whose window is closed costs only itself, and is cut off.
+func TestStuckOnHTTP2(t *testing.T) {
+	s := serve(t, hub.Options{}, func(r *Route) {
+		r.Options.MaxBacklog, r.Options.WriteTimeout = 256<<10, time.Second
+	}, nil)
+	s.server.StartTLS()
+	var readers []*bufio.Reader
+	for range 2 {
+		req, _ := http.NewRequestWithContext(t.Context(), "GET", s.server.URL+"/?channels=a", nil)
+		req.Header.Set("Accept", "text/event-stream")
+		resp, err := s.server.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		readers = append(readers, bufio.NewReader(resp.Body))
+	}
+	expect(t, readers[0], event{"", "retry", ""}, event{"*", "", ""})
+	data := strings.Repeat("x", 10_000)
+	for s.hub.Stats().Connections == 2 { // the other one reads nothing
+		id := s.publish(t, "a", data)
+		expect(t, readers[0], event{id, "", data + "\n"})
+	}
+	expect(t, readers[0], event{s.publish(t, "a", "still here"), "", "still here\n"})
+}
+
+// device is a client that comes back whenever it is cut off, and resumes where it was.
+type device struct {
+	channels, pos string
+	reached       atomic.Uint64 // the position, for others
+	got           []string      // data of messages
+	last          string        // the ID of the last of them
+	gaps          int
+}
+
+func (d *device) at(id string) {
+	d.pos = id
+	d.reached.Store(seq(id))
+}
+
+// some returns after how many bytes a visit ends: few, but sometimes as many as a batch may have.
+func some(r *rand.Rand) int64 {
+	if r.IntN(8) == 0 {
+		return r.Int64N(40_000)
+	}
+	return r.Int64N(3000)
+}
+
+// visitStream opens an event stream and cuts it off after some bytes.
+func (d *device) visitStream(t *testing.T, s *site, r *rand.Rand) {
+	header := accept
+	if d.pos != "" {
+		header += "Last-Event-ID: " + d.pos + "\r\n"
+	}
+	c, in := s.request(t, d.channels, header)
+	defer c.Close()
+	head, err := http.ReadResponse(in, nil)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	in = bufio.NewReader(io.LimitReader(head.Body, some(r)))
+	for {
+		e, err := next(in)
+		if err != nil {
+			return
+		}
+		if e.id != "" {
+			d.at(e.id)
+		}
+		if e.kind == "gap" {
+			d.gaps++
+		} else if e.data != "" {
+			d.got = append(d.got, strings.TrimSuffix(e.data, "\n"))
+		}
+	}
+}
+
+// visitSocket does the same with broadcast.v1.
+func (d *device) visitSocket(t *testing.T, s *site, r *rand.Rand) {
+	c, in := s.request(t, d.channels+"&last_id="+d.pos, "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: other, broadcast.v1\r\n")
+	defer c.Close()
+	head, err := http.ReadResponse(in, nil)
+	if err != nil || head.StatusCode != 101 || head.Header.Get("Sec-Websocket-Protocol") != "broadcast.v1" {
+		t.Error(head, err)
+		return
+	}
+	limited := io.LimitReader(in, some(r))
+	for {
+		frame, err := ws.ReadFrame(limited)
+		if err != nil {
+			return
+		}
+		var objects []struct {
+			ID    string
+			Data  string
+			Hello struct{ ID string }
+			Gap   json.RawMessage
+		}
+		if err := json.Unmarshal(frame.Payload, &objects); err != nil {
+			t.Errorf("%q: %v", frame.Payload, err)
+			return
+		}
+		for _, o := range objects {
+			switch {
+			case o.Hello.ID != "":
+				d.at(o.Hello.ID)
+			case o.Gap != nil:
+				d.gaps++
+			default:
+				d.at(o.ID)
+				d.got = append(d.got, o.Data)
+			}
+		}
+	}
+}
+
+func seq(id string) uint64 {
+	n, _ := strconv.ParseUint(id[strings.LastIndexByte(id, '-')+1:], 10, 64)
+	return n
+}
+
+// TestResume: clients of both transports that are cut off at any byte and resume, ten thousand times, get every message
+// once and in order.
+func TestResume(t *testing.T) {
+	s := serve(t, hub.Options{History: 1 << 20, HistoryBytes: 1 << 30}, nil, nil).start()
+	rounds := 2500
+	if testing.Short() {
+		rounds = 100
+	}
+	seed := rand.Uint64()
+	t.Log("seed", seed)
+	var log []*hub.Message
+	stop := make(chan struct{})
+	devices := []*device{{channels: "a"}, {channels: "a,b"}, {channels: "c"}, {channels: "c,b,a"}}
+	var publisher, clients sync.WaitGroup
+	publisher.Go(func() {
+		r := rand.New(rand.NewPCG(seed, 0))
+		for i := 0; ; i++ {
+			for behind := true; behind; { // as fast as the slowest gets on: who is far behind gets a gap
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				behind = false
+				for _, d := range devices {
+					behind = behind || uint64(len(log)) > d.reached.Load()+100
+				}
+				runtime.Gosched()
+			}
+			var ms []*hub.Message
+			for range 1 + r.IntN(5) {
+				ms = append(ms, &hub.Message{Channel: []string{"a", "b", "c"}[r.IntN(3)], Data: []byte(fmt.Sprint(i, " ", strings.Repeat("x", r.IntN(100))))})
+			}
+			if err := s.hub.Publish(ms...); err != nil {
+				t.Error(err)
+				return
+			}
+			log = append(log, ms...)
+		}
+	})
+	for i, d := range devices {
+		clients.Go(func() {
+			r := rand.New(rand.NewPCG(seed, uint64(i)+1))
+			for d.pos == "" {
+				if d.visitStream(t, s, r); t.Failed() {
+					return
+				}
+			}
+			d.got, d.last = nil, d.pos // from here on
+			for range rounds {
+				if i < 2 {
+					d.visitStream(t, s, r)
+				} else {
+					d.visitSocket(t, s, r)
+				}
+			}
+			d.reached.Store(math.MaxUint64 - 100)
+		})
+	}
+	clients.Wait()
+	close(stop)
+	publisher.Wait()
+	for _, d := range devices {
+		var want []string
+		for _, m := range log {
+			if m.Seq > seq(d.last) && m.Seq <= seq(d.pos) && slices.Contains(strings.Split(d.channels, ","), m.Channel) {
+				want = append(want, string(m.Data))
+			}
+		}
+		if !slices.Equal(d.got, want) || d.gaps > 0 || len(want) == 0 {
+			t.Errorf("on %s: %d messages, not %d, %d gaps", d.channels, len(d.got), len(want), d.gaps)
+		}
+	}
+}

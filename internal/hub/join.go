@@ -1,0 +1,126 @@
+package hub
+
+import (
+	"errors"
+	"slices"
+)
+
+// maxJoined is how many channels a connection may be on at once.
+const maxJoined = 1000
+
+var (
+	// ErrJoinedTooMany is returned to a connection that is on as many channels as it may be.
+	ErrJoinedTooMany = errors.New("the connection is on 1000 channels already")
+
+	// ErrNotJoined is returned to a connection that leaves a channel that it is not on.
+	ErrNotJoined = errors.New("the connection is not on the channel")
+)
+
+// On says whether the connection is on a channel.
+func (c *Conn) On(name string) bool {
+	c.hub.mu.Lock()
+	defer c.hub.mu.Unlock()
+	return c.on(name) != nil
+}
+
+// on returns the audience of a channel that the connection is in. The caller holds Hub.mu.
+func (c *Conn) on(name string) *audience {
+	for _, a := range c.audiences {
+		if a.channel.name == name {
+			return a
+		}
+	}
+	return nil
+}
+
+// Join subscribes the connection to one more channel. It is sent what frame makes of the welcome and of the messages
+// that it missed after lastID, if that is set, and then gets every message published after Join returns. As all of
+// that is one piece, there is no moment at which the connection has some of the older messages and not the others.
+func (c *Conn) Join(name, lastID string, frame func(Welcome, []*Message) []byte) error {
+	h := c.hub
+	var p []byte // made of:
+	var made Welcome
+	var of []*Message
+	for try := 0; ; try++ {
+		h.mu.Lock()
+		if err := c.mayJoin(name); err != nil {
+			h.mu.Unlock()
+			return err
+		}
+		var ms []*Message
+		w := Welcome{ID: FormatID(h.epoch, h.seq)}
+		if c.on(name) == nil {
+			ms, w = h.since([]string{name}, lastID, 0, c.options.MaxBacklog)
+		}
+		if p == nil || made.Resumed != w.Resumed || !slices.Equal(of, ms) {
+			locked := len(ms) == 0 || try == 3
+			if !locked { // encoding takes long: try again when it is done
+				h.mu.Unlock()
+			}
+			p, made, of = frame(w, ms), w, ms
+			if !locked {
+				continue
+			}
+		}
+		e := entry{op: opSend, conn: c, bytes: p}
+		if c.on(name) == nil {
+			e.op, e.audience = opJoin, h.join(c.loop, name)
+			c.audiences = append(slices.Clip(c.audiences), e.audience)
+		}
+		c.loop.inboxBytes += len(p) + messageOverhead
+		wake := c.loop.push(e)
+		h.mu.Unlock()
+		h.wake(wake)
+		return nil
+	}
+}
+
+// mayJoin says what keeps the connection from joining a channel. The caller holds Hub.mu.
+func (c *Conn) mayJoin(name string) error {
+	switch {
+	case c.left:
+		return ErrClosed
+	case c.on(name) != nil:
+		return nil
+	case len(c.audiences) >= maxJoined:
+		return ErrJoinedTooMany
+	}
+	ch := c.hub.channels[name]
+	if n := c.hub.options.MaxChannels; n > 0 && c.hub.subscribed >= n && (ch == nil || ch.subscribers == 0) {
+		return ErrTooManyChannels
+	}
+	return nil
+}
+
+// Leave takes the connection out of a channel. After the last message that it gets from it, it is sent p.
+func (c *Conn) Leave(name string, p []byte) error {
+	h := c.hub
+	h.mu.Lock()
+	a := c.on(name)
+	if a == nil {
+		h.mu.Unlock()
+		return ErrNotJoined
+	}
+	h.part(a)
+	c.audiences = slices.DeleteFunc(slices.Clone(c.audiences), func(b *audience) bool { return a == b })
+	wake := c.loop.push(entry{op: opLeave, conn: c, audience: a, bytes: p})
+	h.mu.Unlock()
+	h.wake(wake)
+	return nil
+}
+
+// Send sends p, after what was published before. It waits while the loop has as much waiting as it may.
+func (c *Conn) Send(p []byte) {
+	h, l := c.hub, c.loop
+	n := len(p) + messageOverhead
+	h.mu.Lock()
+	for !h.closed && !c.left && l.inboxBytes > 0 && l.inboxBytes+n > h.options.MaxInbox {
+		h.waiting++
+		h.room.Wait()
+		h.waiting--
+	}
+	l.inboxBytes += n
+	wake := l.push(entry{op: opSend, conn: c, bytes: p})
+	h.mu.Unlock()
+	h.wake(wake)
+}

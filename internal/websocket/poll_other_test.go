@@ -1,5 +1,0 @@
-//go:build !linux
-
-package websocket
-
-func (p *Poller) count() int { return 0 }

@@ -1,0 +1,216 @@
+package websocket
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
+)
+
+const (
+	// maxEnvelope is how many bytes a frame of broadcast.v1 may have besides a message's data.
+	maxEnvelope = 4 << 10
+
+	// maxRequests is how many requests a frame may have.
+	maxRequests = 256
+
+	// maxRef is the length in bytes of the longest ref.
+	maxRef = 64
+)
+
+// v1 is what there is to know of a client that speaks broadcast.v1.
+type v1 struct {
+	format  wire.V1
+	own     []string // the channels of the route, unless it only publishes
+	mayJoin func(channel string) bool
+	max     int // bytes of a message's data
+}
+
+// Codes of errors. Clients rely on them.
+const (
+	errInvalid   = "invalid"   // not what the protocol has
+	errForbidden = "forbidden" // the route does not let the client do that
+	errTooBig    = "too_big"   // the data is larger than max_message
+	errConflict  = "conflict"  // the key is that of another message
+	errLimit     = "limit"     // too many channels
+)
+
+// refusal is an error that the client is told.
+type refusal struct {
+	code string
+	err  error
+}
+
+func (e *refusal) Error() string { return e.err.Error() }
+
+func refused(code, format string, args ...any) error {
+	return &refusal{code, fmt.Errorf(format, args...)}
+}
+
+// request is what a client sends: one of the three.
+type request struct {
+	Ref     json.RawMessage `json:"ref"`
+	Publish *struct {
+		Channel  string          `json:"channel"`
+		Event    string          `json:"event"`
+		Data     json.RawMessage `json:"data"`
+		Encoding string          `json:"encoding"`
+		Key      string          `json:"key"`
+	} `json:"publish"`
+	Join *struct {
+		Channel string `json:"channel"`
+		LastID  string `json:"last_id"`
+	} `json:"join"`
+	Leave *struct {
+		Channel string `json:"channel"`
+	} `json:"leave"`
+}
+
+// requests does what a frame asks for, a request or an array of them, and answers in one frame.
+func (s *session) requests(kind uint8, frame []byte) *fault {
+	if kind != opText {
+		return &fault{codeUnsupported, "broadcast.v1 is JSON text"}
+	}
+	list := []json.RawMessage{frame}
+	if p := bytes.TrimLeft(frame, " \t\r\n"); len(p) > 0 && p[0] == '[' {
+		if err := json.Unmarshal(p, &list); err != nil {
+			s.answer(wire.AppendError(nil, nil, errInvalid, err.Error()))
+			return nil
+		}
+	}
+	if len(list) > maxRequests {
+		s.answer(wire.AppendError(nil, nil, errInvalid, fmt.Sprintf("a frame of %d requests, more than %d", len(list), maxRequests)))
+		return nil
+	}
+	var answers []byte
+	for _, raw := range list {
+		answers = s.request(raw, answers)
+	}
+	s.answer(answers)
+	return nil
+}
+
+func (s *session) answer(answers []byte) {
+	if len(answers) > 0 {
+		s.conn.Send(s.v1.format.Frame(answers))
+	}
+}
+
+// request does what a client asks for, and appends the answer.
+func (s *session) request(raw json.RawMessage, answers []byte) []byte {
+	var q request
+	err := q.parse(raw)
+	if err == nil {
+		switch {
+		case q.Publish != nil:
+			var id string
+			if id, err = s.publish(&q); err == nil && q.Ref != nil {
+				return wire.AppendAck(answers, q.Ref, id)
+			}
+		case q.Join != nil:
+			s.answer(answers) // they come before what the channel had
+			answers = nil
+			err = s.join(&q)
+		case q.Leave != nil:
+			var ack []byte
+			if q.Ref != nil {
+				ack = s.v1.format.Frame(wire.AppendAck(nil, q.Ref, ""))
+			}
+			s.answer(answers)
+			answers = nil
+			if err = s.conn.Leave(q.Leave.Channel, ack); err != nil {
+				err = refused(errInvalid, "the channel %q: %w", q.Leave.Channel, err)
+			}
+		}
+	}
+	if r := new(refusal); errors.As(err, &r) {
+		return wire.AppendError(answers, q.Ref, r.code, r.Error())
+	}
+	return answers // closing, if there is an error: nobody reads the answer
+}
+
+func (q *request) parse(raw json.RawMessage) error {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	err := d.Decode(q)
+	if err == nil {
+		if _, end := d.Token(); end != io.EOF {
+			err = errors.New("more than one JSON value")
+		}
+	}
+	if len(q.Ref) > maxRef || len(q.Ref) > 0 && (q.Ref[0] == '{' || q.Ref[0] == '[') {
+		q.Ref = nil
+		err = fmt.Errorf("the ref is not a number or a string of %d bytes at most", maxRef)
+	}
+	if string(q.Ref) == "null" {
+		q.Ref = nil
+	}
+	if err != nil {
+		return refused(errInvalid, "%w", err)
+	}
+	n := 0
+	for _, has := range []bool{q.Publish != nil, q.Join != nil, q.Leave != nil} {
+		if has {
+			n++
+		}
+	}
+	if n != 1 {
+		return refused(errInvalid, "a request is one of publish, join and leave")
+	}
+	return nil
+}
+
+func (s *session) publish(q *request) (id string, err error) {
+	p := q.Publish
+	m := &hub.Message{Channel: p.Channel, Event: p.Event, Key: p.Key, From: s.conn, NoEcho: s.noEcho}
+	if m.Channel == "" {
+		m.Channel = s.channel
+	}
+	if s.channel == "" {
+		return "", refused(errForbidden, "publishing is off on this route")
+	}
+	if m.Channel != s.channel && !slices.Contains(s.v1.own, m.Channel) && !s.conn.On(m.Channel) {
+		return "", refused(errForbidden, "the client is not on the channel %q", m.Channel)
+	}
+	if err := post.Data(m, p.Data, p.Encoding); err != nil {
+		return "", refused(errInvalid, "%w", err)
+	}
+	if err := post.CheckNames(m); err != nil {
+		return "", refused(errInvalid, "%w", err)
+	}
+	if len(m.Data) > s.v1.max {
+		return "", refused(errTooBig, "the data has %d bytes, more than %d", len(m.Data), s.v1.max)
+	}
+	if m.Key != "" {
+		m.Publisher = post.Client(s.conn.User())
+	}
+	if err := s.hub.PublishWait(m); errors.Is(err, hub.ErrKeyReused) {
+		return "", refused(errConflict, "%w", err)
+	} else if err != nil {
+		return "", err
+	}
+	return m.ID(), nil
+}
+
+func (s *session) join(q *request) error {
+	name := q.Join.Channel
+	if err := hub.CheckName(name); err != nil {
+		return refused(errInvalid, "the channel %w", err)
+	}
+	if !slices.Contains(s.v1.own, name) && (s.v1.mayJoin == nil || !s.v1.mayJoin(name)) && !s.conn.On(name) {
+		return refused(errForbidden, "the channel %q may not be joined on this route", name)
+	}
+	err := s.conn.Join(name, q.Join.LastID, func(w hub.Welcome, replay []*hub.Message) []byte {
+		return s.v1.format.Joined(q.Ref, name, w, replay)
+	})
+	if errors.Is(err, hub.ErrTooManyChannels) || errors.Is(err, hub.ErrJoinedTooMany) {
+		return refused(errLimit, "%w", err)
+	}
+	return err
+}

@@ -1,0 +1,82 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/base64"
+	"math/rand/v2"
+	"strconv"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+)
+
+// EventStream is the format of text/event-stream (HTML Standard, section 9.2): a message is an event with its ID, of
+// the type that its publisher named. Binary data is in base64.
+type EventStream struct{}
+
+var comment = []byte(":\n\n")
+
+// Append appends an event a message.
+func (EventStream) Append(dst []byte, run []*hub.Message) []byte {
+	for _, m := range run {
+		dst = append(m.AppendID(append(dst, "id: "...)), '\n')
+		if m.Event != "" {
+			dst = append(append(append(dst, "event: "...), m.Event...), '\n')
+		}
+		if m.Kind == hub.Binary {
+			dst = append(base64.StdEncoding.AppendEncode(append(dst, "data: "...), m.Data), '\n')
+		} else {
+			dst = appendLines(dst, m.Data)
+		}
+		dst = append(dst, '\n')
+	}
+	return dst
+}
+
+// appendLines appends a data field a line. What ends a line of an event stream, CR, LF or both, ends one of the data.
+func appendLines(dst, data []byte) []byte {
+	for {
+		dst = append(dst, "data: "...)
+		end := bytes.IndexByte(data, '\n')
+		if i := bytes.IndexByte(data[:max(end, 0)], '\r'); i >= 0 {
+			end = i
+		} else if end < 0 {
+			end = bytes.IndexByte(data, '\r')
+		}
+		if end < 0 {
+			return append(append(dst, data...), '\n')
+		}
+		dst = append(append(dst, data[:end]...), '\n')
+		if data[end] == '\r' && end+1 < len(data) && data[end+1] == '\n' {
+			end++
+		}
+		data = data[end+1:]
+	}
+}
+
+// Start returns what a stream begins with: when to come back, spread over some seconds, and where to go on.
+func (f EventStream) Start(w hub.Welcome) []byte {
+	p := f.Close(0, "")
+	if w.Lost != nil { // in one event with the position, so that a client has both or neither
+		return append(p, gapEvent(w.Lost, w.ID)...)
+	}
+	return append(append(append(p, "id: "...), w.ID...), "\n\n"...)
+}
+
+// Gap returns an event of type gap.
+func (EventStream) Gap(channels []string) []byte { return gapEvent(channels, "") }
+
+func gapEvent(channels []string, id string) []byte {
+	p := []byte("event: gap\n")
+	if id != "" {
+		p = append(append(append(p, "id: "...), id...), '\n')
+	}
+	return append(appendGap(append(p, "data: "...), channels, id), "\n\n"...)
+}
+
+// Ping returns a comment.
+func (EventStream) Ping() []byte { return comment }
+
+// Close returns a time to come back: 1 to 5 seconds, so that not all do at once.
+func (EventStream) Close(uint16, string) []byte {
+	return append(strconv.AppendInt([]byte("retry: "), 1000+rand.Int64N(4001), 10), "\n\n"...)
+}
