@@ -1032,7 +1032,6 @@ func TestCaddyfileErrors(t *testing.T) {
 		want   string
 	}{
 		{"chanel a", 3, "unrecognized option chanel"},
-		{"join a", 3, "unrecognized option join"}, // not yet
 		{"echo on\necho off", 4, "the option echo is given twice, first on line 3"},
 		{"publish off\nsubscribe off", 2, "publish and subscribe are both off"},
 		{"publish off\ntransports post", 2, "the only transport is post"},

@@ -437,8 +437,12 @@ func (d *device) visitSocket(t *testing.T, s *site, r *rand.Rand) {
 	}
 	limited := io.LimitReader(in, some(r))
 	for {
-		frame, err := ws.ReadFrame(limited)
+		frame, err := ws.ReadHeader(limited)
 		if err != nil {
+			return
+		}
+		payload := make([]byte, frame.Length)
+		if _, err := io.ReadFull(limited, payload); err != nil {
 			return
 		}
 		var objects []struct {
@@ -447,8 +451,8 @@ func (d *device) visitSocket(t *testing.T, s *site, r *rand.Rand) {
 			Hello struct{ ID string }
 			Gap   json.RawMessage
 		}
-		if err := json.Unmarshal(frame.Payload, &objects); err != nil {
-			t.Errorf("%q: %v", frame.Payload, err)
+		if err := json.Unmarshal(payload, &objects); err != nil {
+			t.Errorf("%q: %v", payload, err)
 			return
 		}
 		for _, o := range objects {

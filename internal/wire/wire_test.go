@@ -97,18 +97,19 @@ func FuzzEventStream(f *testing.F) {
 // read returns the payload of the one frame that p is.
 func read(t *testing.T, p []byte) []byte {
 	t.Helper()
-	frame, err := ws.ReadFrame(bytes.NewReader(p))
-	if err != nil || frame.Header.OpCode != ws.OpText || !frame.Header.Fin || len(ws.MustCompileFrame(frame)) != len(p) {
-		t.Fatalf("%q: %+v, %v", p, frame.Header, err)
+	h, err := ws.ReadHeader(bytes.NewReader(p))
+	payload := p[max(0, len(p)-int(h.Length)):]
+	if err != nil || h.OpCode != ws.OpText || !h.Fin || ws.HeaderSize(h)+len(payload) != len(p) {
+		t.Fatalf("%q: %+v, %v", p, h, err)
 	}
-	if frame.Header.Rsv1() {
+	if h.Rsv1() {
 		tail := []byte{0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff}
-		frame.Payload, err = io.ReadAll(flate.NewReader(io.MultiReader(bytes.NewReader(frame.Payload), bytes.NewReader(tail))))
+		payload, err = io.ReadAll(flate.NewReader(io.MultiReader(bytes.NewReader(payload), bytes.NewReader(tail))))
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	return frame.Payload
+	return payload
 }
 
 type v1Object struct {
