@@ -140,7 +140,7 @@ func (c *Conn) Start(t Transport, first []byte) bool {
 	if c.prelude == nil && len(c.backlog) == 0 {
 		c.flushing.Store(false)
 	} else {
-		go c.flush()
+		c.hub.flushers.flush(c)
 	}
 	return true
 }
@@ -358,7 +358,7 @@ func (c *Conn) inFlight() int {
 func (c *Conn) ensureFlusher() {
 	if !c.flushing.Load() {
 		c.flushing.Store(true)
-		go c.flush()
+		c.loop.flush(c)
 	}
 }
 
@@ -378,12 +378,12 @@ func (c *Conn) kill() Transport {
 	return t
 }
 
-// resume lets a new flusher go on where one gave up.
+// resume lets a flusher go on where one gave up.
 func (c *Conn) resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.dead {
-		go c.flush()
+		c.hub.flushers.flush(c)
 	}
 }
 

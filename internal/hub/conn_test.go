@@ -123,12 +123,58 @@ func TestSlowIsNotSilent(t *testing.T) {
 		time.Sleep(time.Second / 2) // between two ticks
 		c.open(1 << 20)
 		synctest.Wait()
+		c.mu.Lock()
 		if bytes.Contains(c.got, []byte("ping")) {
 			t.Error("pinged with a backlog")
 		}
+		c.mu.Unlock()
 		time.Sleep(time.Minute)
 		if h.Subscribers("a") != 0 {
 			t.Error("not taken for dead when it was")
+		}
+		closeHub(h)
+	})
+}
+
+// TestStuckFlushers: peers that take nothing hold up, for a moment, those that have to be flushed after them.
+func TestStuckFlushers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Options{})
+		o := options()
+		var stuck []*client
+		for range 300 {
+			c := connect(t, h, o, "a")
+			c.blocks, c.window = true, 0
+			stuck = append(stuck, c)
+		}
+		good := connect(t, h, o, "a")
+		good.blocks = true
+		synctest.Wait()
+		for n := range 3 {
+			publish(t, h, "a")
+			time.Sleep(15 * watchInterval) // 1 + 2 + 4 + … are started
+			synctest.Wait()
+			if got, _ := good.wait(0); len(got) != n+1 {
+				t.Fatalf("got %d of %d", len(got), n+1)
+			}
+		}
+		for _, c := range stuck {
+			c.open(1 << 20)
+		}
+		time.Sleep(time.Second / 2)
+		synctest.Wait()
+		for _, c := range stuck {
+			if got, _ := c.wait(0); len(got) != 3 {
+				t.Fatalf("one that was stuck got %d", len(got))
+			}
+		}
+		h.flushers.mu.Lock()
+		if h.flushers.free > maxFree || h.flushers.watching {
+			t.Errorf("%d flushers are left, watching %v", h.flushers.free, h.flushers.watching)
+		}
+		h.flushers.mu.Unlock()
+		for _, c := range append(stuck, good) {
+			c.conn.Done()
 		}
 		closeHub(h)
 	})

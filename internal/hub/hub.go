@@ -67,10 +67,11 @@ type Options struct {
 
 // Hub is the log and the loops behind it.
 type Hub struct {
-	epoch   string
-	started time.Time
-	loops   []*loop
-	running sync.WaitGroup
+	epoch    string
+	started  time.Time
+	loops    []*loop
+	running  sync.WaitGroup
+	flushers flushers
 
 	backlog  atomic.Int64 // bytes in the backlogs of all connections
 	coalesce atomic.Int64 // Options.Coalesce, for the loops
@@ -127,9 +128,11 @@ func New(o Options) *Hub {
 		empty:    make(chan struct{}),
 	}
 	h.room.L = &h.mu
+	h.flushers.work.L = &h.flushers.mu
+	h.flushers.closed = make(chan struct{})
 	h.Configure(o)
 	for range min(runtime.GOMAXPROCS(0), maxLoops) {
-		l := &loop{hub: h, id: len(h.loops), wake: make(chan struct{}, 1), rings: make(map[int]*ring)}
+		l := &loop{hub: h, id: len(h.loops), wake: make(chan struct{}, 1), rings: make(map[int]*ring), toFlush: make([]*Conn, 0, 64)}
 		h.loops = append(h.loops, l)
 	}
 	for _, l := range h.loops {
@@ -466,6 +469,7 @@ func (h *Hub) Close(code uint16, text string, timeout time.Duration) {
 		h.post(l, entry{op: opStop})
 	}
 	h.running.Wait()
+	h.flushers.close()
 }
 
 // Stats are the hub's totals.

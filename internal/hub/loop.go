@@ -73,6 +73,7 @@ type loop struct {
 	last    []*audience // and what the one before it got
 	joined  []byte      // the last bytes made, kept for their space
 	failed  []failure   // connections that could not be written in the current batch
+	toFlush []*Conn     // connections for the flushers
 	rings   map[int]*ring
 	now     uint64  // ticks, in seconds
 	closing []*Conn // those that have a deadline
@@ -127,6 +128,7 @@ func (l *loop) run() {
 			case <-l.wake:
 			case <-tick:
 				l.tick()
+				l.handOver()
 			}
 			continue
 		}
@@ -215,6 +217,23 @@ func (l *loop) process(batch []entry) {
 		}
 	}
 	l.deliver()
+	l.handOver()
+}
+
+// flush has a connection flushed, together with others.
+func (l *loop) flush(c *Conn) {
+	if l.toFlush = append(l.toFlush, c); len(l.toFlush) == cap(l.toFlush) {
+		l.handOver()
+	}
+}
+
+// handOver gives the connections that have to be flushed to the flushers.
+func (l *loop) handOver() {
+	if len(l.toFlush) > 0 {
+		l.hub.flushers.flush(l.toFlush...)
+		clear(l.toFlush)
+		l.toFlush = l.toFlush[:0]
+	}
 }
 
 // awaits says whether the gathered batch concerns the connection.

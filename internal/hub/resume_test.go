@@ -6,7 +6,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // device is a client that comes back whenever it is cut off, and resumes where it was.
@@ -16,6 +18,7 @@ type device struct {
 	seq      uint64   // the same
 	got      []uint64 // all that it was sent
 	excused  []stretch
+	reached  atomic.Uint64 // seq, for the publishers
 }
 
 // stretch is what a gap told of: messages of the channels after from, up to to.
@@ -36,6 +39,7 @@ func (d *device) visit(t *testing.T, h *Hub, r *rand.Rand) {
 		t.Error(err)
 		return
 	}
+	d.reached.Store(conn.Since()) // it will get all until then, if it waits
 	if d.pos == "" {
 		d.seq = conn.Since()
 	} else if w.Resumed != (w.Lost == nil) {
@@ -62,6 +66,7 @@ func (d *device) visit(t *testing.T, h *Hub, r *rand.Rand) {
 		d.seq = got[len(got)-1]
 	}
 	d.pos = FormatID(h.epoch, d.seq)
+	d.reached.Store(d.seq)
 }
 
 // check compares what a device got with what was published.
@@ -109,32 +114,36 @@ func TestResume(t *testing.T) {
 			var mu sync.Mutex
 			channelOf := make(map[uint64]string)
 			stop := make(chan struct{})
+			all := []*device{{}, {}, {}, {}}
 			var publishers, devices sync.WaitGroup
 			for range 2 {
 				publishers.Go(func() {
-					for i := 0; ; i++ {
+					for last := uint64(0); ; {
 						select {
 						case <-stop:
 							return
 						default:
+						}
+						if slices.ContainsFunc(all, func(d *device) bool { return last > d.reached.Load()+1000 }) {
+							time.Sleep(10 * time.Microsecond) // or the devices only ever catch up
+							continue
 						}
 						m := &Message{Channel: names[rand.IntN(len(names))], Data: []byte("x")}
 						if err := h.PublishWait(m); err != nil {
 							t.Error(err)
 							return
 						}
+						last = m.Seq
 						mu.Lock()
 						channelOf[m.Seq] = m.Channel
 						mu.Unlock()
 					}
 				})
 			}
-			all := make([]*device, 4)
 			from := make([]uint64, len(all))
-			for i := range all {
+			for i, d := range all {
 				r := rand.New(rand.NewPCG(seed, uint64(i)))
-				d := &device{channels: names[i : i+1+r.IntN(len(names)-i)]}
-				all[i] = d
+				d.channels = names[i : i+1+r.IntN(len(names)-i)]
 				devices.Go(func() {
 					for n := range 700 {
 						d.visit(t, h, r)
@@ -143,6 +152,7 @@ func TestResume(t *testing.T) {
 							d.got = nil
 						}
 					}
+					d.reached.Store(1 << 60)
 				})
 			}
 			devices.Wait()
