@@ -78,14 +78,15 @@ type Conn struct {
 	deadline  uint64 // the tick at which a closing connection is cut off
 
 	mu      sync.Mutex
-	prelude *prelude // what is written before the backlog, if there is something
-	backlog [][]byte // not yet written, oldest first
-	size    int      // bytes in backlog
-	gap     *byte    // the first of the last gap notice in backlog
-	busy    int      // how many of backlog's slices the flusher is writing
-	begun   bool     // part of the first slice is written already
-	closing bool     // the last slice was added
-	dead    bool     // nothing is written any more
+	prelude *prelude  // what is written before the backlog, if there is something
+	backlog [][]byte  // not yet written, oldest first
+	one     [1][]byte // backlog's space when it is short, as on TLS it always is
+	size    int       // bytes in backlog
+	gap     *byte     // the first of the last gap notice in backlog
+	busy    int       // how many of backlog's slices the flusher is writing
+	begun   bool      // part of the first slice is written already
+	closing bool      // the last slice was added
+	dead    bool      // nothing is written any more
 }
 
 // prelude is what a connection starts with: its first bytes, and messages of the history, which the flusher encodes
@@ -284,6 +285,9 @@ func (c *Conn) over(n int) bool {
 }
 
 func (c *Conn) append(p []byte) {
+	if c.backlog == nil {
+		c.backlog = c.one[:0]
+	}
 	c.backlog = append(c.backlog, p)
 	c.add(len(p))
 }
@@ -371,7 +375,7 @@ func (c *Conn) kill() Transport {
 		c.setPrelude(nil)
 	}
 	c.hub.backlog.Add(-int64(c.size))
-	c.prelude, c.backlog, c.size = nil, nil, 0
+	c.prelude, c.backlog, c.size, c.one[0] = nil, nil, 0, nil
 	c.flushing.Store(true)
 	t := c.transport
 	c.transport = nil // history may still refer to the connection
