@@ -1,6 +1,7 @@
 package broadcast_test
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -22,6 +23,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -58,14 +60,21 @@ type server struct {
 	log   string // path of the log file
 }
 
+var nextPort = atomic.Int32{}
+
+// freeAddr returns an address that nothing listens on. Its port is not one that the system gives to others meanwhile.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	nextPort.CompareAndSwap(0, 10_000+int32(os.Getpid()%15_000))
+	for range 1000 {
+		addr := fmt.Sprint("127.0.0.1:", nextPort.Add(1))
+		if l, err := net.Listen("tcp", addr); err == nil {
+			l.Close()
+			return addr
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // start runs Caddy with a site's directives, or with a whole Caddyfile if it has braces of its own: ADDR, ADMIN and
@@ -761,6 +770,348 @@ func TestReplay(t *testing.T) {
 	if v := s.totals(); v.History != 0 || v.HistoryBytes != 0 {
 		t.Errorf("kept, with history off: %+v", v)
 	}
+}
+
+// stream opens an event stream and returns what it says after its head, a block at a time.
+func (s *server) stream(url string, header ...string) (resp *http.Response, next func() string) {
+	s.t.Helper()
+	r, err := http.NewRequestWithContext(s.t.Context(), "GET", url, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	r.Header.Set("Accept", "text/event-stream")
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	client := &http.Client{Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true, DisableCompression: true,
+	}}
+	s.t.Cleanup(client.CloseIdleConnections)
+	if resp, err = client.Do(r); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { resp.Body.Close() })
+	in := bufio.NewReader(resp.Body)
+	return resp, func() (block string) {
+		s.t.Helper()
+		for {
+			line, err := in.ReadString('\n')
+			if err != nil {
+				return err.Error()
+			}
+			if line == "\n" {
+				return block
+			}
+			block += line
+		}
+	}
+}
+
+func (s *server) publish(query, body string) (id string) {
+	s.t.Helper()
+	status, answer := s.post(s.admin+"/broadcast/publish?"+query, "text/plain", body)
+	var v struct{ ID string }
+	if err := json.Unmarshal([]byte(answer), &v); status != 200 || err != nil {
+		s.t.Fatal(status, answer)
+	}
+	return v.ID
+}
+
+func TestEventStreams(t *testing.T) {
+	_, port, _ := net.SplitHostPort(freeAddr(t))
+	s := start(t, `broadcast {
+			history 100
+		}
+		auto_https off
+		---
+		log
+		encode
+		header X-Early yes
+		header >X-Late yes
+		broadcast /events news sport {
+			origins https://app.example.com
+		}
+		broadcast /last news {
+			replay 2
+		}
+		broadcast /any {
+			origins *
+		}
+		broadcast /publish {
+			subscribe off
+		}
+		broadcast /sockets {
+			transports websocket post
+		}
+		respond next
+	}
+	https://localhost:`+port+` {
+		`+certificate(t)+`
+		broadcast /events news sport`)
+	site, secure := "http://"+s.addr, "https://localhost:"+port
+	first := s.publish("channel=news", "before")
+
+	retry := regexp.MustCompile(`^retry: [1-5]\d\d\d\n$`)
+	var streams []func() string
+	for _, c := range []struct {
+		url    string
+		header []string
+		major  int
+	}{
+		{site + "/events", nil, 1},
+		{site + "/events", []string{"Accept-Encoding", "gzip"}, 1},
+		{secure + "/events", nil, 2},
+	} {
+		resp, next := s.stream(c.url, c.header...)
+		h := resp.Header
+		if resp.StatusCode != 200 || resp.ProtoMajor != c.major || h.Get("Content-Type") != "text/event-stream" || h.Get("Content-Encoding") != "" ||
+			h.Get("Cache-Control") != "no-store, no-transform" || c.major == 1 && (h.Get("X-Early") != "yes" || h.Get("X-Late") != "yes") ||
+			h.Get("Server") != "Caddy" || len(resp.TransferEncoding) > 0 {
+			t.Errorf("%s: %s %v %v", c.url, resp.Proto, resp.Status, h)
+		}
+		if got := next(); !retry.MatchString(got) {
+			t.Errorf("%s begins with %q", c.url, got)
+		}
+		if got := next(); got != "id: "+first+"\n" {
+			t.Errorf("%s goes on with %q", c.url, got)
+		}
+		streams = append(streams, next)
+	}
+	second := s.publish("channel=sport&event=goal", "one\ntwo")
+	third := s.publish("channel=news", "")
+	s.publish("channel=other", "")
+	fourth := s.publish("channel=news", strings.Repeat("x", 100_000))
+	blocks := []string{
+		"id: " + second + "\nevent: goal\ndata: one\ndata: two\n",
+		"id: " + third + "\ndata: \n",
+		"id: " + fourth + "\ndata: " + strings.Repeat("x", 100_000) + "\n",
+	}
+	for i, next := range streams {
+		for _, want := range blocks {
+			if got := next(); got != want {
+				t.Fatalf("stream %d: got %.100q, not %.100q", i, got, want)
+			}
+		}
+	}
+	for _, c := range []struct {
+		url    string
+		header []string
+		want   []string
+	}{
+		{site + "/events", []string{"Last-Event-ID", second}, append([]string{"id: " + second + "\n"}, blocks[1:]...)},
+		{site + "/events?last_id=" + second, nil, blocks[1:]},
+		{site + "/events?last_id=" + first, []string{"Last-Event-ID", third}, blocks[2:]},
+		{site + "/events", []string{"Last-Event-ID", "nonsense"}, []string{"event: gap\nid: " + fourth + "\ndata: {\"channels\":[\"news\",\"sport\"],\"id\":\"" + fourth + "\"}\n"}},
+		{secure + "/events", []string{"Last-Event-ID", first}, blocks},
+		{site + "/last", nil, []string{blocks[1], blocks[2]}},
+	} {
+		_, next := s.stream(c.url, c.header...)
+		next() // retry
+		for i, want := range c.want {
+			got := next()
+			if i == 0 && strings.HasPrefix(got, "id: ") && !strings.Contains(got, "data") && got != want {
+				got = next() // the position
+			}
+			if got != want {
+				t.Errorf("%s %q: got %.100q, not %.100q", c.url, c.header, got, want)
+			}
+		}
+	}
+
+	for _, c := range []struct {
+		path, origin string
+		status       int
+		allow        string
+		credentials  string
+	}{
+		{"/events", "", 200, "", ""},
+		{"/events", site, 200, "", ""},
+		{"/events", "https://app.example.com", 200, "https://app.example.com", "true"},
+		{"/events", "https://evil.example", 403, "", ""},
+		{"/any", "https://evil.example", 200, "*", ""},
+		{"/publish", "", 403, "", ""},
+		{"/sockets", "", 200, "", ""},
+	} {
+		var header []string
+		if c.origin != "" {
+			header = []string{"Origin", c.origin}
+		}
+		resp, next := s.stream(site+c.path, header...)
+		if resp.StatusCode != c.status || resp.Header.Get("Access-Control-Allow-Origin") != c.allow || resp.Header.Get("Access-Control-Allow-Credentials") != c.credentials {
+			t.Errorf("%s from %q: %s %v", c.path, c.origin, resp.Status, resp.Header)
+		}
+		if c.path == "/sockets" && next() != "EOF" {
+			t.Error("an event stream on a route without")
+		}
+		resp.Body.Close()
+	}
+	for origin, want := range map[string]int{"https://app.example.com": 204, "https://evil.example": 403} {
+		if status, _ := s.do("OPTIONS", s.addr+"/events", "", "Origin", origin, "Access-Control-Request-Method", "POST"); status != want {
+			t.Errorf("a preflight from %s: %d", origin, status)
+		}
+	}
+	if status, body := s.do("OPTIONS", s.addr+"/events", ""); status != 200 || body != "next" {
+		t.Errorf("OPTIONS: %d %s", status, body)
+	}
+
+	// Streams stay through a reload, and end with the hub.
+	last := s.publish("channel=news", "last")
+	for i, next := range streams {
+		if got := next(); got != "id: "+last+"\ndata: last\n" {
+			t.Errorf("stream %d: %q", i, got)
+		}
+	}
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	for i, next := range streams {
+		if got := next(); !retry.MatchString(got) {
+			t.Errorf("stream %d ends with %q", i, got)
+		}
+		if got := next(); got != "EOF" {
+			t.Errorf("stream %d: %q after its end", i, got)
+		}
+	}
+	if log, _ := os.ReadFile(s.log); bytes.Contains(log, []byte("panic")) || bytes.Contains(log, []byte("superfluous")) {
+		t.Errorf("the log: %s", log)
+	}
+}
+
+// TestV1 speaks broadcast.v1.
+func TestV1(t *testing.T) {
+	s := start(t, `broadcast {
+			history 100
+			max_channels 5
+		}
+		---
+		broadcast /ws news {
+			join room:* {query.me}:*
+			user {query.me}
+			greeting "not for these"
+			max_message 1000
+		}
+		broadcast /read news {
+			publish off
+		}
+		broadcast /quiet news {
+			echo off
+			join *
+		}`)
+	dial := func(path string) *websocket.Conn {
+		return s.dial(path, &websocket.DialOptions{Subprotocols: []string{"x", "broadcast.v1"}})
+	}
+	// read reads a frame, with IDs and the connection's number made alike.
+	ids := make(map[string]int)
+	read := func(c *websocket.Conn) string {
+		t.Helper()
+		_, p, err := c.Read(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := regexp.MustCompile(`[A-Z2-7]{8}-\d+`).ReplaceAllStringFunc(string(p), func(id string) string {
+			if _, ok := ids[id]; !ok {
+				ids[id] = len(ids)
+			}
+			return fmt.Sprint("id", ids[id])
+		})
+		return regexp.MustCompile(`"connection":"c\d+"`).ReplaceAllString(text, `"connection":"c"`)
+	}
+	talk := func(c *websocket.Conn, send string, want ...string) {
+		t.Helper()
+		if send != "" {
+			s.send(c, send)
+		}
+		for _, w := range want {
+			if got := read(c); got != w {
+				t.Fatalf("after %s: got %s, not %s", send, got, w)
+			}
+		}
+	}
+	hello := func(id string, resumed bool) string {
+		return fmt.Sprintf(`[{"hello":{"connection":"c","channels":["news"],"id":"%s","resumed":%v,"heartbeat":25}}]`, id, resumed)
+	}
+	c := dial("/ws?me=ann")
+	talk(c, "", hello("id0", false))
+	talk(c, `{"publish":{"data":{"a":[1,null]},"event":"e"},"ref":1}`,
+		`[{"id":"id1","channel":"news","event":"e","data":{"a":[1,null]}}]`, `[{"ack":{"ref":1,"id":"id1"}}]`)
+	talk(c, `{"publish":{"data":"text\n\"","channel":"news"}}`, `[{"id":"id2","channel":"news","data":"text\n\""}]`)
+	talk(c, `{"publish":{"data":"AP8=","encoding":"base64"},"ref":"x"}`,
+		`[{"id":"id3","channel":"news","data":"AP8=","encoding":"base64"}]`, `[{"ack":{"ref":"x","id":"id3"}}]`)
+	talk(c, `{"join":{"channel":"room:7"},"ref":2}`, `[{"ack":{"ref":2,"channel":"room:7","id":"id3","resumed":false}}]`)
+	talk(c, `[{"publish":{"channel":"room:7","data":1,"key":"k"},"ref":3}, {"publish":{"channel":"room:7","data":1,"key":"k"},"ref":4}, {"publish":{"channel":"room:7","data":2,"key":"k"},"ref":5}]`,
+		`[{"id":"id4","channel":"room:7","data":1}]`,
+		`[{"ack":{"ref":3,"id":"id4"}},{"ack":{"ref":4,"id":"id4"}},{"error":{"ref":5,"code":"conflict","message":"the idempotency key is that of another message"}}]`)
+	talk(c, `{"leave":{"channel":"room:7"},"ref":6}`, `[{"ack":{"ref":6}}]`)
+	s.publish("channel=room:7", "not for c")
+	talk(c, `{"join":{"channel":"ann:x"}}`, `[{"ack":{"channel":"ann:x","id":"id5","resumed":false}}]`)
+	s.publish("channel=room:7", "nor this")
+	talk(c, fmt.Sprintf(`{"join":{"channel":"room:7","last_id":"%s"}}`, idOf(ids, 4)),
+		`[{"ack":{"channel":"room:7","id":"id4","resumed":true}},{"id":"id5","channel":"room:7","data":"not for c"},{"id":"id6","channel":"room:7","data":"nor this"}]`)
+	talk(c, `{"leave":{"channel":"room:7"},"ref":7}`, `[{"ack":{"ref":7}}]`)
+	talk(c, `{"join":{"channel":"room:7","last_id":"x"}}`,
+		`[{"ack":{"channel":"room:7","id":"id6","resumed":false}},{"gap":{"channels":["room:7"],"id":"id6"}}]`)
+
+	for _, bad := range []struct{ send, code, message string }{
+		{`{`, "invalid", ""},
+		{`[{]`, "invalid", ""},
+		{`{}`, "invalid", "a request is one of publish, join and leave"},
+		{`{"publish":{"data":1},"join":{"channel":"room:8"}}`, "invalid", "a request is one of publish, join and leave"},
+		{`{"publish":{"data":1},"more":1}`, "invalid", `json: unknown field "more"`},
+		{`{"publish":{}}`, "invalid", "has no data"},
+		{`{"publish":{"data":1}} {}`, "invalid", "more than one JSON value"},
+		{`{"publish":{"data":1},"ref":[]}`, "invalid", "the ref is not a number or a string of 64 bytes at most"},
+		{`{"publish":{"data":1,"event":"a\u0000"}}`, "invalid", "the event has a control character"},
+		{`{"publish":{"data":1,"channel":"room:8"}}`, "forbidden", `the client is not on the channel "room:8"`},
+		{`{"publish":{"data":"` + strings.Repeat("x", 1001) + `"}}`, "too_big", "the data has 1001 bytes, more than 1000"},
+		{`{"join":{"channel":""}}`, "invalid", "the channel is empty"},
+		{`{"join":{"channel":"other"}}`, "forbidden", `the channel "other" may not be joined on this route`},
+		{`{"leave":{"channel":"other"}}`, "invalid", `the channel "other": the connection is not on the channel`},
+		{`[` + strings.Repeat(`{},`, 256) + `{}]`, "invalid", "a frame of 257 requests, more than 256"},
+	} {
+		s.send(c, bad.send)
+		got := read(c)
+		var v []struct {
+			Error struct{ Code, Message string }
+		}
+		if err := json.Unmarshal([]byte(got), &v); err != nil || len(v) != 1 || v[0].Error.Code != bad.code || bad.message != "" && v[0].Error.Message != bad.message {
+			t.Errorf("%.60s: %s", bad.send, got)
+		}
+	}
+	talk(c, `{"join":{"channel":"room:8"}}`, `[{"ack":{"channel":"room:8","id":"id6","resumed":false}}]`)
+	talk(c, `{"join":{"channel":"room:9"}}`, `[{"ack":{"channel":"room:9","id":"id6","resumed":false}}]`)
+	talk(c, `{"join":{"channel":"room:10"},"ref":8}`, `[{"error":{"ref":8,"code":"limit","message":"too many channels"}}]`)
+
+	reader := dial("/read?last_id=" + idOf(ids, 2))
+	talk(reader, "", hello("id2", true), `[{"id":"id3","channel":"news","data":"AP8=","encoding":"base64"}]`)
+	talk(reader, `{"publish":{"data":1}}`, `[{"error":{"code":"forbidden","message":"publishing is off on this route"}}]`)
+	lost := dial("/read?last_id=x-1")
+	talk(lost, "", strings.TrimSuffix(hello("id6", false), "]")+`,{"gap":{"channels":["news"],"id":"id6"}}]`)
+
+	quiet := dial("/quiet")
+	talk(quiet, "", hello("id6", false))
+	talk(quiet, `{"publish":{"data":"mine"},"ref":1}`, `[{"ack":{"ref":1,"id":"id7"}}]`)
+	for _, c := range []*websocket.Conn{c, reader, lost} {
+		talk(c, "", `[{"id":"id7","channel":"news","data":"mine"}]`)
+	}
+	if err := c.Write(t.Context(), websocket.MessageBinary, []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+	s.expectClose(c, websocket.StatusUnsupportedData)
+
+	// A raw client of the same route hears the same, and is not resumed: it could not be told of a gap.
+	raw := s.dial("/read?last_id="+idOf(ids, 2), nil)
+	s.publish("channel=news", "to all")
+	s.expect(raw, "to all")
+	talk(reader, "", `[{"id":"id8","channel":"news","data":"to all"}]`)
+}
+
+func idOf(ids map[string]int, n int) string {
+	for id, i := range ids {
+		if i == n {
+			return id
+		}
+	}
+	return ""
 }
 
 func TestAdmin(t *testing.T) {

@@ -105,7 +105,10 @@ type target struct {
 	addr  string
 	path  func(room int) string
 	hello string // frame to send when the connection is up, as text
-	tls   bool
+
+	stream      bool   // it is an event stream, not a WebSocket
+	subprotocol string // of the WebSocket
+	tls         bool
 }
 
 // dialAll connects n readers, spread over rooms.
@@ -191,8 +194,18 @@ func (fd fdConn) Read(p []byte) (int, error) {
 // handshake upgrades the connection. What comes behind the answer is scanned later than it came, but that is before
 // anything is published.
 func handshake(c io.ReadWriter, t target, r *reader) error {
-	request := "GET " + t.path(r.room) + " HTTP/1.1\r\nHost: " + t.addr + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+	request := "GET " + t.path(r.room) + " HTTP/1.1\r\nHost: " + t.addr + "\r\n"
+	status := "HTTP/1.1 101"
+	if t.stream {
+		request += "Accept: text/event-stream\r\n"
+		status = "HTTP/1.1 200"
+	} else {
+		request += "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+	}
+	if t.subprotocol != "" {
+		request += "Sec-WebSocket-Protocol: " + t.subprotocol + "\r\n"
+	}
+	request += "\r\n"
 	if _, err := io.WriteString(c, request); err != nil {
 		return err
 	}
@@ -205,7 +218,7 @@ func handshake(c io.ReadWriter, t target, r *reader) error {
 		}
 		answer = append(answer, buf[:n]...)
 	}
-	if !strings.HasPrefix(string(answer), "HTTP/1.1 101") {
+	if !strings.HasPrefix(string(answer), status) {
 		return fmt.Errorf("handshake: %.100q", answer)
 	}
 	if t.hello != "" {

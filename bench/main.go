@@ -86,21 +86,21 @@ func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, r
 		results := make(map[string][]result)
 		for range rounds { // in turn, so that a machine that drifts drifts for all
 			for _, p := range ps {
-				if sc.skip != nil && sc.skip(p) {
+				if sc.skip != nil && sc.skip(p) || p.only != nil && !slices.Contains(p.only, sc.name) {
 					continue
 				}
 				port += 10
 				r, err := sc.measure(p, dir, port, seconds)
 				if err != nil {
 					fmt.Printf("%-16s %v\n", p.name, err)
-					if p.name == ours {
+					if p.ours() {
 						wrong++
 					}
 					continue
 				}
 				results[p.name] = append(results[p.name], r)
 				fmt.Print(r.line(p.name))
-				if p.name == ours && r.missing+r.extra+r.closed > 0 {
+				if p.ours() && r.missing+r.extra+r.closed > 0 {
 					wrong++ // what peers lose is their own
 				}
 				time.Sleep(200 * time.Millisecond)

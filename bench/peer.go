@@ -24,7 +24,10 @@ type peer struct {
 	rooms   bool          // can separate audiences
 	sockets bool          // takes messages on its sockets
 	tls     bool
+	only    []string // scenarios; all if nil
 }
+
+func (p peer) ours() bool { return p.name == ours || p.name == oursStream || p.name == oursV1 }
 
 // server is a running peer.
 type server struct {
@@ -47,6 +50,30 @@ var peers = []peer{
 		about: "this module in a whole Caddy, published to by POST on the route",
 		rooms: true, sockets: true, tls: true,
 		start: startOurs,
+	},
+	{
+		name:  oursStream,
+		about: "the same, to event streams",
+		only:  []string{"paced", "burst", "idle"},
+		start: func(dir string, port int) (*server, error) {
+			s, err := startOurs(dir, port)
+			if err == nil {
+				s.stream = true
+			}
+			return s, err
+		},
+	},
+	{
+		name:  oursV1,
+		about: "the same, to WebSockets that speak broadcast.v1",
+		only:  []string{"paced", "burst", "idle"},
+		start: func(dir string, port int) (*server, error) {
+			s, err := startOurs(dir, port)
+			if err == nil {
+				s.subprotocol = "broadcast.v1"
+			}
+			return s, err
+		},
 	},
 	{
 		name:  "floor",

@@ -168,7 +168,7 @@ func (t *table) plot() string {
 				label = micros(time.Duration(v))
 			}
 			class := "peer"
-			if p.name == ours {
+			if p.ours() {
 				class = "ours"
 			}
 			fmt.Fprintf(&body, `<text class="name" x="%d" y="%d">%s</text><rect class="%s" x="%d" y="%d" width="%.1f" height="%d"/><text x="%.1f" y="%d">%s</text>`+"\n",

@@ -77,7 +77,11 @@ type goal struct {
 	most             float64
 }
 
-const ours = "caddy-broadcast"
+const (
+	ours       = "caddy-broadcast"
+	oursStream = "ours: streams"
+	oursV1     = "ours: v1"
+)
 
 func cpuOf(r result) float64     { return float64(r.cpu) }
 func messageOf(r result) float64 { return float64(r.cpuMessage) }
@@ -87,12 +91,14 @@ func memoryOf(r result) float64  { return r.memory }
 var goals = []goal{
 	{"paced: CPU per delivery, to the floor's", "paced", ours, "paced", "floor", cpuOf, 1.15},
 	{"paced: to the gorilla hub's", "paced", ours, "paced", "gorilla hub", cpuOf, 0.65},
+	{"paced: event streams, to our own WebSockets", "paced", oursStream, "paced", ours, cpuOf, 1.2},
 	{"burst: to the gorilla hub's", "burst", ours, "burst", "gorilla hub", cpuOf, 0.10},
 	{"wide: to the gorilla hub's", "wide", ours, "wide", "gorilla hub", cpuOf, 0.70},
 	{"wide: p99, to nchan's", "wide", ours, "wide", "nchan", p99Of, 1},
 	{"rooms: CPU per message, to nchan's", "rooms", ours, "rooms", "nchan", messageOf, 0.70},
 	{"tls: CPU per delivery, to our own plain", "tls", ours, "paced", ours, cpuOf, 1.35},
 	{"idle: KiB a connection", "idle", ours, "", "", memoryOf, 4.5},
+	{"idle: event streams, to our own WebSockets", "idle", oursStream, "idle", ours, memoryOf, 1.2},
 	{"idle-tls: KiB a connection", "idle-tls", ours, "", "", memoryOf, 20},
 	{"mixed: the readers' p99, to the same without the stopped", "mixed", ours, "alone", ours, p99Of, 1.5},
 }
