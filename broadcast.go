@@ -11,6 +11,7 @@
 package broadcast
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"unicode/utf8"
@@ -39,10 +40,14 @@ type Message struct {
 	// A WebSocket without a subprotocol does not see it.
 	Event string
 
-	// Data is the payload: UTF-8 text, or any bytes with Binary. It is the hub's after Publish, not to be changed.
+	// Data is the payload: UTF-8 text, or a JSON value with JSON, or any bytes with Binary. It is the hub's after
+	// Publish, not to be changed.
 	Data []byte
 
-	// Binary has Data delivered as a binary frame.
+	// JSON has Data delivered as JSON to clients of broadcast.v1, and as text to others.
+	JSON bool
+
+	// Binary has Data delivered as a binary frame, in base64 where there is no such thing.
 	Binary bool
 }
 
@@ -81,10 +86,18 @@ func (h *Hub) Publish(m Message) (id string, err error) {
 		}
 	}
 	out := &hub.Message{Channel: m.Channel, Event: m.Event, Data: m.Data}
-	if m.Binary {
+	switch {
+	case m.Binary && m.JSON:
+		return "", errors.New("the data is either JSON or binary")
+	case m.Binary:
 		out.Kind = hub.Binary
-	} else if !utf8.Valid(m.Data) {
+	case !utf8.Valid(m.Data):
 		return "", errors.New("the data is not UTF-8, and Binary is not set")
+	case m.JSON:
+		if !json.Valid(m.Data) {
+			return "", errors.New("the data is not JSON")
+		}
+		out.Kind = hub.JSON
 	}
 	if err := h.hub.Publish(out); err != nil {
 		return "", err

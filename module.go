@@ -38,7 +38,7 @@ type App struct {
 	// that arrive while others are being written are gathered, and no message waits. Default: `0`. Maximum: `1s`.
 	Coalesce caddy.Duration `json:"coalesce,omitempty"`
 
-	// How many messages each channel keeps, for those who subscribe with `replay`. Default: `0`, none.
+	// How many messages each channel keeps, for those who resume, or subscribe with `replay`. Default: `0`, none.
 	History int `json:"history,omitempty"`
 
 	// How long a message is kept at most. Default: `0`, as long as there is room.
@@ -149,16 +149,19 @@ func (a *App) Cleanup() error {
 func (a *App) Engine() *hub.Hub { return a.hub }
 
 // Handler is an HTTP handler that makes a route a live channel. A WebSocket handshake subscribes to the route's
-// channels, and what the client then sends is published on the first of them; a POST publishes its body, or the field
+// channels, and what the client then sends is published on the first of them; a GET that accepts text/event-stream
+// subscribes as an event stream (HTML Standard, section 9.2); a POST publishes its body, or the field
 // data of a form. Two POSTs of the same `user` with the same Idempotency-Key on a channel within two minutes are
 // published once and answered alike, or the second is answered 422 if it says something else. Any other request goes
 // to the next handler.
 //
-// A message is sent as one WebSocket frame, text or binary as it was published, with nothing added. A connection gets
-// all messages of its channels, once, in the one order that all messages have; or it is closed with a code that says
-// why: 1002, 1003 or 1007 what it sent was wrong, 1008 it may not publish, 1009 its message was too big, 1012 the
-// server restarts, 1013 it was too slow (RFC 6455, section 7.4). It stays through config reloads, with the options it
-// came in with.
+// A message is sent as one WebSocket frame, text or binary as it was published, with nothing added; to a client that
+// asks for the subprotocol broadcast.v1, as JSON with its ID, channel and event. A connection gets all messages of its
+// channels, once, in the one order that all messages have; or it is closed with a code that says why: 1002, 1003 or 1007
+// what it sent was wrong, 1008 it may not publish, 1009 its message was too big, 1012 the server restarts, 1013 it was
+// too slow (RFC 6455, section 7.4). Event streams, by Last-Event-ID, and broadcast.v1, by `?last_id=`, resume after the
+// last message that they have, as far as `history` of the app `broadcast` keeps what came since, and else are told of
+// the gap. Connections stay through config reloads, with the options they came in with.
 //
 // Who may subscribe and publish, and to what, is said with matchers, authentication and placeholders around and in
 // the route.
@@ -194,7 +197,8 @@ type Handler struct {
 	// Whether a WebSocket gets the messages that it has sent itself. Default: `true`.
 	Echo *bool `json:"echo,omitempty"`
 
-	// A text that is sent to each new WebSocket before anything else; placeholders are expanded. Default: none.
+	// A text that is sent to each new WebSocket before anything else, unless it speaks `broadcast.v1`; placeholders are
+	// expanded. Default: none.
 	Greeting string `json:"greeting,omitempty"`
 
 	// How many of the last messages of its channels together a new subscriber gets first, as far as they are kept, see
@@ -213,12 +217,13 @@ type Handler struct {
 	// answered 413, a WebSocket closed with 1009. Default: `65536` (64 KiB). Maximum: `67108864` (64 MiB).
 	MaxMessage int64 `json:"max_message,omitempty"`
 
-	// How many bytes may wait for a connection that takes messages more slowly than they come. Default: `1048576`
-	// (1 MiB). Minimum: `65536` (64 KiB), and not less than `max_message`.
+	// How many bytes may wait for a connection that takes messages more slowly than they come, and as many again of what
+	// is replayed to it; resuming further back than that is a gap. Default: `1048576` (1 MiB). Minimum: `65536` (64 KiB),
+	// and not less than `max_message`.
 	MaxBacklog int64 `json:"max_backlog,omitempty"`
 
 	// What happens to a connection whose backlog is full: `close` closes it with 1013, `drop` drops its oldest
-	// messages, of which it is not told. Default: `close`.
+	// messages, of which it is told by a gap if it speaks `broadcast.v1` or is an event stream. Default: `close`.
 	Slow string `json:"slow,omitempty"`
 
 	// Offers permessage-deflate (RFC 7692), without context takeover. A message is deflated once for all. Default:

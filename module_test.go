@@ -1561,7 +1561,13 @@ func TestGoAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.expect(c, "\xff")
+	if _, err := hub.Publish(broadcast.Message{Channel: "time", Data: []byte(`{"hour":5}`), JSON: true}); err != nil {
+		t.Fatal(err)
+	}
+	s.expect(c, `{"hour":5}`)
 	for _, m := range []broadcast.Message{
+		{Data: []byte("{"), JSON: true},
+		{Data: []byte("{}"), JSON: true, Binary: true},
 		{Data: []byte{0xff}},
 		{Channel: "a\n"},
 		{Event: strings.Repeat("x", 256)},
