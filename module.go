@@ -74,6 +74,12 @@ const hubKey = "hub"
 // closeTimeout is how long the last configuration that uses the hub waits for clients to say goodbye.
 const closeTimeout = 2 * time.Second
 
+// What connections are told at the end (RFC 6455, section 7.4, and IANA's registry).
+const (
+	closeCode = 1012
+	closeText = "service restart"
+)
+
 // pooledHub is the hub, and what reads for its connections.
 type pooledHub struct {
 	hub    *hub.Hub
@@ -82,7 +88,7 @@ type pooledHub struct {
 
 // Destruct closes all connections, which net/http has long forgotten.
 func (p pooledHub) Destruct() error {
-	p.hub.Close(1012, "service restart", closeTimeout)
+	p.hub.Close(closeCode, closeText, closeTimeout)
 	p.poller.Close()
 	return nil
 }
@@ -143,6 +149,14 @@ func (a *App) Cleanup() error {
 	a.acquired = false
 	_, err := hubs.Delete(hubKey)
 	return err
+}
+
+// serverStops is called when a server stops: on a reload too, which the connections outlive. When the process exits
+// they have to end before Cleanup, for the server waits for those inside HTTP/2 and 3.
+func (a *App) serverStops() {
+	if caddy.Exiting() {
+		a.hub.Close(closeCode, closeText, closeTimeout)
+	}
 }
 
 // Engine returns the hub, for the packages of this module.
@@ -275,6 +289,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	app, err := ctx.App("broadcast")
 	if err != nil {
 		return err
+	}
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		server.RegisterOnShutdown(app.(*App).serverStops)
 	}
 	for _, s := range h.Origins {
 		p, err := origin.Parse(s)
@@ -467,11 +484,8 @@ func (h *Handler) acceptSocket(w http.ResponseWriter, r *http.Request, repl *cad
 	if len(h.join) > 0 && *h.Subscribe {
 		c.MayJoin = h.mayJoin(repl)
 	}
-	if err := h.sockets.Accept(w, r, c); err != nil {
-		return err
-	}
-	h.connected(r, transportWebSocket, c.Subscriber)
-	return nil
+	c.Connected = func() { h.connected(r, transportWebSocket, c.Subscriber) }
+	return h.sockets.Accept(w, r, c)
 }
 
 // acceptStream takes a request for an event stream.
@@ -480,8 +494,7 @@ func (h *Handler) acceptStream(w http.ResponseWriter, r *http.Request, repl *cad
 		return caddyhttp.Error(http.StatusForbidden, errors.New("subscribing is off on this route"))
 	}
 	s := h.subscriber(r, repl, channels)
-	h.connected(r, transportEventStream, s) // before: Accept may return at the end
-	return h.streams.Accept(w, r, s)
+	return h.streams.Accept(w, r, s, func() { h.connected(r, transportEventStream, s) })
 }
 
 // mayJoin returns which channels a client may join.
@@ -497,7 +510,7 @@ func (h *Handler) mayJoin(repl *caddy.Replacer) func(string) bool {
 
 func (h *Handler) connected(r *http.Request, transport string, s hub.Subscriber) {
 	if entry := h.logger.Check(zapcore.DebugLevel, "connected"); entry != nil {
-		entry.Write(zap.String("remote", r.RemoteAddr), zap.String("transport", transport),
+		entry.Write(zap.String("remote", r.RemoteAddr), zap.String("transport", transport), zap.String("proto", r.Proto),
 			zap.Strings("channels", s.Channels), zap.String("user", s.User))
 	}
 }

@@ -3,6 +3,7 @@ package broadcast_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -35,12 +36,22 @@ import (
 	"github.com/coder/websocket"
 	"github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
+	"github.com/quic-go/quic-go/http3"
+	"golang.org/x/net/http2"
 
 	broadcast "github.com/caddy-broadcast/caddy-broadcast"
 )
 
-// TestMain keeps Caddy's files out of the home directory.
+// TestMain keeps Caddy's files out of the home directory, and has WebSockets inside HTTP/2, which Go offers only with a
+// setting that it reads before anything else.
 func TestMain(m *testing.M) {
+	if debug := os.Getenv("GODEBUG"); !strings.Contains(debug, "http2xconnect=1") {
+		os.Setenv("GODEBUG", strings.TrimPrefix(debug+",http2xconnect=1", ","))
+		if self, err := os.Executable(); err == nil {
+			err = syscall.Exec(self, os.Args, os.Environ())
+			fmt.Fprintln(os.Stderr, "without WebSockets inside HTTP/2:", err)
+		}
+	}
 	dir, err := os.MkdirTemp("", "caddy-broadcast")
 	if err != nil {
 		panic(err)
@@ -1299,6 +1310,224 @@ func TestTLS(t *testing.T) {
 	}
 	for _, c := range append(secure, plain) {
 		s.expect(c, want...)
+	}
+}
+
+// tunnel is a WebSocket inside HTTP/2 or 3, as a client has it.
+type tunnel struct {
+	io.Reader
+	io.Writer
+	resp *http.Response
+	end  func()
+}
+
+// dialTunnel asks for a WebSocket by an extended CONNECT.
+func (s *server) dialTunnel(rt http.RoundTripper, url string, header ...string) *tunnel {
+	s.t.Helper()
+	r, w := io.Pipe()
+	ctx, cancel := context.WithCancel(s.t.Context())
+	req, err := http.NewRequestWithContext(ctx, "CONNECT", url, r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	req.ContentLength = -1
+	if _, h3 := rt.(*http3.Transport); h3 {
+		req.Proto = "websocket"
+	} else {
+		req.Header.Set(":protocol", "websocket")
+	}
+	req.Header.Set("Sec-WebSocket-Version", "13")
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := rt.RoundTrip(req)
+	if err != nil {
+		cancel()
+		s.t.Fatal(err)
+	}
+	c := &tunnel{resp.Body, w, resp, sync.OnceFunc(func() { w.Close(); resp.Body.Close(); cancel() })}
+	s.t.Cleanup(c.end)
+	return c
+}
+
+func (s *server) expectTunnel(c *tunnel, texts ...string) {
+	s.t.Helper()
+	for _, want := range texts {
+		got, _, err := wsutil.ReadServerData(c)
+		if err != nil || string(got) != want {
+			s.t.Fatalf("got %.100q and %v, not %.100q", got, err, want)
+		}
+	}
+}
+
+// TestTunnels: WebSockets inside HTTP/2 (RFC 8441) and HTTP/3 (RFC 9220) are like those on HTTP/1.1.
+func TestTunnels(t *testing.T) {
+	for _, version := range []int{2, 3} {
+		t.Run(fmt.Sprint("HTTP/", version), func(t *testing.T) { testTunnels(t, version) })
+	}
+}
+
+func testTunnels(t *testing.T, version int) {
+	_, port, _ := net.SplitHostPort(freeAddr(t))
+	crt := certificate(t)
+	config := `servers {
+			metrics
+		}
+		auto_https off
+		---
+		broadcast /ws
+	}
+	https://localhost:` + port + ` {
+		` + crt + `
+		log
+		encode
+		header X-Early yes
+		header >X-Late yes
+		basic_auth /private {
+			Ann $2a$04$PkcVHxbMrnOUnST5f4gKJONzph1TgD9FoBQt0dxs7scnXU5EI3QUK
+		}
+		broadcast /ws {
+			compression on 1B
+			max_message 1000
+			max_backlog 64KiB
+			write_timeout 2s
+			ping_interval 1s
+			greeting hello
+		}
+		broadcast /private
+		handle_errors {
+			respond "{err.status_code}"
+		}`
+	s := start(t, config)
+	config2 := &tls.Config{InsecureSkipVerify: true}
+	transport := func() http.RoundTripper {
+		if version == 3 {
+			tr := &http3.Transport{TLSClientConfig: config2}
+			t.Cleanup(func() { tr.Close() })
+			return tr
+		}
+		tr := &http2.Transport{TLSClientConfig: config2}
+		t.Cleanup(tr.CloseIdleConnections)
+		return tr
+	}
+	rt := transport()
+	url := "https://localhost:" + port
+	plain := s.dial("/ws", nil)
+
+	c := s.dialTunnel(rt, url+"/ws", "Sec-WebSocket-Protocol", "soap", "Accept-Encoding", "gzip")
+	h := c.resp.Header
+	if c.resp.StatusCode != 200 || c.resp.ProtoMajor != version || h.Get("Sec-Websocket-Protocol") != "soap" || h.Get("X-Early") != "yes" ||
+		h.Get("X-Late") != "yes" || h.Get("Sec-Websocket-Accept") != "" || h.Get("Upgrade") != "" || h.Get("Content-Encoding") != "" {
+		t.Fatalf("%s %s %v", c.resp.Proto, c.resp.Status, h)
+	}
+	s.expectTunnel(c, "hello")
+	var texts []string
+	for i := range 100 {
+		texts = append(texts, fmt.Sprint(i, strings.Repeat(" and on", i)))
+	}
+	for i, text := range texts {
+		if i%2 == 0 {
+			s.send(plain, text)
+		} else if err := wsutil.WriteClientText(c, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		s.expect(plain, text)
+	}
+	s.expectTunnel(c, texts...)
+
+	// Refusals.
+	for _, r := range []struct {
+		path, name, value string
+		status            int
+	}{
+		{"/ws", "Origin", "https://evil.example", 403},
+		{"/ws", "Sec-WebSocket-Version", "12", 400},
+		{"/ws", "Sec-WebSocket-Protocol", "a/b", 400},
+		{"/private", "X", "y", 401},
+	} {
+		if got := s.dialTunnel(rt, url+r.path, r.name, r.value).resp.StatusCode; got != r.status {
+			t.Errorf("%s with %s %s: %d, not %d", r.path, r.name, r.value, got, r.status)
+		}
+	}
+	// permessage-deflate
+	packed := s.dialTunnel(rt, url+"/ws", "Sec-WebSocket-Extensions", "permessage-deflate; client_no_context_takeover; server_no_context_takeover")
+	if ext := packed.resp.Header.Get("Sec-Websocket-Extensions"); !strings.HasPrefix(ext, "permessage-deflate") {
+		t.Errorf("extensions %q", ext)
+	}
+	s.expectTunnel(packed, "hello")
+	s.send(plain, strings.Repeat("x", 500))
+	s.expect(plain, strings.Repeat("x", 500))
+	s.expectTunnel(c, strings.Repeat("x", 500))
+	if head, err := ws.ReadHeader(packed); err != nil || !head.Rsv1() || head.Length > 50 {
+		t.Errorf("the deflated frame: %+v %v", head, err)
+	}
+	packed.end()
+
+	// Each close has its code, and the stream ends after it.
+	closes := func(c *tunnel, want ws.StatusCode, send func(*tunnel)) {
+		t.Helper()
+		send(c)
+		for {
+			_, _, err := wsutil.ReadServerData(c)
+			if e := new(wsutil.ClosedError); errors.As(err, e) {
+				if e.Code != want {
+					t.Errorf("closed with %d, not %d", e.Code, want)
+				}
+				break
+			} else if err != nil {
+				t.Fatalf("no close frame: %v", err)
+			}
+		}
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			t.Errorf("after the close frame: %v", err)
+		}
+	}
+	open := func() *tunnel { return s.dialTunnel(rt, url+"/ws") }
+	closes(open(), 1009, func(c *tunnel) { wsutil.WriteClientText(c, make([]byte, 1001)) })
+	closes(open(), 1007, func(c *tunnel) { wsutil.WriteClientText(c, []byte{0xff}) })
+	closes(open(), 1002, func(c *tunnel) { c.Write([]byte{0x81, 1, 'x'}) })
+	closes(open(), 1000, func(c *tunnel) { wsutil.WriteClientMessage(c, ws.OpClose, ws.NewCloseFrameBody(1000, "")) })
+	open().end() // without a word
+
+	// One that does not read costs only itself: neither those on its connection, nor others.
+	s.waitTotals(func(v totals) bool { return v.Connections == 2 })
+	stuck := s.dialTunnel(rt, url+"/ws")
+	for s.totals().Connections == 3 {
+		s.send(plain, strings.Repeat("y", 1000))
+		s.expect(plain, strings.Repeat("y", 1000))
+		s.expectTunnel(c, strings.Repeat("y", 1000))
+	}
+	stuck.end()
+
+	// A reload changes nothing for them, an end is told.
+	if err := s.load(strings.Replace(config, "X-Early", "X-Changed", 1)); err != nil {
+		t.Fatal(err)
+	}
+	s.send(plain, "after the reload")
+	s.expectTunnel(c, "after the reload")
+	for _, want := range []string{`"status":200`, `"status":403`, `"status":401`, `"proto":"HTTP/` + fmt.Sprint(version)} {
+		s.waitLog(want)
+	}
+	closes(c, 1012, func(*tunnel) {
+		if err := caddy.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	if log, _ := os.ReadFile(s.log); bytes.Contains(log, []byte("panic")) || bytes.Contains(log, []byte("superfluous")) {
+		t.Errorf("the log: %s", log)
+	}
+}
+
+// waitLog waits until the log has a text.
+func (s *server) waitLog(want string) {
+	s.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if log, _ := os.ReadFile(s.log); bytes.Contains(log, []byte(want)) {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("the log lacks %s", want)
+		}
 	}
 }
 

@@ -98,6 +98,18 @@ type fleet struct {
 	reading   sync.WaitGroup
 	closed    atomic.Int64 // connections that the server ended
 	conns     []io.Closer
+
+	// How long the connects took that were the first and the tenth on their connection, or of all; of TLS only.
+	first, tenth []time.Duration
+}
+
+func (f *fleet) noteConnect(i int, took time.Duration) {
+	switch i {
+	case 0:
+		f.first = append(f.first, took)
+	case 9:
+		f.tenth = append(f.tenth, took)
+	}
 }
 
 // target is how to reach a server's subscribers' end.
@@ -107,6 +119,7 @@ type target struct {
 	hello string // frame to send when the connection is up, as text
 
 	stream      bool   // it is an event stream, not a WebSocket
+	tunnel      int    // if not 0: the WebSocket is inside this version of HTTP
 	subprotocol string // of the WebSocket
 	tls         bool
 }
@@ -118,7 +131,10 @@ func dialAll(t target, n, rooms int, stopped int) (*fleet, error) {
 	for i := range f.readers {
 		f.readers[i] = &reader{room: i % rooms, stopped: i >= n-stopped}
 	}
-	if t.tls {
+	switch {
+	case t.tls && t.tunnel > 0:
+		return f, f.dialTunnels(t)
+	case t.tls:
 		return f, f.dialTLS(t)
 	}
 	jobs := make(chan *reader)

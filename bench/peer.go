@@ -27,7 +27,7 @@ type peer struct {
 	only    []string // scenarios; all if nil
 }
 
-func (p peer) ours() bool { return p.name == ours || p.name == oursStream || p.name == oursV1 }
+func (p peer) ours() bool { return p.name == ours || strings.HasPrefix(p.name, "ours: ") }
 
 // server is a running peer.
 type server struct {
@@ -76,6 +76,18 @@ var peers = []peer{
 		},
 	},
 	{
+		name:  oursH2,
+		about: "the same, 20 WebSockets in each of 50 HTTP/2 connections",
+		tls:   true, only: []string{"tls"},
+		start: startTunnels(2),
+	},
+	{
+		name:  oursH3,
+		about: "the same, in HTTP/3",
+		tls:   true, only: []string{"tls"},
+		start: startTunnels(3),
+	},
+	{
 		name:  "floor",
 		about: "ready-made bytes, written with write(2) to each socket in a bare loop: what the kernel asks",
 		start: startGo("floor"),
@@ -120,6 +132,18 @@ var peers = []peer{
 		lacks: missingFlask,
 		start: startFlask,
 	},
+}
+
+// startTunnels starts ours for WebSockets inside a version of HTTP.
+func startTunnels(version int) func(string, int) (*server, error) {
+	return func(dir string, port int) (*server, error) {
+		os.Setenv("GODEBUG", "http2xconnect=1") // for the server; a variable is all that Go has for it
+		s, err := startOurs(dir, port)
+		if err == nil {
+			s.tunnel = version
+		}
+		return s, err
+	}
 }
 
 // run starts a command and waits for its port.

@@ -81,6 +81,14 @@ func (t *table) figures(rounds int, seconds float64) string {
 			b.WriteString("| | deliveries/s | CPU a delivery | CPU a message | p50 | p99 | KiB a connection | missing |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 		}
 		b.WriteString(rows.String())
+		if r, ok := t.get(sc.name, ours); ok && r.first > 0 {
+			b.WriteString("\n| | the first WebSocket connects in | the tenth |\n| --- | ---: | ---: |\n")
+			for _, p := range t.peers {
+				if r, ok := t.get(sc.name, p.name); ok && r.first > 0 {
+					fmt.Fprintf(&b, "| %s | %s | %s |\n", p.name, short(r.first), short(r.tenth))
+				}
+			}
+		}
 	}
 	return b.String()
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -82,6 +83,8 @@ type result struct {
 	cpu        time.Duration // the server's, per delivery
 	cpuMessage time.Duration // per message
 	p50, p99   time.Duration
+	first      time.Duration // to connect
+	tenth      time.Duration // on a connection that has others, or at least a ticket
 	memory     float64 // KiB a connection
 	missing    int64
 	extra      int64 // repeated, or of another room
@@ -115,6 +118,11 @@ func (sc scenario) measure(p peer, dir string, port int, seconds float64) (r res
 	}
 	defer f.close()
 	rest()
+	if len(f.first) > 0 && len(f.tenth) > 0 {
+		slices.Sort(f.first)
+		slices.Sort(f.tenth)
+		r.first, r.tenth = f.first[len(f.first)/2], f.tenth[len(f.tenth)/2]
+	}
 	at := s.usage()
 	r.memory = float64(at.rss-before.rss) / 1024 / float64(sc.subscribers)
 	if sc.idle {

@@ -11,7 +11,12 @@ import (
 
 const header = "                 deliveries/s  CPU/delivery  CPU/message       p50       p99   KiB/conn  missing  extra  closed\n"
 
-func (r result) line(name string) string {
+func (r result) line(name string) (line string) {
+	defer func() {
+		if r.first > 0 {
+			line += fmt.Sprintf("%-16s connects in %s, the tenth in %s\n", "", short(r.first), short(r.tenth))
+		}
+	}()
 	if r.deliveries == 0 {
 		return fmt.Sprintf("%-16s %84.1f\n", name, r.memory)
 	}
@@ -36,6 +41,8 @@ func median(rs []result) (m result) {
 	m.cpuMessage = medianOf(rs, func(r result) time.Duration { return r.cpuMessage })
 	m.p50 = medianOf(rs, func(r result) time.Duration { return r.p50 })
 	m.p99 = medianOf(rs, func(r result) time.Duration { return r.p99 })
+	m.first = medianOf(rs, func(r result) time.Duration { return r.first })
+	m.tenth = medianOf(rs, func(r result) time.Duration { return r.tenth })
 	m.memory = medianOf(rs, func(r result) float64 { return r.memory })
 	for _, r := range rs {
 		m.missing += r.missing
@@ -81,6 +88,8 @@ const (
 	ours       = "caddy-broadcast"
 	oursStream = "ours: streams"
 	oursV1     = "ours: v1"
+	oursH2     = "ours: in h2"
+	oursH3     = "ours: in h3"
 )
 
 func cpuOf(r result) float64     { return float64(r.cpu) }

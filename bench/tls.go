@@ -4,6 +4,7 @@ package main
 
 import (
 	"crypto/tls"
+	"io"
 	"sync"
 	"time"
 )
@@ -20,6 +21,7 @@ func (f *fleet) dialTLS(t target) error {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
+			begin := time.Now()
 			c, err := tls.Dial("tcp", t.addr, config)
 			if err == nil {
 				err = handshake(c, t, r)
@@ -30,15 +32,17 @@ func (f *fleet) dialTLS(t target) error {
 				failed = err
 				return
 			}
+			f.noteConnect(len(f.conns), time.Since(begin))
 			f.conns = append(f.conns, c)
-			f.reading.Go(func() { f.readTLS(c, r) })
+			f.reading.Go(func() { f.readEach(c, r) })
 		})
 	}
 	wg.Wait()
 	return failed
 }
 
-func (f *fleet) readTLS(c *tls.Conn, r *reader) {
+// readEach reads for one reader until its end.
+func (f *fleet) readEach(c io.Reader, r *reader) {
 	buf := make([]byte, 16<<10)
 	for {
 		n, err := c.Read(buf)

@@ -49,9 +49,13 @@ func LastID(r *http.Request) string {
 	return strings.Clone(r.URL.Query().Get("last_id"))
 }
 
+// silent is how long a client may send nothing, as it always does.
+const silent = 100 * 365 * 24 * time.Hour
+
 // Accept answers the request with an event stream. On HTTP/1 it takes the connection over and returns while the stream
-// goes on; where it cannot, and on HTTP/2 and 3, it returns at the stream's end. On an error nothing was answered.
-func (route *Route) Accept(w http.ResponseWriter, r *http.Request, s hub.Subscriber) error {
+// goes on; where it cannot, and on HTTP/2 and 3, it returns at the stream's end. It calls connected when the stream has
+// begun. On an error nothing was answered.
+func (route *Route) Accept(w http.ResponseWriter, r *http.Request, s hub.Subscriber, connected func()) error {
 	conn, welcome, err := route.Hub.Connect(s, route.Options)
 	leaving := errors.Is(err, hub.ErrClosed)
 	if err != nil && !leaving {
@@ -78,23 +82,24 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, s hub.Subscri
 	}
 	if r.ProtoMajor == 1 && socket.CanHijack(w) {
 		h.Set("Transfer-Encoding", "identity") // what follows is ours: net/http is not to add chunks, and ends with it
-		if took, err := route.takeOver(w, conn, answer); took || err != nil {
+		took, err := route.takeOver(w, conn, answer)
+		if err != nil {
 			return nil // there is nobody to tell
+		}
+		if took {
+			connected()
+			return nil
 		}
 	} else if err := answer(); err != nil {
 		conn.Done()
 		return nil
 	}
-	stream := newStream(w)
+	connected()
+	stream := socket.NewStream(w, r, silent, route.Options.WriteTimeout)
 	if !conn.Start(stream, nil) {
 		stream.Close()
 	}
-	select {
-	case <-stream.done:
-	case <-r.Context().Done():
-		conn.Done()
-		<-stream.done
-	}
+	stream.Wait(r.Context(), conn.Done)
 	return nil
 }
 

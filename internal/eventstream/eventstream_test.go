@@ -59,7 +59,7 @@ func serve(t *testing.T, o hub.Options, change func(*Route), wrap func(http.Hand
 		case websocket.IsUpgrade(r):
 			err = sockets.Accept(w, r, websocket.Client{Subscriber: s})
 		case Wants(r):
-			err = streams.Accept(w, r, s)
+			err = streams.Accept(w, r, s, func() {})
 		default:
 			http.NotFound(w, r)
 		}

@@ -89,6 +89,7 @@ type Hub struct {
 	repeats     repeats
 	connections int
 	connected   uint64 // how many there have ever been
+	closing     sync.Once
 	closed      bool
 	empty       chan struct{} // closed when the hub is closed and the last connection is gone
 }
@@ -443,8 +444,12 @@ func (h *Hub) forget(c *Conn) {
 }
 
 // Close closes every connection with the code and waits until they are gone, but no longer than the timeout; then it
-// stops the loops. It may be called once.
+// stops the loops. If it was called already, it waits for that.
 func (h *Hub) Close(code uint16, text string, timeout time.Duration) {
+	h.closing.Do(func() { h.close(code, text, timeout) })
+}
+
+func (h *Hub) close(code uint16, text string, timeout time.Duration) {
 	h.mu.Lock()
 	h.closed = true
 	if t := h.history.timer; t != nil {

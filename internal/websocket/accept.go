@@ -52,21 +52,31 @@ type Client struct {
 	// First is sent before anything else, but to clients of broadcast.v1, who get its hello.
 	First []byte
 
+	// Connected is called when the handshake was answered.
+	Connected func()
+
 	// MayJoin says whether a client of broadcast.v1 may join a channel itself. Nil is none.
 	MayJoin func(channel string) bool
 }
 
 // IsUpgrade says whether a request asks for a WebSocket.
-func IsUpgrade(r *http.Request) bool { return websocket.IsWebSocketUpgrade(r) }
+func IsUpgrade(r *http.Request) bool { return websocket.IsWebSocketUpgrade(r) || isTunnel(r) }
 
-// Accept makes the request a WebSocket and returns while it goes on. The client is subscribed before its handshake
-// is answered, so what is published after it knows that it is connected reaches it. On an error nothing was answered.
+// isTunnel says whether a request asks for a WebSocket inside HTTP/2 (RFC 8441) or HTTP/3 (RFC 9220).
+func isTunnel(r *http.Request) bool {
+	return r.Method == http.MethodConnect &&
+		(r.ProtoMajor == 2 && r.Header.Get(":protocol") == "websocket" || r.ProtoMajor == 3 && r.Proto == "websocket")
+}
+
+// Accept makes the request a WebSocket. On HTTP/1 it takes the connection over and returns while it goes on; on HTTP/2
+// and 3 it returns at the WebSocket's end. The client is subscribed before its handshake is answered, so what is
+// published after it knows that it is connected reaches it. On an error nothing was answered.
 func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client) error {
 	s := &session{hub: route.Hub, channel: strings.Clone(client.Channel), noEcho: route.NoEcho}
 	s.frames.max = route.MaxMessage
 	protocol, err := check(r)
 	if err != nil {
-		return refuse(w, http.StatusBadRequest, err)
+		return refuse(w, r, http.StatusBadRequest, err)
 	}
 	offered := route.Raw
 	if protocol == wire.V1Protocol {
@@ -95,18 +105,18 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 	}
 
 	var welcome hub.Welcome
-	up := &upgrade{w: w, connect: func() (err error) {
+	up := &upgrade{w: w, tunnel: isTunnel(r), connect: func() (err error) {
 		s.conn, welcome, err = route.Hub.Connect(client.Subscriber, options)
 		return err
 	}}
 	defer up.release()
-	_, err = upgrader.Upgrade(up, r, header)
+	_, err = upgrader.Upgrade(up, asUpgrade(r), header)
 	switch {
 	case up.refused != nil:
-		return refuse(w, http.StatusServiceUnavailable, up.refused)
+		return refuse(w, r, http.StatusServiceUnavailable, up.refused)
 	case up.err != nil:
 		s.conn.Done()
-		if up.hijacked {
+		if up.answered {
 			return nil // there is nobody to tell
 		}
 		return caddyhttp.Error(http.StatusInternalServerError, up.err)
@@ -115,7 +125,7 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 			status = http.StatusBadRequest
 		}
 		w.Header().Set("Sec-WebSocket-Version", "13")
-		return refuse(w, status, err)
+		return refuse(w, r, status, err)
 	}
 	if protocol == wire.V1Protocol {
 		s.v1 = &v1{
@@ -126,6 +136,17 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 		}
 		client.First = s.v1.format.Hello(s.conn.ID(), client.Channels, welcome, options.PingInterval)
 	}
+	if client.Connected != nil {
+		client.Connected()
+	}
+	if up.tunnel {
+		stream := socket.NewStream(w, r, 3*options.PingInterval, options.WriteTimeout)
+		if !s.conn.Start(stream, client.First) {
+			stream.Close()
+		}
+		stream.Receive(s)
+		return nil
+	}
 	sock := socket.New(up.conn, up.early, s, route.Poller)
 	if !s.conn.Start(sock, client.First) {
 		sock.Close()
@@ -135,9 +156,27 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 	return nil
 }
 
-// refuse answers a handshake with an error. The connection is not kept, for some clients take it for upgraded.
-func refuse(w http.ResponseWriter, status int, err error) error {
-	w.Header().Set("Connection", "close")
+// asUpgrade returns the request as gorilla wants it: that of HTTP/2 and 3 says the same in other words (RFC 8441,
+// section 5).
+func asUpgrade(r *http.Request) *http.Request {
+	if !isTunnel(r) {
+		return r
+	}
+	upgrade := new(http.Request)
+	*upgrade = *r
+	upgrade.Method = http.MethodGet
+	upgrade.Header = r.Header.Clone()
+	upgrade.Header.Set("Connection", "Upgrade")
+	upgrade.Header.Set("Upgrade", "websocket")
+	upgrade.Header.Set("Sec-Websocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==") // there is none, and no answer to it
+	return upgrade
+}
+
+// refuse answers a handshake with an error. An HTTP/1 connection is not kept, for some clients take it for upgraded.
+func refuse(w http.ResponseWriter, r *http.Request, status int, err error) error {
+	if r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close")
+	}
 	if status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "5")
 	}
@@ -150,7 +189,7 @@ func check(r *http.Request) (protocol string, err error) {
 	if !r.ProtoAtLeast(1, 1) {
 		return "", errors.New("a WebSocket needs HTTP/1.1 (RFC 6455, section 4.1)")
 	}
-	if r.ContentLength != 0 || len(r.TransferEncoding) > 0 {
+	if !isTunnel(r) && (r.ContentLength != 0 || len(r.TransferEncoding) > 0) {
 		return "", errors.New("the handshake has a body")
 	}
 	for _, name := range []string{"Sec-Websocket-Key", "Sec-Websocket-Version"} {
@@ -218,6 +257,7 @@ func (noBuffers) Put(any)  {}
 // header operations. So gorilla is given a connection that is real only once it has written its answer.
 type upgrade struct {
 	w       http.ResponseWriter
+	tunnel  bool // inside HTTP/2 or 3: there is nothing to hijack
 	connect func() error
 	brw     *bufio.ReadWriter
 	conn    net.Conn
@@ -225,7 +265,7 @@ type upgrade struct {
 
 	refused  error // by the hub
 	err      error // by the server
-	hijacked bool
+	answered bool
 }
 
 // brws lends gorilla what it wants of a hijacked connection. It keeps nothing of it.
@@ -276,13 +316,23 @@ func (u *upgrade) switchProtocols(head []byte) error {
 	if err != nil {
 		return fmt.Errorf("reading the answer to the handshake: %w", err)
 	}
+	if u.tunnel {
+		for _, name := range []string{"Connection", "Upgrade", "Sec-Websocket-Accept"} {
+			header.Del(name)
+		}
+	}
 	for name, values := range header {
 		u.w.Header()[name] = values
+	}
+	if u.tunnel {
+		u.answered = true
+		u.w.WriteHeader(http.StatusOK)
+		return http.NewResponseController(u.w).Flush()
 	}
 	u.conn, u.early, err = socket.Hijack(u.w, func() error {
 		u.w.WriteHeader(http.StatusSwitchingProtocols)
 		return nil
 	})
-	u.hijacked = err == nil
+	u.answered = err == nil
 	return err
 }

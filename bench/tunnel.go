@@ -1,0 +1,96 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/quic-go/quic-go/http3"
+	"golang.org/x/net/http2"
+)
+
+// tunnelsEach is how many WebSockets share a connection of HTTP/2 or 3.
+const tunnelsEach = 20
+
+type closer func()
+
+func (c closer) Close() error { c(); return nil }
+
+// dialTunnels connects the readers inside HTTP/2 or 3, as many as a page might have on each connection.
+func (f *fleet) dialTunnels(t target) error {
+	slots := make(chan struct{}, 8)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var failed error
+	for at := 0; at < len(f.readers); at += tunnelsEach {
+		slots <- struct{}{}
+		group := f.readers[at:min(at+tunnelsEach, len(f.readers))]
+		wg.Go(func() {
+			defer func() { <-slots }()
+			rt, end := transport(t.tunnel)
+			for i, r := range group {
+				begin := time.Now()
+				body, cancel, err := tunnel(rt, t, r)
+				mu.Lock()
+				if err != nil {
+					failed = err
+					mu.Unlock()
+					end()
+					return
+				}
+				f.noteConnect(i, time.Since(begin))
+				f.conns = append(f.conns, closer(cancel))
+				mu.Unlock()
+				f.reading.Go(func() { f.readEach(body, r) })
+			}
+			mu.Lock()
+			f.conns = append(f.conns, closer(end))
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	return failed
+}
+
+func transport(version int) (rt http.RoundTripper, end func()) {
+	config := &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"}
+	if version == 3 {
+		t := &http3.Transport{TLSClientConfig: config}
+		return t, func() { t.Close() }
+	}
+	t := &http2.Transport{TLSClientConfig: config}
+	return t, t.CloseIdleConnections
+}
+
+// tunnel asks for a WebSocket (RFC 8441, RFC 9220).
+func tunnel(rt http.RoundTripper, t target, r *reader) (io.Reader, context.CancelFunc, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	never, _ := io.Pipe() // the client's half says nothing
+	req, err := http.NewRequestWithContext(ctx, http.MethodConnect, "https://"+t.addr+t.path(r.room), never)
+	if err != nil {
+		cancel()
+		return nil, nil, err
+	}
+	req.ContentLength = -1
+	req.Header.Set("Sec-WebSocket-Version", "13")
+	if t.tunnel == 3 {
+		req.Proto = "websocket"
+	} else {
+		req.Header.Set(":protocol", "websocket")
+	}
+	resp, err := rt.RoundTrip(req)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("the tunnel is answered %s", resp.Status)
+	}
+	if err != nil {
+		cancel()
+		return nil, nil, err
+	}
+	return resp.Body, cancel, nil
+}
