@@ -510,7 +510,7 @@ func (h *Handler) mayJoin(repl *caddy.Replacer) func(string) bool {
 
 func (h *Handler) connected(r *http.Request, transport string, s hub.Subscriber) {
 	if entry := h.logger.Check(zapcore.DebugLevel, "connected"); entry != nil {
-		entry.Write(zap.String("remote", r.RemoteAddr), zap.String("transport", transport), zap.String("proto", r.Proto),
+		entry.Write(zap.String("remote", r.RemoteAddr), zap.String("transport", transport), zap.Int("http", r.ProtoMajor),
 			zap.Strings("channels", s.Channels), zap.String("user", s.User))
 	}
 }

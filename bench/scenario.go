@@ -85,7 +85,7 @@ type result struct {
 	p50, p99   time.Duration
 	first      time.Duration // to connect
 	tenth      time.Duration // on a connection that has others, or at least a ticket
-	memory     float64 // KiB a connection
+	memory     float64       // KiB a connection
 	missing    int64
 	extra      int64 // repeated, or of another room
 	closed     int64 // connections that the server ended
