@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -32,6 +33,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	"github.com/coder/websocket"
 	"github.com/gobwas/ws"
@@ -52,6 +54,10 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, "without WebSockets inside HTTP/2:", err)
 		}
 	}
+	if os.Getenv(asCaddy) != "" {
+		caddycmd.Main()
+		return
+	}
 	dir, err := os.MkdirTemp("", "caddy-broadcast")
 	if err != nil {
 		panic(err)
@@ -62,6 +68,9 @@ func TestMain(m *testing.M) {
 	os.RemoveAll(dir)
 	os.Exit(code)
 }
+
+// asCaddy is the variable that makes the test binary a Caddy, for tests that need a process.
+const asCaddy = "CADDY_BROADCAST_TEST_AS_CADDY"
 
 // server is Caddy, running in this process.
 type server struct {
@@ -1350,6 +1359,26 @@ func (s *server) dialTunnel(rt http.RoundTripper, url string, header ...string) 
 	return c
 }
 
+// closeOf reads until a close frame, answers it, and returns its code.
+func (s *server) closeOf(c *tunnel) ws.StatusCode {
+	s.t.Helper()
+	for {
+		head, err := ws.ReadHeader(c)
+		payload := make([]byte, head.Length)
+		if err == nil {
+			_, err = io.ReadFull(c, payload)
+		}
+		if err != nil {
+			s.t.Fatalf("no close frame: %v", err)
+		}
+		if head.OpCode == ws.OpClose {
+			code, _ := ws.ParseCloseFrameData(payload)
+			wsutil.WriteClientMessage(c, ws.OpClose, payload) // it may be the answer to ours, and too late
+			return code
+		}
+	}
+}
+
 func (s *server) expectTunnel(c *tunnel, texts ...string) {
 	s.t.Helper()
 	for _, want := range texts {
@@ -1467,22 +1496,8 @@ func testTunnels(t *testing.T, version int) {
 	closes := func(c *tunnel, want ws.StatusCode, send func(*tunnel)) {
 		t.Helper()
 		send(c)
-		for {
-			head, err := ws.ReadHeader(c)
-			payload := make([]byte, head.Length)
-			if err == nil {
-				_, err = io.ReadFull(c, payload)
-			}
-			if err != nil {
-				t.Fatalf("no close frame, not %d: %v", want, err)
-			}
-			if head.OpCode == ws.OpClose {
-				if code, _ := ws.ParseCloseFrameData(payload); code != want {
-					t.Errorf("closed with %d, not %d", code, want)
-				}
-				wsutil.WriteClientMessage(c, ws.OpClose, payload) // it may be the answer to ours, and too late
-				break
-			}
+		if code := s.closeOf(c); code != want {
+			t.Errorf("closed with %d, not %d", code, want)
 		}
 		if _, err := io.Copy(io.Discard, c); err != nil {
 			t.Errorf("after the close frame: %v", err)
@@ -1521,6 +1536,97 @@ func testTunnels(t *testing.T, version int) {
 	})
 	if log, _ := os.ReadFile(s.log); bytes.Contains(log, []byte("panic")) || bytes.Contains(log, []byte("superfluous")) {
 		t.Errorf("the log: %s", log)
+	}
+}
+
+// TestExit: when the process is told to end, clients of every transport are told why, and it ends.
+func TestExit(t *testing.T) {
+	for name, stop := range map[string]func(*server, *exec.Cmd){
+		"SIGTERM": func(_ *server, cmd *exec.Cmd) { cmd.Process.Signal(syscall.SIGTERM) },
+		"caddy stop": func(s *server, _ *exec.Cmd) {
+			if status, body := s.do("POST", s.admin+"/stop", ""); status != 200 {
+				t.Error(status, body)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) { testExit(t, stop) })
+	}
+}
+
+func testExit(t *testing.T, stop func(*server, *exec.Cmd)) {
+	s := &server{t: t, addr: freeAddr(t), admin: freeAddr(t), log: filepath.Join(t.TempDir(), "log")}
+	_, port, _ := net.SplitHostPort(freeAddr(t))
+	config := strings.NewReplacer("GLOBAL", "auto_https off", "SITE", `broadcast /ws
+	}
+	https://localhost:`+port+` {
+		`+certificate(t)+`
+		broadcast /ws`).Replace(frame)
+	config = strings.NewReplacer("ADDR", s.addr, "ADMIN", s.admin, "LOG", s.log).Replace(config)
+	file := filepath.Join(t.TempDir(), "Caddyfile")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0], "run", "--config", file, "--adapter", "caddyfile")
+	cmd.Env = append(os.Environ(), asCaddy+"=1")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	defer cmd.Process.Kill()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if resp, err := http.Get("http://" + s.admin + "/broadcast"); err == nil {
+			resp.Body.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it does not start")
+		}
+	}
+	config2 := &tls.Config{InsecureSkipVerify: true}
+	h3 := &http3.Transport{TLSClientConfig: config2}
+	defer h3.Close()
+	h2 := &http2.Transport{TLSClientConfig: config2}
+	defer h2.CloseIdleConnections()
+	var sockets []*websocket.Conn
+	for range 20 {
+		sockets = append(sockets, s.dial("/ws", nil))
+	}
+	var streams []func() string
+	for _, url := range []string{"http://" + s.addr, "https://localhost:" + port} {
+		_, next := s.stream(url + "/ws")
+		next()
+		next()
+		streams = append(streams, next)
+	}
+	tunnels := []*tunnel{s.dialTunnel(h2, "https://localhost:"+port+"/ws"), s.dialTunnel(h3, "https://localhost:"+port+"/ws")}
+
+	begin := time.Now()
+	var stopping sync.WaitGroup
+	stopping.Go(func() { stop(s, cmd) }) // Caddy answers when its servers have stopped
+	defer stopping.Wait()
+	for _, c := range sockets {
+		s.expectClose(c, websocket.StatusServiceRestart)
+	}
+	for _, next := range streams {
+		if got := next(); !strings.HasPrefix(got, "retry: ") {
+			t.Errorf("a stream ends with %q", got)
+		}
+		if got := next(); got != "EOF" {
+			t.Errorf("%q after a stream's end", got)
+		}
+	}
+	for i, c := range tunnels {
+		if code := s.closeOf(c); code != 1012 {
+			t.Errorf("tunnel %d ends with %v", i, code)
+		}
+		c.end()
+	}
+	select {
+	case err := <-ended:
+		t.Logf("ended after %v: %v", time.Since(begin).Round(time.Millisecond), err)
+	case <-time.After(10 * time.Second):
+		t.Error("it does not end")
 	}
 }
 
