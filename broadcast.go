@@ -85,7 +85,7 @@ func (h *Hub) Publish(m Message) (id string, err error) {
 			return "", fmt.Errorf("the event %w", err)
 		}
 	}
-	out := &hub.Message{Channel: m.Channel, Event: m.Event, Data: m.Data}
+	out := &hub.Message{Channel: m.Channel, Event: m.Event, Data: m.Data, Source: "go"}
 	switch {
 	case m.Binary && m.JSON:
 		return "", errors.New("the data is either JSON or binary")

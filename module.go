@@ -18,6 +18,7 @@ import (
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/admin"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/metrics"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
@@ -103,7 +104,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	a.hub, a.poller, a.acquired = value.(pooledHub).hub, value.(pooledHub).poller, true
-	return nil
+	return metrics.Register(ctx.GetMetricsRegistry(), a.hub)
 }
 
 // Validate checks the options.
@@ -309,23 +310,24 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	a := app.(*App)
 	h.sockets = websocket.Route{
 		Hub:        a.hub,
-		Raw:        websocket.Options{Plain: h.connOptions(wire.Raw{})},
-		V1:         websocket.Options{Plain: h.connOptions(wire.V1{})},
+		Raw:        websocket.Options{Plain: h.connOptions(transportWebSocket, wire.Raw{})},
+		V1:         websocket.Options{Plain: h.connOptions(transportWebSocket, wire.V1{})},
 		MaxMessage: int(h.MaxMessage),
 		NoEcho:     !*h.Echo,
 		Poller:     a.poller,
 	}
 	if h.Compression != nil {
-		h.sockets.Raw.Deflated = h.connOptions(wire.Raw{MinDeflate: h.Compression.MinSize})
-		h.sockets.V1.Deflated = h.connOptions(wire.V1{MinDeflate: h.Compression.MinSize})
+		h.sockets.Raw.Deflated = h.connOptions(transportWebSocket, wire.Raw{MinDeflate: h.Compression.MinSize})
+		h.sockets.V1.Deflated = h.connOptions(transportWebSocket, wire.V1{MinDeflate: h.Compression.MinSize})
 	}
-	h.streams = eventstream.Route{Hub: a.hub, Options: h.connOptions(wire.EventStream{}), Poller: a.poller}
+	h.streams = eventstream.Route{Hub: a.hub, Options: h.connOptions(transportEventStream, wire.EventStream{}), Poller: a.poller}
 	h.streams.Options.OneWay = true
 	return nil
 }
 
-func (h *Handler) connOptions(f hub.Format) *hub.ConnOptions {
+func (h *Handler) connOptions(transport string, f hub.Format) *hub.ConnOptions {
 	return &hub.ConnOptions{
+		Transport:    transport,
 		Format:       f,
 		PingInterval: time.Duration(h.PingInterval),
 		WriteTimeout: time.Duration(h.WriteTimeout),
@@ -545,6 +547,7 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Repla
 	}
 	m, err := post.Message(w, r, h.MaxMessage)
 	if err == nil {
+		m.Source = transportPost
 		m.Publisher = post.Client(repl.ReplaceAll(h.User, ""))
 		m.Channel = cmp.Or(m.Channel, channels[0])
 		if !slices.Contains(channels, m.Channel) {

@@ -1190,6 +1190,56 @@ func TestAdmin(t *testing.T) {
 }
 
 // TestHandlersInFront: what other handlers do to a response is done to a handshake too.
+// TestMetrics: Caddy's own metrics have the hub's, through reloads.
+func TestMetrics(t *testing.T) {
+	config := `broadcast /ws {
+			max_message 100
+		}
+		broadcast /read {
+			publish off
+		}`
+	s := start(t, config)
+	expect := func(want ...string) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			_, body := s.do("GET", s.admin+"/metrics", "")
+			missing := ""
+			for _, w := range want {
+				if !strings.Contains(body, "\ncaddy_broadcast_"+w+"\n") {
+					missing = w
+				}
+			}
+			if missing == "" {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("lacks %s:\n%s", missing, strings.Join(regexp.MustCompile(`(?m)^caddy_broadcast.*$`).FindAllString(body, -1), "\n"))
+			}
+		}
+	}
+	expect("channels 0", "deliveries_total 0", `closed_total{reason="slow"} 0`, "fanout_seconds_count 0")
+	a, b, policy := s.dial("/ws", nil), s.dial("/ws", nil), s.dial("/read", nil)
+	s.stream("http://" + s.addr + "/ws")
+	s.send(a, "hello")
+	s.expect(b, "hello")
+	s.publish("", "from admin")
+	s.post(s.addr+"/ws", "text/plain", "posted")
+	s.expect(b, "from admin", "posted")
+	expect(`connections{transport="websocket"} 3`, `connections{transport="sse"} 1`, "channels 1", "deliveries_total 12", "writes_total 12",
+		`published_total{source="websocket"} 1`, `published_total{source="admin"} 1`, `published_total{source="post"} 1`, "backlog_bytes 0")
+	if err := s.load(config + "\nrespond changed"); err != nil {
+		t.Fatal(err)
+	}
+	s.send(policy, "not allowed")
+	s.expectClose(policy, websocket.StatusPolicyViolation)
+	s.send(a, strings.Repeat("x", 101))
+	s.expectClose(a, websocket.StatusMessageTooBig)
+	b.Close(websocket.StatusNormalClosure, "")
+	s.stream("http://"+s.addr+"/ws", "Last-Event-ID", "x-1")
+	expect(`connections{transport="websocket"} 0`, `connections{transport="sse"} 2`, `closed_total{reason="policy"} 1`, `closed_total{reason="too_big"} 1`,
+		`closed_total{reason="client"} 1`, "gaps_total 1", "deliveries_total 12")
+}
+
 func TestHandlersInFront(t *testing.T) {
 	s := start(t, `servers {
 			metrics
@@ -1379,6 +1429,15 @@ func (s *server) closeOf(c *tunnel) ws.StatusCode {
 	}
 }
 
+// http2 returns a client of HTTP/2 that knows extended CONNECT: net/http's own refuses the header that asks for it.
+func (s *server) http2() http.RoundTripper {
+	//lint:ignore SA1019 see above
+	tr := &http2.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	//lint:ignore SA1019 see above
+	s.t.Cleanup(tr.CloseIdleConnections)
+	return tr
+}
+
 func (s *server) expectTunnel(c *tunnel, texts ...string) {
 	s.t.Helper()
 	for _, want := range texts {
@@ -1435,9 +1494,7 @@ func testTunnels(t *testing.T, version int) {
 			t.Cleanup(func() { tr.Close() })
 			return tr
 		}
-		tr := &http2.Transport{TLSClientConfig: config2}
-		t.Cleanup(tr.CloseIdleConnections)
-		return tr
+		return s.http2()
 	}
 	rt := transport()
 	url := "https://localhost:" + port
@@ -1586,8 +1643,6 @@ func testExit(t *testing.T, stop func(*server, *exec.Cmd)) {
 	config2 := &tls.Config{InsecureSkipVerify: true}
 	h3 := &http3.Transport{TLSClientConfig: config2}
 	defer h3.Close()
-	h2 := &http2.Transport{TLSClientConfig: config2}
-	defer h2.CloseIdleConnections()
 	var sockets []*websocket.Conn
 	for range 20 {
 		sockets = append(sockets, s.dial("/ws", nil))
@@ -1599,7 +1654,7 @@ func testExit(t *testing.T, stop func(*server, *exec.Cmd)) {
 		next()
 		streams = append(streams, next)
 	}
-	tunnels := []*tunnel{s.dialTunnel(h2, "https://localhost:"+port+"/ws"), s.dialTunnel(h3, "https://localhost:"+port+"/ws")}
+	tunnels := []*tunnel{s.dialTunnel(s.http2(), "https://localhost:"+port+"/ws"), s.dialTunnel(h3, "https://localhost:"+port+"/ws")}
 
 	begin := time.Now()
 	var stopping sync.WaitGroup

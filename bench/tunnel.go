@@ -64,14 +64,16 @@ func transport(version int) (rt http.RoundTripper, end func()) {
 		t := &http3.Transport{TLSClientConfig: config}
 		return t, func() { t.Close() }
 	}
+	//lint:ignore SA1019 net/http's own client refuses the header :protocol
 	t := &http2.Transport{TLSClientConfig: config}
+	//lint:ignore SA1019 as above
 	return t, t.CloseIdleConnections
 }
 
 // tunnel asks for a WebSocket (RFC 8441, RFC 9220).
 func tunnel(rt http.RoundTripper, t target, r *reader) (io.Reader, context.CancelFunc, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	never, _ := io.Pipe() // the client's half says nothing
+	never, pipe := io.Pipe() // the client's half says nothing
 	req, err := http.NewRequestWithContext(ctx, http.MethodConnect, "https://"+t.addr+t.path(r.room), never)
 	if err != nil {
 		cancel()
@@ -92,5 +94,9 @@ func tunnel(rt http.RoundTripper, t target, r *reader) (io.Reader, context.Cance
 		cancel()
 		return nil, nil, err
 	}
-	return resp.Body, cancel, nil
+	return resp.Body, func() {
+		pipe.Close()
+		resp.Body.Close()
+		cancel()
+	}, nil
 }

@@ -125,6 +125,9 @@ func publish(w http.ResponseWriter, r *http.Request) error {
 	}
 	ms, err := read(w, r)
 	if err == nil {
+		for _, m := range ms {
+			m.Source = "admin"
+		}
 		if err = h.Publish(ms...); err != nil {
 			err = post.Refused(w, err)
 		}

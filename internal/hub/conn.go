@@ -31,6 +31,7 @@ const MinBacklog = 64 << 10
 
 // ConnOptions are shared by the connections of a route.
 type ConnOptions struct {
+	Transport    string // its name, to count by
 	Format       Format
 	PingInterval time.Duration // in whole seconds, at least one
 	WriteTimeout time.Duration // how long a peer that takes nothing is borne
@@ -73,6 +74,7 @@ type Conn struct {
 	state     state
 	peerDone  bool   // its reader has ended
 	missed    uint8  // pings without a sign of life
+	reason    Reason // why it ends; known when it is closing
 	gen       uint64 // the last batch that it was gathered for; see loop.mixed
 	slot, pos int32  // its place in the keep-alive ring
 	deadline  uint64 // the tick at which a closing connection is cut off
@@ -312,6 +314,7 @@ func (c *Conn) dropOldest(n int) {
 		if p := c.options.Format.Gap(c.channels()); p != nil {
 			c.add(len(p) - len(c.backlog[first]))
 			c.backlog[first], c.gap = p, unsafe.SliceData(p)
+			c.loop.counts.gaps.Add(1)
 			first, k = first+1, k-1
 		}
 	}
@@ -460,9 +463,9 @@ func (c *Conn) nextOfReplay(pre *prelude) {
 	}
 	c.setPrelude(p)
 	l := c.loop
-	l.deliveries.Add(uint64(n))
-	l.written.Add(uint64(len(p)))
-	l.writes.Add(1)
+	l.counts.deliveries.Add(uint64(n))
+	l.counts.written.Add(uint64(len(p)))
+	l.counts.writes.Add(1)
 }
 
 // take returns what to write next: a piece of the prelude, or of the backlog's first slice if that is large or alone,

@@ -14,6 +14,7 @@ package hub
 import (
 	"crypto/rand"
 	"errors"
+	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -88,7 +89,10 @@ type Hub struct {
 	history     history
 	repeats     repeats
 	connections int
-	connected   uint64 // how many there have ever been
+	connected   uint64            // how many there have ever been
+	transports  map[string]int    // connections by transport
+	published   map[string]uint64 // messages by source
+	gaps        uint64            // that connections were told of when they started
 	closing     sync.Once
 	closed      bool
 	empty       chan struct{} // closed when the hub is closed and the last connection is gone
@@ -126,7 +130,10 @@ func New(o Options) *Hub {
 		epoch:    rand.Text()[:8],
 		started:  time.Now(),
 		channels: make(map[string]*channel),
-		empty:    make(chan struct{}),
+
+		transports: make(map[string]int),
+		published:  make(map[string]uint64),
+		empty:      make(chan struct{}),
 	}
 	h.room.L = &h.mu
 	h.flushers.work.L = &h.flushers.mu
@@ -201,6 +208,7 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 		}
 		h.seq++
 		h.bytes += uint64(len(m.Data))
+		h.published[m.Source]++
 		m.Seq, m.Time = h.seq, now
 		ch := h.channels[m.Channel]
 		if ch != nil {
@@ -297,6 +305,7 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	h.connections++
 	h.connected++
 	c.id = h.connected
+	h.transports[o.Transport]++
 	c.since = h.seq
 	c.loop = h.assign(s.Channels)
 	c.loop.load++
@@ -307,6 +316,9 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	ms, w := h.since(s.Channels, s.LastID, s.Replay, o.MaxBacklog)
 	if len(ms) > 0 {
 		c.prelude = &prelude{replay: ms}
+	}
+	if w.Lost != nil {
+		h.gaps++
 	}
 	wake := c.loop.push(entry{op: opConnect, conn: c, audiences: c.audiences})
 	h.mu.Unlock()
@@ -437,6 +449,7 @@ func (h *Hub) forget(c *Conn) {
 	h.mu.Lock()
 	c.loop.load--
 	h.connections--
+	h.transports[c.options.Transport]--
 	if h.closed && h.connections == 0 {
 		close(h.empty)
 	}
@@ -491,6 +504,17 @@ type Stats struct {
 	Backlog     int64  // bytes waiting for connections that do not take them
 	Kept        int    // messages in history
 	KeptBytes   int    // and what they cost
+	Gaps        uint64 // that connections were told of
+
+	Transports map[string]int    // connections by transport
+	Published  map[string]uint64 // messages by source
+	Closed     map[string]uint64 // connections that have ended, by reason
+
+	// Fanout counts messages by how long they took from their publishing to the last of their writes on a loop, in
+	// seconds: those up to each bound, and in FanoutSum all their seconds together.
+	Fanout      map[float64]uint64
+	FanoutCount uint64
+	FanoutSum   float64
 }
 
 // Stats returns the totals of now.
@@ -505,13 +529,31 @@ func (h *Hub) Stats() Stats {
 		KeptBytes:   h.history.bytes,
 		Seq:         h.seq,
 		Bytes:       h.bytes,
+		Gaps:        h.gaps,
+		Transports:  maps.Clone(h.transports),
+		Published:   maps.Clone(h.published),
 	}
 	h.mu.Unlock()
 	s.Backlog = h.backlog.Load()
+	s.Closed = make(map[string]uint64)
+	s.Fanout = make(map[float64]uint64)
 	for _, l := range h.loops {
-		s.Deliveries += l.deliveries.Load()
-		s.Written += l.written.Load()
-		s.Writes += l.writes.Load()
+		c := &l.counts
+		s.Deliveries += c.deliveries.Load()
+		s.Written += c.written.Load()
+		s.Writes += c.writes.Load()
+		s.Gaps += c.gaps.Load()
+		for r := range reasons {
+			s.Closed[r.String()] += c.closed[r].Load()
+		}
+		for i := range c.fanout {
+			n := c.fanout[i].Load()
+			s.FanoutCount += n
+			for _, bound := range FanoutBounds[min(i, len(FanoutBounds)):] {
+				s.Fanout[bound] += n
+			}
+		}
+		s.FanoutSum += time.Duration(c.fanoutSum.Load()).Seconds()
 	}
 	return s
 }

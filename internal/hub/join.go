@@ -62,6 +62,9 @@ func (c *Conn) Join(name, lastID string, frame func(Welcome, []*Message) []byte)
 				continue
 			}
 		}
+		if w.Lost != nil {
+			h.gaps++
+		}
 		e := entry{op: opSend, conn: c, bytes: p}
 		if c.on(name) == nil {
 			e.op, e.audience = opJoin, h.join(c.loop, name)

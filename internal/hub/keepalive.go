@@ -67,7 +67,7 @@ func (l *loop) tick() {
 		switch {
 		case c.state == stateClosed:
 		case l.now >= c.deadline:
-			l.end(c)
+			l.end(c, c.reason)
 		default:
 			waiting = append(waiting, c)
 		}
@@ -88,7 +88,7 @@ func (l *loop) keepAlive(c *Conn) {
 	if c.options.OneWay || c.alive.Swap(false) {
 		c.missed = 0
 	} else if c.missed++; c.missed >= 2 {
-		l.end(c)
+		l.end(c, ReasonSilent)
 		return
 	}
 	if p := c.options.Format.Ping(); p != nil && !c.flushing.Load() {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"runtime"
 	"slices"
-	"sync/atomic"
 	"time"
 )
 
@@ -79,9 +78,8 @@ type loop struct {
 	closing []*Conn // those that have a deadline
 	stopped bool
 
-	// Read by anyone.
-	deliveries, written, writes atomic.Uint64
-	delivered, bytes, calls     uint64 // not yet added to the above
+	counts                  counts
+	delivered, bytes, calls uint64 // not yet added to the counts
 }
 
 type failure struct {
@@ -138,9 +136,9 @@ func (l *loop) run() {
 		default:
 		}
 		l.process(batch)
-		l.deliveries.Add(l.delivered)
-		l.written.Add(l.bytes)
-		l.writes.Add(l.calls)
+		l.counts.deliveries.Add(l.delivered)
+		l.counts.written.Add(l.bytes)
+		l.counts.writes.Add(l.calls)
 		l.delivered, l.bytes, l.calls = 0, 0, 0
 	}
 }
@@ -212,7 +210,7 @@ func (l *loop) process(batch []entry) {
 		case opCloseAll:
 			l.each(func(c *Conn) { l.close(c, e.code, e.text, false) })
 		case opStop:
-			l.each(l.end)
+			l.each(func(c *Conn) { l.end(c, ReasonRestart) })
 			l.stopped = true
 		}
 	}
@@ -289,7 +287,9 @@ func (l *loop) deliver() {
 		l.deliverMixed()
 	}
 
+	now := time.Now()
 	for _, a := range l.touched {
+		l.counts.took(a.batch, now)
 		clear(a.batch)
 		if a.batch = a.batch[:0]; cap(a.batch) > 64 {
 			a.batch = nil
@@ -302,7 +302,7 @@ func (l *loop) deliver() {
 		if f.fate == overflow {
 			l.close(f.conn, codeTryLater, "too slow", true)
 		} else {
-			l.end(f.conn)
+			l.end(f.conn, ReasonLost)
 		}
 	}
 	clear(l.failed)
@@ -500,7 +500,7 @@ func (l *loop) send(c *Conn, p []byte) {
 	case overflow:
 		l.close(c, codeTryLater, "too slow", true)
 	case lost:
-		l.end(c)
+		l.end(c, ReasonLost)
 	}
 }
 
@@ -511,6 +511,7 @@ func (l *loop) close(c *Conn, code uint16, text string, drop bool) {
 		return
 	}
 	c.state = stateClosing
+	c.reason = reasonOf(code)
 	l.hub.depart(c)
 	l.unplace(c)
 	c.places = nil
@@ -525,7 +526,7 @@ func (l *loop) close(c *Conn, code uint16, text string, drop bool) {
 	case written:
 		l.flushed(c)
 	case lost:
-		l.end(c)
+		l.end(c, ReasonLost)
 	}
 }
 
@@ -534,10 +535,10 @@ func (l *loop) done(c *Conn) {
 	c.peerDone = true
 	switch c.state {
 	case stateOpen:
-		l.end(c)
+		l.end(c, ReasonClient)
 	case stateClosing:
 		if !c.flushing.Load() {
-			l.end(c)
+			l.end(c, c.reason)
 		}
 	}
 }
@@ -545,7 +546,7 @@ func (l *loop) done(c *Conn) {
 // flushed ends a closing connection whose peer has answered; else it waits for the answer or the deadline.
 func (l *loop) flushed(c *Conn) {
 	if c.state == stateClosing && c.peerDone {
-		l.end(c)
+		l.end(c, c.reason)
 	}
 }
 
@@ -557,14 +558,18 @@ func (l *loop) fail(c *Conn, err error) {
 		c.resume()
 		return
 	}
-	l.end(c)
+	l.end(c, reasonFor(err))
 }
 
-// end cuts a connection off and forgets it.
-func (l *loop) end(c *Conn) {
+// end cuts a connection off and forgets it. If it is closing already, that is why.
+func (l *loop) end(c *Conn, why Reason) {
 	if c.state == stateClosed {
 		return
 	}
+	if c.state == stateClosing {
+		why = c.reason
+	}
+	l.counts.closed[why].Add(1)
 	c.state = stateClosed
 	l.hub.depart(c)
 	l.unplace(c)

@@ -29,6 +29,9 @@ type Message struct {
 	// two minutes is not published, and is given the Seq of the first; or, if it says something else, is an error.
 	Key, Publisher string
 
+	// Source names how it came, to count by.
+	Source string
+
 	// From is the connection that publishes, if one does. With NoEcho it does not get the message itself.
 	From   *Conn
 	NoEcho bool

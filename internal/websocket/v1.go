@@ -168,7 +168,7 @@ func (q *request) parse(raw json.RawMessage) error {
 
 func (s *session) publish(q *request) (id string, err error) {
 	p := q.Publish
-	m := &hub.Message{Channel: p.Channel, Event: p.Event, Key: p.Key, From: s.conn, NoEcho: s.noEcho}
+	m := &hub.Message{Channel: p.Channel, Event: p.Event, Key: p.Key, Source: "websocket", From: s.conn, NoEcho: s.noEcho}
 	if m.Channel == "" {
 		m.Channel = s.channel
 	}

@@ -1,0 +1,77 @@
+// Package metrics shows the hub to Prometheus.
+package metrics
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("caddy_broadcast_"+name, help, labels, nil)
+}
+
+var (
+	connections = desc("connections", "Connections open now.", "transport")
+	channels    = desc("channels", "Channels with subscribers now.")
+	published   = desc("published_total", "Messages published.", "source")
+	deliveries  = desc("deliveries_total", "Messages handed to connections.")
+	delivered   = desc("delivered_bytes_total", "Bytes handed to connections.")
+	writes      = desc("writes_total", "Times that a connection was handed bytes, however many messages they were.")
+	backlog     = desc("backlog_bytes", "Bytes that wait for connections that do not take them.")
+	history     = desc("history_bytes", "What the messages cost that are kept.")
+	closed      = desc("closed_total", "Connections that have ended.", "reason")
+	gaps        = desc("gaps_total", "Gaps that connections were told of.")
+	fanout      = desc("fanout_seconds", "From a message's publishing to the last of its writes handed to the kernel, on each loop that delivers it.")
+)
+
+// collector reads the hub when it is scraped. The hot path has nothing but a few counters, one set a loop.
+type collector struct{ hub *hub.Hub }
+
+// Register registers the hub with a configuration's registry. Each configuration has a new one.
+func Register(r *prometheus.Registry, h *hub.Hub) error {
+	err := r.Register(collector{h})
+	if errors.As(err, new(prometheus.AlreadyRegisteredError)) {
+		return nil
+	}
+	return err
+}
+
+// Describe is part of prometheus.Collector.
+func (collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		connections, channels, published, deliveries, delivered, writes, backlog, history, closed, gaps, fanout,
+	} {
+		out <- d
+	}
+}
+
+// Collect is part of prometheus.Collector.
+func (c collector) Collect(out chan<- prometheus.Metric) {
+	s := c.hub.Stats()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	for transport, n := range s.Transports {
+		gauge(connections, float64(n), transport)
+	}
+	gauge(channels, float64(s.Channels))
+	for source, n := range s.Published {
+		counter(published, n, source)
+	}
+	counter(deliveries, s.Deliveries)
+	counter(delivered, s.Written)
+	counter(writes, s.Writes)
+	gauge(backlog, float64(s.Backlog))
+	gauge(history, float64(s.KeptBytes))
+	for reason, n := range s.Closed {
+		counter(closed, n, reason)
+	}
+	counter(gaps, s.Gaps)
+	out <- prometheus.MustNewConstHistogram(fanout, s.FanoutCount, s.FanoutSum, s.Fanout)
+}
