@@ -148,7 +148,11 @@ func TestFaults(t *testing.T) {
 }
 
 func TestReport(t *testing.T) {
-	tb := newTable(peers[:2])
+	two, err := pick(peers, ours+",floor", func(p peer) string { return p.name })
+	if err != nil {
+		t.Fatal(err)
+	}
+	tb := newTable(two)
 	tb.set("paced", ours, result{cpu: 1100, deliveries: 1})
 	tb.set("paced", "floor", result{cpu: 1000, deliveries: 1})
 	tb.set("idle", ours, result{memory: 5})

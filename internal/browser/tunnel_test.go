@@ -1,0 +1,142 @@
+package browser
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/chromedp/chromedp"
+)
+
+// TestMain has WebSockets inside HTTP/2, which Go offers only with a setting that it reads before anything else.
+func TestMain(m *testing.M) {
+	if debug := os.Getenv("GODEBUG"); !strings.Contains(debug, "http2xconnect=1") {
+		os.Setenv("GODEBUG", strings.TrimPrefix(debug+",http2xconnect=1", ","))
+		if self, err := os.Executable(); err == nil {
+			syscall.Exec(self, os.Args, os.Environ())
+		}
+	}
+	os.Exit(m.Run())
+}
+
+const socketPage = `<!doctype html><title>socket</title><script>
+const got = []
+let open = 0
+for (let i = 0; i < 3; i++) {
+	const socket = new WebSocket("/ws")
+	socket.onopen = () => open++
+	socket.onmessage = e => got.push(e.data)
+	socket.onclose = e => got.push("closed " + e.code)
+	if (i == 0) window.first = socket
+}
+</script>`
+
+// TestHTTP2: a browser puts its WebSockets into the HTTP/2 connection that it has, and they are WebSockets.
+func TestHTTP2(t *testing.T) {
+	ctx := open(t, chromedp.Flag("ignore-certificate-errors", true))
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "index.html"), []byte(socketPage), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	l.Close()
+	certificate(t, dir)
+	log := filepath.Join(dir, "log")
+	config := fmt.Sprintf(`{
+		admin off
+		persist_config off
+		auto_https off
+		servers {
+			protocols h1 h2
+		}
+		log {
+			output file %[1]s/log
+			level DEBUG
+		}
+	}
+	https://localhost:%[2]s {
+		tls %[1]s/cert.pem %[1]s/key.pem
+		root %[1]s
+		broadcast /ws
+		file_server
+	}`, dir, port)
+	cfg, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), map[string]any{"filename": "Caddyfile"})
+	if err == nil {
+		err = caddy.Load(cfg, true)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer caddy.Stop()
+	wait := func(expression string) chromedp.Action[chromedp.Void] {
+		return chromedp.Poll[chromedp.Void](expression, chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(30*time.Second))
+	}
+	err = chromedp.Do(ctx,
+		chromedp.Navigate("https://localhost:"+port),
+		wait("open == 3"),
+		chromedp.Evaluate[chromedp.Void](`first.send("one"); first.send("two".repeat(1000)); undefined`),
+		wait(`got.length == 6 && got.filter(s => s == "one").length == 3`),
+		chromedp.Evaluate[chromedp.Void](`got.length = 0; first.close(3000); undefined`),
+		wait(`got[0] == "closed 3000"`),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(text, []byte(`"transport":"websocket","http":2`)); n != 3 {
+		t.Errorf("%d of 3 WebSockets are inside HTTP/2", n)
+	}
+	if err := caddy.Stop(); err != nil {
+		t.Error(err)
+	}
+	if err := chromedp.Do(ctx, wait(`got.filter(s => s == "closed 1012").length == 2`)); err != nil {
+		t.Errorf("the end is not told: %v", err)
+	}
+}
+
+// certificate writes a certificate for localhost.
+func certificate(t *testing.T, dir string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{
+		"cert.pem": {Type: "CERTIFICATE", Bytes: cert},
+		"key.pem":  {Type: "PRIVATE KEY", Bytes: secret},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
