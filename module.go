@@ -533,11 +533,19 @@ func (h *Handler) expandChannels(repl *caddy.Replacer) ([]string, error) {
 }
 
 func (h *Handler) subscriber(r *http.Request, repl *caddy.Replacer, channels []string) hub.Subscriber {
-	s := hub.Subscriber{User: repl.ReplaceAll(h.User, "")}
+	s := hub.Subscriber{User: repl.ReplaceAll(h.User, ""), Remote: remoteOf(r)}
 	if *h.Subscribe {
 		s.Channels, s.Replay, s.LastID = channels, h.Replay, eventstream.LastID(r)
 	}
 	return s
+}
+
+// remoteOf returns the client's address, as Caddy knows it: behind trusted proxies that is not the connection's.
+func remoteOf(r *http.Request) string {
+	if ip, ok := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string); ok && ip != "" {
+		return strings.Clone(ip)
+	}
+	return strings.Clone(r.RemoteAddr)
 }
 
 // post publishes the body of a request.

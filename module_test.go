@@ -1190,6 +1190,153 @@ func TestAdmin(t *testing.T) {
 }
 
 // TestHandlersInFront: what other handlers do to a response is done to a handshake too.
+// TestAdminLists: who is connected, on what, and how to part with them.
+func TestAdminLists(t *testing.T) {
+	s := start(t, `broadcast {
+			history 2
+		}
+		---
+		broadcast /ws/* news room:{path.1} {
+			user {query.user}
+		}`)
+	url := s.admin + "/broadcast"
+	get := func(path string, v any) {
+		t.Helper()
+		status, body := s.do("GET", url+path, "")
+		if err := json.Unmarshal([]byte(body), v); status != 200 || err != nil {
+			t.Fatalf("%s: %d %s", path, status, body)
+		}
+	}
+	_, all := s.stream("http://" + url + "/stream")
+	_, some := s.stream("http://"+url+"/stream?channel=news&channel=room:2&channel=news", "Last-Event-ID", "ignored? no: a gap")
+	for _, next := range []func() string{all, some} {
+		next()
+		next()
+	}
+	ann := s.dial("/ws/1?user=ann", nil)
+	_, ben := s.stream("http://" + s.addr + "/ws/2?user=ben")
+	ben()
+	ben()
+	s.dial("/ws/2", nil)
+	first := s.publish("channel=news&event=e", "hello")
+	second := s.publish("channel=other", "x")
+	s.expect(ann, "hello")
+	want := `id: ` + first + `
+data: {"id":"` + first + `","channel":"news","event":"e","data":"hello"}
+`
+	if got := all(); got != want {
+		t.Errorf("the stream of all has %q", got)
+	}
+	if got := some(); got != want {
+		t.Errorf("the stream of some has %q", got)
+	}
+	if got := all(); !strings.Contains(got, `"channel":"other"`) {
+		t.Errorf("the stream of all has %q", got)
+	}
+
+	type channel struct {
+		Channel              string
+		Subscribers, History int
+		LastID               string `json:"last_id"`
+		Users                map[string]int
+	}
+	var channels []channel
+	get("/channels", &channels)
+	if got := fmt.Sprint(channels); got != fmt.Sprintf("[{news 4 1 %s map[]} {other 0 1 %s map[]} {room:1 1 0  map[]} {room:2 3 0  map[]}]", first, second) {
+		t.Errorf("channels: %s", got)
+	}
+	channels = nil
+	get("/channels?prefix=room:&limit=1", &channels)
+	if got := fmt.Sprint(channels); got != "[{room:1 1 0  map[]}]" {
+		t.Errorf("channels: %s", got)
+	}
+	channels = nil
+	get("/channels?prefix=room:&after=room:1", &channels)
+	if got := fmt.Sprint(channels); got != "[{room:2 3 0  map[]}]" {
+		t.Errorf("channels: %s", got)
+	}
+	var one channel
+	get("/channels/room:2", &one)
+	if got := fmt.Sprint(one); got != "{room:2 3 0  map[ben:1]}" {
+		t.Errorf("one channel: %s", got)
+	}
+
+	type connection struct {
+		ID, User, Remote, Transport string
+		Channels                    []string
+		Since                       time.Time
+		Sent, Backlog               int
+	}
+	list := func(query string) (text string, list []connection) {
+		t.Helper()
+		get("/connections"+query, &list)
+		for _, c := range list {
+			if c.Remote == "" || time.Since(c.Since) > time.Minute || time.Since(c.Since) < 0 {
+				t.Errorf("%+v", c)
+			}
+			text += fmt.Sprintln(c.User, c.Transport, c.Channels)
+		}
+		return text, list
+	}
+	const annLine, benLine, nobody = "ann websocket [news room:1]\n", "ben sse [news room:2]\n", " websocket [news room:2]\n"
+	got, cs := list("")
+	if got != " admin [*]\n admin [news room:2]\n"+annLine+benLine+nobody || cs[2].Sent != len("hello")+2 {
+		t.Errorf("connections: %s", got)
+	}
+	for query, want := range map[string]string{
+		"?user=ann":                           annLine,
+		"?channel=room:2&user=ben":            benLine,
+		"?after=" + cs[2].ID:                  benLine + nobody,
+		"?after=" + cs[1].ID + "&limit=2":     annLine + benLine,
+		"?channel=nobody+is+here":             "",
+		"?channel=room:2&after=" + cs[1].ID:   benLine + nobody,
+		"?limit=1&user=ben&after=" + cs[4].ID: "",
+	} {
+		if got, _ := list(query); got != want {
+			t.Errorf("%s: %s", query, got)
+		}
+	}
+	resp, err := http.Get("http://" + url + "/connections?limit=2&channel=news")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if link := resp.Header.Get("Link"); link != `</broadcast/connections?after=`+cs[2].ID+`&channel=news&limit=2>; rel="next"` {
+		t.Errorf("goes on at %s", link)
+	}
+
+	for _, c := range []struct {
+		method, path string
+		status       int
+	}{
+		{"GET", "/channels/nobody", 404},
+		{"GET", "/channels?limit=0", 400},
+		{"GET", "/connections?limit=x", 400},
+		{"GET", "/connections?after=7", 400},
+		{"POST", "/channels", 405},
+		{"POST", "/connections", 405},
+		{"GET", "/connections/c1", 405},
+		{"DELETE", "/connections", 400},
+		{"DELETE", "/connections/7", 400},
+		{"DELETE", "/connections/c999", 404},
+		{"DELETE", "/connections?user=nobody", 404},
+		{"DELETE", "/connections/" + cs[2].ID, 200},
+		{"DELETE", "/connections?user=ben", 200},
+		{"GET", "/stream?channel=", 400},
+		{"POST", "/stream", 405},
+	} {
+		if status, body := s.do(c.method, url+c.path, ""); status != c.status {
+			t.Errorf("%s %s: %d %s", c.method, c.path, status, body)
+		}
+	}
+	s.expectClose(ann, websocket.StatusPolicyViolation)
+	for ben() != "EOF" {
+	}
+	if got, _ := list("?after=" + cs[1].ID); got != nobody {
+		t.Errorf("after the kicks: %s", got)
+	}
+}
+
 // TestMetrics: Caddy's own metrics have the hub's, through reloads.
 func TestMetrics(t *testing.T) {
 	config := `broadcast /ws {

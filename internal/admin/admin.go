@@ -44,6 +44,13 @@ const (
 //     and `"key"` is the message's idempotency key.
 //     If a line is wrong nothing is published: 400 names it. The body may have 16 MiB and 65536 messages.
 //   - `GET /broadcast` answers the hub's totals.
+//   - `GET /broadcast/channels?prefix=` answers the channels that have subscribers or history, by name, and
+//     `GET /broadcast/channels/{name}` one of them with its users.
+//   - `GET /broadcast/connections?channel=&user=` answers the connections, the oldest first. Lists are answered 1000 at
+//     a time, or `limit=`; the header `Link` says where they go on, with `after=`.
+//   - `DELETE /broadcast/connections/{id}`, or `/broadcast/connections?user=`, closes connections with code 1008.
+//   - `GET /broadcast/stream?channel=` is a live event stream of what is published on the channels named, or on all. The
+//     data of each event is the message as `broadcast.v1` has it.
 //
 // It holds no state: Caddy keeps the routers of old configurations.
 type API struct{}
@@ -58,6 +65,11 @@ func (API) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
 		{Pattern: "/broadcast", Handler: caddy.AdminHandlerFunc(totals)},
 		{Pattern: "/broadcast/publish", Handler: caddy.AdminHandlerFunc(publish)},
+		{Pattern: "/broadcast/channels", Handler: caddy.AdminHandlerFunc(channels)},
+		{Pattern: "/broadcast/channels/", Handler: caddy.AdminHandlerFunc(oneChannel)},
+		{Pattern: "/broadcast/connections", Handler: caddy.AdminHandlerFunc(connections)},
+		{Pattern: "/broadcast/connections/", Handler: caddy.AdminHandlerFunc(oneConnection)},
+		{Pattern: "/broadcast/stream", Handler: caddy.AdminHandlerFunc(stream)},
 	}
 }
 

@@ -62,7 +62,10 @@ type Conn struct {
 	options *ConnOptions
 	id      uint64
 	user    string
-	since   uint64 // the log's last message before it subscribed
+	remote  string
+
+	connected int64  // when it came, in milliseconds since 1970
+	since     uint64 // the log's last message before it subscribed
 
 	// Guarded by Hub.mu.
 	audiences []*audience // that count it
@@ -70,6 +73,7 @@ type Conn struct {
 	reply     []byte      // waits to be sent; see Reply
 
 	// The loop's own.
+	sent      uint64  // bytes handed to it
 	places    []place // in its audiences, by the entries of the inbox that the loop has processed
 	state     state
 	peerDone  bool   // its reader has ended

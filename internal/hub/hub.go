@@ -73,6 +73,7 @@ type Hub struct {
 	loops    []*loop
 	running  sync.WaitGroup
 	flushers flushers
+	stopped  chan struct{} // closed when the loops have ended
 
 	backlog  atomic.Int64 // bytes in the backlogs of all connections
 	coalesce atomic.Int64 // Options.Coalesce, for the loops
@@ -93,6 +94,7 @@ type Hub struct {
 	transports  map[string]int    // connections by transport
 	published   map[string]uint64 // messages by source
 	gaps        uint64            // that connections were told of when they started
+	all         *channel          // the subscribers of every channel, if there are any
 	closing     sync.Once
 	closed      bool
 	empty       chan struct{} // closed when the hub is closed and the last connection is gone
@@ -138,6 +140,7 @@ func New(o Options) *Hub {
 	h.room.L = &h.mu
 	h.flushers.work.L = &h.flushers.mu
 	h.flushers.closed = make(chan struct{})
+	h.stopped = make(chan struct{})
 	h.Configure(o)
 	for range min(runtime.GOMAXPROCS(0), maxLoops) {
 		l := &loop{hub: h, id: len(h.loops), wake: make(chan struct{}, 1), rings: make(map[int]*ring), toFlush: make([]*Conn, 0, 64)}
@@ -214,6 +217,9 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 		if ch != nil {
 			m.Subscribers = ch.subscribers
 		}
+		if h.all != nil {
+			wake |= h.deliver(h.all, m)
+		}
 		if m.Key != "" {
 			h.repeats.remember(m)
 		}
@@ -224,10 +230,7 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 			}
 			ch = h.open(m.Channel)
 		}
-		for _, a := range ch.audiences {
-			a.loop.inboxBytes += m.cost()
-			wake |= a.loop.push(entry{op: opMessage, audience: a, message: m})
-		}
+		wake |= h.deliver(ch, m)
 		if h.options.History > 0 {
 			h.remember(ch, m)
 		} else {
@@ -239,18 +242,28 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 	return nil
 }
 
+// deliver puts a message in the inboxes of a channel's subscribers. The caller holds h.mu.
+func (h *Hub) deliver(ch *channel, m *Message) (wake uint64) {
+	for _, a := range ch.audiences {
+		a.loop.inboxBytes += m.cost()
+		wake |= a.loop.push(entry{op: opMessage, audience: a, message: m})
+	}
+	return wake
+}
+
 // fits says whether every loop that ms go to has room for them. A loop with nothing waiting always has.
 func (h *Hub) fits(ms []*Message) bool {
 	need := 0
 	for _, m := range ms {
 		need += m.cost()
-		ch := h.channels[m.Channel]
-		if ch == nil {
-			continue
-		}
-		for _, a := range ch.audiences {
-			if n := a.loop.inboxBytes; n > 0 && n+need > h.options.MaxInbox {
-				return false
+		for _, ch := range [...]*channel{h.channels[m.Channel], h.all} {
+			if ch == nil {
+				continue
+			}
+			for _, a := range ch.audiences {
+				if n := a.loop.inboxBytes; n > 0 && n+need > h.options.MaxInbox {
+					return false
+				}
 			}
 		}
 	}
@@ -281,10 +294,14 @@ func (h *Hub) post(l *loop, e entry) {
 	h.wake(wake)
 }
 
+// All stands for every channel. No channel can have its name.
+const All = "\x00"
+
 // Subscriber is who connects.
 type Subscriber struct {
-	Channels []string // no name twice; none for one who only publishes
+	Channels []string // no name twice, or All alone; none for one who only publishes
 	User     string
+	Remote   string // its address
 	LastID   string // resumes after this message, if set
 	Replay   int    // else: how many of the last messages it gets, before those to come
 }
@@ -293,7 +310,7 @@ type Subscriber struct {
 // waits in its backlog until Start. Replayed is at most what a backlog may have: of the last messages the newest; what
 // resuming would need beyond that is lost.
 func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
-	c := &Conn{hub: h, options: o, user: s.User}
+	c := &Conn{hub: h, options: o, user: s.User, remote: s.Remote, connected: time.Now().UnixMilli()}
 	c.alive.Store(true)
 	c.flushing.Store(true) // until Start there is nothing to write to
 
@@ -360,7 +377,7 @@ func (h *Hub) admit(channels []string) error {
 	if n := h.options.MaxChannels; n > 0 {
 		more := 0
 		for _, name := range channels {
-			if ch := h.channels[name]; ch == nil || ch.subscribers == 0 {
+			if ch := h.channels[name]; name != All && (ch == nil || ch.subscribers == 0) {
 				more++
 			}
 		}
@@ -378,7 +395,11 @@ func (h *Hub) join(l *loop, name string) *audience {
 		ch = h.open(name)
 	}
 	if ch.subscribers++; ch.subscribers == 1 {
-		h.subscribed++
+		if name == All {
+			h.all = ch
+		} else {
+			h.subscribed++
+		}
 	}
 	for _, a := range ch.audiences {
 		if a.loop == l {
@@ -417,7 +438,11 @@ func (h *Hub) part(a *audience) {
 		ch.audiences = ch.audiences[:last]
 	}
 	if ch.subscribers == 0 {
-		h.subscribed--
+		if ch == h.all {
+			h.all = nil
+		} else {
+			h.subscribed--
+		}
 		h.release(ch)
 	}
 }
@@ -487,6 +512,7 @@ func (h *Hub) close(code uint16, text string, timeout time.Duration) {
 		h.post(l, entry{op: opStop})
 	}
 	h.running.Wait()
+	close(h.stopped)
 	h.flushers.close()
 }
 

@@ -31,6 +31,7 @@ const (
 	opDone        // its reader has ended
 	opFailed      // its flusher gave up with an error
 	opFlushed     // its backlog is written, and it is closing
+	opCall        // call the function
 	opCloseAll    // close every connection with a code
 	opStop        // cut off what is left and end the loop
 )
@@ -46,6 +47,7 @@ type entry struct {
 	bytes     []byte
 	text      string
 	err       error
+	call      func()
 }
 
 // loop owns its connections: it alone places, writes, pings and closes them, in the order of its inbox.
@@ -207,6 +209,8 @@ func (l *loop) process(batch []entry) {
 			l.fail(c, e.err)
 		case opFlushed:
 			l.flushed(c)
+		case opCall:
+			e.call()
 		case opCloseAll:
 			l.each(func(c *Conn) { l.close(c, e.code, e.text, false) })
 		case opStop:
@@ -394,6 +398,7 @@ func (l *loop) write(c *Conn, p []byte, own *[]byte, n int) {
 	l.delivered += uint64(n)
 	l.bytes += uint64(len(p))
 	l.calls++
+	c.sent += uint64(len(p))
 	if f := c.write(p, own); f > kept {
 		l.failed = append(l.failed, failure{c, f})
 	}

@@ -80,3 +80,18 @@ func (EventStream) Ping() []byte { return comment }
 func (EventStream) Close(uint16, string) []byte {
 	return append(strconv.AppendInt([]byte("retry: "), 1000+rand.Int64N(4001), 10), "\n\n"...)
 }
+
+// Envelopes is an event stream for eyes and programs that listen to many channels: the data of each event is the
+// message as broadcast.v1 has it, and no event has a type.
+type Envelopes struct{ EventStream }
+
+// Append appends an event a message.
+func (Envelopes) Append(dst []byte, run []*hub.Message) []byte {
+	var object []byte
+	for i := range run {
+		dst = append(run[i].AppendID(append(dst, "id: "...)), '\n')
+		object = appendMessages(object[:0], run[i:i+1])
+		dst = append(appendLines(dst, object), '\n')
+	}
+	return dst
+}

@@ -1,0 +1,139 @@
+package hub
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Filter names connections. What is not set does not matter.
+type Filter struct {
+	ID      uint64
+	After   uint64 // those with larger IDs
+	User    string
+	Channel string
+}
+
+func (f Filter) has(c *Conn) bool {
+	return (f.ID == 0 || c.id == f.ID) && c.id > f.After && (f.User == "" || c.user == f.User) &&
+		(f.Channel == "" || slices.ContainsFunc(c.places, func(at place) bool { return at.audience.channel.name == f.Channel }))
+}
+
+// Connection is what there is to say of one.
+type Connection struct {
+	ID        uint64
+	User      string
+	Remote    string
+	Transport string
+	Channels  []string
+	Since     time.Time
+	Sent      uint64 // bytes handed to it, without what was replayed
+	Backlog   int    // bytes that wait for it
+}
+
+// Connections returns those that the filter names, limit at most, in the order in which they came.
+func (h *Hub) Connections(f Filter, limit int) (list []Connection) {
+	h.onLoops(func(l *loop) {
+		var some []*Conn
+		l.each(func(c *Conn) {
+			if c.state == stateOpen && f.has(c) {
+				some = append(some, c)
+			}
+		})
+		slices.SortFunc(some, func(a, b *Conn) int { return cmp.Compare(a.id, b.id) })
+		for _, c := range some[:min(limit, len(some))] {
+			c.mu.Lock()
+			backlog := c.size
+			c.mu.Unlock()
+			list = append(list, Connection{
+				c.id, c.user, c.remote, c.options.Transport, c.channels(), time.UnixMilli(c.connected), c.sent, backlog,
+			})
+		}
+	})
+	slices.SortFunc(list, func(a, b Connection) int { return cmp.Compare(a.ID, b.ID) })
+	return list[:min(limit, len(list))]
+}
+
+// Users counts the connections of a channel by user.
+func (h *Hub) Users(channel string) map[string]int {
+	users := make(map[string]int)
+	h.onLoops(func(l *loop) {
+		l.each(func(c *Conn) {
+			if c.user != "" && c.state == stateOpen && (Filter{Channel: channel}).has(c) {
+				users[c.user]++
+			}
+		})
+	})
+	return users
+}
+
+// Kick closes the connections that the filter names, and returns how many there were.
+func (h *Hub) Kick(f Filter, code uint16, text string) (n int) {
+	h.onLoops(func(l *loop) {
+		l.each(func(c *Conn) {
+			if c.state == stateOpen && f.has(c) {
+				l.close(c, code, text, false)
+				n++
+			}
+		})
+	})
+	return n
+}
+
+// onLoops has each loop call f, one after the other.
+func (h *Hub) onLoops(f func(*loop)) {
+	for _, l := range h.loops {
+		done := make(chan struct{})
+		h.post(l, entry{op: opCall, call: func() { f(l); close(done) }})
+		select {
+		case <-done:
+		case <-h.stopped:
+			return
+		}
+	}
+}
+
+// Channel is what there is to say of one that has subscribers or history.
+type Channel struct {
+	Name        string
+	Subscribers int
+	History     int    // messages kept
+	LastID      string // of the last of them, if there is one
+}
+
+// Channels returns those whose names begin with prefix and come after another, limit at most, in the order of names.
+func (h *Hub) Channels(prefix, after string, limit int) (list []Channel) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var names []string
+	for name, ch := range h.channels {
+		if ch != h.all && name > after && strings.HasPrefix(name, prefix) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names[:min(limit, len(names))] {
+		list = append(list, h.describe(h.channels[name]))
+	}
+	return list
+}
+
+// Channel returns one channel, if it has subscribers or history.
+func (h *Hub) Channel(name string) (c Channel, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	ch := h.channels[name]
+	if ch == nil {
+		return c, false
+	}
+	return h.describe(ch), true
+}
+
+func (h *Hub) describe(ch *channel) Channel {
+	c := Channel{Name: ch.name, Subscribers: ch.subscribers, History: len(ch.history)}
+	if n := len(ch.history); n > 0 {
+		c.LastID = ch.history[n-1].ID()
+	}
+	return c
+}
