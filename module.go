@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/admin"
+	_ "github.com/caddy-broadcast/caddy-broadcast/internal/command"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/metrics"

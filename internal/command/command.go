@@ -1,0 +1,240 @@
+// Package command is `caddy broadcast …`: the hub's admin API from a terminal.
+package command
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+)
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "broadcast",
+		Usage: "publish|channels|connections|kick|tail",
+		Short: "Publishes messages and looks into the hub of a running Caddy",
+		Long: `
+Publishes messages to the subscribers of a running Caddy, and shows its channels
+and connections, by its admin API.
+
+The admin endpoint is that of the --address flag if given; else of the --config
+file; else the default. On an error the exit code is 1.
+`,
+		CobraFunc: setUp,
+	})
+}
+
+func setUp(root *cobra.Command) {
+	root.PersistentFlags().String("address", "", "Address of the administration listener, if different from config")
+	root.PersistentFlags().StringP("config", "c", "", "Configuration file to find it in")
+	root.PersistentFlags().StringP("adapter", "a", "", "Name of the config adapter to apply")
+	root.PersistentFlags().Bool("json", false, "Answer as the API does, in JSON")
+	root.AddCommand(publishCommand(), channelsCommand(), connectionsCommand(), kickCommand(), tailCommand())
+}
+
+// api is a running Caddy's admin API.
+type api struct{ address string }
+
+func connect(cmd *cobra.Command) (api, error) {
+	flag := func(name string) string { return cmd.Flag(name).Value.String() }
+	address, err := caddycmd.DetermineAdminAPIAddress(flag("address"), nil, flag("config"), flag("adapter"))
+	if err != nil {
+		return api{}, fmt.Errorf("where is the admin API? %w", err)
+	}
+	return api{address}, nil
+}
+
+func (a api) do(method, path string, header http.Header, body io.Reader) (*http.Response, error) {
+	return caddycmd.AdminAPIRequest(a.address, method, "/broadcast"+path, header, body)
+}
+
+// get answers a list, all of its pages, as one value each.
+func (a api) get(path string, query url.Values, each func(json.RawMessage) error) error {
+	for {
+		resp, err := a.do(http.MethodGet, path+"?"+query.Encode(), nil, nil)
+		if err != nil {
+			return err
+		}
+		var page []json.RawMessage
+		err = json.NewDecoder(resp.Body).Decode(&page)
+		resp.Body.Close()
+		if err != nil {
+			return fmt.Errorf("reading the answer: %w", err)
+		}
+		for _, v := range page {
+			if err := each(v); err != nil {
+				return err
+			}
+		}
+		link := resp.Header.Get("Link")
+		if link == "" {
+			return nil
+		}
+		next, err := url.Parse(strings.TrimPrefix(strings.Split(link, ">")[0], "<"))
+		if err != nil {
+			return fmt.Errorf("the next page %q: %w", link, err)
+		}
+		query = next.Query()
+	}
+}
+
+func isJSON(cmd *cobra.Command) bool {
+	is, _ := cmd.Flags().GetBool("json")
+	return is
+}
+
+func channelsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "channels [<prefix>]",
+		Short: "Lists the channels that have subscribers or history",
+		Args:  cobra.MaximumNArgs(1),
+	}
+	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
+		query := url.Values{}
+		if len(args) > 0 {
+			query.Set("prefix", args[0])
+		}
+		return list(cmd, "/channels", query, "CHANNEL\tSUBSCRIBERS\tHISTORY\tLAST ID", func(v struct {
+			Channel              string
+			Subscribers, History int
+			LastID               string `json:"last_id"`
+		}) string {
+			return fmt.Sprintf("%s\t%d\t%d\t%s", visible(v.Channel), v.Subscribers, v.History, v.LastID)
+		})
+	})
+	return cmd
+}
+
+func connectionsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "connections [--channel <name>] [--user <name>]",
+		Short: "Lists the connections, the oldest first",
+		Args:  cobra.NoArgs,
+	}
+	cmd.Flags().String("channel", "", "Only those on the channel")
+	cmd.Flags().String("user", "", "Only those of the user")
+	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
+		query := url.Values{}
+		for _, name := range []string{"channel", "user"} {
+			if v := cmd.Flag(name).Value.String(); v != "" {
+				query.Set(name, v)
+			}
+		}
+		return list(cmd, "/connections", query, "ID\tUSER\tREMOTE\tTRANSPORT\tSINCE\tSENT\tBACKLOG\tCHANNELS", func(v struct {
+			ID, User, Remote, Transport string
+			Channels                    []string
+			Since                       time.Time
+			Sent, Backlog               int
+		}) string {
+			return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s", v.ID, visible(v.User), visible(v.Remote), v.Transport,
+				time.Since(v.Since).Round(time.Second), v.Sent, v.Backlog, visible(strings.Join(v.Channels, " ")))
+		})
+	})
+	return cmd
+}
+
+// list prints a list of the API's, as it is, one entry a line, or as a table.
+func list[T any](cmd *cobra.Command, path string, query url.Values, head string, row func(T) string) error {
+	a, err := connect(cmd)
+	if err != nil {
+		return err
+	}
+	out := cmd.OutOrStdout()
+	if isJSON(cmd) {
+		return a.get(path, query, func(v json.RawMessage) error {
+			_, err := fmt.Fprintf(out, "%s\n", v)
+			return err
+		})
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, head)
+	err = a.get(path, query, func(raw json.RawMessage) error {
+		var v T
+		if err := json.Unmarshal(raw, &v); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(table, row(v))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return table.Flush()
+}
+
+func kickCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "kick <id> | --user <name>",
+		Short: "Closes a connection, or all of a user",
+		Long:  "Closes a connection, or all of a user, with code 1008. Clients that come back are kept out by the site's own rules alone.",
+		Args:  cobra.MaximumNArgs(1),
+	}
+	cmd.Flags().String("user", "", "The user")
+	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
+		user := cmd.Flag("user").Value.String()
+		path := "/connections?user=" + url.QueryEscape(user)
+		switch {
+		case len(args) == 1 && user == "":
+			path = "/connections/" + url.PathEscape(args[0])
+		case len(args) == 1 || user == "":
+			return errors.New("whom? Give an ID, or --user")
+		}
+		a, err := connect(cmd)
+		if err != nil {
+			return err
+		}
+		resp, err := a.do(http.MethodDelete, path, nil, nil)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return err
+		}
+		var v struct{ Closed int }
+		if err := json.Unmarshal(body, &v); err != nil {
+			return fmt.Errorf("reading the answer: %w", err)
+		}
+		if isJSON(cmd) {
+			_, err = cmd.OutOrStdout().Write(body)
+		} else {
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), "closed", v.Closed)
+		}
+		return err
+	})
+	return cmd
+}
+
+// run is for commands that know what went wrong: how they are used need not be said again.
+func run(f func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		cmd.SilenceUsage = true
+		if err := f(cmd, args); err != nil {
+			return fmt.Errorf("broadcast %s: %w", cmd.Name(), err)
+		}
+		return nil
+	}
+}
+
+// visible shows what a terminal would obey.
+func visible(s string) string {
+	var b bytes.Buffer
+	for _, r := range s {
+		if r < ' ' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			fmt.Fprintf(&b, `\x%02x`, r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}

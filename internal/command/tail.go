@@ -1,0 +1,81 @@
+package command
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+func tailCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "tail [<channels...>]",
+		Short: "Shows what is published, as it is: on some channels, or on all",
+	}
+	cmd.RunE = run(tail)
+	return cmd
+}
+
+func tail(cmd *cobra.Command, channels []string) error {
+	a, err := connect(cmd)
+	if err != nil {
+		return err
+	}
+	header := http.Header{"Accept": {"text/event-stream"}}
+	resp, err := a.do(http.MethodGet, "/stream?"+url.Values{"channel": channels}.Encode(), header, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	out := cmd.OutOrStdout()
+	dim, bold, plain := "", "", ""
+	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" {
+		dim, bold, plain = "\x1b[2m", "\x1b[1m", "\x1b[0m"
+	}
+	for in := bufio.NewReaderSize(resp.Body, 64<<10); ; {
+		line, err := in.ReadBytes('\n')
+		if err != nil {
+			return errors.New("the server has ended the stream")
+		}
+		data, ok := bytes.CutPrefix(line, []byte("data: "))
+		if !ok {
+			continue
+		}
+		if isJSON(cmd) {
+			if _, err := out.Write(data); err != nil {
+				return err
+			}
+			continue
+		}
+		var v struct {
+			ID, Channel, Event string
+			Data               json.RawMessage
+		}
+		if err := json.Unmarshal(data, &v); err != nil || v.Channel == "" {
+			fmt.Fprintf(out, "%s%s%s", dim, visible(string(bytes.TrimSpace(data)))+"\n", plain) // a gap
+			continue
+		}
+		text := string(v.Data)
+		var s string
+		if json.Unmarshal(v.Data, &s) == nil {
+			text = s
+		}
+		event := ""
+		if v.Event != "" {
+			event = " " + v.Event
+		}
+		_, err = fmt.Fprintf(out, "%s%s %s%s%s%s%s  %s\n", dim, time.Now().Format("15:04:05.000"), plain, bold, visible(v.Channel), plain,
+			visible(event), visible(text))
+		if err != nil {
+			return err
+		}
+	}
+}
