@@ -6,6 +6,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -96,6 +97,8 @@ func (a *App) parseHistory(d *caddyfile.Dispenser) error {
 //	    max_message   <size>
 //	    max_backlog   <size>
 //	    slow          close|drop
+//	    rate          <n>[/s|/m|/h] [<burst>]
+//	    max_connections <n> [per_ip <n>]
 //	    compression   off|on [<min_size>]
 //	}
 //
@@ -119,6 +122,9 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"max_backlog":   size(&h.MaxBacklog),
 		"slow":          word(&h.Slow),
 		"compression":   h.parseCompression,
+		"rate":          h.parseRate,
+
+		"max_connections": h.parseMaxConnections,
 		"channel": func(d *caddyfile.Dispenser) error {
 			if len(h.Channels) > 0 {
 				return d.Err("the channels are named twice: behind broadcast and here")
@@ -127,6 +133,42 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		},
 	}
 	return unmarshal(d, h, &h.Channels, options)
+}
+
+func (h *Handler) parseRate(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if len(args) != 1 && len(args) != 2 {
+		return d.ArgErr()
+	}
+	h.Rate = new(Rate)
+	count, unit, _ := strings.Cut(args[0], "/")
+	per, ok := map[string]time.Duration{"": 0, "s": 0, "m": time.Minute, "h": time.Hour}[unit]
+	n, err := strconv.Atoi(count)
+	if err != nil || n < 1 || !ok {
+		return d.Errf("rate is %q, must be a number from 1 on, with /s, /m or /h", args[0])
+	}
+	h.Rate.Messages, h.Rate.Per = n, caddy.Duration(per)
+	if len(args) == 2 {
+		if h.Rate.Burst, err = strconv.Atoi(args[1]); err != nil || h.Rate.Burst < 1 {
+			return d.Errf("rate's burst is %q, must be a number from 1 on", args[1])
+		}
+	}
+	return nil
+}
+
+func (h *Handler) parseMaxConnections(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if len(args) != 1 && (len(args) != 3 || args[1] != "per_ip") {
+		return d.Errf("max_connections %s: must be <n> [per_ip <n>]", strings.Join(args, " "))
+	}
+	for i, v := range []*int{&h.MaxConnections, &h.MaxPerIP}[:(len(args)+1)/2] {
+		n, err := strconv.Atoi(args[2*i])
+		if err != nil {
+			return d.Errf("max_connections is %q, must be a whole number", args[2*i])
+		}
+		*v = n
+	}
+	return nil
 }
 
 func (h *Handler) parseCompression(d *caddyfile.Dispenser) error {

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +24,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/metrics"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/rates"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/websocket"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
@@ -242,6 +245,20 @@ type Handler struct {
 	// messages, of which it is told by a gap if it speaks `broadcast.v1` or is an event stream. Default: `close`.
 	Slow string `json:"slow,omitempty"`
 
+	// How many messages a client may publish: a WebSocket, with `broadcast.v1` its joins and leaves too, and for both
+	// their pings; or by POST a `user`, or an address if there is no user. Too many are answered 429 with Retry-After; with
+	// `broadcast.v1` by the error `rate`, and after 20 of those in a row the WebSocket is closed with 1008, as a raw one is
+	// at once. Default: no limit.
+	Rate *Rate `json:"rate,omitempty"`
+
+	// How many connections the route may have at once. Further ones are answered 503 with Retry-After. Routes with the
+	// same channels are counted together, and connections through reloads. Default: `0`, no limit.
+	MaxConnections int `json:"max_connections,omitempty"`
+
+	// How many of them may come from one address: the client's as Caddy knows it, see `trusted_proxies`. Connections are
+	// counted that have come since there is such a limit. Default: `0`, no limit.
+	MaxPerIP int `json:"max_per_ip,omitempty"`
+
 	// Offers permessage-deflate (RFC 7692), without context takeover. A message is deflated once for all. Default:
 	// off.
 	Compression *Compression `json:"compression,omitempty"`
@@ -250,6 +267,8 @@ type Handler struct {
 	streams      eventstream.Route
 	origins      []origin.Pattern
 	join         []websocket.JoinPattern
+	posters      *rates.Clients
+	route        string // what its connections count for
 	takesSockets bool
 	takesStreams bool
 	takesPosts   bool
@@ -260,6 +279,26 @@ type Handler struct {
 type Compression struct {
 	// The size in bytes from which a message is deflated. Default: `256`.
 	MinSize int `json:"min_size,omitempty"`
+}
+
+// Rate is a token bucket.
+type Rate struct {
+	// How many messages, in the time of `per`.
+	Messages int `json:"messages,omitempty"`
+
+	// The time. Default: `1s`.
+	Per caddy.Duration `json:"per,omitempty"`
+
+	// How many may come at once. Default: as many as `messages`.
+	Burst int `json:"burst,omitempty"`
+}
+
+func (r *Rate) limit() rates.Limit {
+	if r == nil {
+		return rates.Limit{}
+	}
+	per := cmp.Or(time.Duration(r.Per), time.Second)
+	return rates.Limit{PerSecond: float64(r.Messages) / per.Seconds(), Burst: cmp.Or(r.Burst, r.Messages)}
 }
 
 // CaddyModule returns the Caddy module information.
@@ -314,6 +353,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Raw:        websocket.Options{Plain: h.connOptions(transportWebSocket, wire.Raw{})},
 		V1:         websocket.Options{Plain: h.connOptions(transportWebSocket, wire.V1{})},
 		MaxMessage: int(h.MaxMessage),
+		Rate:       h.Rate.limit(),
 		NoEcho:     !*h.Echo,
 		Poller:     a.poller,
 	}
@@ -323,6 +363,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.streams = eventstream.Route{Hub: a.hub, Options: h.connOptions(transportEventStream, wire.EventStream{}), Poller: a.poller}
 	h.streams.Options.OneWay = true
+	h.posters = rates.NewClients(h.Rate.limit())
+	h.route = strings.Join(h.Channels, "\x00")
 	return nil
 }
 
@@ -423,6 +465,14 @@ func (h *Handler) Validate() error {
 		return fmt.Errorf("max_backlog is %d bytes, less than the %d of max_message", h.MaxBacklog, h.MaxMessage)
 	case h.Slow != "close" && h.Slow != "drop":
 		return fmt.Errorf("slow is %q, must be close or drop", h.Slow)
+	case h.Rate != nil && (h.Rate.Messages < 1 || h.Rate.Per < 0 || h.Rate.Burst < 0):
+		return errors.New("rate: messages must be at least 1, per and burst not negative")
+	case h.Rate != nil && !*h.Publish:
+		return errors.New("publish is off, so there is no rate to limit")
+	case h.MaxConnections < 0:
+		return fmt.Errorf("max_connections is %d, must not be negative", h.MaxConnections)
+	case h.MaxPerIP < 0:
+		return fmt.Errorf("max_connections per_ip is %d, must not be negative", h.MaxPerIP)
 	case h.Compression != nil && h.Compression.MinSize < 0:
 		return fmt.Errorf("compression's min_size is %d, must not be negative", h.Compression.MinSize)
 	}
@@ -534,7 +584,13 @@ func (h *Handler) expandChannels(repl *caddy.Replacer) ([]string, error) {
 }
 
 func (h *Handler) subscriber(r *http.Request, repl *caddy.Replacer, channels []string) hub.Subscriber {
-	s := hub.Subscriber{User: repl.ReplaceAll(h.User, ""), Remote: remoteOf(r)}
+	s := hub.Subscriber{
+		User:           repl.ReplaceAll(h.User, ""),
+		Remote:         remoteOf(r),
+		Route:          h.route,
+		MaxConnections: h.MaxConnections,
+		MaxPerRemote:   h.MaxPerIP,
+	}
 	if *h.Subscribe {
 		s.Channels, s.Replay, s.LastID = channels, h.Replay, eventstream.LastID(r)
 	}
@@ -554,10 +610,15 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Repla
 	if !*h.Publish {
 		return caddyhttp.Error(http.StatusForbidden, errors.New("publishing is off on this route"))
 	}
+	user := repl.ReplaceAll(h.User, "")
+	if wait := h.posters.Wait(cmp.Or(user, remoteOf(r))); wait > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
+		return caddyhttp.Error(http.StatusTooManyRequests, errors.New("the client publishes faster than the option rate lets it"))
+	}
 	m, err := post.Message(w, r, h.MaxMessage)
 	if err == nil {
 		m.Source = transportPost
-		m.Publisher = post.Client(repl.ReplaceAll(h.User, ""))
+		m.Publisher = post.Client(user)
 		m.Channel = cmp.Or(m.Channel, channels[0])
 		if !slices.Contains(channels, m.Channel) {
 			err = &post.Error{Status: http.StatusForbidden, Err: fmt.Errorf("%q is not a channel of this route", m.Channel)}

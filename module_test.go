@@ -1337,6 +1337,115 @@ data: {"id":"` + first + `","channel":"news","event":"e","data":"hello"}
 	}
 }
 
+// TestRatesAndQuotas: who is too fast, or too many, is told, and others are not disturbed.
+func TestRatesAndQuotas(t *testing.T) {
+	config := `servers {
+			trusted_proxies static private_ranges
+		}
+		---
+		broadcast /fast {
+			rate 2/m 3
+			user {query.user}
+		}
+		broadcast /few few {
+			max_connections 4 per_ip 2
+		}`
+	s := start(t, config)
+	other := s.dial("/fast", nil)
+	raw := s.dial("/fast", nil)
+	for range 4 {
+		s.send(raw, "x")
+	}
+	s.expectClose(raw, websocket.StatusPolicyViolation)
+	s.expect(other, "x", "x", "x")
+
+	pings := s.dial("/fast", nil)
+	ctx := pings.CloseRead(t.Context())
+	for range 5 {
+		pings.Ping(ctx)
+	}
+	if _, _, err := pings.Read(t.Context()); err == nil {
+		t.Error("pings without end")
+	}
+
+	v1 := s.dial("/fast", &websocket.DialOptions{Subprotocols: []string{"broadcast.v1"}})
+	v1.Read(t.Context())
+	for i := range 25 {
+		if v1.Write(t.Context(), websocket.MessageText, []byte(fmt.Sprintf(`{"publish":{"data":"y"},"ref":%d}`, i))) != nil {
+			break
+		}
+	}
+	acks, errs := 0, 0
+	for {
+		_, p, err := v1.Read(t.Context())
+		if err != nil {
+			if websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+				t.Errorf("broadcast.v1 is closed with %v", err)
+			}
+			break
+		}
+		acks += strings.Count(string(p), `{"ack":`)
+		errs += strings.Count(string(p), `"code":"rate","message":"too many requests"`)
+	}
+	if acks != 3 || errs != 20 {
+		t.Errorf("broadcast.v1: %d acks and %d errors", acks, errs)
+	}
+	s.expect(other, "y", "y", "y")
+
+	post := func(user string) (int, string) {
+		resp, err := http.Post("http://"+s.addr+"/fast?user="+user, "text/plain", strings.NewReader("z"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode, resp.Header.Get("Retry-After")
+	}
+	for range 3 {
+		if status, _ := post("ann"); status != 200 {
+			t.Errorf("a POST within the burst: %d", status)
+		}
+	}
+	if status, after := post("ann"); status != 429 || after != "30" {
+		t.Errorf("a POST too many: %d, Retry-After %s", status, after)
+	}
+	if status, _ := post("ben"); status != 200 {
+		t.Errorf("another user's POST: %d", status)
+	}
+
+	// Quotas.
+	var open []*websocket.Conn
+	dial := func(ip string, want int) {
+		t.Helper()
+		c, resp, err := s.tryDial("/few", &websocket.DialOptions{HTTPHeader: http.Header{"X-Forwarded-For": {ip}}})
+		if resp == nil || resp.StatusCode != want {
+			t.Fatalf("from %s: %v %v, not %d", ip, resp, err, want)
+		}
+		if c != nil {
+			t.Cleanup(func() { c.CloseNow() })
+			open = append(open, c)
+		} else if !regexp.MustCompile(`^([1-9]|10)$`).MatchString(resp.Header.Get("Retry-After")) {
+			t.Errorf("Retry-After: %s", resp.Header.Get("Retry-After"))
+		}
+	}
+	dial("1.1.1.1", 101)
+	dial("1.1.1.1", 101)
+	dial("1.1.1.1", 503)
+	if err := s.load(config + "\nrespond changed"); err != nil {
+		t.Fatal(err)
+	}
+	dial("1.1.1.1", 503)
+	dial("2.2.2.2", 101)
+	resp, _ := s.stream("http://"+s.addr+"/few", "X-Forwarded-For", "3.3.3.3")
+	if resp.StatusCode != 200 {
+		t.Errorf("a stream: %s", resp.Status)
+	}
+	dial("4.4.4.4", 503)
+	open[0].CloseNow()
+	s.waitTotals(func(v totals) bool { return v.Connections == 4 })
+	dial("1.1.1.1", 101)
+	dial("2.2.2.2", 503)
+}
+
 // TestCommands runs `caddy broadcast …` against a running Caddy.
 func TestCommands(t *testing.T) {
 	s := start(t, `broadcast /ws/* room:{path.1} {
@@ -1966,6 +2075,10 @@ func TestCaddyfile(t *testing.T) {
 			`"user":"{http.auth.user.id}","write_timeout":1500000000}`},
 		{"broadcast {\ncompression on\n}", `{"compression":{},"handler":"broadcast"}`},
 		{"broadcast {\ncompression off\n}", `{"handler":"broadcast"}`},
+		{"broadcast {\nrate 10\nmax_connections 100\njoin room:* {query.me}:*\n}",
+			`{"handler":"broadcast","join":["room:*","{http.request.uri.query.me}:*"],"max_connections":100,"rate":{"messages":10}}`},
+		{"broadcast {\nrate 10/m 20\nmax_connections 100 per_ip 5\ntransports sse\n}",
+			`{"handler":"broadcast","max_connections":100,"max_per_ip":5,"rate":{"burst":20,"messages":10,"per":60000000000},"transports":["sse"]}`},
 	} {
 		got, err := adapt(":80 {\n" + c.config + "\n}")
 		if err != nil {
@@ -2051,6 +2164,17 @@ func TestCaddyfileErrors(t *testing.T) {
 		{"compression", 3, "must be off, on, or on <min_size>"},
 		{"compression on lots", 3, `compression: "lots" is no size`},
 		{"compression off 1KiB", 3, "must be off"},
+		{"rate", 3, "rate"},
+		{"rate fast", 3, `rate is "fast", must be a number`},
+		{"rate 5/d", 3, `rate is "5/d", must be a number from 1 on, with /s, /m or /h`},
+		{"rate 0", 3, `rate is "0", must be a number`},
+		{"rate 5 0", 3, `rate's burst is "0"`},
+		{"max_connections many", 3, `max_connections is "many", must be a whole number`},
+		{"max_connections 5 per_user 1", 3, "must be <n> [per_ip <n>]"},
+		{"max_connections -1", 2, "max_connections is -1, must not be negative"},
+		{"publish off\n\trate 5", 2, "publish is off, so there is no rate to limit"},
+		{"subscribe off\n\tjoin a", 2, "subscribe is off, so there is nobody who could join"},
+		{"subscribe off\n\ttransports sse", 2, "subscribe is off and the only transport is sse"},
 		{"echo {\non\n}", 3, ""},
 	} {
 		_, err := adapt(":80 {\nbroadcast /ws {\n" + c.option + "\n}\n}")
@@ -2091,6 +2215,8 @@ func TestCaddyfileErrors(t *testing.T) {
 		`{"origins":["://"]}`:                 "origin",
 		`{"echos":true}`:                      "unknown field",
 		`{"compression":{"min_size":-1}}`:     "min_size is -1",
+		`{"rate":{}}`:                         "rate: messages must be at least 1",
+		`{"max_per_ip":-1}`:                   "per_ip is -1",
 	} {
 		handler := strings.Replace(config, "{", `{"handler":"broadcast",`, 1)
 		var cfg caddy.Config

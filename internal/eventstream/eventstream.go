@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
 )
@@ -60,7 +61,7 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, s hub.Subscri
 	conn, welcome, err := route.Hub.Connect(s, route.Options)
 	leaving := errors.Is(err, hub.ErrClosed)
 	if err != nil && !leaving {
-		w.Header().Set("Retry-After", "5")
+		post.RetryLater(w)
 		return caddyhttp.Error(http.StatusServiceUnavailable, err)
 	}
 	h := w.Header()

@@ -63,7 +63,9 @@ type Conn struct {
 	id      uint64
 	user    string
 	remote  string
+	route   string
 
+	perRemote bool   // it counts for its address, too
 	connected int64  // when it came, in milliseconds since 1970
 	since     uint64 // the log's last message before it subscribed
 

@@ -92,6 +92,7 @@ type Hub struct {
 	connections int
 	connected   uint64            // how many there have ever been
 	transports  map[string]int    // connections by transport
+	quotas      map[quota]int     // connections that count for a route's limits
 	published   map[string]uint64 // messages by source
 	gaps        uint64            // that connections were told of when they started
 	all         *channel          // the subscribers of every channel, if there are any
@@ -134,6 +135,7 @@ func New(o Options) *Hub {
 		channels: make(map[string]*channel),
 
 		transports: make(map[string]int),
+		quotas:     make(map[quota]int),
 		published:  make(map[string]uint64),
 		empty:      make(chan struct{}),
 	}
@@ -304,7 +306,15 @@ type Subscriber struct {
 	Remote   string // its address
 	LastID   string // resumes after this message, if set
 	Replay   int    // else: how many of the last messages it gets, before those to come
+
+	// Route is what the connection counts for: MaxConnections and MaxPerRemote, if they are not 0, refuse one that is
+	// too many.
+	Route                        string
+	MaxConnections, MaxPerRemote int
 }
+
+// quota is what connections count for: a route, or one address on it.
+type quota struct{ route, remote string }
 
 // Connect makes a connection and subscribes it: it gets every message published after Connect returns. What it gets
 // waits in its backlog until Start. Replayed is at most what a backlog may have: of the last messages the newest; what
@@ -315,7 +325,7 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	c.flushing.Store(true) // until Start there is nothing to write to
 
 	h.mu.Lock()
-	if err := h.admit(s.Channels); err != nil {
+	if err := h.admit(&s); err != nil {
 		h.mu.Unlock()
 		return nil, Welcome{}, err
 	}
@@ -323,6 +333,8 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	h.connected++
 	c.id = h.connected
 	h.transports[o.Transport]++
+	c.route, c.perRemote = s.Route, s.MaxPerRemote > 0
+	h.count(c, 1)
 	c.since = h.seq
 	c.loop = h.assign(s.Channels)
 	c.loop.load++
@@ -367,16 +379,22 @@ func (h *Hub) assign(channels []string) *loop {
 }
 
 // admit applies the limits to a new connection. The caller holds h.mu.
-func (h *Hub) admit(channels []string) error {
+func (h *Hub) admit(s *Subscriber) error {
 	if h.closed {
 		return ErrClosed
 	}
 	if n := h.options.MaxConnections; n > 0 && h.connections >= n {
 		return ErrTooManyConnections
 	}
+	if n := s.MaxConnections; n > 0 && h.quotas[quota{route: s.Route}] >= n {
+		return ErrTooManyConnections
+	}
+	if n := s.MaxPerRemote; n > 0 && h.quotas[quota{s.Route, s.Remote}] >= n {
+		return ErrTooManyConnections
+	}
 	if n := h.options.MaxChannels; n > 0 {
 		more := 0
-		for _, name := range channels {
+		for _, name := range s.Channels {
 			if ch := h.channels[name]; name != All && (ch == nil || ch.subscribers == 0) {
 				more++
 			}
@@ -469,12 +487,26 @@ func (h *Hub) depart(c *Conn) {
 	h.mu.Unlock()
 }
 
+// count counts a connection for its route. The caller holds h.mu.
+func (h *Hub) count(c *Conn, n int) {
+	add := func(q quota) {
+		if h.quotas[q] += n; h.quotas[q] == 0 {
+			delete(h.quotas, q)
+		}
+	}
+	add(quota{route: c.route})
+	if c.perRemote {
+		add(quota{c.route, c.remote})
+	}
+}
+
 // forget counts out a connection that has left.
 func (h *Hub) forget(c *Conn) {
 	h.mu.Lock()
 	c.loop.load--
 	h.connections--
 	h.transports[c.options.Transport]--
+	h.count(c, -1)
 	if h.closed && h.connections == 0 {
 		close(h.empty)
 	}

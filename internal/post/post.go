@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"mime"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -137,11 +139,16 @@ func mediaType(contentType string) (string, error) {
 	return media, nil
 }
 
+// RetryLater says when to come back: in 1 to 10 seconds, so that not all do at once.
+func RetryLater(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", strconv.Itoa(1+rand.IntN(10)))
+}
+
 // Refused gives an error of hub.Publish its status.
 func Refused(w http.ResponseWriter, err error) error {
 	if errors.Is(err, hub.ErrKeyReused) {
 		return &Error{http.StatusUnprocessableEntity, err}
 	}
-	w.Header().Set("Retry-After", "1")
+	RetryLater(w)
 	return &Error{http.StatusServiceUnavailable, err}
 }

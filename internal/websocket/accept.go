@@ -18,6 +18,8 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/rates"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
 )
@@ -31,6 +33,9 @@ type Route struct {
 
 	// MaxMessage is the size in bytes of the longest message a client may send, inflated.
 	MaxMessage int
+
+	// Rate bounds what each client sends: messages, requests of broadcast.v1, and control frames.
+	Rate rates.Limit
 
 	// NoEcho keeps a client's own messages from it.
 	NoEcho bool
@@ -74,6 +79,7 @@ func isTunnel(r *http.Request) bool {
 func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client) error {
 	s := &session{hub: route.Hub, channel: strings.Clone(client.Channel), noEcho: route.NoEcho}
 	s.frames.max = route.MaxMessage
+	s.limiter = route.Rate.New()
 	protocol, err := check(r)
 	if err != nil {
 		return refuse(w, r, http.StatusBadRequest, err)
@@ -178,7 +184,7 @@ func refuse(w http.ResponseWriter, r *http.Request, status int, err error) error
 		w.Header().Set("Connection", "close")
 	}
 	if status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", "5")
+		post.RetryLater(w)
 	}
 	return caddyhttp.Error(status, err)
 }

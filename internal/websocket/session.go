@@ -9,6 +9,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"golang.org/x/time/rate"
+
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
 )
@@ -23,8 +25,10 @@ const (
 type session struct {
 	hub     *hub.Hub
 	conn    *hub.Conn
-	channel string // where it publishes; "" if it may not
-	v1      *v1    // if it speaks broadcast.v1
+	channel string        // where it publishes; "" if it may not
+	v1      *v1           // if it speaks broadcast.v1
+	limiter *rate.Limiter // nil is no limit
+	refused int           // how often in a row it was too fast
 	noEcho  bool
 	deaf    bool // it is being closed for a protocol error: its bytes mean nothing any more
 	over    bool // its close frame was read
@@ -53,7 +57,30 @@ func (s *session) Received(p []byte) (more bool) {
 // Ended is called when the client is gone, or has said that it goes.
 func (s *session) Ended() { s.conn.Done() }
 
-func (s *session) ping(payload []byte) { s.conn.Reply(wire.Pong(payload)) }
+// maxRefused is how often in a row a client may be too fast before it is closed.
+const maxRefused = 20
+
+// tooFast counts what the client sends, and says whether it is to be refused, or, as it does not stop, closed.
+func (s *session) tooFast() (refuse bool, bad *fault) {
+	if s.limiter == nil || s.limiter.Allow() {
+		s.refused = 0
+		return false, nil
+	}
+	if s.refused++; s.refused > maxRefused || s.v1 == nil { // a raw client could not be told
+		return true, &fault{codePolicy, "too fast"}
+	}
+	return true, nil
+}
+
+func (s *session) ping(payload []byte) {
+	switch refuse, bad := s.tooFast(); {
+	case bad != nil:
+		s.conn.Close(bad.code, bad.text)
+		s.frames.skip = true
+	case !refuse:
+		s.conn.Reply(wire.Pong(payload))
+	}
+}
 
 func (s *session) closed(code uint16) {
 	s.over = true
@@ -64,6 +91,11 @@ func (s *session) closed(code uint16) {
 func (s *session) message(kind uint8, deflated bool, data []byte, own bool) *fault {
 	if s.channel == "" && s.v1 == nil {
 		return &fault{codePolicy, "publishing is off"}
+	}
+	if s.v1 == nil {
+		if _, bad := s.tooFast(); bad != nil {
+			return bad
+		}
 	}
 	if deflated {
 		var err error

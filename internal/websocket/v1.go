@@ -39,6 +39,7 @@ const (
 	errTooBig    = "too_big"   // the data is larger than max_message
 	errConflict  = "conflict"  // the key is that of another message
 	errLimit     = "limit"     // too many channels
+	errRate      = "rate"      // too many requests
 )
 
 // refusal is an error that the client is told.
@@ -80,20 +81,37 @@ func (s *session) requests(kind uint8, frame []byte) *fault {
 	list := []json.RawMessage{frame}
 	if p := bytes.TrimLeft(frame, " \t\r\n"); len(p) > 0 && p[0] == '[' {
 		if err := json.Unmarshal(p, &list); err != nil {
-			s.answer(wire.AppendError(nil, nil, errInvalid, err.Error()))
-			return nil
+			return s.invalid(err.Error())
 		}
 	}
 	if len(list) > maxRequests {
-		s.answer(wire.AppendError(nil, nil, errInvalid, fmt.Sprintf("a frame of %d requests, more than %d", len(list), maxRequests)))
-		return nil
+		return s.invalid(fmt.Sprintf("a frame of %d requests, more than %d", len(list), maxRequests))
 	}
 	var answers []byte
 	for _, raw := range list {
+		refuse, bad := s.tooFast()
+		if bad != nil {
+			return bad
+		}
+		if refuse {
+			var q request
+			q.parse(raw)
+			answers = wire.AppendError(answers, q.Ref, errRate, "too many requests")
+			continue
+		}
 		answers = s.request(raw, answers)
 	}
 	s.answer(answers)
 	return nil
+}
+
+// invalid answers a frame that is none.
+func (s *session) invalid(why string) *fault {
+	_, bad := s.tooFast()
+	if bad == nil {
+		s.answer(wire.AppendError(nil, nil, errInvalid, why))
+	}
+	return bad
 }
 
 func (s *session) answer(answers []byte) {
