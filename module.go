@@ -143,8 +143,14 @@ func (a *App) Start() error {
 	return nil
 }
 
-// Stop does nothing: the next configuration may use the hub already. Cleanup lets go of it.
-func (a *App) Stop() error { return nil }
+// Stop has the hub go on with the options of the configuration that goes on: the next one's, or, if that was refused
+// when this app had started, the one before.
+func (a *App) Stop() error {
+	if app, err := caddy.ActiveContext().AppIfConfigured("broadcast"); err == nil {
+		return app.(*App).Start()
+	}
+	return nil
+}
 
 // Cleanup lets go of the hub. The last one closes it, and every connection with code 1012 (service restart).
 func (a *App) Cleanup() error {
@@ -189,7 +195,8 @@ type Handler struct {
 	// empty, longer than 255 bytes, not UTF-8 or has a control character is answered 400. Default: `default`.
 	Channels []string `json:"channels,omitempty"`
 
-	// Who the client is, such as `{http.auth.user.id}`. Default: nobody.
+	// Who the client is, such as `{http.auth.user.id}`. A request for which that is longer than 255 bytes, not UTF-8 or has
+	// a control character is answered 400. Default: nobody.
 	User string `json:"user,omitempty"`
 
 	// Whether clients of this route may publish. If not, a POST is answered 403, and a WebSocket that sends a message
@@ -455,6 +462,8 @@ func (h *Handler) Validate() error {
 		return errors.New("subscribe is off, so there is nobody to replay to")
 	case time.Duration(h.PingInterval) < minPingInterval || time.Duration(h.PingInterval) > maxPingInterval:
 		return fmt.Errorf("ping_interval is %s, must be 1s to 1h", time.Duration(h.PingInterval))
+	case time.Duration(h.PingInterval)%time.Second != 0:
+		return fmt.Errorf("ping_interval is %s, must be whole seconds", time.Duration(h.PingInterval))
 	case h.WriteTimeout < 0:
 		return fmt.Errorf("write_timeout is %s, must not be negative", time.Duration(h.WriteTimeout))
 	case h.MaxMessage < 0 || h.MaxMessage > maxMessage:
@@ -481,7 +490,7 @@ func (h *Handler) Validate() error {
 
 // ServeHTTP takes WebSocket handshakes, event streams and POSTs.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	var take func(http.ResponseWriter, *http.Request, *caddy.Replacer, []string) error
+	var take func(http.ResponseWriter, *http.Request, *caddy.Replacer, string, []string) error
 	preflight := false
 	switch {
 	case websocket.IsUpgrade(r):
@@ -513,7 +522,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	if preflight {
 		w.Header().Set("Access-Control-Allow-Methods", "GET, POST")
-		w.Header().Set("Access-Control-Allow-Headers", "Content-Type, Idempotency-Key, Last-Event-ID")
+		w.Header().Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, Last-Event-ID")
+		w.Header().Set("Access-Control-Max-Age", "600")
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
@@ -522,17 +532,23 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if err != nil {
 		return caddyhttp.Error(http.StatusBadRequest, err)
 	}
-	return take(w, r, repl, channels)
+	user := repl.ReplaceAll(h.User, "")
+	if user != "" {
+		if err := hub.CheckName(user); err != nil {
+			return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("the user %w", err))
+		}
+	}
+	return take(w, r, repl, user, channels)
 }
 
 // acceptSocket takes a WebSocket handshake.
-func (h *Handler) acceptSocket(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, channels []string) error {
-	c := websocket.Client{Subscriber: h.subscriber(r, repl, channels)}
+func (h *Handler) acceptSocket(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, user string, channels []string) error {
+	c := websocket.Client{Subscriber: h.subscriber(r, user, channels)}
 	if text := strings.ToValidUTF8(repl.ReplaceAll(h.Greeting, ""), "\uFFFD"); text != "" {
 		c.First = wire.TextFrame(text)
 	}
 	if *h.Publish {
-		c.Channel = channels[0]
+		c.Publish = channels
 	}
 	if len(h.join) > 0 && *h.Subscribe {
 		c.MayJoin = h.mayJoin(repl)
@@ -542,11 +558,11 @@ func (h *Handler) acceptSocket(w http.ResponseWriter, r *http.Request, repl *cad
 }
 
 // acceptStream takes a request for an event stream.
-func (h *Handler) acceptStream(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, channels []string) error {
+func (h *Handler) acceptStream(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, user string, channels []string) error {
 	if !*h.Subscribe {
 		return caddyhttp.Error(http.StatusForbidden, errors.New("subscribing is off on this route"))
 	}
-	s := h.subscriber(r, repl, channels)
+	s := h.subscriber(r, user, channels)
 	return h.streams.Accept(w, r, s, func() { h.connected(r, transportEventStream, s) })
 }
 
@@ -583,9 +599,9 @@ func (h *Handler) expandChannels(repl *caddy.Replacer) ([]string, error) {
 	return channels, nil
 }
 
-func (h *Handler) subscriber(r *http.Request, repl *caddy.Replacer, channels []string) hub.Subscriber {
+func (h *Handler) subscriber(r *http.Request, user string, channels []string) hub.Subscriber {
 	s := hub.Subscriber{
-		User:           repl.ReplaceAll(h.User, ""),
+		User:           user,
 		Remote:         remoteOf(r),
 		Route:          h.route,
 		MaxConnections: h.MaxConnections,
@@ -606,11 +622,10 @@ func remoteOf(r *http.Request) string {
 }
 
 // post publishes the body of a request.
-func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, channels []string) error {
+func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, user string, channels []string) error {
 	if !*h.Publish {
 		return caddyhttp.Error(http.StatusForbidden, errors.New("publishing is off on this route"))
 	}
-	user := repl.ReplaceAll(h.User, "")
 	if wait := h.posters.Wait(cmp.Or(user, remoteOf(r))); wait > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 		return caddyhttp.Error(http.StatusTooManyRequests, errors.New("the client publishes faster than the option rate lets it"))

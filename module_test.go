@@ -617,7 +617,7 @@ func TestOptions(t *testing.T) {
 			echo off
 			max_message 100B
 			user {query.name}
-			greeting "hello {query.name} on {http.request.uri.path}"
+			greeting "hello {query.greet} on {http.request.uri.path}"
 		}
 		broadcast /post {
 			transports post
@@ -629,7 +629,7 @@ func TestOptions(t *testing.T) {
 		broadcast /room/* news {path.1}
 		broadcast /query {query.q}
 		respond "next"`)
-	read, write, quiet := s.dial("/read", nil), s.dial("/write", nil), s.dial("/quiet?name=Ann%ff", nil)
+	read, write, quiet := s.dial("/read", nil), s.dial("/write", nil), s.dial("/quiet?name=Ann&greet=Ann%ff", nil)
 	s.expect(write, "you may write")
 	s.expect(quiet, "hello Ann\uFFFD on /quiet")
 	other := s.dial("/quiet", nil)
@@ -1446,6 +1446,67 @@ func TestRatesAndQuotas(t *testing.T) {
 	dial("2.2.2.2", 503)
 }
 
+// TestRefusedConfig: a configuration that cannot be started changes nothing.
+func TestRefusedConfig(t *testing.T) {
+	config := `broadcast {
+			history 5
+			max_connections 2
+		}
+		---
+		broadcast /ws`
+	s := start(t, config)
+	c := s.dial("/ws", nil)
+	taken, err := net.Listen("tcp", "127.0.0.1:0") // without the option that lets Caddy share it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for range 20 { // Caddy starts apps in no particular order
+		err := s.load(`broadcast {
+				history 5
+				max_connections 1
+			}
+			---
+			broadcast /ws
+		}
+		http://` + taken.Addr().String() + ` {
+			respond hi`)
+		if err == nil {
+			t.Fatal("a configuration with a port that is taken is loaded")
+		}
+	}
+	s.dial("/ws", nil) // the second
+	s.publish("", "still here")
+	s.expect(c, "still here")
+	if _, resp, err := s.tryDial("/ws", nil); err == nil || resp == nil || resp.StatusCode != 503 {
+		t.Errorf("the third: %v %v", resp, err)
+	}
+}
+
+// TestPublishOnly: a route that only publishes takes it for all of its channels, by every transport.
+func TestPublishOnly(t *testing.T) {
+	s := start(t, `broadcast /in a b {
+			subscribe off
+			user {query.user}
+		}
+		broadcast /out a b`)
+	out := s.dial("/out", nil)
+	v1 := s.dial("/in", &websocket.DialOptions{Subprotocols: []string{"broadcast.v1"}})
+	v1.Read(t.Context())
+	s.send(v1, `[{"publish":{"data":"to a"}},{"publish":{"channel":"b","data":"to b"}},{"join":{"channel":"a"},"ref":1}]`)
+	s.expect(v1, `[{"error":{"ref":1,"code":"forbidden","message":"the channel \"a\" may not be joined on this route"}}]`)
+	s.post(s.addr+"/in?channel=b", "text/plain", "posted to b")
+	s.expect(out, "to a", "to b", "posted to b")
+	for _, user := range []string{strings.Repeat("x", 256), "a%00", "%ff"} {
+		if status, _ := s.post(s.addr+"/in?user="+user, "text/plain", "x"); status != 400 {
+			t.Errorf("the user %.10s: %d", user, status)
+		}
+		if _, resp, err := s.tryDial("/in?user="+user, nil); err == nil || resp == nil || resp.StatusCode != 400 {
+			t.Errorf("the user %.10s: %v %v", user, resp, err)
+		}
+	}
+}
+
 // TestCommands runs `caddy broadcast …` against a running Caddy.
 func TestCommands(t *testing.T) {
 	s := start(t, `broadcast /ws/* room:{path.1} {
@@ -2164,6 +2225,7 @@ func TestCaddyfileErrors(t *testing.T) {
 		{"compression", 3, "must be off, on, or on <min_size>"},
 		{"compression on lots", 3, `compression: "lots" is no size`},
 		{"compression off 1KiB", 3, "must be off"},
+		{"ping_interval 1500ms", 2, "ping_interval is 1.5s, must be whole seconds"},
 		{"rate", 3, "rate"},
 		{"rate fast", 3, `rate is "fast", must be a number`},
 		{"rate 5/d", 3, `rate is "5/d", must be a number from 1 on, with /s, /m or /h`},

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -51,9 +50,6 @@ func LastID(r *http.Request) string {
 	return strings.Clone(r.URL.Query().Get("last_id"))
 }
 
-// silent is how long a client may send nothing, as it always does.
-const silent = 100 * 365 * 24 * time.Hour
-
 // Accept answers the request with an event stream. On HTTP/1 it takes the connection over and returns while the stream
 // goes on; where it cannot, and on HTTP/2 and 3, it returns at the stream's end. It calls connected when the stream has
 // begun. On an error nothing was answered.
@@ -82,7 +78,7 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, s hub.Subscri
 		}
 		return http.NewResponseController(w).Flush()
 	}
-	if r.ProtoMajor == 1 && socket.CanHijack(w) {
+	if r.ProtoMajor == 1 && r.ContentLength == 0 && socket.CanHijack(w) { // of a body Caddy would set a deadline yet
 		h.Set("Transfer-Encoding", "identity") // what follows is ours: net/http is not to add chunks, and ends with it
 		took, err := route.takeOver(w, conn, answer)
 		if err != nil {
@@ -97,7 +93,7 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, s hub.Subscri
 		return nil
 	}
 	connected()
-	stream := socket.NewStream(w, r, silent, route.Options.WriteTimeout)
+	stream := socket.NewStream(w, r, route.Options.WriteTimeout)
 	if !conn.Start(stream, nil) {
 		stream.Close()
 	}

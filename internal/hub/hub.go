@@ -162,9 +162,12 @@ func (h *Hub) Configure(o Options) {
 	if o.HistoryBytes == 0 {
 		o.HistoryBytes = defaultHistoryBytes
 	}
-	h.coalesce.Store(int64(o.Coalesce))
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.closed {
+		return
+	}
+	h.coalesce.Store(int64(o.Coalesce))
 	h.options = o
 	h.shorten()
 }

@@ -43,6 +43,7 @@ func (c *Conn) Join(name, lastID string, frame func(Welcome, []*Message) []byte)
 	var of []*Message
 	for try := 0; ; try++ {
 		h.mu.Lock()
+		c.awaitRoom(len(p) + messageOverhead)
 		if err := c.mayJoin(name); err != nil {
 			h.mu.Unlock()
 			return err
@@ -117,13 +118,19 @@ func (c *Conn) Send(p []byte) {
 	h, l := c.hub, c.loop
 	n := len(p) + messageOverhead
 	h.mu.Lock()
+	c.awaitRoom(n)
+	l.inboxBytes += n
+	wake := l.push(entry{op: opSend, conn: c, bytes: p})
+	h.mu.Unlock()
+	h.wake(wake)
+}
+
+// awaitRoom waits while the loop has as much waiting as it may. The caller holds Hub.mu.
+func (c *Conn) awaitRoom(n int) {
+	h, l := c.hub, c.loop
 	for !h.closed && !c.left && l.inboxBytes > 0 && l.inboxBytes+n > h.options.MaxInbox {
 		h.waiting++
 		h.room.Wait()
 		h.waiting--
 	}
-	l.inboxBytes += n
-	wake := l.push(entry{op: opSend, conn: c, bytes: p})
-	h.mu.Unlock()
-	h.wake(wake)
 }

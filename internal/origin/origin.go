@@ -80,7 +80,7 @@ func Check(r *http.Request, patterns []Pattern) Verdict {
 		u = nil
 	} else if err != nil || u.Scheme == "" || u.Hostname() == "" || u.User != nil {
 		return Refused
-	} else if sameHost(u, r.Host) {
+	} else if sameHost(u, r.Host) && (r.TLS == nil || u.Scheme != "http") { // whoever is on the way can write http pages
 		return Own
 	}
 	verdict := Refused

@@ -87,8 +87,8 @@ func Message(w http.ResponseWriter, r *http.Request, limit int64) (*hub.Message,
 	case media == form:
 		if fields, err := url.ParseQuery(string(m.Data)); err == nil && fields.Has("data") {
 			m.Data = []byte(fields.Get("data"))
-			m.Channel = cmp.Or(fields.Get("channel"), m.Channel)
-			m.Event = cmp.Or(fields.Get("event"), m.Event)
+			m.Channel = cmp.Or(strings.Clone(fields.Get("channel")), m.Channel) // what is not escaped is a part of the body
+			m.Event = cmp.Or(strings.Clone(fields.Get("event")), m.Event)
 		}
 	case media == "application/json":
 		if !json.Valid(m.Data) {

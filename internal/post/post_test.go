@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
 func TestBody(t *testing.T) {
@@ -47,6 +49,29 @@ func TestBody(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// TestFormIsNotKept: of a form nothing is kept but what the message has.
+func TestFormIsNotKept(t *testing.T) {
+	var kept []*hub.Message
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for range 100 {
+		r := httptest.NewRequest("POST", "/?channel=c", strings.NewReader("channel=c&event=e&data=x&pad="+strings.Repeat("x", 100_000)))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		m, err := Message(httptest.NewRecorder(), r, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept = append(kept, m)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if n := int64(after.HeapAlloc) - int64(before.HeapAlloc); n > 2<<20 {
+		t.Errorf("%d messages keep %d bytes", len(kept), n)
+	}
+	runtime.KeepAlive(kept)
+}
 
 func TestMessage(t *testing.T) {
 	for _, c := range []struct{ contentType, body, channel, event, data string }{

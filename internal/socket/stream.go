@@ -25,12 +25,15 @@ type Stream struct {
 	closed  bool
 }
 
-// NewStream makes a stream of a request that was answered. Caddy's own timeouts are set aside: silent is how long the
-// client may be, and timeout is that of writes.
-func NewStream(w http.ResponseWriter, r *http.Request, silent, timeout time.Duration) *Stream {
+// never is when a client that is silent is cut off here: its keep-alive is the hub's.
+const never = 100 * 365 * 24 * time.Hour
+
+// NewStream makes a stream of a request that was answered. Caddy's own idle timeouts are set aside; timeout is that of
+// writes.
+func NewStream(w http.ResponseWriter, r *http.Request, timeout time.Duration) *Stream {
 	reader, writer := caddyhttp.IdleTimeoutsFromContext(r.Context())
 	if reader != nil {
-		reader.Override(silent, 0)
+		reader.Override(never, 0)
 	}
 	if writer != nil {
 		writer.Override(timeout, 0, 0)

@@ -51,8 +51,9 @@ type Options struct{ Plain, Deflated *hub.ConnOptions }
 type Client struct {
 	hub.Subscriber
 
-	// Channel is where what the client sends is published; empty if it may not publish.
-	Channel string
+	// Publish are the channels that the client may publish on, first the one where what names none is published; none
+	// if it may not publish.
+	Publish []string
 
 	// First is sent before anything else, but to clients of broadcast.v1, who get its hello.
 	First []byte
@@ -77,7 +78,10 @@ func isTunnel(r *http.Request) bool {
 // and 3 it returns at the WebSocket's end. The client is subscribed before its handshake is answered, so what is
 // published after it knows that it is connected reaches it. On an error nothing was answered.
 func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client) error {
-	s := &session{hub: route.Hub, channel: strings.Clone(client.Channel), noEcho: route.NoEcho}
+	s := &session{hub: route.Hub, noEcho: route.NoEcho}
+	if len(client.Publish) > 0 {
+		s.channel = client.Publish[0]
+	}
 	s.frames.max = route.MaxMessage
 	s.limiter = route.Rate.New()
 	protocol, err := check(r)
@@ -87,7 +91,7 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 	offered := route.Raw
 	if protocol == wire.V1Protocol {
 		offered = route.V1
-		s.frames.max += maxEnvelope
+		s.frames.max = 2*s.frames.max + maxEnvelope
 	} else {
 		client.LastID = "" // it knows no IDs, and could not be told of a gap
 	}
@@ -137,6 +141,7 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 		s.v1 = &v1{
 			format:  options.Format.(wire.V1),
 			own:     client.Channels,
+			publish: client.Publish,
 			mayJoin: client.MayJoin,
 			max:     route.MaxMessage,
 		}
@@ -146,7 +151,7 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 		client.Connected()
 	}
 	if up.tunnel {
-		stream := socket.NewStream(w, r, 3*options.PingInterval, options.WriteTimeout)
+		stream := socket.NewStream(w, r, options.WriteTimeout)
 		if !s.conn.Start(stream, client.First) {
 			stream.Close()
 		}
@@ -336,9 +341,9 @@ func (u *upgrade) switchProtocols(head []byte) error {
 		return http.NewResponseController(u.w).Flush()
 	}
 	u.conn, u.early, err = socket.Hijack(u.w, func() error {
+		u.answered = true
 		u.w.WriteHeader(http.StatusSwitchingProtocols)
 		return nil
 	})
-	u.answered = err == nil
 	return err
 }

@@ -142,5 +142,8 @@ func inflate(data []byte, limit int) ([]byte, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
+	if data := b.Bytes(); cap(data) > 2*len(data) {
+		return bytes.Clone(data), nil // it may be kept
+	}
 	return b.Bytes(), nil
 }

@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	// maxEnvelope is how many bytes a frame of broadcast.v1 may have besides a message's data.
+	// maxEnvelope is how many bytes a frame of broadcast.v1 may have besides twice those of the largest message, which
+	// quotes, or base64, make larger.
 	maxEnvelope = 4 << 10
 
 	// maxRequests is how many requests a frame may have.
@@ -27,7 +28,8 @@ const (
 // v1 is what there is to know of a client that speaks broadcast.v1.
 type v1 struct {
 	format  wire.V1
-	own     []string // the channels of the route, unless it only publishes
+	own     []string // the channels that it came for
+	publish []string // those of the route that it may publish on
 	mayJoin func(channel string) bool
 	max     int // bytes of a message's data
 }
@@ -193,7 +195,7 @@ func (s *session) publish(q *request) (id string, err error) {
 	if s.channel == "" {
 		return "", refused(errForbidden, "publishing is off on this route")
 	}
-	if m.Channel != s.channel && !slices.Contains(s.v1.own, m.Channel) && !s.conn.On(m.Channel) {
+	if !slices.Contains(s.v1.publish, m.Channel) && !s.conn.On(m.Channel) {
 		return "", refused(errForbidden, "the client is not on the channel %q", m.Channel)
 	}
 	if err := post.Data(m, p.Data, p.Encoding); err != nil {

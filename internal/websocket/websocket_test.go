@@ -48,7 +48,7 @@ func serve(t *testing.T, change func(*Route)) (addr string, h *hub.Hub) {
 		var c Client
 		c.Channels = []string{"a"}
 		if r.URL.Path != "/read" {
-			c.Channel = "a"
+			c.Publish = []string{"a"}
 		}
 		if err := route.Accept(w, r, c); err != nil {
 			status := http.StatusInternalServerError
