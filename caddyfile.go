@@ -48,6 +48,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //	    coalesce        <duration>
 //	    max_connections <n>
 //	    max_channels    <n>
+//	    shutdown_delay  <duration>
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return unmarshal(d, a, nil, map[string]func(*caddyfile.Dispenser) error{
@@ -56,6 +57,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"coalesce":        duration(&a.Coalesce, true),
 		"max_connections": number(&a.MaxConnections),
 		"max_channels":    number(&a.MaxChannels),
+		"shutdown_delay":  duration(&a.ShutdownDelay, true),
 	})
 }
 
@@ -100,6 +102,7 @@ func (a *App) parseHistory(d *caddyfile.Dispenser) error {
 //	    rate          <n>[/s|/m|/h] [<burst>]
 //	    max_connections <n> [per_ip <n>]
 //	    compression   off|on [<min_size>]
+//	    close_on_reload
 //	}
 //
 // All options can be left out; they are those of the JSON, with the same defaults. Sizes are bytes or have a unit
@@ -123,6 +126,13 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"slow":          word(&h.Slow),
 		"compression":   h.parseCompression,
 		"rate":          h.parseRate,
+		"close_on_reload": func(d *caddyfile.Dispenser) error {
+			h.CloseOnReload = true
+			if d.NextArg() {
+				return d.ArgErr()
+			}
+			return nil
+		},
 
 		"max_connections": h.parseMaxConnections,
 		"channel": func(d *caddyfile.Dispenser) error {

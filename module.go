@@ -61,6 +61,10 @@ type App struct {
 	// Default: `0`, no limit.
 	MaxChannels int `json:"max_channels,omitempty"`
 
+	// How long closing the connections takes when the process exits: they are told to come back one after the other, not
+	// all at once. New ones are refused meanwhile. Default: `0`. Maximum: `10m`.
+	ShutdownDelay caddy.Duration `json:"shutdown_delay,omitempty"`
+
 	hub      *hub.Hub
 	poller   *socket.Poller
 	acquired bool
@@ -93,7 +97,7 @@ type pooledHub struct {
 
 // Destruct closes all connections, which net/http has long forgotten.
 func (p pooledHub) Destruct() error {
-	p.hub.Close(closeCode, closeText, closeTimeout)
+	p.hub.Close(closeCode, closeText, 0, closeTimeout)
 	p.poller.Close()
 	return nil
 }
@@ -124,6 +128,8 @@ func (a *App) Validate() error {
 		return fmt.Errorf("history_bytes is %d, must not be negative", a.HistoryBytes)
 	case a.MaxConnections < 0:
 		return fmt.Errorf("max_connections is %d, must not be negative", a.MaxConnections)
+	case a.ShutdownDelay < 0 || time.Duration(a.ShutdownDelay) > 10*time.Minute:
+		return fmt.Errorf("shutdown_delay is %s, must be 0 to 10m", time.Duration(a.ShutdownDelay))
 	case a.MaxChannels < 0:
 		return fmt.Errorf("max_channels is %d, must not be negative", a.MaxChannels)
 	}
@@ -166,7 +172,7 @@ func (a *App) Cleanup() error {
 // they have to end before Cleanup, for the server waits for those inside HTTP/2 and 3.
 func (a *App) serverStops() {
 	if caddy.Exiting() {
-		a.hub.Close(closeCode, closeText, closeTimeout)
+		a.hub.Close(closeCode, closeText, time.Duration(a.ShutdownDelay), closeTimeout)
 	}
 }
 
@@ -269,6 +275,10 @@ type Handler struct {
 	// Offers permessage-deflate (RFC 7692), without context takeover. A message is deflated once for all. Default:
 	// off.
 	Compression *Compression `json:"compression,omitempty"`
+
+	// Closes the route's connections with 1012 when the configuration is reloaded, so that they come back with the new
+	// one's options. Default: `false`, they stay.
+	CloseOnReload bool `json:"close_on_reload,omitempty"`
 
 	sockets      websocket.Route
 	streams      eventstream.Route
@@ -383,7 +393,31 @@ func (h *Handler) connOptions(transport string, f hub.Format) *hub.ConnOptions {
 		WriteTimeout: time.Duration(h.WriteTimeout),
 		MaxBacklog:   int(h.MaxBacklog),
 		DropOldest:   h.Slow == "drop",
+		Ended:        ended,
 	}
+}
+
+// ended logs why a connection has ended. It may be of a configuration that is gone, so the logger is the one of now.
+func ended(c hub.Connection, why hub.Reason) {
+	if entry := caddy.Log().Named("http.handlers.broadcast").Check(zapcore.DebugLevel, "closed"); entry != nil {
+		entry.Write(zap.Uint64("connection", c.ID), zap.String("reason", why.String()), zap.String("remote", c.Remote),
+			zap.String("transport", c.Transport), zap.String("user", c.User), zap.Duration("duration", time.Since(c.Since)),
+			zap.Uint64("sent", c.Sent))
+	}
+}
+
+// Cleanup closes the route's connections, if that is wanted. They are of a configuration that is gone.
+func (h *Handler) Cleanup() error {
+	if h.CloseOnReload && h.sockets.Hub != nil {
+		var options []*hub.ConnOptions
+		for _, o := range []*hub.ConnOptions{h.sockets.Raw.Plain, h.sockets.Raw.Deflated, h.sockets.V1.Plain, h.sockets.V1.Deflated, h.streams.Options} {
+			if o != nil {
+				options = append(options, o)
+			}
+		}
+		h.sockets.Hub.Kick(hub.Filter{Options: options}, closeCode, closeText)
+	}
+	return nil
 }
 
 func (h *Handler) setDefaults() {
@@ -665,5 +699,6 @@ var (
 	_ caddy.CleanerUpper          = (*App)(nil)
 	_ caddy.Provisioner           = (*Handler)(nil)
 	_ caddy.Validator             = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
 )

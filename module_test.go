@@ -1483,6 +1483,32 @@ func TestRefusedConfig(t *testing.T) {
 	}
 }
 
+// TestCloseOnReload: connections of a route that says so are closed when the configuration changes, others are not.
+func TestCloseOnReload(t *testing.T) {
+	config := `broadcast /close {
+			close_on_reload
+		}
+		broadcast /stay`
+	s := start(t, config)
+	gone, stays := s.dial("/close", nil), s.dial("/stay", nil)
+	v1 := s.dial("/close", &websocket.DialOptions{Subprotocols: []string{"broadcast.v1"}})
+	_, stream := s.stream("http://" + s.addr + "/close")
+	stream()
+	stream()
+	if err := s.load(config + "\nrespond changed"); err != nil {
+		t.Fatal(err)
+	}
+	s.expectClose(gone, websocket.StatusServiceRestart)
+	s.expectClose(v1, websocket.StatusServiceRestart)
+	if got := stream(); !strings.HasPrefix(got, "retry") {
+		t.Errorf("the stream says %q", got)
+	}
+	s.publish("", "still here")
+	s.expect(stays, "still here")
+	s.expect(s.dial("/close", nil))
+	s.waitLog(`"reason":"restart"`)
+}
+
 // TestPublishOnly: a route that only publishes takes it for all of its channels, by every transport.
 func TestPublishOnly(t *testing.T) {
 	s := start(t, `broadcast /in a b {
@@ -2136,8 +2162,8 @@ func TestCaddyfile(t *testing.T) {
 			`"user":"{http.auth.user.id}","write_timeout":1500000000}`},
 		{"broadcast {\ncompression on\n}", `{"compression":{},"handler":"broadcast"}`},
 		{"broadcast {\ncompression off\n}", `{"handler":"broadcast"}`},
-		{"broadcast {\nrate 10\nmax_connections 100\njoin room:* {query.me}:*\n}",
-			`{"handler":"broadcast","join":["room:*","{http.request.uri.query.me}:*"],"max_connections":100,"rate":{"messages":10}}`},
+		{"broadcast {\nrate 10\nmax_connections 100\nclose_on_reload\njoin room:* {query.me}:*\n}",
+			`{"close_on_reload":true,"handler":"broadcast","join":["room:*","{http.request.uri.query.me}:*"],"max_connections":100,"rate":{"messages":10}}`},
 		{"broadcast {\nrate 10/m 20\nmax_connections 100 per_ip 5\ntransports sse\n}",
 			`{"handler":"broadcast","max_connections":100,"max_per_ip":5,"rate":{"burst":20,"messages":10,"per":60000000000},"transports":["sse"]}`},
 	} {
@@ -2170,11 +2196,11 @@ func TestCaddyfile(t *testing.T) {
 		}
 	}
 
-	got, err := adapt("{\nbroadcast {\nhistory 100 10m\nhistory_bytes 1MiB\ncoalesce 5ms\nmax_connections 1000\nmax_channels 10\n}\n}\n:80 {\nbroadcast /ws\nrespond hi\n}")
+	got, err := adapt("{\nbroadcast {\nhistory 100 10m\nhistory_bytes 1MiB\ncoalesce 5ms\nshutdown_delay 3s\nmax_connections 1000\nmax_channels 10\n}\n}\n:80 {\nbroadcast /ws\nrespond hi\n}")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := `"broadcast":{"coalesce":5000000,"history":100,"history_max_age":600000000000,"history_bytes":1048576,"max_connections":1000,"max_channels":10}`; !bytes.Contains(got, []byte(want)) {
+	if want := `"broadcast":{"coalesce":5000000,"history":100,"history_max_age":600000000000,"history_bytes":1048576,"max_connections":1000,"max_channels":10,"shutdown_delay":3000000000}`; !bytes.Contains(got, []byte(want)) {
 		t.Errorf("%s lacks %s", got, want)
 	}
 	if bytes.Index(got, []byte(`"handler":"broadcast"`)) > bytes.Index(got, []byte(`"handler":"static_response"`)) {
@@ -2227,6 +2253,7 @@ func TestCaddyfileErrors(t *testing.T) {
 		{"compression off 1KiB", 3, "must be off"},
 		{"ping_interval 1500ms", 2, "ping_interval is 1.5s, must be whole seconds"},
 		{"rate", 3, "rate"},
+		{"close_on_reload yes", 3, "wrong argument count"},
 		{"rate fast", 3, `rate is "fast", must be a number`},
 		{"rate 5/d", 3, `rate is "5/d", must be a number from 1 on, with /s, /m or /h`},
 		{"rate 0", 3, `rate is "0", must be a number`},

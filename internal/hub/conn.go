@@ -38,6 +38,9 @@ type ConnOptions struct {
 	MaxBacklog   int           // bytes
 	DropOldest   bool          // what a full backlog does: drop the oldest, or close (the default)
 	OneWay       bool          // the peer sends nothing: it answers no ping and no close
+
+	// Ended, if set, is told of each connection that has ended. The loop calls it, and waits.
+	Ended func(Connection, Reason)
 }
 
 // Close codes of RFC 6455, section 7.4, that the hub itself uses.

@@ -97,6 +97,7 @@ type Hub struct {
 	gaps        uint64            // that connections were told of when they started
 	all         *channel          // the subscribers of every channel, if there are any
 	closing     sync.Once
+	leaving     bool
 	closed      bool
 	empty       chan struct{} // closed when the hub is closed and the last connection is gone
 }
@@ -383,7 +384,7 @@ func (h *Hub) assign(channels []string) *loop {
 
 // admit applies the limits to a new connection. The caller holds h.mu.
 func (h *Hub) admit(s *Subscriber) error {
-	if h.closed {
+	if h.closed || h.leaving {
 		return ErrClosed
 	}
 	if n := h.options.MaxConnections; n > 0 && h.connections >= n {
@@ -517,9 +518,42 @@ func (h *Hub) forget(c *Conn) {
 }
 
 // Close closes every connection with the code and waits until they are gone, but no longer than the timeout; then it
-// stops the loops. If it was called already, it waits for that.
-func (h *Hub) Close(code uint16, text string, timeout time.Duration) {
-	h.closing.Do(func() { h.close(code, text, timeout) })
+// stops the loops. The closes are spread over the delay, in which nobody new is taken in. If it was called already, it
+// waits for that.
+func (h *Hub) Close(code uint16, text string, delay, timeout time.Duration) {
+	h.closing.Do(func() {
+		h.spread(code, text, delay)
+		h.close(code, text, timeout)
+	})
+}
+
+// spreadStep is how often some are closed.
+const spreadStep = 50 * time.Millisecond
+
+func (h *Hub) spread(code uint16, text string, delay time.Duration) {
+	h.mu.Lock()
+	h.leaving = true
+	h.mu.Unlock()
+	steps := int(delay / spreadStep)
+	first := make([]int, len(h.loops)) // how many there were
+	for step := range steps {
+		h.onLoops(func(l *loop) {
+			var open []*Conn
+			l.each(func(c *Conn) {
+				if c.state == stateOpen {
+					open = append(open, c)
+				}
+			})
+			if step == 0 {
+				first[l.id] = len(open)
+			}
+			stay := first[l.id] - first[l.id]*(step+1)/steps
+			for _, c := range open[min(stay, len(open)):] {
+				l.close(c, code, text, false)
+			}
+		})
+		time.Sleep(spreadStep)
+	}
 }
 
 func (h *Hub) close(code uint16, text string, timeout time.Duration) {

@@ -167,7 +167,7 @@ func publish(t testing.TB, h *Hub, channel string) *Message {
 }
 
 // closeHub does not wait for clients: these say no goodbye.
-func closeHub(h *Hub) { h.Close(1012, "", 0) }
+func closeHub(h *Hub) { h.Close(1012, "", 0, 0) }
 
 // TestModel runs random subscribes, publishes and closes against the simplest model there is: a list of what each
 // connection must have got, kept by the one who does it all in turn.
@@ -723,7 +723,7 @@ func TestClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	publish(t, h, "a")
-	h.Close(1012, "", time.Second)
+	h.Close(1012, "", 0, time.Second)
 	for _, c := range clients {
 		if got, code := c.wait(0); code != 1012 || !slices.Equal(got, []uint64{1}) || !c.closed {
 			t.Errorf("got %v, code %d, closed %v", got, code, c.closed)
@@ -738,4 +738,54 @@ func TestClose(t *testing.T) {
 	if _, _, err := h.Connect(Subscriber{}, options()); err != ErrClosed {
 		t.Errorf("connect after the end: %v", err)
 	}
+}
+
+// TestSpreadClose: the closes are spread over the delay, and who is not closed yet gets what is published.
+func TestSpreadClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Options{})
+		var clients []*client
+		for range 40 {
+			clients = append(clients, connect(t, h, options(), "a"))
+		}
+		begin := time.Now()
+		var took time.Duration
+		go func() {
+			h.Close(1012, "", 2*time.Second, time.Second)
+			took = time.Since(begin)
+		}()
+		closed := func() (n int) {
+			for _, c := range clients {
+				if _, code := c.wait(0); code == 1012 {
+					n++
+				}
+			}
+			return n
+		}
+		time.Sleep(time.Second + spreadStep/2)
+		synctest.Wait()
+		if n := closed(); n < 18 || n > 24 {
+			t.Errorf("%d of 40 are closed halfway", n)
+		}
+		if _, _, err := h.Connect(Subscriber{}, options()); err != ErrClosed {
+			t.Errorf("a new one meanwhile: %v", err)
+		}
+		m := publish(t, h, "a")
+		if m.Subscribers == 0 || m.Subscribers > 22 {
+			t.Errorf("published to %d", m.Subscribers)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n := closed(); n != 40 {
+			t.Errorf("%d of 40 are closed after the delay", n)
+		}
+		for _, c := range clients {
+			c.conn.Done()
+		}
+		synctest.Wait()
+		time.Sleep(time.Second)
+		if took < 2*time.Second || took > 2*time.Second+2*spreadStep {
+			t.Errorf("it took %v", took)
+		}
+	})
 }

@@ -11,12 +11,13 @@ import (
 type Filter struct {
 	ID      uint64
 	After   uint64 // those with larger IDs
+	Options []*ConnOptions
 	User    string
 	Channel string
 }
 
 func (f Filter) has(c *Conn) bool {
-	return (f.ID == 0 || c.id == f.ID) && c.id > f.After && (f.User == "" || c.user == f.User) &&
+	return (len(f.Options) == 0 || slices.Contains(f.Options, c.options)) && (f.ID == 0 || c.id == f.ID) && c.id > f.After && (f.User == "" || c.user == f.User) &&
 		(f.Channel == "" || slices.ContainsFunc(c.places, func(at place) bool { return at.audience.channel.name == f.Channel }))
 }
 
@@ -43,16 +44,19 @@ func (h *Hub) Connections(f Filter, limit int) (list []Connection) {
 		})
 		slices.SortFunc(some, func(a, b *Conn) int { return cmp.Compare(a.id, b.id) })
 		for _, c := range some[:min(limit, len(some))] {
-			c.mu.Lock()
-			backlog := c.size
-			c.mu.Unlock()
-			list = append(list, Connection{
-				c.id, c.user, c.remote, c.options.Transport, c.channels(), time.UnixMilli(c.connected), c.sent, backlog,
-			})
+			list = append(list, c.describe())
 		}
 	})
 	slices.SortFunc(list, func(a, b Connection) int { return cmp.Compare(a.ID, b.ID) })
 	return list[:min(limit, len(list))]
+}
+
+// describe says what there is to say of the connection. The loop calls it.
+func (c *Conn) describe() Connection {
+	c.mu.Lock()
+	backlog := c.size
+	c.mu.Unlock()
+	return Connection{c.id, c.user, c.remote, c.options.Transport, c.channels(), time.UnixMilli(c.connected), c.sent, backlog}
 }
 
 // Users counts the connections of a channel by user.

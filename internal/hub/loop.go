@@ -584,4 +584,7 @@ func (l *loop) end(c *Conn, why Reason) {
 		t.Close()
 	}
 	l.hub.forget(c)
+	if ended := c.options.Ended; ended != nil {
+		ended(c.describe(), why)
+	}
 }
