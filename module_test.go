@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -1480,6 +1481,130 @@ func TestRefusedConfig(t *testing.T) {
 	s.expect(c, "still here")
 	if _, resp, err := s.tryDial("/ws", nil); err == nil || resp == nil || resp.StatusCode != 503 {
 		t.Errorf("the third: %v %v", resp, err)
+	}
+}
+
+// TestManyReloads: two thousand clients of all kinds notice nothing of a hundred reloads, which change options and
+// routes, while messages are published.
+func TestManyReloads(t *testing.T) {
+	clients, reloads := 2000, 100
+	if info, ok := debug.ReadBuildInfo(); testing.Short() || ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		clients, reloads = 200, 20
+	}
+	config := func(i int) string {
+		return fmt.Sprintf(`broadcast {
+			history %d
+			max_connections %d
+			coalesce %dms
+		}
+		---
+		broadcast /ws {
+			ping_interval %ds
+			max_backlog %dMiB
+		}
+		broadcast /other%d other`, i%10, 2*clients+i, i%3, 10+i%5, 1+i%3, i%7)
+	}
+	s := start(t, config(0))
+	const mark, end = "<message>", "<the end>"
+	var reading sync.WaitGroup
+	counts := make([]int, clients)
+	for i := range clients {
+		c, err := net.Dial("tcp", s.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		request := "GET /ws HTTP/1.1\r\nHost: " + s.addr + "\r\n"
+		if i%3 == 0 {
+			request += "Accept: text/event-stream\r\n\r\n"
+		} else {
+			request += "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+			if i%3 == 1 {
+				request += "Sec-WebSocket-Protocol: broadcast.v1\r\n"
+			}
+			request += "\r\n"
+		}
+		io.WriteString(c, request)
+		reading.Go(func() { // counts marks, whatever is around them
+			buf := make([]byte, 4096)
+			tail := ""
+			for {
+				n, err := c.Read(buf)
+				text := tail + string(buf[:n])
+				counts[i] += strings.Count(text, mark)
+				if strings.Contains(text, end) {
+					return
+				}
+				tail = text[max(0, len(text)-len(mark)+1):]
+				if err != nil {
+					t.Errorf("client %d: %v", i, err)
+					return
+				}
+			}
+		})
+	}
+	s.waitTotals(func(v totals) bool { return v.Connections == clients })
+	runtime.GC()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	goroutines := runtime.NumGoroutine()
+
+	ctx, cancel := caddy.NewContext(caddy.ActiveContext())
+	defer cancel()
+	h := broadcast.From(ctx)
+	published := 0
+	between := make(chan struct{}, 1000) // a message was published
+	publish := func(data string) {
+		if _, err := h.Publish(broadcast.Message{Data: []byte(data)}); err != nil {
+			t.Error(err)
+		}
+		published++
+		between <- struct{}{}
+	}
+	stop := make(chan struct{})
+	var publishing sync.WaitGroup
+	publishing.Go(func() {
+		ticker := time.NewTicker(2 * time.Millisecond)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C:
+				publish(mark)
+			case <-stop:
+				return
+			}
+		}
+	})
+	for i := range reloads {
+		for range 5 {
+			<-between
+		}
+		if err := s.load(config(i + 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	publishing.Wait()
+	publish(end)
+	reading.Wait()
+	for i, n := range counts {
+		if n != published-1 {
+			t.Fatalf("client %d got %d of %d messages", i, n, published-1)
+		}
+	}
+	if v := s.totals(); v.Connections != clients {
+		t.Errorf("%d connections of %d are left", v.Connections, clients)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	t.Logf("%d messages; heap %d KiB before, %d after", published, before.HeapAlloc>>10, after.HeapAlloc>>10)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 32<<20 {
+		t.Errorf("the heap has grown by %d bytes", grown)
+	}
+	for deadline := time.Now().Add(20 * time.Second); runtime.NumGoroutine() > goroutines-clients+200; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines, before %d with the %d of the clients", runtime.NumGoroutine(), goroutines, clients)
+		}
 	}
 }
 
