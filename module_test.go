@@ -1752,6 +1752,29 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// TestDashboard: the dashboard and the docs ask for metrics that there are.
+func TestDashboard(t *testing.T) {
+	s := start(t, `broadcast /ws`)
+	s.dial("/ws", nil)
+	s.publish("", "x")
+	_, body := s.do("GET", s.admin+"/metrics", "")
+	for _, name := range []string{"docs/grafana.json", "docs/metrics.md"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := regexp.MustCompile(`caddy_broadcast_\w+`).FindAllString(string(text), -1)
+		if len(names) < 10 || name == "docs/grafana.json" && !json.Valid(text) {
+			t.Errorf("%s has %d metrics", name, len(names))
+		}
+		for _, n := range names {
+			if !regexp.MustCompile(`(?m)^` + n + `[ {]`).MatchString(body) && !strings.Contains(body, "# TYPE "+n+" ") {
+				t.Errorf("%s asks for %s", name, n)
+			}
+		}
+	}
+}
+
 // TestMetrics: Caddy's own metrics have the hub's, through reloads.
 func TestMetrics(t *testing.T) {
 	config := `broadcast /ws {
