@@ -1768,7 +1768,7 @@ func TestDashboard(t *testing.T) {
 			t.Errorf("%s has %d metrics", name, len(names))
 		}
 		for _, n := range names {
-			if !regexp.MustCompile(`(?m)^` + n + `[ {]`).MatchString(body) && !strings.Contains(body, "# TYPE "+n+" ") {
+			if !regexp.MustCompile(`(?m)^`+n+`[ {]`).MatchString(body) && !strings.Contains(body, "# TYPE "+n+" ") {
 				t.Errorf("%s asks for %s", name, n)
 			}
 		}
@@ -2045,6 +2045,10 @@ func testTunnels(t *testing.T, version int) {
 	crt := certificate(t)
 	config := `servers {
 			metrics
+			timeouts {
+				read_body_idle 1s
+				write_idle 1s
+			}
 		}
 		auto_https off
 		---
@@ -2068,6 +2072,9 @@ func testTunnels(t *testing.T, version int) {
 			greeting hello
 		}
 		broadcast /private
+		broadcast /silent silent {
+			ping_interval 1h
+		}
 		handle_errors {
 			respond "{err.status_code}"
 		}`
@@ -2084,6 +2091,10 @@ func testTunnels(t *testing.T, version int) {
 	rt := transport()
 	url := "https://localhost:" + port
 	plain := s.dial("/ws", nil)
+	var silent []*tunnel // outlive Caddy's idle timeouts, which are shorter than this test
+	for range 97 {
+		silent = append(silent, s.dialTunnel(rt, url+"/silent"))
+	}
 
 	c := s.dialTunnel(rt, url+"/ws", "Sec-WebSocket-Protocol", "soap", "Accept-Encoding", "gzip")
 	h := c.resp.Header
@@ -2153,9 +2164,15 @@ func testTunnels(t *testing.T, version int) {
 	open().end() // without a word
 
 	// One that does not read costs only itself: neither those on its connection, nor others.
-	s.waitTotals(func(v totals) bool { return v.Connections == 2 })
+	s.waitTotals(func(v totals) bool { return v.Connections == 2+len(silent) })
 	stuck := s.dialTunnel(rt, url+"/ws")
-	for s.totals().Connections == 3 {
+	for i := 0; s.totals().Connections == 3+len(silent); i++ {
+		if i == 200 {
+			s.publish("channel=silent", "hello")
+			for _, c := range silent {
+				s.expectTunnel(c, "hello")
+			}
+		}
 		s.send(plain, strings.Repeat("y", 1000))
 		s.expect(plain, strings.Repeat("y", 1000))
 		s.expectTunnel(c, strings.Repeat("y", 1000))
@@ -2163,6 +2180,11 @@ func testTunnels(t *testing.T, version int) {
 	stuck.end()
 
 	// A reload changes nothing for them, an end is told.
+	s.publish("channel=silent", "still here")
+	for _, c := range silent {
+		s.expectTunnel(c, "still here")
+		c.end()
+	}
 	if err := s.load(strings.Replace(config, "X-Early", "X-Changed", 1)); err != nil {
 		t.Fatal(err)
 	}
