@@ -2239,8 +2239,14 @@ func testExit(t *testing.T, stop func(*server, *exec.Cmd)) {
 	go func() { ended <- cmd.Wait() }()
 	defer cmd.Process.Kill()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if resp, err := http.Get("http://" + s.admin + "/broadcast"); err == nil {
-			resp.Body.Close()
+		up := 0 // the servers, for the admin API is there before them
+		for _, addr := range []string{s.addr, "localhost:" + port} {
+			if c, err := net.Dial("tcp", addr); err == nil {
+				c.Close()
+				up++
+			}
+		}
+		if up == 2 {
 			break
 		}
 		if time.Now().After(deadline) {

@@ -15,11 +15,11 @@ func TestBacklogIsWhatItSays(t *testing.T) {
 	for _, drop := range []bool{false, true} {
 		h := New(Options{})
 		o, bulky := options(), options()
-		o.MaxBacklog, o.DropOldest = 2*MinBacklog, drop
+		o.MaxBacklog, o.DropOldest = MinBacklog, drop
 		bulky.Format = padded{}
 		slow, quick := connect(t, h, o, "a"), connect(t, h, bulky, "b")
 		slow.open(0)
-		for i := range 4 * MinBacklog / sliceOverhead {
+		for i := range 2 * MinBacklog / sliceOverhead {
 			publish(t, h, "b") // leaves large arrays behind
 			m := publish(t, h, "a")
 			for h.Stats().Deliveries < m.Seq && h.Subscribers("a") > 0 {
@@ -44,7 +44,7 @@ func TestBacklogIsWhatItSays(t *testing.T) {
 		if real > o.MaxBacklog {
 			t.Errorf("drop %v: %d slices take %d bytes", drop, n, real)
 		}
-		if drop != (n > 1000) || drop != (h.Subscribers("a") == 1) {
+		if drop != (n > 500) || drop != (h.Subscribers("a") == 1) {
 			t.Errorf("drop %v: has %d slices", drop, n)
 		}
 		closeHub(h)
