@@ -1870,15 +1870,10 @@ func TestHandlersInFront(t *testing.T) {
 	if _, resp, err := websocket.Dial(t.Context(), "ws://"+s.addr+"/ws", &websocket.DialOptions{Subprotocols: []string{"a/b"}}); err == nil || resp.StatusCode != 400 {
 		t.Errorf("a bad subprotocol: %v %v", resp, err)
 	}
-	var log []byte
 	for _, want := range []string{`"status":101`, `"status":401`, `"status":400`, `"channels":["default"],"user":"Ann"`} {
-		for deadline := time.Now().Add(10 * time.Second); !bytes.Contains(log, []byte(want)); time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("the access log lacks %s", want)
-			}
-			log, _ = os.ReadFile(s.log)
-		}
+		s.waitLog(want)
 	}
+	log, _ := os.ReadFile(s.log)
 	if bytes.Contains(log, []byte("panic")) || bytes.Contains(log, []byte("superfluous")) {
 		t.Errorf("the log: %s", log)
 	}
