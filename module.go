@@ -393,13 +393,13 @@ func (h *Handler) connOptions(transport string, f hub.Format) *hub.ConnOptions {
 		WriteTimeout: time.Duration(h.WriteTimeout),
 		MaxBacklog:   int(h.MaxBacklog),
 		DropOldest:   h.Slow == "drop",
-		Ended:        ended,
+		Ended:        h.ended,
 	}
 }
 
-// ended logs why a connection has ended. It may be of a configuration that is gone, so the logger is the one of now.
-func ended(c hub.Connection, why hub.Reason) {
-	if entry := caddy.Log().Named("http.handlers.broadcast").Check(zapcore.DebugLevel, "closed"); entry != nil {
+// ended logs why a connection has ended.
+func (h *Handler) ended(c hub.Connection, why hub.Reason) {
+	if entry := h.logger.Check(zapcore.DebugLevel, "closed"); entry != nil {
 		entry.Write(zap.Uint64("connection", c.ID), zap.String("reason", why.String()), zap.String("remote", c.Remote),
 			zap.String("transport", c.Transport), zap.String("user", c.User), zap.Duration("duration", time.Since(c.Since)),
 			zap.Uint64("sent", c.Sent))

@@ -86,7 +86,7 @@ var nextPort = atomic.Int32{}
 // freeAddr returns an address that nothing listens on. Its port is not one that the system gives to others meanwhile.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	nextPort.CompareAndSwap(0, 10_000+int32(os.Getpid()%15_000))
+	nextPort.CompareAndSwap(0, 10_000+int32(os.Getpid()*199%20_000)) // processes far apart
 	for range 1000 {
 		addr := fmt.Sprint("127.0.0.1:", nextPort.Add(1))
 		if l, err := net.Listen("tcp", addr); err == nil {
@@ -114,12 +114,17 @@ func start(t testing.TB, config string) *server {
 	return s
 }
 
+// Only our own lines are at debug level: with the others' Caddy's TLS app emits events that race with its own start.
 const frame = `{
 	admin ADMIN
 	persist_config off
 	log {
 		output file LOG
+	}
+	log ours {
+		output file LOG
 		level DEBUG
+		include http.handlers.broadcast
 	}
 	GLOBAL
 }

@@ -67,9 +67,10 @@ func TestHTTP2(t *testing.T) {
 		servers {
 			protocols h1 h2
 		}
-		log {
+		log ours {
 			output file %[1]s/log
 			level DEBUG
+			include http.handlers.broadcast
 		}
 	}
 	https://localhost:%[2]s {
