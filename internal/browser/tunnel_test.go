@@ -2,13 +2,7 @@ package browser
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -58,12 +52,13 @@ func TestHTTP2(t *testing.T) {
 	}
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	l.Close()
-	certificate(t, dir)
 	log := filepath.Join(dir, "log")
 	config := fmt.Sprintf(`{
 		admin off
 		persist_config off
-		auto_https off
+		auto_https disable_redirects
+		skip_install_trust
+		storage file_system %[1]s/storage
 		servers {
 			protocols h1 h2
 		}
@@ -74,7 +69,7 @@ func TestHTTP2(t *testing.T) {
 		}
 	}
 	https://localhost:%[2]s {
-		tls %[1]s/cert.pem %[1]s/key.pem
+		tls internal
 		root %[1]s
 		broadcast /ws
 		file_server
@@ -113,31 +108,5 @@ func TestHTTP2(t *testing.T) {
 	}
 	if err := chromedp.Do(ctx, wait(`got.filter(s => s == "closed 1012").length == 2`)); err != nil {
 		t.Errorf("the end is not told: %v", err)
-	}
-}
-
-// certificate writes a certificate for localhost.
-func certificate(t *testing.T, dir string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour)}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, block := range map[string]*pem.Block{
-		"cert.pem": {Type: "CERTIFICATE", Bytes: cert},
-		"key.pem":  {Type: "PRIVATE KEY", Bytes: secret},
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
 	}
 }
