@@ -156,22 +156,24 @@ func adapt(config string) ([]byte, error) {
 	return cfg, err
 }
 
-// resetInQueue says that a connection was reset before it was accepted: on a reload the old listener goes, with those
-// that wait for it.
-func resetInQueue(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial" && errors.Is(err, syscall.ECONNRESET)
+// untilAnswered does what a client does whose connection was lost before it was answered: a listener that goes, the old
+// configuration's or a refused one's, takes along those that wait in its queue.
+func untilAnswered(ask func() error) (err error) {
+	for range 10 {
+		if err = ask(); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) {
+			break
+		}
+	}
+	return err
 }
 
 // tryDial is for handshakes that may be refused.
 func (s *server) tryDial(path string, o *websocket.DialOptions) (c *websocket.Conn, resp *http.Response, err error) {
 	s.t.Helper()
-	for range 5 {
+	err = untilAnswered(func() (err error) {
 		c, resp, err = websocket.Dial(s.t.Context(), "ws://"+s.addr+path, o)
-		if !resetInQueue(err) {
-			break
-		}
-	}
+		return err
+	})
 	return c, resp, err
 }
 
@@ -234,11 +236,12 @@ func (s *server) do(method, url, body string, header ...string) (int, string) {
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
-	resp, err := http.DefaultClient.Do(r)
-	for i := 0; i < 5 && resetInQueue(err); i++ {
+	var resp *http.Response
+	err = untilAnswered(func() (err error) {
 		r.Body, _ = r.GetBody()
 		resp, err = http.DefaultClient.Do(r)
-	}
+		return err
+	})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -813,7 +816,11 @@ func (s *server) stream(url string, header ...string) (resp *http.Response, next
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true, DisableCompression: true,
 	}}
 	s.t.Cleanup(client.CloseIdleConnections)
-	if resp, err = client.Do(r); err != nil {
+	err = untilAnswered(func() (err error) {
+		resp, err = client.Do(r)
+		return err
+	})
+	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { resp.Body.Close() })
