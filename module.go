@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/caddy-broadcast/caddy-broadcast/client"
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/admin"
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/command"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
@@ -379,7 +380,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.sockets.V1.Deflated = h.connOptions(transportWebSocket, wire.V1{MinDeflate: h.Compression.MinSize})
 	}
 	h.streams = eventstream.Route{Hub: a.hub, Options: h.connOptions(transportEventStream, wire.EventStream{}), Poller: a.poller}
-	h.streams.Options.OneWay = true
+	h.streams.V1 = h.connOptions(transportEventStream, wire.V1Stream{})
+	h.streams.Options.OneWay, h.streams.V1.OneWay = true, true
 	h.posters = rates.NewClients(h.Rate.limit())
 	h.route = strings.Join(h.Channels, "\x00")
 	return nil
@@ -410,7 +412,7 @@ func (h *Handler) ended(c hub.Connection, why hub.Reason) {
 func (h *Handler) Cleanup() error {
 	if h.CloseOnReload && h.sockets.Hub != nil {
 		var options []*hub.ConnOptions
-		for _, o := range []*hub.ConnOptions{h.sockets.Raw.Plain, h.sockets.Raw.Deflated, h.sockets.V1.Plain, h.sockets.V1.Deflated, h.streams.Options} {
+		for _, o := range []*hub.ConnOptions{h.sockets.Raw.Plain, h.sockets.Raw.Deflated, h.sockets.V1.Plain, h.sockets.V1.Deflated, h.streams.Options, h.streams.V1} {
 			if o != nil {
 				options = append(options, o)
 			}
@@ -522,7 +524,7 @@ func (h *Handler) Validate() error {
 	return nil
 }
 
-// ServeHTTP takes WebSocket handshakes, event streams and POSTs.
+// ServeHTTP takes WebSocket handshakes, event streams and POSTs, and serves the client for browsers.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	var take func(http.ResponseWriter, *http.Request, *caddy.Replacer, string, []string) error
 	preflight := false
@@ -539,6 +541,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if h.takesStreams {
 			take = h.acceptStream
 		}
+	case client.Wants(r):
+		return client.Serve(w, r)
 	default:
 		preflight = origin.IsPreflight(r) && (h.takesPosts || h.takesStreams) && len(h.origins) > 0
 	}
@@ -584,9 +588,7 @@ func (h *Handler) acceptSocket(w http.ResponseWriter, r *http.Request, repl *cad
 	if *h.Publish {
 		c.Publish = channels
 	}
-	if len(h.join) > 0 && *h.Subscribe {
-		c.MayJoin = h.mayJoin(repl)
-	}
+	c.MayJoin, c.Join = h.mayJoin(repl), asksFor(r)
 	c.Connected = func() { h.connected(r, transportWebSocket, c.Subscriber) }
 	return h.sockets.Accept(w, r, c)
 }
@@ -597,11 +599,23 @@ func (h *Handler) acceptStream(w http.ResponseWriter, r *http.Request, repl *cad
 		return caddyhttp.Error(http.StatusForbidden, errors.New("subscribing is off on this route"))
 	}
 	s := h.subscriber(r, user, channels)
-	return h.streams.Accept(w, r, s, func() { h.connected(r, transportEventStream, s) })
+	connected := func() { h.connected(r, transportEventStream, s) }
+	if eventstream.WantsV1(r) {
+		var errs []byte
+		s.Channels, errs = websocket.Grant(channels, asksFor(r), h.mayJoin(repl))
+		return h.streams.AcceptV1(w, r, s, errs, connected)
+	}
+	return h.streams.Accept(w, r, s, connected)
 }
+
+// asksFor returns the channels that a client of broadcast.v1 wants to join from the beginning.
+func asksFor(r *http.Request) []string { return r.URL.Query()["join"] }
 
 // mayJoin returns which channels a client may join.
 func (h *Handler) mayJoin(repl *caddy.Replacer) func(string) bool {
+	if len(h.join) == 0 || !*h.Subscribe {
+		return nil
+	}
 	patterns := make([]websocket.JoinPattern, len(h.join))
 	for i, p := range h.join {
 		patterns[i] = p.Expand(func(s string) (string, error) { return repl.ReplaceOrErr(s, true, true) })
@@ -657,6 +671,9 @@ func remoteOf(r *http.Request) string {
 
 // post publishes the body of a request.
 func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, user string, channels []string) error {
+	if eventstream.WantsV1(r) {
+		return h.postV1(w, r, repl, user, channels)
+	}
 	if !*h.Publish {
 		return caddyhttp.Error(http.StatusForbidden, errors.New("publishing is off on this route"))
 	}
@@ -689,6 +706,23 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Repla
 	return json.NewEncoder(w).Encode(struct {
 		ID string `json:"id"`
 	}{m.ID()})
+}
+
+// postV1 is post for a client of broadcast.v1, whose stream cannot carry what it has to say.
+func (h *Handler) postV1(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, user string, channels []string) error {
+	frame, err := post.Body(w, r, h.sockets.MaxBody())
+	if refusal := new(post.Error); errors.As(err, &refusal) {
+		return caddyhttp.Error(refusal.Status, refusal.Err)
+	}
+	c := websocket.Client{Subscriber: hub.Subscriber{User: user}, MayJoin: h.mayJoin(repl)}
+	if *h.Publish {
+		c.Publish = channels
+	}
+	answers := h.sockets.Post(frame, c, func() bool { return h.posters.Wait(cmp.Or(user, remoteOf(r))) > 0 })
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	_, err = w.Write(answers)
+	return err
 }
 
 // Interface guards

@@ -1235,7 +1235,7 @@ func TestAdminLists(t *testing.T) {
 	second := s.publish("channel=other", "x")
 	s.expect(ann, "hello")
 	want := `id: ` + first + `
-data: {"id":"` + first + `","channel":"news","event":"e","data":"hello"}
+data: [{"id":"` + first + `","channel":"news","event":"e","data":"hello"}]
 `
 	if got := all(); got != want {
 		t.Errorf("the stream of all has %q", got)

@@ -213,15 +213,15 @@ func stream(w http.ResponseWriter, r *http.Request) error {
 			}
 		}
 	}
-	route := eventstream.Route{Hub: h, Options: &hub.ConnOptions{
+	route := eventstream.Route{Hub: h, V1: &hub.ConnOptions{
 		Transport:    "admin",
-		Format:       wire.Envelopes{},
+		Format:       wire.V1Stream{},
 		PingInterval: 25 * time.Second,
 		WriteTimeout: 10 * time.Second,
 		MaxBacklog:   4 << 20,
 		OneWay:       true,
 	}}
-	err = route.Accept(w, r, s, func() {})
+	err = route.AcceptV1(w, r, s, nil, func() {})
 	if errors.Is(err, hub.ErrTooManyConnections) {
 		return refused(http.StatusServiceUnavailable, "%w", err)
 	}

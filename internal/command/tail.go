@@ -40,6 +40,37 @@ func tail(cmd *cobra.Command, channels []string) error {
 	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" {
 		dim, bold, plain = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 	}
+	show := func(object json.RawMessage) error {
+		var v struct {
+			ID, Channel, Event string
+			Data, Hello        json.RawMessage
+		}
+		err := json.Unmarshal(object, &v)
+		switch {
+		case err != nil:
+			return fmt.Errorf("reading the stream: %w", err)
+		case v.Hello != nil:
+			return nil
+		case isJSON(cmd):
+			_, err = fmt.Fprintf(out, "%s\n", object)
+			return err
+		case v.Channel == "": // a gap
+			_, err = fmt.Fprintf(out, "%s%s%s\n", dim, visible(string(object)), plain)
+			return err
+		}
+		text := string(v.Data)
+		var str string
+		if json.Unmarshal(v.Data, &str) == nil {
+			text = str
+		}
+		event := ""
+		if v.Event != "" {
+			event = " " + v.Event
+		}
+		_, err = fmt.Fprintf(out, "%s%s %s%s%s%s%s  %s\n", dim, time.Now().Format("15:04:05.000"), plain, bold, visible(v.Channel), plain,
+			visible(event), visible(text))
+		return err
+	}
 	for in := bufio.NewReaderSize(resp.Body, 64<<10); ; {
 		line, err := in.ReadBytes('\n')
 		if err != nil {
@@ -49,33 +80,14 @@ func tail(cmd *cobra.Command, channels []string) error {
 		if !ok {
 			continue
 		}
-		if isJSON(cmd) {
-			if _, err := out.Write(data); err != nil {
+		var frame []json.RawMessage
+		if err := json.Unmarshal(data, &frame); err != nil {
+			return fmt.Errorf("reading the stream: %w", err)
+		}
+		for _, object := range frame {
+			if err := show(object); err != nil {
 				return err
 			}
-			continue
-		}
-		var v struct {
-			ID, Channel, Event string
-			Data               json.RawMessage
-		}
-		if err := json.Unmarshal(data, &v); err != nil || v.Channel == "" {
-			fmt.Fprintf(out, "%s%s%s", dim, visible(string(bytes.TrimSpace(data)))+"\n", plain) // a gap
-			continue
-		}
-		text := string(v.Data)
-		var s string
-		if json.Unmarshal(v.Data, &s) == nil {
-			text = s
-		}
-		event := ""
-		if v.Event != "" {
-			event = " " + v.Event
-		}
-		_, err = fmt.Fprintf(out, "%s%s %s%s%s%s%s  %s\n", dim, time.Now().Format("15:04:05.000"), plain, bold, visible(v.Channel), plain,
-			visible(event), visible(text))
-		if err != nil {
-			return err
 		}
 	}
 }

@@ -4,6 +4,7 @@ package eventstream
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -20,6 +21,9 @@ type Route struct {
 
 	// Options are one-way, and their format is wire.EventStream.
 	Options *hub.ConnOptions
+
+	// V1 are the same for clients that ask for broadcast.v1, in the format wire.V1Stream.
+	V1 *hub.ConnOptions
 
 	// Poller watches for the clients' end, if it can.
 	Poller *socket.Poller
@@ -41,6 +45,9 @@ func Wants(r *http.Request) bool {
 	return false
 }
 
+// WantsV1 says whether a request that is no WebSocket's asks for broadcast.v1, for which it has no word but the query.
+func WantsV1(r *http.Request) bool { return r.URL.Query().Get("protocol") == wire.V1Protocol }
+
 // LastID returns the ID that a request resumes after. The header is the newer one: EventSource sends it when it comes
 // back, to the address that it has.
 func LastID(r *http.Request) string {
@@ -54,7 +61,28 @@ func LastID(r *http.Request) string {
 // goes on; where it cannot, and on HTTP/2 and 3, it returns at the stream's end. It calls connected when the stream has
 // begun. On an error nothing was answered.
 func (route *Route) Accept(w http.ResponseWriter, r *http.Request, s hub.Subscriber, connected func()) error {
-	conn, welcome, err := route.Hub.Connect(s, route.Options)
+	return route.accept(w, r, s, route.Options, func(_ *hub.Conn, welcome hub.Welcome) []byte {
+		return wire.EventStream{}.Start(welcome)
+	}, connected)
+}
+
+// AcceptV1 is Accept with broadcast.v1. Errs are what of the request was refused, as wire.AppendError makes them.
+func (route *Route) AcceptV1(w http.ResponseWriter, r *http.Request, s hub.Subscriber, errs []byte, connected func()) error {
+	return route.accept(w, r, s, route.V1, func(conn *hub.Conn, welcome hub.Welcome) []byte {
+		channels := s.Channels
+		if slices.Contains(channels, hub.All) {
+			channels = []string{"*"}
+		}
+		return wire.V1Stream{}.Start(wire.Hello{
+			Connection: conn.ID(), Channels: channels, Welcome: welcome, PingInterval: route.V1.PingInterval, Errors: errs,
+		})
+	}, connected)
+}
+
+func (route *Route) accept(w http.ResponseWriter, r *http.Request, s hub.Subscriber, options *hub.ConnOptions,
+	start func(*hub.Conn, hub.Welcome) []byte, connected func(),
+) error {
+	conn, welcome, err := route.Hub.Connect(s, options)
 	leaving := errors.Is(err, hub.ErrClosed)
 	if err != nil && !leaving {
 		post.RetryLater(w)
@@ -73,14 +101,14 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, s hub.Subscri
 	// Whatever wraps the writer sees the first bytes, and has its say in the head.
 	answer := func() error {
 		w.WriteHeader(http.StatusOK)
-		if _, err := w.Write(wire.EventStream{}.Start(welcome)); err != nil {
+		if _, err := w.Write(start(conn, welcome)); err != nil {
 			return err
 		}
 		return http.NewResponseController(w).Flush()
 	}
 	if r.ProtoMajor == 1 && r.ContentLength == 0 && socket.CanHijack(w) { // of a body Caddy would set a deadline yet
 		h.Set("Transfer-Encoding", "identity") // what follows is ours: net/http is not to add chunks, and ends with it
-		took, err := route.takeOver(w, conn, answer)
+		took, err := route.takeOver(w, conn, options, answer)
 		if err != nil {
 			return nil // there is nobody to tell
 		}
@@ -93,7 +121,7 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, s hub.Subscri
 		return nil
 	}
 	connected()
-	stream := socket.NewStream(w, r, route.Options.WriteTimeout)
+	stream := socket.NewStream(w, r, options.WriteTimeout)
 	if !conn.Start(stream, nil) {
 		stream.Close()
 	}
@@ -104,7 +132,7 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, s hub.Subscri
 var errEncoded = errors.New("another handler encodes what is written")
 
 // takeOver makes the connection the hub's. If it is not taken, the answer has begun and may go on by w.
-func (route *Route) takeOver(w http.ResponseWriter, conn *hub.Conn, answer func() error) (took bool, err error) {
+func (route *Route) takeOver(w http.ResponseWriter, conn *hub.Conn, options *hub.ConnOptions, answer func() error) (took bool, err error) {
 	nc, early, err := socket.Hijack(w, func() error {
 		if err := answer(); err != nil {
 			return err
@@ -122,7 +150,7 @@ func (route *Route) takeOver(w http.ResponseWriter, conn *hub.Conn, answer func(
 		return false, err
 	}
 	s := socket.New(nc, early, (*receiver)(conn), route.Poller)
-	s.CutOffAfter(max(route.Options.WriteTimeout, 2*route.Options.PingInterval))
+	s.CutOffAfter(max(options.WriteTimeout, 2*options.PingInterval))
 	if !conn.Start(s, nil) {
 		s.Close()
 		return true, nil

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// maxJoined is how many channels a connection may be on at once.
-const maxJoined = 1000
+// MaxJoined is how many channels a connection may be on at once.
+const MaxJoined = 1000
 
 var (
 	// ErrJoinedTooMany is returned to a connection that is on as many channels as it may be.
@@ -86,7 +86,7 @@ func (c *Conn) mayJoin(name string) error {
 		return ErrClosed
 	case c.on(name) != nil:
 		return nil
-	case len(c.audiences) >= maxJoined:
+	case len(c.audiences) >= MaxJoined:
 		return ErrJoinedTooMany
 	}
 	ch := c.hub.channels[name]

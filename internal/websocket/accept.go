@@ -63,6 +63,9 @@ type Client struct {
 
 	// MayJoin says whether a client of broadcast.v1 may join a channel itself. Nil is none.
 	MayJoin func(channel string) bool
+
+	// Join are channels that a client of broadcast.v1 asks for with the handshake.
+	Join []string
 }
 
 // IsUpgrade says whether a request asks for a WebSocket.
@@ -89,8 +92,11 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 		return refuse(w, r, http.StatusBadRequest, err)
 	}
 	offered := route.Raw
+	own := client.Channels
+	var errs []byte // of broadcast.v1
 	if protocol == wire.V1Protocol {
 		offered = route.V1
+		client.Channels, errs = Grant(own, client.Join, client.MayJoin)
 		s.frames.max = 2*s.frames.max + maxEnvelope
 	} else {
 		client.LastID = "" // it knows no IDs, and could not be told of a gap
@@ -140,12 +146,14 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 	if protocol == wire.V1Protocol {
 		s.v1 = &v1{
 			format:  options.Format.(wire.V1),
-			own:     client.Channels,
+			own:     own,
 			publish: client.Publish,
 			mayJoin: client.MayJoin,
 			max:     route.MaxMessage,
 		}
-		client.First = s.v1.format.Hello(s.conn.ID(), client.Channels, welcome, options.PingInterval)
+		client.First = s.v1.format.Hello(wire.Hello{
+			Connection: s.conn.ID(), Channels: client.Channels, Welcome: welcome, PingInterval: options.PingInterval, Errors: errs,
+		})
 	}
 	if client.Connected != nil {
 		client.Connected()

@@ -1,6 +1,37 @@
 package websocket
 
-import "strings"
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
+)
+
+// Grant returns a client's channels with those that it asks for besides and may join, and the errors that say which it
+// may not.
+func Grant(channels, asked []string, may func(channel string) bool) (granted []string, errs []byte) {
+	granted = slices.Clip(channels)
+	for _, name := range asked {
+		switch err := hub.CheckName(name); {
+		case err != nil:
+			errs = wire.AppendError(errs, nil, errInvalid, fmt.Sprintf("the channel %v", err))
+		case slices.Contains(granted, name):
+		case may == nil || !may(name):
+			errs = wire.AppendError(errs, nil, errForbidden, mayNotJoin(name))
+		case len(granted) >= hub.MaxJoined:
+			errs = wire.AppendError(errs, nil, errLimit, hub.ErrJoinedTooMany.Error())
+		default:
+			granted = append(granted, strings.Clone(name))
+		}
+	}
+	return granted, errs
+}
+
+func mayNotJoin(channel string) string {
+	return fmt.Sprintf("the channel %q may not be joined on this route", channel)
+}
 
 // JoinPattern names channels that clients may join: a * stands for any text.
 type JoinPattern []string // what is between the *s

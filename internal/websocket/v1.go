@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -42,6 +43,7 @@ const (
 	errConflict  = "conflict"  // the key is that of another message
 	errLimit     = "limit"     // too many channels
 	errRate      = "rate"      // too many requests
+	errFull      = "full"      // too much is waiting to be delivered
 )
 
 // refusal is an error that the client is told.
@@ -80,14 +82,9 @@ func (s *session) requests(kind uint8, frame []byte) *fault {
 	if kind != opText {
 		return &fault{codeUnsupported, "broadcast.v1 is JSON text"}
 	}
-	list := []json.RawMessage{frame}
-	if p := bytes.TrimLeft(frame, " \t\r\n"); len(p) > 0 && p[0] == '[' {
-		if err := json.Unmarshal(p, &list); err != nil {
-			return s.invalid(err.Error())
-		}
-	}
-	if len(list) > maxRequests {
-		return s.invalid(fmt.Sprintf("a frame of %d requests, more than %d", len(list), maxRequests))
+	list, err := split(frame)
+	if err != nil {
+		return s.invalid(err.Error())
 	}
 	var answers []byte
 	for _, raw := range list {
@@ -105,6 +102,20 @@ func (s *session) requests(kind uint8, frame []byte) *fault {
 	}
 	s.answer(answers)
 	return nil
+}
+
+// split returns the requests of a frame: one, or an array of them.
+func split(frame []byte) (list []json.RawMessage, err error) {
+	list = []json.RawMessage{frame}
+	if p := bytes.TrimLeft(frame, " \t\r\n"); len(p) > 0 && p[0] == '[' {
+		if err := json.Unmarshal(p, &list); err != nil {
+			return nil, err
+		}
+	}
+	if len(list) > maxRequests {
+		return nil, fmt.Errorf("a frame of %d requests, more than %d", len(list), maxRequests)
+	}
+	return list, nil
 }
 
 // invalid answers a frame that is none.
@@ -187,29 +198,11 @@ func (q *request) parse(raw json.RawMessage) error {
 }
 
 func (s *session) publish(q *request) (id string, err error) {
-	p := q.Publish
-	m := &hub.Message{Channel: p.Channel, Event: p.Event, Key: p.Key, Source: "websocket", From: s.conn, NoEcho: s.noEcho}
-	if m.Channel == "" {
-		m.Channel = s.channel
+	m, err := q.message(s.v1.publish, s.v1.max, s.conn.User(), s.conn.On)
+	if err != nil {
+		return "", err
 	}
-	if s.channel == "" {
-		return "", refused(errForbidden, "publishing is off on this route")
-	}
-	if !slices.Contains(s.v1.publish, m.Channel) && !s.conn.On(m.Channel) {
-		return "", refused(errForbidden, "the client is not on the channel %q", m.Channel)
-	}
-	if err := post.Data(m, p.Data, p.Encoding); err != nil {
-		return "", refused(errInvalid, "%w", err)
-	}
-	if err := post.CheckNames(m); err != nil {
-		return "", refused(errInvalid, "%w", err)
-	}
-	if len(m.Data) > s.v1.max {
-		return "", refused(errTooBig, "the data has %d bytes, more than %d", len(m.Data), s.v1.max)
-	}
-	if m.Key != "" {
-		m.Publisher = post.Client(s.conn.User())
-	}
+	m.Source, m.From, m.NoEcho = "websocket", s.conn, s.noEcho
 	if err := s.hub.PublishWait(m); errors.Is(err, hub.ErrKeyReused) {
 		return "", refused(errConflict, "%w", err)
 	} else if err != nil {
@@ -218,13 +211,39 @@ func (s *session) publish(q *request) (id string, err error) {
 	return m.ID(), nil
 }
 
+// message returns what the client publishes: on one of the channels, first the one where what names none is published,
+// or one that it is on.
+func (q *request) message(channels []string, limit int, user string, on func(channel string) bool) (*hub.Message, error) {
+	p := q.Publish
+	if len(channels) == 0 {
+		return nil, refused(errForbidden, "publishing is off on this route")
+	}
+	m := &hub.Message{Channel: cmp.Or(p.Channel, channels[0]), Event: p.Event, Key: p.Key}
+	if !slices.Contains(channels, m.Channel) && !on(m.Channel) {
+		return nil, refused(errForbidden, "the client is not on the channel %q", m.Channel)
+	}
+	if err := post.Data(m, p.Data, p.Encoding); err != nil {
+		return nil, refused(errInvalid, "%w", err)
+	}
+	if err := post.CheckNames(m); err != nil {
+		return nil, refused(errInvalid, "%w", err)
+	}
+	if len(m.Data) > limit {
+		return nil, refused(errTooBig, "the data has %d bytes, more than %d", len(m.Data), limit)
+	}
+	if m.Key != "" {
+		m.Publisher = post.Client(user)
+	}
+	return m, nil
+}
+
 func (s *session) join(q *request) error {
 	name := q.Join.Channel
 	if err := hub.CheckName(name); err != nil {
 		return refused(errInvalid, "the channel %w", err)
 	}
 	if !slices.Contains(s.v1.own, name) && (s.v1.mayJoin == nil || !s.v1.mayJoin(name)) && !s.conn.On(name) {
-		return refused(errForbidden, "the channel %q may not be joined on this route", name)
+		return refused(errForbidden, "%s", mayNotJoin(name))
 	}
 	err := s.conn.Join(name, q.Join.LastID, func(w hub.Welcome, replay []*hub.Message) []byte {
 		return s.v1.format.Joined(q.Ref, name, w, replay)

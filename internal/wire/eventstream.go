@@ -81,17 +81,34 @@ func (EventStream) Close(uint16, string) []byte {
 	return append(strconv.AppendInt([]byte("retry: "), 1000+rand.Int64N(4001), 10), "\n\n"...)
 }
 
-// Envelopes is an event stream for eyes and programs that listen to many channels: the data of each event is the
-// message as broadcast.v1 has it, and no event has a type.
-type Envelopes struct{ EventStream }
+// V1Stream is broadcast.v1 as an event stream: the data of each event, which has no type, is a frame of it, and the
+// event's ID that of the last message. A page sees the heartbeat too.
+type V1Stream struct{ EventStream }
 
-// Append appends an event a message.
-func (Envelopes) Append(dst []byte, run []*hub.Message) []byte {
-	var object []byte
-	for i := range run {
-		dst = append(run[i].AppendID(append(dst, "id: "...)), '\n')
-		object = appendMessages(object[:0], run[i:i+1])
-		dst = append(appendLines(dst, object), '\n')
+var heartbeatEvent = []byte("data: []\n\n")
+
+// Append appends one event with all messages.
+func (V1Stream) Append(dst []byte, run []*hub.Message) []byte {
+	dst = append(run[len(run)-1].AppendID(append(dst, "id: "...)), '\n')
+	start := len(dst)
+	dst = append(appendMessages(append(dst, "data: ["...), run), "]\n\n"...)
+	if bytes.ContainsAny(dst[start:len(dst)-2], "\r\n") { // JSON as it was published may have lines
+		frame := bytes.Clone(dst[start+len("data: ") : len(dst)-2])
+		dst = append(appendLines(dst[:start], frame), '\n')
 	}
 	return dst
 }
+
+// Start returns what a stream begins with.
+func (f V1Stream) Start(h Hello) []byte {
+	p := append(append(append(f.Close(0, ""), "id: "...), h.Welcome.ID...), "\ndata: ["...)
+	return append(h.append(p), "]\n\n"...)
+}
+
+// Gap returns an event with a gap.
+func (V1Stream) Gap(channels []string) []byte {
+	return append(appendGap([]byte(`data: [{"gap":`), channels, ""), "}]\n\n"...)
+}
+
+// Ping returns an event without messages.
+func (V1Stream) Ping() []byte { return heartbeatEvent }

@@ -73,19 +73,31 @@ func (f V1) frame(dst []byte, fill func([]byte) []byte) []byte {
 // maxHeader is the length of the longest header of a frame that is not masked.
 const maxHeader = 10
 
-// Hello returns the first frame: who the client is, the channels that it is on, and the gap if there is one.
-func (f V1) Hello(id uint64, channels []string, w hub.Welcome, pingInterval time.Duration) []byte {
-	return f.frame(nil, func(p []byte) []byte {
-		p = strconv.AppendUint(append(p, `{"hello":{"connection":"c`...), id, 10)
-		p = appendStrings(append(p, `","channels":`...), channels)
-		p = append(append(append(p, `,"id":"`...), w.ID...), `","resumed":`...)
-		p = append(strconv.AppendBool(p, w.Resumed), `,"heartbeat":`...)
-		p = append(strconv.AppendInt(p, int64(pingInterval/time.Second), 10), "}}"...)
-		if w.Lost != nil { // in one frame with the position, so that a client has both or neither
-			p = append(appendGap(append(p, `,{"gap":`...), w.Lost, w.ID), '}')
-		}
-		return p
-	})
+// Hello is what a client is told first.
+type Hello struct {
+	Connection   uint64
+	Channels     []string // that it is on
+	Welcome      hub.Welcome
+	PingInterval time.Duration
+	Errors       []byte // of what it asked for with the handshake, as AppendError makes them
+}
+
+// Hello returns the first frame.
+func (f V1) Hello(h Hello) []byte { return f.frame(nil, h.append) }
+
+func (h Hello) append(p []byte) []byte {
+	p = strconv.AppendUint(append(p, `{"hello":{"connection":"c`...), h.Connection, 10)
+	p = appendStrings(append(p, `","channels":`...), h.Channels)
+	p = append(append(append(p, `,"id":"`...), h.Welcome.ID...), `","resumed":`...)
+	p = append(strconv.AppendBool(p, h.Welcome.Resumed), `,"heartbeat":`...)
+	p = append(strconv.AppendInt(p, int64(h.PingInterval/time.Second), 10), "}}"...)
+	if h.Welcome.Lost != nil { // in one frame with the position, so that a client has both or neither
+		p = append(appendGap(append(p, `,{"gap":`...), h.Welcome.Lost, h.Welcome.ID), '}')
+	}
+	if len(h.Errors) > 0 {
+		p = append(append(p, ','), h.Errors...)
+	}
+	return p
 }
 
 // Joined returns the answer to a join, with the gap or the messages that the client has missed.

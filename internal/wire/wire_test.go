@@ -209,12 +209,12 @@ func FuzzV1(f *testing.F) {
 
 func TestHello(t *testing.T) {
 	var format V1
-	os := objects(t, format.Hello(12, []string{"a", "b"}, hub.Welcome{ID: "e-6", Resumed: true}, 25*time.Second))
+	os := objects(t, format.Hello(Hello{12, []string{"a", "b"}, hub.Welcome{ID: "e-6", Resumed: true}, 25 * time.Second, nil}))
 	if h := os[0].Hello; len(os) != 1 || h.Connection != "c12" || fmt.Sprint(h.Channels) != "[a b]" || h.ID != "e-6" || !h.Resumed || h.Heartbeat != 25 {
 		t.Errorf("%+v", os)
 	}
-	os = objects(t, format.Hello(12, []string{"a"}, hub.Welcome{ID: "e-6", Lost: []string{"a"}}, 25*time.Second))
-	if len(os) != 2 || os[0].Hello.Resumed || fmt.Sprint(*os[1].Gap) != "{[a] e-6}" {
+	os = objects(t, format.Hello(Hello{12, []string{"a"}, hub.Welcome{ID: "e-6", Lost: []string{"a"}}, 25 * time.Second, AppendError(nil, nil, "forbidden", "b")}))
+	if len(os) != 3 || os[0].Hello.Resumed || fmt.Sprint(*os[1].Gap) != "{[a] e-6}" || os[2].Error.Message != "b" {
 		t.Errorf("%+v", os)
 	}
 	if os := objects(t, format.Frame(AppendAck(nil, json.RawMessage("1"), ""))); os[0].Ack.Ref != 1. {

@@ -1,0 +1,24 @@
+package client
+
+import (
+	"bytes"
+	"compress/gzip"
+	"testing"
+)
+
+// TestSize: what every page loads stays small. .ci/run checks that it is made of broadcast.js.
+func TestSize(t *testing.T) {
+	if n := len(module); n > 2560 {
+		t.Errorf("the module has %d bytes, more than 2.5 KiB", n)
+	}
+	var b bytes.Buffer
+	w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Write(module)
+	w.Close()
+	if n := b.Len(); n > 1433 {
+		t.Errorf("gzipped it has %d bytes, more than 1.4 KiB", n)
+	}
+}
