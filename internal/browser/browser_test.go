@@ -1,4 +1,4 @@
-// Package browser has tests that run in a real Chromium. Where none is installed they are skipped, but not in CI.
+// Package browser has tests that run in a real Chromium.
 package browser
 
 import (
@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,35 +21,8 @@ import (
 	"github.com/chromedp/chromedp"
 
 	_ "github.com/caddy-broadcast/caddy-broadcast"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/chromium"
 )
-
-// open starts a browser.
-func open(t *testing.T, more ...chromedp.ExecAllocatorOption) context.Context {
-	t.Helper()
-	path := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome"} {
-		if p, err := exec.LookPath(name); err == nil {
-			path = p
-			break
-		}
-	}
-	if path == "" {
-		if os.Getenv("CI") != "" {
-			t.Fatal("CI has no Chromium")
-		}
-		t.Skip("no Chromium is installed: apt-get install chromium")
-	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()))
-	options = append(options, more...)
-	allocator, cancel := chromedp.NewExecAllocator(t.Context(), options...)
-	t.Cleanup(cancel)
-	ctx, cancel := chromedp.NewContext(allocator)
-	t.Cleanup(func() {
-		chromedp.Cancel(ctx) // waits for the browser's end
-		cancel()
-	})
-	return ctx
-}
 
 // site is Caddy with a folder of pages, behind a line that can be cut.
 type site struct {
@@ -157,7 +129,7 @@ source.addEventListener("gap", e => gaps.push(e.data))
 
 // TestEventSource: the browser's own EventSource comes back when it is cut off, and misses nothing.
 func TestEventSource(t *testing.T) {
-	ctx := open(t)
+	ctx := chromium.Open(t)
 	s := serve(t, streamPage, "broadcast /events")
 	run := func(actions ...chromedp.Action[chromedp.Void]) {
 		t.Helper()

@@ -14,6 +14,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/chromedp/chromedp"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/chromium"
 )
 
 // TestMain has WebSockets inside HTTP/2, which Go offers only with a setting that it reads before anything else.
@@ -41,7 +43,7 @@ for (let i = 0; i < 3; i++) {
 
 // TestHTTP2: a browser puts its WebSockets into the HTTP/2 connection that it has, and they are WebSockets.
 func TestHTTP2(t *testing.T) {
-	ctx := open(t, chromedp.Flag("ignore-certificate-errors", true))
+	ctx := chromium.Open(t, chromedp.Flag("ignore-certificate-errors", true))
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "index.html"), []byte(socketPage), 0o600); err != nil {
 		t.Fatal(err)
