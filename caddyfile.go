@@ -48,6 +48,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //	    coalesce        <duration>
 //	    max_connections <n>
 //	    max_channels    <n>
+//	    max_memory      <size>
 //	    shutdown_delay  <duration>
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -57,6 +58,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"coalesce":        duration(&a.Coalesce, true),
 		"max_connections": number(&a.MaxConnections),
 		"max_channels":    number(&a.MaxChannels),
+		"max_memory":      size(&a.MaxMemory),
 		"shutdown_delay":  duration(&a.ShutdownDelay, true),
 	})
 }

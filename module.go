@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -20,6 +21,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/client"
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/admin"
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/command"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/events"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/metrics"
@@ -54,6 +56,12 @@ type App struct {
 	// counted for a message besides its data. Default: `67108864` (64 MiB).
 	HistoryBytes int64 `json:"history_bytes,omitempty"`
 
+	// How many bytes may wait for all connections together, with those of the history. Over it the connection with the
+	// largest backlog is closed with 1013, then the next one; where only backlogs below 64 KiB are left the oldest of the
+	// history goes first. As long as it is full, new connections are answered 503. Bytes that wait for many count for
+	// each. Default: `0`, no limit. Minimum: `1048576` (1 MiB).
+	MaxMemory int64 `json:"max_memory,omitempty"`
+
 	// How many connections there may be at once, over all routes. Further ones are answered 503 with Retry-After.
 	// Default: `0`, no limit.
 	MaxConnections int `json:"max_connections,omitempty"`
@@ -66,9 +74,11 @@ type App struct {
 	// all at once. New ones are refused meanwhile. Default: `0`. Maximum: `10m`.
 	ShutdownDelay caddy.Duration `json:"shutdown_delay,omitempty"`
 
-	hub      *hub.Hub
-	poller   *socket.Poller
-	acquired bool
+	ctx     caddy.Context
+	hub     *hub.Hub
+	poller  *socket.Poller
+	emitter *events.Emitter
+	release func() error // the hub, once
 }
 
 // CaddyModule returns the Caddy module information.
@@ -81,6 +91,9 @@ var hubs = caddy.NewUsagePool()
 
 const hubKey = "hub"
 
+// minMemory leaves room for a few backlogs that are not large.
+const minMemory = 1 << 20
+
 // closeTimeout is how long the last configuration that uses the hub waits for clients to say goodbye.
 const closeTimeout = 2 * time.Second
 
@@ -90,16 +103,18 @@ const (
 	closeText = "service restart"
 )
 
-// pooledHub is the hub, and what reads for its connections.
+// pooledHub is the hub, what reads for its connections, and what emits their events.
 type pooledHub struct {
-	hub    *hub.Hub
-	poller *socket.Poller
+	hub     *hub.Hub
+	poller  *socket.Poller
+	emitter *events.Emitter
 }
 
 // Destruct closes all connections, which net/http has long forgotten.
 func (p pooledHub) Destruct() error {
 	p.hub.Close(closeCode, closeText, 0, closeTimeout)
 	p.poller.Close()
+	p.emitter.Close()
 	return nil
 }
 
@@ -107,13 +122,18 @@ func (p pooledHub) Destruct() error {
 func (a *App) Provision(ctx caddy.Context) error {
 	// Options are applied by Start: until then this configuration may yet be refused.
 	value, _, err := hubs.LoadOrNew(hubKey, func() (caddy.Destructor, error) {
-		return pooledHub{hub.New(hub.Options{}), socket.NewPoller()}, nil
+		return pooledHub{hub.New(hub.Options{}), socket.NewPoller(), events.New()}, nil
 	})
 	if err != nil {
 		return err
 	}
-	a.hub, a.poller, a.acquired = value.(pooledHub).hub, value.(pooledHub).poller, true
-	return metrics.Register(ctx.GetMetricsRegistry(), a.hub)
+	pooled := value.(pooledHub)
+	a.ctx, a.hub, a.poller, a.emitter = ctx, pooled.hub, pooled.poller, pooled.emitter
+	a.release = sync.OnceValue(func() error {
+		_, err := hubs.Delete(hubKey)
+		return err
+	})
+	return metrics.Register(ctx.GetMetricsRegistry(), a.hub, a.emitter)
 }
 
 // Validate checks the options.
@@ -127,6 +147,8 @@ func (a *App) Validate() error {
 		return fmt.Errorf("history's max_age is %s, must not be negative", time.Duration(a.HistoryMaxAge))
 	case a.HistoryBytes < 0:
 		return fmt.Errorf("history_bytes is %d, must not be negative", a.HistoryBytes)
+	case a.MaxMemory != 0 && a.MaxMemory < minMemory:
+		return fmt.Errorf("max_memory is %d bytes, must be at least %d", a.MaxMemory, minMemory)
 	case a.MaxConnections < 0:
 		return fmt.Errorf("max_connections is %d, must not be negative", a.MaxConnections)
 	case a.ShutdownDelay < 0 || time.Duration(a.ShutdownDelay) > 10*time.Minute:
@@ -146,6 +168,7 @@ func (a *App) Start() error {
 		History:        a.History,
 		HistoryAge:     time.Duration(a.HistoryMaxAge),
 		HistoryBytes:   int(a.HistoryBytes),
+		MaxMemory:      a.MaxMemory,
 	})
 	return nil
 }
@@ -161,12 +184,10 @@ func (a *App) Stop() error {
 
 // Cleanup lets go of the hub. The last one closes it, and every connection with code 1012 (service restart).
 func (a *App) Cleanup() error {
-	if !a.acquired {
+	if a.release == nil {
 		return nil
 	}
-	a.acquired = false
-	_, err := hubs.Delete(hubKey)
-	return err
+	return a.release()
 }
 
 // serverStops is called when a server stops: on a reload too, which the connections outlive. When the process exits
@@ -179,6 +200,9 @@ func (a *App) serverStops() {
 
 // Engine returns the hub, for the packages of this module.
 func (a *App) Engine() *hub.Hub { return a.hub }
+
+// Context returns the app's context, for the events that come from it.
+func (a *App) Context() caddy.Context { return a.ctx }
 
 // Handler is an HTTP handler that makes a route a live channel. A WebSocket handshake subscribes to the route's
 // channels, and what the client then sends is published on the first of them; a GET that accepts text/event-stream
@@ -290,6 +314,7 @@ type Handler struct {
 	takesSockets bool
 	takesStreams bool
 	takesPosts   bool
+	emitter      *events.Emitter
 	logger       *zap.Logger
 }
 
@@ -366,6 +391,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.takesStreams = slices.Contains(h.Transports, transportEventStream)
 	h.takesPosts = slices.Contains(h.Transports, transportPost)
 	a := app.(*App)
+	h.emitter = a.emitter
 	h.sockets = websocket.Route{
 		Hub:        a.hub,
 		Raw:        websocket.Options{Plain: h.connOptions(transportWebSocket, wire.Raw{})},
@@ -384,7 +410,22 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.streams.Options.OneWay, h.streams.V1.OneWay = true, true
 	h.posters = rates.NewClients(h.Rate.limit())
 	h.route = strings.Join(h.Channels, "\x00")
+	h.warn()
 	return nil
+}
+
+// warned are the routes that were warned of: a reload is no news.
+var warned sync.Map
+
+// warn tells of options that are rarely meant.
+func (h *Handler) warn() {
+	if !slices.Contains(h.Origins, "*") || !*h.Publish {
+		return
+	}
+	if _, again := warned.LoadOrStore(h.route, true); !again {
+		h.logger.Warn("any page that a visitor looks at may publish here as that visitor: name the origins, or set publish off",
+			zap.Strings("origins", h.Origins), zap.Strings("channels", h.Channels))
+	}
 }
 
 func (h *Handler) connOptions(transport string, f hub.Format) *hub.ConnOptions {
@@ -395,13 +436,21 @@ func (h *Handler) connOptions(transport string, f hub.Format) *hub.ConnOptions {
 		WriteTimeout: time.Duration(h.WriteTimeout),
 		MaxBacklog:   int(h.MaxBacklog),
 		DropOldest:   h.Slow == "drop",
-		Ended:        h.ended,
+		Observer:     observer{h.logger, events.Observer{Emitter: h.emitter}},
 	}
 }
 
-// ended logs why a connection has ended.
-func (h *Handler) ended(c hub.Connection, why hub.Reason) {
-	if entry := h.logger.Check(zapcore.DebugLevel, "closed"); entry != nil {
+// observer logs and emits what becomes of connections.
+type observer struct {
+	logger *zap.Logger
+	events.Observer
+}
+
+// Ended logs why a connection has ended.
+func (o observer) Ended(conn *hub.Conn, why hub.Reason) {
+	o.Observer.Ended(conn, why)
+	if entry := o.logger.Check(zapcore.DebugLevel, "closed"); entry != nil {
+		c := conn.Describe()
 		entry.Write(zap.Uint64("connection", c.ID), zap.String("reason", why.String()), zap.String("remote", c.Remote),
 			zap.String("transport", c.Transport), zap.String("user", c.User), zap.Duration("duration", time.Since(c.Since)),
 			zap.Uint64("sent", c.Sent))
@@ -552,6 +601,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 
 	verdict := origin.Check(r, h.origins)
 	if verdict == origin.Refused {
+		h.sockets.Hub.Refused(hub.RefusedOrigin)
 		return caddyhttp.Error(http.StatusForbidden,
 			fmt.Errorf("a page of origin %q may not use this route: see the option origins", r.Header["Origin"]))
 	}
@@ -678,6 +728,7 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Repla
 		return caddyhttp.Error(http.StatusForbidden, errors.New("publishing is off on this route"))
 	}
 	if wait := h.posters.Wait(cmp.Or(user, remoteOf(r))); wait > 0 {
+		h.sockets.Hub.Refused(hub.RefusedRate)
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 		return caddyhttp.Error(http.StatusTooManyRequests, errors.New("the client publishes faster than the option rate lets it"))
 	}

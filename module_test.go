@@ -35,6 +35,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	"github.com/coder/websocket"
 	"github.com/gobwas/ws"
@@ -770,6 +771,108 @@ func TestLimits(t *testing.T) {
 	}
 	refused("/ws/b")
 	s.dial("/ws/a", nil)
+	s.expectMetrics(`refused_total{limit="connections"} 1`, `refused_total{limit="channels"} 1`, `refused_total{limit="memory"} 0`)
+}
+
+// TestEvents: what becomes of connections is emitted, in order, and Caddy's events can be published.
+func TestEvents(t *testing.T) {
+	s := start(t, `events {
+			on broadcast.subscribed broadcast ops
+			on broadcast.unsubscribed broadcast ops
+			on broadcast.closed broadcast ops
+			on cert_obtained broadcast {event.data.identifier}
+		}
+		---
+		broadcast /ws/* {path.1} {
+			user {query.user}
+			join room:*
+		}`)
+	_, next := s.stream("http://" + s.admin + "/broadcast/stream?channel=ops&channel=example.com")
+	next()
+	next()
+	type event struct {
+		Channel, Event string
+		Data           struct {
+			Type, Source string
+			Data         map[string]any
+		}
+	}
+	var waiting []event
+	expect := func(name, channels string, more ...string) {
+		t.Helper()
+		if len(waiting) == 0 {
+			_, frame, _ := strings.Cut(next(), "data: ")
+			if err := json.Unmarshal([]byte(frame), &waiting); err != nil {
+				t.Fatalf("%q: %v", frame, err)
+			}
+		}
+		e := waiting[0]
+		waiting = waiting[1:]
+		d := e.Data.Data
+		got := ""
+		if names, ok := d["channels"].([]any); ok {
+			got = fmt.Sprint(names...)
+		}
+		if e.Event != name || e.Data.Type != name || e.Data.Source != "broadcast" || got != channels || d["user"] != "ann" || d["remote"] != "127.0.0.1" ||
+			d["transport"] != "websocket" || !strings.HasPrefix(fmt.Sprint(d["connection"]), "c") {
+			t.Errorf("not %s of %s: %+v", name, channels, e)
+		}
+		for i := 0; i < len(more); i += 2 {
+			if fmt.Sprint(d[more[i]]) != more[i+1] {
+				t.Errorf("%s: %s is %v", name, more[i], d[more[i]])
+			}
+		}
+	}
+	c := s.dial("/ws/news?user=ann", &websocket.DialOptions{Subprotocols: []string{"broadcast.v1"}})
+	expect("broadcast.subscribed", "news")
+	s.send(c, `{"join":{"channel":"room:7"},"ref":1}`)
+	expect("broadcast.subscribed", "room:7")
+	s.send(c, `{"leave":{"channel":"news"},"ref":1}`)
+	expect("broadcast.unsubscribed", "news")
+	c.CloseNow()
+	expect("broadcast.unsubscribed", "room:7")
+	expect("broadcast.closed", "", "reason", "client")
+
+	active := caddy.ActiveContext()
+	app, err := active.AppIfConfigured("events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	app.(*caddyevents.App).Emit(active, "cert_obtained", map[string]any{"identifier": "example.com"})
+	if got := next(); !strings.Contains(got, `"channel":"example.com","event":"cert_obtained"`) || !strings.Contains(got, `"specversion":"1.0"`) {
+		t.Errorf("the event is %s", got)
+	}
+	s.expectMetrics(`published_total{source="event"} 6`, "events_dropped_total 0")
+}
+
+// slowHandler is a handler of events that holds them up.
+type slowHandler struct{}
+
+func (slowHandler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "events.handlers.slow", New: func() caddy.Module { return new(slowHandler) }}
+}
+func (slowHandler) UnmarshalCaddyfile(*caddyfile.Dispenser) error   { return nil }
+func (slowHandler) Handle(ctx context.Context, _ caddy.Event) error { <-ctx.Done(); return nil }
+
+func init() { caddy.RegisterModule(slowHandler{}) }
+
+// TestSlowEventHandlers hold up nobody: events are dropped, and counted.
+func TestSlowEventHandlers(t *testing.T) {
+	s := start(t, `events {
+			on broadcast.subscribed slow
+			on broadcast.unsubscribed slow
+			on broadcast.closed slow
+		}
+		---
+		broadcast /ws`)
+	for range 400 {
+		c := s.dial("/ws", nil)
+		s.send(c, "hello")
+		s.expect(c, "hello")
+		c.CloseNow()
+	}
+	s.waitTotals(func(v totals) bool { return v.Connections == 0 })
+	s.expectMetrics(fmt.Sprint("events_dropped_total ", 3*400-1-1024))
 }
 
 // TestReplay: a new subscriber gets the last messages, then those that come. The bounds apply to what is kept already.
@@ -1736,6 +1839,17 @@ func TestCommands(t *testing.T) {
 		}
 	}
 	s.expect(ann, "hello", "from stdin", `{"a":1}`, "one", "", "two", "three", "\x1b[31mred")
+	for _, more := range [][]string{nil, {"--admin", "--channel", "room:9"}} {
+		args := append([]string{"bench", "http://" + s.addr + "/ws/9", "--connections", "20", "--duration", "300ms", "--rate", "100", "--json"}, more...)
+		out, good := run("", args...)
+		var v struct{ Connections, Messages, Deliveries, Missing int }
+		if err := json.Unmarshal([]byte(out), &v); !good || err != nil || v.Connections != 20 || v.Messages < 5 || v.Deliveries != 20*v.Messages {
+			t.Errorf("%q: %v %s", args, good, out)
+		}
+	}
+	if out, good := run("", "bench", "http://"+s.addr+"/ws/9", "--connections", "2", "--duration", "50ms"); !good || !strings.Contains(out, "2 connections in") {
+		t.Errorf("bench: %v %q", good, out)
+	}
 	s.expectClose(ben, websocket.StatusPolicyViolation)
 	in := bufio.NewReader(seen)
 	for _, want := range []string{"hello", "e\u00e4 from stdin", `{"a":1}`, "one", "", "two", "three", `\x1b[31mred`} {
@@ -1757,6 +1871,8 @@ func TestCommands(t *testing.T) {
 		{"", "is not the ID", []string{"kick", "x"}},
 		{"", "no such connection", []string{"kick", "c99"}},
 		{"", "control character", []string{"tail", "a\x01"}},
+		{"", "is not the address", []string{"bench", "localhost"}},
+		{"", "the handshake is answered 200", []string{"bench", "http://" + s.addr + "/none"}},
 	} {
 		if out, good := run(c.stdin, c.args...); good || !strings.Contains(out, c.want) {
 			t.Errorf("%q: %v %q lacks %q", c.args, good, out, c.want)
@@ -1788,6 +1904,26 @@ func TestDashboard(t *testing.T) {
 }
 
 // TestMetrics: Caddy's own metrics have the hub's, through reloads.
+// expectMetrics waits until Caddy's metrics have these lines.
+func (s *server) expectMetrics(want ...string) {
+	s.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		_, body := s.do("GET", s.admin+"/metrics", "")
+		missing := ""
+		for _, w := range want {
+			if !strings.Contains(body, "\ncaddy_broadcast_"+w+"\n") {
+				missing = w
+			}
+		}
+		if missing == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("lacks %s:\n%s", missing, strings.Join(regexp.MustCompile(`(?m)^caddy_broadcast.*$`).FindAllString(body, -1), "\n"))
+		}
+	}
+}
+
 func TestMetrics(t *testing.T) {
 	config := `broadcast /ws {
 			max_message 100
@@ -1796,24 +1932,7 @@ func TestMetrics(t *testing.T) {
 			publish off
 		}`
 	s := start(t, config)
-	expect := func(want ...string) {
-		t.Helper()
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-			_, body := s.do("GET", s.admin+"/metrics", "")
-			missing := ""
-			for _, w := range want {
-				if !strings.Contains(body, "\ncaddy_broadcast_"+w+"\n") {
-					missing = w
-				}
-			}
-			if missing == "" {
-				return
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("lacks %s:\n%s", missing, strings.Join(regexp.MustCompile(`(?m)^caddy_broadcast.*$`).FindAllString(body, -1), "\n"))
-			}
-		}
-	}
+	expect := s.expectMetrics
 	expect("channels 0", "deliveries_total 0", `closed_total{reason="slow"} 0`, "fanout_seconds_count 0")
 	a, b, policy := s.dial("/ws", nil), s.dial("/ws", nil), s.dial("/read", nil)
 	s.stream("http://" + s.addr + "/ws")
@@ -2318,6 +2437,56 @@ func (s *server) waitLog(want string) {
 	}
 }
 
+// warnings is how often TestWarnings has run: what it looks for is said once a process.
+var warnings atomic.Int32
+
+// TestWarnings: what is rarely meant is said in the log, once.
+func TestWarnings(t *testing.T) {
+	s := &server{t: t, addr: freeAddr(t), admin: freeAddr(t), log: filepath.Join(t.TempDir(), "log")}
+	_, port, _ := net.SplitHostPort(s.admin)
+	s.admin = "0.0.0.0:" + port
+	round := warnings.Add(1)
+	t.Cleanup(func() { caddy.Stop() })
+	for i := range 3 {
+		if err := s.load(fmt.Sprintf(`broadcast /ws warned:%d {
+				origins *
+			}
+			broadcast /read read {
+				origins *
+				publish off
+			}
+			header X-Round %d`, os.Getpid()+int(round), i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.waitLog("may publish here as that visitor")
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reached := false
+	for _, a := range addrs {
+		if ip, ok := a.(*net.IPNet); ok && !ip.IP.IsLoopback() && ip.IP.To4() != nil {
+			for range 3 {
+				s.do("GET", net.JoinHostPort(ip.IP.String(), port)+"/broadcast", "")
+			}
+			reached = true
+		}
+	}
+	if reached && round == 1 {
+		s.waitLog("reachable from elsewhere")
+	}
+	log, err := os.ReadFile(s.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"may publish here", "reachable from elsewhere"} {
+		if n := bytes.Count(log, []byte(text)); n > 1 {
+			t.Errorf("%q is said %d times", text, n)
+		}
+	}
+}
+
 func TestCaddyfile(t *testing.T) {
 	for _, c := range []struct{ config, json string }{
 		{`broadcast /ws`, `{"handler":"broadcast"}`},
@@ -2379,11 +2548,11 @@ func TestCaddyfile(t *testing.T) {
 		}
 	}
 
-	got, err := adapt("{\nbroadcast {\nhistory 100 10m\nhistory_bytes 1MiB\ncoalesce 5ms\nshutdown_delay 3s\nmax_connections 1000\nmax_channels 10\n}\n}\n:80 {\nbroadcast /ws\nrespond hi\n}")
+	got, err := adapt("{\nbroadcast {\nhistory 100 10m\nhistory_bytes 1MiB\ncoalesce 5ms\nshutdown_delay 3s\nmax_connections 1000\nmax_channels 10\nmax_memory 1GiB\n}\n}\n:80 {\nbroadcast /ws\nrespond hi\n}")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := `"broadcast":{"coalesce":5000000,"history":100,"history_max_age":600000000000,"history_bytes":1048576,"max_connections":1000,"max_channels":10,"shutdown_delay":3000000000}`; !bytes.Contains(got, []byte(want)) {
+	if want := `"broadcast":{"coalesce":5000000,"history":100,"history_max_age":600000000000,"history_bytes":1048576,"max_memory":1073741824,"max_connections":1000,"max_channels":10,"shutdown_delay":3000000000}`; !bytes.Contains(got, []byte(want)) {
 		t.Errorf("%s lacks %s", got, want)
 	}
 	if bytes.Index(got, []byte(`"handler":"broadcast"`)) > bytes.Index(got, []byte(`"handler":"static_response"`)) {
@@ -2466,6 +2635,8 @@ func TestCaddyfileErrors(t *testing.T) {
 		"broadcast {\nhurry on\n}":                "Caddyfile:3",
 		"broadcast {\nmax_channels many\n}":       "Caddyfile:3",
 		"broadcast {\nmax_channels -1\n}":         "Caddyfile:2",
+		"broadcast {\nmax_memory 1KiB\n}":         "Caddyfile:2",
+		"events {\non * broadcast a b\n}":         "Caddyfile:3",
 		"broadcast {\nhistory\n}":                 "Caddyfile:3",
 		"broadcast {\nhistory 10 0s\n}":           "Caddyfile:3",
 		"broadcast {\nhistory -1\n}":              "Caddyfile:2",

@@ -7,10 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"mime"
+	"net"
 	"net/http"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
@@ -63,13 +66,32 @@ func (API) CaddyModule() caddy.ModuleInfo {
 // Routes returns the routes.
 func (API) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
-		{Pattern: "/broadcast", Handler: caddy.AdminHandlerFunc(totals)},
-		{Pattern: "/broadcast/publish", Handler: caddy.AdminHandlerFunc(publish)},
-		{Pattern: "/broadcast/channels", Handler: caddy.AdminHandlerFunc(channels)},
-		{Pattern: "/broadcast/channels/", Handler: caddy.AdminHandlerFunc(oneChannel)},
-		{Pattern: "/broadcast/connections", Handler: caddy.AdminHandlerFunc(connections)},
-		{Pattern: "/broadcast/connections/", Handler: caddy.AdminHandlerFunc(oneConnection)},
-		{Pattern: "/broadcast/stream", Handler: caddy.AdminHandlerFunc(stream)},
+		{Pattern: "/broadcast", Handler: handler(totals)},
+		{Pattern: "/broadcast/publish", Handler: handler(publish)},
+		{Pattern: "/broadcast/channels", Handler: handler(channels)},
+		{Pattern: "/broadcast/channels/", Handler: handler(oneChannel)},
+		{Pattern: "/broadcast/connections", Handler: handler(connections)},
+		{Pattern: "/broadcast/connections/", Handler: handler(oneConnection)},
+		{Pattern: "/broadcast/stream", Handler: handler(stream)},
+	}
+}
+
+// exposed bounds how often it is said that the admin endpoint is.
+var exposed = rate.Sometimes{Interval: time.Hour}
+
+// handler has a request answered, and warns if it came by an address that others can reach: who reaches it may do all
+// that an administrator may. Caddy's remote admin endpoint, with TLS, knows its clients.
+func handler(answer caddy.AdminHandlerFunc) caddy.AdminHandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		addr, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+		if ok && !addr.IP.IsLoopback() && r.TLS == nil {
+			exposed.Do(func() {
+				caddy.Log().Named("admin.api.broadcast").Warn(
+					"the admin endpoint is reachable from elsewhere: who reaches it may publish to all, and read all; bind it to localhost or a unix socket",
+					zap.Stringer("address", addr), zap.String("remote", r.RemoteAddr))
+			})
+		}
+		return answer(w, r)
 	}
 }
 

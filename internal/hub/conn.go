@@ -39,8 +39,19 @@ type ConnOptions struct {
 	DropOldest   bool          // what a full backlog does: drop the oldest, or close (the default)
 	OneWay       bool          // the peer sends nothing: it answers no ping and no close
 
-	// Ended, if set, is told of each connection that has ended. The loop calls it, and waits.
-	Ended func(Connection, Reason)
+	Observer Observer // nil if there is none
+}
+
+// Observer is told what becomes of connections. The loop calls it, in the order in which it happens, and waits.
+type Observer interface {
+	// Subscribed says that a connection is on one more channel, or on its first ones, if the name is empty.
+	Subscribed(c *Conn, channel string)
+
+	// Unsubscribed says that it leaves one, or all.
+	Unsubscribed(c *Conn, channel string)
+
+	// Ended says that it has ended.
+	Ended(c *Conn, why Reason)
 }
 
 // Close codes of RFC 6455, section 7.4, that the hub itself uses.

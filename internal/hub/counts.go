@@ -19,11 +19,12 @@ const (
 	ReasonTooBig                 // its message was too big
 	ReasonProtocol               // what it sent was wrong
 	ReasonRestart                // the hub ended
+	ReasonMemory                 // its backlog was the largest when there was no more room for all
 	reasons
 )
 
 func (r Reason) String() string {
-	return [...]string{"client", "slow", "silent", "lost", "policy", "too_big", "protocol", "restart"}[r]
+	return [...]string{"client", "slow", "silent", "lost", "policy", "too_big", "protocol", "restart", "memory"}[r]
 }
 
 // reasonOf returns what a close code says (RFC 6455, section 7.4).
@@ -41,6 +42,34 @@ func reasonOf(code uint16) Reason {
 		return ReasonProtocol
 	}
 	return ReasonClient
+}
+
+// Refusal is a limit that a connection or a message was over.
+type Refusal uint8
+
+// Refusals.
+const (
+	RefusedConnections Refusal = iota // Options.MaxConnections
+	RefusedRoute                      // Subscriber.MaxConnections
+	RefusedAddress                    // Subscriber.MaxPerRemote
+	RefusedChannels                   // Options.MaxChannels
+	RefusedMemory                     // Options.MaxMemory
+	RefusedFull                       // ErrFull
+	RefusedRate                       // how fast a client may publish
+	RefusedOrigin                     // where a page may come from
+	refusals
+)
+
+func (r Refusal) String() string {
+	return [...]string{"connections", "route", "address", "channels", "memory", "full", "rate", "origin"}[r]
+}
+
+// Refused counts what the hub does not refuse itself.
+func (h *Hub) Refused(r Refusal) { h.refused[r].Add(1) }
+
+func (h *Hub) refuse(r Refusal, err error) error {
+	h.Refused(r)
+	return err
 }
 
 func reasonFor(err error) Reason {

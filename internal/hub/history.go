@@ -3,13 +3,14 @@ package hub
 import (
 	"cmp"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
 // history keeps the last messages of each channel, within a count and an age a channel and a size over all. What is
 // oldest goes first. Hub.mu guards it.
 type history struct {
-	bytes int
+	bytes atomic.Int64
 	count int      // messages kept
 	order []stored // those, in the order of the log, among some that are gone
 	timer *time.Timer
@@ -26,7 +27,7 @@ func (h *Hub) remember(ch *channel, m *Message) {
 	hi := &h.history
 	ch.history = append(ch.history, m)
 	hi.order = append(hi.order, stored{ch, m.Seq})
-	hi.bytes += m.cost()
+	hi.bytes.Add(int64(m.cost()))
 	hi.count++
 	if len(ch.history) > h.options.History {
 		h.dropOldest(ch)
@@ -37,7 +38,7 @@ func (h *Hub) remember(ch *channel, m *Message) {
 // dropOldest drops the oldest message of a channel. The caller holds h.mu.
 func (h *Hub) dropOldest(ch *channel) {
 	hi := &h.history
-	hi.bytes -= ch.history[0].cost()
+	hi.bytes.Add(-int64(ch.history[0].cost()))
 	ch.lost = ch.history[0].Seq
 	hi.count--
 	ch.history[0] = nil
@@ -47,8 +48,12 @@ func (h *Hub) dropOldest(ch *channel) {
 	}
 }
 
-// trim drops what is too old or too much, and sees to it that what grows old is dropped in time. The caller holds h.mu.
-func (h *Hub) trim(now time.Time) {
+// trim drops what is too old or too much. The caller holds h.mu.
+func (h *Hub) trim(now time.Time) { h.trimTo(h.options.HistoryBytes, now) }
+
+// trimTo drops what is too old or more than so many bytes, and sees to it that what grows old is dropped in time. The
+// caller holds h.mu.
+func (h *Hub) trimTo(size int, now time.Time) {
 	hi := &h.history
 	gone := 0
 	for _, k := range hi.order {
@@ -57,7 +62,7 @@ func (h *Hub) trim(now time.Time) {
 			continue
 		}
 		old := h.options.HistoryAge > 0 && now.Sub(k.channel.history[0].Time) >= h.options.HistoryAge
-		if !old && hi.bytes <= h.options.HistoryBytes {
+		if !old && hi.bytes.Load() <= int64(size) {
 			break
 		}
 		h.dropOldest(k.channel)

@@ -138,16 +138,16 @@ func TestHistoryStaysWithinItsBytes(t *testing.T) {
 		if err := h.Publish(&Message{Channel: channel, Data: data}); err != nil {
 			t.Fatal(err)
 		}
-		if h.history.bytes > limit || len(h.history.order) > 2*h.history.count+1024 {
-			t.Fatalf("%d bytes, %d entries for %d messages", h.history.bytes, len(h.history.order), h.history.count)
+		if h.history.bytes.Load() > limit || len(h.history.order) > 2*h.history.count+1024 {
+			t.Fatalf("%d bytes, %d entries for %d messages", h.history.bytes.Load(), len(h.history.order), h.history.count)
 		}
 	}
 	if len(h.channels) > h.history.count {
 		t.Errorf("%d channels for %d messages", len(h.channels), h.history.count)
 	}
 	h.Configure(Options{})
-	if len(h.channels) != 0 || h.history.bytes != 0 || h.history.order != nil {
-		t.Errorf("history that was switched off: %d channels, %d bytes", len(h.channels), h.history.bytes)
+	if len(h.channels) != 0 || h.history.bytes.Load() != 0 || h.history.order != nil {
+		t.Errorf("history that was switched off: %d channels, %d bytes", len(h.channels), h.history.bytes.Load())
 	}
 }
 

@@ -35,6 +35,9 @@ var (
 	// ErrTooManyConnections and ErrTooManyChannels are returned to a subscriber over a limit of Options.
 	ErrTooManyConnections = errors.New("too many connections")
 	ErrTooManyChannels    = errors.New("too many channels")
+
+	// ErrMemory is returned to a subscriber while backlogs and history take all that they may.
+	ErrMemory = errors.New("too much is waiting for others")
 )
 
 const (
@@ -62,6 +65,8 @@ type Options struct {
 	History      int
 	HistoryAge   time.Duration
 	HistoryBytes int
+	// MaxMemory bounds the bytes of all backlogs and the history together; 0 is no limit. See relieve.
+	MaxMemory int64
 	// MaxInbox bounds the bytes waiting in one loop's inbox; 0 is 64 MiB.
 	MaxInbox int
 }
@@ -75,8 +80,11 @@ type Hub struct {
 	flushers flushers
 	stopped  chan struct{} // closed when the loops have ended
 
-	backlog  atomic.Int64 // bytes in the backlogs of all connections
-	coalesce atomic.Int64 // Options.Coalesce, for the loops
+	backlog   atomic.Int64 // bytes in the backlogs of all connections
+	coalesce  atomic.Int64 // Options.Coalesce, for the loops
+	maxMemory atomic.Int64 // Options.MaxMemory
+	relieving atomic.Bool
+	refused   [refusals]atomic.Uint64
 
 	mu          sync.Mutex
 	room        sync.Cond // on mu: an inbox was emptied; for Publish that waits
@@ -169,6 +177,7 @@ func (h *Hub) Configure(o Options) {
 		return
 	}
 	h.coalesce.Store(int64(o.Coalesce))
+	h.maxMemory.Store(o.MaxMemory)
 	h.options = o
 	h.shorten()
 }
@@ -195,6 +204,7 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 		}
 		if !wait {
 			h.mu.Unlock()
+			h.Refused(RefusedFull)
 			return ErrFull
 		}
 		h.waiting++
@@ -245,6 +255,7 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 	}
 	h.mu.Unlock()
 	h.wake(wake)
+	h.checkMemory()
 	return nil
 }
 
@@ -388,13 +399,16 @@ func (h *Hub) admit(s *Subscriber) error {
 		return ErrClosed
 	}
 	if n := h.options.MaxConnections; n > 0 && h.connections >= n {
-		return ErrTooManyConnections
+		return h.refuse(RefusedConnections, ErrTooManyConnections)
 	}
 	if n := s.MaxConnections; n > 0 && h.quotas[quota{route: s.Route}] >= n {
-		return ErrTooManyConnections
+		return h.refuse(RefusedRoute, ErrTooManyConnections)
 	}
 	if n := s.MaxPerRemote; n > 0 && h.quotas[quota{s.Route, s.Remote}] >= n {
-		return ErrTooManyConnections
+		return h.refuse(RefusedAddress, ErrTooManyConnections)
+	}
+	if n := h.options.MaxMemory; n > 0 && h.memory() >= n {
+		return h.refuse(RefusedMemory, ErrMemory)
 	}
 	if n := h.options.MaxChannels; n > 0 {
 		more := 0
@@ -404,7 +418,7 @@ func (h *Hub) admit(s *Subscriber) error {
 			}
 		}
 		if more > 0 && h.subscribed+more > n {
-			return ErrTooManyChannels
+			return h.refuse(RefusedChannels, ErrTooManyChannels)
 		}
 	}
 	return nil
@@ -604,6 +618,7 @@ type Stats struct {
 	Transports map[string]int    // connections by transport
 	Published  map[string]uint64 // messages by source
 	Closed     map[string]uint64 // connections that have ended, by reason
+	Refused    map[string]uint64 // connections and messages that were over a limit, by limit
 
 	// Fanout counts messages by how long they took from their publishing to the last of their writes on a loop, in
 	// seconds: those up to each bound, and in FanoutSum all their seconds together.
@@ -621,7 +636,7 @@ func (h *Hub) Stats() Stats {
 		Connections: h.connections,
 		Channels:    h.subscribed,
 		Kept:        h.history.count,
-		KeptBytes:   h.history.bytes,
+		KeptBytes:   int(h.history.bytes.Load()),
 		Seq:         h.seq,
 		Bytes:       h.bytes,
 		Gaps:        h.gaps,
@@ -630,6 +645,10 @@ func (h *Hub) Stats() Stats {
 	}
 	h.mu.Unlock()
 	s.Backlog = h.backlog.Load()
+	s.Refused = make(map[string]uint64)
+	for r := range refusals {
+		s.Refused[r.String()] = h.refused[r].Load()
+	}
 	s.Closed = make(map[string]uint64)
 	s.Fanout = make(map[float64]uint64)
 	for _, l := range h.loops {

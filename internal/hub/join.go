@@ -91,7 +91,7 @@ func (c *Conn) mayJoin(name string) error {
 	}
 	ch := c.hub.channels[name]
 	if n := c.hub.options.MaxChannels; n > 0 && c.hub.subscribed >= n && (ch == nil || ch.subscribers == 0) {
-		return ErrTooManyChannels
+		return c.hub.refuse(RefusedChannels, ErrTooManyChannels)
 	}
 	return nil
 }

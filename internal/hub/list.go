@@ -44,15 +44,15 @@ func (h *Hub) Connections(f Filter, limit int) (list []Connection) {
 		})
 		slices.SortFunc(some, func(a, b *Conn) int { return cmp.Compare(a.id, b.id) })
 		for _, c := range some[:min(limit, len(some))] {
-			list = append(list, c.describe())
+			list = append(list, c.Describe())
 		}
 	})
 	slices.SortFunc(list, func(a, b Connection) int { return cmp.Compare(a.ID, b.ID) })
 	return list[:min(limit, len(list))]
 }
 
-// describe says what there is to say of the connection. The loop calls it.
-func (c *Conn) describe() Connection {
+// Describe says what there is to say of the connection. Only its loop, and so an Observer, may call it.
+func (c *Conn) Describe() Connection {
 	c.mu.Lock()
 	backlog := c.size
 	c.mu.Unlock()
@@ -88,13 +88,17 @@ func (h *Hub) Kick(f Filter, code uint16, text string) (n int) {
 // onLoops has each loop call f, one after the other.
 func (h *Hub) onLoops(f func(*loop)) {
 	for _, l := range h.loops {
-		done := make(chan struct{})
-		h.post(l, entry{op: opCall, call: func() { f(l); close(done) }})
-		select {
-		case <-done:
-		case <-h.stopped:
-			return
-		}
+		h.onLoop(l, f)
+	}
+}
+
+// onLoop has a loop call f, and waits for that.
+func (h *Hub) onLoop(l *loop, f func(*loop)) {
+	done := make(chan struct{})
+	h.post(l, entry{op: opCall, call: func() { f(l); close(done) }})
+	select {
+	case <-done:
+	case <-h.stopped:
 	}
 }
 

@@ -142,6 +142,7 @@ func (l *loop) run() {
 		l.counts.written.Add(l.bytes)
 		l.counts.writes.Add(l.calls)
 		l.delivered, l.bytes, l.calls = 0, 0, 0
+		l.hub.checkMemory()
 	}
 }
 
@@ -421,6 +422,9 @@ func (l *loop) open(c *Conn, audiences []*audience) {
 	}
 	l.place(c)
 	l.ring(c).add(c, l.now)
+	if o := c.options.Observer; o != nil && len(audiences) > 0 {
+		o.Subscribed(c, "")
+	}
 }
 
 // join places a connection in one more audience, which starts with p.
@@ -431,6 +435,9 @@ func (l *loop) join(c *Conn, a *audience, p []byte) {
 	l.unplace(c)
 	c.places = append(c.places, place{audience: a})
 	l.place(c)
+	if o := c.options.Observer; o != nil {
+		o.Subscribed(c, a.channel.name)
+	}
 	l.send(c, p)
 }
 
@@ -438,6 +445,9 @@ func (l *loop) join(c *Conn, a *audience, p []byte) {
 func (l *loop) leave(c *Conn, a *audience, p []byte) {
 	if c.state != stateOpen {
 		return
+	}
+	if o := c.options.Observer; o != nil {
+		o.Unsubscribed(c, a.channel.name)
 	}
 	l.unplace(c)
 	c.places = slices.DeleteFunc(c.places, func(at place) bool { return at.audience == a })
@@ -512,14 +522,16 @@ func (l *loop) send(c *Conn, p []byte) {
 // close takes an open connection out of its channels and sends the close frame: after all that is due, or with drop
 // after what is being written alone.
 func (l *loop) close(c *Conn, code uint16, text string, drop bool) {
+	l.closeFor(reasonOf(code), c, code, text, drop)
+}
+
+func (l *loop) closeFor(why Reason, c *Conn, code uint16, text string, drop bool) {
 	if c.state != stateOpen {
 		return
 	}
 	c.state = stateClosing
-	c.reason = reasonOf(code)
-	l.hub.depart(c)
-	l.unplace(c)
-	c.places = nil
+	c.reason = why
+	l.depart(c)
 
 	c.deadline = l.now + seconds(c.options.WriteTimeout) + 1
 	l.closing = append(l.closing, c)
@@ -576,15 +588,23 @@ func (l *loop) end(c *Conn, why Reason) {
 	}
 	l.counts.closed[why].Add(1)
 	c.state = stateClosed
-	l.hub.depart(c)
-	l.unplace(c)
-	c.places = nil
+	l.depart(c)
 	l.ring(c).remove(c)
 	if t := c.kill(); t != nil {
 		t.Close()
 	}
 	l.hub.forget(c)
-	if ended := c.options.Ended; ended != nil {
-		ended(c.describe(), why)
+	if o := c.options.Observer; o != nil {
+		o.Ended(c, why)
 	}
+}
+
+// depart takes a connection out of its channels for good.
+func (l *loop) depart(c *Conn) {
+	if o := c.options.Observer; o != nil && len(c.places) > 0 {
+		o.Unsubscribed(c, "")
+	}
+	l.hub.depart(c)
+	l.unplace(c)
+	c.places = nil
 }

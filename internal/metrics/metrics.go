@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/events"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
@@ -23,16 +24,21 @@ var (
 	backlog     = desc("backlog_bytes", "Bytes that wait for connections that do not take them.")
 	history     = desc("history_bytes", "What the messages cost that are kept.")
 	closed      = desc("closed_total", "Connections that have ended.", "reason")
+	refused     = desc("refused_total", "Connections and messages that were over a limit.", "limit")
 	gaps        = desc("gaps_total", "Gaps that connections were told of.")
+	dropped     = desc("events_dropped_total", "Caddy events that were not emitted, as their handlers were slow.")
 	fanout      = desc("fanout_seconds", "From a message's publishing to the last of its writes handed to the kernel, on each loop that delivers it.")
 )
 
 // collector reads the hub when it is scraped. The hot path has nothing but a few counters, one set a loop.
-type collector struct{ hub *hub.Hub }
+type collector struct {
+	hub     *hub.Hub
+	emitter *events.Emitter
+}
 
 // Register registers the hub with a configuration's registry. Each configuration has a new one.
-func Register(r *prometheus.Registry, h *hub.Hub) error {
-	err := r.Register(collector{h})
+func Register(r *prometheus.Registry, h *hub.Hub, e *events.Emitter) error {
+	err := r.Register(collector{h, e})
 	if errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 		return nil
 	}
@@ -42,7 +48,7 @@ func Register(r *prometheus.Registry, h *hub.Hub) error {
 // Describe is part of prometheus.Collector.
 func (collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		connections, channels, published, deliveries, delivered, writes, backlog, history, closed, gaps, fanout,
+		connections, channels, published, deliveries, delivered, writes, backlog, history, closed, refused, gaps, dropped, fanout,
 	} {
 		out <- d
 	}
@@ -72,6 +78,10 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	for reason, n := range s.Closed {
 		counter(closed, n, reason)
 	}
+	for limit, n := range s.Refused {
+		counter(refused, n, limit)
+	}
 	counter(gaps, s.Gaps)
+	counter(dropped, c.emitter.Dropped())
 	out <- prometheus.MustNewConstHistogram(fanout, s.FanoutCount, s.FanoutSum, s.Fanout)
 }

@@ -25,6 +25,7 @@ func (route *Route) Post(frame []byte, client Client, tooFast func() bool) []byt
 		err := q.parse(raw)
 		switch {
 		case tooFast():
+			route.Hub.Refused(hub.RefusedRate)
 			err = refused(errRate, "too many requests")
 		case err != nil:
 		case q.Publish == nil:

@@ -66,6 +66,7 @@ func (s *session) tooFast() (refuse bool, bad *fault) {
 		s.refused = 0
 		return false, nil
 	}
+	s.hub.Refused(hub.RefusedRate)
 	if s.refused++; s.refused > maxRefused || s.v1 == nil { // a raw client could not be told
 		return true, &fault{codePolicy, "too fast"}
 	}

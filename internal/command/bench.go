@@ -1,0 +1,276 @@
+package command
+
+import (
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"github.com/spf13/cobra"
+	"golang.org/x/time/rate"
+)
+
+func benchCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "bench <url> [--connections <n>] [--rate <n>] [--duration <time>] [--size <bytes>] [--admin]",
+		Short: "Measures a route: how many messages reach how many WebSockets, and how late",
+		Long: `
+Opens WebSockets to a route, publishes messages, and tells how many arrived and
+how late. It runs on one machine, so it is a check of a whole set-up, proxies
+included, rather than of the hub's limits: those are in docs/performance.md.
+
+Messages are published by one more WebSocket, or with --admin by the admin API,
+on the channel named. The exit code is 1 if a message is missing.
+
+    caddy broadcast bench http://localhost:8080/ws --connections 1000
+`,
+		Args: cobra.ExactArgs(1),
+	}
+	cmd.Flags().Int("connections", 100, "How many WebSockets subscribe")
+	cmd.Flags().Float64("rate", 20, "How many messages a second")
+	cmd.Flags().Duration("duration", 10*time.Second, "For how long")
+	cmd.Flags().Int("size", 128, "The length of a message in bytes, at least 64")
+	cmd.Flags().Bool("admin", false, "Publish by the admin API")
+	cmd.Flags().String("channel", "default", "The channel that the admin API publishes on")
+	cmd.Flags().Bool("insecure", false, "Do not verify the server's certificate")
+	cmd.RunE = run(bench)
+	return cmd
+}
+
+// load is a run of the benchmark.
+type load struct {
+	mark        string // what its messages begin with, as others may publish there too
+	connections []*websocket.Conn
+	expected    atomic.Int64 // deliveries
+	arrived     atomic.Int64
+	changed     chan struct{}
+	ending      atomic.Bool
+
+	mu     sync.Mutex
+	late   []time.Duration // of each delivery
+	closed map[string]int  // connections that ended, by why
+}
+
+func bench(cmd *cobra.Command, args []string) error {
+	connections, _ := cmd.Flags().GetInt("connections")
+	perSecond, _ := cmd.Flags().GetFloat64("rate")
+	duration, _ := cmd.Flags().GetDuration("duration")
+	size, _ := cmd.Flags().GetInt("size")
+	byAdmin, _ := cmd.Flags().GetBool("admin")
+	insecure, _ := cmd.Flags().GetBool("insecure")
+	if connections < 1 || perSecond <= 0 || duration <= 0 || size < 64 {
+		return errors.New("--connections must be at least 1, --rate and --duration more than 0, --size at least 64")
+	}
+	u, err := url.Parse(args[0])
+	if err != nil || u.Host == "" {
+		return fmt.Errorf("%q is not the address of a route, such as http://localhost:8080/ws", args[0])
+	}
+	u.Scheme = strings.Replace(u.Scheme, "http", "ws", 1)
+	dialer := websocket.Dialer{
+		HandshakeTimeout: 30 * time.Second,
+		ReadBufferSize:   1 << 10,
+		WriteBufferPool:  new(sync.Pool),
+		TLSClientConfig:  &tls.Config{InsecureSkipVerify: insecure},
+	}
+
+	l := &load{mark: rand.Text()[:8], changed: make(chan struct{}, 1), closed: make(map[string]int)}
+	began := time.Now()
+	if err := l.connect(dialer, u.String(), connections); err != nil {
+		return err
+	}
+	connected := time.Since(began)
+	defer l.end()
+
+	publish, done, err := l.publisher(cmd, dialer, u.String(), byAdmin)
+	if err != nil {
+		return err
+	}
+	defer done()
+	began = time.Now()
+	limiter := rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond/50)))
+	messages := 0
+	for time.Since(began) < duration {
+		if err := limiter.Wait(cmd.Context()); err != nil {
+			return err
+		}
+		text := fmt.Sprintf("%s %d %d ", l.mark, messages, time.Now().UnixNano())
+		l.expected.Add(int64(connections))
+		if err := publish(text + strings.Repeat(".", max(0, size-len(text)))); err != nil {
+			return fmt.Errorf("publishing: %w", err)
+		}
+		messages++
+	}
+	l.drain()
+	return l.report(cmd, connections, messages, connected, time.Since(began))
+}
+
+// connect opens the WebSockets, some at a time.
+func (l *load) connect(dialer websocket.Dialer, url string, n int) error {
+	l.connections = make([]*websocket.Conn, n)
+	var next atomic.Int64
+	var dialing sync.WaitGroup
+	errs := make(chan error, 1)
+	for range min(n, 32) {
+		dialing.Go(func() {
+			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
+				c, err := dial(dialer, url)
+				if err != nil {
+					select {
+					case errs <- fmt.Errorf("connection %d: %w", i+1, err):
+					default:
+					}
+					next.Store(int64(n))
+					return
+				}
+				l.connections[i] = c
+			}
+		})
+	}
+	dialing.Wait()
+	select {
+	case err := <-errs:
+		l.end()
+		return err
+	default:
+	}
+	for _, c := range l.connections {
+		go l.read(c)
+	}
+	return nil
+}
+
+func dial(dialer websocket.Dialer, url string) (*websocket.Conn, error) {
+	c, resp, err := dialer.Dial(url, nil)
+	if err != nil && resp != nil {
+		return nil, fmt.Errorf("the handshake is answered %s", resp.Status)
+	}
+	return c, err
+}
+
+func (l *load) read(c *websocket.Conn) {
+	for {
+		_, data, err := c.ReadMessage()
+		if err != nil {
+			if !l.ending.Load() {
+				l.mu.Lock()
+				l.closed[err.Error()]++
+				l.mu.Unlock()
+			}
+			return
+		}
+		fields := strings.SplitN(string(data), " ", 4)
+		if len(fields) < 4 || fields[0] != l.mark {
+			continue
+		}
+		at, err := strconv.ParseInt(fields[2], 10, 64)
+		if err != nil {
+			continue
+		}
+		late := time.Since(time.Unix(0, at))
+		l.mu.Lock()
+		l.late = append(l.late, late)
+		l.mu.Unlock()
+		l.arrived.Add(1)
+		select {
+		case l.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// publisher returns how to publish.
+func (l *load) publisher(cmd *cobra.Command, dialer websocket.Dialer, address string, byAdmin bool) (publish func(string) error, done func(), err error) {
+	if byAdmin {
+		a, err := connect(cmd)
+		if err != nil {
+			return nil, nil, err
+		}
+		path := "/publish?channel=" + url.QueryEscape(cmd.Flag("channel").Value.String())
+		return func(text string) error {
+			resp, err := a.do(http.MethodPost, path, http.Header{"Content-Type": {"text/plain"}}, strings.NewReader(text))
+			if err == nil {
+				resp.Body.Close()
+			}
+			return err
+		}, func() {}, nil
+	}
+	c, err := dial(dialer, address)
+	if err != nil {
+		return nil, nil, err
+	}
+	go func() { // what it gets itself does not count
+		for {
+			if _, _, err := c.ReadMessage(); err != nil {
+				return
+			}
+		}
+	}()
+	return func(text string) error { return c.WriteMessage(websocket.TextMessage, []byte(text)) }, func() { c.Close() }, nil
+}
+
+// patience is how long nothing may arrive before what has not is missing.
+const patience = 5 * time.Second
+
+func (l *load) drain() {
+	for l.arrived.Load() < l.expected.Load() {
+		select {
+		case <-l.changed:
+		case <-time.After(patience):
+			return
+		}
+	}
+}
+
+func (l *load) end() {
+	l.ending.Store(true)
+	for _, c := range l.connections {
+		if c != nil {
+			c.Close()
+		}
+	}
+}
+
+func (l *load) report(cmd *cobra.Command, connections, messages int, connected, took time.Duration) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	slices.Sort(l.late)
+	at := func(share float64) float64 { // in milliseconds
+		if len(l.late) == 0 {
+			return 0
+		}
+		return float64(l.late[min(len(l.late)-1, int(share*float64(len(l.late))))].Microseconds()) / 1000
+	}
+	missing := l.expected.Load() - l.arrived.Load()
+	out := cmd.OutOrStdout()
+	if isJSON(cmd) {
+		return errors.Join(json.NewEncoder(out).Encode(map[string]any{
+			"connections": connections, "connect_seconds": connected.Seconds(), "messages": messages, "deliveries": l.arrived.Load(),
+			"missing": missing, "deliveries_per_second": float64(l.arrived.Load()) / took.Seconds(),
+			"p50_ms": at(.5), "p99_ms": at(.99), "max_ms": at(1), "closed": l.closed,
+		}), lost(missing))
+	}
+	fmt.Fprintf(out, "%d connections in %.2f s\n", connections, connected.Seconds())
+	fmt.Fprintf(out, "%d messages in %.1f s, %.0f deliveries/s\n", messages, took.Seconds(), float64(l.arrived.Load())/took.Seconds())
+	fmt.Fprintf(out, "late: half %.2f ms, 99 of 100 %.2f ms, the last %.2f ms\n", at(.5), at(.99), at(1))
+	for why, n := range l.closed {
+		fmt.Fprintf(out, "%d connections ended: %s\n", n, visible(why))
+	}
+	return lost(missing)
+}
+
+func lost(n int64) error {
+	if n == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d deliveries are missing", n)
+}

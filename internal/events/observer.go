@@ -1,0 +1,48 @@
+package events
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+)
+
+// Observer emits what becomes of connections. It is a hub.Observer.
+type Observer struct{ Emitter *Emitter }
+
+// Subscribed is part of hub.Observer.
+func (o Observer) Subscribed(c *hub.Conn, channel string) { o.emit(Subscribed, c, channel, nil) }
+
+// Unsubscribed is part of hub.Observer.
+func (o Observer) Unsubscribed(c *hub.Conn, channel string) { o.emit(Unsubscribed, c, channel, nil) }
+
+// Ended is part of hub.Observer.
+func (o Observer) Ended(c *hub.Conn, why hub.Reason) {
+	o.emit(Closed, c, "", func(v hub.Connection, data map[string]any) {
+		delete(data, "channels")
+		data["reason"] = why.String()
+		data["sent"] = v.Sent
+		data["seconds"] = time.Since(v.Since).Seconds()
+	})
+}
+
+func (o Observer) emit(name string, c *hub.Conn, channel string, more func(hub.Connection, map[string]any)) {
+	if !o.Emitter.Wants(name) {
+		return
+	}
+	v := c.Describe()
+	if channel != "" {
+		v.Channels = []string{channel}
+	}
+	data := map[string]any{
+		"connection": "c" + strconv.FormatUint(v.ID, 10),
+		"user":       v.User,
+		"remote":     v.Remote,
+		"transport":  v.Transport,
+		"channels":   v.Channels,
+	}
+	if more != nil {
+		more(v, data)
+	}
+	o.Emitter.Emit(name, data)
+}

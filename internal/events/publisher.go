@@ -1,0 +1,86 @@
+package events
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+)
+
+func init() {
+	caddy.RegisterModule(Publisher{})
+}
+
+// Publisher is an event handler that publishes Caddy's events, such as `cert_obtained`: each is a message with the
+// event's name as its event, and the event as a CloudEvent (cloudevents.io) in JSON as its data.
+type Publisher struct {
+	// The channel; placeholders are expanded, also those of the event: `{event.name}`, `{event.data.*}`. Default:
+	// `default`.
+	Channel string `json:"channel,omitempty"`
+
+	hub *hub.Hub
+}
+
+// CaddyModule returns the Caddy module information.
+func (Publisher) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "events.handlers.broadcast", New: func() caddy.Module { return new(Publisher) }}
+}
+
+// Provision sets up the handler.
+func (p *Publisher) Provision(ctx caddy.Context) error {
+	p.Channel = cmp.Or(p.Channel, "default")
+	app, err := ctx.App("broadcast")
+	if err != nil {
+		return err
+	}
+	p.hub = app.(interface{ Engine() *hub.Hub }).Engine()
+	return nil
+}
+
+// UnmarshalCaddyfile sets up the handler from the arguments of an event's subscription:
+//
+//	events {
+//	    on <event> broadcast [<channel>]
+//	}
+func (p *Publisher) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the handler's name
+	if d.NextArg() {
+		p.Channel = d.Val()
+	}
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	return nil
+}
+
+// Handle publishes an event.
+func (p *Publisher) Handle(ctx context.Context, e caddy.Event) error {
+	channel := p.Channel
+	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		channel = repl.ReplaceAll(channel, "")
+	}
+	if err := hub.CheckName(channel); err != nil {
+		return fmt.Errorf("publishing the event %s: the channel %q %w", e.Name(), p.Channel, err)
+	}
+	data, err := json.Marshal(e.CloudEvent())
+	if err == nil {
+		err = p.hub.Publish(&hub.Message{Channel: channel, Event: e.Name(), Data: data, Kind: hub.JSON, Source: "event"})
+	}
+	if err != nil {
+		return fmt.Errorf("publishing the event %s: %w", e.Name(), err)
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner     = (*Publisher)(nil)
+	_ caddyfile.Unmarshaler = (*Publisher)(nil)
+	_ caddyevents.Handler   = (*Publisher)(nil)
+)
