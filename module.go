@@ -599,10 +599,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return next.ServeHTTP(w, r)
 	}
 
+	refuse := func(status int, err error) error {
+		if r.ProtoMajor == 1 && websocket.IsUpgrade(r) { // as Accept does
+			w.Header().Set("Connection", "close")
+		}
+		return caddyhttp.Error(status, err)
+	}
 	verdict := origin.Check(r, h.origins)
 	if verdict == origin.Refused {
 		h.sockets.Hub.Refused(hub.RefusedOrigin)
-		return caddyhttp.Error(http.StatusForbidden,
+		return refuse(http.StatusForbidden,
 			fmt.Errorf("a page of origin %q may not use this route: see the option origins", r.Header["Origin"]))
 	}
 	if len(h.origins) > 0 {
@@ -618,12 +624,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	channels, err := h.expandChannels(repl)
 	if err != nil {
-		return caddyhttp.Error(http.StatusBadRequest, err)
+		return refuse(http.StatusBadRequest, err)
 	}
 	user := repl.ReplaceAll(h.User, "")
 	if user != "" {
 		if err := hub.CheckName(user); err != nil {
-			return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("the user %w", err))
+			return refuse(http.StatusBadRequest, fmt.Errorf("the user %w", err))
 		}
 	}
 	return take(w, r, repl, user, channels)

@@ -34,7 +34,7 @@ type Route struct {
 	// MaxMessage is the size in bytes of the longest message a client may send, inflated.
 	MaxMessage int
 
-	// Rate bounds what each client sends: messages, requests of broadcast.v1, and control frames.
+	// Rate bounds what each client sends: messages, requests of broadcast.v1, and pings.
 	Rate rates.Limit
 
 	// NoEcho keeps a client's own messages from it.
