@@ -159,27 +159,58 @@ func (a *App) Validate() error {
 	return nil
 }
 
-// Start applies the options.
+// Start applies the options. This configuration may yet be refused, so until the one before it stops nothing that is
+// kept is dropped.
 func (a *App) Start() error {
-	a.hub.Configure(hub.Options{
-		Coalesce:       time.Duration(a.Coalesce),
-		MaxConnections: a.MaxConnections,
-		MaxChannels:    a.MaxChannels,
-		History:        a.History,
-		HistoryAge:     time.Duration(a.HistoryMaxAge),
-		HistoryBytes:   int(a.HistoryBytes),
-		MaxMemory:      a.MaxMemory,
-	})
+	o := a.options()
+	if before := active(); before != nil {
+		o = keeping(o, before.options())
+	}
+	a.hub.Configure(o)
 	return nil
 }
 
 // Stop has the hub go on with the options of the configuration that goes on: the next one's, or, if that was refused
 // when this app had started, the one before.
 func (a *App) Stop() error {
-	if app, err := caddy.ActiveContext().AppIfConfigured("broadcast"); err == nil {
-		return app.(*App).Start()
+	if next := active(); next != nil {
+		next.hub.Configure(next.options())
 	}
 	return nil
+}
+
+// active returns the running configuration's app, if it has one.
+func active() *App {
+	app, err := caddy.ActiveContext().AppIfConfigured("broadcast")
+	if err != nil {
+		return nil
+	}
+	return app.(*App)
+}
+
+func (a *App) options() hub.Options {
+	return hub.Options{
+		Coalesce:       time.Duration(a.Coalesce),
+		MaxConnections: a.MaxConnections,
+		MaxChannels:    a.MaxChannels,
+		MaxMemory:      a.MaxMemory,
+		History:        a.History,
+		HistoryAge:     time.Duration(a.HistoryMaxAge),
+		HistoryBytes:   int(cmp.Or(a.HistoryBytes, hub.DefaultHistoryBytes)),
+	}
+}
+
+// keeping returns options with the more generous bounds of the two for what is kept.
+func keeping(o, before hub.Options) hub.Options {
+	o.History = max(o.History, before.History)
+	o.HistoryBytes = max(o.HistoryBytes, before.HistoryBytes)
+	if o.HistoryAge = max(o.HistoryAge, before.HistoryAge); before.HistoryAge == 0 {
+		o.HistoryAge = 0
+	}
+	if o.MaxMemory = max(o.MaxMemory, before.MaxMemory); before.MaxMemory == 0 {
+		o.MaxMemory = 0
+	}
+	return o
 }
 
 // Cleanup lets go of the hub. The last one closes it, and every connection with code 1012 (service restart).

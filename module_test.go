@@ -1572,6 +1572,9 @@ func TestRefusedConfig(t *testing.T) {
 		broadcast /ws`
 	s := start(t, config)
 	c := s.dial("/ws", nil)
+	for range 5 {
+		s.publish("channel=kept", "x")
+	}
 	taken, err := net.Listen("tcp", "127.0.0.1:0") // without the option that lets Caddy share it
 	if err != nil {
 		t.Fatal(err)
@@ -1579,7 +1582,8 @@ func TestRefusedConfig(t *testing.T) {
 	defer taken.Close()
 	for range 20 { // Caddy starts apps in no particular order
 		err := s.load(`broadcast {
-				history 5
+				history 1
+				history_bytes 1KiB
 				max_connections 1
 			}
 			---
@@ -1590,6 +1594,9 @@ func TestRefusedConfig(t *testing.T) {
 		if err == nil {
 			t.Fatal("a configuration with a port that is taken is loaded")
 		}
+	}
+	if v := s.totals(); v.History != 5 {
+		t.Errorf("%d messages are kept of 5", v.History)
 	}
 	s.dial("/ws", nil) // the second
 	s.publish("", "still here")
@@ -2331,22 +2338,50 @@ func testTunnels(t *testing.T, version int) {
 
 // TestExit: when the process is told to end, clients of every transport are told why, and it ends.
 func TestExit(t *testing.T) {
-	for name, stop := range map[string]func(*server, *exec.Cmd){
-		"SIGTERM": func(_ *server, cmd *exec.Cmd) { cmd.Process.Signal(syscall.SIGTERM) },
-		"caddy stop": func(s *server, _ *exec.Cmd) {
-			if status, body := s.do("POST", s.admin+"/stop", ""); status != 200 {
-				t.Error(status, body)
+	sigterm := func(_ *server, cmd *exec.Cmd) { cmd.Process.Signal(syscall.SIGTERM) }
+	stop := func(s *server, _ *exec.Cmd) {
+		if status, body := s.do("POST", s.admin+"/stop", ""); status != 200 {
+			t.Error(status, body)
+		}
+	}
+	t.Run("SIGTERM", func(t *testing.T) { testExit(t, "", sigterm) })
+	t.Run("caddy stop", func(t *testing.T) { testExit(t, "", stop) })
+	t.Run("upgrade of the binary, spread", func(t *testing.T) { testExit(t, "broadcast {\n shutdown_delay 500ms\n history 100\n }", sigterm) })
+}
+
+// startProcess starts a Caddy as a process, and returns when it listens on the addresses.
+func startProcess(t *testing.T, binary, file string, addrs ...string) (cmd *exec.Cmd, ended chan error) {
+	t.Helper()
+	cmd = exec.Command(binary, "run", "--config", file, "--adapter", "caddyfile")
+	cmd.Env = append(os.Environ(), asCaddy+"=1")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended = make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() { cmd.Process.Kill() })
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		up := 0 // the servers, for the admin API is there before them
+		for _, addr := range addrs {
+			if c, err := net.Dial("tcp", addr); err == nil {
+				c.Close()
+				up++
 			}
-		},
-	} {
-		t.Run(name, func(t *testing.T) { testExit(t, stop) })
+		}
+		if up == len(addrs) {
+			return cmd, ended
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it does not start")
+		}
 	}
 }
 
-func testExit(t *testing.T, stop func(*server, *exec.Cmd)) {
+// testExit has a process end, and another take its place.
+func testExit(t *testing.T, global string, stop func(*server, *exec.Cmd)) {
 	s := &server{t: t, addr: freeAddr(t), admin: freeAddr(t), log: filepath.Join(t.TempDir(), "log")}
 	_, port, _ := net.SplitHostPort(freeAddr(t))
-	config := strings.NewReplacer("GLOBAL", "auto_https off", "SITE", `broadcast /ws
+	config := strings.NewReplacer("GLOBAL", "auto_https off\n"+global, "SITE", `broadcast /ws
 	}
 	https://localhost:`+port+` {
 		`+certificate(t)+`
@@ -2356,29 +2391,18 @@ func testExit(t *testing.T, stop func(*server, *exec.Cmd)) {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0], "run", "--config", file, "--adapter", "caddyfile")
-	cmd.Env = append(os.Environ(), asCaddy+"=1")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	defer cmd.Process.Kill()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		up := 0 // the servers, for the admin API is there before them
-		for _, addr := range []string{s.addr, "localhost:" + port} {
-			if c, err := net.Dial("tcp", addr); err == nil {
-				c.Close()
-				up++
-			}
-		}
-		if up == 2 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("it does not start")
+	binary := filepath.Join(t.TempDir(), "caddy")
+	upgrade := func() { // as `caddy upgrade` does it: a new file of the same name
+		os.Remove(binary)
+		if p, err := os.ReadFile(os.Args[0]); err != nil {
+			t.Fatal(err)
+		} else if err := os.WriteFile(binary, p, 0o700); err != nil {
+			t.Fatal(err)
 		}
 	}
+	upgrade()
+	cmd, ended := startProcess(t, binary, file, s.addr, "localhost:"+port)
+	last := s.publish("", "before")
 	config2 := &tls.Config{InsecureSkipVerify: true}
 	h3 := &http3.Transport{TLSClientConfig: config2}
 	defer h3.Close()
@@ -2420,7 +2444,14 @@ func testExit(t *testing.T, stop func(*server, *exec.Cmd)) {
 	case err := <-ended:
 		t.Logf("ended after %v: %v", time.Since(begin).Round(time.Millisecond), err)
 	case <-time.After(10 * time.Second):
-		t.Error("it does not end")
+		t.Fatal("it does not end")
+	}
+
+	upgrade()
+	startProcess(t, binary, file, s.addr, "localhost:"+port)
+	c := s.dial("/ws?last_id="+last, &websocket.DialOptions{Subprotocols: []string{"broadcast.v1"}})
+	if _, hello, err := c.Read(t.Context()); err != nil || !strings.Contains(string(hello), `{"gap":`) {
+		t.Errorf("who comes back is told %s, %v", hello, err)
 	}
 }
 

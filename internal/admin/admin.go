@@ -53,7 +53,7 @@ const (
 //     a time, or `limit=`; the header `Link` says where they go on, with `after=`.
 //   - `DELETE /broadcast/connections/{id}`, or `/broadcast/connections?user=`, closes connections with code 1008.
 //   - `GET /broadcast/stream?channel=` is a live event stream of what is published on the channels named, or on all. The
-//     data of each event is the message as `broadcast.v1` has it.
+//     data of each event is a frame of `broadcast.v1`.
 //
 // It holds no state: Caddy keeps the routers of old configurations.
 type API struct{}

@@ -50,8 +50,8 @@ const (
 	// defaultMaxInbox bounds the bytes waiting in one loop's inbox.
 	defaultMaxInbox = 64 << 20
 
-	// defaultHistoryBytes bounds the history of all channels.
-	defaultHistoryBytes = 64 << 20
+	// DefaultHistoryBytes bounds the history of all channels if no option does.
+	DefaultHistoryBytes = 64 << 20
 )
 
 // Options can be changed while the hub runs. The zero value is a hub without limits that writes at once.
@@ -169,7 +169,7 @@ func (h *Hub) Configure(o Options) {
 		o.MaxInbox = defaultMaxInbox
 	}
 	if o.HistoryBytes == 0 {
-		o.HistoryBytes = defaultHistoryBytes
+		o.HistoryBytes = DefaultHistoryBytes
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
