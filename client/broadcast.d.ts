@@ -58,7 +58,7 @@ export interface Hub {
 
 	/**
 	 * Subscribes to one more channel, which the route's option join has to allow, now and after each reconnect. By event
-	 * stream this connects anew.
+	 * stream this connects anew, and what came on the channel since the last message comes too.
 	 */
 	join(channel: string): Promise<string | undefined>
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/chromium"
@@ -87,6 +88,7 @@ func TestHTTP2(t *testing.T) {
 	wait := func(expression string) chromedp.Action[chromedp.Void] {
 		return chromedp.Poll[chromedp.Void](expression, chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(30*time.Second))
 	}
+	handshakes := chromedp.Events(ctx, network.WebSocketHandshakeResponseReceived)
 	err = chromedp.Do(ctx,
 		chromedp.Navigate("https://localhost:"+port),
 		wait("open == 3"),
@@ -97,6 +99,15 @@ func TestHTTP2(t *testing.T) {
 	)
 	if err != nil {
 		t.Fatal(err)
+	}
+	seen := 0
+	for e, err := range handshakes { // RFC 8441, section 5: the answer is 200, where that of HTTP/1.1 is 101
+		if err != nil || e.Response.Status != 200 {
+			t.Errorf("a handshake is answered %+v, %v", e.Response, err)
+		}
+		if seen++; seen == 3 || err != nil {
+			break
+		}
 	}
 	text, err := os.ReadFile(log)
 	if err != nil {
