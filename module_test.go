@@ -1780,6 +1780,123 @@ func TestPublishOnly(t *testing.T) {
 	}
 }
 
+// TestV1WithoutWebSocket: broadcast.v1 as an event stream, and what its clients post; and channels that are joined with
+// the handshake.
+func TestV1WithoutWebSocket(t *testing.T) {
+	s := start(t, `broadcast {
+			history 10
+		}
+		---
+		broadcast /ws news {
+			join room:* user:{query.user}
+			user {query.user}
+			max_message 100
+			rate 100/h 6
+		}
+		broadcast /read news {
+			publish off
+		}`)
+	query := "?protocol=broadcast.v1&join=room:1&join=user:ann&join=news&join=secret&join=%00&user=ann"
+	_, next := s.stream("http://" + s.addr + "/ws" + query)
+	next()
+	id := `"[A-Z2-7]{8}-\d+"`
+	expect := func(got, want string) {
+		t.Helper()
+		if !regexp.MustCompile("^(?:" + strings.ReplaceAll(regexp.QuoteMeta(want), "ID", id) + ")$").MatchString(got) {
+			t.Errorf("got %s, not %s", got, want)
+		}
+	}
+	data := func() string {
+		_, frame, _ := strings.Cut(strings.TrimSpace(next()), "data: ")
+		return frame
+	}
+	hello := `[{"hello":{"connection":"c1","channels":["news","room:1","user:ann"],"id":ID,"resumed":false,"heartbeat":25}},` +
+		`{"error":{"code":"forbidden","message":"the channel \"secret\" may not be joined on this route"}},` +
+		`{"error":{"code":"invalid","message":"the channel has a control character"}}]`
+	expect(data(), hello)
+	c := s.dial("/ws"+query, &websocket.DialOptions{Subprotocols: []string{"broadcast.v1"}})
+	_, frame, err := c.Read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(string(frame), strings.Replace(hello, "c1", "c2", 1))
+
+	post := func(path, body, want string) {
+		t.Helper()
+		status, answer := s.post(s.addr+path, "text/plain;charset=UTF-8", body)
+		if status != 200 {
+			t.Errorf("%s: %d %s", body, status, answer)
+		}
+		expect(answer, want)
+	}
+	post("/ws"+query, `[{"publish":{"data":{"a": 1},"event":"e"},"ref":1},{"publish":{"channel":"room:7","data":"x","key":"k"},"ref":"r"}]`,
+		`[{"ack":{"ref":1,"id":ID}},{"ack":{"ref":"r","id":ID}}]`)
+	expect(data(), `[{"id":ID,"channel":"news","event":"e","data":{"a": 1}}]`)
+	s.send(c, `{"publish":{"channel":"room:1","data":"y","key":"k"},"ref":2}`)
+	for _, read := range []func() string{data, func() string { _, p, _ := c.Read(t.Context()); return string(p) }} {
+		for all := ""; !strings.Contains(all, `"y"`); {
+			all += read()
+		}
+	}
+	post("/ws"+query, `{"publish":{"channel":"room:1","data":"y","key":"k"},"ref":3}`, `[{"ack":{"ref":3,"id":ID}}]`) // by the same user
+	post("/ws"+query, `{"publish":{"channel":"room:1","data":"z","key":"k"},"ref":3}`,
+		`[{"error":{"ref":3,"code":"conflict","message":"the idempotency key is that of another message"}}]`)
+	post("/ws"+query, `{"join":{"channel":"room:1"},"ref":4}`,
+		`[{"error":{"ref":4,"code":"invalid","message":"only a WebSocket can join and leave; name the channels with ?join= in the stream's address"}}]`)
+	post("/ws"+query, `{"publish":{"channel":"secret","data":"z"},"ref":5}`,
+		`[{"error":{"ref":5,"code":"forbidden","message":"the client is not on the channel \"secret\""}}]`)
+	post("/ws"+query, `{"publish":{"data":"z"},"ref":6}`, `[{"error":{"ref":6,"code":"rate","message":"too many requests"}}]`)
+	post("/read"+query, `{"publish":{"data":"z"},"ref":7}`, `[{"error":{"ref":7,"code":"forbidden","message":"publishing is off on this route"}}]`)
+	post("/ws?protocol=broadcast.v1&user=ben", `{"publish":{"data":"`+strings.Repeat("x", 101)+`"},"ref":8}`,
+		`[{"error":{"ref":8,"code":"too_big","message":"the data has 101 bytes, more than 100"}}]`)
+	if status, _ := s.post(s.addr+"/ws"+query, "text/plain", strings.Repeat(" ", 5000)); status != 413 {
+		t.Errorf("a long body: %d", status)
+	}
+	if status, _ := s.do("POST", s.addr+"/ws"+query, "{}", "Origin", "https://evil.example"); status != 403 {
+		t.Errorf("from another page: %d", status)
+	}
+	if v := s.totals(); v.Messages != 3 {
+		t.Errorf("%d messages were published, not 3", v.Messages)
+	}
+}
+
+// TestServesClient: the client for browsers.
+func TestServesClient(t *testing.T) {
+	s := start(t, `broadcast /ws
+		respond next`)
+	get := func(path string, header ...string) *http.Response {
+		t.Helper()
+		r, err := http.NewRequest("GET", "http://"+s.addr+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i < len(header); i += 2 {
+			r.Header.Set(header[i], header[i+1])
+		}
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		return resp
+	}
+	resp := get("/ws?client", "Origin", "https://elsewhere.example")
+	body, _ := io.ReadAll(resp.Body)
+	h := resp.Header
+	if resp.StatusCode != 200 || h.Get("Content-Type") != "text/javascript; charset=utf-8" || h.Get("Access-Control-Allow-Origin") != "*" ||
+		!strings.HasPrefix(h.Get("Cache-Control"), "public, max-age=") || !bytes.Contains(body, []byte("as connect")) {
+		t.Errorf("%s %v %.100s", resp.Status, h, body)
+	}
+	if resp := get("/ws?client", "If-None-Match", h.Get("Etag")); resp.StatusCode != 304 {
+		t.Errorf("again: %s", resp.Status)
+	}
+	for _, path := range []string{"/ws?client=7", "/ws?x&client", "/ws", "/?client"} {
+		if body, _ := io.ReadAll(get(path).Body); string(body) != "next" {
+			t.Errorf("%s: %.50s", path, body)
+		}
+	}
+}
+
 // TestCommands runs `caddy broadcast …` against a running Caddy.
 func TestCommands(t *testing.T) {
 	s := start(t, `broadcast /ws/* room:{path.1} {
