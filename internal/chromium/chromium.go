@@ -3,6 +3,7 @@ package chromium
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"testing"
@@ -10,25 +11,30 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
+// ErrNone is returned where no browser is installed.
+var ErrNone = errors.New("no Chromium is installed: apt-get install chromium")
+
+// Options returns how to start a browser that keeps its files in a folder.
+func Options(dir string) ([]chromedp.ExecAllocatorOption, error) {
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.UserDataDir(dir)), nil
+		}
+	}
+	return nil, ErrNone
+}
+
 // Open starts a browser, which ends with the test. Where none is installed the test is skipped, but not in CI.
 func Open(t testing.TB, more ...chromedp.ExecAllocatorOption) context.Context {
 	t.Helper()
-	path := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome"} {
-		if p, err := exec.LookPath(name); err == nil {
-			path = p
-			break
-		}
-	}
-	if path == "" {
+	options, err := Options(t.TempDir())
+	if err != nil {
 		if os.Getenv("CI") != "" {
-			t.Fatal("CI has no Chromium")
+			t.Fatal(err)
 		}
-		t.Skip("no Chromium is installed: apt-get install chromium")
+		t.Skip(err)
 	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()))
-	options = append(options, more...)
-	allocator, cancel := chromedp.NewExecAllocator(t.Context(), options...)
+	allocator, cancel := chromedp.NewExecAllocator(t.Context(), append(options, more...)...)
 	t.Cleanup(cancel)
 	ctx, cancel := chromedp.NewContext(allocator)
 	t.Cleanup(func() {
