@@ -1975,6 +1975,23 @@ func TestCommands(t *testing.T) {
 		t.Errorf("bench: %v %q", good, out)
 	}
 	s.expectClose(ben, websocket.StatusPolicyViolation)
+	ui := command("", "ui", "--listen", "localhost:0")
+	shown, err := ui.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ui.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer ui.Wait()
+	defer ui.Process.Kill()
+	url, err := bufio.NewReader(shown).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, body := s.do("GET", strings.TrimPrefix(strings.TrimSpace(url), "http://")+"/broadcast", ""); status != 200 || !strings.Contains(body, `"uptime"`) {
+		t.Errorf("ui: %d %s", status, body)
+	}
 	in := bufio.NewReader(seen)
 	for _, want := range []string{"hello", "e\u00e4 from stdin", `{"a":1}`, "one", "", "two", "three", `\x1b[31mred`} {
 		line, err := in.ReadString('\n')
@@ -1996,6 +2013,7 @@ func TestCommands(t *testing.T) {
 		{"", "no such connection", []string{"kick", "c99"}},
 		{"", "control character", []string{"tail", "a\x01"}},
 		{"", "is not the address", []string{"bench", "localhost"}},
+		{"", "this machine alone", []string{"ui", "--listen", "0.0.0.0:0"}},
 		{"", "the handshake is answered 200", []string{"bench", "http://" + s.addr + "/none"}},
 	} {
 		if out, good := run(c.stdin, c.args...); good || !strings.Contains(out, c.want) {

@@ -15,7 +15,6 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
-	"github.com/caddy-broadcast/caddy-broadcast/internal/admin/ui"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
 )
@@ -55,7 +54,8 @@ const (
 //   - `DELETE /broadcast/connections/{id}`, or `/broadcast/connections?user=`, closes connections with code 1008.
 //   - `GET /broadcast/stream?channel=` is a live event stream of what is published on the channels named, or on all. The
 //     data of each event is a frame of `broadcast.v1`.
-//   - `GET /broadcast/ui/` is the inspector, a page that shows all of that.
+//
+// Since Caddy 2.11 the admin endpoint answers no browser that navigates to it; `caddy broadcast ui` has a page for them.
 //
 // It holds no state: Caddy keeps the routers of old configurations.
 type API struct{}
@@ -75,7 +75,6 @@ func (API) Routes() []caddy.AdminRoute {
 		{Pattern: "/broadcast/connections", Handler: handler(connections)},
 		{Pattern: "/broadcast/connections/", Handler: handler(oneConnection)},
 		{Pattern: "/broadcast/stream", Handler: handler(stream)},
-		{Pattern: ui.Path, Handler: handler(inspector)},
 	}
 }
 
@@ -121,16 +120,6 @@ func allow(w http.ResponseWriter, r *http.Request, methods string) error {
 		HTTPStatus: http.StatusMethodNotAllowed,
 		Err:        fmt.Errorf("method %s is not allowed, only %s", r.Method, methods),
 	}
-}
-
-func inspector(w http.ResponseWriter, r *http.Request) error {
-	if err := allow(w, r, http.MethodGet); err != nil {
-		return err
-	}
-	if !ui.Serve(w, r) {
-		return refused(http.StatusNotFound, "there is no such file")
-	}
-	return nil
 }
 
 func totals(w http.ResponseWriter, r *http.Request) error {

@@ -200,14 +200,14 @@ func (p page) run(actions ...chromedp.Action[chromedp.Void]) {
 
 // until waits for a condition.
 func (page) until(expression string) chromedp.Action[chromedp.Void] {
-	return chromedp.Poll[chromedp.Void](expression, chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(30*time.Second))
+	return chromedp.Poll[chromedp.Void](expression, chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(20*time.Second))
 }
 
 // wait is run and until.
 func (p page) wait(expression string) {
 	p.t.Helper()
 	if err := chromedp.Do(p.ctx, p.until(expression)); err != nil {
-		got, _ := chromedp.Run(p.ctx, chromedp.Evaluate[any]("JSON.stringify(globalThis.seen)"))
+		got, _ := chromedp.Run(p.ctx, chromedp.Evaluate[any]("JSON.stringify(globalThis.seen ?? [location.href, document.body.innerText])"))
 		p.t.Fatalf("%s: %v; seen: %.2000v", expression, err, got)
 	}
 }

@@ -20,7 +20,7 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "broadcast",
-		Usage: "publish|channels|connections|kick|tail|bench",
+		Usage: "publish|channels|connections|kick|tail|bench|ui",
 		Short: "Publishes messages and looks into the hub of a running Caddy",
 		Long: `
 Publishes messages to the subscribers of a running Caddy, and shows its channels
@@ -38,7 +38,7 @@ func setUp(root *cobra.Command) {
 	root.PersistentFlags().StringP("config", "c", "", "Configuration file to find it in")
 	root.PersistentFlags().StringP("adapter", "a", "", "Name of the config adapter to apply")
 	root.PersistentFlags().Bool("json", false, "Answer as the API does, in JSON")
-	root.AddCommand(publishCommand(), channelsCommand(), connectionsCommand(), kickCommand(), tailCommand(), benchCommand())
+	root.AddCommand(publishCommand(), channelsCommand(), connectionsCommand(), kickCommand(), tailCommand(), benchCommand(), uiCommand())
 }
 
 // api is a running Caddy's admin API.

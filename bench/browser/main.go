@@ -1,0 +1,326 @@
+// Command browser measures what a stream of updates costs a page: one DOM update a message, as a naive page does it, and
+// one a frame, as the client does it.
+//
+//	go run ./bench/browser
+package main
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+	"github.com/chromedp/cdproto/browser"
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/performance"
+	"github.com/chromedp/chromedp"
+
+	_ "github.com/caddy-broadcast/caddy-broadcast"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/chromium"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+)
+
+//go:embed page.html
+var page []byte
+
+const rows = 300
+
+// run is one way to update the page, at one rate, with the processor slowed down or not.
+type run struct {
+	ours     bool
+	rate     int
+	throttle float64
+}
+
+// figures are what a run comes to, a second where they are rates.
+type figures struct {
+	messages, layouts, styles, busy, frames float64 // busy in milliseconds
+	lateHalf, lateMost                      float64 // milliseconds: the median, and what 95 of 100 are below
+	pressHalf, pressMost                    float64 // the median, and what 98 of 100 are below
+	presses                                 int
+	missing                                 int // rows that do not have their last value
+}
+
+func main() {
+	rates := flag.String("rates", "100,500,1000", "messages a second")
+	seconds := flag.Float64("seconds", 8, "length of a run")
+	quick := flag.Bool("quick", false, "runs of a second at the lowest rate, and nothing is written")
+	docs := flag.String("docs", "docs", "folder of browser.md")
+	flag.Parse()
+	log.SetFlags(0)
+
+	var runs []run
+	for s := range strings.SplitSeq(*rates, ",") {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 {
+			log.Fatalf("-rates: %q is not a number from 1 on", s)
+		}
+		for _, throttle := range []float64{1, 4} {
+			runs = append(runs, run{false, n, throttle}, run{true, n, throttle})
+		}
+		if *quick {
+			*seconds = 1
+			break
+		}
+	}
+	b, err := newBench()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer b.close()
+	var table []row
+	for _, r := range runs {
+		f, err := b.measure(r, time.Duration(*seconds*float64(time.Second)))
+		if err != nil {
+			log.Printf("%+v: %v", r, err)
+			b.close()
+			os.Exit(1)
+		}
+		table = append(table, row{r, f})
+		log.Print(table[len(table)-1])
+	}
+	if !*quick {
+		if err := b.write(*docs, table, *seconds); err != nil {
+			log.Print(err)
+		}
+	}
+}
+
+// bench is a Caddy and a browser.
+type bench struct {
+	url    string
+	hub    *hub.Hub
+	ctx    context.Context
+	closes []func()
+}
+
+func newBench() (b *bench, err error) {
+	b = new(bench)
+	defer func() {
+		if err != nil {
+			b.close()
+		}
+	}()
+	dir, err := os.MkdirTemp("", "browser")
+	if err != nil {
+		return nil, err
+	}
+	b.closes = append(b.closes, func() { os.RemoveAll(dir) })
+	os.Setenv("XDG_DATA_HOME", dir)
+	os.Setenv("XDG_CONFIG_HOME", dir)
+	if err := os.WriteFile(filepath.Join(dir, "index.html"), page, 0o600); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	addr := l.Addr().String()
+	l.Close()
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(fmt.Sprintf(`{
+		admin off
+		persist_config off
+		log {
+			level ERROR
+		}
+	}
+	http://%s {
+		broadcast /ws
+		root %s
+		file_server
+	}`, addr, dir)), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		return nil, err
+	}
+	if err := caddy.Load(config, true); err != nil {
+		return nil, err
+	}
+	b.closes = append(b.closes, func() { caddy.Stop() })
+	app, err := caddy.ActiveContext().AppIfConfigured("broadcast")
+	if err != nil {
+		return nil, err
+	}
+	b.hub = app.(interface{ Engine() *hub.Hub }).Engine()
+	b.url = "http://" + addr + "/"
+
+	options, err := chromium.Options(filepath.Join(dir, "browser"))
+	if err != nil {
+		return nil, err
+	}
+	allocator, cancel := chromedp.NewExecAllocator(context.Background(), options...)
+	b.closes = append(b.closes, cancel)
+	b.ctx, cancel = chromedp.NewContext(allocator)
+	ctx := b.ctx
+	b.closes = append(b.closes, func() { chromedp.Cancel(ctx); cancel() })
+	return b, chromedp.Do(ctx) // tabs are of a browser that runs
+}
+
+func (b *bench) close() {
+	for _, f := range slices.Backward(b.closes) {
+		f()
+	}
+	b.closes = nil
+}
+
+// warmUp is how long a run lasts before it counts.
+const warmUp = 2 * time.Second
+
+// result is what the page has counted.
+type result struct {
+	Open             bool
+	Messages, Frames int
+	Late, Presses    []float64
+	Last             []*float64
+}
+
+func (b *bench) measure(r run, length time.Duration) (f figures, err error) {
+	ctx, cancel := chromedp.NewContext(b.ctx)
+	defer cancel()
+	name := "#naive"
+	if r.ours {
+		name = "#ours"
+	}
+	err = chromedp.Do(ctx,
+		chromedp.EmulateViewport(1200, 800),
+		chromedp.Navigate(b.url+name),
+		chromedp.Poll[chromedp.Void]("result.open", chromedp.WithPollingTimeout(20*time.Second)),
+	)
+	if err != nil {
+		return f, err
+	}
+	if _, err := chromedp.Call(ctx, performance.Enable, performance.EnableParams{TimeDomain: "threadTicks"}); err != nil {
+		return f, err
+	}
+	if _, err := chromedp.Call(ctx, emulation.SetCPUThrottlingRate, emulation.SetCPUThrottlingRateParams{Rate: r.throttle}); err != nil {
+		return f, err
+	}
+
+	publishing, stop := context.WithCancel(ctx)
+	published := make(chan map[int]float64, 1)
+	go func() { published <- b.publish(publishing, r.rate) }()
+	time.Sleep(min(warmUp, length))
+	if err := chromedp.Do(ctx, chromedp.Evaluate[chromedp.Void]("Object.assign(result, { messages: 0, frames: 0, late: [], presses: [] }); undefined")); err != nil {
+		stop()
+		return f, err
+	}
+	before, err := metrics(ctx)
+	if err != nil {
+		stop()
+		return f, err
+	}
+	begin := time.Now()
+	for n := 0; time.Since(begin) < length; n++ {
+		if err := chromedp.Do(ctx, chromedp.MouseClickXY(30, 18)); err != nil {
+			stop()
+			return f, err
+		}
+		time.Sleep(time.Until(begin.Add(time.Duration(n+1)*220*time.Millisecond + time.Duration(rand.IntN(30))*time.Millisecond))) // not in step with the frames
+	}
+	took := time.Since(begin).Seconds()
+	after, err := metrics(ctx)
+	stop()
+	if err != nil {
+		return f, err
+	}
+	got, err := chromedp.Run(ctx, chromedp.Evaluate[result]("result"))
+	if err != nil {
+		return f, err
+	}
+	slices.Sort(got.Late)
+	slices.Sort(got.Presses)
+	rate := func(name string) float64 { return (after[name] - before[name]) / took }
+	f = figures{
+		messages: float64(got.Messages) / took, frames: float64(got.Frames) / took,
+		layouts: rate("LayoutCount"), styles: rate("RecalcStyleCount"), busy: 1000 * rate("TaskDuration"),
+		lateHalf: share(got.Late, .5), lateMost: share(got.Late, .95),
+		pressHalf: share(got.Presses, .5), pressMost: share(got.Presses, .98), presses: len(got.Presses),
+	}
+
+	last := <-published
+	want := make([]*float64, rows)
+	for row, price := range last {
+		want[row] = &price
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		got, err := chromedp.Run(ctx, chromedp.Evaluate[result]("result"))
+		if err != nil {
+			return f, err
+		}
+		f.missing = 0
+		for i, price := range want {
+			if price != nil && (i >= len(got.Last) || got.Last[i] == nil || *got.Last[i] != *price) {
+				f.missing++
+			}
+		}
+		if f.missing == 0 || time.Now().After(deadline) {
+			return f, nil
+		}
+	}
+}
+
+// publish publishes at the rate until the end, and returns the last price of each row.
+func (b *bench) publish(ctx context.Context, rate int) map[int]float64 {
+	last := make(map[int]float64)
+	begin := time.Now()
+	for n := 0; ; n++ {
+		wait := time.NewTimer(time.Until(begin.Add(time.Duration(n) * time.Second / time.Duration(rate))))
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			return last
+		}
+		row := rand.IntN(rows)
+		last[row] = float64(rand.IntN(100_000)) / 100
+		data, _ := json.Marshal(map[string]any{"row": row, "price": last[row], "at": float64(time.Now().UnixMicro()) / 1000})
+		if err := b.hub.Publish(&hub.Message{Channel: "default", Data: data, Kind: hub.JSON, Source: "bench"}); err != nil {
+			log.Print("publishing: ", err)
+		}
+	}
+}
+
+func metrics(ctx context.Context) (map[string]float64, error) {
+	r, err := chromedp.Call(ctx, performance.GetMetrics, cdp.Empty{})
+	if err != nil {
+		return nil, err
+	}
+	m := make(map[string]float64)
+	for _, v := range r.Metrics {
+		m[v.Name] = v.Value
+	}
+	if _, ok := m["LayoutCount"]; !ok {
+		return nil, errors.New("the browser does not tell how often it lays out")
+	}
+	return m, nil
+}
+
+func share(sorted []float64, q float64) float64 {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
+}
+
+// version returns what the browser says that it is.
+func (b *bench) version() string {
+	v, err := chromedp.CallBrowser(b.ctx, browser.GetVersion, cdp.Empty{})
+	if err != nil {
+		return "a browser"
+	}
+	return strings.Replace(v.Product, "HeadlessChrome/", "Chromium ", 1)
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// row is a line of the table.
+type row struct {
+	run
+	figures
+}
+
+func (r run) name() string {
+	if r.ours {
+		return "once a frame"
+	}
+	return "each message"
+}
+
+func (r row) String() string {
+	return fmt.Sprintf("%-12s %5d/s %gx: %5.0f layouts/s %4.0f ms/s %3.0f frames/s, late %.0f (%.0f) ms, press %.0f (%.0f) ms, %d missing",
+		r.name(), r.rate, r.throttle, r.layouts, r.busy, r.frames, r.lateHalf, r.lateMost, r.pressHalf, r.pressMost, r.missing)
+}
+
+// The part of browser.md between these lines is ours.
+const (
+	beginMark = "<!-- figures: written by go run ./bench/browser -->"
+	endMark   = "<!-- end of figures -->"
+)
+
+func (b *bench) write(dir string, table []row, seconds float64) error {
+	path := filepath.Join(dir, "browser.md")
+	page, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	before, rest, ok := bytes.Cut(page, []byte(beginMark))
+	_, after, ok2 := bytes.Cut(rest, []byte(endMark))
+	if !ok || !ok2 {
+		return fmt.Errorf("%s has no lines %s and %s", path, beginMark, endMark)
+	}
+	var out bytes.Buffer
+	fmt.Fprintf(&out, "%s%s\n\n", before, beginMark)
+	_, version := caddy.Version()
+	if version == "unknown" {
+		version = caddyVersion()
+	}
+	fmt.Fprintf(&out, "Measured on %s: %s, headless, Caddy %s, %s, %d cores; runs of %g s.\n\n![Layouts and main-thread time](browser.svg)\n\n",
+		time.Now().Format("2006-01-02"), b.version(), version, runtime.Version(), runtime.NumCPU(), seconds)
+	out.WriteString("| messages/s | processor | update | layouts/s | main thread, ms/s | frames/s | lag ms, half / 95 of 100 | press ms, half / 98 of 100 | rows wrong at the end |\n")
+	out.WriteString("| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
+	for _, r := range table {
+		speed := "as it is"
+		if r.throttle > 1 {
+			speed = fmt.Sprintf("%g x slower", r.throttle)
+		}
+		fmt.Fprintf(&out, "| %d | %s | %s | %.0f | %.0f | %.0f | %.1f / %.1f | %.0f / %.0f | %d |\n", r.rate, speed, r.name(), r.layouts, r.busy, r.frames,
+			r.lateHalf, r.lateMost, r.pressHalf, r.pressMost, r.missing)
+	}
+	out.WriteString("\n| goal, at 500 messages/s | wanted at most | reached | |\n| --- | --- | --- | --- |\n")
+	for _, g := range goals(table) {
+		met := "met"
+		if g.reached > g.most {
+			met = fmt.Sprintf("**missed by %.0f %%**", (g.reached/g.most-1)*100)
+		}
+		fmt.Fprintf(&out, "| %s | %g | %.2f | %s |\n", g.what, g.most, g.reached, met)
+	}
+	fmt.Fprintf(&out, "\n%s%s", endMark, after)
+	if err := os.WriteFile(path, out.Bytes(), 0o666); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "browser.svg"), []byte(plot(table)), 0o666)
+}
+
+func caddyVersion() string {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Version}}", "github.com/caddyserver/caddy/v2").Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
+}
+
+type goal struct {
+	what          string
+	most, reached float64
+}
+
+func goals(table []row) (list []goal) {
+	find := func(ours bool, throttle float64) *figures {
+		for i, r := range table {
+			if r.run == (run{ours, 500, throttle}) {
+				return &table[i].figures
+			}
+		}
+		return nil
+	}
+	ours, naive, slow := find(true, 1), find(false, 1), find(true, 4)
+	if ours == nil || naive == nil || slow == nil {
+		return nil
+	}
+	return []goal{
+		{"layouts/s", 62, ours.layouts},
+		{"main thread, to each message", .35, ours.busy / naive.busy},
+		{"press, 98 of 100, ms", 100, ours.pressMost},
+		{"press, 98 of 100, ms, 4 x slower", 100, slow.pressMost},
+		{"lag, 95 of 100, ms", 60, ours.lateMost},
+	}
+}
+
+// plot draws layouts and main-thread time by rate, on the processor as it is.
+func plot(table []row) string {
+	const width, height, bar, left, top = 760, 260, 22, 40, 50
+	var b strings.Builder
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="system-ui, sans-serif" font-size="12">`, width, height)
+	b.WriteString(`<style>text{fill:#57606a}.a{fill:#c9ced6}.b{fill:#1f6feb}.t{font-size:13px;font-weight:600}@media(prefers-color-scheme:dark){text{fill:#9aa4af}.a{fill:#4a525c}.b{fill:#6ea8ff}}</style>`)
+	panels := []struct {
+		title string
+		value func(figures) float64
+	}{
+		{"layouts/s", func(f figures) float64 { return f.layouts }},
+		{"main thread, ms/s", func(f figures) float64 { return f.busy }},
+	}
+	for i, p := range panels {
+		x0 := left + i*width/2
+		fmt.Fprintf(&b, `<text class="t" x="%d" y="24">%s</text>`, x0, p.title)
+		most := 1.0
+		for _, r := range table {
+			if r.throttle == 1 {
+				most = max(most, p.value(r.figures))
+			}
+		}
+		x := x0
+		for _, r := range table {
+			if r.throttle != 1 {
+				continue
+			}
+			v := p.value(r.figures)
+			h := v / most * (height - top - 50)
+			y := float64(height-40) - h
+			class := "a"
+			if r.ours {
+				class = "b"
+			}
+			fmt.Fprintf(&b, `<rect class="%s" x="%d" y="%.1f" width="%d" height="%.1f" rx="2"/>`, class, x, y, 2*bar-4, h)
+			fmt.Fprintf(&b, `<text x="%d" y="%.1f" text-anchor="middle">%.0f</text>`, x+bar-2, y-5, v)
+			if r.ours {
+				fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle">%d/s</text>`, x-2, height-22, r.rate)
+				x += bar
+			}
+			x += 2 * bar
+		}
+	}
+	fmt.Fprintf(&b, `<rect class="a" x="%d" y="%d" width="10" height="10"/><text x="%d" y="%d">each message</text>`, left, height-12, left+16, height-3)
+	fmt.Fprintf(&b, `<rect class="b" x="%d" y="%d" width="10" height="10"/><text x="%d" y="%d">once a frame (hub.frame)</text>`, left+120, height-12, left+136, height-3)
+	b.WriteString("</svg>\n")
+	return b.String()
+}

@@ -1,0 +1,6 @@
+#!/bin/sh
+# Flask behind Caddy: both end with Ctrl-C.
+cd "$(dirname "$0")/../.." || exit
+python3 examples/flask/app.py &
+trap 'kill $!' EXIT
+go run ./cmd/caddy run --config examples/flask/Caddyfile

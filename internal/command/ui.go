@@ -1,0 +1,62 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/inspector"
+)
+
+func uiCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "ui [--listen <address>]",
+		Short: "Serves the inspector, a page that shows the hub and publishes",
+		Long: `
+Serves a page on this machine that shows the hub live: totals, channels,
+connections, messages; that closes connections, and publishes. It ends with
+Ctrl-C. Who can reach the address can do all of that, so it has to be this
+machine's own.
+`,
+		Args: cobra.NoArgs,
+	}
+	cmd.Flags().String("listen", "localhost:2020", "Where the page is served; port 0 picks one")
+	cmd.RunE = run(func(cmd *cobra.Command, _ []string) error {
+		a, err := connect(cmd)
+		if err != nil {
+			return err
+		}
+		l, err := net.Listen("tcp", cmd.Flag("listen").Value.String())
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		addr := l.Addr().(*net.TCPAddr)
+		if !addr.IP.IsLoopback() {
+			return fmt.Errorf("--listen %s: must be an address of this machine alone, such as localhost:2020", addr)
+		}
+		host := fmt.Sprint("localhost:", addr.Port)
+		handler, err := inspector.Handler(host, a.address)
+		if err != nil {
+			return err
+		}
+		if resp, err := a.do(http.MethodGet, "", nil, nil); err != nil {
+			return err // rather now than in the page
+		} else {
+			resp.Body.Close()
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "http://%s\n", host)
+		server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+		context.AfterFunc(cmd.Context(), func() { server.Close() })
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	return cmd
+}
