@@ -54,7 +54,7 @@ type figures struct {
 	lateHalf, lateMost                      float64 // milliseconds: the median, and what 95 of 100 are below
 	pressHalf, pressMost                    float64 // the median, and what 98 of 100 are below
 	presses                                 int
-	missing                                 int // rows that do not have their last value
+	missing                                 int // rows that do not have their last value 20 s after the end
 }
 
 func main() {
@@ -93,7 +93,7 @@ func main() {
 			os.Exit(1)
 		}
 		table = append(table, row{r, f})
-		log.Print(table[len(table)-1])
+		fmt.Println(table[len(table)-1])
 	}
 	if !*quick {
 		if err := b.write(*docs, table, *seconds); err != nil {
@@ -138,6 +138,9 @@ func newBench() (b *bench, err error) {
 		persist_config off
 		log {
 			level ERROR
+		}
+		broadcast {
+			coalesce 10ms
 		}
 	}
 	http://%s {
@@ -322,5 +325,5 @@ func (b *bench) version() string {
 	if err != nil {
 		return "a browser"
 	}
-	return strings.Replace(v.Product, "HeadlessChrome/", "Chromium ", 1)
+	return "Chromium " + v.Product[strings.Index(v.Product, "/")+1:]
 }

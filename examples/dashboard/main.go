@@ -39,7 +39,7 @@ func main() {
 	if err := caddy.Load(config, true); err != nil {
 		log.Fatal(err)
 	}
-	log.Print("open http://localhost:8080")
+	fmt.Println("open http://localhost:8080")
 	log.Fatal(Feed("http://"+*admin+"/broadcast/publish", *rate))
 }
 

@@ -268,6 +268,8 @@ func pictureOfInspector(t *testing.T, p page, dial func(string) *websocket.Conn,
 		document.querySelector("[name=event]").value = "update"
 		document.querySelector("textarea").value = '{"row": 7, "price": 103.2}'
 		document.querySelector("[value=json]").click()
+		document.getElementById("publish").oninput()
+		document.getElementById("published").value = ""
 		document.getElementById("tail").replaceChildren()
 		document.activeElement.blur()
 		undefined`))
