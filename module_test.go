@@ -2083,7 +2083,7 @@ func TestMetrics(t *testing.T) {
 	s.publish("", "from admin")
 	s.post(s.addr+"/ws", "text/plain", "posted")
 	s.expect(b, "from admin", "posted")
-	expect(`connections{transport="websocket"} 3`, `connections{transport="sse"} 1`, "channels 1", "deliveries_total 12", "writes_total 12",
+	expect(`connections{transport="websocket"} 3`, `connections{transport="sse"} 1`, "channels 1", "deliveries_total 12",
 		`published_total{source="websocket"} 1`, `published_total{source="admin"} 1`, `published_total{source="post"} 1`, "backlog_bytes 0")
 	if err := s.load(config + "\nrespond changed"); err != nil {
 		t.Fatal(err)
