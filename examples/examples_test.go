@@ -191,6 +191,41 @@ func TestQuickstart(t *testing.T) {
 	b.shows("#messages", "hi there")
 	e.publish("", "<b>from curl</b>")
 	a.shows("#messages", "<b>from curl</b>")
+	if os.Getenv("SCREENSHOTS") != "" {
+		pictureOfQuickstart(e)
+	}
+}
+
+// pictureOfQuickstart has two windows in one picture.
+func pictureOfQuickstart(e *example) {
+	p := e.open()
+	p.run(chromedp.EmulateViewport(1200, 480), chromedp.Navigate(e.site+"/ws?client")) // of the same origin, and with no script of its own
+	p.do(`document.body.style = "display: grid; grid-template: 100% / 1fr 1fr; gap: 16px; max-width: none; padding: 16px; background: light-dark(#e9ebee, #000)"
+		document.body.innerHTML = "<iframe></iframe><iframe></iframe>"
+		for (const f of document.querySelectorAll("iframe")) { f.style = "border: 0; border-radius: 12px; width: 100%; height: 100%; background: canvas"; f.src = "/" }`)
+	p.wait(`frames.length == 2 && Array.from(frames).every(f => f.document.getElementById("state")?.textContent == "open")`)
+	say := func(i int, name, text string) {
+		quoted, _ := json.Marshal([]any{i, name, text})
+		p.do(fmt.Sprintf(`(([i, name, text]) => {
+			const d = frames[i].document
+			d.getElementById("name").value = name
+			d.getElementById("name").dispatchEvent(new Event("change"))
+			d.getElementById("text").value = text
+			d.forms[0].requestSubmit()
+		})(%s)`, quoted))
+		p.wait(fmt.Sprintf(`Array.from(frames).every(f => f.document.getElementById("messages").textContent.includes(%q))`, text))
+	}
+	say(0, "ann", "Is the kettle on?")
+	say(1, "ben", "It is. And this arrives everywhere at once.")
+	e.publish("", "hello from curl")
+	p.wait(`Array.from(frames).every(f => f.document.getElementById("messages").textContent.includes("hello from curl"))`)
+	data, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join("..", "docs", "quickstart.png"), data, 0o666); err != nil {
+		e.t.Fatal(err)
+	}
 }
 
 func TestChat(t *testing.T) {
