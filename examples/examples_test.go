@@ -198,9 +198,11 @@ func TestQuickstart(t *testing.T) {
 
 // pictureOfQuickstart has two windows in one picture.
 func pictureOfQuickstart(e *example) {
-	p := e.open()
+	ctx, cancel := chromedp.NewContext(e.ctx)
+	defer cancel()
+	p := page{e.t, ctx}
 	p.run(chromedp.EmulateViewport(1200, 480), chromedp.Navigate(e.site+"/ws?client")) // of the same origin, and with no script of its own
-	p.do(`document.body.style = "display: grid; grid-template: 100% / 1fr 1fr; gap: 16px; max-width: none; padding: 16px; background: light-dark(#e9ebee, #000)"
+	p.do(`document.body.style = "display: grid; grid-template: 448px / 1fr 1fr; gap: 16px; margin: 16px; background: #e9ebee"
 		document.body.innerHTML = "<iframe></iframe><iframe></iframe>"
 		for (const f of document.querySelectorAll("iframe")) { f.style = "border: 0; border-radius: 12px; width: 100%; height: 100%; background: canvas"; f.src = "/" }`)
 	p.wait(`frames.length == 2 && Array.from(frames).every(f => f.document.getElementById("state")?.textContent == "open")`)

@@ -13,6 +13,9 @@ import (
 // may not.
 func Grant(channels, asked []string, may func(channel string) bool) (granted []string, errs []byte) {
 	granted = slices.Clip(channels)
+	if len(asked) > hub.MaxJoined { // an answer to each would be long
+		return granted, wire.AppendError(nil, nil, errLimit, hub.ErrJoinedTooMany.Error())
+	}
 	for _, name := range asked {
 		switch err := hub.CheckName(name); {
 		case err != nil:
