@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"math/rand/v2"
 	"net/http"
@@ -65,6 +66,7 @@ func Feed(url string, rate int) error {
 		if err != nil {
 			return err
 		}
+		io.Copy(io.Discard, resp.Body) // so that the connection is used again
 		resp.Body.Close()
 		if resp.StatusCode != http.StatusOK {
 			return fmt.Errorf("publishing: %s", resp.Status)
