@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/inspector"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
 )
 
@@ -54,8 +56,8 @@ const (
 //   - `DELETE /broadcast/connections/{id}`, or `/broadcast/connections?user=`, closes connections with code 1008.
 //   - `GET /broadcast/stream?channel=` is a live event stream of what is published on the channels named, or on all. The
 //     data of each event is a frame of `broadcast.v1`.
-//
-// Since Caddy 2.11 the admin endpoint answers no browser that navigates to it; `caddy broadcast ui` has a page for them.
+//   - `GET /broadcast/ui/` is the inspector, a page that shows all of that. As Caddy 2.11 answers no browser that
+//     navigates to the endpoint, unless its `origins` have an empty one beside its own, there is `caddy broadcast ui`.
 //
 // It holds no state: Caddy keeps the routers of old configurations.
 type API struct{}
@@ -75,6 +77,7 @@ func (API) Routes() []caddy.AdminRoute {
 		{Pattern: "/broadcast/connections", Handler: handler(connections)},
 		{Pattern: "/broadcast/connections/", Handler: handler(oneConnection)},
 		{Pattern: "/broadcast/stream", Handler: handler(stream)},
+		{Pattern: uiPath, Handler: handler(page)},
 	}
 }
 
@@ -120,6 +123,18 @@ func allow(w http.ResponseWriter, r *http.Request, methods string) error {
 		HTTPStatus: http.StatusMethodNotAllowed,
 		Err:        fmt.Errorf("method %s is not allowed, only %s", r.Method, methods),
 	}
+}
+
+// uiPath is where the inspector is.
+const uiPath = "/broadcast/ui/"
+
+var inspect = http.StripPrefix(strings.TrimSuffix(uiPath, "/"), inspector.Page(func(r *http.Request) map[string]string {
+	return map[string]string{"url": "http://" + r.Host}
+}))
+
+func page(w http.ResponseWriter, r *http.Request) error {
+	inspect.ServeHTTP(w, r)
+	return nil
 }
 
 func totals(w http.ResponseWriter, r *http.Request) error {

@@ -25,8 +25,14 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/inspector"
 )
 
-// TestInspector: the page shows the hub, and does what the admin API does, by keyboard too.
+// TestInspector: the page shows the hub, and does what the admin API does, by keyboard too: that of the command, and that
+// of an admin endpoint which lets browsers navigate to it.
 func TestInspector(t *testing.T) {
+	t.Run("command", func(t *testing.T) { testInspector(t, false) })
+	t.Run("admin endpoint", func(t *testing.T) { testInspector(t, true) })
+}
+
+func testInspector(t *testing.T, direct bool) {
 	ctx := chromium.Open(t)
 	free := func() string {
 		l, err := net.Listen("tcp", "localhost:0")
@@ -38,13 +44,15 @@ func TestInspector(t *testing.T) {
 	}
 	site, admin := free(), free()
 	cfg, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(fmt.Sprintf(`{
-		admin %s
+		admin %[1]s {
+			origins %[1]s ""
+		}
 		persist_config off
 		broadcast {
 			history 100
 		}
 	}
-	http://%s {
+	http://%[2]s {
 		broadcast /ws/* {path.1} {
 			user {query.user}
 		}
@@ -120,6 +128,10 @@ func TestInspector(t *testing.T) {
 		resp.Body.Close()
 	}
 
+	address := "http://" + host
+	if direct {
+		address = "http://" + admin + "/broadcast/ui"
+	}
 	p := page{t, ctx}
 	var mu sync.Mutex
 	var wrong []string
@@ -140,7 +152,7 @@ func TestInspector(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	p.run(chromedp.EmulateViewport(1280, 900), chromedp.Navigate("http://"+host))
+	p.run(chromedp.EmulateViewport(1280, 900), chromedp.Navigate(address))
 	p.wait(`document.querySelector("[data-total=connections] output")?.value == "3" && document.getElementById("tail-state").textContent == ""`)
 	p.wait(`document.querySelectorAll("#connections tr").length == 3 && document.getElementById("channels").textContent.includes("prices")`)
 
@@ -220,7 +232,7 @@ func TestInspector(t *testing.T) {
 		keys("\b")
 	}
 
-	if os.Getenv("SCREENSHOTS") != "" {
+	if !direct && os.Getenv("SCREENSHOTS") != "" {
 		pictureOfInspector(t, p, dial, publish)
 	}
 

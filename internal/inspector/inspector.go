@@ -1,6 +1,6 @@
 // Package inspector is a page that shows the hub of a running Caddy, and publishes, by its admin API. The admin endpoint
-// does not answer browsers that navigate to it, so the page has a server of its own, on this machine, which passes on
-// what the page asks the API.
+// serves it, but answers no browser that navigates to it, unless its origins have an empty one. So there is a server
+// for the page, too, on this machine, which passes on what the page asks the API.
 package inspector
 
 import (
@@ -32,7 +32,26 @@ var files embed.FS
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// Handler serves the page, for requests to the host of the listener alone.
+// Page serves the page's files. Where says where the admin endpoint is: its "url", and its "socket" if that is a unix
+// socket.
+func Page(where func(*http.Request) map[string]string) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /admin", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(where(r))
+	})
+	mux.HandleFunc("GET /broadcast.js", func(w http.ResponseWriter, r *http.Request) { client.Serve(w, r) })
+	mux.HandleFunc("GET /", file)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", policy)
+		h.Set("Referrer-Policy", "same-origin") // the admin endpoint asks for it
+		h.Set("X-Content-Type-Options", "nosniff")
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// Handler serves the page, and passes on what it asks, for requests to the host of the listener alone.
 func Handler(host, admin string) (http.Handler, error) {
 	addr, err := caddy.ParseNetworkAddress(admin)
 	if err != nil {
@@ -58,19 +77,14 @@ func Handler(host, admin string) (http.Handler, error) {
 			return new(net.Dialer).DialContext(ctx, network, address)
 		}},
 	}
+	where := map[string]string{"url": target.String()}
+	if addr.IsUnixNetwork() {
+		where["socket"] = addr.Host
+	}
 	mux := http.NewServeMux()
 	mux.Handle("/broadcast", proxy)
 	mux.Handle("/broadcast/", proxy)
-	mux.HandleFunc("GET /admin", func(w http.ResponseWriter, _ *http.Request) {
-		where := map[string]string{"url": target.String()}
-		if addr.IsUnixNetwork() {
-			where["socket"] = addr.Host
-		}
-		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(where)
-	})
-	mux.HandleFunc("GET /broadcast.js", func(w http.ResponseWriter, r *http.Request) { client.Serve(w, r) })
-	mux.HandleFunc("/", file)
+	mux.Handle("/", Page(func(*http.Request) map[string]string { return where }))
 	return own(host, mux), nil
 }
 
@@ -82,10 +96,6 @@ func own(host string, next http.Handler) http.Handler {
 			http.Error(w, "only the inspector's own page, at http://"+host+", may ask", http.StatusForbidden)
 			return
 		}
-		h := w.Header()
-		h.Set("Content-Security-Policy", policy)
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("X-Content-Type-Options", "nosniff")
 		next.ServeHTTP(w, r)
 	})
 }

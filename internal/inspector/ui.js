@@ -212,7 +212,7 @@ $("pause").onclick = () => {
 
 // Publishing, here and elsewhere.
 const form = $("publish")
-const admin = await (await fetch("/admin")).json()
+const admin = await (await fetch("admin")).json()
 function request() {
 	const { channel, event, data, kind } = Object.fromEntries(new FormData(form))
 	const query = new URLSearchParams({ channel })
