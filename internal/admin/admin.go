@@ -9,15 +9,14 @@ import (
 	"mime"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/admin/ui"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/inspector"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
 )
 
@@ -77,7 +76,7 @@ func (API) Routes() []caddy.AdminRoute {
 		{Pattern: "/broadcast/connections", Handler: handler(connections)},
 		{Pattern: "/broadcast/connections/", Handler: handler(oneConnection)},
 		{Pattern: "/broadcast/stream", Handler: handler(stream)},
-		{Pattern: uiPath, Handler: handler(page)},
+		{Pattern: ui.Prefix, Handler: handler(ui.Serve)},
 	}
 }
 
@@ -123,18 +122,6 @@ func allow(w http.ResponseWriter, r *http.Request, methods string) error {
 		HTTPStatus: http.StatusMethodNotAllowed,
 		Err:        fmt.Errorf("method %s is not allowed, only %s", r.Method, methods),
 	}
-}
-
-// uiPath is where the inspector is.
-const uiPath = "/broadcast/ui/"
-
-var inspect = http.StripPrefix(strings.TrimSuffix(uiPath, "/"), inspector.Page(func(r *http.Request) map[string]string {
-	return map[string]string{"url": "http://" + r.Host}
-}))
-
-func page(w http.ResponseWriter, r *http.Request) error {
-	inspect.ServeHTTP(w, r)
-	return nil
 }
 
 func totals(w http.ResponseWriter, r *http.Request) error {

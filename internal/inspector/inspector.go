@@ -1,55 +1,20 @@
-// Package inspector is a page that shows the hub of a running Caddy, and publishes, by its admin API. The admin endpoint
-// serves it, but answers no browser that navigates to it, unless its origins have an empty one. So there is a server
-// for the page, too, on this machine, which passes on what the page asks the API.
+// Package inspector is a server for the inspector's page, on this machine, which passes on what the page asks the admin
+// API: the admin endpoint itself answers no browser that navigates to it, unless its origins have an empty one.
 package inspector
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"embed"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
-	"mime"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"path"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/caddy-broadcast/caddy-broadcast/client"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/admin/ui"
 )
-
-//go:embed index.html ui.css ui.js
-var files embed.FS
-
-// Nothing comes from elsewhere, and nothing in the page runs but its own files.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; " +
-	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-
-// Page serves the page's files. Where says where the admin endpoint is: its "url", and its "socket" if that is a unix
-// socket.
-func Page(where func(*http.Request) map[string]string) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /admin", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(where(r))
-	})
-	mux.HandleFunc("GET /broadcast.js", func(w http.ResponseWriter, r *http.Request) { client.Serve(w, r) })
-	mux.HandleFunc("GET /", file)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Content-Security-Policy", policy)
-		h.Set("Referrer-Policy", "same-origin") // the admin endpoint asks for it
-		h.Set("X-Content-Type-Options", "nosniff")
-		mux.ServeHTTP(w, r)
-	})
-}
 
 // Handler serves the page, and passes on what it asks, for requests to the host of the listener alone.
 func Handler(host, admin string) (http.Handler, error) {
@@ -77,14 +42,15 @@ func Handler(host, admin string) (http.Handler, error) {
 			return new(net.Dialer).DialContext(ctx, network, address)
 		}},
 	}
-	where := map[string]string{"url": target.String()}
-	if addr.IsUnixNetwork() {
-		where["socket"] = addr.Host
-	}
 	mux := http.NewServeMux()
 	mux.Handle("/broadcast", proxy)
 	mux.Handle("/broadcast/", proxy)
-	mux.Handle("/", Page(func(*http.Request) map[string]string { return where }))
+	mux.HandleFunc(ui.Prefix, func(w http.ResponseWriter, r *http.Request) {
+		if err := ui.Serve(w, r); err != nil {
+			http.Error(w, err.Error(), http.StatusNotFound)
+		}
+	})
+	mux.Handle("/{$}", http.RedirectHandler(ui.Prefix, http.StatusFound))
 	return own(host, mux), nil
 }
 
@@ -98,21 +64,4 @@ func own(host string, next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-func file(w http.ResponseWriter, r *http.Request) {
-	name := strings.TrimPrefix(r.URL.Path, "/")
-	if name == "" {
-		name = "index.html"
-	}
-	data, err := files.ReadFile(name)
-	if err != nil {
-		http.NotFound(w, r)
-		return
-	}
-	sum := sha256.Sum256(data)
-	w.Header().Set("Etag", `"`+hex.EncodeToString(sum[:12])+`"`)
-	w.Header().Set("Cache-Control", "no-cache")
-	w.Header().Set("Content-Type", mime.TypeByExtension(path.Ext(name)))
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
 }

@@ -1,0 +1,80 @@
+// Package ui is the inspector: a page on Caddy's admin endpoint that shows what the hub does.
+package ui
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-broadcast/caddy-broadcast/client"
+)
+
+// Prefix is where the page is: its files, and the browser's client.
+const Prefix = "/broadcast/ui/"
+
+//go:embed index.html ui.css ui.js
+var files embed.FS
+
+// What the system says of names' ends is not to be trusted: on Windows anybody sets it.
+var types = map[string]string{
+	"index.html": "text/html; charset=utf-8",
+	"ui.css":     "text/css; charset=utf-8",
+	"ui.js":      "text/javascript; charset=utf-8",
+}
+
+// Messages and names come from strangers: if one ever got to be markup, it could still load and do nothing.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; " +
+	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// Serve answers a request with a file of the page.
+func Serve(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		return caddy.APIError{
+			HTTPStatus: http.StatusMethodNotAllowed,
+			Err:        fmt.Errorf("method %s is not allowed, only GET", r.Method),
+		}
+	}
+	h := w.Header()
+	h.Set("Content-Security-Policy", policy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cache-Control", "no-cache")
+
+	name := strings.TrimPrefix(r.URL.Path, Prefix)
+	switch name {
+	case "broadcast.js":
+		return client.Serve(revalidated{w}, r)
+	case "":
+		name = "index.html"
+	}
+	data, err := files.ReadFile(name)
+	if err != nil {
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("the inspector has no such file")}
+	}
+	sum := sha256.Sum256(data)
+	h.Set("Etag", `"`+hex.EncodeToString(sum[:12])+`"`)
+	h.Set("Content-Type", types[name])
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+	return nil
+}
+
+// revalidated has the client be of one version with the page, and for this page alone.
+type revalidated struct{ http.ResponseWriter }
+
+func (w revalidated) WriteHeader(status int) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-cache")
+	h.Del("Access-Control-Allow-Origin")
+	h.Del("Cross-Origin-Resource-Policy")
+	w.ResponseWriter.WriteHeader(status)
+}

@@ -1,0 +1,61 @@
+package browser
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+
+	server "github.com/caddy-broadcast/caddy-broadcast/internal/inspector"
+)
+
+// TestUIByCommand: the server of `caddy broadcast ui` shows the page where the admin endpoint lets no browser navigate to it,
+// and answers that page alone.
+func TestUIByCommand(t *testing.T) {
+	p := inspect(t)
+	ann := p.connect("news", "ann")
+	l, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := fmt.Sprint("localhost:", l.Addr().(*net.TCPAddr).Port)
+	handler, err := server.Handler(host, p.admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewUnstartedServer(handler)
+	web.Listener.Close()
+	web.Listener = l
+	web.Start()
+	t.Cleanup(func() { web.CloseClientConnections(); web.Close() })
+	for _, header := range []string{"Host: evil.example", "Origin: https://evil.example", "Sec-Fetch-Site: cross-site"} {
+		r, err := http.NewRequest("POST", "http://"+host+"/broadcast/publish?channel=news", strings.NewReader("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, value, _ := strings.Cut(header, ": ")
+		if r.Header.Set(name, value); name == "Host" {
+			r.Host = value
+		}
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusForbidden {
+			t.Errorf("%s: %s", header, resp.Status)
+		}
+	}
+	p.run(chromedp.Navigate("http://" + host))
+	p.wait(`document.querySelector("#state").textContent == "live"`)
+	p.fill("#channel", "news")
+	p.fill("#data", "by the page")
+	p.run(chromedp.Evaluate[chromedp.Void](`document.getElementById("publish").requestSubmit(); undefined`))
+	ann.wants("by the page")
+	p.wait(`document.body.innerText.includes("by the page")`)
+	p.noProblems()
+}
