@@ -1959,7 +1959,7 @@ func TestCommands(t *testing.T) {
 		{"", []string{"publish", "\x1b[31mred", "--channel", "room:1"}, "ID to 1\n"},
 	} {
 		out, good := run(c.stdin, c.args...)
-		out = regexp.MustCompile(` \ds `).ReplaceAllString(out, " 0s ")
+		out = regexp.MustCompile(` \d+s `).ReplaceAllString(out, " 0s ")
 		if !good || out != c.want {
 			t.Errorf("%q: %v %q, not %q", c.args, good, out, c.want)
 		}
