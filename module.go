@@ -315,7 +315,8 @@ type Handler struct {
 	Slow string `json:"slow,omitempty"`
 
 	// How many messages a client may publish: a WebSocket, with `broadcast.v1` its joins and leaves too, and for both
-	// their pings; or by POST a `user`, or an address if there is no user. Too many are answered 429 with Retry-After; with
+	// their pings, pongs and empty parts of messages as far as these are more than 10 and then one a second; or by POST
+	// a `user`, or an address if there is no user. Too many are answered 429 with Retry-After; with
 	// `broadcast.v1` by the error `rate`, and after 20 of those in a row the WebSocket is closed with 1008, as a raw one is
 	// at once. Default: no limit.
 	Rate *Rate `json:"rate,omitempty"`

@@ -407,12 +407,18 @@ var (
 
 		{name: "pings without end, without a rate", send: strings.Repeat(mask(0x89, "x"), 100_000) + goodbye(1000, ""), want: 1000},
 		{name: "pings without end", request: rated, send: strings.Repeat(mask(0x89, "x"), 100_000), want: 1008},
+		{name: "pongs without end, with a rate", request: rated, send: strings.Repeat(mask(0x8a, "x"), 100_000), want: 1008},
+		{name: "empty parts without end, with a rate", request: rated, send: mask(0x01, "") + strings.Repeat(mask(0x00, ""), 100_000),
+			want: 1008},
+		{name: "v1: pongs without end", request: ratedV1, send: strings.Repeat(mask(0x8a, "x"), 100_000), want: 1008},
+		{name: "a keep-alive, and as many messages as the rate lets", request: rated,
+			send: strings.Repeat(mask(0x89, "x")+mask(0x8a, "x"), 5) + strings.Repeat(mask(0x81, "x"), 100) + goodbye(1000, ""), want: 1000},
 		{name: "messages without end", request: rated, send: strings.Repeat(mask(0x81, "x"), 100_000), want: 1008},
 		{name: "pongs without end", send: strings.Repeat(mask(0x8a, "x"), 100_000) + goodbye(1000, ""), want: 1000},
 		{name: "parts of a byte without end", send: mask(0x01, "") + strings.Repeat(mask(0x00, "x"), maxMessage+1), want: 1009},
 		{name: "deflated parts of a byte without end", request: deflate, send: mask(0x41, "") + strings.Repeat(mask(0x00, "x"), 70_000),
 			want: 1009},
-		// Nothing ends that, and the server keeps nothing of it: it costs some 25 ns a frame.
+		// Nothing ends that without a rate, and the server keeps nothing of it: it costs some 25 ns a frame.
 		{name: "empty parts without end", send: mask(0x01, "") + strings.Repeat(mask(0x00, ""), 200_000) + goodbye(1000, ""),
 			want: 1000},
 		{name: "more and more after a fault", play: onAndOn(mask(0x83, "")), want: 1002},

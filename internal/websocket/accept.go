@@ -86,7 +86,7 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 		s.channel = client.Publish[0]
 	}
 	s.frames.max = route.MaxMessage
-	s.limiter = route.Rate.New()
+	s.pace = newPace(route.Rate)
 	protocol, err := check(r)
 	if err != nil {
 		return refuse(w, r, http.StatusBadRequest, err)

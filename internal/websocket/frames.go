@@ -60,7 +60,8 @@ type fault struct {
 type receiver interface {
 	// message is given the data for itself, or else only lent it.
 	message(kind uint8, deflated bool, data []byte, own bool) *fault
-	ping(payload []byte)
+	// chatter is a frame that is no part of what the client says: a ping, a pong, or an empty part (opContinuation).
+	chatter(opcode uint8, payload []byte)
 	closed(code uint16)
 }
 
@@ -206,6 +207,10 @@ func (f *frames) data(part []byte, to receiver) (bad *fault) {
 		}
 		return nil
 	}
+	if len(part) == 0 && !end {
+		to.chatter(opContinuation, nil)
+		return nil
+	}
 	if end && f.message == nil { // all of it is here, mostly
 		bad = to.message(f.kind, f.deflated, part, false)
 		f.kind = 0
@@ -236,9 +241,9 @@ func (f *frames) controlFrame(part []byte, to receiver) (end bool, bad *fault) {
 		payload, f.control = f.control, nil
 	}
 	switch f.opcode {
-	case opPing:
+	case opPing, opPong:
 		if !f.skip {
-			to.ping(payload)
+			to.chatter(f.opcode, payload)
 		}
 	case opClose:
 		code := uint16(codeNone)

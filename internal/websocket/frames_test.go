@@ -20,8 +20,10 @@ func (r *record) message(kind uint8, deflated bool, data []byte, _ bool) *fault 
 	fmt.Fprintf(r, "message %d %v %x\n", kind, deflated, data)
 	return nil
 }
-func (r *record) ping(payload []byte) { fmt.Fprintf(r, "ping %x\n", payload) }
-func (r *record) closed(code uint16)  { fmt.Fprintf(r, "close %d\n", code) }
+func (r *record) chatter(opcode uint8, payload []byte) {
+	fmt.Fprintf(r, "chatter %d %x\n", opcode, payload)
+}
+func (r *record) closed(code uint16) { fmt.Fprintf(r, "close %d\n", code) }
 
 // FuzzFrames: whatever the bytes, and however they are cut up, the frames are those that another reader finds.
 func FuzzFrames(f *testing.F) {
@@ -104,8 +106,12 @@ func byOther(input []byte, limit int, deflates bool, to *record) (code uint16) {
 		io.ReadFull(r, payload)
 		ws.Cipher(payload, h.Mask, 0)
 		switch {
-		case h.OpCode == ws.OpPing:
-			to.ping(payload)
+		case h.OpCode == ws.OpPing, h.OpCode == ws.OpPong, len(payload) == 0 && !h.Fin:
+			opcode := h.OpCode
+			if data {
+				opcode = ws.OpContinuation
+			}
+			to.chatter(uint8(opcode), payload)
 		case h.OpCode == ws.OpClose:
 			c, reason := ws.ParseCloseFrameData(payload)
 			switch {

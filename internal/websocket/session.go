@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/rates"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
 )
 
@@ -25,10 +26,9 @@ const (
 type session struct {
 	hub     *hub.Hub
 	conn    *hub.Conn
-	channel string        // where it publishes; "" if it may not
-	v1      *v1           // if it speaks broadcast.v1
-	limiter *rate.Limiter // nil is no limit
-	refused int           // how often in a row it was too fast
+	channel string // where it publishes; "" if it may not
+	v1      *v1    // if it speaks broadcast.v1
+	pace    *pace  // nil is no limit
 	noEcho  bool
 	deaf    bool // it is being closed for a protocol error: its bytes mean nothing any more
 	over    bool // its close frame was read
@@ -57,28 +57,56 @@ func (s *session) Received(p []byte) (more bool) {
 // Ended is called when the client is gone, or has said that it goes.
 func (s *session) Ended() { s.conn.Done() }
 
-// maxRefused is how often in a row a client may be too fast before it is closed.
-const maxRefused = 20
+// pace is how fast a client may go on.
+type pace struct {
+	said    *rate.Limiter
+	chatter *rate.Limiter // what comes faster counts as said
+	refused int           // how often in a row it was too fast
+}
+
+const (
+	// maxRefused is how often in a row a client may be too fast before it is closed.
+	maxRefused = 20
+	// So much chatter in a second, and at once, is free: more than any keep-alive of a client, and its answers to ours.
+	freeChatter, freeChatterAtOnce = 1, 10
+)
+
+func newPace(l rates.Limit) *pace {
+	said := l.New()
+	if said == nil {
+		return nil
+	}
+	return &pace{said: said, chatter: rate.NewLimiter(freeChatter, freeChatterAtOnce)}
+}
 
 // tooFast counts what the client sends, and says whether it is to be refused, or, as it does not stop, closed.
 func (s *session) tooFast() (refuse bool, bad *fault) {
-	if s.limiter == nil || s.limiter.Allow() {
-		s.refused = 0
+	if s.pace == nil {
+		return false, nil
+	}
+	if s.pace.said.Allow() {
+		s.pace.refused = 0
 		return false, nil
 	}
 	s.hub.Refused(hub.RefusedRate)
-	if s.refused++; s.refused > maxRefused || s.v1 == nil { // a raw client could not be told
+	if s.pace.refused++; s.pace.refused > maxRefused || s.v1 == nil { // a raw client could not be told
 		return true, &fault{codePolicy, "too fast"}
 	}
 	return true, nil
 }
 
-func (s *session) ping(payload []byte) {
-	switch refuse, bad := s.tooFast(); {
-	case bad != nil:
-		s.conn.Close(bad.code, bad.text)
-		s.frames.skip = true
-	case !refuse:
+func (s *session) chatter(opcode uint8, payload []byte) {
+	if s.pace != nil && !s.pace.chatter.Allow() {
+		switch refuse, bad := s.tooFast(); {
+		case bad != nil:
+			s.conn.Close(bad.code, bad.text)
+			s.frames.skip, s.frames.message = true, nil
+			return
+		case refuse:
+			return
+		}
+	}
+	if opcode == opPing {
 		s.conn.Reply(wire.Pong(payload))
 	}
 }
