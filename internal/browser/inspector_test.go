@@ -52,6 +52,7 @@ func TestUIByCommand(t *testing.T) {
 	}
 	p.run(chromedp.Navigate("http://" + host))
 	p.wait(`document.querySelector("#state").textContent == "live"`)
+	p.wait(`document.querySelector("#curl").textContent.includes("'http://` + p.admin + `/broadcast/publish?")`)
 	p.fill("#channel", "news")
 	p.fill("#data", "by the page")
 	p.run(chromedp.Evaluate[chromedp.Void](`document.getElementById("publish").requestSubmit(); undefined`))

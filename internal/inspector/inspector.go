@@ -41,6 +41,12 @@ func Handler(host, admin string) (http.Handler, error) {
 			}
 			return new(net.Dialer).DialContext(ctx, network, address)
 		}},
+		ModifyResponse: func(r *http.Response) error {
+			if !addr.IsUnixNetwork() { // what the page shows for a shell goes there, for this server ends with its command
+				r.Header.Set("Broadcast-Admin", target.String())
+			}
+			return nil
+		},
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/broadcast", proxy)

@@ -19,9 +19,15 @@ const count = n => n < 1e5 ? number(n) : scaled(n / 1e3, ["k", "M", "G"], 1e3)
 const bytes = n => scaled(n, [" B", " KiB", " MiB", " GiB"], 1024)
 const age = s => s < 60 ? `${s | 0} s` : s < 3600 ? `${s / 60 | 0} min` : s < 86400 ? `${s / 3600 | 0} h ${s / 60 % 60 | 0} min` : `${s / 86400 | 0} d ${s / 3600 % 24 | 0} h`
 
+let admin = new URL("../../", location).href // where others find the API
 const api = async (path, options) => {
 	const r = await fetch("../../broadcast" + path, { cache: "no-store", ...options })
 	const answer = await r.json()
+	const at = r.headers.get("Broadcast-Admin") // of `caddy broadcast ui`, whose own address ends with it
+	if (at && at != admin) {
+		admin = at
+		write()
+	}
 	if (!r.ok) throw Error(answer.error)
 	return { answer, more: r.headers.has("Link") }
 }
@@ -316,7 +322,7 @@ const languages = {
 // write writes the same request in each language.
 const write = () => {
 	const r = request()
-	const url = new URL("../../broadcast" + r.path, location).href
+	const url = new URL("broadcast" + r.path, admin).href
 	let wrong = ""
 	if (r.type == types.json)
 		try {
