@@ -50,9 +50,10 @@ export interface Hub {
 
 	/**
 	 * Publishes data, which JSON can say, and promises the message's ID. It waits for a connection, and is repeated on
-	 * the next one if that breaks, without being published twice, unless the server was restarted meanwhile. Rejects with an Error whose code is the server's
-	 * ("forbidden", "too_big", "rate", …: see docs/protocol.md), or "timeout" after 100 s, "closed", or, when a thousand
-	 * requests wait already, the state.
+	 * the next one if that breaks, without being published twice, unless the server was restarted meanwhile. Rejects with
+	 * an Error whose code is the server's ("forbidden", "too_big", "rate", …: see docs/protocol.md); "timeout" when there
+	 * is no answer after 100 s and one more attempt to connect; "closed"; or, when a thousand requests wait already, the
+	 * state.
 	 */
 	publish(data: any, options?: PublishOptions): Promise<string>
 

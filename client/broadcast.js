@@ -17,7 +17,6 @@ export function connect(url, { lastId = "" } = {}) {
 	let heartbeat // in seconds
 	let failures = 0 // links in a row that got no hello
 	let tries = 0
-	let refs = 0
 	let posts = Promise.resolve()
 	let timer
 
@@ -35,9 +34,13 @@ export function connect(url, { lastId = "" } = {}) {
 		return u
 	}
 
-	const open = () => {
+	const drop = () => {
 		clearTimeout(timer)
-		link?.close()
+		link = link?.close()
+	}
+
+	const open = () => {
+		drop()
 		opened = 0
 		heard = now()
 		heartbeat = 5
@@ -52,11 +55,10 @@ export function connect(url, { lastId = "" } = {}) {
 
 	// again comes back: at once, then after times that grow, and that no two clients share.
 	const again = () => {
-		link?.close()
-		link = null
+		drop()
 		if (!opened) failures++
 		else if (now() - opened > 1e4) tries = 0
-		clearTimeout(timer)
+		waiting.forEach(act => act())
 		timer = setTimeout(open, tries++ && Math.random() * Math.min(3e4, 250 * 2 ** tries))
 		become("waiting")
 	}
@@ -73,7 +75,7 @@ export function connect(url, { lastId = "" } = {}) {
 			if (m.id) {
 				hub.lastId = m.id
 				for (const [event, fn, channel] of listeners)
-					if ((event == "*" || event == (m.event ?? "message")) && (!channel || channel == m.channel))
+					if ((event == "*" || event == (m.event ?? "message")) && (channel ?? m.channel) == m.channel)
 						try {
 							fn(m.data, m)
 						} catch (e) {
@@ -96,32 +98,34 @@ export function connect(url, { lastId = "" } = {}) {
 		}
 	}
 
-	// A request is a function: called with its answer it ends, else it goes out, unless a hello says all that it asks.
+	// A request is a function: called with its answer it ends, as by a hello that says all that it asks, or when its time
+	// is over; else it goes out, if there is a link.
 	const ask = (request, channel) =>
 		new Promise((resolve, reject) => {
-			const ref = ++refs
+			const ref = Math.random()
 			const body = JSON.stringify({ ...request, ref })
 			const until = now() + 1e5 // after 2 minutes the server forgets the key, and would publish again
 			const act = (answer, channels) => {
 				if (channels && !request.publish) answer = { code: request.join && !channels.includes(channel) && "forbidden" }
-				if (now() > until) answer ??= { code: "timeout" }
+				answer ??= now() > until && { code: "timeout" }
 				if (answer) {
 					waiting.delete(ref)
 					if (answer.code) {
 						joined.delete(channel)
 						reject(Object.assign(Error(), answer))
 					} else resolve(answer.id)
-				} else if (!streams) link.send(body)
-				else if (request.publish)
-					posts = posts
-						.then(() => fetch(to(), { method: "POST", body, credentials: "include" }))
-						.then(r => r.json())
-						.then(receive, again)
-				else open() // with the channels that it is to have
+				} else if (link)
+					if (!streams) link.send(body)
+					else if (request.publish)
+						posts = posts
+							.then(() => fetch(to(), { method: "POST", body, credentials: "include" }))
+							.then(r => r.json())
+							.then(receive, () => link && again())
+					else open() // with the channels that it is to have
 			}
 			waiting.set(ref, act)
 			if (waiting.size > 1e3 || hub.state == "closed") act({ code: hub.state })
-			else if (opened && link) act()
+			else if (opened) act()
 		})
 
 	const hub = {
@@ -155,12 +159,10 @@ export function connect(url, { lastId = "" } = {}) {
 		leave: channel => ask({ leave: { channel } }, joined.delete(channel)),
 		close() {
 			stop.abort()
-			clearTimeout(timer)
 			clearInterval(watching)
-			link?.close()
-			link = null
-			waiting.forEach(act => act({ code: "closed" }))
+			drop()
 			become("closed")
+			waiting.forEach(act => act({ code: hub.state }))
 		},
 	}
 	const watching = setInterval(watch, 5e3)

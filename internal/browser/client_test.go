@@ -181,6 +181,52 @@ func TestClientByEventStream(t *testing.T) {
 	testClient(t, s, p)
 }
 
+// TestClientByEventStreamClosed: what was on its way when the client was closed does not open it again.
+func TestClientByEventStreamClosed(t *testing.T) {
+	_, p := openClient(t, `@upgrade header Connection *Upgrade*
+	error @upgrade 403
+	broadcast /ws`)
+	p.run(chromedp.Evaluate[chromedp.Void](`
+		globalThis.fetch = () => new Promise((_, fail) => seen.fail = fail)
+		hub.publish(1).catch(e => seen.end = e.code)
+		undefined`))
+	p.wait("seen.fail")
+	p.run(chromedp.Evaluate[chromedp.Void](`
+		hub.close()
+		seen.fail(Error("the network is gone"))
+		setTimeout(() => seen.after = hub.state)
+		undefined`))
+	p.wait(`seen.after == "closed" && seen.end == "closed" && seen.states.at(-1) == "closed"`)
+}
+
+// TestClientTimeout: a request ends though there is no server to answer it.
+func TestClientTimeout(t *testing.T) {
+	s, p := openClient(t, "broadcast /ws")
+	p.run(chromedp.Evaluate[chromedp.Void](`
+		let late = 0
+		const now = Date.now
+		Date.now = () => now() + late
+		import("/ws?client").then(({ connect }) => {
+			seen.late = ms => late = ms
+			seen.other = connect("/ws")
+		})
+		undefined`))
+	p.wait(`seen.other?.state == "open"`)
+	s.shut()
+	p.wait(`seen.other.state == "waiting"`)
+	p.run(chromedp.Evaluate[chromedp.Void](`
+		seen.other.publish(1).catch(e => seen.end = e.code)
+		seen.late(90_000)
+		undefined`))
+	p.run(chromedp.Evaluate[chromedp.Void](`seen.tries = 0; seen.other.onstate = () => seen.tries++; dispatchEvent(new Event("online")); undefined`))
+	p.wait(`seen.tries > 2`)
+	if evaluate[bool](p, `seen.end != null`) {
+		t.Error("the request ends before its time is over")
+	}
+	p.run(chromedp.Evaluate[chromedp.Void](`seen.late(101_000); dispatchEvent(new Event("online")); undefined`))
+	p.wait(`seen.end == "timeout"`)
+}
+
 // TestClientAndServerRestart: a page that comes back to a server that has forgotten everything is told of the gap, and
 // goes on.
 func TestClientAndServerRestart(t *testing.T) {
