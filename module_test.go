@@ -1478,12 +1478,20 @@ func TestRatesAndQuotas(t *testing.T) {
 	s.expect(other, "x", "x", "x")
 
 	pings := s.dial("/fast", nil)
-	ctx := pings.CloseRead(t.Context())
-	for range 5 {
-		pings.Ping(ctx)
+	end := make(chan error, 1)
+	go func() {
+		_, _, err := pings.Read(t.Context())
+		end <- err
+	}()
+	for range 5 { // as a keep-alive would
+		if err := pings.Ping(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if _, _, err := pings.Read(t.Context()); err == nil {
-		t.Error("pings without end")
+	for pings.Ping(t.Context()) == nil { // for ever
+	}
+	if err := <-end; websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
+		t.Errorf("pings without end: %v", err)
 	}
 
 	v1 := s.dial("/fast", &websocket.DialOptions{Subprotocols: []string{"broadcast.v1"}})
