@@ -180,6 +180,7 @@ func (h *Hub) Configure(o Options) {
 	h.maxMemory.Store(o.MaxMemory)
 	h.options = o
 	h.shorten()
+	h.checkMemory()
 }
 
 // Publish gives the messages their places in the log and leaves them to the loops: all of them, next to each other,

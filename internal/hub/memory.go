@@ -9,12 +9,19 @@ import (
 // memory returns the bytes of all backlogs and the history.
 func (h *Hub) memory() int64 { return h.backlog.Load() + h.history.bytes.Load() }
 
+// relievePause is how long there is no other attempt where one has not made room: what is being written to connections
+// that are closing already goes with them.
+const relievePause = 100 * time.Millisecond
+
 // checkMemory sees to it that there is room again if there is none. Loops and publishers call it after they have
 // added something.
 func (h *Hub) checkMemory() {
 	if n := h.maxMemory.Load(); n > 0 && h.memory() > n && h.relieving.CompareAndSwap(false, true) {
 		go func() {
 			h.relieve(n - n/8) // so that it need not be done again at once
+			if h.memory() > n {
+				time.Sleep(relievePause)
+			}
 			h.relieving.Store(false)
 		}()
 	}

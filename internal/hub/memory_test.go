@@ -3,6 +3,7 @@ package hub
 import (
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // TestMemory: where there is no more room for all, the largest backlog goes, then the oldest of the history, and
@@ -72,6 +73,43 @@ func TestMemory(t *testing.T) {
 		connect(t, h, o, "a")
 		if s := h.Stats(); s.Refused["memory"] != 1 {
 			t.Errorf("%+v", s.Refused)
+		}
+		closeHub(h)
+		synctest.Wait()
+	})
+}
+
+// TestLessMemory: a bound that is lowered holds at once; and where nothing can be done nothing is tried all the time.
+func TestLessMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Options{History: 1000})
+		o := options()
+		o.Format = padded{}
+		o.MaxBacklog = 1 << 30
+		c := connect(t, h, o, "a")
+		c.open(0)
+		for range 64 {
+			publish(t, h, "a")
+		}
+		synctest.Wait()
+		const limit = 16 * paddedSize
+		h.Configure(Options{History: 1000, MaxMemory: limit})
+		synctest.Wait()
+		if h.Subscribers("a") != 0 || h.memory() > limit {
+			t.Errorf("%d bytes, more than %d", h.memory(), limit)
+		}
+
+		h.backlog.Add(limit + 1)
+		publish(t, h, "b")
+		synctest.Wait()
+		if !h.relieving.Load() {
+			t.Error("without success it is tried again at once")
+		}
+		h.backlog.Add(-limit - 1)
+		time.Sleep(relievePause)
+		synctest.Wait()
+		if h.relieving.Load() {
+			t.Error("it is not tried again")
 		}
 		closeHub(h)
 		synctest.Wait()
