@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/chromedp"
 	"github.com/coder/websocket"
 
@@ -320,6 +321,48 @@ func TestClientFrames(t *testing.T) {
 	s.publish(t, "11")
 	s.publish(t, "12")
 	p.wait(`seen.last == "12" && seen.errors.filter(e => e == "mine").length == 2`)
+}
+
+// TestClientHidden: a page in a window that is minimized gets its messages when it is seen again, all at once, as many as
+// it lets wait, and is told how many there were before.
+func TestClientHidden(t *testing.T) {
+	s, p := openClient(t, "broadcast /ws")
+	w, err := chromedp.Call(p.ctx, browser.GetWindowForTarget, browser.GetWindowForTargetParams{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	turn := func(state browser.WindowState) {
+		t.Helper()
+		if _, err := chromedp.Call(p.ctx, browser.SetWindowBounds, browser.SetWindowBoundsParams{
+			WindowID: w.WindowID, Bounds: &browser.Bounds{WindowState: state},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	turn(browser.WindowStateMinimized)
+	p.wait("document.hidden")
+	p.run(chromedp.Evaluate[chromedp.Void](`
+		seen.all = []
+		seen.some = []
+		hub.frame((ms, dropped) => seen.all.push([ms.map(m => m.data).join(), dropped]))
+		hub.frame((ms, dropped) => seen.some.push([ms.map(m => m.data).join(), dropped]), { limit: 10 })
+		undefined`))
+	n := &numbers{s: s, next: map[string]int{}}
+	n.publish(t, 100, "default")
+	n.expect(p)
+	if got := evaluate[int](p, "seen.all.length + seen.some.length"); got != 0 {
+		t.Errorf("while it is hidden it is updated %d times", got)
+	}
+	turn(browser.WindowStateNormal)
+	p.wait("seen.all.length && seen.some.length")
+	var want []string
+	for i := range 100 {
+		want = append(want, fmt.Sprint(i))
+	}
+	if got := evaluate[string](p, "JSON.stringify([seen.all, seen.some])"); got !=
+		fmt.Sprintf(`[[["%s",0]],[["%s",90]]]`, strings.Join(want, ","), strings.Join(want[90:], ",")) {
+		t.Errorf("seen: %s", got)
+	}
 }
 
 // TestHundredPages: a hundred pages in one browser get all of what is published, once, in order.
