@@ -84,8 +84,8 @@ type Conn struct {
 	since     uint64 // the log's last message before it subscribed
 
 	// Guarded by Hub.mu.
-	audiences []*audience // that count it
-	left      bool        // no audience counts it any more
+	audiences []*audience // that count it, in the order of their channels' names
+	left      bool        // it gets no more messages
 	reply     []byte      // waits to be sent; see Reply
 
 	// The loop's own.
@@ -95,7 +95,8 @@ type Conn struct {
 	peerDone  bool   // its reader has ended
 	missed    uint8  // pings without a sign of life
 	reason    Reason // why it ends; known when it is closing
-	gen       uint64 // the last batch that it was gathered for; see loop.mixed
+	turn      int32  // in loop.mixed, of the batch gen
+	gen       uint64 // the last batch that it was gathered for
 	slot, pos int32  // its place in the keep-alive ring
 	deadline  uint64 // the tick at which a closing connection is cut off
 
@@ -145,6 +146,15 @@ func (c *Conn) Alive() {
 	}
 }
 
+// replay has the connection start with messages of the history.
+func (c *Conn) replay(ms []*Message) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(ms) > 0 && !c.dead {
+		c.prelude = &prelude{replay: ms}
+	}
+}
+
 // Start gives the connection its transport and sends what has gathered, after first. If it returns false the connection
 // was closed before it started, and the transport is the caller's to close.
 func (c *Conn) Start(t Transport, first []byte) bool {
@@ -182,10 +192,11 @@ func (c *Conn) Done() {
 func (c *Conn) postLeave(e entry) {
 	h := c.hub
 	h.mu.Lock()
-	h.leave(c)
+	rest := h.leave(c)
 	wake := c.loop.push(e)
 	h.mu.Unlock()
 	h.wake(wake)
+	h.partAll(rest)
 }
 
 // Reply sends p, which answers something the peer sent. A reply that has not been sent when the next one comes is

@@ -31,9 +31,7 @@ func (h *Hub) checkMemory() {
 // history; then small backlogs, the largest first.
 func (h *Hub) relieve(target int64) {
 	h.cutLargest(target, MinBacklog)
-	h.mu.Lock()
-	h.trimTo(int(max(0, target-h.backlog.Load())), time.Now())
-	h.mu.Unlock()
+	h.trimAll(int(max(0, target-h.backlog.Load())))
 	h.cutLargest(target, 1)
 }
 

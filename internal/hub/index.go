@@ -1,0 +1,103 @@
+package hub
+
+import (
+	"iter"
+	"slices"
+	"sort"
+	"strings"
+)
+
+// maxLeaf is how many names a leaf of the index holds: few enough that moving them costs next to nothing, and enough
+// that a million names make only some thousand leaves.
+const maxLeaf = 256
+
+// index holds the names of the channels in order, so that a list of channels can continue after any name without
+// looking at all of them. A map cannot do that, and cannot be read in pieces either. The names are in leaves, all
+// names of one leaf before those of the next. Adding or removing a name is a binary search, and moves the names of one
+// leaf; seldom, when a leaf is split or merged, the leaves. Hub.mu guards it.
+type index struct {
+	leaves [][]string // none is empty
+}
+
+// add adds a name that the index does not have.
+func (x *index) add(name string) {
+	if len(x.leaves) == 0 {
+		x.leaves = [][]string{{name}}
+		return
+	}
+	i := x.leaf(name)
+	leaf := x.leaves[i]
+	at, _ := slices.BinarySearch(leaf, name)
+	if len(leaf) < maxLeaf {
+		x.leaves[i] = slices.Insert(leaf, at, name)
+		return
+	}
+	const half = maxLeaf / 2
+	right := append(make([]string, 0, maxLeaf), leaf[half:]...)
+	clear(leaf[half:])
+	leaf = leaf[:half]
+	if at <= half {
+		leaf = slices.Insert(leaf, at, name)
+	} else {
+		right = slices.Insert(right, at-half, name)
+	}
+	x.leaves[i] = leaf
+	x.leaves = slices.Insert(x.leaves, i+1, right)
+}
+
+// remove removes a name that the index has.
+func (x *index) remove(name string) {
+	i := x.leaf(name)
+	at, _ := slices.BinarySearch(x.leaves[i], name)
+	x.leaves[i] = slices.Delete(x.leaves[i], at, at+1)
+	switch {
+	case len(x.leaves[i]) == 0:
+		x.leaves = slices.Delete(x.leaves, i, i+1)
+	case i > 0 && x.sparse(i-1):
+		x.merge(i - 1)
+	case x.sparse(i):
+		x.merge(i)
+	}
+	if len(x.leaves) == 0 {
+		x.leaves = nil
+	}
+}
+
+// sparse reports whether leaf i and the next one would fill only half a leaf together.
+func (x *index) sparse(i int) bool {
+	return i+1 < len(x.leaves) && len(x.leaves[i])+len(x.leaves[i+1]) <= maxLeaf/2
+}
+
+// merge moves the names of the leaf after leaf i to it.
+func (x *index) merge(i int) {
+	x.leaves[i] = append(x.leaves[i], x.leaves[i+1]...)
+	x.leaves = slices.Delete(x.leaves, i+1, i+2)
+}
+
+// leaf returns which leaf a name belongs in: the last one that begins with it or a smaller one, or else the first.
+func (x *index) leaf(name string) int {
+	return max(0, sort.Search(len(x.leaves), func(i int) bool { return x.leaves[i][0] > name })-1)
+}
+
+// from yields the names that begin with prefix and are not less than first, in order. The index must not change
+// meanwhile.
+func (x *index) from(first, prefix string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if len(x.leaves) == 0 {
+			return
+		}
+		first = max(first, prefix)
+		i := x.leaf(first)
+		at, _ := slices.BinarySearch(x.leaves[i], first)
+		for ; i < len(x.leaves); i, at = i+1, 0 {
+			for _, name := range x.leaves[i][at:] {
+				if !strings.HasPrefix(name, prefix) || !yield(name) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// following returns the least name that comes after another.
+func following(name string) string { return name + "\x00" }
