@@ -3,6 +3,7 @@ package hub
 import (
 	"cmp"
 	"container/heap"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -127,10 +128,14 @@ func (h *Hub) expire() {
 // inPieces calls f, which reports whether it has done all, until it has: each time under h.mu, which others can have in
 // between. A hub that is closed has nothing left to do.
 func (h *Hub) inPieces(f func() (all bool)) {
-	for all := false; !all; {
+	for {
 		h.mu.Lock()
-		all = h.closed || f()
+		all := h.closed || f()
 		h.mu.Unlock()
+		if all {
+			return
+		}
+		runtime.Gosched() // or this goroutine mostly has the lock again before one that waits for it runs
 	}
 }
 

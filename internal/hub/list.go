@@ -2,6 +2,7 @@ package hub
 
 import (
 	"cmp"
+	"runtime"
 	"slices"
 	"time"
 )
@@ -129,6 +130,7 @@ func (h *Hub) Channels(prefix, after string, limit int) (list []Channel) {
 			break
 		}
 		next = following(some[n-1].Name)
+		runtime.Gosched() // see inPieces
 	}
 	return list
 }
