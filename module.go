@@ -489,7 +489,9 @@ func (o observer) Ended(conn *hub.Conn, why hub.Reason) {
 	}
 }
 
-// Cleanup closes the route's connections, if that is wanted. They are of a configuration that is gone.
+// Cleanup closes the route's connections, if that is wanted. They are of a configuration that is gone. Requests may
+// still be on their way here, as Caddy does not wait for them: a handshake among them is refused, and comes back to
+// the new configuration. A POST among them is published by the permissions that it was received with.
 func (h *Handler) Cleanup() error {
 	if h.CloseOnReload && h.sockets.Hub != nil {
 		var options []*hub.ConnOptions
@@ -498,7 +500,7 @@ func (h *Handler) Cleanup() error {
 				options = append(options, o)
 			}
 		}
-		h.sockets.Hub.Kick(hub.Filter{Options: options}, closeCode, closeText)
+		h.sockets.Hub.Retire(options, closeCode, closeText)
 	}
 	return nil
 }

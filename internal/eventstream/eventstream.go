@@ -83,7 +83,7 @@ func (route *Route) accept(w http.ResponseWriter, r *http.Request, s hub.Subscri
 	start func(*hub.Conn, hub.Welcome) []byte, connected func(),
 ) error {
 	conn, welcome, err := route.Hub.Connect(s, options)
-	leaving := errors.Is(err, hub.ErrClosed)
+	leaving := errors.Is(err, hub.ErrClosed) || errors.Is(err, hub.ErrRetired)
 	if err != nil && !leaving {
 		post.RetryLater(w)
 		return caddyhttp.Error(http.StatusServiceUnavailable, err)

@@ -40,6 +40,8 @@ type ConnOptions struct {
 	OneWay       bool          // the peer sends nothing: it answers no ping and no close
 
 	Observer Observer // nil if there is none
+
+	retired bool // guarded by Hub.mu; see Retire
 }
 
 // Observer is told what becomes of connections. The loop calls it, in the order in which it happens, and waits.

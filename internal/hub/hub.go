@@ -36,6 +36,9 @@ var (
 	ErrTooManyConnections = errors.New("too many connections")
 	ErrTooManyChannels    = errors.New("too many channels")
 
+	// ErrRetired is returned to a subscriber whose options were retired while it was being accepted.
+	ErrRetired = errors.New("the configuration was reloaded: connect again")
+
 	// ErrMemory is returned to a subscriber while backlogs and history take all that they may.
 	ErrMemory = errors.New("too much is waiting for others")
 )
@@ -341,7 +344,11 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	c.flushing.Store(true) // until Start there is nothing to write to
 
 	h.mu.Lock()
-	if err := h.admit(&s); err != nil {
+	err := h.admit(&s)
+	if err == nil && o.retired {
+		err = ErrRetired
+	}
+	if err != nil {
 		h.mu.Unlock()
 		return nil, Welcome{}, err
 	}
