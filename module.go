@@ -329,6 +329,10 @@ type Handler struct {
 	// counted that have come since there is such a limit. Default: `0`, no limit.
 	MaxPerIP int `json:"max_per_ip,omitempty"`
 
+	// How many leading bits of an IPv6 address `rate` and `max_per_ip` look at: all addresses with these bits in common
+	// count as one, since whoever has one of them usually has them all. Default: `64`.
+	IPv6Prefix int `json:"ipv6_prefix,omitempty"`
+
 	// Offers permessage-deflate (RFC 7692), without context takeover. A message is deflated once for all. Default:
 	// off.
 	Compression *Compression `json:"compression,omitempty"`
@@ -533,6 +537,9 @@ func (h *Handler) setDefaults() {
 	if h.MaxBacklog == 0 {
 		h.MaxBacklog = max(1<<20, h.MaxMessage)
 	}
+	if h.IPv6Prefix == 0 {
+		h.IPv6Prefix = rates.DefaultIPv6Prefix
+	}
 	if h.Slow == "" {
 		h.Slow = "close"
 	}
@@ -601,6 +608,8 @@ func (h *Handler) Validate() error {
 		return fmt.Errorf("max_connections is %d, must not be negative", h.MaxConnections)
 	case h.MaxPerIP < 0:
 		return fmt.Errorf("max_connections per_ip is %d, must not be negative", h.MaxPerIP)
+	case h.IPv6Prefix < 1 || h.IPv6Prefix > 128:
+		return fmt.Errorf("ipv6_prefix is %d, must be 1 to 128", h.IPv6Prefix)
 	case h.Compression != nil && h.Compression.MinSize < 0:
 		return fmt.Errorf("compression's min_size is %d, must not be negative", h.Compression.MinSize)
 	}
@@ -745,6 +754,9 @@ func (h *Handler) subscriber(r *http.Request, user string, channels []string) hu
 		MaxConnections: h.MaxConnections,
 		MaxPerRemote:   h.MaxPerIP,
 	}
+	if h.MaxPerIP > 0 {
+		s.Network = cmp.Or(rates.Address(s.Remote, h.IPv6Prefix), "unknown")
+	}
 	if *h.Subscribe {
 		s.Channels, s.Replay, s.LastID = channels, h.Replay, eventstream.LastID(r)
 	}
@@ -759,6 +771,18 @@ func remoteOf(r *http.Request) string {
 	return strings.Clone(r.RemoteAddr)
 }
 
+// wait counts a message of a client without a connection, and returns how long it has to wait. A name that looks like
+// an address is not counted for that.
+func (h *Handler) wait(r *http.Request, user string) time.Duration {
+	if h.posters == nil {
+		return 0
+	}
+	if user != "" {
+		return h.posters.Wait("user " + user)
+	}
+	return h.posters.Wait(rates.Address(remoteOf(r), h.IPv6Prefix))
+}
+
 // post publishes the body of a request.
 func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, user string, channels []string) error {
 	if eventstream.WantsV1(r) {
@@ -767,7 +791,7 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Repla
 	if !*h.Publish {
 		return caddyhttp.Error(http.StatusForbidden, errors.New("publishing is off on this route"))
 	}
-	if wait := h.posters.Wait(cmp.Or(user, remoteOf(r))); wait > 0 {
+	if wait := h.wait(r, user); wait > 0 {
 		h.sockets.Hub.Refused(hub.RefusedRate)
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 		return caddyhttp.Error(http.StatusTooManyRequests, errors.New("the client publishes faster than the option rate lets it"))
@@ -809,7 +833,7 @@ func (h *Handler) postV1(w http.ResponseWriter, r *http.Request, repl *caddy.Rep
 	if *h.Publish {
 		c.Publish = channels
 	}
-	answers := h.sockets.Post(frame, c, func() bool { return h.posters.Wait(cmp.Or(user, remoteOf(r))) > 0 })
+	answers := h.sockets.Post(frame, c, func() bool { return h.wait(r, user) > 0 })
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	_, err = w.Write(answers)

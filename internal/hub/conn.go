@@ -80,8 +80,8 @@ type Conn struct {
 	user    string
 	remote  string
 	route   string
+	network string // if the route limits the connections of one
 
-	perRemote bool   // it counts for its address, too
 	connected int64  // when it came, in milliseconds since 1970
 	since     uint64 // the log's last message before it subscribed
 
