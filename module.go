@@ -23,6 +23,7 @@ import (
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/command"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/events"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/httperror"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/metrics"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
@@ -347,6 +348,7 @@ type Handler struct {
 	join         []websocket.JoinPattern
 	posters      *rates.Clients
 	route        string // what its connections count for
+	errors       *httperror.Responder
 	takesSockets bool
 	takesStreams bool
 	takesPosts   bool
@@ -446,6 +448,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.streams.Options.OneWay, h.streams.V1.OneWay = true, true
 	h.posters = rates.NewClients(h.Rate.limit())
 	h.route = strings.Join(h.Channels, "\x00")
+	h.errors = httperror.For(h)
 	h.warn()
 	return nil
 }
@@ -618,7 +621,7 @@ func (h *Handler) Validate() error {
 
 // ServeHTTP takes WebSocket handshakes, event streams and POSTs, and serves the client for browsers.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	var take func(http.ResponseWriter, *http.Request, *caddy.Replacer, string, []string) error
+	var take taker
 	preflight := false
 	switch {
 	case websocket.IsUpgrade(r):
@@ -641,7 +644,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if take == nil && !preflight {
 		return next.ServeHTTP(w, r)
 	}
+	err := h.answer(w, r, preflight, take)
+	if err != nil {
+		if entry := h.logger.Check(zapcore.DebugLevel, "refused"); entry != nil {
+			entry.Write(zap.Error(err), zap.String("remote", r.RemoteAddr))
+		}
+		err = h.errors.Respond(w, r, err)
+	}
+	return err
+}
 
+// taker answers a request of one kind.
+type taker func(http.ResponseWriter, *http.Request, *caddy.Replacer, string, []string) error
+
+// answer answers a preflight, or checks a request and has it taken.
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, preflight bool, take taker) error {
 	refuse := func(status int, err error) error {
 		if r.ProtoMajor == 1 && websocket.IsUpgrade(r) { // as Accept does
 			w.Header().Set("Connection", "close")
@@ -649,10 +666,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return caddyhttp.Error(status, err)
 	}
 	verdict := origin.Check(r, h.origins)
+	if verdict != origin.Named && origin.HostChanged(r) {
+		h.warnOfHost(r)
+	}
 	if verdict == origin.Refused {
 		h.sockets.Hub.Refused(hub.RefusedOrigin)
-		return refuse(http.StatusForbidden,
-			fmt.Errorf("a page of origin %q may not use this route: see the option origins", r.Header["Origin"]))
+		return refuse(http.StatusForbidden, refusedOrigin(r))
 	}
 	if len(h.origins) > 0 {
 		verdict.Allow(w.Header(), r)
@@ -676,6 +695,25 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	}
 	return take(w, r, repl, user, channels)
+}
+
+func refusedOrigin(r *http.Request) error {
+	from := r.Header.Get("Origin")
+	if from == "" {
+		return errors.New("a page of another site may not use this route, and says no origin that the option origins could name")
+	}
+	return fmt.Errorf("a page of origin %q may not use this route of the host %q: name the origin in the option origins, "+
+		"or if a proxy in front changes the Host header, have it pass Host on", from, r.Host)
+}
+
+// warnOfHost tells once of a proxy in front that changes the Host header: browsers name the page's origin with a
+// WebSocket, and nothing else that would say that it is our own.
+func (h *Handler) warnOfHost(r *http.Request) {
+	if _, again := warned.LoadOrStore("host of "+h.route, true); !again {
+		h.logger.Warn("a proxy in front seems to change the Host header, so pages of this site are refused as another's: "+
+			"have it pass Host on, or name the site in the option origins",
+			zap.String("origin", r.Header.Get("Origin")), zap.String("host", r.Host), zap.Strings("channels", h.Channels))
+	}
 }
 
 // acceptSocket takes a WebSocket handshake.
