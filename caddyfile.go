@@ -92,6 +92,7 @@ func (a *App) parseHistory(d *caddyfile.Dispenser) error {
 //	    subscribe     on|off
 //	    join          <patterns...>
 //	    transports    websocket sse post
+//	    query         <names...>
 //	    origins       <patterns...>
 //	    echo          on|off
 //	    greeting      <text>
@@ -118,6 +119,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"subscribe":     onOff(&h.Subscribe),
 		"join":          words(&h.Join),
 		"transports":    words(&h.Transports),
+		"query":         words(&h.Query),
 		"origins":       words(&h.Origins),
 		"echo":          onOff(&h.Echo),
 		"greeting":      word(&h.Greeting),

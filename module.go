@@ -277,6 +277,11 @@ type Handler struct {
 	// What requests the route takes: `websocket`, `sse` (event streams), `post`. Default: all of them.
 	Transports []string `json:"transports,omitempty"`
 
+	// Names of query parameters that other handlers of the route use, such as a token. A POST with a parameter that is not
+	// among these, not `channel` or `event`, and in no placeholder of these options, is answered 400, for it may be a
+	// misspelled destination. Default: none.
+	Query []string `json:"query,omitempty"`
+
 	// Which pages of other origins may use the route: `https://app.example.com`, `app.example.com` for any scheme,
 	// `*.example.com` for all hosts below one, `null` for sandboxed pages and files, `*` for all. A port that is not
 	// the scheme's own has to be given. Others are answered 403. Pages of the same host, and clients that send no
@@ -347,7 +352,9 @@ type Handler struct {
 	origins      []origin.Pattern
 	join         []websocket.JoinPattern
 	posters      *rates.Clients
-	route        string // what its connections count for
+	query        []string // parameters that a POST may have besides those of a message
+	ownQuery     bool     // the parameter channel is a part of the route's channels
+	route        string   // what its connections count for
 	errors       *httperror.Responder
 	takesSockets bool
 	takesStreams bool
@@ -449,9 +456,26 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.posters = rates.NewClients(h.Rate.limit())
 	h.route = strings.Join(h.Channels, "\x00")
 	h.errors = httperror.For(h)
+	own := h.placeholders()
+	h.ownQuery = slices.Contains(own, "channel")
+	h.query = slices.Concat(h.Query, own, []string{"join", "last_id"})
 	h.warn()
 	return nil
 }
+
+// placeholders returns the names of the query parameters that the options expand.
+func (h *Handler) placeholders() (names []string) {
+	for _, text := range slices.Concat(h.Channels, h.Join, []string{h.User, h.Greeting}) {
+		for _, after := range strings.Split(text, queryPlaceholder)[1:] {
+			if name, _, ok := strings.Cut(after, "}"); ok {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+const queryPlaceholder = "{http.request.uri.query."
 
 // warned are the routes that were warned of: a reload is no news.
 var warned sync.Map
@@ -834,11 +858,14 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Repla
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 		return caddyhttp.Error(http.StatusTooManyRequests, errors.New("the client publishes faster than the option rate lets it"))
 	}
-	m, err := post.Message(w, r, h.MaxMessage)
+	m, err := post.Message(w, r, h.MaxMessage, h.query...)
 	if err == nil {
 		m.Source = transportPost
 		m.Publisher = post.Client(user)
-		m.Channel = cmp.Or(m.Channel, channels[0])
+		own := slices.Contains(channels, m.Channel)
+		if m.Channel == "" || !own && h.ownQuery && m.Channel == r.URL.Query().Get("channel") {
+			m.Channel = channels[0]
+		}
 		if !slices.Contains(channels, m.Channel) {
 			err = &post.Error{Status: http.StatusForbidden, Err: fmt.Errorf("%q is not a channel of this route", m.Channel)}
 		}
@@ -863,6 +890,11 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Repla
 
 // postV1 is post for a client of broadcast.v1, whose stream cannot carry what it has to say.
 func (h *Handler) postV1(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, user string, channels []string) error {
+	for _, name := range []string{"channel", "event"} {
+		if r.URL.Query().Has(name) && !slices.Contains(h.query, name) {
+			return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("the query names a %s: with broadcast.v1 a message names it in the body", name))
+		}
+	}
 	frame, err := post.Body(w, r, h.sockets.MaxBody())
 	if refusal := new(post.Error); errors.As(err, &refusal) {
 		return caddyhttp.Error(refusal.Status, refusal.Err)
