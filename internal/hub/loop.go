@@ -254,7 +254,7 @@ func (a *audience) gathers() bool { return len(a.batch) > 0 }
 
 // gather adds a message to the current batch.
 func (l *loop) gather(a *audience, m *Message) {
-	n := m.size()
+	n := m.batchSize()
 	if l.size > 0 && l.size+n > maxBatch {
 		l.deliver()
 	}
