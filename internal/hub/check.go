@@ -59,7 +59,7 @@ func (m *Message) check() error {
 		}
 		m.encodedData = encodedText(m.Data)
 	case JSON:
-		if err := CheckJSON(m.Data); err != nil {
+		if err := checkJSON(m.Data); err != nil {
 			return fmt.Errorf("the data %w", err)
 		}
 		m.encodedData = len(m.Data) + eventStreamLine*(bytes.Count(m.Data, []byte{'\n'})+bytes.Count(m.Data, []byte{'\r'}))
@@ -75,25 +75,21 @@ func (m *Message) check() error {
 // otherwise (.NET's), and broadcast.v1 puts two around the data.
 const MaxDepth = 60
 
-// CheckJSON reports what is wrong with a JSON text, if anything. Besides syntax (RFC 8259) it wants what common parsers
-// insist on, mostly that of I-JSON (RFC 7493): UTF-8, no half of a surrogate pair, no number beyond the range of a
-// float64, and no more than MaxDepth levels.
-func CheckJSON(p []byte) error {
-	switch {
-	case !utf8.Valid(p):
-		return errors.New("is not UTF-8")
-	case !json.Valid(p):
+// checkJSON reports what is wrong with a JSON text, if anything. Besides the syntax (RFC 8259) it wants what common
+// parsers insist on, most of which I-JSON (RFC 7493) wants too: Unicode, no number beyond the range of a float64, and no
+// more than MaxDepth levels. Objects that have a name twice pass.
+func checkJSON(p []byte) error {
+	if !json.Valid(p) {
 		return errors.New("is not JSON")
+	}
+	if err := CheckUnicode(p); err != nil {
+		return err
 	}
 	depth := 0
 	for i := 0; i < len(p); {
 		switch c := p[i]; {
 		case c == '"':
-			n, err := checkString(p[i:])
-			if err != nil {
-				return err
-			}
-			i += n
+			i += stringLength(p[i:])
 			continue
 		case c == '[' || c == '{':
 			if depth++; depth > MaxDepth {
@@ -117,26 +113,42 @@ func CheckJSON(p []byte) error {
 	return nil
 }
 
-// checkString checks the string that valid JSON begins with, and returns its length.
-func checkString(p []byte) (n int, err error) {
-	for i := 1; ; {
-		i += bytes.IndexAny(p[i:], `"\`)
+// stringLength returns the length of the string that valid JSON begins with.
+func stringLength(p []byte) int {
+	for i := 1; ; i++ {
+		switch p[i] {
+		case '"':
+			return i + 1
+		case '\\':
+			i++
+		}
+	}
+}
+
+// CheckUnicode reports whether the strings in valid JSON are Unicode: no bytes that are not UTF-8, and no escape for half
+// of a surrogate pair. encoding/json would put U+FFFD in the place of both.
+func CheckUnicode(p []byte) error {
+	if !utf8.Valid(p) {
+		return errors.New("is not UTF-8")
+	}
+	for { // outside of strings there is no backslash
+		i := bytes.IndexByte(p, '\\')
 		switch {
-		case p[i] == '"':
-			return i + 1, nil
+		case i < 0:
+			return nil
 		case p[i+1] != 'u':
-			i += 2
+			p = p[i+2:]
 			continue
 		}
 		const size = len(`\uxxxx`)
-		high := escaped(p[i:])
-		i += size
+		first := escaped(p[i:])
+		p = p[i+size:]
 		switch {
-		case high < 0xd800 || high > 0xdfff:
-		case high < 0xdc00 && bytes.HasPrefix(p[i:], []byte(`\u`)) && escaped(p[i:])&^0x3ff == 0xdc00:
-			i += size
+		case first < 0xd800 || first > 0xdfff:
+		case first < 0xdc00 && bytes.HasPrefix(p, []byte(`\u`)) && escaped(p)&^0x3ff == 0xdc00:
+			p = p[size:]
 		default:
-			return 0, errors.New("has half of a surrogate pair in a string")
+			return errors.New("has half of a surrogate pair in a string")
 		}
 	}
 }

@@ -71,7 +71,7 @@ func FuzzCheckJSON(f *testing.F) {
 	}
 	half := regexp.MustCompile(`\\u[dD][89a-fA-F]`)
 	f.Fuzz(func(t *testing.T, p []byte) {
-		err := CheckJSON(p)
+		err := checkJSON(p)
 		if err == nil {
 			var v any
 			if err := json.Unmarshal(p, &v); err != nil || !utf8.Valid(p) {

@@ -3,7 +3,6 @@ package post
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +12,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
@@ -70,7 +68,7 @@ func tooLarge(limit int64) error {
 }
 
 // Message reads a message from a request: the body is the data, and the query names the event. It is JSON if its
-// Content-Type is application/json, text if that is text/*, a form or absent, else binary. A form with the field data is taken as
+// Content-Type is application/json or ends in +json, text if that is text/*, a form or absent, else binary. A form with the field data is taken as
 // web frameworks send it, with its fields channel, event and data; any other is what curl -d says of everything. The
 // channel is that of the form or the query, in this order, or empty. The header Idempotency-Key is the message's key (draft-ietf-httpapi-idempotency-key-header).
 func Message(w http.ResponseWriter, r *http.Request, limit int64) (*hub.Message, error) {
@@ -90,33 +88,12 @@ func Message(w http.ResponseWriter, r *http.Request, limit int64) (*hub.Message,
 			m.Channel = cmp.Or(strings.Clone(fields.Get("channel")), m.Channel) // what is not escaped is a part of the body
 			m.Event = cmp.Or(strings.Clone(fields.Get("event")), m.Event)
 		}
-	case media == "application/json":
-		if !json.Valid(m.Data) {
-			return nil, bad("the body is not JSON, as its Content-Type says")
-		}
+	case media == "application/json", strings.HasSuffix(media, "+json"): // RFC 6839, section 3.1
 		m.Kind = hub.JSON
 	case media != "" && !strings.HasPrefix(media, "text/"):
 		m.Kind = hub.Binary
 	}
-	if m.Kind != hub.Binary && !utf8.Valid(m.Data) {
-		return nil, bad("the body is not UTF-8; publish binary data with Content-Type: application/octet-stream")
-	}
-	if err := CheckNames(m); err != nil {
-		return nil, bad("%w", err)
-	}
 	return m, nil
-}
-
-// CheckNames checks the names that a message has.
-func CheckNames(m *hub.Message) error {
-	for _, n := range [...]struct{ what, name string }{{"channel", m.Channel}, {"event", m.Event}, {"key", m.Key}} {
-		if n.name != "" {
-			if err := hub.CheckName(n.name); err != nil {
-				return fmt.Errorf("the %s %w", n.what, err)
-			}
-		}
-	}
-	return nil
 }
 
 // Client is the publisher that a route's user is: apart from others, and from the admin API.
@@ -148,6 +125,9 @@ func RetryLater(w http.ResponseWriter) {
 func Refused(w http.ResponseWriter, err error) error {
 	if errors.Is(err, hub.ErrKeyReused) {
 		return &Error{http.StatusUnprocessableEntity, err}
+	}
+	if invalid := new(hub.InvalidError); errors.As(err, &invalid) {
+		return &Error{http.StatusBadRequest, err}
 	}
 	RetryLater(w)
 	return &Error{http.StatusServiceUnavailable, err}

@@ -51,10 +51,10 @@ func (route *Route) publish(q *request, client Client) (id string, err error) {
 		return "", err
 	}
 	m.Source = "post"
-	switch err := route.Hub.Publish(m); {
-	case errors.Is(err, hub.ErrKeyReused):
-		return "", refused(errConflict, "%w", err)
-	case err != nil:
+	if err := unpublished(route.Hub.Publish(m)); err != nil {
+		if r := new(refusal); errors.As(err, &r) {
+			return "", err
+		}
 		return "", refused(errFull, "%w", err)
 	}
 	return m.ID(), nil
