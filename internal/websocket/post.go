@@ -15,6 +15,10 @@ func (route *Route) MaxBody() int64 { return int64(2*route.MaxMessage + maxEnvel
 // whether it is one too many.
 func (route *Route) Post(frame []byte, client Client, tooFast func() bool) []byte {
 	list, err := split(frame)
+	if len(list) == 0 && tooFast() { // it counts as a request
+		route.Hub.Refused(hub.RefusedRate)
+		return answer(wire.AppendError(nil, nil, errRate, "too many requests"))
+	}
 	if err != nil {
 		return answer(wire.AppendError(nil, nil, errInvalid, err.Error()))
 	}

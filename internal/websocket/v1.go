@@ -86,6 +86,13 @@ func (s *session) requests(kind uint8, frame []byte) *fault {
 	if err != nil {
 		return s.invalid(err.Error())
 	}
+	if len(list) == 0 { // a request too, as it takes as much to read
+		refuse, bad := s.tooFast()
+		if refuse && bad == nil {
+			s.answer(wire.AppendError(nil, nil, errRate, "too many requests"))
+		}
+		return bad
+	}
 	var answers []byte
 	for _, raw := range list {
 		refuse, bad := s.tooFast()
