@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,6 +30,10 @@ type Message struct {
 	// two minutes is not published, and is given the Seq of the first; or, if it says something else, is an error.
 	Key, Publisher string
 
+	// Owner is who the key takes space for, if that is not the Publisher: publishers without a name are one, but have
+	// one address each.
+	Owner string
+
 	// Source names how it came, to count by.
 	Source string
 
@@ -45,6 +50,12 @@ type Message struct {
 
 	mu      sync.Mutex
 	encoded []encoding
+
+	// With history:
+	holders      atomic.Int32  // the history, and the replays that still have it
+	dropped      atomic.Bool   // by the history
+	held         *atomic.Int64 // Hub.held
+	encodedBytes atomic.Int64  // what of encoded counts there
 }
 
 // encoding is a wire form that all loops share.
@@ -101,6 +112,7 @@ func (m *Message) Encoded(key any, encode func(*Message) []byte) []byte {
 	}
 	p := encode(m)
 	m.encoded = append(m.encoded, encoding{key, p})
+	m.countEncoded(cap(p))
 	return p
 }
 
