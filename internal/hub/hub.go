@@ -262,7 +262,7 @@ func (h *Hub) awaitFit(ms []*Message, from *Conn, wait bool) (waited int, err er
 // enter gives messages that fit their places, and puts them in inboxes and the history. The caller holds h.mu.
 func (h *Hub) enter(ms []*Message, keys []keyed, now time.Time) (wake uint64) {
 	for i, m := range ms {
-		m.epoch = h.epoch
+		m.hub = h
 		if !m.NoEcho {
 			m.From = nil // history would hold the connection
 		}

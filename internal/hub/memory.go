@@ -137,7 +137,6 @@ func (h *Hub) memoryFor(ms []*Message) (n int) {
 // keep counts a message that the history takes in, as the first who needs it. The caller holds h.mu.
 func (h *Hub) keep(m *Message) {
 	m.holders.Store(1)
-	m.held = &h.held
 	h.held.Add(m.kept())
 }
 
@@ -164,8 +163,8 @@ const encodedGone = -1 << 40
 
 // countEncoded counts what a wire format keeps in a message.
 func (m *Message) countEncoded(n int) {
-	if m.held == nil {
-		return // in an inbox for a moment
+	if m.holders.Load() == 0 {
+		return // it is in inboxes, for a moment
 	}
 	for {
 		before := m.encodedBytes.Load()
@@ -173,7 +172,7 @@ func (m *Message) countEncoded(n int) {
 			return
 		}
 		if m.encodedBytes.CompareAndSwap(before, before+int64(n)) {
-			m.held.Add(int64(n))
+			m.hub.held.Add(int64(n))
 			return
 		}
 	}

@@ -80,7 +80,7 @@ func TestMemory(t *testing.T) {
 				t.Fatalf("%d bytes, more than %d", h.Memory(), limit)
 			}
 		}
-		if s = h.Stats(); h.Subscribers("small") != 1 || s.Kept > 31 || s.Connections != 42 || s.Closed["memory"] != 1 {
+		if s = h.Stats(); h.Subscribers("small") != 1 || s.KeptBytes > 31*paddedSize || s.Connections != 42 || s.Closed["memory"] != 1 {
 			t.Errorf("%+v", s)
 		}
 		for _, c := range many {

@@ -46,16 +46,15 @@ type Message struct {
 	Time        time.Time // when it was published
 	Subscribers int       // how many its channel had
 
-	epoch string
+	hub *Hub
 
 	mu      sync.Mutex
 	encoded []encoding
 
 	// With history:
-	holders      atomic.Int32  // the history, and the replays that still have it
-	dropped      atomic.Bool   // by the history
-	held         *atomic.Int64 // Hub.held
-	encodedBytes atomic.Int64  // what of encoded counts there
+	holders      atomic.Int32 // the history, and the replays that still have it
+	dropped      atomic.Bool  // by the history
+	encodedBytes atomic.Int64 // what of encoded counts in Hub.held
 }
 
 // encoding is a wire form that all loops share.
@@ -76,11 +75,19 @@ const frameOverhead = 16
 func (m *Message) size() int { return len(m.Data) + len(m.Event) + frameOverhead }
 
 // ID returns the message's identity: the hub's epoch and the sequence number. It is opaque to clients.
-func (m *Message) ID() string { return FormatID(m.epoch, m.Seq) }
+func (m *Message) ID() string { return FormatID(m.epoch(), m.Seq) }
+
+// epoch returns that of the hub that the message was published on.
+func (m *Message) epoch() string {
+	if m.hub == nil {
+		return ""
+	}
+	return m.hub.epoch
+}
 
 // AppendID appends the message's ID.
 func (m *Message) AppendID(dst []byte) []byte {
-	return strconv.AppendUint(append(append(dst, m.epoch...), '-'), m.Seq, 10)
+	return strconv.AppendUint(append(append(dst, m.epoch()...), '-'), m.Seq, 10)
 }
 
 // FormatID makes an ID of an epoch and a sequence number.
