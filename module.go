@@ -773,7 +773,7 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Repla
 	m, err := post.Message(w, r, h.MaxMessage)
 	if err == nil {
 		m.Source = transportPost
-		m.Publisher = post.Client(user)
+		m.Publisher, m.Owner = post.Client(user), post.Owner(user, remoteOf(r))
 		m.Channel = cmp.Or(m.Channel, channels[0])
 		if !slices.Contains(channels, m.Channel) {
 			err = &post.Error{Status: http.StatusForbidden, Err: fmt.Errorf("%q is not a channel of this route", m.Channel)}
@@ -803,7 +803,7 @@ func (h *Handler) postV1(w http.ResponseWriter, r *http.Request, repl *caddy.Rep
 	if refusal := new(post.Error); errors.As(err, &refusal) {
 		return caddyhttp.Error(refusal.Status, refusal.Err)
 	}
-	c := websocket.Client{Subscriber: hub.Subscriber{User: user}, MayJoin: h.mayJoin(repl)}
+	c := websocket.Client{Subscriber: hub.Subscriber{User: user, Remote: remoteOf(r)}, MayJoin: h.mayJoin(repl)}
 	if *h.Publish {
 		c.Publish = channels
 	}

@@ -143,6 +143,9 @@ const (
 // User returns who the connection said it is, if it did.
 func (c *Conn) User() string { return c.user }
 
+// Remote returns its address, as Subscriber has it.
+func (c *Conn) Remote() string { return c.remote }
+
 // ID returns the number of the connection. No other of its hub has had it.
 func (c *Conn) ID() uint64 { return c.id }
 

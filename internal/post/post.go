@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"mime"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -121,6 +122,19 @@ func CheckNames(m *hub.Message) error {
 
 // Client is the publisher that a route's user is: apart from others, and from the admin API.
 func Client(user string) string { return "route:" + user }
+
+// Owner is who the idempotency keys of a route's client take space for: its user, or if it has none its address.
+// Addresses of IPv6 are one for each /64, of which a client has all.
+func Owner(user, remote string) string {
+	if user != "" {
+		return Client(user)
+	}
+	if ip, err := netip.ParseAddr(remote); err == nil && ip.Unmap().Is6() {
+		prefix, _ := ip.WithZone("").Prefix(64)
+		remote = prefix.String()
+	}
+	return "address:" + remote
+}
 
 const form = "application/x-www-form-urlencoded"
 
