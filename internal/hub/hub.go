@@ -221,7 +221,7 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 		now = h.seqTime // another was faster: times are in the order of the log
 	}
 	h.seqTime = now
-	if !h.repeats.agree(keys, now) {
+	if !h.repeats.look(keys, now) {
 		h.mu.Unlock()
 		return ErrKeyReused
 	}
@@ -266,12 +266,14 @@ func (h *Hub) enter(ms []*Message, keys []keyed, now time.Time) (wake uint64) {
 		if !m.NoEcho {
 			m.From = nil // history would hold the connection
 		}
-		if keys != nil && m.Key != "" {
-			if first := ms[keys[i].first]; first != m {
+		if m.Key != "" {
+			k := &keys[i]
+			if first := ms[k.first]; first != m {
 				m.Seq, m.Subscribers, m.Time = first.Seq, first.Subscribers, first.Time
 				continue
 			}
-			if h.repeats.repeated(m, keys[i].id, now) {
+			if k.seq != 0 {
+				m.Seq, m.Subscribers, m.Time = k.seq, k.subscribers, k.at
 				continue
 			}
 		}

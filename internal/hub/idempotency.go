@@ -50,6 +50,12 @@ type keyed struct {
 	digest uint64 // of what it says
 	owner  uint64
 	first  int // the first message of the batch that has the same ID
+
+	// What look has found:
+	seq         uint64 // of the message that had the key, or 0
+	at          time.Time
+	subscribers int
+	stale       bool // the key is in the table, but too old
 }
 
 // knownKey is a key and what became of its message. The numbers are places in repeats.keys; 0 is none.
@@ -142,36 +148,24 @@ func (r *repeats) digest(m *Message) uint64 {
 	return d.Sum64()
 }
 
-// find returns the key if it is known.
-func (r *repeats) find(id keyID, now time.Time) *knownKey {
-	i := r.known[id]
-	if i == 0 {
-		return nil
-	}
-	k := r.keys.at(i)
-	if now.Sub(r.start)-k.at >= repeatTime {
-		return nil
-	}
-	return k
-}
-
-// agree reports whether those of the keys that are known are of messages that say the same.
-func (r *repeats) agree(keys []keyed, now time.Time) bool {
-	for _, k := range keys {
-		if known := r.find(k.id, now); known != nil && known.digest != k.digest {
+// look finds those of the keys that are known, and reports whether their messages say the same.
+func (r *repeats) look(keys []keyed, now time.Time) bool {
+	for n := range keys {
+		k := &keys[n]
+		i := r.known[k.id]
+		if i == 0 {
+			continue
+		}
+		known := r.keys.at(i)
+		switch {
+		case now.Sub(r.start)-known.at >= repeatTime:
+			k.stale = true
+		case known.digest != k.digest:
 			return false
+		default:
+			k.seq, k.at, k.subscribers = known.seq, r.start.Add(known.at), int(known.subscribers)
 		}
 	}
-	return true
-}
-
-// repeated reports whether the message is not the first with its key. If so, it is given the first one's place.
-func (r *repeats) repeated(m *Message, id keyID, now time.Time) bool {
-	known := r.find(id, now)
-	if known == nil {
-		return false
-	}
-	m.Seq, m.Subscribers, m.Time = known.seq, int(known.subscribers), r.start.Add(known.at)
 	return true
 }
 
@@ -180,8 +174,10 @@ func (h *Hub) rememberKey(m *Message, k *keyed) {
 	r := &h.repeats
 	now := m.Time.Sub(r.start)
 	r.expire(now, 4) // more than come
-	if i := r.known[k.id]; i != 0 {
-		r.forget(i)
+	if k.stale {
+		if i := r.known[k.id]; i != 0 {
+			r.forget(i)
+		}
 	}
 	before := r.bytes()
 	if len(r.known) >= h.keyLimit() {
