@@ -102,7 +102,7 @@ func (c *Conn) write(p []byte, lent bool, array **shared, k kind) fate {
 func (c *Conn) enqueue(array *shared, n int, k kind) fate {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dead || c.closing {
+	if c.dead || c.closing || n == len(array.bytes) {
 		return written
 	}
 	p := piece{array.bytes[n:], array, k}
