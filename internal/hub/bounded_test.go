@@ -16,14 +16,14 @@ func TestChannelsByPage(t *testing.T) {
 	defer closeHub(h)
 	connect(t, h, options(), All)
 	var want []string
-	for i := range 5 * piece {
+	for i := range 5 * atOnce {
 		name := fmt.Sprint("room:", i)
 		publish(t, h, name)
 		publish(t, h, fmt.Sprint("other:", i))
 		want = append(want, name)
 	}
 	slices.Sort(want)
-	for _, limit := range []int{1, piece - 1, piece, piece + 1, 10 * piece} {
+	for _, limit := range []int{1, atOnce - 1, atOnce, atOnce + 1, 10 * atOnce} {
 		c := connect(t, h, options())
 		var got []string
 		for after, n := "", 0; ; n++ {
@@ -60,7 +60,7 @@ func TestChannelsByPage(t *testing.T) {
 		}
 		c.conn.Done()
 	}
-	if list := h.Channels("", "", 1000*piece); len(list) < 10*piece || list[0].Name != "other:0" {
+	if list := h.Channels("", "", 1000*atOnce); len(list) < 10*atOnce || list[0].Name != "other:0" {
 		t.Errorf("all: got %d, %+v first", len(list), list[0])
 	}
 	if list := h.Channels("other:", "p", 10); list != nil {
@@ -73,7 +73,7 @@ func TestChannelsByPage(t *testing.T) {
 func TestManyExpireAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := New(Options{History: 10, HistoryAge: time.Minute})
-		const n = 20 * piece
+		const n = 20 * atOnce
 		for i := range n {
 			publish(t, h, fmt.Sprint(i))
 		}
@@ -81,7 +81,7 @@ func TestManyExpireAtOnce(t *testing.T) {
 		h.mu.Lock() // the timer comes too late
 		time.Sleep(1)
 		h.trim(time.Now())
-		if got := h.history.count; got != n-piece {
+		if got := h.history.count; got != n-atOnce {
 			t.Errorf("%d are left of %d", got, n)
 		}
 		h.mu.Unlock()
@@ -95,10 +95,10 @@ func TestManyExpireAtOnce(t *testing.T) {
 
 // TestLargeMessageDropsManySmall: once Publish has returned, the history is within its bytes, however many had to go.
 func TestLargeMessageDropsManySmall(t *testing.T) {
-	const limit = 20 * piece * messageOverhead
+	const limit = 20 * atOnce * messageOverhead
 	h := New(Options{History: 10, HistoryBytes: limit})
 	defer closeHub(h)
-	for i := range 20 * piece {
+	for i := range 20 * atOnce {
 		if err := h.Publish(&Message{Channel: fmt.Sprint(i)}); err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +106,7 @@ func TestLargeMessageDropsManySmall(t *testing.T) {
 	if err := h.Publish(&Message{Channel: "large", Data: make([]byte, limit/2)}); err != nil {
 		t.Fatal(err)
 	}
-	if s := h.Stats(); s.KeptBytes > limit || s.Kept < 5*piece || len(h.channels) != s.Kept {
+	if s := h.Stats(); s.KeptBytes > limit || s.Kept < 5*atOnce || len(h.channels) != s.Kept {
 		t.Errorf("%d bytes are kept, more than %d, in %d messages", s.KeptBytes, limit, s.Kept)
 	}
 }
@@ -114,16 +114,16 @@ func TestLargeMessageDropsManySmall(t *testing.T) {
 // TestConfigureShortens: when Configure returns the history is as short as the new options say, in thousands of channels
 // and in one channel that has thousands of messages.
 func TestConfigureShortens(t *testing.T) {
-	h := New(Options{History: 10 * piece})
+	h := New(Options{History: 10 * atOnce})
 	defer closeHub(h)
-	for i := range 5 * piece {
+	for i := range 5 * atOnce {
 		for range 1 + i%3 {
 			publish(t, h, fmt.Sprint(i))
 		}
 		publish(t, h, "long")
 	}
 	h.Configure(Options{History: 2})
-	for _, ch := range h.Channels("", "", 10*piece) {
+	for _, ch := range h.Channels("", "", 10*atOnce) {
 		if ch.History > 2 {
 			t.Fatalf("%+v", ch)
 		}
@@ -160,7 +160,7 @@ func TestResumeTooMuch(t *testing.T) {
 		t.Errorf("lost %q, %v", w.Lost, err)
 	}
 	h.mu.Lock()
-	ms, w = h.since(channels, id, 0, 400_000)
+	ms, w = h.since(channels, id, 0, 10<<20)
 	h.mu.Unlock()
 	if len(ms) != 300 || !w.Resumed || w.ID != id {
 		t.Errorf("what fits: %d messages from %s, lost %q", len(ms), w.ID, w.Lost)

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// piece bounds what is done at a time under Hub.mu where there may be much to do: so many channels, or messages, and
+// atOnce bounds what is done at a time under Hub.mu where there may be much to do: so many channels, or messages, and
 // then the lock is released for others.
-const piece = 128
+const atOnce = 128
 
 // history keeps the last messages of each channel, within a count and an age a channel and a size over all. What is
 // oldest goes first. Hub.mu guards it.
@@ -42,6 +42,7 @@ func (h *Hub) remember(ch *channel, m *Message) {
 	hi.newest = s
 	ch.history = append(ch.history, s)
 	hi.bytes.Add(int64(m.cost()))
+	h.keep(m)
 	hi.count++
 	if len(ch.history) > h.options.History {
 		h.dropOldest(ch)
@@ -66,6 +67,8 @@ func (h *Hub) dropOldest(ch *channel) {
 	hi.bytes.Add(-int64(s.message.cost()))
 	hi.count--
 	ch.lost = max(ch.lost, s.message.Seq)
+	s.message.dropped.Store(true)
+	h.letGo([]*Message{s.message})
 	ch.history[0] = nil
 	if ch.history = ch.history[1:]; len(ch.history) == 0 {
 		ch.history = nil
@@ -76,7 +79,7 @@ func (h *Hub) dropOldest(ch *channel) {
 // trim drops what is too old or too much, but only a piece of it: the timer drops what else is too old, and a publisher
 // what else is too much. The caller holds h.mu.
 func (h *Hub) trim(now time.Time) {
-	h.trimTo(h.options.HistoryBytes, now)
+	h.trimTo(h.options.historyBytes(), now)
 	h.setTimer(now)
 }
 
@@ -84,7 +87,7 @@ func (h *Hub) trim(now time.Time) {
 // caller holds h.mu.
 func (h *Hub) trimTo(size int, now time.Time) (all bool) {
 	hi := &h.history
-	for range piece {
+	for range atOnce {
 		s := hi.oldest
 		if s == nil {
 			return true
@@ -116,7 +119,7 @@ func (h *Hub) setTimer(now time.Time) {
 func (h *Hub) expire() {
 	h.inPieces(func() bool {
 		now := time.Now()
-		if !h.trimTo(h.options.HistoryBytes, now) {
+		if !h.trimTo(h.options.historyBytes(), now) {
 			return false
 		}
 		h.history.timer = nil
@@ -142,15 +145,15 @@ func (h *Hub) inPieces(f func() (all bool)) {
 // shorten applies a lower Options.History to what is kept already, channel by channel in the order of their names.
 func (h *Hub) shorten() {
 	next := "" // is not done yet
-	names := make([]string, 0, piece)
+	names := make([]string, 0, atOnce)
 	h.inPieces(func() bool {
 		names = names[:0]
 		for name := range h.index.from(next, "") {
-			if names = append(names, name); len(names) == piece {
+			if names = append(names, name); len(names) == atOnce {
 				break
 			}
 		}
-		left := piece // messages that may still be dropped
+		left := atOnce // messages that may still be dropped
 		for _, name := range names {
 			ch := h.channels[name]
 			for len(ch.history) > h.options.History {
@@ -163,7 +166,7 @@ func (h *Hub) shorten() {
 			}
 			next = following(name)
 		}
-		return len(names) < piece
+		return len(names) < atOnce
 	})
 }
 

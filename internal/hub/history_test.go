@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -158,7 +159,7 @@ func TestLongReplay(t *testing.T) {
 	defer closeHub(h)
 	var want []uint64
 	for range 100 {
-		m := &Message{Channel: "a", Data: make([]byte, paddedSize-frameOverhead)}
+		m := &Message{Channel: "a", Data: bytes.Repeat([]byte("x"), paddedSize-maxFrameOverhead-2*len("a"))}
 		if err := h.Publish(m); err != nil {
 			t.Fatal(err)
 		}
@@ -243,15 +244,6 @@ func TestKeys(t *testing.T) {
 		synctest.Wait()
 		if got, _ := c.wait(0); !slices.Equal(got, []uint64{1, 2, 3, 4, 5, 6}) {
 			t.Errorf("delivered: %v", got)
-		}
-		for i := range maxKeys + 100 {
-			send("a", fmt.Sprint("key", i))
-			if i%1000 == 0 {
-				synctest.Wait()
-			}
-		}
-		if n := len(h.repeats.known); n > maxKeys || n != len(h.repeats.order) {
-			t.Errorf("%d keys are known", n)
 		}
 		c.conn.Done()
 		closeHub(h)

@@ -85,6 +85,21 @@ func (h *Hub) Kick(f Filter, code uint16, text string) (n int) {
 	return n
 }
 
+// Retire closes the connections that have one of the options, and from now on Connect refuses these options with
+// ErrRetired. A connection is found by one or the other: Connect looks at the mark under the lock that sets it, and a
+// connection that it admitted before is in its loop's inbox when the loop is asked to close it.
+func (h *Hub) Retire(options []*ConnOptions, code uint16, text string) {
+	if len(options) == 0 {
+		return // no options would mean every connection to Kick
+	}
+	h.mu.Lock()
+	for _, o := range options {
+		o.retired = true
+	}
+	h.mu.Unlock()
+	h.Kick(Filter{Options: options}, code, text)
+}
+
 // onLoops has each loop call f, one after the other.
 func (h *Hub) onLoops(f func(*loop)) {
 	for _, l := range h.loops {
@@ -114,10 +129,10 @@ type Channel struct {
 // It reads a piece of them at a time: what is opened or closed meanwhile may be in the list or not.
 func (h *Hub) Channels(prefix, after string, limit int) (list []Channel) {
 	next := following(after)
-	some := make([]Channel, 0, piece)
+	some := make([]Channel, 0, atOnce)
 	for len(list) < limit {
 		some = some[:0]
-		n := min(piece, limit-len(list))
+		n := min(atOnce, limit-len(list))
 		h.mu.Lock()
 		for name := range h.index.from(next, prefix) {
 			if some = append(some, h.describe(h.channels[name])); len(some) == n {

@@ -25,8 +25,9 @@ const (
 	opJoin        // place the connection in one more audience, and send the bytes
 	opLeave       // take it out of one, and send the bytes
 	opSend        // send the bytes
-	opReply       // send Conn.reply
+	opReply       // send Conn.replies
 	opClose       // close it with a code
+	opFail        // close it with a code, and do not wait for the answer
 	opDone        // its reader has ended
 	opFailed      // its flusher gave up with an error
 	opFlushed     // its backlog is written, and it is closing
@@ -39,6 +40,7 @@ const (
 type entry struct {
 	op       op
 	code     uint16
+	byPeer   bool // the code answers the peer's
 	audience *audience
 	message  *Message
 	conn     *Conn
@@ -57,6 +59,7 @@ type loop struct {
 	// Guarded by Hub.mu.
 	inbox      []entry
 	inboxBytes int
+	taken      int // what the batch costs that was taken last
 	asleep     bool
 	load       int // connections
 
@@ -160,13 +163,16 @@ func (l *loop) take() (batch []entry, loaded bool) {
 	h := l.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(l.inbox) == 0 {
+	if l.taken > 0 && h.waiting > 0 {
+		h.room.Broadcast()
+	}
+	if l.taken = 0; len(l.inbox) == 0 {
 		l.batch = empty
 		l.asleep = true
 		return nil, l.load > 0
 	}
 	l.batch, l.inbox = l.inbox, empty
-	l.inboxBytes = 0
+	l.taken, l.inboxBytes = l.inboxBytes+entryOverhead*len(l.batch), 0
 	if h.waiting > 0 {
 		h.room.Broadcast()
 	}
@@ -194,11 +200,17 @@ func (l *loop) process(batch []entry) {
 		case opLeave:
 			l.leave(c, e.audience, e.bytes)
 		case opSend:
-			l.send(c, e.bytes)
+			l.send(c, e.bytes, answer)
 		case opReply:
 			l.reply(c)
 		case opClose:
-			l.close(c, e.code, e.text, false)
+			why := reasonOf(e.code)
+			if e.byPeer {
+				why = ReasonClient
+			}
+			l.closeFor(why, c, e.code, e.text, false)
+		case opFail:
+			l.hangUp(c, e.code, e.text)
 		case opDone:
 			l.done(c)
 		case opFailed:
@@ -252,7 +264,7 @@ func (a *audience) gathers() bool { return len(a.batch) > 0 }
 
 // gather adds a message to the current batch.
 func (l *loop) gather(a *audience, m *Message) {
-	n := m.size()
+	n := m.batchSize()
 	if l.size > 0 && l.size+n > maxBatch {
 		l.deliver()
 	}
@@ -304,11 +316,7 @@ func (l *loop) deliver() {
 	l.touched = l.touched[:0]
 	l.size, l.skips = 0, false
 	for _, f := range l.failed {
-		if f.fate == overflow {
-			l.close(f.conn, codeTryLater, "too slow", true)
-		} else {
-			l.end(f.conn, ReasonLost)
-		}
+		l.failedWith(f.conn, f.fate)
 	}
 	clear(l.failed)
 	l.failed = l.failed[:0]
@@ -317,14 +325,15 @@ func (l *loop) deliver() {
 // deliverGroup writes a run to connections that are on its channel alone.
 func (l *loop) deliverGroup(g *group, run []*Message) {
 	p := g.format.Append(l.joined[:0], run)
-	var own []byte
+	var array *shared
 	for _, c := range g.conns {
 		if l.skips && c.skip == l.gen {
 			l.deliverExcept(c, run)
 			continue
 		}
-		l.write(c, p, &own, len(run))
+		l.write(c, p, true, &array, len(run))
 	}
+	l.hub.unshare(array)
 	l.reuse(p)
 }
 
@@ -360,7 +369,8 @@ func (l *loop) pick(x *concerned) []*audience {
 // deliverMixed writes to connections on several channels, each of which gets the messages of its own channels, in
 // the order of the log. Neighbours who get the same share the bytes.
 func (l *loop) deliverMixed() {
-	var p, own []byte
+	var p []byte
+	var array *shared
 	var format Format
 	most := 0 // messages for one of them
 	last := l.last[:0]
@@ -378,15 +388,17 @@ func (l *loop) deliverMixed() {
 			}
 			format = c.options.Format
 			last = append(last[:0], picked...)
+			l.hub.unshare(array)
 			l.reuse(p)
-			p, own = format.Append(l.joined[:0], l.merged), nil
+			p, array = format.Append(l.joined[:0], l.merged), nil
 		}
 		if l.skips && c.skip == l.gen {
 			l.deliverExcept(c, l.merged)
 			continue
 		}
-		l.write(c, p, &own, len(l.merged))
+		l.write(c, p, true, &array, len(l.merged))
 	}
+	l.hub.unshare(array)
 	l.reuse(p)
 	clear(l.mixed)
 	clear(l.merged[:most])
@@ -412,8 +424,9 @@ func (l *loop) deliverExcept(c *Conn, run []*Message) {
 		}
 	}
 	if len(rest) > 0 {
-		p := c.options.Format.Append(nil, rest)
-		l.write(c, p, &p, len(rest))
+		var array *shared
+		l.write(c, c.options.Format.Append(nil, rest), false, &array, len(rest))
+		l.hub.unshare(array)
 	}
 }
 
@@ -430,12 +443,12 @@ func (l *loop) reuse(p []byte) {
 
 // write hands n messages to a connection; see Conn.write. A failure is dealt with after the batch, so that nobody's
 // place changes meanwhile.
-func (l *loop) write(c *Conn, p []byte, own *[]byte, n int) {
+func (l *loop) write(c *Conn, p []byte, lent bool, array **shared, n int) {
 	l.delivered += uint64(n)
 	l.bytes += uint64(len(p))
 	l.calls++
 	c.sent += uint64(len(p))
-	if f := c.write(p, own); f > kept {
+	if f := c.write(p, lent, array, droppable); f > kept {
 		l.failed = append(l.failed, failure{c, f})
 	}
 }
@@ -482,7 +495,7 @@ func (l *loop) join(c *Conn, a *audience, p []byte) {
 	if o := c.options.Observer; o != nil {
 		o.Subscribed(c, a.channel.name)
 	}
-	l.send(c, p)
+	l.send(c, p, answer)
 }
 
 // leave takes a connection out of an audience, which ends with p.
@@ -509,7 +522,7 @@ func (l *loop) leave(c *Conn, a *audience, p []byte) {
 	if last == 1 {
 		c.enter(0)
 	}
-	l.send(c, p)
+	l.send(c, p, answer)
 }
 
 // enter puts a connection in the list of the audience of its place i.
@@ -559,25 +572,41 @@ func (a *audience) group(f Format) *[]*Conn {
 	return &a.groups[len(a.groups)-1].conns
 }
 
-// reply sends what Conn.Reply was given last.
+// reply sends what Conn.Reply was given.
 func (l *loop) reply(c *Conn) {
 	l.hub.mu.Lock()
-	p := c.reply
-	c.reply = nil
+	replies := c.replies
+	c.replies = nil
 	l.hub.mu.Unlock()
-	l.send(c, p)
+	if len(replies) == 1 {
+		l.send(c, replies[0], droppable)
+	} else {
+		l.send(c, slices.Concat(replies...), droppable)
+	}
 }
 
 // send writes what is no message to an open connection. It is not called while a batch is being delivered.
-func (l *loop) send(c *Conn, p []byte) {
+func (l *loop) send(c *Conn, p []byte, k kind) {
 	if c.state != stateOpen || len(p) == 0 {
 		return
 	}
-	switch c.write(p, &p) {
+	var array *shared
+	f := c.write(p, false, &array, k)
+	l.hub.unshare(array)
+	l.failedWith(c, f)
+}
+
+// failedWith ends a connection for what became of a write.
+func (l *loop) failedWith(c *Conn, f fate) {
+	switch f {
 	case overflow:
 		l.close(c, codeTryLater, "too slow", true)
+	case crowded:
+		l.closeFor(ReasonMemory, c, codeTryLater, "too slow", true)
 	case lost:
 		l.end(c, ReasonLost)
+	case cutOff:
+		l.end(c, ReasonMemory)
 	}
 }
 
@@ -622,9 +651,32 @@ func (l *loop) done(c *Conn) {
 	}
 }
 
-// flushed ends a closing connection whose peer has answered; else it waits for the answer or the deadline.
+// maxLinger is how many seconds the peer has to end a connection of which we have shut our side.
+const maxLinger = 3
+
+// hangUp closes a connection for Conn.Fail.
+func (l *loop) hangUp(c *Conn, code uint16, text string) {
+	c.failing = true
+	switch {
+	case c.state == stateOpen:
+		l.close(c, code, text, false)
+	case !c.flushing.Load(): // it was closing already
+		l.flushed(c)
+	}
+}
+
+// flushed ends a closing connection whose peer has answered; else it waits for the answer, or that the peer ends the
+// connection, or the deadline.
 func (l *loop) flushed(c *Conn) {
-	if c.state == stateClosing && c.peerDone {
+	if c.state != stateClosing {
+		return
+	}
+	half, canHalf := c.transport.(HalfCloser)
+	switch {
+	case c.failing && canHalf && !c.peerDone:
+		half.CloseWrite()
+		c.deadline = min(c.deadline, l.now+maxLinger)
+	case c.failing, c.peerDone:
 		l.end(c, c.reason)
 	}
 }
