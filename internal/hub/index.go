@@ -9,7 +9,7 @@ import (
 
 // maxLeaf is how many names a leaf of the index holds: few enough that moving them costs next to nothing, and enough
 // that a million names make only some thousand leaves.
-const maxLeaf = 256
+const maxLeaf = 128
 
 // index holds the names of the channels in order, so that a list of channels can continue after any name without
 // looking at all of them. A map cannot do that, and cannot be read in pieces either. The names are in leaves, all
