@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -287,5 +288,82 @@ func TestSpaceOfABatch(t *testing.T) {
 	})
 	if got, _ := c.wait(len(ms)); len(got) != len(ms) || !slices.IsSorted(got) {
 		t.Errorf("got %d of %d", len(got), len(ms))
+	}
+}
+
+// TestConnectToMany connects on 1,000 channels, which takes several pieces, while there are publishers: a connection gets
+// all that is published after Connect, and nothing of what was before.
+func TestConnectToMany(t *testing.T) {
+	h := New(Options{})
+	defer closeHub(h)
+	names := channelNames("c", MaxJoined)
+	stop := make(chan struct{})
+	var publishers sync.WaitGroup
+	for w := range 2 {
+		publishers.Go(func() {
+			for i := w; ; i += 2 {
+				select {
+				case <-stop:
+					return
+				default:
+					if err := h.PublishWait(&Message{Channel: names[i*377%len(names)]}); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			}
+		})
+	}
+	for range 20 {
+		o := options()
+		o.MaxBacklog = 1 << 30
+		c := connect(t, h, o, names...)
+		got, _ := c.wait(50)
+		c.conn.Done()
+		for i, seq := range got {
+			if seq != c.conn.Since()+1+uint64(i) {
+				t.Errorf("since %d: got %d as number %d", c.conn.Since(), seq, i)
+				break
+			}
+		}
+	}
+	close(stop)
+	publishers.Wait()
+}
+
+// TestConnectToManyIsRefused: limits hold, and nothing is left behind, where several connect on 1,000 channels at once
+// and the hub is closed, or their options retired, before they are on all of them.
+func TestConnectToManyIsRefused(t *testing.T) {
+	for round := range 20 {
+		h := New(Options{MaxChannels: 2500})
+		o := options()
+		var all sync.WaitGroup
+		for i := range 5 {
+			all.Go(func() {
+				c, _, err := h.Connect(Subscriber{Channels: channelNames(fmt.Sprint(i), MaxJoined)}, o)
+				switch err {
+				case nil:
+					c.Done()
+				case ErrTooManyChannels, ErrClosed, ErrRetired:
+				default:
+					t.Error(err)
+				}
+			})
+		}
+		if n := h.Stats().Channels; n > 2500 {
+			t.Errorf("%d channels", n)
+		}
+		switch round % 3 {
+		case 0:
+			h.Retire([]*ConnOptions{o}, 1012, "")
+		case 1:
+			h.Close(1012, "", 0, time.Minute)
+		}
+		all.Wait()
+		waitFor(t, func() bool { return h.Stats().Connections == 0 })
+		if h.Stats().Channels != 0 || len(h.channels) != 0 || h.index.leaves != nil || len(h.quotas) != 0 {
+			t.Errorf("left behind: %+v", h.Stats())
+		}
+		closeHub(h)
 	}
 }

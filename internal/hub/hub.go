@@ -439,13 +439,16 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 		c.network = s.Network
 	}
 	h.count(c, 1)
-	c.since = h.seq
 	c.loop = h.assign(s.Channels)
 	c.loop.load++
-	for i, at := range order {
-		a := h.join(c.loop, s.Channels[at])
-		c.audiences[i], c.places[at].audience = a, a
+	if err := h.joinAll(c, s.Channels, order); err != nil {
+		rest := h.leave(c)
+		h.mu.Unlock()
+		h.partAll(rest)
+		h.forget(c)
+		return nil, Welcome{}, err
 	}
+	c.since = h.seq
 	ms, w := h.since(s.Channels, s.LastID, s.Replay, o.MaxBacklog)
 	if len(ms) > 0 {
 		c.keepReplay(ms)
@@ -458,6 +461,46 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	h.wake(wake)
 	c.sortReplay()
 	return c, w, nil
+}
+
+// joinAll counts a new connection as a subscriber of its channels. It gets no messages until Connect has its loop place
+// it, so the lock can be released in between. On an error the connection has some of them to leave. The caller holds
+// h.mu.
+func (h *Hub) joinAll(c *Conn, names []string, order []int) error {
+	for i, at := range order {
+		var err error
+		if i > 0 && i%atOnce == 0 {
+			h.mu.Unlock()
+			runtime.Gosched() // see inPieces
+			h.mu.Lock()
+			switch { // as it was when the connection was admitted?
+			case h.closed:
+				err = ErrClosed
+			case c.options.retired:
+				err = ErrRetired
+			}
+		}
+		if i >= atOnce && err == nil && h.tooManyWith(names[at]) {
+			err = h.refuse(RefusedChannels, ErrTooManyChannels)
+		}
+		if err != nil {
+			c.audiences = c.audiences[:i]
+			return err
+		}
+		a := h.join(c.loop, names[at])
+		c.audiences[i], c.places[at].audience = a, a
+	}
+	return nil
+}
+
+// tooManyWith reports whether one more subscriber of a channel would be over Options.MaxChannels. The caller holds h.mu.
+func (h *Hub) tooManyWith(name string) bool {
+	n := h.options.MaxChannels
+	if n == 0 || h.subscribed < n || name == All {
+		return false
+	}
+	ch := h.channels[name]
+	return ch == nil || ch.subscribers == 0
 }
 
 var single = []int{0}

@@ -91,8 +91,7 @@ func (c *Conn) mayJoin(name string) error {
 	if len(c.audiences) >= MaxJoined {
 		return ErrJoinedTooMany
 	}
-	ch := c.hub.channels[name]
-	if n := c.hub.options.MaxChannels; n > 0 && c.hub.subscribed >= n && (ch == nil || ch.subscribers == 0) {
+	if c.hub.tooManyWith(name) {
 		return c.hub.refuse(RefusedChannels, ErrTooManyChannels)
 	}
 	return nil
