@@ -78,14 +78,13 @@ func TestManyExpireAtOnce(t *testing.T) {
 		for i := range n {
 			publish(t, h, fmt.Sprint(i))
 		}
-		time.Sleep(time.Minute - 1)
-		h.mu.Lock() // the timer comes too late
-		time.Sleep(1)
-		h.trim(time.Now())
+		h.mu.Lock()
+		h.trim(time.Now().Add(time.Minute))
 		if got := h.history.count; got != n-atOnce {
 			t.Errorf("%d are left of %d", got, n)
 		}
 		h.mu.Unlock()
+		time.Sleep(time.Minute)
 		synctest.Wait()
 		if s := h.Stats(); s.Kept != 0 || len(h.channels) != 0 {
 			t.Errorf("%d are left in %d channels", s.Kept, len(h.channels))
