@@ -44,6 +44,8 @@ type ConnOptions struct {
 	OneWay       bool          // the peer sends nothing: it answers no ping and no close
 
 	Observer Observer // nil if there is none
+
+	retired bool // guarded by Hub.mu; see Retire
 }
 
 // Observer is told what becomes of connections. The loop calls it, in the order in which it happens, and waits.
@@ -82,8 +84,8 @@ type Conn struct {
 	user    string
 	remote  string
 	route   string
+	network string // if the route limits the connections of one
 
-	perRemote bool   // it counts for its address, too
 	connected int64  // when it came, in milliseconds since 1970
 	since     uint64 // the log's last message before it subscribed
 

@@ -236,6 +236,9 @@ func entries(f *testing.F, s *caddytest.Server) []entry {
 		{"any lines", func(t *testing.T, m said) (bool, bool) {
 			return unknown(ask(t, "http://"+s.Admin+"/broadcast/publish", "application/x-ndjson", m.data))
 		}, nil},
+		{"any JSON", func(t *testing.T, m said) (bool, bool) {
+			return unknown(ask(t, "http://"+s.Admin+"/broadcast/publish", "application/json", m.data))
+		}, nil},
 		{"any form", func(t *testing.T, m said) (bool, bool) {
 			return unknown(ask(t, "http://"+s.Addr+"/pub?channel=c", "application/x-www-form-urlencoded", m.data))
 		}, nil},

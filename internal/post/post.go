@@ -2,14 +2,12 @@
 package post
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"mime"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 
@@ -67,13 +65,18 @@ func tooLarge(limit int64) error {
 	return &Error{http.StatusRequestEntityTooLarge, fmt.Errorf("the body is larger than %d bytes", limit)}
 }
 
-// Message reads a message from a request: the body is the data, and the query names the event. It is JSON if its
-// Content-Type is application/json or ends in +json, text if that is text/*, a form or absent, else binary. A form with the field data is taken as
-// web frameworks send it, with its fields channel, event and data; any other is what curl -d says of everything. The
-// channel is that of the form or the query, in this order, or empty. The header Idempotency-Key is the message's key (draft-ietf-httpapi-idempotency-key-header).
-func Message(w http.ResponseWriter, r *http.Request, limit int64) (*hub.Message, error) {
-	query := r.URL.Query()
-	m := &hub.Message{Channel: strings.Clone(query.Get("channel")), Event: strings.Clone(query.Get("event")), Key: r.Header.Get("Idempotency-Key")}
+// Message reads a message from a request: the body is the data, and the query names the channel and the event. It is JSON
+// if its Content-Type is application/json or ends in +json, text if that is text/*, a form or absent, else binary. A form
+// with the field data is taken by its fields channel, event and data; one without any of these is what curl -d says of
+// everything. An object of application/json that names a channel is taken as a line of application/x-ndjson is. The channel
+// is empty if none is named. The header Idempotency-Key is the message's key
+// (draft-ietf-httpapi-idempotency-key-header). Other parameters of the query are refused, unless they are among more.
+func Message(w http.ResponseWriter, r *http.Request, limit int64, more ...string) (*hub.Message, error) {
+	m := &hub.Message{Key: r.Header.Get("Idempotency-Key")}
+	to, err := inQuery(r, more)
+	if err != nil {
+		return nil, bad("%w", err)
+	}
 	media, err := mediaType(r.Header.Get("Content-Type"))
 	if err != nil {
 		return nil, bad("%w", err)
@@ -83,16 +86,29 @@ func Message(w http.ResponseWriter, r *http.Request, limit int64) (*hub.Message,
 	}
 	switch {
 	case media == form:
-		if fields, err := url.ParseQuery(string(m.Data)); err == nil && fields.Has("data") {
-			m.Data = []byte(fields.Get("data"))
-			m.Channel = cmp.Or(strings.Clone(fields.Get("channel")), m.Channel) // what is not escaped is a part of the body
-			m.Event = cmp.Or(strings.Clone(fields.Get("event")), m.Event)
+		data, ok, err := to.fromForm(m.Data)
+		if err != nil {
+			return nil, bad("%w", err)
 		}
-	case media == "application/json", strings.HasSuffix(media, "+json"): // RFC 6839, section 3.1
+		if ok {
+			m.Data = data
+		}
+	case media == "multipart/form-data":
+		return nil, &Error{http.StatusUnsupportedMediaType, errors.New("a form is published as application/x-www-form-urlencoded, not multipart/form-data")}
+	case media == "application/json":
+		ok, err := to.fromJSON(m, m.Data)
+		if err != nil {
+			return nil, bad("%w", err)
+		}
+		if !ok {
+			m.Kind = hub.JSON
+		}
+	case strings.HasSuffix(media, "+json"): // RFC 6839, section 3.1
 		m.Kind = hub.JSON
 	case media != "" && !strings.HasPrefix(media, "text/"):
 		m.Kind = hub.Binary
 	}
+	m.Channel, m.Event = to.channel, to.event
 	return m, nil
 }
 
