@@ -270,8 +270,9 @@ type Handler struct {
 	Subscribe *bool `json:"subscribe,omitempty"`
 
 	// Channels that clients of the subprotocol `broadcast.v1` may join themselves; `*` stands for any text, placeholders
-	// are expanded, and what they stand for is taken as it is: `room:*`, `user:{http.auth.user.id}:*`. Default: none but
-	// those of the route.
+	// are expanded, and what they stand for is taken as it is: `room:*`, `user:{http.auth.user.id}:*`. Where users' names
+	// may contain the separator, here a colon, take another one: the user `ann` may join what belongs to `ann:bob`. Default:
+	// none but those of the route.
 	Join []string `json:"join,omitempty"`
 
 	// What requests the route takes: `websocket`, `sse` (event streams), `post`. Default: all of them.
@@ -312,7 +313,8 @@ type Handler struct {
 	MaxMessage int64 `json:"max_message,omitempty"`
 
 	// How many bytes may wait for a connection that takes messages more slowly than they come, and as many again of what
-	// is replayed to it; resuming further back than that is a gap. Default: `1048576` (1 MiB). Minimum: `65536` (64 KiB),
+	// is replayed to it; resuming further back than that is a gap. What is replayed counts with about 200 bytes a message,
+	// and as large as it is in the form that takes most: base64, escapes in JSON, or the lines of an event stream. Default: `1048576` (1 MiB). Minimum: `65536` (64 KiB),
 	// and not less than `max_message`.
 	MaxBacklog int64 `json:"max_backlog,omitempty"`
 
@@ -320,7 +322,7 @@ type Handler struct {
 	// messages, of which it is told by a gap if it speaks `broadcast.v1` or is an event stream. Default: `close`.
 	Slow string `json:"slow,omitempty"`
 
-	// How many messages a client may publish: a WebSocket, with `broadcast.v1` its joins and leaves too, and for both
+	// How many messages a client may publish: a WebSocket, with `broadcast.v1` its joins, leaves and empty arrays too, and for both
 	// their pings, pongs and empty parts of messages as far as these are more than 10 and then one a second; or by POST
 	// a `user`, or an address if there is no user. Too many are answered 429 with Retry-After; with
 	// `broadcast.v1` by the error `rate`, and after 20 of those in a row the WebSocket is closed with 1008, as a raw one is
