@@ -152,7 +152,7 @@ var envelope = []string{"channel", "event", "data", "encoding", "key"}
 // object has none, nor has one that cannot have a channel, for most have none and are not worth the work.
 func membersOf(body []byte) (names []string) {
 	object := bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte{'{'})
-	if !object || !bytes.Contains(body, []byte(`"c`)) && !bytes.Contains(body, []byte(`"C`)) {
+	if !object || !bytes.Contains(body, []byte(`"c`)) && !bytes.Contains(body, []byte(`"C`)) && !bytes.Contains(body, []byte(`"\u`)) {
 		return nil
 	}
 	var members map[string]json.RawMessage
