@@ -76,33 +76,37 @@ const (
 	shortEscape     = len(`\"`) - 1
 )
 
+// growth is how many bytes a byte of text takes besides itself: in an event stream, and in a JSON string from the 32nd
+// bit on.
+var growth = func() (t [256]uint64) {
+	for c := range byte(' ') {
+		t[c] = uint64(controlEscape) << 32
+	}
+	for _, c := range "\"\\\t\n\r" {
+		t[c] = uint64(shortEscape) << 32
+	}
+	t['\n'] |= uint64(eventStreamLine)
+	t['\r'] |= uint64(eventStreamLine)
+	return t
+}()
+
 // encodedText returns how many bytes text takes in the format that takes most. Most text has nothing that takes more
 // than it is, so it looks at eight bytes at once.
 func encodedText(p []byte) int {
-	lines, escapes := 0, 0
-	count := func(p []byte) {
-		for _, c := range p {
-			switch {
-			case c == '\n' || c == '\r':
-				lines++
-				escapes += shortEscape
-			case c == '"' || c == '\\':
-				escapes += shortEscape
-			case c < ' ':
-				escapes += controlEscape
-			}
-		}
-	}
-	n := len(p)
+	n, more := len(p), uint64(0)
 	for ; len(p) >= 8; p = p[8:] {
 		const ones = 0x0101010101010101
 		w := binary.LittleEndian.Uint64(p)
 		quote, slash := w^'"'*ones, w^'\\'*ones
 		// A byte's highest bit is set where it is less than a space, or, in the other two, zero.
 		if ((w-' '*ones)&^w|(quote-ones)&^quote|(slash-ones)&^slash)&(0x80*ones) != 0 {
-			count(p[:8])
+			for _, c := range p[:8] {
+				more += growth[c]
+			}
 		}
 	}
-	count(p)
-	return n + max(eventStreamLine*lines, escapes)
+	for _, c := range p {
+		more += growth[c]
+	}
+	return n + int(max(more>>32, more&(1<<32-1)))
 }

@@ -129,7 +129,7 @@ func FuzzEncodedText(f *testing.F) {
 			case c == '\n' || c == '\r':
 				stream += 6
 				json++
-			case c == '"' || c == '\\':
+			case c == '"' || c == '\\' || c == '\t':
 				json++
 			case c < ' ':
 				json += 5
