@@ -27,6 +27,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/metrics"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/placement"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/rates"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
@@ -274,7 +275,8 @@ type Handler struct {
 	// those of the route.
 	Join []string `json:"join,omitempty"`
 
-	// What requests the route takes: `websocket`, `sse` (event streams), `post`. Default: all of them.
+	// What requests the route takes: `websocket`, `sse` (event streams), `post`. Default: all of them, for which the
+	// route has to have a matcher other than the site's: it would take every POST of the site.
 	Transports []string `json:"transports,omitempty"`
 
 	// Names of query parameters that other handlers of the route use, such as a token. A POST with a parameter that is not
@@ -414,6 +416,9 @@ const (
 // Provision sets up the handler.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
+	if err := h.checkPlace(ctx); err != nil {
+		return err
+	}
 	h.setDefaults()
 	app, err := ctx.App("broadcast")
 	if err != nil {
@@ -460,6 +465,29 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.ownQuery = slices.Contains(own, "channel")
 	h.query = slices.Concat(h.Query, own, []string{"join", "last_id"})
 	h.warn()
+	return nil
+}
+
+// checkPlace refuses a route that would take every POST of its site, such as a login, and publish it: of a directive
+// without a matcher that is rarely meant. And it warns of a route that no request reaches.
+func (h *Handler) checkPlace(ctx caddy.Context) error {
+	place, ok := placement.Of(ctx)
+	if !ok {
+		return nil
+	}
+	if len(h.Transports) == 0 && !place.Restricted() {
+		path := "/ws"
+		if len(h.Channels) > 0 && !strings.ContainsAny(h.Channels[0], "{/: ") {
+			path = "/" + h.Channels[0]
+		}
+		return fmt.Errorf(`without a path this route takes every POST of its site, and publishes it: `+
+			`write "broadcast %s", put it into "handle %[1]s { … }", or list the transports that it is for`, path)
+	}
+	if paths := place.RewrittenBefore(); len(paths) > 0 {
+		h.logger.Warn(fmt.Sprintf("no request reaches this route: try_files comes first, and rewrites %s to a file; "+
+			`write "handle %s { broadcast }", and put try_files, and file_server, into a "handle { … }" of their own`, strings.Join(paths, " "), paths[0]),
+			zap.Strings("channels", h.Channels))
+	}
 	return nil
 }
 
