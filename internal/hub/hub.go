@@ -187,13 +187,16 @@ func (h *Hub) Configure(o Options) {
 }
 
 // Publish gives the messages their places in the log and leaves them to the loops: all of them, next to each other,
-// or none and an error. It never waits. Afterwards the messages are the hub's: only what Publish has set may be read.
+// or none and an error, an *InvalidError where one of them could not be sent to every client. It never waits. Afterwards the messages are the hub's: only what Publish has set may be read.
 func (h *Hub) Publish(ms ...*Message) error { return h.publish(ms, false) }
 
 // PublishWait is Publish for one who can be held back: where Publish returns ErrFull it waits for room instead.
 func (h *Hub) PublishWait(ms ...*Message) error { return h.publish(ms, true) }
 
 func (h *Hub) publish(ms []*Message, wait bool) error {
+	if err := checkAll(ms); err != nil {
+		return err
+	}
 	var wake uint64
 	now := time.Now()
 

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
@@ -100,8 +99,8 @@ func (d *destination) fromJSON(m *hub.Message, body []byte) (ok bool, err error)
 	if !slices.Contains(members, "channel") {
 		return false, nil
 	}
-	if !utf8.Valid(body) {
-		return false, errors.New("the JSON object is not UTF-8")
+	if err := hub.CheckUnicode(body); err != nil {
+		return false, fmt.Errorf("the JSON object %w", err)
 	}
 	const asData = "; to publish the object as it is, name its channel in the query"
 	for _, name := range members {
@@ -153,7 +152,7 @@ var envelope = []string{"channel", "event", "data", "encoding", "key"}
 // object has none, nor has one that cannot have a channel, for most have none and are not worth the work.
 func membersOf(body []byte) (names []string) {
 	object := bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte{'{'})
-	if !object || !bytes.Contains(body, []byte(`"c`)) && !bytes.Contains(body, []byte(`"C`)) {
+	if !object || !bytes.Contains(body, []byte(`"c`)) && !bytes.Contains(body, []byte(`"C`)) && !bytes.Contains(body, []byte(`"\u`)) {
 		return nil
 	}
 	var members map[string]json.RawMessage

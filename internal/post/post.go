@@ -2,7 +2,6 @@
 package post
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
@@ -68,7 +66,7 @@ func tooLarge(limit int64) error {
 }
 
 // Message reads a message from a request: the body is the data, and the query names the channel and the event. It is JSON
-// if its Content-Type is application/json, text if that is text/*, a form or absent, else binary. A form with the field
+// if its Content-Type is application/json or ends in +json, text if that is text/*, a form or absent, else binary. A form with the field
 // data is taken by its fields channel, event and data; one without any of these is what curl -d says of everything. A
 // JSON object that names a channel is taken as a line of application/x-ndjson is. The channel is empty if none is named.
 // The header Idempotency-Key is the message's key (draft-ietf-httpapi-idempotency-key-header). Other parameters of the
@@ -97,13 +95,12 @@ func Message(w http.ResponseWriter, r *http.Request, limit int64, more ...string
 		}
 	case media == "multipart/form-data":
 		return nil, &Error{http.StatusUnsupportedMediaType, errors.New("a form is published as application/x-www-form-urlencoded, not multipart/form-data")}
-	case media == "application/json":
-		if !json.Valid(m.Data) {
-			return nil, bad("the body is not JSON, as its Content-Type says")
-		}
-		ok, err := to.fromJSON(m, m.Data)
-		if err != nil {
-			return nil, bad("%w", err)
+	case media == "application/json", strings.HasSuffix(media, "+json"): // RFC 6839, section 3.1
+		ok := false
+		if media == "application/json" {
+			if ok, err = to.fromJSON(m, m.Data); err != nil {
+				return nil, bad("%w", err)
+			}
 		}
 		if !ok {
 			m.Kind = hub.JSON
@@ -112,25 +109,7 @@ func Message(w http.ResponseWriter, r *http.Request, limit int64, more ...string
 		m.Kind = hub.Binary
 	}
 	m.Channel, m.Event = to.channel, to.event
-	if m.Kind != hub.Binary && !utf8.Valid(m.Data) {
-		return nil, bad("the body is not UTF-8; publish binary data with Content-Type: application/octet-stream")
-	}
-	if err := CheckNames(m); err != nil {
-		return nil, bad("%w", err)
-	}
 	return m, nil
-}
-
-// CheckNames checks the names that a message has.
-func CheckNames(m *hub.Message) error {
-	for _, n := range [...]struct{ what, name string }{{"channel", m.Channel}, {"event", m.Event}, {"key", m.Key}} {
-		if n.name != "" {
-			if err := hub.CheckName(n.name); err != nil {
-				return fmt.Errorf("the %s %w", n.what, err)
-			}
-		}
-	}
-	return nil
 }
 
 // Client is the publisher that a route's user is: apart from others, and from the admin API.
@@ -162,6 +141,9 @@ func RetryLater(w http.ResponseWriter) {
 func Refused(w http.ResponseWriter, err error) error {
 	if errors.Is(err, hub.ErrKeyReused) {
 		return &Error{http.StatusUnprocessableEntity, err}
+	}
+	if invalid := new(hub.InvalidError); errors.As(err, &invalid) {
+		return &Error{http.StatusBadRequest, err}
 	}
 	RetryLater(w)
 	return &Error{http.StatusServiceUnavailable, err}

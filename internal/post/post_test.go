@@ -3,6 +3,7 @@ package post
 import (
 	"errors"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"runtime"
 	"strings"
@@ -70,4 +71,30 @@ func TestFormIsNotKept(t *testing.T) {
 		t.Errorf("%d messages keep %d bytes", len(kept), n)
 	}
 	runtime.KeepAlive(kept)
+}
+
+func TestMediaTypes(t *testing.T) {
+	for _, c := range []struct {
+		contentType, body, channel, event, data string
+		kind                                    hub.Kind
+	}{
+		{"", "a=b", "", "", "a=b", hub.Text},
+		{"application/x-www-form-urlencoded", "a=b", "", "", "a=b", hub.Text},
+		{"application/x-www-form-urlencoded", "data=1+2&event=e&channel=c", "c", "e", "1 2", hub.Text},
+		{"text/html", "<p>", "", "", "<p>", hub.Text},
+		{"application/json; charset=utf-8", "{}", "", "", "{}", hub.JSON},
+		{"application/cloudevents+json", "{}", "", "", "{}", hub.JSON},
+		{"Application/LD+JSON", "{}", "", "", "{}", hub.JSON},
+		{"application/json-seq", "{}", "", "", "{}", hub.Binary},
+		{"application/octet-stream", "{}", "", "", "{}", hub.Binary},
+	} {
+		r := httptest.NewRequest("POST", "/", strings.NewReader(c.body))
+		if c.contentType != "" {
+			r.Header.Set("Content-Type", c.contentType)
+		}
+		m, err := Message(httptest.NewRecorder(), r, http.DefaultMaxHeaderBytes)
+		if err != nil || m.Channel != c.channel || m.Event != c.event || string(m.Data) != c.data || m.Kind != c.kind {
+			t.Errorf("%q: %+v, %v", c.body, m, err)
+		}
+	}
 }
