@@ -488,6 +488,12 @@ func (h *Handler) checkPlace(ctx caddy.Context) error {
 			`write "handle %s { broadcast }", and put try_files, and file_server, into a "handle { … }" of their own`, strings.Join(paths, " "), paths[0]),
 			zap.Strings("channels", h.Channels))
 	}
+	sockets := len(h.Transports) == 0 || slices.Contains(h.Transports, transportWebSocket)
+	if _, again := warned.Load("auth of " + strings.Join(h.Channels, "\x00")); sockets && !again && place.AuthGetsUpgrade() {
+		warned.Store("auth of "+strings.Join(h.Channels, "\x00"), true)
+		h.logger.Warn("forward_auth passes WebSocket handshakes on as such, and some backends refuse them, such as Flask's: "+
+			`write "header_up -Upgrade" and "header_up -Connection" into forward_auth`, zap.Strings("channels", h.Channels))
+	}
 	return nil
 }
 
