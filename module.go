@@ -253,7 +253,7 @@ func (a *App) Context() caddy.Context { return a.ctx }
 // the gap. Connections stay through config reloads, with the options they came in with.
 //
 // Who may subscribe and publish, and to what, is said with matchers, authentication and placeholders around and in
-// the route.
+// the route. A refused request is answered by a line of text that says why, unless the server has error routes for it.
 type Handler struct {
 	// The channels of the route; placeholders are expanded for each request. A request for which one of them is
 	// empty, longer than 255 bytes, not UTF-8 or has a control character is answered 400. Default: `default`.
@@ -286,8 +286,8 @@ type Handler struct {
 
 	// Which pages of other origins may use the route: `https://app.example.com`, `app.example.com` for any scheme,
 	// `*.example.com` for all hosts below one, `null` for sandboxed pages and files, `*` for all. A port that is not
-	// the scheme's own has to be given. Others are answered 403. Pages of the same host, and clients that send no
-	// Origin header, which are no browsers, always may. Default: none.
+	// the scheme's own has to be given. Others are answered 403. Pages of the same host always may, and so may clients
+	// that are no browsers: they send neither an Origin header nor Sec-Fetch-Site. Default: none.
 	Origins []string `json:"origins,omitempty"`
 
 	// Whether a WebSocket gets the messages that it has sent itself. Default: `true`.
@@ -298,7 +298,8 @@ type Handler struct {
 	Greeting string `json:"greeting,omitempty"`
 
 	// How many of the last messages of its channels together a new subscriber gets first, as far as they are kept, see
-	// `history` of the app `broadcast`, and fit `max_backlog`. Default: `0`.
+	// `history` of the app `broadcast`, and fit `max_backlog`. It hides nothing: whoever may subscribe may read all that
+	// is kept, by asking for it. Default: `0`.
 	Replay int `json:"replay,omitempty"`
 
 	// How often a connection is pinged, in whole seconds. One that has sent nothing, not even a pong, for two
@@ -346,7 +347,7 @@ type Handler struct {
 	Compression *Compression `json:"compression,omitempty"`
 
 	// Closes the route's connections with 1012 when the configuration is reloaded, so that they come back with the new
-	// one's options. Default: `false`, they stay.
+	// one's options. A handshake that is under way is refused. Default: `false`, they stay.
 	CloseOnReload bool `json:"close_on_reload,omitempty"`
 
 	sockets      websocket.Route
