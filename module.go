@@ -896,7 +896,7 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Repla
 	m, err := post.Message(w, r, h.MaxMessage, h.query...)
 	if err == nil {
 		m.Source = transportPost
-		m.Publisher = post.Client(user)
+		m.Publisher, m.Owner = post.Client(user), post.Owner(user, remoteOf(r))
 		own := slices.Contains(channels, m.Channel)
 		if m.Channel == "" || !own && h.ownQuery && m.Channel == r.URL.Query().Get("channel") {
 			m.Channel = channels[0]
@@ -934,7 +934,7 @@ func (h *Handler) postV1(w http.ResponseWriter, r *http.Request, repl *caddy.Rep
 	if refusal := new(post.Error); errors.As(err, &refusal) {
 		return caddyhttp.Error(refusal.Status, refusal.Err)
 	}
-	c := websocket.Client{Subscriber: hub.Subscriber{User: user}, MayJoin: h.mayJoin(repl)}
+	c := websocket.Client{Subscriber: hub.Subscriber{User: user, Remote: remoteOf(r)}, MayJoin: h.mayJoin(repl)}
 	if *h.Publish {
 		c.Publish = channels
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 )
 
 // TestBacklogIsWhatItSays: a backlog refers to no arrays that are larger than what it counts, and counts what many
@@ -35,9 +36,9 @@ func TestBacklogIsWhatItSays(t *testing.T) {
 			}
 		}
 		slow.conn.mu.Lock()
-		real := 24 * cap(slow.conn.backlog)
+		real := pieceSize * cap(slow.conn.backlog)
 		for _, p := range slow.conn.backlog {
-			real += cap(p)
+			real += cap(p.array.bytes) + int(unsafe.Sizeof(*p.array))
 		}
 		n := len(slow.conn.backlog)
 		slow.conn.mu.Unlock()

@@ -28,6 +28,7 @@ func (h *Hub) remember(ch *channel, m *Message) {
 	ch.history = append(ch.history, m)
 	hi.order = append(hi.order, stored{ch, m.Seq})
 	hi.bytes.Add(int64(m.cost()))
+	h.keep(m)
 	hi.count++
 	if len(ch.history) > h.options.History {
 		h.dropOldest(ch)
@@ -41,6 +42,8 @@ func (h *Hub) dropOldest(ch *channel) {
 	hi.bytes.Add(-int64(ch.history[0].cost()))
 	ch.lost = ch.history[0].Seq
 	hi.count--
+	ch.history[0].dropped.Store(true)
+	h.letGo(ch.history[:1])
 	ch.history[0] = nil
 	if ch.history = ch.history[1:]; len(ch.history) == 0 {
 		ch.history = nil
@@ -49,7 +52,7 @@ func (h *Hub) dropOldest(ch *channel) {
 }
 
 // trim drops what is too old or too much. The caller holds h.mu.
-func (h *Hub) trim(now time.Time) { h.trimTo(h.options.HistoryBytes, now) }
+func (h *Hub) trim(now time.Time) { h.trimTo(h.options.historyBytes(), now) }
 
 // trimTo drops what is too old or more than so many bytes, and sees to it that what grows old is dropped in time. The
 // caller holds h.mu.

@@ -68,7 +68,7 @@ type Options struct {
 	History      int
 	HistoryAge   time.Duration
 	HistoryBytes int
-	// MaxMemory bounds the bytes of all backlogs and the history together; 0 is no limit. See relieve.
+	// MaxMemory bounds the bytes that wait or are kept; 0 is no limit. See memory.go.
 	MaxMemory int64
 	// MaxInbox bounds the bytes waiting in one loop's inbox; 0 is 64 MiB.
 	MaxInbox int
@@ -83,7 +83,8 @@ type Hub struct {
 	flushers flushers
 	stopped  chan struct{} // closed when the loops have ended
 
-	backlog   atomic.Int64 // bytes in the backlogs of all connections
+	backlog   atomic.Int64 // bytes that wait for connections, counted for each
+	held      atomic.Int64 // bytes that are in memory for them; see memory.go
 	coalesce  atomic.Int64 // Options.Coalesce, for the loops
 	maxMemory atomic.Int64 // Options.MaxMemory
 	relieving atomic.Bool
@@ -94,6 +95,7 @@ type Hub struct {
 	waiting     int       // how many wait for room
 	options     Options
 	seq         uint64
+	seqTime     time.Time // when it was given out
 	bytes       uint64
 	channels    map[string]*channel // those that have subscribers or history
 	lost        uint64              // no channel but those has lost a later message
@@ -152,6 +154,8 @@ func New(o Options) *Hub {
 		empty:      make(chan struct{}),
 	}
 	h.room.L = &h.mu
+	h.repeats.init()
+	h.flushers.hub = h
 	h.flushers.work.L = &h.flushers.mu
 	h.flushers.closed = make(chan struct{})
 	h.stopped = make(chan struct{})
@@ -182,55 +186,103 @@ func (h *Hub) Configure(o Options) {
 	h.coalesce.Store(int64(o.Coalesce))
 	h.maxMemory.Store(o.MaxMemory)
 	h.options = o
+	if len(h.repeats.known) > h.keyLimit() {
+		h.forgetKeys()
+	}
 	h.shorten()
 	h.checkMemory()
 }
 
 // Publish gives the messages their places in the log and leaves them to the loops: all of them, next to each other,
-// or none and an error, an *InvalidError where one of them could not be sent to every client. It never waits. Afterwards the messages are the hub's: only what Publish has set may be read.
+// or none and an error, an *InvalidError where one of them could not be sent to every client. It never waits for
+// subscribers. Afterwards the messages are the hub's: only what Publish has set may be read.
 func (h *Hub) Publish(ms ...*Message) error { return h.publish(ms, false) }
 
 // PublishWait is Publish for one who can be held back: where Publish returns ErrFull it waits for room instead.
 func (h *Hub) PublishWait(ms ...*Message) error { return h.publish(ms, true) }
 
 func (h *Hub) publish(ms []*Message, wait bool) error {
+	if len(ms) == 0 {
+		return nil
+	}
 	if err := checkAll(ms); err != nil {
 		return err
 	}
-	var wake uint64
+	keys, err := h.repeats.keysOf(ms)
+	if err != nil {
+		return err
+	}
 	now := time.Now()
-
+	from := ms[0].From
 	h.mu.Lock()
+	waited, err := h.awaitFit(ms, from, wait)
+	if waited > 0 {
+		defer from.waits(-waited)
+		now = time.Now()
+	}
+	if err != nil {
+		h.mu.Unlock()
+		return err
+	}
+	if now.Before(h.seqTime) {
+		now = h.seqTime // another was faster: times are in the order of the log
+	}
+	h.seqTime = now
+	if !h.repeats.look(keys, now) {
+		h.mu.Unlock()
+		return ErrKeyReused
+	}
+	wake := h.enter(ms, keys, now)
+	h.mu.Unlock()
+	h.wake(wake)
+	h.checkMemory()
+	return nil
+}
+
+// awaitFit returns when there is room for the messages, or an error if there is not and it must not wait. A connection
+// that waited holds bytes, which the caller counts out later. The caller holds h.mu.
+func (h *Hub) awaitFit(ms []*Message, from *Conn, wait bool) (waited int, err error) {
 	for {
-		if h.closed || len(ms) == 1 && ms[0].From != nil && ms[0].From.left {
-			h.mu.Unlock()
-			return ErrClosed
+		if h.closed || from != nil && from.left {
+			return waited, ErrClosed
 		}
-		if h.fits(ms) {
-			break
+		limit, ok := h.fits(ms)
+		if ok {
+			return waited, nil
 		}
 		if !wait {
-			h.mu.Unlock()
-			h.Refused(RefusedFull)
-			return ErrFull
+			h.Refused(limit)
+			h.checkMemory()
+			return waited, ErrFull
 		}
-		h.waiting++
-		h.room.Wait()
-		h.waiting--
-	}
-	for _, m := range ms {
-		if m.Key != "" && h.repeats.differs(m, now) {
+		if waited == 0 && from != nil {
+			waited = waiterCost + cap(ms[0].Data)
 			h.mu.Unlock()
-			return ErrKeyReused
+			from.waits(waited)
+			h.mu.Lock()
+			continue // there may be room now
 		}
+		h.awaitRoom()
 	}
-	for _, m := range ms {
-		m.epoch = h.epoch
+}
+
+// enter gives messages that fit their places, and puts them in inboxes and the history. The caller holds h.mu.
+func (h *Hub) enter(ms []*Message, keys []keyed, now time.Time) (wake uint64) {
+	for i, m := range ms {
+		m.hub = h
 		if !m.NoEcho {
 			m.From = nil // history would hold the connection
 		}
-		if m.Key != "" && !h.repeats.first(m, now) {
-			continue
+		if m.Key != "" {
+			k := &keys[i]
+			if first := ms[k.first]; first != m {
+				m.Seq, m.Subscribers, m.Time = first.Seq, first.Subscribers, first.Time
+				continue
+			}
+			if k.seq != 0 {
+				m.Seq, m.Subscribers, m.Time = k.seq, k.subscribers, k.at
+				continue
+			}
 		}
 		h.seq++
 		h.bytes += uint64(len(m.Data))
@@ -244,7 +296,7 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 			wake |= h.deliver(h.all, m)
 		}
 		if m.Key != "" {
-			h.repeats.remember(m)
+			h.rememberKey(m, &keys[i])
 		}
 		if ch == nil {
 			if h.options.History == 0 {
@@ -260,10 +312,7 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 			ch.lost = m.Seq
 		}
 	}
-	h.mu.Unlock()
-	h.wake(wake)
-	h.checkMemory()
-	return nil
+	return wake
 }
 
 // deliver puts a message in the inboxes of a channel's subscribers. The caller holds h.mu.
@@ -275,8 +324,9 @@ func (h *Hub) deliver(ch *channel, m *Message) (wake uint64) {
 	return wake
 }
 
-// fits says whether every loop that ms go to has room for them. A loop with nothing waiting always has.
-func (h *Hub) fits(ms []*Message) bool {
+// fits reports whether every loop that ms go to has room for them, and all together, or else which limit they are
+// over. A loop with nothing waiting always has room.
+func (h *Hub) fits(ms []*Message) (limit Refusal, ok bool) {
 	need := 0
 	for _, m := range ms {
 		need += m.cost()
@@ -286,12 +336,15 @@ func (h *Hub) fits(ms []*Message) bool {
 			}
 			for _, a := range ch.audiences {
 				if n := a.loop.inboxBytes; n > 0 && n+need > h.options.MaxInbox {
-					return false
+					return RefusedFull, false
 				}
 			}
 		}
 	}
-	return true
+	if h.options.MaxMemory > 0 && !h.hasRoom(h.memoryFor(ms)) {
+		return RefusedMemory, false
+	}
+	return 0, true
 }
 
 // wake rouses the loops whose bits are set. It is called without the lock, as rousing may cost a system call.
@@ -372,7 +425,7 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	}
 	ms, w := h.since(s.Channels, s.LastID, s.Replay, o.MaxBacklog)
 	if len(ms) > 0 {
-		c.prelude = &prelude{replay: ms}
+		c.keepReplay(ms)
 	}
 	if w.Lost != nil {
 		h.gaps++
@@ -420,7 +473,7 @@ func (h *Hub) admit(s *Subscriber) error {
 	if n := s.MaxPerRemote; n > 0 && h.quotas[quota{s.Route, s.Network}] >= n {
 		return h.refuse(RefusedAddress, ErrTooManyConnections)
 	}
-	if n := h.options.MaxMemory; n > 0 && h.memory() >= n {
+	if n := h.options.MaxMemory; n > 0 && h.held.Load()+h.queued() >= n {
 		return h.refuse(RefusedMemory, ErrMemory)
 	}
 	if n := h.options.MaxChannels; n > 0 {
@@ -589,6 +642,9 @@ func (h *Hub) close(code uint16, text string, timeout time.Duration) {
 	if t := h.history.timer; t != nil {
 		t.Stop()
 	}
+	if t := h.repeats.timer; t != nil {
+		t.Stop()
+	}
 	h.room.Broadcast()
 	if h.connections == 0 {
 		close(h.empty)
@@ -624,6 +680,9 @@ type Stats struct {
 	Written     uint64 // bytes handed to connections
 	Writes      uint64 // times a connection was handed bytes
 	Backlog     int64  // bytes waiting for connections that do not take them
+	Memory      int64  // bytes that Options.MaxMemory bounds
+	Keys        int    // idempotency keys that are known
+	KeysEvicted uint64 // and those that were forgotten before their time, for want of room
 	Kept        int    // messages in history
 	KeptBytes   int    // and what they cost
 	Gaps        uint64 // that connections were told of
@@ -653,6 +712,9 @@ func (h *Hub) Stats() Stats {
 		Seq:         h.seq,
 		Bytes:       h.bytes,
 		Gaps:        h.gaps,
+		Memory:      h.held.Load() + h.queued(),
+		Keys:        len(h.repeats.known),
+		KeysEvicted: h.repeats.evicted,
 		Transports:  maps.Clone(h.transports),
 		Published:   maps.Clone(h.published),
 	}

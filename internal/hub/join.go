@@ -125,12 +125,10 @@ func (c *Conn) Send(p []byte) {
 	h.wake(wake)
 }
 
-// awaitRoom waits while the loop has as much waiting as it may. The caller holds Hub.mu.
+// awaitRoom waits while the loop, or all together, have as much waiting as they may. The caller holds Hub.mu.
 func (c *Conn) awaitRoom(n int) {
 	h, l := c.hub, c.loop
-	for !h.closed && !c.left && l.inboxBytes > 0 && l.inboxBytes+n > h.options.MaxInbox {
-		h.waiting++
-		h.room.Wait()
-		h.waiting--
+	for !h.closed && !c.left && (l.inboxBytes > 0 && l.inboxBytes+n > h.options.MaxInbox || !h.hasRoom(n+entryOverhead)) {
+		h.awaitRoom()
 	}
 }

@@ -47,6 +47,7 @@ type entry struct {
 	audiences []*audience
 	bytes     []byte
 	text      string
+	byPeer    bool // the code answers the peer's
 	err       error
 	call      func()
 }
@@ -60,6 +61,7 @@ type loop struct {
 	// Guarded by Hub.mu.
 	inbox      []entry
 	inboxBytes int
+	taken      int // what the batch costs that was taken last
 	asleep     bool
 	load       int // connections
 
@@ -166,13 +168,16 @@ func (l *loop) take() (batch []entry, loaded bool) {
 	h := l.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(l.inbox) == 0 {
+	if l.taken > 0 && h.waiting > 0 {
+		h.room.Broadcast()
+	}
+	if l.taken = 0; len(l.inbox) == 0 {
 		l.batch = spare
 		l.asleep = true
 		return nil, l.load > 0
 	}
 	l.batch, l.inbox = l.inbox, spare
-	l.inboxBytes = 0
+	l.taken, l.inboxBytes = l.inboxBytes+entryOverhead*len(l.batch), 0
 	if h.waiting > 0 {
 		h.room.Broadcast()
 	}
@@ -200,11 +205,15 @@ func (l *loop) process(batch []entry) {
 		case opLeave:
 			l.leave(c, e.audience, e.bytes)
 		case opSend:
-			l.send(c, e.bytes)
+			l.send(c, e.bytes, answer)
 		case opReply:
 			l.reply(c)
 		case opClose:
-			l.close(c, e.code, e.text, false)
+			why := reasonOf(e.code)
+			if e.byPeer {
+				why = ReasonClient
+			}
+			l.closeFor(why, c, e.code, e.text, false)
 		case opFail:
 			l.hangUp(c, e.code, e.text)
 		case opDone:
@@ -307,11 +316,7 @@ func (l *loop) deliver() {
 	l.touched = l.touched[:0]
 	l.size, l.skips = 0, false
 	for _, f := range l.failed {
-		if f.fate == overflow {
-			l.close(f.conn, codeTryLater, "too slow", true)
-		} else {
-			l.end(f.conn, ReasonLost)
-		}
+		l.failedWith(f.conn, f.fate)
 	}
 	clear(l.failed)
 	l.failed = l.failed[:0]
@@ -320,21 +325,23 @@ func (l *loop) deliver() {
 // deliverGroup writes a run to connections that are on its channel alone.
 func (l *loop) deliverGroup(g *group, run []*Message) {
 	p := g.format.Append(l.joined[:0], run)
-	var own []byte
+	var array *shared
 	for _, c := range g.conns {
 		if l.skips && c.skip == l.gen {
 			l.deliverExcept(c, run)
 			continue
 		}
-		l.write(c, p, &own, len(run))
+		l.write(c, p, true, &array, len(run))
 	}
+	l.hub.unshare(array)
 	l.reuse(p)
 }
 
 // deliverMixed writes to connections on several channels, each of which gets the messages of its own channels, in
 // the order of the log. Neighbours who get the same share the bytes.
 func (l *loop) deliverMixed() {
-	var p, own []byte
+	var p []byte
+	var array *shared
 	var format Format
 	last := l.last[:0]
 	for _, c := range l.mixed {
@@ -354,15 +361,17 @@ func (l *loop) deliverMixed() {
 			}
 			format = c.options.Format
 			last = append(last[:0], l.picked...)
+			l.hub.unshare(array)
 			l.reuse(p)
-			p, own = format.Append(l.joined[:0], l.merged), nil
+			p, array = format.Append(l.joined[:0], l.merged), nil
 		}
 		if l.skips && c.skip == l.gen {
 			l.deliverExcept(c, l.merged)
 			continue
 		}
-		l.write(c, p, &own, len(l.merged))
+		l.write(c, p, true, &array, len(l.merged))
 	}
+	l.hub.unshare(array)
 	l.reuse(p)
 	clear(l.mixed)
 	clear(l.merged[:cap(l.merged)])
@@ -380,8 +389,9 @@ func (l *loop) deliverExcept(c *Conn, run []*Message) {
 		}
 	}
 	if len(rest) > 0 {
-		p := c.options.Format.Append(nil, rest)
-		l.write(c, p, &p, len(rest))
+		var array *shared
+		l.write(c, c.options.Format.Append(nil, rest), false, &array, len(rest))
+		l.hub.unshare(array)
 	}
 }
 
@@ -398,12 +408,12 @@ func (l *loop) reuse(p []byte) {
 
 // write hands n messages to a connection; see Conn.write. A failure is dealt with after the batch, so that nobody's
 // place changes meanwhile.
-func (l *loop) write(c *Conn, p []byte, own *[]byte, n int) {
+func (l *loop) write(c *Conn, p []byte, lent bool, array **shared, n int) {
 	l.delivered += uint64(n)
 	l.bytes += uint64(len(p))
 	l.calls++
 	c.sent += uint64(len(p))
-	if f := c.write(p, own); f > kept {
+	if f := c.write(p, lent, array, droppable); f > kept {
 		l.failed = append(l.failed, failure{c, f})
 	}
 }
@@ -441,7 +451,7 @@ func (l *loop) join(c *Conn, a *audience, p []byte) {
 	if o := c.options.Observer; o != nil {
 		o.Subscribed(c, a.channel.name)
 	}
-	l.send(c, p)
+	l.send(c, p, answer)
 }
 
 // leave takes a connection out of an audience, which ends with p.
@@ -455,7 +465,7 @@ func (l *loop) leave(c *Conn, a *audience, p []byte) {
 	l.unplace(c)
 	c.places = slices.DeleteFunc(c.places, func(at place) bool { return at.audience == a })
 	l.place(c)
-	l.send(c, p)
+	l.send(c, p, answer)
 }
 
 // place puts a connection in the lists of its audiences.
@@ -507,22 +517,34 @@ func (l *loop) reply(c *Conn) {
 	c.replies = nil
 	l.hub.mu.Unlock()
 	if len(replies) == 1 {
-		l.send(c, replies[0])
+		l.send(c, replies[0], droppable)
 	} else {
-		l.send(c, slices.Concat(replies...))
+		l.send(c, slices.Concat(replies...), droppable)
 	}
 }
 
 // send writes what is no message to an open connection. It is not called while a batch is being delivered.
-func (l *loop) send(c *Conn, p []byte) {
+func (l *loop) send(c *Conn, p []byte, k kind) {
 	if c.state != stateOpen || len(p) == 0 {
 		return
 	}
-	switch c.write(p, &p) {
+	var array *shared
+	f := c.write(p, false, &array, k)
+	l.hub.unshare(array)
+	l.failedWith(c, f)
+}
+
+// failedWith ends a connection for what became of a write.
+func (l *loop) failedWith(c *Conn, f fate) {
+	switch f {
 	case overflow:
 		l.close(c, codeTryLater, "too slow", true)
+	case crowded:
+		l.closeFor(ReasonMemory, c, codeTryLater, "too slow", true)
 	case lost:
 		l.end(c, ReasonLost)
+	case cutOff:
+		l.end(c, ReasonMemory)
 	}
 }
 

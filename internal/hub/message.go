@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,6 +30,10 @@ type Message struct {
 	// two minutes is not published, and is given the Seq of the first; or, if it says something else, is an error.
 	Key, Publisher string
 
+	// Owner is who the key takes space for, if that is not the Publisher: publishers without a name are one, but have
+	// one address each.
+	Owner string
+
 	// Source names how it came, to count by.
 	Source string
 
@@ -41,11 +46,16 @@ type Message struct {
 	Time        time.Time // when it was published
 	Subscribers int       // how many its channel had
 
-	epoch       string
+	hub         *Hub
 	encodedData int // the bytes of Data in the wire format that makes the most of it
 
 	mu      sync.Mutex
 	encoded []encoding
+
+	// With history:
+	holders      atomic.Int32 // the history, and the replays that still have it
+	dropped      atomic.Bool  // by the history
+	encodedBytes atomic.Int64 // what of encoded counts in Hub.held
 }
 
 // encoding is a wire form that all loops share.
@@ -75,11 +85,19 @@ func (m *Message) size() int {
 }
 
 // ID returns the message's identity: the hub's epoch and the sequence number. It is opaque to clients.
-func (m *Message) ID() string { return FormatID(m.epoch, m.Seq) }
+func (m *Message) ID() string { return FormatID(m.epoch(), m.Seq) }
+
+// epoch returns that of the hub that the message was published on.
+func (m *Message) epoch() string {
+	if m.hub == nil {
+		return ""
+	}
+	return m.hub.epoch
+}
 
 // AppendID appends the message's ID.
 func (m *Message) AppendID(dst []byte) []byte {
-	return strconv.AppendUint(append(append(dst, m.epoch...), '-'), m.Seq, 10)
+	return strconv.AppendUint(append(append(dst, m.epoch()...), '-'), m.Seq, 10)
 }
 
 // FormatID makes an ID of an epoch and a sequence number.
@@ -111,6 +129,7 @@ func (m *Message) Encoded(key any, encode func(*Message) []byte) []byte {
 	}
 	p := encode(m)
 	m.encoded = append(m.encoded, encoding{key, p})
+	m.countEncoded(cap(p))
 	return p
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/rates"
 )
 
 // Error is a refusal, with the HTTP status that says so.
@@ -114,6 +115,15 @@ func Message(w http.ResponseWriter, r *http.Request, limit int64, more ...string
 
 // Client is the publisher that a route's user is: apart from others, and from the admin API.
 func Client(user string) string { return "route:" + user }
+
+// Owner is who the idempotency keys of a route's client take space for: its user, or if it has none its address.
+// Addresses of IPv6 are one for each /64, of which a client has all.
+func Owner(user, remote string) string {
+	if user != "" {
+		return Client(user)
+	}
+	return "address:" + rates.Address(remote, rates.DefaultIPv6Prefix)
+}
 
 const form = "application/x-www-form-urlencoded"
 

@@ -98,3 +98,21 @@ func TestMediaTypes(t *testing.T) {
 		}
 	}
 }
+
+// TestOwner: a client without a name is its address, and of IPv6 its network.
+func TestOwner(t *testing.T) {
+	for _, c := range [][3]string{
+		{"ann", "192.0.2.1", "route:ann"},
+		{"", "192.0.2.1", "address:192.0.2.1"},
+		{"", "::ffff:192.0.2.1", "address:192.0.2.1"},
+		{"", "2001:db8:1:2:3::4", "address:2001:db8:1:2::/64"},
+		{"", "2001:db8:1:2:5::6", "address:2001:db8:1:2::/64"},
+		{"", "2001:db8:1:2::/64", "address:2001:db8:1:2::/64"},
+		{"", "fe80::1%eth0", "address:fe80::1%eth0"},
+		{"", "@", "address:@"},
+	} {
+		if got := Owner(c[0], c[1]); got != c[2] {
+			t.Errorf("%q at %q: %q, not %q", c[0], c[1], got, c[2])
+		}
+	}
+}

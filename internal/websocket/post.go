@@ -50,7 +50,7 @@ func answer(answers []byte) []byte { return append(append([]byte{'['}, answers..
 
 func (route *Route) publish(q *request, client Client) (id string, err error) {
 	may := func(channel string) bool { return client.MayJoin != nil && client.MayJoin(channel) }
-	m, err := q.message(client.Publish, route.MaxMessage, client.User, may)
+	m, err := q.message(client.Publish, route.MaxMessage, client.User, client.Remote, may)
 	if err != nil {
 		return "", err
 	}

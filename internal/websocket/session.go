@@ -25,6 +25,7 @@ type session struct {
 	noEcho  bool
 	deaf    bool // it is being closed for a protocol error: its bytes mean nothing any more
 	over    bool // its close frame was read
+	holds   bool // part of a message, as the hub knows
 	frames  frames
 }
 
@@ -45,7 +46,16 @@ func (s *session) Received(p []byte) (more bool) {
 		s.frames.skip, s.frames.message = true, nil // only its close frame counts now
 		p = rest
 	}
+	s.unfinished()
 	return !s.over
+}
+
+// unfinished tells the hub what there is of a message that is not finished.
+func (s *session) unfinished() {
+	if space := cap(s.frames.message); space > 0 || s.holds {
+		s.conn.Unfinished(len(s.frames.message), space)
+		s.holds = space > 0
+	}
 }
 
 // Ended is called when the client is gone, or has said that it goes.
@@ -107,7 +117,7 @@ func (s *session) chatter(opcode uint8, payload []byte) {
 
 func (s *session) closed(code uint16) {
 	s.over = true
-	s.conn.Close(code, "") // the answer, unless it was one
+	s.conn.Answer(code) // unless it was an answer itself
 }
 
 // message publishes what the client sent.

@@ -207,7 +207,7 @@ func (q *request) parse(raw json.RawMessage) error {
 }
 
 func (s *session) publish(q *request) (id string, err error) {
-	m, err := q.message(s.v1.publish, s.v1.max, s.conn.User(), s.conn.On)
+	m, err := q.message(s.v1.publish, s.v1.max, s.conn.User(), s.conn.Remote(), s.conn.On)
 	if err != nil {
 		return "", err
 	}
@@ -231,7 +231,7 @@ func unpublished(err error) error {
 
 // message returns what the client publishes: on one of the channels, first the one where what names none is published,
 // or one that it is on.
-func (q *request) message(channels []string, limit int, user string, on func(channel string) bool) (*hub.Message, error) {
+func (q *request) message(channels []string, limit int, user, remote string, on func(channel string) bool) (*hub.Message, error) {
 	p := q.Publish
 	if len(channels) == 0 {
 		return nil, refused(errForbidden, "publishing is off on this route")
@@ -247,7 +247,7 @@ func (q *request) message(channels []string, limit int, user string, on func(cha
 		return nil, refused(errTooBig, "the data has %d bytes, more than %d", len(m.Data), limit)
 	}
 	if m.Key != "" {
-		m.Publisher = post.Client(user)
+		m.Publisher, m.Owner = post.Client(user), post.Owner(user, remote)
 	}
 	return m, nil
 }
