@@ -3,11 +3,8 @@ package hub
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
-	"strconv"
 	"unicode/utf8"
 )
 
@@ -71,108 +68,6 @@ func (m *Message) check() error {
 	return nil
 }
 
-// MaxDepth is how deep arrays and objects may be nested in JSON. Some parsers stop at 64 levels unless they are told
-// otherwise (.NET's), and broadcast.v1 puts two around the data.
-const MaxDepth = 60
-
-// checkJSON reports what is wrong with a JSON text, if anything. Besides the syntax (RFC 8259) it wants what common
-// parsers insist on, most of which I-JSON (RFC 7493) wants too: Unicode, no number beyond the range of a float64, and no
-// more than MaxDepth levels. Objects that have a name twice pass.
-func checkJSON(p []byte) error {
-	if !json.Valid(p) {
-		return errors.New("is not JSON")
-	}
-	if err := CheckUnicode(p); err != nil {
-		return err
-	}
-	depth := 0
-	for i := 0; i < len(p); {
-		switch c := p[i]; {
-		case c == '"':
-			i += stringLength(p[i:])
-			continue
-		case c == '[' || c == '{':
-			if depth++; depth > MaxDepth {
-				return fmt.Errorf("is JSON of more than %d levels", MaxDepth)
-			}
-		case c == ']' || c == '}':
-			depth--
-		case c == '-' || c >= '0' && c <= '9':
-			n := 1
-			for i+n < len(p) && isNumber(p[i+n]) {
-				n++
-			}
-			if !fitsFloat(p[i : i+n]) {
-				return errors.New("has a number that is too large")
-			}
-			i += n
-			continue
-		}
-		i++
-	}
-	return nil
-}
-
-// stringLength returns the length of the string that valid JSON begins with.
-func stringLength(p []byte) int {
-	for i := 1; ; i++ {
-		switch p[i] {
-		case '"':
-			return i + 1
-		case '\\':
-			i++
-		}
-	}
-}
-
-// CheckUnicode reports whether the strings in valid JSON are Unicode: no bytes that are not UTF-8, and no escape for half
-// of a surrogate pair. encoding/json would put U+FFFD in the place of both.
-func CheckUnicode(p []byte) error {
-	if !utf8.Valid(p) {
-		return errors.New("is not UTF-8")
-	}
-	for { // outside of strings there is no backslash
-		i := bytes.IndexByte(p, '\\')
-		switch {
-		case i < 0:
-			return nil
-		case p[i+1] != 'u':
-			p = p[i+2:]
-			continue
-		}
-		const size = len(`\uxxxx`)
-		first := escaped(p[i:])
-		p = p[i+size:]
-		switch {
-		case first < 0xd800 || first > 0xdfff:
-		case first < 0xdc00 && bytes.HasPrefix(p, []byte(`\u`)) && escaped(p)&^0x3ff == 0xdc00:
-			p = p[size:]
-		default:
-			return errors.New("has half of a surrogate pair in a string")
-		}
-	}
-}
-
-// escaped returns what an escape \uxxxx stands for.
-func escaped(p []byte) uint64 {
-	u, _ := strconv.ParseUint(string(p[2:6]), 16, 16)
-	return u
-}
-
-func isNumber(c byte) bool {
-	return c >= '0' && c <= '9' || c == '.' || c == 'e' || c == 'E' || c == '+' || c == '-'
-}
-
-// fitsFloat reports whether a number is within the range of a float64, whatever its precision. A short one without an
-// exponent is.
-func fitsFloat(p []byte) bool {
-	if len(p) < 300 && !bytes.ContainsAny(p, "eE") {
-		return true
-	}
-	f, err := strconv.ParseFloat(string(p), 64)
-	return err == nil && !math.IsInf(f, 0)
-}
-
 // What a byte of text takes besides itself: in an event stream, where each line begins with "data: ", and in a JSON
 // string, where it is escaped.
 const (
@@ -181,33 +76,37 @@ const (
 	shortEscape     = len(`\"`) - 1
 )
 
+// growth is how many bytes a byte of text takes besides itself: in an event stream, and in a JSON string from the 32nd
+// bit on.
+var growth = func() (t [256]uint64) {
+	for c := range byte(' ') {
+		t[c] = uint64(controlEscape) << 32
+	}
+	for _, c := range "\"\\\t\n\r" {
+		t[c] = uint64(shortEscape) << 32
+	}
+	t['\n'] |= uint64(eventStreamLine)
+	t['\r'] |= uint64(eventStreamLine)
+	return t
+}()
+
 // encodedText returns how many bytes text takes in the format that takes most. Most text has nothing that takes more
 // than it is, so it looks at eight bytes at once.
 func encodedText(p []byte) int {
-	lines, escapes := 0, 0
-	count := func(p []byte) {
-		for _, c := range p {
-			switch {
-			case c == '\n' || c == '\r':
-				lines++
-				escapes += shortEscape
-			case c == '"' || c == '\\':
-				escapes += shortEscape
-			case c < ' ':
-				escapes += controlEscape
-			}
-		}
-	}
-	n := len(p)
+	n, more := len(p), uint64(0)
 	for ; len(p) >= 8; p = p[8:] {
 		const ones = 0x0101010101010101
 		w := binary.LittleEndian.Uint64(p)
 		quote, slash := w^'"'*ones, w^'\\'*ones
 		// A byte's highest bit is set where it is less than a space, or, in the other two, zero.
 		if ((w-' '*ones)&^w|(quote-ones)&^quote|(slash-ones)&^slash)&(0x80*ones) != 0 {
-			count(p[:8])
+			for _, c := range p[:8] {
+				more += growth[c]
+			}
 		}
 	}
-	count(p)
-	return n + max(eventStreamLine*lines, escapes)
+	for _, c := range p {
+		more += growth[c]
+	}
+	return n + int(max(more>>32, more&(1<<32-1)))
 }

@@ -40,7 +40,7 @@ func TestCheck(t *testing.T) {
 		"two first halves":             {Channel: "a", Kind: JSON, Data: []byte(`"\ud83d\ud83d\ude00"`)},
 		"a huge number":                {Channel: "a", Kind: JSON, Data: []byte(`[-1e999]`)},
 		"a long number":                {Channel: "a", Kind: JSON, Data: []byte(strings.Repeat("9", 310))},
-		"deep JSON":                    {Channel: "a", Kind: JSON, Data: []byte(nested(MaxDepth + 1))},
+		"deep JSON":                    {Channel: "a", Kind: JSON, Data: []byte(nested(maxDepth + 1))},
 	}
 	for name, m := range bad {
 		good := &Message{Channel: "a"}
@@ -54,8 +54,8 @@ func TestCheck(t *testing.T) {
 		{Channel: "a", Data: []byte("\x00\r\n\u2028\ufeff\U0001f600")},
 		{Channel: "a", Data: []byte{0xff, 0}, Kind: Binary},
 		{Channel: "a", Kind: JSON, Data: []byte(" {\r\n\"a\\u0000\\ud83d\\ude00\\\\ud83d\":\t[1e308,1E-999,-0.0]} ")},
-		{Channel: "a", Kind: JSON, Data: []byte(nested(MaxDepth))},
-		{Channel: "a", Kind: JSON, Data: []byte("[" + nested(MaxDepth-1) + "," + nested(MaxDepth-1) + "]")},
+		{Channel: "a", Kind: JSON, Data: []byte(nested(maxDepth))},
+		{Channel: "a", Kind: JSON, Data: []byte("[" + nested(maxDepth-1) + "," + nested(maxDepth-1) + "]")},
 		{Channel: "a", Kind: JSON, Data: []byte("0." + strings.Repeat("9", 5000))},
 	} {
 		if err := h.Publish(m); err != nil {
@@ -66,15 +66,21 @@ func TestCheck(t *testing.T) {
 
 // FuzzCheckJSON: what passes can be read by encoding/json, numbers too, and says the same if it is written again.
 func FuzzCheckJSON(f *testing.F) {
-	for _, s := range []string{`{"a":[1,"\ud83d\ude00",null]}`, `"\ud83d"`, "1e999", `"\\ud800"`, "\"\xff\"", "[[[]]]", "-", `"\u0000"`, " [1e5 , -2.5]\n"} {
+	for _, s := range []string{`{"a":[1,"\ud83d\ude00",null]}`, `"\ud83d"`, "1e999", `"\\ud800"`, "\"\xff\"", "[[[]]]", "-", `"\u0000"`, `"\x"`, "01", "1.", "1e", "-0e+1", `{"a" : true , "b":false}`, "{]", "[1,]", `{"a"}`, "\"\n\"", `"a`, `"\u12`, "tru", "\v1", " [1e5 , -2.5]\n"} {
 		f.Add([]byte(s))
 	}
 	half := regexp.MustCompile(`\\u[dD][89a-fA-F]`)
 	f.Fuzz(func(t *testing.T, p []byte) {
 		err := checkJSON(p)
+		if (err == errNotJSON) != (utf8.Valid(p) && !json.Valid(p)) && (err == nil || err == errNotJSON) {
+			t.Fatalf("%q: %v, valid: %v", p, err, json.Valid(p))
+		}
+		if (err == errNotUTF8) != !utf8.Valid(p) {
+			t.Fatalf("%q: %v", p, err)
+		}
 		if err == nil {
 			var v any
-			if err := json.Unmarshal(p, &v); err != nil || !utf8.Valid(p) {
+			if err := json.Unmarshal(p, &v); err != nil || CheckUnicode(p) != nil {
 				t.Fatalf("%q passes: %v", p, err)
 			}
 			if strings.Contains(fmt.Sprint(v), "\ufffd") && !strings.Contains(string(p), "\ufffd") && !strings.Contains(strings.ToLower(string(p)), `\ufffd`) {
@@ -84,8 +90,11 @@ func FuzzCheckJSON(f *testing.F) {
 		}
 		// What does not has one of the faults.
 		var v any
-		if utf8.Valid(p) && json.Unmarshal(p, &v) == nil && !half.Match(p) && depth(v) <= MaxDepth {
+		if utf8.Valid(p) && json.Unmarshal(p, &v) == nil && !half.Match(p) && depth(v) <= maxDepth {
 			t.Fatalf("%q: %v", p, err)
+		}
+		if json.Valid(p) {
+			CheckUnicode(p)
 		}
 	})
 }
@@ -120,7 +129,7 @@ func FuzzEncodedText(f *testing.F) {
 			case c == '\n' || c == '\r':
 				stream += 6
 				json++
-			case c == '"' || c == '\\':
+			case c == '"' || c == '\\' || c == '\t':
 				json++
 			case c < ' ':
 				json += 5

@@ -25,6 +25,7 @@ type Message struct {
 	Event   string
 	Data    []byte
 	Kind    Kind
+	NoEcho  bool // the connection that publishes does not get the message itself
 
 	// Key, if set, tells the message from others of its Publisher on its channel: another one with the same key within
 	// two minutes is not published, and is given the Seq of the first; or, if it says something else, is an error.
@@ -37,9 +38,8 @@ type Message struct {
 	// Source names how it came, to count by.
 	Source string
 
-	// From is the connection that publishes, if one does. With NoEcho it does not get the message itself.
-	From   *Conn
-	NoEcho bool
+	// From is the connection that publishes, if one does.
+	From *Conn
 
 	// Set by Publish:
 	Seq         uint64    // its place in the log, from 1

@@ -48,6 +48,11 @@ func TestMessage(t *testing.T) {
 		{"", asJSON, `{"channel":"c","data":"AP8=","encoding":"base64"}`, "c", "", "\x00\xff", hub.Binary},
 		{"event=e", asJSON, `{"channel":"c","data":null}`, "c", "e", "null", hub.JSON},
 		{"channel=c", asJSON, `{"channel":"email","to":"ann"}`, "c", "", `{"channel":"email","to":"ann"}`, hub.JSON},
+		{"", "application/json; charset=utf-8", "{}", "", "", "{}", hub.JSON},
+		{"", "application/cloudevents+json", `{"channel":"email"}`, "", "", `{"channel":"email"}`, hub.JSON},
+		{"", "Application/LD+JSON", "{}", "", "", "{}", hub.JSON},
+		{"", "application/json-seq", "{}", "", "", "{}", hub.Binary},
+		{"", "text/html", "<p>", "", "", "<p>", hub.Text},
 	} {
 		m, err := message(c.query, c.contentType, c.body, "token")
 		if err != nil || m.Channel != c.channel || m.Event != c.event || string(m.Data) != c.data || m.Kind != c.kind {

@@ -67,11 +67,11 @@ func tooLarge(limit int64) error {
 }
 
 // Message reads a message from a request: the body is the data, and the query names the channel and the event. It is JSON
-// if its Content-Type is application/json or ends in +json, text if that is text/*, a form or absent, else binary. A form with the field
-// data is taken by its fields channel, event and data; one without any of these is what curl -d says of everything. A
-// JSON object that names a channel is taken as a line of application/x-ndjson is. The channel is empty if none is named.
-// The header Idempotency-Key is the message's key (draft-ietf-httpapi-idempotency-key-header). Other parameters of the
-// query are refused, unless they are among more.
+// if its Content-Type is application/json or ends in +json, text if that is text/*, a form or absent, else binary. A form
+// with the field data is taken by its fields channel, event and data; one without any of these is what curl -d says of
+// everything. An object of application/json that names a channel is taken as a line of application/x-ndjson is. The channel
+// is empty if none is named. The header Idempotency-Key is the message's key
+// (draft-ietf-httpapi-idempotency-key-header). Other parameters of the query are refused, unless they are among more.
 func Message(w http.ResponseWriter, r *http.Request, limit int64, more ...string) (*hub.Message, error) {
 	m := &hub.Message{Key: r.Header.Get("Idempotency-Key")}
 	to, err := inQuery(r, more)
@@ -96,16 +96,16 @@ func Message(w http.ResponseWriter, r *http.Request, limit int64, more ...string
 		}
 	case media == "multipart/form-data":
 		return nil, &Error{http.StatusUnsupportedMediaType, errors.New("a form is published as application/x-www-form-urlencoded, not multipart/form-data")}
-	case media == "application/json", strings.HasSuffix(media, "+json"): // RFC 6839, section 3.1
-		ok := false
-		if media == "application/json" {
-			if ok, err = to.fromJSON(m, m.Data); err != nil {
-				return nil, bad("%w", err)
-			}
+	case media == "application/json":
+		ok, err := to.fromJSON(m, m.Data)
+		if err != nil {
+			return nil, bad("%w", err)
 		}
 		if !ok {
 			m.Kind = hub.JSON
 		}
+	case strings.HasSuffix(media, "+json"): // RFC 6839, section 3.1
+		m.Kind = hub.JSON
 	case media != "" && !strings.HasPrefix(media, "text/"):
 		m.Kind = hub.Binary
 	}
