@@ -23,6 +23,7 @@ import (
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/command"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/events"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/httperror"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/metrics"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
@@ -277,6 +278,11 @@ type Handler struct {
 	// What requests the route takes: `websocket`, `sse` (event streams), `post`. Default: all of them.
 	Transports []string `json:"transports,omitempty"`
 
+	// Names of query parameters that other handlers of the route use, such as a token. A POST with a parameter that is not
+	// among these, not `channel` or `event`, and in no placeholder of these options, is answered 400, for it may be a
+	// misspelled destination. Default: none.
+	Query []string `json:"query,omitempty"`
+
 	// Which pages of other origins may use the route: `https://app.example.com`, `app.example.com` for any scheme,
 	// `*.example.com` for all hosts below one, `null` for sandboxed pages and files, `*` for all. A port that is not
 	// the scheme's own has to be given. Others are answered 403. Pages of the same host, and clients that send no
@@ -330,6 +336,10 @@ type Handler struct {
 	// counted that have come since there is such a limit. Default: `0`, no limit.
 	MaxPerIP int `json:"max_per_ip,omitempty"`
 
+	// How many leading bits of an IPv6 address `rate` and `max_per_ip` look at: all addresses with these bits in common
+	// count as one, since whoever has one of them usually has them all. Default: `64`.
+	IPv6Prefix int `json:"ipv6_prefix,omitempty"`
+
 	// Offers permessage-deflate (RFC 7692), without context takeover. A message is deflated once for all. Default:
 	// off.
 	Compression *Compression `json:"compression,omitempty"`
@@ -343,7 +353,10 @@ type Handler struct {
 	origins      []origin.Pattern
 	join         []websocket.JoinPattern
 	posters      *rates.Clients
-	route        string // what its connections count for
+	query        []string // parameters that a POST may have besides those of a message
+	ownQuery     bool     // the parameter channel is a part of the route's channels
+	route        string   // what its connections count for
+	errors       *httperror.Responder
 	takesSockets bool
 	takesStreams bool
 	takesPosts   bool
@@ -443,9 +456,27 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.streams.Options.OneWay, h.streams.V1.OneWay = true, true
 	h.posters = rates.NewClients(h.Rate.limit())
 	h.route = strings.Join(h.Channels, "\x00")
+	h.errors = httperror.For(h)
+	own := h.placeholders()
+	h.ownQuery = slices.Contains(own, "channel")
+	h.query = slices.Concat(h.Query, own, []string{"join", "last_id"})
 	h.warn()
 	return nil
 }
+
+// placeholders returns the names of the query parameters that the options expand.
+func (h *Handler) placeholders() (names []string) {
+	for _, text := range slices.Concat(h.Channels, h.Join, []string{h.User, h.Greeting}) {
+		for _, after := range strings.Split(text, queryPlaceholder)[1:] {
+			if name, _, ok := strings.Cut(after, "}"); ok {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+const queryPlaceholder = "{http.request.uri.query."
 
 // warned are the routes that were warned of: a reload is no news.
 var warned sync.Map
@@ -490,7 +521,9 @@ func (o observer) Ended(conn *hub.Conn, why hub.Reason) {
 	}
 }
 
-// Cleanup closes the route's connections, if that is wanted. They are of a configuration that is gone.
+// Cleanup closes the route's connections, if that is wanted. They are of a configuration that is gone. Requests may
+// still be on their way here, as Caddy does not wait for them: a handshake among them is refused, and comes back to
+// the new configuration. A POST among them is published by the permissions that it was received with.
 func (h *Handler) Cleanup() error {
 	if h.CloseOnReload && h.sockets.Hub != nil {
 		var options []*hub.ConnOptions
@@ -499,7 +532,7 @@ func (h *Handler) Cleanup() error {
 				options = append(options, o)
 			}
 		}
-		h.sockets.Hub.Kick(hub.Filter{Options: options}, closeCode, closeText)
+		h.sockets.Hub.Retire(options, closeCode, closeText)
 	}
 	return nil
 }
@@ -531,6 +564,9 @@ func (h *Handler) setDefaults() {
 	}
 	if h.MaxBacklog == 0 {
 		h.MaxBacklog = max(1<<20, h.MaxMessage)
+	}
+	if h.IPv6Prefix == 0 {
+		h.IPv6Prefix = rates.DefaultIPv6Prefix
 	}
 	if h.Slow == "" {
 		h.Slow = "close"
@@ -600,6 +636,8 @@ func (h *Handler) Validate() error {
 		return fmt.Errorf("max_connections is %d, must not be negative", h.MaxConnections)
 	case h.MaxPerIP < 0:
 		return fmt.Errorf("max_connections per_ip is %d, must not be negative", h.MaxPerIP)
+	case h.IPv6Prefix < 1 || h.IPv6Prefix > 128:
+		return fmt.Errorf("ipv6_prefix is %d, must be 1 to 128", h.IPv6Prefix)
 	case h.Compression != nil && h.Compression.MinSize < 0:
 		return fmt.Errorf("compression's min_size is %d, must not be negative", h.Compression.MinSize)
 	}
@@ -608,7 +646,7 @@ func (h *Handler) Validate() error {
 
 // ServeHTTP takes WebSocket handshakes, event streams and POSTs, and serves the client for browsers.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	var take func(http.ResponseWriter, *http.Request, *caddy.Replacer, string, []string) error
+	var take taker
 	preflight := false
 	switch {
 	case websocket.IsUpgrade(r):
@@ -631,7 +669,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if take == nil && !preflight {
 		return next.ServeHTTP(w, r)
 	}
+	err := h.answer(w, r, preflight, take)
+	if err != nil {
+		if entry := h.logger.Check(zapcore.DebugLevel, "refused"); entry != nil {
+			entry.Write(zap.Error(err), zap.String("remote", r.RemoteAddr))
+		}
+		err = h.errors.Respond(w, r, err)
+	}
+	return err
+}
 
+// taker answers a request of one kind.
+type taker func(http.ResponseWriter, *http.Request, *caddy.Replacer, string, []string) error
+
+// answer answers a preflight, or checks a request and has it taken.
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, preflight bool, take taker) error {
 	refuse := func(status int, err error) error {
 		if r.ProtoMajor == 1 && websocket.IsUpgrade(r) { // as Accept does
 			w.Header().Set("Connection", "close")
@@ -639,10 +691,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return caddyhttp.Error(status, err)
 	}
 	verdict := origin.Check(r, h.origins)
+	if verdict != origin.Named && origin.HostChanged(r) {
+		h.warnOfHost(r)
+	}
 	if verdict == origin.Refused {
 		h.sockets.Hub.Refused(hub.RefusedOrigin)
-		return refuse(http.StatusForbidden,
-			fmt.Errorf("a page of origin %q may not use this route: see the option origins", r.Header["Origin"]))
+		return refuse(http.StatusForbidden, refusedOrigin(r))
 	}
 	if len(h.origins) > 0 {
 		verdict.Allow(w.Header(), r)
@@ -666,6 +720,25 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	}
 	return take(w, r, repl, user, channels)
+}
+
+func refusedOrigin(r *http.Request) error {
+	from := r.Header.Get("Origin")
+	if from == "" {
+		return errors.New("a page of another site may not use this route, and says no origin that the option origins could name")
+	}
+	return fmt.Errorf("a page of origin %q may not use this route of the host %q: name the origin in the option origins, "+
+		"or if a proxy in front changes the Host header, have it pass Host on", from, r.Host)
+}
+
+// warnOfHost tells once of a proxy in front that changes the Host header: browsers name the page's origin with a
+// WebSocket, and nothing else that would say that it is our own.
+func (h *Handler) warnOfHost(r *http.Request) {
+	if _, again := warned.LoadOrStore("host of "+h.route, true); !again {
+		h.logger.Warn("a proxy in front seems to change the Host header, so pages of this site are refused as another's: "+
+			"have it pass Host on, or name the site in the option origins",
+			zap.String("origin", r.Header.Get("Origin")), zap.String("host", r.Host), zap.Strings("channels", h.Channels))
+	}
 }
 
 // acceptSocket takes a WebSocket handshake.
@@ -744,6 +817,9 @@ func (h *Handler) subscriber(r *http.Request, user string, channels []string) hu
 		MaxConnections: h.MaxConnections,
 		MaxPerRemote:   h.MaxPerIP,
 	}
+	if h.MaxPerIP > 0 {
+		s.Network = cmp.Or(rates.Address(s.Remote, h.IPv6Prefix), "unknown")
+	}
 	if *h.Subscribe {
 		s.Channels, s.Replay, s.LastID = channels, h.Replay, eventstream.LastID(r)
 	}
@@ -758,6 +834,18 @@ func remoteOf(r *http.Request) string {
 	return strings.Clone(r.RemoteAddr)
 }
 
+// wait counts a message of a client without a connection, and returns how long it has to wait. A name that looks like
+// an address is not counted for that.
+func (h *Handler) wait(r *http.Request, user string) time.Duration {
+	if h.posters == nil {
+		return 0
+	}
+	if user != "" {
+		return h.posters.Wait("user " + user)
+	}
+	return h.posters.Wait(rates.Address(remoteOf(r), h.IPv6Prefix))
+}
+
 // post publishes the body of a request.
 func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, user string, channels []string) error {
 	if eventstream.WantsV1(r) {
@@ -766,16 +854,19 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Repla
 	if !*h.Publish {
 		return caddyhttp.Error(http.StatusForbidden, errors.New("publishing is off on this route"))
 	}
-	if wait := h.posters.Wait(cmp.Or(user, remoteOf(r))); wait > 0 {
+	if wait := h.wait(r, user); wait > 0 {
 		h.sockets.Hub.Refused(hub.RefusedRate)
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 		return caddyhttp.Error(http.StatusTooManyRequests, errors.New("the client publishes faster than the option rate lets it"))
 	}
-	m, err := post.Message(w, r, h.MaxMessage)
+	m, err := post.Message(w, r, h.MaxMessage, h.query...)
 	if err == nil {
 		m.Source = transportPost
 		m.Publisher, m.Owner = post.Client(user), post.Owner(user, remoteOf(r))
-		m.Channel = cmp.Or(m.Channel, channels[0])
+		own := slices.Contains(channels, m.Channel)
+		if m.Channel == "" || !own && h.ownQuery && m.Channel == r.URL.Query().Get("channel") {
+			m.Channel = channels[0]
+		}
 		if !slices.Contains(channels, m.Channel) {
 			err = &post.Error{Status: http.StatusForbidden, Err: fmt.Errorf("%q is not a channel of this route", m.Channel)}
 		}
@@ -800,6 +891,11 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Repla
 
 // postV1 is post for a client of broadcast.v1, whose stream cannot carry what it has to say.
 func (h *Handler) postV1(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, user string, channels []string) error {
+	for _, name := range []string{"channel", "event"} {
+		if r.URL.Query().Has(name) && !slices.Contains(h.query, name) {
+			return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("the query names a %s: with broadcast.v1 a message names it in the body", name))
+		}
+	}
 	frame, err := post.Body(w, r, h.sockets.MaxBody())
 	if refusal := new(post.Error); errors.As(err, &refusal) {
 		return caddyhttp.Error(refusal.Status, refusal.Err)
@@ -808,7 +904,7 @@ func (h *Handler) postV1(w http.ResponseWriter, r *http.Request, repl *caddy.Rep
 	if *h.Publish {
 		c.Publish = channels
 	}
-	answers := h.sockets.Post(frame, c, func() bool { return h.posters.Wait(cmp.Or(user, remoteOf(r))) > 0 })
+	answers := h.sockets.Post(frame, c, func() bool { return h.wait(r, user) > 0 })
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	_, err = w.Write(answers)

@@ -39,7 +39,7 @@ const (
 //
 //   - `POST /broadcast/publish?channel=&event=` publishes the body, of 1 MiB at most, on the channel (default:
 //     `default`), and answers `{"id":"…","channel":"…","subscribers":42}`. JSON if its Content-Type is
-//     `application/json`, text if that is `text/*`, a form or absent, else binary. A form with the field `data` is taken by its fields
+//     `application/json` or ends in `+json`, text if that is `text/*`, a form or absent, else binary. A form with the field `data` is taken by its fields
 //     `channel`, `event` and `data`. A second message with the same `Idempotency-Key` header on its channel within
 //     two minutes is not published: the answer is the first one's, or 422 if it says something else.
 //   - `POST /broadcast/publish` with `Content-Type: application/x-ndjson` publishes one
@@ -161,12 +161,15 @@ func publish(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ms, err := read(w, r)
+	ms, lines, err := read(w, r)
 	if err == nil {
 		for _, m := range ms {
 			m.Source = "admin"
 		}
-		if err = h.Publish(ms...); err != nil {
+		err = h.Publish(ms...)
+		if invalid := new(hub.InvalidError); lines != nil && errors.As(err, &invalid) {
+			err = badLine(lines[invalid.Index], err)
+		} else if err != nil {
 			err = post.Refused(w, err)
 		}
 	}
@@ -188,21 +191,21 @@ func publish(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, answers...)
 }
 
-// read returns the messages of a request to publish.
-func read(w http.ResponseWriter, r *http.Request) ([]*hub.Message, error) {
+// read returns the messages of a request to publish, and their lines if it has them in lines.
+func read(w http.ResponseWriter, r *http.Request) (ms []*hub.Message, lines []int, err error) {
 	if media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media == "application/x-ndjson" {
 		body, err := post.Body(w, r, maxBody)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		return parseLines(body)
 	}
 	m, err := post.Message(w, r, maxMessage)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	m.Channel = cmp.Or(m.Channel, defaultChannel)
-	return []*hub.Message{m}, nil
+	return []*hub.Message{m}, nil, nil
 }
 
 // answer writes values, one a line.

@@ -29,6 +29,10 @@ type Transport interface {
 	Close()
 }
 
+// HalfCloser is a Transport that can end writing alone, so that the peer gets what was written and sees that there is
+// no more, whatever it still sends. CloseWrite does not wait.
+type HalfCloser interface{ CloseWrite() }
+
 // MinBacklog is the least that ConnOptions.MaxBacklog may be, in bytes: a batch has to fit.
 const MinBacklog = 64 << 10
 
@@ -43,6 +47,8 @@ type ConnOptions struct {
 	OneWay       bool          // the peer sends nothing: it answers no ping and no close
 
 	Observer Observer // nil if there is none
+
+	retired bool // guarded by Hub.mu; see Retire
 }
 
 // Observer is told what becomes of connections. The loop calls it, in the order in which it happens, and waits.
@@ -82,8 +88,8 @@ type Conn struct {
 	user    string
 	remote  string
 	route   string
+	network string // if the route limits the connections of one
 
-	perRemote bool   // it counts for its address, too
 	connected int64  // when it came, in milliseconds since 1970
 	since     uint64 // the log's last message before it subscribed
 
@@ -92,13 +98,14 @@ type Conn struct {
 	// Guarded by Hub.mu.
 	audiences []*audience // that count it
 	left      bool        // no audience counts it any more
-	reply     []byte      // waits to be sent; see Reply
+	replies   [][]byte    // wait to be sent; see Reply
 
 	// The loop's own.
 	sent      uint64  // bytes handed to it
 	places    []place // in its audiences, by the entries of the inbox that the loop has processed
 	state     state
 	peerDone  bool   // its reader has ended
+	failing   bool   // it is not waited for an answer to the close frame; see Fail
 	missed    uint8  // pings without a sign of life
 	unstarted uint8  // pings without Start
 	reason    Reason // why it ends; known when it is closing
@@ -187,6 +194,12 @@ func (c *Conn) Close(code uint16, text string) {
 	c.postLeave(entry{op: opClose, conn: c, code: code, text: text})
 }
 
+// Fail is Close for a peer that is not understood any more, not even its answer (RFC 6455, section 7.1.7): after the
+// close frame the sending side is shut, which has the peer end the connection (section 7.1.1).
+func (c *Conn) Fail(code uint16, text string) {
+	c.postLeave(entry{op: opFail, conn: c, code: code, text: text})
+}
+
 // Answer is Close for a peer that has sent a close frame: the code is the peer's own, and is sent back.
 func (c *Conn) Answer(code uint16) {
 	c.postLeave(entry{op: opClose, conn: c, code: code, byPeer: true})
@@ -207,16 +220,24 @@ func (c *Conn) postLeave(e entry) {
 	h.wake(wake)
 }
 
-// Reply sends p, which answers something the peer sent. A reply that has not been sent when the next one comes is
-// not sent at all, so a peer cannot heap them up.
+// maxReplies is how many replies wait for the loop at most.
+const maxReplies = 16
+
+// Reply sends p, which answers something the peer sent. Where too many wait the newest takes the place of the one before
+// it, so a peer cannot heap them up.
 func (c *Conn) Reply(p []byte) {
 	h := c.hub
 	var wake uint64
 	h.mu.Lock()
-	if c.reply == nil {
+	switch n := len(c.replies); n {
+	case maxReplies:
+		c.replies[n-1] = p
+	case 0:
 		wake = c.loop.push(entry{op: opReply, conn: c})
+		fallthrough
+	default:
+		c.replies = append(c.replies, p)
 	}
-	c.reply = p
 	h.mu.Unlock()
 	h.wake(wake)
 }

@@ -58,7 +58,7 @@ func TestSlowInReplay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := New(Options{History: 100})
 		for range 15 {
-			if err := h.Publish(&Message{Channel: "a", Data: make([]byte, paddedSize)}); err != nil {
+			if err := h.Publish(&Message{Channel: "a", Data: bytes.Repeat([]byte("x"), paddedSize)}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -158,7 +159,7 @@ func TestLongReplay(t *testing.T) {
 	defer closeHub(h)
 	var want []uint64
 	for range 100 {
-		m := &Message{Channel: "a", Data: make([]byte, paddedSize-frameOverhead)}
+		m := &Message{Channel: "a", Data: bytes.Repeat([]byte("x"), paddedSize-maxFrameOverhead-2*len("a"))}
 		if err := h.Publish(m); err != nil {
 			t.Fatal(err)
 		}

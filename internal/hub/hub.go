@@ -36,6 +36,9 @@ var (
 	ErrTooManyConnections = errors.New("too many connections")
 	ErrTooManyChannels    = errors.New("too many channels")
 
+	// ErrRetired is returned to a subscriber whose options were retired while it was being accepted.
+	ErrRetired = errors.New("the configuration was reloaded: connect again")
+
 	// ErrMemory is returned to a subscriber while backlogs and history take all that they may.
 	ErrMemory = errors.New("too much is waiting for others")
 )
@@ -191,7 +194,8 @@ func (h *Hub) Configure(o Options) {
 }
 
 // Publish gives the messages their places in the log and leaves them to the loops: all of them, next to each other,
-// or none and an error. It never waits for subscribers. Afterwards the messages are the hub's: only what Publish has set may be read.
+// or none and an error, an *InvalidError where one of them could not be sent to every client. It never waits for
+// subscribers. Afterwards the messages are the hub's: only what Publish has set may be read.
 func (h *Hub) Publish(ms ...*Message) error { return h.publish(ms, false) }
 
 // PublishWait is Publish for one who can be held back: where Publish returns ErrFull it waits for room instead.
@@ -200,6 +204,9 @@ func (h *Hub) PublishWait(ms ...*Message) error { return h.publish(ms, true) }
 func (h *Hub) publish(ms []*Message, wait bool) error {
 	if len(ms) == 0 {
 		return nil
+	}
+	if err := checkAll(ms); err != nil {
+		return err
 	}
 	keys, err := h.repeats.keysOf(ms)
 	if err != nil {
@@ -376,13 +383,13 @@ type Subscriber struct {
 	Replay   int    // else: how many of the last messages it gets, before those to come
 
 	// Route is what the connection counts for: MaxConnections and MaxPerRemote, if they are not 0, refuse one that is
-	// too many.
-	Route                        string
+	// too many. Those with the same Network count as one remote.
+	Route, Network               string
 	MaxConnections, MaxPerRemote int
 }
 
-// quota is what connections count for: a route, or one address on it.
-type quota struct{ route, remote string }
+// quota is what connections count for: a route, or one network on it.
+type quota struct{ route, network string }
 
 // Connect makes a connection and subscribes it: it gets every message published after Connect returns. What it gets
 // waits in its backlog until Start. Replayed is at most what a backlog may have: of the last messages the newest; what
@@ -393,7 +400,11 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	c.flushing.Store(true) // until Start there is nothing to write to
 
 	h.mu.Lock()
-	if err := h.admit(&s); err != nil {
+	err := h.admit(&s)
+	if err == nil && o.retired {
+		err = ErrRetired
+	}
+	if err != nil {
 		h.mu.Unlock()
 		return nil, Welcome{}, err
 	}
@@ -401,7 +412,9 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	h.connected++
 	c.id = h.connected
 	h.transports[o.Transport]++
-	c.route, c.perRemote = s.Route, s.MaxPerRemote > 0
+	if c.route = s.Route; s.MaxPerRemote > 0 {
+		c.network = s.Network
+	}
 	h.count(c, 1)
 	c.since = h.seq
 	c.loop = h.assign(s.Channels)
@@ -457,7 +470,7 @@ func (h *Hub) admit(s *Subscriber) error {
 	if n := s.MaxConnections; n > 0 && h.quotas[quota{route: s.Route}] >= n {
 		return h.refuse(RefusedRoute, ErrTooManyConnections)
 	}
-	if n := s.MaxPerRemote; n > 0 && h.quotas[quota{s.Route, s.Remote}] >= n {
+	if n := s.MaxPerRemote; n > 0 && h.quotas[quota{s.Route, s.Network}] >= n {
 		return h.refuse(RefusedAddress, ErrTooManyConnections)
 	}
 	if n := h.options.MaxMemory; n > 0 && h.held.Load()+h.queued() >= n {
@@ -566,8 +579,8 @@ func (h *Hub) count(c *Conn, n int) {
 		}
 	}
 	add(quota{route: c.route})
-	if c.perRemote {
-		add(quota{c.route, c.remote})
+	if c.network != "" {
+		add(quota{c.route, c.network})
 	}
 }
 

@@ -85,6 +85,21 @@ func (h *Hub) Kick(f Filter, code uint16, text string) (n int) {
 	return n
 }
 
+// Retire closes the connections that have one of the options, and from now on Connect refuses these options with
+// ErrRetired. A connection is found by one or the other: Connect looks at the mark under the lock that sets it, and a
+// connection that it admitted before is in its loop's inbox when the loop is asked to close it.
+func (h *Hub) Retire(options []*ConnOptions, code uint16, text string) {
+	if len(options) == 0 {
+		return // no options would mean every connection to Kick
+	}
+	h.mu.Lock()
+	for _, o := range options {
+		o.retired = true
+	}
+	h.mu.Unlock()
+	h.Kick(Filter{Options: options}, code, text)
+}
+
 // onLoops has each loop call f, one after the other.
 func (h *Hub) onLoops(f func(*loop)) {
 	for _, l := range h.loops {

@@ -26,8 +26,9 @@ const (
 	opJoin        // place the connection in one more audience, and send the bytes
 	opLeave       // take it out of one, and send the bytes
 	opSend        // send the bytes
-	opReply       // send Conn.reply
+	opReply       // send Conn.replies
 	opClose       // close it with a code
+	opFail        // close it with a code, and do not wait for the answer
 	opDone        // its reader has ended
 	opFailed      // its flusher gave up with an error
 	opFlushed     // its backlog is written, and it is closing
@@ -213,6 +214,8 @@ func (l *loop) process(batch []entry) {
 				why = ReasonClient
 			}
 			l.closeFor(why, c, e.code, e.text, false)
+		case opFail:
+			l.hangUp(c, e.code, e.text)
 		case opDone:
 			l.done(c)
 		case opFailed:
@@ -263,7 +266,7 @@ func (a *audience) gathers() bool { return len(a.batch) > 0 }
 
 // gather adds a message to the current batch.
 func (l *loop) gather(a *audience, m *Message) {
-	n := m.size()
+	n := m.batchSize()
 	if l.size > 0 && l.size+n > maxBatch {
 		l.deliver()
 	}
@@ -507,13 +510,17 @@ func (at place) list(c *Conn) *[]*Conn {
 	return &a.groups[len(a.groups)-1].conns
 }
 
-// reply sends what Conn.Reply was given last.
+// reply sends what Conn.Reply was given.
 func (l *loop) reply(c *Conn) {
 	l.hub.mu.Lock()
-	p := c.reply
-	c.reply = nil
+	replies := c.replies
+	c.replies = nil
 	l.hub.mu.Unlock()
-	l.send(c, p, droppable)
+	if len(replies) == 1 {
+		l.send(c, replies[0], droppable)
+	} else {
+		l.send(c, slices.Concat(replies...), droppable)
+	}
 }
 
 // send writes what is no message to an open connection. It is not called while a batch is being delivered.
@@ -582,9 +589,32 @@ func (l *loop) done(c *Conn) {
 	}
 }
 
-// flushed ends a closing connection whose peer has answered; else it waits for the answer or the deadline.
+// maxLinger is how many seconds the peer has to end a connection of which we have shut our side.
+const maxLinger = 3
+
+// hangUp closes a connection for Conn.Fail.
+func (l *loop) hangUp(c *Conn, code uint16, text string) {
+	c.failing = true
+	switch {
+	case c.state == stateOpen:
+		l.close(c, code, text, false)
+	case !c.flushing.Load(): // it was closing already
+		l.flushed(c)
+	}
+}
+
+// flushed ends a closing connection whose peer has answered; else it waits for the answer, or that the peer ends the
+// connection, or the deadline.
 func (l *loop) flushed(c *Conn) {
-	if c.state == stateClosing && c.peerDone {
+	if c.state != stateClosing {
+		return
+	}
+	half, canHalf := c.transport.(HalfCloser)
+	switch {
+	case c.failing && canHalf && !c.peerDone:
+		half.CloseWrite()
+		c.deadline = min(c.deadline, l.now+maxLinger)
+	case c.failing, c.peerDone:
 		l.end(c, c.reason)
 	}
 }

@@ -46,7 +46,8 @@ type Message struct {
 	Time        time.Time // when it was published
 	Subscribers int       // how many its channel had
 
-	hub *Hub
+	hub         *Hub
+	encodedData int // the bytes of Data in the wire format that makes the most of it
 
 	mu      sync.Mutex
 	encoded []encoding
@@ -68,11 +69,20 @@ const messageOverhead = 256
 
 func (m *Message) cost() int { return len(m.Data) + messageOverhead }
 
-// frameOverhead is about what a wire format adds to a message.
-const frameOverhead = 16
+// What wire formats add to a message: about, and at most.
+const (
+	frameOverhead    = 16
+	maxFrameOverhead = 192
+)
 
-// size is about what the message takes when it is encoded.
-func (m *Message) size() int { return len(m.Data) + len(m.Event) + frameOverhead }
+// batchSize returns about how many bytes the message adds to a batch.
+func (m *Message) batchSize() int { return m.encodedData + len(m.Event) + frameOverhead }
+
+// size returns at most how many bytes the message takes when it is encoded, in whatever format: of the names a quote
+// and a backslash are escaped.
+func (m *Message) size() int {
+	return m.encodedData + 2*(len(m.Channel)+len(m.Event)) + maxFrameOverhead
+}
 
 // ID returns the message's identity: the hub's epoch and the sequence number. It is opaque to clients.
 func (m *Message) ID() string { return FormatID(m.epoch(), m.Seq) }

@@ -115,6 +115,8 @@ func TestCaddyfileErrors(t *testing.T) {
 		{"origins https://a.*.org", 2, "* stands alone"},
 		{"ping_interval soon", 3, `ping_interval is "soon", must be a duration`},
 		{"ping_interval 0", 3, "ping_interval is 0"},
+		{"ipv6_prefix 0", 3, "ipv6_prefix is 0, must be 1 to 128"},
+		{"ipv6_prefix 129", 2, "ipv6_prefix is 129, must be 1 to 128"},
 		{"ping_interval 10ms", 2, "ping_interval is 10ms, must be 1s to 1h"},
 		{"write_timeout -1s", 2, "write_timeout is -1s"},
 		{"max_message big", 3, `max_message: "big" is no size`},

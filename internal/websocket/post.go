@@ -15,6 +15,10 @@ func (route *Route) MaxBody() int64 { return int64(2*route.MaxMessage + maxEnvel
 // whether it is one too many.
 func (route *Route) Post(frame []byte, client Client, tooFast func() bool) []byte {
 	list, err := split(frame)
+	if len(list) == 0 && tooFast() { // it counts as a request
+		route.Hub.Refused(hub.RefusedRate)
+		return answer(wire.AppendError(nil, nil, errRate, "too many requests"))
+	}
 	if err != nil {
 		return answer(wire.AppendError(nil, nil, errInvalid, err.Error()))
 	}
@@ -51,10 +55,10 @@ func (route *Route) publish(q *request, client Client) (id string, err error) {
 		return "", err
 	}
 	m.Source = "post"
-	switch err := route.Hub.Publish(m); {
-	case errors.Is(err, hub.ErrKeyReused):
-		return "", refused(errConflict, "%w", err)
-	case err != nil:
+	if err := unpublished(route.Hub.Publish(m)); err != nil {
+		if r := new(refusal); errors.As(err, &r) {
+			return "", err
+		}
 		return "", refused(errFull, "%w", err)
 	}
 	return m.ID(), nil

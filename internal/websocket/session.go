@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"sync"
-	"time"
 	"unicode/utf8"
 
 	"golang.org/x/time/rate"
@@ -14,12 +13,6 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/rates"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
-)
-
-const (
-	// lingerTime is how long a client that breaks the protocol may go on sending before it is cut off, so that it
-	// reads the close frame before its own bytes make the kernel reset the connection.
-	lingerTime = time.Second
 )
 
 // session is the reading half of a client, a socket.Receiver.
@@ -44,10 +37,11 @@ func (s *session) Received(p []byte) (more bool) {
 		if bad == nil {
 			break
 		}
-		s.conn.Close(bad.code, bad.text)
-		if bad.code == codeProtocolError {
-			s.deaf = true
-			time.AfterFunc(lingerTime, s.conn.Done)
+		s.deaf = bad.code == codeProtocolError // what it sends is read all the same, or the kernel would reset the connection
+		if s.deaf || s.frames.inFrame {        // if it answers in the middle of a frame, that is not seen
+			s.conn.Fail(bad.code, bad.text)
+		} else {
+			s.conn.Close(bad.code, bad.text)
 		}
 		s.frames.skip, s.frames.message = true, nil // only its close frame counts now
 		p = rest
@@ -147,7 +141,7 @@ func (s *session) message(kind uint8, deflated bool, data []byte, own bool) *fau
 	} else if !own && s.v1 == nil {
 		data = append(make([]byte, 0, len(data)), data...)
 	}
-	if kind == opText && !utf8.Valid(data) {
+	if deflated && kind == opText && !utf8.Valid(data) {
 		return &fault{codeInvalidData, "not UTF-8"}
 	}
 	if s.v1 != nil {
@@ -158,7 +152,10 @@ func (s *session) message(kind uint8, deflated bool, data []byte, own bool) *fau
 		m.Kind = hub.Binary
 	}
 	// A client that sends faster than the loops deliver is not read meanwhile, and TCP holds it back.
-	if s.hub.PublishWait(m) != nil {
+	err := s.hub.PublishWait(m)
+	if invalid := new(hub.InvalidError); errors.As(err, &invalid) {
+		return &fault{codeInvalidData, "not what may be published"}
+	} else if err != nil {
 		s.frames.skip = true // it is being closed already
 	}
 	return nil

@@ -86,6 +86,13 @@ func (s *session) requests(kind uint8, frame []byte) *fault {
 	if err != nil {
 		return s.invalid(err.Error())
 	}
+	if len(list) == 0 { // a request too, as it takes as much to read
+		refuse, bad := s.tooFast()
+		if refuse && bad == nil {
+			s.answer(wire.AppendError(nil, nil, errRate, "too many requests"))
+		}
+		return bad
+	}
 	var answers []byte
 	for _, raw := range list {
 		refuse, bad := s.tooFast()
@@ -173,9 +180,11 @@ func (q *request) parse(raw json.RawMessage) error {
 	if err == nil {
 		if _, end := d.Token(); end != io.EOF {
 			err = errors.New("more than one JSON value")
+		} else {
+			err = hub.CheckUnicode(raw)
 		}
 	}
-	if len(q.Ref) > maxRef || len(q.Ref) > 0 && (q.Ref[0] == '{' || q.Ref[0] == '[') {
+	if len(q.Ref) > maxRef || len(q.Ref) > 0 && (q.Ref[0] == '{' || q.Ref[0] == '[') || hub.CheckUnicode(q.Ref) != nil {
 		q.Ref = nil
 		err = fmt.Errorf("the ref is not a number or a string of %d bytes at most", maxRef)
 	}
@@ -203,12 +212,21 @@ func (s *session) publish(q *request) (id string, err error) {
 		return "", err
 	}
 	m.Source, m.From, m.NoEcho = "websocket", s.conn, s.noEcho
-	if err := s.hub.PublishWait(m); errors.Is(err, hub.ErrKeyReused) {
-		return "", refused(errConflict, "%w", err)
-	} else if err != nil {
-		return "", err
+	if err := s.hub.PublishWait(m); err != nil {
+		return "", unpublished(err)
 	}
 	return m.ID(), nil
+}
+
+// unpublished returns what the client is told of an error of hub.Publish, if that is the client's.
+func unpublished(err error) error {
+	if errors.Is(err, hub.ErrKeyReused) {
+		return refused(errConflict, "%w", err)
+	}
+	if invalid := new(hub.InvalidError); errors.As(err, &invalid) {
+		return refused(errInvalid, "%w", err)
+	}
+	return err
 }
 
 // message returns what the client publishes: on one of the channels, first the one where what names none is published,
@@ -223,9 +241,6 @@ func (q *request) message(channels []string, limit int, user, remote string, on 
 		return nil, refused(errForbidden, "the client is not on the channel %q", m.Channel)
 	}
 	if err := post.Data(m, p.Data, p.Encoding); err != nil {
-		return nil, refused(errInvalid, "%w", err)
-	}
-	if err := post.CheckNames(m); err != nil {
 		return nil, refused(errInvalid, "%w", err)
 	}
 	if len(m.Data) > limit {
