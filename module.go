@@ -58,7 +58,7 @@ type App struct {
 	HistoryBytes int64 `json:"history_bytes,omitempty"`
 
 	// How many bytes may wait for all connections, and be kept, together: backlogs, what is replayed, the history, messages
-	// that clients have not finished, idempotency keys, and inboxes. From three quarters of it on, the connections that hold
+	// that clients have not finished, idempotency keys, and inboxes. From five eighths of it on, the connections that hold
 	// most are closed with 1013, as long as they hold 64 KiB or more; then the oldest of the history goes; then connections
 	// that hold less. While it is reached, new connections and messages by HTTP get a 503. Bytes that wait for several
 	// connections count once. Default: `0`, no limit. Minimum: `1048576` (1 MiB).
