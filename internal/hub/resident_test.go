@@ -172,6 +172,9 @@ func (a *overload) unfinished() {
 			c.mu.Unlock()
 			continue
 		}
+		if len(c.got)+len(part) > cap(c.got) {
+			c.got = append(make([]byte, 0, 2*(len(c.got)+len(part))), c.got...)
+		}
 		c.got = append(c.got, part...)
 		n, space := len(c.got), cap(c.got)
 		c.mu.Unlock()
