@@ -135,8 +135,18 @@ func (c *Conn) cut() {
 	c.hub.post(c.loop, entry{op: opCut, conn: c})
 }
 
-// cost is about what a message takes in the history, or in a replay.
-func (m *Message) kept() int64 { return int64(m.cost()+cap(m.Data)-len(m.Data)) + entryOverhead }
+// senderCost is about what a connection takes that has ended, and that a message of the history still refers to.
+const senderCost = 512
+
+// kept is about what a message takes in the history, or in a replay.
+func (m *Message) kept() int64 {
+	n := m.cost() + cap(m.Data) - len(m.Data) + entryOverhead
+	n += len(m.Channel) + len(m.Event) + len(m.Key) + len(m.Publisher) + len(m.Owner)
+	if m.From != nil { // only with NoEcho
+		n += senderCost
+	}
+	return int64(n)
+}
 
 // memoryFor returns what messages take in the inboxes and the history. The caller holds h.mu.
 func (h *Hub) memoryFor(ms []*Message) (n int) {
@@ -145,9 +155,6 @@ func (h *Hub) memoryFor(ms []*Message) (n int) {
 			if ch != nil {
 				n += len(ch.audiences) * (m.cost() + entryOverhead)
 			}
-		}
-		if h.options.History > 0 {
-			n += int(m.kept())
 		}
 	}
 	return n
