@@ -27,6 +27,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/metrics"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/placement"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/rates"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
@@ -253,7 +254,7 @@ func (a *App) Context() caddy.Context { return a.ctx }
 // the gap. Connections stay through config reloads, with the options they came in with.
 //
 // Who may subscribe and publish, and to what, is said with matchers, authentication and placeholders around and in
-// the route.
+// the route. A refused request is answered by a line of text that says why, unless the server has error routes for it.
 type Handler struct {
 	// The channels of the route; placeholders are expanded for each request. A request for which one of them is
 	// empty, longer than 255 bytes, not UTF-8 or has a control character is answered 400. Default: `default`.
@@ -275,7 +276,8 @@ type Handler struct {
 	// those of the route.
 	Join []string `json:"join,omitempty"`
 
-	// What requests the route takes: `websocket`, `sse` (event streams), `post`. Default: all of them.
+	// What requests the route takes: `websocket`, `sse` (event streams), `post`. Default: all of them, for which the
+	// route has to have a matcher other than the site's: it would take every POST of the site.
 	Transports []string `json:"transports,omitempty"`
 
 	// Names of query parameters that other handlers of the route use, such as a token. A POST with a parameter that is not
@@ -285,8 +287,8 @@ type Handler struct {
 
 	// Which pages of other origins may use the route: `https://app.example.com`, `app.example.com` for any scheme,
 	// `*.example.com` for all hosts below one, `null` for sandboxed pages and files, `*` for all. A port that is not
-	// the scheme's own has to be given. Others are answered 403. Pages of the same host, and clients that send no
-	// Origin header, which are no browsers, always may. Default: none.
+	// the scheme's own has to be given. Others are answered 403. Pages of the same host always may, and so may clients
+	// that are no browsers: they send neither an Origin header nor Sec-Fetch-Site. Default: none.
 	Origins []string `json:"origins,omitempty"`
 
 	// Whether a WebSocket gets the messages that it has sent itself. Default: `true`.
@@ -297,7 +299,8 @@ type Handler struct {
 	Greeting string `json:"greeting,omitempty"`
 
 	// How many of the last messages of its channels together a new subscriber gets first, as far as they are kept, see
-	// `history` of the app `broadcast`, and fit `max_backlog`. Default: `0`.
+	// `history` of the app `broadcast`, and fit `max_backlog`. It hides nothing: whoever may subscribe may read all that
+	// is kept, by asking for it. Default: `0`.
 	Replay int `json:"replay,omitempty"`
 
 	// How often a connection is pinged, in whole seconds. One that has sent nothing, not even a pong, for two
@@ -345,7 +348,7 @@ type Handler struct {
 	Compression *Compression `json:"compression,omitempty"`
 
 	// Closes the route's connections with 1012 when the configuration is reloaded, so that they come back with the new
-	// one's options. Default: `false`, they stay.
+	// one's options. A handshake that is under way is refused. Default: `false`, they stay.
 	CloseOnReload bool `json:"close_on_reload,omitempty"`
 
 	sockets      websocket.Route
@@ -415,6 +418,9 @@ const (
 // Provision sets up the handler.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
+	if err := h.checkPlace(ctx); err != nil {
+		return err
+	}
 	h.setDefaults()
 	app, err := ctx.App("broadcast")
 	if err != nil {
@@ -461,6 +467,35 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.ownQuery = slices.Contains(own, "channel")
 	h.query = slices.Concat(h.Query, own, []string{"join", "last_id"})
 	h.warn()
+	return nil
+}
+
+// checkPlace refuses a route that would take every POST of its site, such as a login, and publish it: of a directive
+// without a matcher that is rarely meant. And it warns of a route that no request reaches.
+func (h *Handler) checkPlace(ctx caddy.Context) error {
+	place, ok := placement.Of(ctx)
+	if !ok {
+		return nil
+	}
+	if len(h.Transports) == 0 && !place.Restricted() {
+		path := "/ws"
+		if len(h.Channels) > 0 && !strings.ContainsAny(h.Channels[0], "{/: ") {
+			path = "/" + h.Channels[0]
+		}
+		return fmt.Errorf(`without a path this route takes every POST of its site, and publishes it: `+
+			`write "broadcast %s", put it into "handle %[1]s { … }", or list the transports that it is for`, path)
+	}
+	if paths := place.RewrittenBefore(); len(paths) > 0 {
+		h.logger.Warn(fmt.Sprintf("no request reaches this route: try_files comes first, and rewrites %s to a file; "+
+			`write "handle %s { broadcast }", and put try_files, and file_server, into a "handle { … }" of their own`, strings.Join(paths, " "), paths[0]),
+			zap.Strings("channels", h.Channels))
+	}
+	sockets := len(h.Transports) == 0 || slices.Contains(h.Transports, transportWebSocket)
+	if _, again := warned.Load("auth of " + strings.Join(h.Channels, "\x00")); sockets && !again && place.AuthGetsUpgrade() {
+		warned.Store("auth of "+strings.Join(h.Channels, "\x00"), true)
+		h.logger.Warn("forward_auth passes WebSocket handshakes on as such, and some backends refuse them, such as Flask's: "+
+			`write "header_up -Upgrade" and "header_up -Connection" into forward_auth`, zap.Strings("channels", h.Channels))
+	}
 	return nil
 }
 

@@ -38,10 +38,13 @@ const (
 // API is the admin endpoint's module for the hub:
 //
 //   - `POST /broadcast/publish?channel=&event=` publishes the body, of 1 MiB at most, on the channel (default:
-//     `default`), and answers `{"id":"…","channel":"…","subscribers":42}`. JSON if its Content-Type is
-//     `application/json` or ends in `+json`, text if that is `text/*`, a form or absent, else binary. A form with the field `data` is taken by its fields
-//     `channel`, `event` and `data`. A second message with the same `Idempotency-Key` header on its channel within
-//     two minutes is not published: the answer is the first one's, or 422 if it says something else.
+//     `default`), and answers `{"id":"…","channel":"…","subscribers":42}`. It is JSON if its Content-Type is
+//     `application/json` or ends in `+json`, text if that is `text/*`, a form or absent, else binary. A form with the field
+//     `data` is taken by its fields `channel`, `event` and `data`, and an `application/json` object with a `channel` by the
+//     members that a line of `application/x-ndjson` has. A second message with the same `Idempotency-Key` header on
+//     its channel within two minutes is not published: the answer is the first one's, or 422 if it says something else.
+//     A message that names its channel in another way is answered 400: by an unknown parameter, field or member, an
+//     empty channel, a channel without data, or a channel in both the query and the body.
 //   - `POST /broadcast/publish` with `Content-Type: application/x-ndjson` publishes one
 //     `{"channel":"…","event":"…","data":…}` a line, in order and with nothing in between, and answers a line each. A
 //     string is published as text, anything else as JSON; `"encoding":"base64"` says that the string is binary data,

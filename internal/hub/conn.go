@@ -2,6 +2,7 @@ package hub
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -96,8 +97,8 @@ type Conn struct {
 	mark int // the reader's own: how much of a message was there when it last moved
 
 	// Guarded by Hub.mu.
-	audiences []*audience // that count it
-	left      bool        // no audience counts it any more
+	audiences []*audience // that count it, in the order of their channels' names
+	left      bool        // it gets no more messages
 	replies   [][]byte    // wait to be sent; see Reply
 
 	// The loop's own.
@@ -109,7 +110,8 @@ type Conn struct {
 	missed    uint8  // pings without a sign of life
 	unstarted uint8  // pings without Start
 	reason    Reason // why it ends; known when it is closing
-	gen       uint64 // the last batch that it was gathered for; see loop.mixed
+	turn      int32  // in loop.mixed, of the batch gen
+	gen       uint64 // the last batch that it was gathered for
 	slot, pos int32  // its place in the keep-alive ring
 	deadline  uint64 // the tick at which a closing connection is cut off
 
@@ -166,6 +168,15 @@ func (c *Conn) Alive() {
 	}
 }
 
+// sortReplay puts what is replayed in the order of the log: Connect does not under Hub.mu, for it may be much.
+func (c *Conn) sortReplay() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.prelude != nil {
+		slices.SortFunc(c.prelude.replay, bySeq)
+	}
+}
+
 // Start gives the connection its transport and sends what has gathered, after first. If it returns false the connection
 // was closed before it started, and the transport is the caller's to close.
 func (c *Conn) Start(t Transport, first []byte) bool {
@@ -214,10 +225,11 @@ func (c *Conn) Done() {
 func (c *Conn) postLeave(e entry) {
 	h := c.hub
 	h.mu.Lock()
-	h.leave(c)
+	rest := h.leave(c)
 	wake := c.loop.push(e)
 	h.mu.Unlock()
 	h.wake(wake)
+	h.partAll(rest)
 }
 
 // maxReplies is how many replies wait for the loop at most.

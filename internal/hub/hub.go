@@ -17,6 +17,7 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -90,6 +91,8 @@ type Hub struct {
 	relieving atomic.Bool
 	refused   [refusals]atomic.Uint64
 
+	configuring sync.Mutex // held while the options change; taken before mu
+
 	mu          sync.Mutex
 	room        sync.Cond // on mu: an inbox was emptied; for Publish that waits
 	waiting     int       // how many wait for room
@@ -98,6 +101,7 @@ type Hub struct {
 	seqTime     time.Time // when it was given out
 	bytes       uint64
 	channels    map[string]*channel // those that have subscribers or history
+	index       index               // their names, but for All
 	lost        uint64              // no channel but those has lost a later message
 	subscribed  int                 // those that have subscribers
 	history     history
@@ -120,7 +124,7 @@ type channel struct {
 	name        string
 	subscribers int
 	audiences   []*audience // one for each loop that has a subscriber
-	history     []*Message  // oldest first
+	history     []*stored   // oldest first
 	lost        uint64      // the last message that is not kept any more
 }
 
@@ -132,7 +136,7 @@ type audience struct {
 
 	// The loop's own: membership by the entries of the inbox that it has processed.
 	groups []group    // connections on this channel alone, by format: they all get the same bytes
-	mixed  []*Conn    // connections on other channels too
+	mixed  []member   // connections on other channels too
 	batch  []*Message // what the current batch has for this channel
 }
 
@@ -178,18 +182,28 @@ func (h *Hub) Configure(o Options) {
 	if o.HistoryBytes == 0 {
 		o.HistoryBytes = DefaultHistoryBytes
 	}
+	h.configuring.Lock()
+	defer h.configuring.Unlock()
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	if h.closed {
+		h.mu.Unlock()
 		return
 	}
 	h.coalesce.Store(int64(o.Coalesce))
 	h.maxMemory.Store(o.MaxMemory)
+	shorter := o.History < h.options.History
 	h.options = o
+	if t := h.history.timer; t != nil {
+		t.Stop()
+	}
 	if len(h.repeats.known) > h.keyLimit() {
 		h.forgetKeys()
 	}
-	h.shorten()
+	h.mu.Unlock()
+	if shorter {
+		h.shorten()
+	}
+	h.expire()
 	h.checkMemory()
 }
 
@@ -233,8 +247,12 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 		return ErrKeyReused
 	}
 	wake := h.enter(ms, keys, now)
+	most := h.options.historyBytes()
 	h.mu.Unlock()
 	h.wake(wake)
+	if h.history.bytes.Load() > int64(most) { // see trim
+		h.trimAll(most)
+	}
 	h.checkMemory()
 	return nil
 }
@@ -403,6 +421,11 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	c := &Conn{hub: h, options: o, user: s.User, remote: s.Remote, connected: time.Now().UnixMilli()}
 	c.alive.Store(true)
 	c.flushing.Store(true) // until Start there is nothing to write to
+	order := byName(s.Channels)
+	if len(order) > 0 {
+		c.audiences = make([]*audience, len(order))
+		c.places = make([]place, len(order))
+	}
 
 	h.mu.Lock()
 	err := h.admit(&s)
@@ -424,9 +447,9 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	c.since = h.seq
 	c.loop = h.assign(s.Channels)
 	c.loop.load++
-	c.audiences = make([]*audience, len(s.Channels))
-	for i, name := range s.Channels {
-		c.audiences[i] = h.join(c.loop, name)
+	for i, at := range order {
+		a := h.join(c.loop, s.Channels[at])
+		c.audiences[i], c.places[at].audience = a, a
 	}
 	ms, w := h.since(s.Channels, s.LastID, s.Replay, o.MaxBacklog)
 	if len(ms) > 0 {
@@ -435,10 +458,26 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	if w.Lost != nil {
 		h.gaps++
 	}
-	wake := c.loop.push(entry{op: opConnect, conn: c, audiences: c.audiences})
+	wake := c.loop.push(entry{op: opConnect, conn: c})
 	h.mu.Unlock()
 	h.wake(wake)
+	c.sortReplay()
 	return c, w, nil
+}
+
+var single = []int{0}
+
+// byName returns where in a list the name is that comes first in order, and then the others.
+func byName(names []string) []int {
+	if len(names) == 1 {
+		return single
+	}
+	order := make([]int, len(names))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return strings.Compare(names[a], names[b]) })
+	return order
 }
 
 // assign picks the loop of a new connection: the one with the fewest, but where its first channel is small, the one
@@ -519,18 +558,35 @@ func (h *Hub) join(l *loop, name string) *audience {
 	return a
 }
 
-// leave takes a connection out of its channels: it gets no message published from now on. An audience or a channel
-// that is empty is forgotten; who comes later finds a new one, so what is still on the way to the old one stays
-// right. The caller holds h.mu.
-func (h *Hub) leave(c *Conn) {
+// leave takes a connection out of its channels: a piece of them, and returns the others, which partAll takes it out of.
+// It gets no message published from now on, as the caller has its loop do the same. An audience or a channel that is
+// empty is forgotten; who comes later finds a new one, so what is still on the way to the old one stays right. The
+// caller holds h.mu.
+func (h *Hub) leave(c *Conn) (rest []*audience) {
 	if c.left {
-		return
+		return nil
 	}
 	c.left = true
-	for _, a := range c.audiences {
+	rest, c.audiences = c.audiences, nil
+	return h.partSome(rest)
+}
+
+// partAll counts one subscriber less of each.
+func (h *Hub) partAll(rest []*audience) {
+	for len(rest) > 0 {
+		h.mu.Lock()
+		rest = h.partSome(rest)
+		h.mu.Unlock()
+	}
+}
+
+// partSome counts one subscriber less of a piece of the audiences, and returns the others. The caller holds h.mu.
+func (h *Hub) partSome(all []*audience) (rest []*audience) {
+	n := min(atOnce, len(all))
+	for _, a := range all[:n] {
 		h.part(a)
 	}
-	c.audiences = nil
+	return all[n:]
 }
 
 // part counts one subscriber less. The caller holds h.mu.
@@ -558,6 +614,9 @@ func (h *Hub) part(a *audience) {
 func (h *Hub) open(name string) *channel {
 	ch := &channel{name: name, lost: h.lost}
 	h.channels[name] = ch
+	if name != All {
+		h.index.add(name)
+	}
 	return ch
 }
 
@@ -566,14 +625,18 @@ func (h *Hub) release(ch *channel) {
 	if ch.subscribers == 0 && len(ch.history) == 0 {
 		h.lost = max(h.lost, ch.lost)
 		delete(h.channels, ch.name)
+		if ch.name != All {
+			h.index.remove(ch.name)
+		}
 	}
 }
 
 // depart is leave for one who does not hold h.mu.
 func (h *Hub) depart(c *Conn) {
 	h.mu.Lock()
-	h.leave(c)
+	rest := h.leave(c)
 	h.mu.Unlock()
+	h.partAll(rest)
 }
 
 // count counts a connection for its route. The caller holds h.mu.

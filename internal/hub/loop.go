@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"cmp"
 	"errors"
 	"runtime"
 	"slices"
@@ -22,7 +21,7 @@ type op uint8
 
 const (
 	opMessage  op = iota
-	opConnect     // place the connection in the audiences
+	opConnect     // place the connection in its audiences
 	opJoin        // place the connection in one more audience, and send the bytes
 	opLeave       // take it out of one, and send the bytes
 	opSend        // send the bytes
@@ -40,17 +39,16 @@ const (
 
 // entry is one thing in an inbox.
 type entry struct {
-	op        op
-	code      uint16
-	audience  *audience
-	message   *Message
-	conn      *Conn
-	audiences []*audience
-	bytes     []byte
-	text      string
-	byPeer    bool // the code answers the peer's
-	err       error
-	call      func()
+	op       op
+	code     uint16
+	byPeer   bool // the code answers the peer's
+	audience *audience
+	message  *Message
+	conn     *Conn
+	bytes    []byte
+	text     string
+	err      error
+	call     func()
 }
 
 // loop owns its connections: it alone places, writes, pings and closes them, in the order of its inbox.
@@ -72,9 +70,9 @@ type loop struct {
 	size    int         // bytes in the current batch, about
 	gen     uint64      // the current batch
 	skips   bool        // some connection must not get all of the current batch
-	mixed   []*Conn     // connections on several channels that the current batch concerns
+	mixed   []concerned // connections on several channels that the current batch concerns
 	merged  []*Message  // what one of them gets
-	picked  []*audience // from which audiences
+	picked  []*audience // from which audiences, if more than fit in concerned
 	last    []*audience // and what the one before it got
 	joined  []byte      // the last bytes made, kept for their space
 	failed  []failure   // connections that could not be written in the current batch
@@ -160,10 +158,7 @@ func (l *loop) waiting() bool {
 // take empties the inbox. If there is nothing in it, the loop counts as asleep from then on.
 func (l *loop) take() (batch []entry, loaded bool) {
 	clear(l.batch)
-	spare := l.batch[:0]
-	if cap(spare) > maxSpareEntries {
-		spare = nil
-	}
+	empty := spare(l.batch)
 	l.batch = nil
 
 	h := l.hub
@@ -173,11 +168,11 @@ func (l *loop) take() (batch []entry, loaded bool) {
 		h.room.Broadcast()
 	}
 	if l.taken = 0; len(l.inbox) == 0 {
-		l.batch = spare
+		l.batch = empty
 		l.asleep = true
 		return nil, l.load > 0
 	}
-	l.batch, l.inbox = l.inbox, spare
+	l.batch, l.inbox = l.inbox, empty
 	l.taken, l.inboxBytes = l.inboxBytes+entryOverhead*len(l.batch), 0
 	if h.waiting > 0 {
 		h.room.Broadcast()
@@ -195,12 +190,12 @@ func (l *loop) process(batch []entry) {
 			continue
 		}
 		c := e.conn
-		if c == nil || c.awaits() || slices.ContainsFunc(e.audiences, (*audience).gathers) || e.op == opJoin && e.audience.gathers() {
+		if c == nil || c.awaits() || e.op == opJoin && e.audience.gathers() {
 			l.deliver()
 		}
 		switch e.op {
 		case opConnect:
-			l.open(c, e.audiences)
+			l.open(c)
 		case opJoin:
 			l.join(c, e.audience, e.bytes)
 		case opLeave:
@@ -256,6 +251,9 @@ func (l *loop) handOver() {
 
 // awaits says whether the gathered batch concerns the connection.
 func (c *Conn) awaits() bool {
+	if len(c.loop.touched) == 0 {
+		return false
+	}
 	for _, p := range c.places {
 		if p.audience.gathers() {
 			return true
@@ -296,11 +294,13 @@ func (l *loop) deliver() {
 		for i := range a.groups {
 			l.deliverGroup(&a.groups[i], a.batch)
 		}
-		for _, c := range a.mixed {
+		for _, m := range a.mixed {
+			c := m.conn
 			if c.gen != l.gen {
-				c.gen = l.gen
-				l.mixed = append(l.mixed, c)
+				c.gen, c.turn = l.gen, int32(len(l.mixed))
+				l.mixed = append(l.mixed, concerned{conn: c})
 			}
+			l.mixed[c.turn].add(a)
 		}
 	}
 	if len(l.mixed) > 0 {
@@ -340,30 +340,57 @@ func (l *loop) deliverGroup(g *group, run []*Message) {
 	l.reuse(p)
 }
 
+// concerned is a connection on several channels and those of its audiences that the current batch has messages for, as
+// far as they fit: mostly there is one, and nobody has to look for it among a thousand.
+type concerned struct {
+	conn      *Conn
+	n         int
+	audiences [3]*audience
+}
+
+func (x *concerned) add(a *audience) {
+	if x.n < len(x.audiences) {
+		x.audiences[x.n] = a
+	}
+	x.n++
+}
+
+// pick returns the audiences of which a connection gets messages.
+func (l *loop) pick(x *concerned) []*audience {
+	if x.n <= len(x.audiences) {
+		return x.audiences[:x.n]
+	}
+	l.picked = l.picked[:0]
+	for _, at := range x.conn.places {
+		if at.audience.gathers() {
+			l.picked = append(l.picked, at.audience)
+		}
+	}
+	return l.picked
+}
+
 // deliverMixed writes to connections on several channels, each of which gets the messages of its own channels, in
 // the order of the log. Neighbours who get the same share the bytes.
 func (l *loop) deliverMixed() {
 	var p []byte
 	var array *shared
 	var format Format
+	most := 0 // messages for one of them
 	last := l.last[:0]
-	for _, c := range l.mixed {
-		l.picked = l.picked[:0]
-		for _, at := range c.places {
-			if at.audience.gathers() {
-				l.picked = append(l.picked, at.audience)
-			}
-		}
-		if c.options.Format != format || !slices.Equal(l.picked, last) {
+	for i := range l.mixed {
+		c := l.mixed[i].conn
+		picked := l.pick(&l.mixed[i])
+		if c.options.Format != format || !slices.Equal(picked, last) {
 			l.merged = l.merged[:0]
-			for _, a := range l.picked {
+			for _, a := range picked {
 				l.merged = append(l.merged, a.batch...)
 			}
-			if len(l.picked) > 1 {
-				slices.SortFunc(l.merged, func(a, b *Message) int { return cmp.Compare(a.Seq, b.Seq) })
+			most = max(most, len(l.merged))
+			if len(picked) > 1 {
+				slices.SortFunc(l.merged, bySeq)
 			}
 			format = c.options.Format
-			last = append(last[:0], l.picked...)
+			last = append(last[:0], picked...)
 			l.hub.unshare(array)
 			l.reuse(p)
 			p, array = format.Append(l.joined[:0], l.merged), nil
@@ -377,10 +404,18 @@ func (l *loop) deliverMixed() {
 	l.hub.unshare(array)
 	l.reuse(p)
 	clear(l.mixed)
-	clear(l.merged[:cap(l.merged)])
+	clear(l.merged[:most])
 	clear(l.picked[:cap(l.picked)])
 	clear(last[:cap(last)])
-	l.mixed, l.merged, l.picked, l.last = l.mixed[:0], l.merged[:0], l.picked[:0], last[:0]
+	l.mixed, l.merged, l.picked, l.last = spare(l.mixed), spare(l.merged), l.picked[:0], last[:0]
+}
+
+// spare returns the space of a list for the next one, unless it is much.
+func spare[E any](list []E) []E {
+	if cap(list) > maxSpareEntries {
+		return nil
+	}
+	return list[:0]
 }
 
 // deliverExcept writes a run to a connection that must not get all of it.
@@ -421,24 +456,28 @@ func (l *loop) write(c *Conn, p []byte, lent bool, array **shared, n int) {
 	}
 }
 
-// place is where a connection stands in one of its audiences.
+// place is where a connection is in one of its audiences: in the list of the group, if it is its only one, or else in
+// the list of the mixed.
 type place struct {
 	audience *audience
 	index    int
 }
 
-// open takes a new connection in.
-func (l *loop) open(c *Conn, audiences []*audience) {
+// member is a connection in the list of the mixed, and which of its places that is. So who is moved in the list can be
+// told without looking at all its places.
+type member struct {
+	conn  *Conn
+	place int
+}
+
+// open takes a new connection in. Connect has given it its places.
+func (l *loop) open(c *Conn) {
 	c.state = stateOpen
-	if len(audiences) > 0 {
-		c.places = make([]place, len(audiences))
-		for i, a := range audiences {
-			c.places[i].audience = a
-		}
+	for i := range c.places {
+		c.enter(i)
 	}
-	l.place(c)
 	l.ring(c).add(c, l.now)
-	if o := c.options.Observer; o != nil && len(audiences) > 0 {
+	if o := c.options.Observer; o != nil && len(c.places) > 0 {
 		o.Subscribed(c, "")
 	}
 }
@@ -448,9 +487,14 @@ func (l *loop) join(c *Conn, a *audience, p []byte) {
 	if c.state != stateOpen {
 		return
 	}
-	l.unplace(c)
+	if len(c.places) == 1 {
+		c.quit(0) // it moves from its group
+	}
 	c.places = append(c.places, place{audience: a})
-	l.place(c)
+	if len(c.places) == 2 {
+		c.enter(0)
+	}
+	c.enter(len(c.places) - 1)
 	if o := c.options.Observer; o != nil {
 		o.Subscribed(c, a.channel.name)
 	}
@@ -465,51 +509,69 @@ func (l *loop) leave(c *Conn, a *audience, p []byte) {
 	if o := c.options.Observer; o != nil {
 		o.Unsubscribed(c, a.channel.name)
 	}
-	l.unplace(c)
-	c.places = slices.DeleteFunc(c.places, func(at place) bool { return at.audience == a })
-	l.place(c)
+	i := slices.IndexFunc(c.places, func(at place) bool { return at.audience == a })
+	c.quit(i)
+	last := len(c.places) - 1
+	if i < last {
+		at := c.places[last]
+		c.places[i] = at
+		at.audience.mixed[at.index].place = i
+	}
+	if last == 1 { // it moves to a group
+		c.quit(0)
+	}
+	c.places[last] = place{}
+	c.places = c.places[:last]
+	if last == 1 {
+		c.enter(0)
+	}
 	l.send(c, p, answer)
 }
 
-// place puts a connection in the lists of its audiences.
-func (l *loop) place(c *Conn) {
-	for i := range c.places {
-		at := &c.places[i]
-		list := at.list(c)
-		at.index = len(*list)
-		*list = append(*list, c)
-	}
-}
-
-// unplace takes a connection out of the lists of its audiences.
-func (l *loop) unplace(c *Conn) {
-	for _, at := range c.places {
-		list := at.list(c)
-		last := len(*list) - 1
-		moved := (*list)[last]
-		(*list)[at.index] = moved
-		for i := range moved.places {
-			if moved.places[i].audience == at.audience {
-				moved.places[i].index = at.index
-			}
-		}
-		(*list)[last] = nil
-		*list = (*list)[:last]
-	}
-}
-
-// list returns the list of an audience that a connection on it belongs in.
-func (at place) list(c *Conn) *[]*Conn {
+// enter puts a connection in the list of the audience of its place i.
+func (c *Conn) enter(i int) {
+	at := &c.places[i]
 	a := at.audience
 	if len(c.places) > 1 {
-		return &a.mixed
+		at.index = len(a.mixed)
+		a.mixed = append(a.mixed, member{c, i})
+		return
 	}
+	list := a.group(c.options.Format)
+	at.index = len(*list)
+	*list = append(*list, c)
+}
+
+// quit takes a connection out of the list of the audience of its place i. The last of the list comes where it was.
+func (c *Conn) quit(i int) {
+	at := c.places[i]
+	a := at.audience
+	if len(c.places) > 1 {
+		last := len(a.mixed) - 1
+		moved := a.mixed[last]
+		a.mixed[at.index] = moved
+		moved.conn.places[moved.place].index = at.index
+		a.mixed[last] = member{}
+		a.mixed = a.mixed[:last]
+		return
+	}
+	list := a.group(c.options.Format)
+	last := len(*list) - 1
+	moved := (*list)[last]
+	(*list)[at.index] = moved
+	moved.places[0].index = at.index
+	(*list)[last] = nil
+	*list = (*list)[:last]
+}
+
+// group returns the list of the connections with a format that are on the channel alone.
+func (a *audience) group(f Format) *[]*Conn {
 	for i := range a.groups {
-		if a.groups[i].format == c.options.Format {
+		if a.groups[i].format == f {
 			return &a.groups[i].conns
 		}
 	}
-	a.groups = append(a.groups, group{format: c.options.Format})
+	a.groups = append(a.groups, group{format: f})
 	return &a.groups[len(a.groups)-1].conns
 }
 
@@ -660,6 +722,8 @@ func (l *loop) depart(c *Conn) {
 		o.Unsubscribed(c, "")
 	}
 	l.hub.depart(c)
-	l.unplace(c)
+	for i := range c.places {
+		c.quit(i)
+	}
 	c.places = nil
 }

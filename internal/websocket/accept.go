@@ -84,6 +84,12 @@ func isTunnel(r *http.Request) bool {
 // published after it knows that it is connected reaches it. On an error nothing was answered.
 func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client) error {
 	s := &session{hub: route.Hub, noEcho: route.NoEcho}
+	started := false
+	defer func() {
+		if s.conn != nil && !started { // it failed, or a writer in front has panicked
+			s.conn.Done()
+		}
+	}()
 	if len(client.Publish) > 0 {
 		s.channel = client.Publish[0]
 	}
@@ -136,7 +142,6 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 	case up.refused != nil:
 		return refuse(w, r, http.StatusServiceUnavailable, up.refused)
 	case up.err != nil:
-		s.conn.Done()
 		if up.answered {
 			return nil // there is nobody to tell
 		}
@@ -163,6 +168,7 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 	if client.Connected != nil {
 		client.Connected()
 	}
+	started = true
 	if up.tunnel {
 		stream := socket.NewStream(w, r, options.WriteTimeout)
 		if !s.conn.Start(stream, client.First) {
