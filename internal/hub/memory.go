@@ -179,13 +179,13 @@ func (c *Conn) keepReplay(ms []*Message) {
 func (h *Hub) letGo(ms []*Message) {
 	for _, m := range ms {
 		if m.holders.Add(-1) == 0 {
-			h.held.Add(-m.kept() - max(0, m.encodedBytes.Swap(encodedGone)))
+			h.held.Add(-m.kept() - int64(max(0, m.encodedBytes.Swap(encodedGone))))
 		}
 	}
 }
 
 // encodedGone stands in Message.encodedBytes when the message is not counted any more.
-const encodedGone = -1 << 40
+const encodedGone = -1 << 31
 
 // countEncoded counts what a wire format keeps in a message.
 func (m *Message) countEncoded(n int) {
@@ -197,7 +197,7 @@ func (m *Message) countEncoded(n int) {
 		if before < 0 {
 			return
 		}
-		if m.encodedBytes.CompareAndSwap(before, before+int64(n)) {
+		if m.encodedBytes.CompareAndSwap(before, before+int32(n)) {
 			m.hub.held.Add(int64(n))
 			return
 		}
