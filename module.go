@@ -58,10 +58,11 @@ type App struct {
 	// counted for a message besides its data. Default: `67108864` (64 MiB).
 	HistoryBytes int64 `json:"history_bytes,omitempty"`
 
-	// How many bytes may wait for all connections together, with those of the history. Over it the connection with the
-	// largest backlog is closed with 1013, then the next one; where only backlogs below 64 KiB are left the oldest of the
-	// history goes first. As long as it is full, new connections are answered 503. Bytes that wait for many count for
-	// each. Default: `0`, no limit. Minimum: `1048576` (1 MiB).
+	// How many bytes may wait for all connections, and be kept, together: backlogs, what is replayed, the history, messages
+	// that clients have not finished, idempotency keys, and inboxes. From five eighths of it on, the connections that hold
+	// most are closed with 1013, as long as they hold 64 KiB or more; then the oldest of the history goes; then connections
+	// that hold less. While it is reached, new connections and messages by HTTP get a 503. Bytes that wait for several
+	// connections count once. Default: `0`, no limit. Minimum: `1048576` (1 MiB).
 	MaxMemory int64 `json:"max_memory,omitempty"`
 
 	// How many connections there may be at once, over all routes. Further ones are answered 503 with Retry-After.

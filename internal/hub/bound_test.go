@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -261,5 +262,33 @@ func TestPeerCloses(t *testing.T) {
 	waitFor(t, func() bool { return h.Stats().Connections == 0 })
 	if s := h.Stats(); s.Closed["client"] != 6 {
 		t.Errorf("%v", s.Closed)
+	}
+}
+
+// TestEchoAfterResume: NoEcho is about a connection. A new one that resumes gets what the same client has published by
+// an old one: the hub cannot tell whose it was.
+func TestEchoAfterResume(t *testing.T) {
+	h := New(Options{History: 10})
+	defer closeHub(h)
+	c, other := connect(t, h, options(), "a"), connect(t, h, options(), "a")
+	first := publish(t, h, "a")
+	own := &Message{Channel: "a", From: c.conn, NoEcho: true}
+	if err := h.Publish(own); err != nil {
+		t.Fatal(err)
+	}
+	last := publish(t, h, "a")
+	other.wait(3)
+	if got, _ := c.wait(2); !slices.Equal(got, []uint64{first.Seq, last.Seq}) {
+		t.Errorf("the one who published %d got %v", own.Seq, got)
+	}
+	c.conn.Done()
+	again := newClient()
+	conn, w, err := h.Connect(Subscriber{Channels: []string{"a"}, LastID: first.ID()}, options())
+	if err != nil || !w.Resumed {
+		t.Fatal(w, err)
+	}
+	conn.Start(again, nil)
+	if got, _ := again.wait(2); !slices.Equal(got, []uint64{own.Seq, last.Seq}) {
+		t.Errorf("the one who resumed got %v", got)
 	}
 }

@@ -110,8 +110,8 @@ func (f *flushers) watch() {
 			more = 1
 		} else {
 			for n := range min(more, len(f.queue)) {
-				if n > 0 && f.hub.crowded(flusherCost) {
-					more = n // others end as room is made
+				if f.running > maxFree && f.hub.crowded(flusherCost) {
+					more = max(1, n/2) // others end as room is made
 					break
 				}
 				f.start()

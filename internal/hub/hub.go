@@ -274,9 +274,14 @@ func (h *Hub) awaitFit(ms []*Message, from *Conn, wait bool) (waited int, err er
 			return waited, ErrFull
 		}
 		if waited == 0 && from != nil {
-			waited = waiterCost + cap(ms[0].Data)
+			n := waiterCost + cap(ms[0].Data)
 			h.mu.Unlock()
-			from.waits(waited)
+			if h.crowded(n) {
+				from.cut()
+			} else {
+				waited = n
+				from.waits(n)
+			}
 			h.mu.Lock()
 			continue // there may be room now
 		}
@@ -555,7 +560,7 @@ func (h *Hub) admit(s *Subscriber) error {
 	if n := s.MaxPerRemote; n > 0 && h.quotas[quota{s.Route, s.Network}] >= n {
 		return h.refuse(RefusedAddress, ErrTooManyConnections)
 	}
-	if n := h.options.MaxMemory; n > 0 && h.held.Load()+h.queued() >= n {
+	if n := h.options.MaxMemory; n > 0 && h.held.Load() > relieveAt(n) {
 		return h.refuse(RefusedMemory, ErrMemory)
 	}
 	if n := h.options.MaxChannels; n > 0 {

@@ -28,6 +28,7 @@ const (
 	opReply       // send Conn.replies
 	opClose       // close it with a code
 	opFail        // close it with a code, and do not wait for the answer
+	opCut         // close it, as there is no room for what it would hold
 	opDone        // its reader has ended
 	opFailed      // its flusher gave up with an error
 	opFlushed     // its backlog is written, and it is closing
@@ -211,6 +212,8 @@ func (l *loop) process(batch []entry) {
 			l.closeFor(why, c, e.code, e.text, false)
 		case opFail:
 			l.hangUp(c, e.code, e.text)
+		case opCut:
+			l.cut(c)
 		case opDone:
 			l.done(c)
 		case opFailed:

@@ -14,17 +14,21 @@ import (
 //   - the table of idempotency keys;
 //   - flushers that are stuck;
 //
-// and what is queued in the inboxes. From three quarters of it on the hub makes room, so the rest is left to the
-// inboxes: see relieve. A message that does not fit is not published, or waits; a write that does not fit closes its
-// connection. The history has half of it at most, and the keys an eighth.
+// and what is queued in the inboxes, which have a quarter of it at most. From five eighths on the hub makes room: see
+// relieve. At three quarters, if that comes too late, nothing more is held: a write that does not fit closes its
+// connection, and so does a part of a message. A message that does not fit is not published, or waits. The history has
+// three eighths of it at most, and the keys one.
+
+// heldLimit returns how many bytes may be held, with a limit.
+func heldLimit(limit int64) int64 { return limit / 4 * 3 }
 
 // relieveAt returns from how many bytes held on there has to be room made, with a limit.
-func relieveAt(limit int64) int64 { return limit - limit/4 }
+func relieveAt(limit int64) int64 { return limit / 8 * 5 }
 
 // historyBytes returns how many bytes the history may have.
 func (o *Options) historyBytes() int {
 	if o.MaxMemory > 0 {
-		return int(min(int64(o.HistoryBytes), o.MaxMemory/2))
+		return int(min(int64(o.HistoryBytes), o.MaxMemory/8*3))
 	}
 	return o.HistoryBytes
 }
@@ -40,11 +44,10 @@ func (h *Hub) queued() (n int64) {
 	return n
 }
 
-// crowded reports whether n more bytes in backlogs would be too many. There is room for them unless relieve comes too
-// late.
+// crowded reports whether n more bytes held would be too many. There is room for them unless relieve comes too late.
 func (h *Hub) crowded(n int) bool {
 	limit := h.maxMemory.Load()
-	return limit > 0 && h.held.Load()+int64(n) > limit
+	return limit > 0 && h.held.Load()+int64(n) > heldLimit(limit)
 }
 
 // hasRoom reports whether n more bytes may be queued. If nothing is, and no room has to be made, they always may: else
@@ -55,7 +58,7 @@ func (h *Hub) hasRoom(n int) bool {
 		return true
 	}
 	held, queued := h.held.Load(), h.queued()
-	return held+queued+int64(n) <= limit || queued == 0 && held <= relieveAt(limit)
+	return held <= heldLimit(limit) && queued+int64(n) <= limit/4 || queued == 0 && held <= relieveAt(limit)
 }
 
 // awaitRoom waits until there may be room: something was taken from an inbox, or relieve has made it. The caller holds
@@ -98,8 +101,9 @@ const (
 const minPace = 512
 
 // Unfinished notes that have bytes have come of a message that the peer has not finished, and that they take so much
-// space; both are 0 when it has. It is the reader's to call.
-func (c *Conn) Unfinished(have, space int) {
+// space; both are 0 when it has. It is the reader's to call. If it returns false there is no room for that: the
+// connection is being closed, and the reader must let go of it.
+func (c *Conn) Unfinished(have, space int) bool {
 	switch {
 	case space == 0:
 		c.reading.Store(readingNothing)
@@ -108,16 +112,41 @@ func (c *Conn) Unfinished(have, space int) {
 		c.reading.Store(readingMoving)
 	}
 	c.mu.Lock()
+	more := space - c.message
+	fits := c.dead || more <= 0 || !c.hub.crowded(more)
+	if !fits {
+		more, space = -c.message, 0
+	}
 	if !c.dead {
-		c.hold(space - c.message)
+		c.hold(more)
 		c.message = space
 	}
 	c.mu.Unlock()
+	if !fits {
+		c.cut()
+	}
 	c.hub.checkMemory()
+	return fits
 }
 
-// cost is about what a message takes in the history, or in a replay.
-func (m *Message) kept() int64 { return int64(m.cost()+cap(m.Data)-len(m.Data)) + entryOverhead }
+// cut has the connection closed for what it would hold.
+func (c *Conn) cut() {
+	c.hub.depart(c)
+	c.hub.post(c.loop, entry{op: opCut, conn: c})
+}
+
+// senderCost is about what a connection takes that has ended, and that a message of the history still refers to.
+const senderCost = 512
+
+// kept is about what a message takes in the history, or in a replay.
+func (m *Message) kept() int64 {
+	n := m.cost() + cap(m.Data) - len(m.Data) + entryOverhead
+	n += len(m.Channel) + len(m.Event) + len(m.Key) + len(m.Publisher) + len(m.Owner)
+	if m.From != nil { // only with NoEcho
+		n += senderCost
+	}
+	return int64(n)
+}
 
 // memoryFor returns what messages take in the inboxes and the history. The caller holds h.mu.
 func (h *Hub) memoryFor(ms []*Message) (n int) {
@@ -126,9 +155,6 @@ func (h *Hub) memoryFor(ms []*Message) (n int) {
 			if ch != nil {
 				n += len(ch.audiences) * (m.cost() + entryOverhead)
 			}
-		}
-		if h.options.History > 0 {
-			n += int(m.kept())
 		}
 	}
 	return n
@@ -153,13 +179,13 @@ func (c *Conn) keepReplay(ms []*Message) {
 func (h *Hub) letGo(ms []*Message) {
 	for _, m := range ms {
 		if m.holders.Add(-1) == 0 {
-			h.held.Add(-m.kept() - max(0, m.encodedBytes.Swap(encodedGone)))
+			h.held.Add(-m.kept() - int64(max(0, m.encodedBytes.Swap(encodedGone))))
 		}
 	}
 }
 
 // encodedGone stands in Message.encodedBytes when the message is not counted any more.
-const encodedGone = -1 << 40
+const encodedGone = -1 << 31
 
 // countEncoded counts what a wire format keeps in a message.
 func (m *Message) countEncoded(n int) {
@@ -171,7 +197,7 @@ func (m *Message) countEncoded(n int) {
 		if before < 0 {
 			return
 		}
-		if m.encodedBytes.CompareAndSwap(before, before+int64(n)) {
+		if m.encodedBytes.CompareAndSwap(before, before+int32(n)) {
 			m.hub.held.Add(int64(n))
 			return
 		}

@@ -25,7 +25,10 @@ type Message struct {
 	Event   string
 	Data    []byte
 	Kind    Kind
-	NoEcho  bool // the connection that publishes does not get the message itself
+
+	// From is the connection that publishes, if one does. With NoEcho it does not get the message itself.
+	NoEcho bool
+	From   *Conn
 
 	// Key, if set, tells the message from others of its Publisher on its channel: another one with the same key within
 	// two minutes is not published, and is given the Seq of the first; or, if it says something else, is an error.
@@ -37,9 +40,6 @@ type Message struct {
 
 	// Source names how it came, to count by.
 	Source string
-
-	// From is the connection that publishes, if one does.
-	From *Conn
 
 	// Set by Publish:
 	Seq         uint64    // its place in the log, from 1
@@ -55,7 +55,7 @@ type Message struct {
 	// With history:
 	holders      atomic.Int32 // the history, and the replays that still have it
 	dropped      atomic.Bool  // by the history
-	encodedBytes atomic.Int64 // what of encoded counts in Hub.held
+	encodedBytes atomic.Int32 // what of encoded counts in Hub.held
 }
 
 // encoding is a wire form that all loops share.

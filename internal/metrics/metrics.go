@@ -23,6 +23,9 @@ var (
 	writes      = desc("writes_total", "Times that a connection was handed bytes, however many messages they were.")
 	backlog     = desc("backlog_bytes", "Bytes that wait for connections that do not take them.")
 	history     = desc("history_bytes", "What the messages cost that are kept.")
+	memory      = desc("memory_bytes", "Bytes that max_memory bounds: what waits, what is kept, and what has come of unfinished messages.")
+	keys        = desc("keys", "Idempotency keys that are known.")
+	evicted     = desc("keys_evicted_total", "Idempotency keys that were forgotten within two minutes, as there was no room for more.")
 	closed      = desc("closed_total", "Connections that have ended.", "reason")
 	refused     = desc("refused_total", "Connections and messages that were over a limit.", "limit")
 	gaps        = desc("gaps_total", "Gaps that connections were told of.")
@@ -48,7 +51,7 @@ func Register(r *prometheus.Registry, h *hub.Hub, e *events.Emitter) error {
 // Describe is part of prometheus.Collector.
 func (collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		connections, channels, published, deliveries, delivered, writes, backlog, history, closed, refused, gaps, dropped, fanout,
+		connections, channels, published, deliveries, delivered, writes, backlog, history, memory, keys, evicted, closed, refused, gaps, dropped, fanout,
 	} {
 		out <- d
 	}
@@ -75,6 +78,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	counter(writes, s.Writes)
 	gauge(backlog, float64(s.Backlog))
 	gauge(history, float64(s.KeptBytes))
+	gauge(memory, float64(s.Memory))
+	gauge(keys, float64(s.Keys))
+	counter(evicted, s.KeysEvicted)
 	for reason, n := range s.Closed {
 		counter(closed, n, reason)
 	}

@@ -33,9 +33,10 @@ type Socket struct {
 	fd       int    // -1 if it cannot be written without waiting
 	secure   bool   // by TLS
 
+	raw syscall.RawConn // nil if it is none of the system's
+
 	// With a poller:
 	poller *Poller
-	raw    syscall.RawConn
 	number uint64
 	state  atomic.Int32 // idle, reading, or reading with more to come
 	hungUp atomic.Bool  // the client sends no more
@@ -57,11 +58,12 @@ func New(conn net.Conn, early []byte, r Receiver, p *Poller) *Socket {
 	case *net.UnixConn:
 		raw, _ = c.SyscallConn()
 	}
+	s.raw = raw
 	if raw != nil && nonBlocking {
 		raw.Control(func(fd uintptr) { s.fd = int(fd) })
 	}
 	if p != nil && !s.secure && s.fd >= 0 {
-		s.poller, s.raw = p, raw
+		s.poller = p
 	}
 	return s
 }
@@ -115,11 +117,14 @@ func (s *Socket) TryWrite(p []byte) (int, error) {
 
 // Write is part of hub.Transport.
 func (s *Socket) Write(p []byte, timeout time.Duration) (int, error) {
+	if s.secure {
+		return s.writeSecure(p, timeout)
+	}
 	s.SetWriteDeadline(time.Now().Add(timeout))
 	n, err := s.Conn.Write(p)
 	s.SetWriteDeadline(time.Time{})
-	if !s.secure && errors.Is(err, os.ErrDeadlineExceeded) {
-		return n, hub.ErrStuck // TLS would have lost its place
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return n, hub.ErrStuck
 	}
 	return n, err
 }

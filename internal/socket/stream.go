@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
 // Stream is a client that is written by way of its handler's response writer, and read by its request's body: on
@@ -82,7 +84,8 @@ func (s *Stream) Write(p []byte, timeout time.Duration) (n int, err error) {
 		return 0, http.ErrHandlerTimeout
 	}
 	s.writing = true
-	s.rc.SetWriteDeadline(time.Now().Add(timeout))
+	deadline := time.Now().Add(timeout)
+	s.rc.SetWriteDeadline(deadline)
 	s.mu.Unlock()
 
 	n, err = s.w.Write(p)
@@ -97,6 +100,8 @@ func (s *Stream) Write(p []byte, timeout time.Duration) (n int, err error) {
 		close(s.done)
 	} else if err == nil {
 		s.rc.SetWriteDeadline(time.Time{})
+	} else if !time.Now().Before(deadline) {
+		err = hub.ErrTimeout // which the server reports as a stream that was closed
 	}
 	return n, err
 }

@@ -26,6 +26,15 @@ func writeOnce(fd int, p []byte) (int, error) {
 	}
 }
 
+// bytesAcked returns how many bytes of a TCP connection the peer's system has confirmed.
+func bytesAcked(fd int) (n uint64, ok bool) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0, false
+	}
+	return info.Bytes_acked, true
+}
+
 func setUserTimeout(fd int, d time.Duration) {
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
 }

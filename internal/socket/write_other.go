@@ -13,3 +13,5 @@ const nonBlocking = false
 func writeOnce(int, []byte) (int, error) { return 0, errors.ErrUnsupported }
 
 func setUserTimeout(int, time.Duration) {}
+
+func bytesAcked(int) (n uint64, ok bool) { return 0, false }

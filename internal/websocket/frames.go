@@ -223,9 +223,14 @@ func (f *frames) data(part []byte, to receiver) (bad *fault) {
 		f.kind = 0
 		return bad
 	}
-	if f.message == nil && f.final {
-		// It grows with what comes: who announces much and sends nothing gets nothing.
-		f.message = make([]byte, 0, min(uint64(len(part))+f.left, uint64(max(1024, 2*len(part)))))
+	if n := len(f.message) + len(part); n > cap(f.message) {
+		// It grows with what comes, twofold so that there is little garbage: a client that announces much and sends nothing
+		// gets nothing.
+		space := uint64(2 * n)
+		if f.final {
+			space = min(max(1024, space), uint64(n)+f.left)
+		}
+		f.message = append(make([]byte, 0, space), f.message...)
 	}
 	f.message = append(f.message, part...)
 	if end {

@@ -53,8 +53,9 @@ func (s *session) Received(p []byte) (more bool) {
 // unfinished tells the hub what there is of a message that is not finished.
 func (s *session) unfinished() {
 	if space := cap(s.frames.message); space > 0 || s.holds {
-		s.conn.Unfinished(len(s.frames.message), space)
-		s.holds = space > 0
+		if s.holds = space > 0; !s.conn.Unfinished(len(s.frames.message), space) {
+			s.frames.skip, s.frames.message, s.holds = true, nil, false // it is being closed
+		}
 	}
 }
 

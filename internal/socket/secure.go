@@ -1,0 +1,91 @@
+package socket
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+)
+
+// writeSecure writes over TLS. When a write of crypto/tls has reached its deadline, nothing can be written any more,
+// and how much the client has accepted of it is not known. So the deadline moves on as long as the client's system
+// confirms anything: write_timeout means the same as without TLS. Where the system does not tell, a chunk has to be
+// accepted as a whole in that time.
+func (s *Socket) writeSecure(p []byte, timeout time.Duration) (int, error) {
+	w := watches.Get().(*watch)
+	w.begin(s, timeout)
+	n, err := s.Conn.Write(p)
+	w.end()
+	watches.Put(w)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return n, hub.ErrTimeout
+	}
+	return n, err
+}
+
+// watch moves the deadline of a write.
+type watch struct {
+	timer *time.Timer
+
+	mu      sync.Mutex
+	socket  *Socket // nil when the write has ended
+	timeout time.Duration
+	acked   uint64 // bytes that the client's system had confirmed at the last look
+	looked  bool
+}
+
+var watches = sync.Pool{New: func() any { return new(watch) }}
+
+// looks is how often in the timeout the watch looks.
+const looks = 4
+
+func (w *watch) begin(s *Socket, timeout time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.socket, w.timeout, w.looked = s, timeout, false
+	step := timeout / looks
+	s.SetWriteDeadline(time.Now().Add(timeout + step)) // the first look only notes where it is
+	if w.timer == nil {
+		w.timer = time.AfterFunc(step, w.look)
+	} else {
+		w.timer.Reset(step)
+	}
+}
+
+func (w *watch) look() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.socket == nil {
+		return
+	}
+	acked, ok := w.socket.acked()
+	if !ok {
+		return
+	}
+	if w.looked && acked != w.acked {
+		w.socket.SetWriteDeadline(time.Now().Add(w.timeout))
+	}
+	w.acked, w.looked = acked, true
+	w.timer.Reset(w.timeout / looks)
+}
+
+func (w *watch) end() {
+	w.timer.Stop()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.socket.SetWriteDeadline(time.Time{})
+	w.socket = nil
+}
+
+// acked returns how many bytes the client's system has confirmed, if ours tells.
+func (s *Socket) acked() (n uint64, ok bool) {
+	if s.raw == nil {
+		return 0, false
+	}
+	if err := s.raw.Control(func(fd uintptr) { n, ok = bytesAcked(int(fd)) }); err != nil {
+		return 0, false
+	}
+	return n, ok
+}
