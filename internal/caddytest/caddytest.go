@@ -1,0 +1,137 @@
+// Package caddytest runs a real Caddy in the test's process and has clients of every kind talk to it.
+package caddytest
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+)
+
+// Main runs a package's tests with Caddy's files kept out of the home directory, and returns the exit code. With
+// AsCaddy in the environment it is a Caddy instead, for tests that need a process.
+func Main(m *testing.M) int {
+	if os.Getenv(AsCaddy) != "" {
+		caddycmd.Main()
+		return 0
+	}
+	dir, err := os.MkdirTemp("", "caddy-broadcast")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	os.Setenv("XDG_DATA_HOME", dir)
+	os.Setenv("XDG_CONFIG_HOME", dir)
+	return m.Run()
+}
+
+// WithHTTP2WebSockets starts the test binary again with the setting that makes Go offer WebSockets inside HTTP/2, which it
+// reads before anything else. It returns in the new process, or where there is no exec.
+func WithHTTP2WebSockets() {
+	debug := os.Getenv("GODEBUG")
+	if strings.Contains(debug, "http2xconnect=1") {
+		return
+	}
+	os.Setenv("GODEBUG", strings.TrimPrefix(debug+",http2xconnect=1", ","))
+	if self, err := os.Executable(); err == nil {
+		err = syscall.Exec(self, os.Args, os.Environ())
+		fmt.Fprintln(os.Stderr, "without WebSockets inside HTTP/2:", err)
+	}
+}
+
+// AsCaddy is the variable that makes the test binary a Caddy, for tests that need a process.
+const AsCaddy = "CADDY_BROADCAST_TEST_AS_CADDY"
+
+// Server is Caddy, running in this process.
+type Server struct {
+	T     testing.TB
+	Addr  string // host:port of the site
+	Admin string // host:port of the admin API
+	Log   string // path of the log file
+}
+
+var nextPort = atomic.Int32{}
+
+// Start runs Caddy with a site's directives, or with a whole Caddyfile if it has braces of its own: ADDR, ADMIN and
+// LOG stand for what the server gives.
+func Start(t testing.TB, config string) *Server {
+	t.Helper()
+	s := &Server{T: t, Addr: FreeAddr(t), Admin: FreeAddr(t), Log: filepath.Join(t.TempDir(), "log")}
+	if err := s.Load(config); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// Frame is the Caddyfile around a test's site. Only our own lines are at debug level: with the others' Caddy's TLS app emits events that race with its own start.
+const Frame = `{
+	admin ADMIN
+	persist_config off
+	log {
+		output file LOG
+	}
+	log ours {
+		output file LOG
+		level DEBUG
+		include http.handlers.broadcast
+	}
+	GLOBAL
+}
+http://ADDR {
+	SITE
+}`
+
+// Load replaces the configuration. Lines of config above a line "---" are global options.
+func (s *Server) Load(config string) error {
+	s.T.Helper()
+	global, site, ok := strings.Cut(config, "---")
+	if !ok {
+		global, site = "", config
+	}
+	config = strings.NewReplacer("GLOBAL", global, "SITE", site).Replace(Frame)
+	config = strings.NewReplacer("ADDR", s.Addr, "ADMIN", s.Admin, "LOG", s.Log).Replace(config)
+	cfg, err := Adapt(config)
+	if err != nil {
+		return err
+	}
+	return caddy.Load(cfg, true)
+}
+
+// Adapt turns a Caddyfile into JSON. Warnings are errors, except that the file is not formatted.
+func Adapt(config string) ([]byte, error) {
+	cfg, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), map[string]any{"filename": "Caddyfile"})
+	if err == nil && len(warnings) > 0 && !strings.Contains(warnings[0].Message, "not formatted") {
+		err = errors.New(warnings[0].String())
+	}
+	return cfg, err
+}
+
+// FreeAddr returns an address that nothing listens on. Its port is not one that the system gives to others meanwhile.
+func FreeAddr(t testing.TB) string {
+	t.Helper()
+	nextPort.CompareAndSwap(0, 10_000+int32(os.Getpid()*199%20_000)) // processes far apart
+	for range 1000 {
+		addr := fmt.Sprint("127.0.0.1:", nextPort.Add(1))
+		if l, err := net.Listen("tcp", addr); err == nil {
+			l.Close()
+			return addr
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
+}

@@ -1,0 +1,86 @@
+package caddytest
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Totals is what GET /broadcast returns.
+type Totals struct {
+	Connections, Channels int
+	Messages, Deliveries  uint64
+	Seq, Bytes, Writes    uint64
+	Backlog               int64
+	Uptime                float64
+	ID                    string
+	DeliveredBytes        uint64 `json:"delivered_bytes"`
+	History               int
+	HistoryBytes          int `json:"history_bytes"`
+}
+
+// Totals asks the admin API for the totals.
+func (s *Server) Totals() (v Totals) {
+	s.T.Helper()
+	status, body := s.Do(http.MethodGet, s.Admin+"/broadcast", "")
+	d := json.NewDecoder(strings.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&v); status != 200 || err != nil {
+		s.T.Fatalf("GET /broadcast: %d %s %v", status, body, err)
+	}
+	return v
+}
+
+// WaitTotals waits until the totals are as wanted.
+func (s *Server) WaitTotals(done func(Totals) bool) {
+	s.T.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		v := s.Totals()
+		if done(v) {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.T.Fatalf("it does not come: %+v", v)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// TestMetrics: Caddy's own metrics have the hub's, through reloads.
+// ExpectMetrics waits until Caddy's metrics have these lines.
+func (s *Server) ExpectMetrics(want ...string) {
+	s.T.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		_, body := s.Do("GET", s.Admin+"/metrics", "")
+		missing := ""
+		for _, w := range want {
+			if !strings.Contains(body, "\ncaddy_broadcast_"+w+"\n") {
+				missing = w
+			}
+		}
+		if missing == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.T.Fatalf("lacks %s:\n%s", missing, strings.Join(regexp.MustCompile(`(?m)^caddy_broadcast.*$`).FindAllString(body, -1), "\n"))
+		}
+	}
+}
+
+// WaitLog waits until the log has a text.
+func (s *Server) WaitLog(want string) {
+	s.T.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if log, _ := os.ReadFile(s.Log); bytes.Contains(log, []byte(want)) {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.T.Fatalf("the log lacks %s", want)
+		}
+	}
+}

@@ -1,0 +1,78 @@
+package caddytest
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// StartProcess starts a Caddy as a process, and returns when it listens on the addresses.
+func StartProcess(t *testing.T, binary, file string, addrs ...string) (cmd *exec.Cmd, ended chan error) {
+	t.Helper()
+	cmd = exec.Command(binary, "run", "--config", file, "--adapter", "caddyfile")
+	cmd.Env = append(os.Environ(), AsCaddy+"=1")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended = make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() { cmd.Process.Kill() })
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		up := 0 // the servers, for the admin API is there before them
+		for _, addr := range addrs {
+			if c, err := net.Dial("tcp", addr); err == nil {
+				c.Close()
+				up++
+			}
+		}
+		if up == len(addrs) {
+			return cmd, ended
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it does not start")
+		}
+	}
+}
+
+// Certificate makes one and returns the directive that uses it. (With "tls internal" Caddy makes it while it starts,
+// with a data race of its own.)
+func Certificate(t testing.TB) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(time.Hour),
+		DNSNames:     []string{"localhost"},
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, block := range map[string]*pem.Block{
+		"cert.pem": {Type: "CERTIFICATE", Bytes: cert},
+		"key.pem":  {Type: "PRIVATE KEY", Bytes: secret},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return "tls " + filepath.Join(dir, "cert.pem") + " " + filepath.Join(dir, "key.pem")
+}

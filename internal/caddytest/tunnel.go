@@ -1,0 +1,91 @@
+package caddytest
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net/http"
+	"sync"
+
+	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsutil"
+	"github.com/quic-go/quic-go/http3"
+	"golang.org/x/net/http2"
+)
+
+// Tunnel is a WebSocket inside HTTP/2 or 3, as a client has it.
+type Tunnel struct {
+	io.Reader
+	io.Writer
+	Resp *http.Response
+	End  func()
+}
+
+// DialTunnel asks for a WebSocket by an extended CONNECT.
+func (s *Server) DialTunnel(rt http.RoundTripper, url string, header ...string) *Tunnel {
+	s.T.Helper()
+	r, w := io.Pipe()
+	ctx, cancel := context.WithCancel(s.T.Context())
+	req, err := http.NewRequestWithContext(ctx, "CONNECT", url, r)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	req.ContentLength = -1
+	if _, h3 := rt.(*http3.Transport); h3 {
+		req.Proto = "websocket"
+	} else {
+		req.Header.Set(":protocol", "websocket")
+	}
+	req.Header.Set("Sec-WebSocket-Version", "13")
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := rt.RoundTrip(req)
+	if err != nil {
+		cancel()
+		s.T.Fatal(err)
+	}
+	c := &Tunnel{resp.Body, w, resp, sync.OnceFunc(func() { w.Close(); resp.Body.Close(); cancel() })}
+	s.T.Cleanup(c.End)
+	return c
+}
+
+// CloseOf reads until a close frame, answers it, and returns its code.
+func (s *Server) CloseOf(c *Tunnel) ws.StatusCode {
+	s.T.Helper()
+	for {
+		head, err := ws.ReadHeader(c)
+		payload := make([]byte, head.Length)
+		if err == nil {
+			_, err = io.ReadFull(c, payload)
+		}
+		if err != nil {
+			s.T.Fatalf("no close frame: %v", err)
+		}
+		if head.OpCode == ws.OpClose {
+			code, _ := ws.ParseCloseFrameData(payload)
+			wsutil.WriteClientMessage(c, ws.OpClose, payload) // it may be the answer to ours, and too late
+			return code
+		}
+	}
+}
+
+// HTTP2 returns a client of HTTP/2 that knows extended CONNECT: net/http's own refuses the header that asks for it.
+func (s *Server) HTTP2() http.RoundTripper {
+	//lint:ignore SA1019 see above
+	tr := &http2.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	//lint:ignore SA1019 see above
+	s.T.Cleanup(tr.CloseIdleConnections)
+	return tr
+}
+
+// ExpectTunnel reads texts.
+func (s *Server) ExpectTunnel(c *Tunnel, texts ...string) {
+	s.T.Helper()
+	for _, want := range texts {
+		got, _, err := wsutil.ReadServerData(c)
+		if err != nil || string(got) != want {
+			s.T.Fatalf("got %.100q and %v, not %.100q", got, err, want)
+		}
+	}
+}

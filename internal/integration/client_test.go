@@ -1,0 +1,48 @@
+package integration
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
+)
+
+// TestServesClient: the client for browsers.
+func TestServesClient(t *testing.T) {
+	s := caddytest.Start(t, `broadcast /ws
+		respond next`)
+	get := func(path string, header ...string) *http.Response {
+		t.Helper()
+		r, err := http.NewRequest("GET", "http://"+s.Addr+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i < len(header); i += 2 {
+			r.Header.Set(header[i], header[i+1])
+		}
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		return resp
+	}
+	resp := get("/ws?client", "Origin", "https://elsewhere.example")
+	body, _ := io.ReadAll(resp.Body)
+	h := resp.Header
+	if resp.StatusCode != 200 || h.Get("Content-Type") != "text/javascript; charset=utf-8" || h.Get("Access-Control-Allow-Origin") != "*" ||
+		!strings.HasPrefix(h.Get("Cache-Control"), "public, max-age=") || !bytes.Contains(body, []byte("as connect")) {
+		t.Errorf("%s %v %.100s", resp.Status, h, body)
+	}
+	if resp := get("/ws?client", "If-None-Match", h.Get("Etag")); resp.StatusCode != 304 {
+		t.Errorf("again: %s", resp.Status)
+	}
+	for _, path := range []string{"/ws?client=7", "/ws?x&client", "/ws", "/?client"} {
+		if body, _ := io.ReadAll(get(path).Body); string(body) != "next" {
+			t.Errorf("%s: %.50s", path, body)
+		}
+	}
+}

@@ -1,0 +1,110 @@
+package integration
+
+import (
+	"crypto/tls"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/quic-go/quic-go/http3"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
+)
+
+// TestExit: when the process is told to end, clients of every transport are told why, and it ends.
+func TestExit(t *testing.T) {
+	sigterm := func(_ *caddytest.Server, cmd *exec.Cmd) { cmd.Process.Signal(syscall.SIGTERM) }
+	stop := func(s *caddytest.Server, _ *exec.Cmd) {
+		if status, body := s.Do("POST", s.Admin+"/stop", ""); status != 200 {
+			t.Error(status, body)
+		}
+	}
+	t.Run("SIGTERM", func(t *testing.T) { testExit(t, "", sigterm) })
+	t.Run("caddy stop", func(t *testing.T) { testExit(t, "", stop) })
+	t.Run("upgrade of the binary, spread", func(t *testing.T) { testExit(t, "broadcast {\n shutdown_delay 500ms\n history 100\n }", sigterm) })
+}
+
+// testExit has a process end, and another take its place.
+func testExit(t *testing.T, global string, stop func(*caddytest.Server, *exec.Cmd)) {
+	s := &caddytest.Server{T: t, Addr: caddytest.FreeAddr(t), Admin: caddytest.FreeAddr(t), Log: filepath.Join(t.TempDir(), "log")}
+	_, port, _ := net.SplitHostPort(caddytest.FreeAddr(t))
+	config := strings.NewReplacer("GLOBAL", "auto_https off\n"+global, "SITE", `broadcast /ws
+	}
+	https://localhost:`+port+` {
+		`+caddytest.Certificate(t)+`
+		broadcast /ws`).Replace(caddytest.Frame)
+	config = strings.NewReplacer("ADDR", s.Addr, "ADMIN", s.Admin, "LOG", s.Log).Replace(config)
+	file := filepath.Join(t.TempDir(), "Caddyfile")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	binary := filepath.Join(t.TempDir(), "caddy")
+	upgrade := func() { // as `caddy upgrade` does it: a new file of the same name
+		os.Remove(binary)
+		if p, err := os.ReadFile(os.Args[0]); err != nil {
+			t.Fatal(err)
+		} else if err := os.WriteFile(binary, p, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	upgrade()
+	cmd, ended := caddytest.StartProcess(t, binary, file, s.Addr, "localhost:"+port)
+	last := s.Publish("", "before")
+	config2 := &tls.Config{InsecureSkipVerify: true}
+	h3 := &http3.Transport{TLSClientConfig: config2}
+	defer h3.Close()
+	var sockets []*websocket.Conn
+	for range 20 {
+		sockets = append(sockets, s.Dial("/ws", nil))
+	}
+	var streams []func() string
+	for _, url := range []string{"http://" + s.Addr, "https://localhost:" + port} {
+		_, next := s.Stream(url + "/ws")
+		next()
+		next()
+		streams = append(streams, next)
+	}
+	tunnels := []*caddytest.Tunnel{s.DialTunnel(s.HTTP2(), "https://localhost:"+port+"/ws"), s.DialTunnel(h3, "https://localhost:"+port+"/ws")}
+
+	begin := time.Now()
+	var stopping sync.WaitGroup
+	stopping.Go(func() { stop(s, cmd) }) // Caddy answers when its servers have stopped
+	defer stopping.Wait()
+	for _, c := range sockets {
+		s.ExpectClose(c, websocket.StatusServiceRestart)
+	}
+	for _, next := range streams {
+		if got := next(); !strings.HasPrefix(got, "retry: ") {
+			t.Errorf("a stream ends with %q", got)
+		}
+		if got := next(); got != "EOF" {
+			t.Errorf("%q after a stream's end", got)
+		}
+	}
+	for i, c := range tunnels {
+		if code := s.CloseOf(c); code != 1012 {
+			t.Errorf("tunnel %d ends with %v", i, code)
+		}
+		c.End()
+	}
+	select {
+	case err := <-ended:
+		t.Logf("ended after %v: %v", time.Since(begin).Round(time.Millisecond), err)
+	case <-time.After(10 * time.Second):
+		t.Fatal("it does not end")
+	}
+
+	upgrade()
+	caddytest.StartProcess(t, binary, file, s.Addr, "localhost:"+port)
+	c := s.Dial("/ws?last_id="+last, &websocket.DialOptions{Subprotocols: []string{"broadcast.v1"}})
+	if _, hello, err := c.Read(t.Context()); err != nil || !strings.Contains(string(hello), `{"gap":`) {
+		t.Errorf("who comes back is told %s, %v", hello, err)
+	}
+}

@@ -1,0 +1,87 @@
+package integration
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/gobwas/ws"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
+)
+
+// TestSlowClient: a client that does not read delays nobody, costs no more than its backlog, and is closed with 1013.
+func TestSlowClient(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { testSlowClient(t, false) })
+	t.Run("TLS", func(t *testing.T) { testSlowClient(t, true) })
+}
+
+func testSlowClient(t *testing.T, secure bool) {
+	_, port, _ := net.SplitHostPort(caddytest.FreeAddr(t))
+	const route = `broadcast /ws {
+		max_message 1MiB
+		max_backlog 1MiB
+	}`
+	s := caddytest.Start(t, `auto_https off
+		---
+		`+route+`
+	}
+	https://localhost:`+port+` {
+		`+caddytest.Certificate(t)+`
+		`+route)
+	url := "ws://" + s.Addr + "/ws"
+	if secure {
+		url = "wss://localhost:" + port + "/ws"
+	}
+	dialer := ws.Dialer{TLSConfig: &tls.Config{InsecureSkipVerify: true}}
+	slow, _, _, err := dialer.Dial(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close()
+	quick := s.Dial("/ws", nil)
+	data := strings.Repeat("x", 256<<10)
+	for n, subscribers := 0, 2; subscribers == 2; n++ {
+		if n == 400 {
+			t.Fatal("the slow one is never given up")
+		}
+		status, body := s.Post(s.Admin+"/broadcast/publish", "text/plain", data)
+		if status != 200 {
+			t.Fatal(status, body)
+		}
+		var answer struct{ Subscribers int }
+		if err := json.Unmarshal([]byte(body), &answer); err != nil {
+			t.Fatal(err)
+		}
+		subscribers = answer.Subscribers
+		s.Expect(quick, data)
+		if v := s.Totals(); v.Backlog > 2<<20 {
+			t.Fatalf("the backlog is %d bytes", v.Backlog)
+		}
+	}
+	for {
+		h, err := ws.ReadHeader(slow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.OpCode != ws.OpClose {
+			if _, err := io.CopyN(io.Discard, slow, h.Length); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		p := make([]byte, h.Length)
+		if _, err := io.ReadFull(slow, p); err != nil {
+			t.Fatal(err)
+		}
+		if code, text := ws.ParseCloseFrameData(p); code != 1013 {
+			t.Fatalf("closed with %d %s", code, text)
+		}
+		break
+	}
+	slow.Close()
+	s.WaitTotals(func(v caddytest.Totals) bool { return v.Connections == 1 && v.Backlog == 0 })
+}
