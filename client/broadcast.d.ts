@@ -83,7 +83,7 @@ export type State = "connecting" | "open" | "waiting" | "offline" | "refused" | 
 export interface Failure {
 	/**
 	 * The code of a broadcast.v1 error, see docs/protocol.md. For an answer over HTTP or a closed connection it is
-	 * "forbidden", which ends in the state "refused", or else "failed", and the client tries again.
+	 * "forbidden", which ends in the state "refused", or else "error", and the client tries again.
 	 */
 	code: string
 	/**

@@ -11,8 +11,9 @@ export function connect(url, { lastId = "" } = {}) {
 
 	let link // the WebSocket or EventSource, while there is one
 	let streams // whether it is, or was, an EventSource
+	let asked // the requests, by ref, that its hello answers: those that it was opened with
 	let opened // whether it got its hello
-	let heard // the time of the last frame
+	let silent // when the link is too silent, if nothing comes
 	let heartbeat // in seconds
 	let timer // of the next look at the link, or the next try: none while the client is closed or refused
 	let tries = 0
@@ -20,7 +21,7 @@ export function connect(url, { lastId = "" } = {}) {
 	let posts // the last of the requests that are posted one after the other
 
 	// failure describes an HTTP status or a close code. 401, 403, 404 and 4400 to 4499 keep the client out.
-	const failure = (status, message, code = /40[134]|^44/.test(status) ? "forbidden" : "failed") =>
+	const failure = (status, message, code = /40[134]|^44/.test(status) ? "forbidden" : "error") =>
 		({ code, status, message: message || code })
 
 	const become = state => {
@@ -40,7 +41,7 @@ export function connect(url, { lastId = "" } = {}) {
 	// request sends a request over HTTP: a POST with a body, or a GET, which only asks whether the route lets the client
 	// in. It throws a failure if that is the answer. The body says why, unless it is HTML.
 	const request = async body => {
-		const r = await fetch(to(), { method: body && "POST", body, credentials: "include" })
+		const r = await fetch(to(), { credentials: "include", body, method: body && "POST" })
 		if (r.ok) return r
 		throw failure(r.status, (await r.text()).split("<")[0])
 	}
@@ -53,8 +54,8 @@ export function connect(url, { lastId = "" } = {}) {
 	const open = () => {
 		drop()
 		events(addEventListener)
-		heard = now()
-		heartbeat = 5
+		silent = now() + 1e4
+		asked = new Map(waiting)
 		streams = !streams && answered.ok && EventSource // the route lets the client in, but no WebSocket got through
 		const it = (link = streams
 			? new EventSource(to(), { withCredentials: true })
@@ -75,7 +76,7 @@ export function connect(url, { lastId = "" } = {}) {
 		drop()
 		const refused = error.code == "forbidden"
 		waiting.forEach(act => act(refused && error))
-		if (!refused) timer = setTimeout(watch, tries++ && Math.random() * 250 * 2 ** Math.min(7, tries))
+		if (!refused) timer = setTimeout(watch, tries++ && Math.random() * 500 * 2 ** Math.min(6, tries))
 		become(refused ? "refused" : navigator?.onLine === false ? "offline" : "waiting")
 		if (error.code) hub.onerror?.(error)
 	}
@@ -84,7 +85,7 @@ export function connect(url, { lastId = "" } = {}) {
 	// after a sleep, or when the browser is offline. Without a link it tries the next.
 	const watch = event => {
 		if (!link) timer && open()
-		else if ((event && navigator?.onLine === false) || now() - heard > heartbeat * 2e3) again()
+		else if ((event && navigator?.onLine === false) || now() > silent) again()
 		else if (!event) {
 			if (opened) tries = 0
 			timer = setTimeout(watch, 5e3)
@@ -95,7 +96,6 @@ export function connect(url, { lastId = "" } = {}) {
 	const events = act => ["online", "offline", "visibilitychange"].forEach(e => act?.(e, watch))
 
 	const receive = frame => {
-		heard = now()
 		for (const m of frame) {
 			if (m.id) {
 				hub.lastId = m.id
@@ -104,8 +104,8 @@ export function connect(url, { lastId = "" } = {}) {
 				hub.lastId = m.hello.id
 				heartbeat = m.hello.heartbeat
 				opened = true
-				waiting.forEach(act => act(null, m.hello.channels))
-				become("open")
+				waiting.forEach((act, ref) => act(null, asked.has(ref) && m.hello.channels))
+				if (opened) become("open")
 			} else if (m.gap) hub.ongap?.(m.gap)
 			else {
 				const answer = m.ack ?? m.error
@@ -114,6 +114,7 @@ export function connect(url, { lastId = "" } = {}) {
 				act?.(answer)
 			}
 		}
+		silent = now() + heartbeat * 2e3
 	}
 
 	// ask makes a request, which waits as a function. Called with its answer, or with the channels of a hello that answers
@@ -152,7 +153,7 @@ export function connect(url, { lastId = "" } = {}) {
 					else posts = post(posts)
 			}
 			waiting.set(ref, act)
-			act((waiting.size > 1e3 || !timer) && { code: hub.state })
+			act((!timer || waiting.size > 1e3) && { code: hub.state })
 		})
 
 	const hub = {
@@ -182,7 +183,7 @@ export function connect(url, { lastId = "" } = {}) {
 			}, channel)
 			return () => off(queue.clear())
 		},
-		publish: (data, options) => ask({ publish: { ...options, data, key: options?.key ?? Math.random() + "" } }),
+		publish: (data, options) => ask({ publish: { key: Math.random() + "", ...options, data } }),
 		join: channel => ask({ join: { channel } }, channel, joined.add(channel)),
 		leave: channel => ask({ leave: { channel } }, joined.delete(channel)),
 		reconnect: open,

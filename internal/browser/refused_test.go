@@ -82,7 +82,7 @@ func TestClientNotRefused(t *testing.T) {
 	p.run(chromedp.Evaluate[chromedp.Void](`Math.random = () => Number.MIN_VALUE; undefined`))
 	connectTo(p, "/busy")
 	p.wait("other.errors.length > 2")
-	if got := evaluate[string](p, "JSON.stringify(other.errors[0])"); got != `{"code":"failed","status":503,"message":"come back later"}` {
+	if got := evaluate[string](p, "JSON.stringify(other.errors[0])"); got != `{"code":"error","status":503,"message":"come back later"}` {
 		t.Errorf("the error is %s", got)
 	}
 	s.config = strings.Replace(s.config, open, open+"broadcast /busy\n", 1)
@@ -222,5 +222,35 @@ func TestClientPostRefused(t *testing.T) {
 	want := `[[true,"forbidden",403,"forbidden"],["default:a","default:b","default:c"],[],[]]`
 	if got := evaluate[string](p, "JSON.stringify([seen.rejected, seen.got, seen.states, seen.errors])"); got != want {
 		t.Errorf("got %s, not %s", got, want)
+	}
+}
+
+// TestClientEarly: what is asked between the start of a connection and its hello is not answered by that hello.
+func TestClientEarly(t *testing.T) {
+	_, p := openClient(t, `@blocked {
+			path /blocked
+			header Connection *Upgrade*
+		}
+		error @blocked 403
+		broadcast /ws {
+			join room:*
+		}
+		broadcast /blocked {
+			join room:*
+		}`)
+	for _, path := range []string{"/ws", "/blocked"} {
+		p.run(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`
+			globalThis.early = []
+			import("/ws?client").then(({ connect }) => {
+				globalThis.hub = connect(%q)
+				hub.on("*", (data, m) => early.push(m.channel + ":" + data))
+				for (const channel of ["room:1", "room:2"])
+					hub.join(channel).then(() => hub.publish("hello", { channel })).catch(e => early.push(e.message))
+			})
+			undefined`, path)))
+		p.wait(`early.length == 2`)
+		if got := evaluate[string](p, "early.sort().join()"); got != "room:1:hello,room:2:hello" {
+			t.Errorf("%s: got %s", path, got)
+		}
 	}
 }
