@@ -240,6 +240,7 @@ func TestClientEarly(t *testing.T) {
 		}`)
 	for _, path := range []string{"/ws", "/blocked"} {
 		p.run(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`
+			globalThis.hub?.close()
 			globalThis.early = []
 			import("/ws?client").then(({ connect }) => {
 				globalThis.hub = connect(%q)
