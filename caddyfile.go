@@ -92,6 +92,7 @@ func (a *App) parseHistory(d *caddyfile.Dispenser) error {
 //	    subscribe     on|off
 //	    join          <patterns...>
 //	    transports    websocket sse post
+//	    query         <names...>
 //	    origins       <patterns...>
 //	    echo          on|off
 //	    greeting      <text>
@@ -103,6 +104,7 @@ func (a *App) parseHistory(d *caddyfile.Dispenser) error {
 //	    slow          close|drop
 //	    rate          <n>[/s|/m|/h] [<burst>]
 //	    max_connections <n> [per_ip <n>]
+//	    ipv6_prefix   <bits>
 //	    compression   off|on [<min_size>]
 //	    close_on_reload
 //	}
@@ -117,6 +119,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"subscribe":     onOff(&h.Subscribe),
 		"join":          words(&h.Join),
 		"transports":    words(&h.Transports),
+		"query":         words(&h.Query),
 		"origins":       words(&h.Origins),
 		"echo":          onOff(&h.Echo),
 		"greeting":      word(&h.Greeting),
@@ -128,6 +131,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"slow":          word(&h.Slow),
 		"compression":   h.parseCompression,
 		"rate":          h.parseRate,
+		"ipv6_prefix":   bits(&h.IPv6Prefix),
 		"close_on_reload": func(d *caddyfile.Dispenser) error {
 			h.CloseOnReload = true
 			if d.NextArg() {
@@ -299,6 +303,18 @@ func number(v *int) func(*caddyfile.Dispenser) error {
 		}
 		*v = n
 		return nil
+	}
+}
+
+// bits takes no zero, which stands for the option not given.
+func bits(v *int) func(*caddyfile.Dispenser) error {
+	return func(d *caddyfile.Dispenser) error {
+		name := d.Val()
+		err := number(v)(d)
+		if err == nil && *v == 0 {
+			return d.Errf("%s is 0, must be 1 to 128", name)
+		}
+		return err
 	}
 }
 

@@ -23,9 +23,11 @@ import (
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/command"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/events"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/httperror"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/metrics"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/placement"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/rates"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
@@ -251,7 +253,7 @@ func (a *App) Context() caddy.Context { return a.ctx }
 // the gap. Connections stay through config reloads, with the options they came in with.
 //
 // Who may subscribe and publish, and to what, is said with matchers, authentication and placeholders around and in
-// the route.
+// the route. A refused request is answered by a line of text that says why, unless the server has error routes for it.
 type Handler struct {
 	// The channels of the route; placeholders are expanded for each request. A request for which one of them is
 	// empty, longer than 255 bytes, not UTF-8 or has a control character is answered 400. Default: `default`.
@@ -269,17 +271,24 @@ type Handler struct {
 	Subscribe *bool `json:"subscribe,omitempty"`
 
 	// Channels that clients of the subprotocol `broadcast.v1` may join themselves; `*` stands for any text, placeholders
-	// are expanded, and what they stand for is taken as it is: `room:*`, `user:{http.auth.user.id}:*`. Default: none but
-	// those of the route.
+	// are expanded, and what they stand for is taken as it is: `room:*`, `user:{http.auth.user.id}:*`. Where users' names
+	// may contain the separator, here a colon, take another one: the user `ann` may join what belongs to `ann:bob`. Default:
+	// none but those of the route.
 	Join []string `json:"join,omitempty"`
 
-	// What requests the route takes: `websocket`, `sse` (event streams), `post`. Default: all of them.
+	// What requests the route takes: `websocket`, `sse` (event streams), `post`. Default: all of them, for which the
+	// route has to have a matcher other than the site's: it would take every POST of the site.
 	Transports []string `json:"transports,omitempty"`
+
+	// Names of query parameters that other handlers of the route use, such as a token. A POST with a parameter that is not
+	// among these, not `channel` or `event`, and in no placeholder of these options, is answered 400, for it may be a
+	// misspelled destination. Default: none.
+	Query []string `json:"query,omitempty"`
 
 	// Which pages of other origins may use the route: `https://app.example.com`, `app.example.com` for any scheme,
 	// `*.example.com` for all hosts below one, `null` for sandboxed pages and files, `*` for all. A port that is not
-	// the scheme's own has to be given. Others are answered 403. Pages of the same host, and clients that send no
-	// Origin header, which are no browsers, always may. Default: none.
+	// the scheme's own has to be given. Others are answered 403. Pages of the same host always may, and so may clients
+	// that are no browsers: they send neither an Origin header nor Sec-Fetch-Site. Default: none.
 	Origins []string `json:"origins,omitempty"`
 
 	// Whether a WebSocket gets the messages that it has sent itself. Default: `true`.
@@ -290,7 +299,8 @@ type Handler struct {
 	Greeting string `json:"greeting,omitempty"`
 
 	// How many of the last messages of its channels together a new subscriber gets first, as far as they are kept, see
-	// `history` of the app `broadcast`, and fit `max_backlog`. Default: `0`.
+	// `history` of the app `broadcast`, and fit `max_backlog`. It hides nothing: whoever may subscribe may read all that
+	// is kept, by asking for it. Default: `0`.
 	Replay int `json:"replay,omitempty"`
 
 	// How often a connection is pinged, in whole seconds. One that has sent nothing, not even a pong, for two
@@ -306,7 +316,8 @@ type Handler struct {
 	MaxMessage int64 `json:"max_message,omitempty"`
 
 	// How many bytes may wait for a connection that takes messages more slowly than they come, and as many again of what
-	// is replayed to it; resuming further back than that is a gap. Default: `1048576` (1 MiB). Minimum: `65536` (64 KiB),
+	// is replayed to it; resuming further back than that is a gap. What is replayed counts with about 200 bytes a message,
+	// and as large as it is in the form that takes most: base64, escapes in JSON, or the lines of an event stream. Default: `1048576` (1 MiB). Minimum: `65536` (64 KiB),
 	// and not less than `max_message`.
 	MaxBacklog int64 `json:"max_backlog,omitempty"`
 
@@ -314,7 +325,7 @@ type Handler struct {
 	// messages, of which it is told by a gap if it speaks `broadcast.v1` or is an event stream. Default: `close`.
 	Slow string `json:"slow,omitempty"`
 
-	// How many messages a client may publish: a WebSocket, with `broadcast.v1` its joins and leaves too, and for both
+	// How many messages a client may publish: a WebSocket, with `broadcast.v1` its joins, leaves and empty arrays too, and for both
 	// their pings, pongs and empty parts of messages as far as these are more than 10 and then one a second; or by POST
 	// a `user`, or an address if there is no user. Too many are answered 429 with Retry-After; with
 	// `broadcast.v1` by the error `rate`, and after 20 of those in a row the WebSocket is closed with 1008, as a raw one is
@@ -329,12 +340,16 @@ type Handler struct {
 	// counted that have come since there is such a limit. Default: `0`, no limit.
 	MaxPerIP int `json:"max_per_ip,omitempty"`
 
+	// How many leading bits of an IPv6 address `rate` and `max_per_ip` look at: all addresses with these bits in common
+	// count as one, since whoever has one of them usually has them all. Default: `64`.
+	IPv6Prefix int `json:"ipv6_prefix,omitempty"`
+
 	// Offers permessage-deflate (RFC 7692), without context takeover. A message is deflated once for all. Default:
 	// off.
 	Compression *Compression `json:"compression,omitempty"`
 
 	// Closes the route's connections with 1012 when the configuration is reloaded, so that they come back with the new
-	// one's options. Default: `false`, they stay.
+	// one's options. A handshake that is under way is refused. Default: `false`, they stay.
 	CloseOnReload bool `json:"close_on_reload,omitempty"`
 
 	sockets      websocket.Route
@@ -342,7 +357,10 @@ type Handler struct {
 	origins      []origin.Pattern
 	join         []websocket.JoinPattern
 	posters      *rates.Clients
-	route        string // what its connections count for
+	query        []string // parameters that a POST may have besides those of a message
+	ownQuery     bool     // the parameter channel is a part of the route's channels
+	route        string   // what its connections count for
+	errors       *httperror.Responder
 	takesSockets bool
 	takesStreams bool
 	takesPosts   bool
@@ -401,6 +419,9 @@ const (
 // Provision sets up the handler.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
+	if err := h.checkPlace(ctx); err != nil {
+		return err
+	}
 	h.setDefaults()
 	app, err := ctx.App("broadcast")
 	if err != nil {
@@ -442,9 +463,56 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.streams.Options.OneWay, h.streams.V1.OneWay = true, true
 	h.posters = rates.NewClients(h.Rate.limit())
 	h.route = strings.Join(h.Channels, "\x00")
+	h.errors = httperror.For(h)
+	own := h.placeholders()
+	h.ownQuery = slices.Contains(own, "channel")
+	h.query = slices.Concat(h.Query, own, []string{"join", "last_id"})
 	h.warn()
 	return nil
 }
+
+// checkPlace refuses a route that would take every POST of its site, such as a login, and publish it: of a directive
+// without a matcher that is rarely meant. And it warns of a route that no request reaches.
+func (h *Handler) checkPlace(ctx caddy.Context) error {
+	place, ok := placement.Of(ctx)
+	if !ok {
+		return nil
+	}
+	if len(h.Transports) == 0 && !place.Restricted() {
+		path := "/ws"
+		if len(h.Channels) > 0 && !strings.ContainsAny(h.Channels[0], "{/: ") {
+			path = "/" + h.Channels[0]
+		}
+		return fmt.Errorf(`without a path this route takes every POST of its site, and publishes it: `+
+			`write "broadcast %s", put it into "handle %[1]s { … }", or list the transports that it is for`, path)
+	}
+	if paths := place.RewrittenBefore(); len(paths) > 0 {
+		h.logger.Warn(fmt.Sprintf("no request reaches this route: try_files comes first, and rewrites %s to a file; "+
+			`write "handle %s { broadcast }", and put try_files, and file_server, into a "handle { … }" of their own`, strings.Join(paths, " "), paths[0]),
+			zap.Strings("channels", h.Channels))
+	}
+	sockets := len(h.Transports) == 0 || slices.Contains(h.Transports, transportWebSocket)
+	if _, again := warned.Load("auth of " + strings.Join(h.Channels, "\x00")); sockets && !again && place.AuthGetsUpgrade() {
+		warned.Store("auth of "+strings.Join(h.Channels, "\x00"), true)
+		h.logger.Warn("forward_auth passes WebSocket handshakes on as such, and some backends refuse them, such as Flask's: "+
+			`write "header_up -Upgrade" and "header_up -Connection" into forward_auth`, zap.Strings("channels", h.Channels))
+	}
+	return nil
+}
+
+// placeholders returns the names of the query parameters that the options expand.
+func (h *Handler) placeholders() (names []string) {
+	for _, text := range slices.Concat(h.Channels, h.Join, []string{h.User, h.Greeting}) {
+		for _, after := range strings.Split(text, queryPlaceholder)[1:] {
+			if name, _, ok := strings.Cut(after, "}"); ok {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+const queryPlaceholder = "{http.request.uri.query."
 
 // warned are the routes that were warned of: a reload is no news.
 var warned sync.Map
@@ -489,7 +557,9 @@ func (o observer) Ended(conn *hub.Conn, why hub.Reason) {
 	}
 }
 
-// Cleanup closes the route's connections, if that is wanted. They are of a configuration that is gone.
+// Cleanup closes the route's connections, if that is wanted. They are of a configuration that is gone. Requests may
+// still be on their way here, as Caddy does not wait for them: a handshake among them is refused, and comes back to
+// the new configuration. A POST among them is published by the permissions that it was received with.
 func (h *Handler) Cleanup() error {
 	if h.CloseOnReload && h.sockets.Hub != nil {
 		var options []*hub.ConnOptions
@@ -498,7 +568,7 @@ func (h *Handler) Cleanup() error {
 				options = append(options, o)
 			}
 		}
-		h.sockets.Hub.Kick(hub.Filter{Options: options}, closeCode, closeText)
+		h.sockets.Hub.Retire(options, closeCode, closeText)
 	}
 	return nil
 }
@@ -530,6 +600,9 @@ func (h *Handler) setDefaults() {
 	}
 	if h.MaxBacklog == 0 {
 		h.MaxBacklog = max(1<<20, h.MaxMessage)
+	}
+	if h.IPv6Prefix == 0 {
+		h.IPv6Prefix = rates.DefaultIPv6Prefix
 	}
 	if h.Slow == "" {
 		h.Slow = "close"
@@ -599,6 +672,8 @@ func (h *Handler) Validate() error {
 		return fmt.Errorf("max_connections is %d, must not be negative", h.MaxConnections)
 	case h.MaxPerIP < 0:
 		return fmt.Errorf("max_connections per_ip is %d, must not be negative", h.MaxPerIP)
+	case h.IPv6Prefix < 1 || h.IPv6Prefix > 128:
+		return fmt.Errorf("ipv6_prefix is %d, must be 1 to 128", h.IPv6Prefix)
 	case h.Compression != nil && h.Compression.MinSize < 0:
 		return fmt.Errorf("compression's min_size is %d, must not be negative", h.Compression.MinSize)
 	}
@@ -607,7 +682,7 @@ func (h *Handler) Validate() error {
 
 // ServeHTTP takes WebSocket handshakes, event streams and POSTs, and serves the client for browsers.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	var take func(http.ResponseWriter, *http.Request, *caddy.Replacer, string, []string) error
+	var take taker
 	preflight := false
 	switch {
 	case websocket.IsUpgrade(r):
@@ -634,7 +709,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if take == nil && !preflight {
 		return next.ServeHTTP(w, r)
 	}
+	err := h.answer(w, r, preflight, take)
+	if err != nil {
+		if entry := h.logger.Check(zapcore.DebugLevel, "refused"); entry != nil {
+			entry.Write(zap.Error(err), zap.String("remote", r.RemoteAddr))
+		}
+		err = h.errors.Respond(w, r, err)
+	}
+	return err
+}
 
+// taker answers a request of one kind.
+type taker func(http.ResponseWriter, *http.Request, *caddy.Replacer, string, []string) error
+
+// answer answers a preflight, or checks a request and has it taken.
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, preflight bool, take taker) error {
 	refuse := func(status int, err error) error {
 		if r.ProtoMajor == 1 && websocket.IsUpgrade(r) { // as Accept does
 			w.Header().Set("Connection", "close")
@@ -642,10 +731,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return caddyhttp.Error(status, err)
 	}
 	verdict := origin.Check(r, h.origins)
+	if verdict != origin.Named && origin.HostChanged(r) {
+		h.warnOfHost(r)
+	}
 	if verdict == origin.Refused {
 		h.sockets.Hub.Refused(hub.RefusedOrigin)
-		return refuse(http.StatusForbidden,
-			fmt.Errorf("a page of origin %q may not use this route: see the option origins", r.Header["Origin"]))
+		return refuse(http.StatusForbidden, refusedOrigin(r))
 	}
 	if len(h.origins) > 0 {
 		verdict.Allow(w.Header(), r)
@@ -674,6 +765,25 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // admit answers a client that asks whether it may connect. It may: it got this far.
 func (h *Handler) admit(w http.ResponseWriter, _ *http.Request, _ *caddy.Replacer, _ string, _ []string) error {
 	return client.Admit(w)
+}
+
+func refusedOrigin(r *http.Request) error {
+	from := r.Header.Get("Origin")
+	if from == "" {
+		return errors.New("a page of another site may not use this route, and says no origin that the option origins could name")
+	}
+	return fmt.Errorf("a page of origin %q may not use this route of the host %q: name the origin in the option origins, "+
+		"or if a proxy in front changes the Host header, have it pass Host on", from, r.Host)
+}
+
+// warnOfHost tells once of a proxy in front that changes the Host header: browsers name the page's origin with a
+// WebSocket, and nothing else that would say that it is our own.
+func (h *Handler) warnOfHost(r *http.Request) {
+	if _, again := warned.LoadOrStore("host of "+h.route, true); !again {
+		h.logger.Warn("a proxy in front seems to change the Host header, so pages of this site are refused as another's: "+
+			"have it pass Host on, or name the site in the option origins",
+			zap.String("origin", r.Header.Get("Origin")), zap.String("host", r.Host), zap.Strings("channels", h.Channels))
+	}
 }
 
 // acceptSocket takes a WebSocket handshake.
@@ -752,6 +862,9 @@ func (h *Handler) subscriber(r *http.Request, user string, channels []string) hu
 		MaxConnections: h.MaxConnections,
 		MaxPerRemote:   h.MaxPerIP,
 	}
+	if h.MaxPerIP > 0 {
+		s.Network = cmp.Or(rates.Address(s.Remote, h.IPv6Prefix), "unknown")
+	}
 	if *h.Subscribe {
 		s.Channels, s.Replay, s.LastID = channels, h.Replay, eventstream.LastID(r)
 	}
@@ -766,6 +879,18 @@ func remoteOf(r *http.Request) string {
 	return strings.Clone(r.RemoteAddr)
 }
 
+// wait counts a message of a client without a connection, and returns how long it has to wait. A name that looks like
+// an address is not counted for that.
+func (h *Handler) wait(r *http.Request, user string) time.Duration {
+	if h.posters == nil {
+		return 0
+	}
+	if user != "" {
+		return h.posters.Wait("user " + user)
+	}
+	return h.posters.Wait(rates.Address(remoteOf(r), h.IPv6Prefix))
+}
+
 // post publishes the body of a request.
 func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, user string, channels []string) error {
 	if eventstream.WantsV1(r) {
@@ -774,16 +899,19 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Repla
 	if !*h.Publish {
 		return caddyhttp.Error(http.StatusForbidden, errors.New("publishing is off on this route"))
 	}
-	if wait := h.posters.Wait(cmp.Or(user, remoteOf(r))); wait > 0 {
+	if wait := h.wait(r, user); wait > 0 {
 		h.sockets.Hub.Refused(hub.RefusedRate)
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 		return caddyhttp.Error(http.StatusTooManyRequests, errors.New("the client publishes faster than the option rate lets it"))
 	}
-	m, err := post.Message(w, r, h.MaxMessage)
+	m, err := post.Message(w, r, h.MaxMessage, h.query...)
 	if err == nil {
 		m.Source = transportPost
-		m.Publisher = post.Client(user)
-		m.Channel = cmp.Or(m.Channel, channels[0])
+		m.Publisher, m.Owner = post.Client(user), post.Owner(user, remoteOf(r))
+		own := slices.Contains(channels, m.Channel)
+		if m.Channel == "" || !own && h.ownQuery && m.Channel == r.URL.Query().Get("channel") {
+			m.Channel = channels[0]
+		}
 		if !slices.Contains(channels, m.Channel) {
 			err = &post.Error{Status: http.StatusForbidden, Err: fmt.Errorf("%q is not a channel of this route", m.Channel)}
 		}
@@ -808,15 +936,20 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Repla
 
 // postV1 is post for a client of broadcast.v1, whose stream cannot carry what it has to say.
 func (h *Handler) postV1(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, user string, channels []string) error {
+	for _, name := range []string{"channel", "event"} {
+		if r.URL.Query().Has(name) && !slices.Contains(h.query, name) {
+			return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("the query names a %s: with broadcast.v1 a message names it in the body", name))
+		}
+	}
 	frame, err := post.Body(w, r, h.sockets.MaxBody())
 	if refusal := new(post.Error); errors.As(err, &refusal) {
 		return caddyhttp.Error(refusal.Status, refusal.Err)
 	}
-	c := websocket.Client{Subscriber: hub.Subscriber{User: user}, MayJoin: h.mayJoin(repl)}
+	c := websocket.Client{Subscriber: hub.Subscriber{User: user, Remote: remoteOf(r)}, MayJoin: h.mayJoin(repl)}
 	if *h.Publish {
 		c.Publish = channels
 	}
-	answers := h.sockets.Post(frame, c, func() bool { return h.posters.Wait(cmp.Or(user, remoteOf(r))) > 0 })
+	answers := h.sockets.Post(frame, c, func() bool { return h.wait(r, user) > 0 })
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	_, err = w.Write(answers)

@@ -38,10 +38,13 @@ const (
 // API is the admin endpoint's module for the hub:
 //
 //   - `POST /broadcast/publish?channel=&event=` publishes the body, of 1 MiB at most, on the channel (default:
-//     `default`), and answers `{"id":"…","channel":"…","subscribers":42}`. JSON if its Content-Type is
-//     `application/json`, text if that is `text/*`, a form or absent, else binary. A form with the field `data` is taken by its fields
-//     `channel`, `event` and `data`. A second message with the same `Idempotency-Key` header on its channel within
-//     two minutes is not published: the answer is the first one's, or 422 if it says something else.
+//     `default`), and answers `{"id":"…","channel":"…","subscribers":42}`. It is JSON if its Content-Type is
+//     `application/json` or ends in `+json`, text if that is `text/*`, a form or absent, else binary. A form with the field
+//     `data` is taken by its fields `channel`, `event` and `data`, and an `application/json` object with a `channel` by the
+//     members that a line of `application/x-ndjson` has. A second message with the same `Idempotency-Key` header on
+//     its channel within two minutes is not published: the answer is the first one's, or 422 if it says something else.
+//     A message that names its channel in another way is answered 400: by an unknown parameter, field or member, an
+//     empty channel, a channel without data, or a channel in both the query and the body.
 //   - `POST /broadcast/publish` with `Content-Type: application/x-ndjson` publishes one
 //     `{"channel":"…","event":"…","data":…}` a line, in order and with nothing in between, and answers a line each. A
 //     string is published as text, anything else as JSON; `"encoding":"base64"` says that the string is binary data,
@@ -161,12 +164,15 @@ func publish(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ms, err := read(w, r)
+	ms, lines, err := read(w, r)
 	if err == nil {
 		for _, m := range ms {
 			m.Source = "admin"
 		}
-		if err = h.Publish(ms...); err != nil {
+		err = h.Publish(ms...)
+		if invalid := new(hub.InvalidError); lines != nil && errors.As(err, &invalid) {
+			err = badLine(lines[invalid.Index], err)
+		} else if err != nil {
 			err = post.Refused(w, err)
 		}
 	}
@@ -188,21 +194,21 @@ func publish(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, answers...)
 }
 
-// read returns the messages of a request to publish.
-func read(w http.ResponseWriter, r *http.Request) ([]*hub.Message, error) {
+// read returns the messages of a request to publish, and their lines if it has them in lines.
+func read(w http.ResponseWriter, r *http.Request) (ms []*hub.Message, lines []int, err error) {
 	if media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media == "application/x-ndjson" {
 		body, err := post.Body(w, r, maxBody)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		return parseLines(body)
 	}
 	m, err := post.Message(w, r, maxMessage)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	m.Channel = cmp.Or(m.Channel, defaultChannel)
-	return []*hub.Message{m}, nil
+	return []*hub.Message{m}, nil, nil
 }
 
 // answer writes values, one a line.

@@ -7,16 +7,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"unicode/utf8"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
 )
 
-// parseLines reads messages, one a line. Blank lines are passed over. On an error, which names the line, there are no
-// messages.
-func parseLines(body []byte) ([]*hub.Message, error) {
-	var ms []*hub.Message
+// parseLines reads messages, one a line, and returns the number of each one's line. Blank lines are passed over. On an
+// error, which names the line, there are no messages.
+func parseLines(body []byte) (ms []*hub.Message, lines []int, err error) {
 	keys := make(map[[2]string]*hub.Message)
 	n := 0
 	for line := range bytes.Lines(body) {
@@ -27,41 +25,40 @@ func parseLines(body []byte) ([]*hub.Message, error) {
 		}
 		m, err := parseLine(line)
 		if err != nil {
-			return nil, bad("line %d: %w; nothing was published", n, err)
+			return nil, nil, badLine(n, err)
 		}
 		if m.Key != "" {
 			k := [2]string{m.Channel, m.Key}
 			if before, ok := keys[k]; !ok {
 				keys[k] = m
 			} else if before.Event != m.Event || before.Kind != m.Kind || !bytes.Equal(before.Data, m.Data) {
-				return nil, &post.Error{
+				return nil, nil, &post.Error{
 					Status: http.StatusUnprocessableEntity,
 					Err:    fmt.Errorf("line %d: %w; nothing was published", n, hub.ErrKeyReused),
 				}
 			}
 		}
 		if len(ms) == maxLines {
-			return nil, &post.Error{
+			return nil, nil, &post.Error{
 				Status: http.StatusRequestEntityTooLarge,
 				Err:    fmt.Errorf("line %d: there are more than %d messages; nothing was published", n, maxLines),
 			}
 		}
-		ms = append(ms, m)
+		ms, lines = append(ms, m), append(lines, n)
 	}
 	if len(ms) == 0 {
-		return nil, bad("the body has no lines")
+		return nil, nil, bad("the body has no lines")
 	}
-	return ms, nil
+	return ms, lines, nil
 }
+
+func badLine(n int, err error) error { return bad("line %d: %w; nothing was published", n, err) }
 
 func bad(format string, args ...any) error {
 	return &post.Error{Status: http.StatusBadRequest, Err: fmt.Errorf(format, args...)}
 }
 
 func parseLine(line []byte) (*hub.Message, error) {
-	if !utf8.Valid(line) {
-		return nil, errors.New("is not UTF-8")
-	}
 	var v struct {
 		Channel  *string         `json:"channel"`
 		Event    string          `json:"event"`
@@ -77,16 +74,13 @@ func parseLine(line []byte) (*hub.Message, error) {
 	if _, err := d.Token(); err != io.EOF {
 		return nil, errors.New("has more than one JSON value")
 	}
+	if err := hub.CheckUnicode(line); err != nil {
+		return nil, err
+	}
 
 	m := &hub.Message{Channel: defaultChannel, Event: v.Event, Key: v.Key}
 	if v.Channel != nil {
 		m.Channel = *v.Channel
-	}
-	if err := hub.CheckName(m.Channel); err != nil {
-		return nil, fmt.Errorf("the channel %w", err)
-	}
-	if err := post.CheckNames(m); err != nil {
-		return nil, err
 	}
 	if err := post.Data(m, v.Data, v.Encoding); err != nil {
 		return nil, err

@@ -65,15 +65,12 @@ func (p *Publisher) Handle(ctx context.Context, e caddy.Event) error {
 	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		channel = repl.ReplaceAll(channel, "")
 	}
-	if err := hub.CheckName(channel); err != nil {
-		return fmt.Errorf("publishing the event %s: the channel %q %w", e.Name(), p.Channel, err)
-	}
 	data, err := json.Marshal(e.CloudEvent())
 	if err == nil {
 		err = p.hub.Publish(&hub.Message{Channel: channel, Event: e.Name(), Data: data, Kind: hub.JSON, Source: "event"})
 	}
 	if err != nil {
-		return fmt.Errorf("publishing the event %s: %w", e.Name(), err)
+		return fmt.Errorf("publishing the event %s on the channel %q: %w", e.Name(), p.Channel, err)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -79,48 +80,56 @@ func (route *Route) AcceptV1(w http.ResponseWriter, r *http.Request, s hub.Subsc
 	}, connected)
 }
 
+var (
+	errEncoded = errors.New("another handler encodes what is written")
+
+	errHeldBack = errors.New("another handler in front of broadcast, such as intercept or templates, keeps the event stream back: " +
+		"exclude this route from it, or let it pass text/event-stream")
+)
+
 func (route *Route) accept(w http.ResponseWriter, r *http.Request, s hub.Subscriber, options *hub.ConnOptions,
 	start func(*hub.Conn, hub.Welcome) []byte, connected func(),
 ) error {
 	conn, welcome, err := route.Hub.Connect(s, options)
-	leaving := errors.Is(err, hub.ErrClosed)
+	leaving := errors.Is(err, hub.ErrClosed) || errors.Is(err, hub.ErrRetired)
 	if err != nil && !leaving {
 		post.RetryLater(w)
 		return caddyhttp.Error(http.StatusServiceUnavailable, err)
 	}
-	h := w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-store, no-transform")
-	h.Set("X-Accel-Buffering", "no") // nginx in front
+	setHead(w.Header())
 	if leaving {
 		// An EventSource gives up for good on any other answer (section 9.2.3).
 		w.Write(wire.EventStream{}.Close(0, ""))
 		return nil
 	}
+	started := false
+	defer func() {
+		if !started { // a writer in front may panic, too
+			conn.Done()
+		}
+	}()
 
 	// Whatever wraps the writer sees the first bytes, and has its say in the head.
-	answer := func() error {
-		w.WriteHeader(http.StatusOK)
-		if _, err := w.Write(start(conn, welcome)); err != nil {
-			return err
-		}
-		return http.NewResponseController(w).Flush()
-	}
+	answer := func() error { return answer(w, r, start(conn, welcome), options.WriteTimeout) }
+	took := false
 	if r.ProtoMajor == 1 && r.ContentLength == 0 && socket.CanHijack(w) { // of a body Caddy would set a deadline yet
-		h.Set("Transfer-Encoding", "identity") // what follows is ours: net/http is not to add chunks, and ends with it
-		took, err := route.takeOver(w, conn, options, answer)
-		if err != nil {
-			return nil // there is nobody to tell
-		}
-		if took {
-			connected()
-			return nil
-		}
-	} else if err := answer(); err != nil {
-		conn.Done()
+		w.Header().Set("Transfer-Encoding", "identity") // what follows is ours: net/http is not to add chunks, and ends with it
+		took, err = route.takeOver(w, conn, options, answer)
+	} else {
+		err = answer()
+	}
+	if errors.Is(err, errHeldBack) {
+		clearHead(w.Header())
+		return caddyhttp.Error(http.StatusInternalServerError, err)
+	}
+	if err != nil {
+		return nil // there is nobody to tell
+	}
+	started = true
+	connected()
+	if took {
 		return nil
 	}
-	connected()
 	stream := socket.NewStream(w, r, options.WriteTimeout)
 	if !conn.Start(stream, nil) {
 		stream.Close()
@@ -129,7 +138,35 @@ func (route *Route) accept(w http.ResponseWriter, r *http.Request, s hub.Subscri
 	return nil
 }
 
-var errEncoded = errors.New("another handler encodes what is written")
+func setHead(h http.Header) {
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store, no-transform")
+	h.Set("X-Accel-Buffering", "no") // nginx in front
+}
+
+func clearHead(h http.Header) {
+	for _, name := range []string{"Content-Type", "Cache-Control", "X-Accel-Buffering", "Transfer-Encoding"} {
+		h.Del(name)
+	}
+}
+
+// answer sends a stream's head and its first bytes.
+func answer(w http.ResponseWriter, r *http.Request, first []byte, timeout time.Duration) error {
+	rc := http.NewResponseController(w)
+	rc.SetWriteDeadline(time.Now().Add(timeout)) // on HTTP/2 a client may take nothing from the beginning
+	defer rc.SetWriteDeadline(time.Time{})
+	through, err := socket.Through(w, r, func() error {
+		w.WriteHeader(http.StatusOK)
+		if _, err := w.Write(first); err != nil {
+			return err
+		}
+		return rc.Flush()
+	})
+	if err == nil && !through {
+		return errHeldBack
+	}
+	return err
+}
 
 // takeOver makes the connection the hub's. If it is not taken, the answer has begun and may go on by w.
 func (route *Route) takeOver(w http.ResponseWriter, conn *hub.Conn, options *hub.ConnOptions, answer func() error) (took bool, err error) {
@@ -146,7 +183,6 @@ func (route *Route) takeOver(w http.ResponseWriter, conn *hub.Conn, options *hub
 		return false, nil
 	}
 	if err != nil {
-		conn.Done()
 		return false, err
 	}
 	s := socket.New(nc, early, (*receiver)(conn), route.Poller)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 )
 
 // TestBacklogIsWhatItSays: a backlog refers to no arrays that are larger than what it counts, and counts what many
@@ -35,9 +36,9 @@ func TestBacklogIsWhatItSays(t *testing.T) {
 			}
 		}
 		slow.conn.mu.Lock()
-		real := 24 * cap(slow.conn.backlog)
+		real := pieceSize * cap(slow.conn.backlog)
 		for _, p := range slow.conn.backlog {
-			real += cap(p)
+			real += cap(p.array.bytes) + int(unsafe.Sizeof(*p.array))
 		}
 		n := len(slow.conn.backlog)
 		slow.conn.mu.Unlock()
@@ -57,7 +58,7 @@ func TestSlowInReplay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := New(Options{History: 100})
 		for range 15 {
-			if err := h.Publish(&Message{Channel: "a", Data: make([]byte, paddedSize)}); err != nil {
+			if err := h.Publish(&Message{Channel: "a", Data: bytes.Repeat([]byte("x"), paddedSize)}); err != nil {
 				t.Fatal(err)
 			}
 		}

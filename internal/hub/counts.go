@@ -53,7 +53,7 @@ const (
 	RefusedRoute                      // Subscriber.MaxConnections
 	RefusedAddress                    // Subscriber.MaxPerRemote
 	RefusedChannels                   // Options.MaxChannels
-	RefusedMemory                     // Options.MaxMemory
+	RefusedMemory                     // Options.MaxMemory: a connection or a message
 	RefusedFull                       // ErrFull
 	RefusedRate                       // how fast a client may publish
 	RefusedOrigin                     // where a page may come from
@@ -73,7 +73,7 @@ func (h *Hub) refuse(r Refusal, err error) error {
 }
 
 func reasonFor(err error) Reason {
-	if errors.Is(err, ErrStuck) {
+	if errors.Is(err, ErrStuck) || errors.Is(err, ErrTimeout) {
 		return ReasonSlow
 	}
 	return ReasonLost

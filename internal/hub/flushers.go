@@ -11,11 +11,13 @@ import (
 // encryption. When they do not get on, as their peers take nothing, others are started beside them, so a peer that is
 // slow holds up nobody for more than a moment.
 type flushers struct {
+	hub      *Hub
 	mu       sync.Mutex
 	work     sync.Cond // on mu: the queue has something
 	queue    []*Conn
 	finished uint64 // how many flushes have ended
 	free     int    // how many wait for work
+	running  int    // how many there are
 	watching bool
 	closed   chan struct{}
 }
@@ -27,6 +29,9 @@ const (
 	// busyFlushers finish at least so many connections in that time.
 	busyFlushers = 16
 )
+
+// flusherCost is about what a flusher takes that is stuck in TLS: its stack, and the chunk that it writes.
+const flusherCost = 32 << 10
 
 // maxFree is how many flushers stay.
 var maxFree = runtime.GOMAXPROCS(0)
@@ -42,10 +47,18 @@ func (f *flushers) flush(cs ...*Conn) {
 	if !f.watching {
 		f.watching = true
 		if f.free == 0 {
-			go f.run()
+			f.start()
 		}
 		go f.watch()
 	}
+}
+
+// start starts a flusher. Those that are more than stay count as memory, as they are stuck. The caller holds f.mu.
+func (f *flushers) start() {
+	if f.running++; f.running > maxFree {
+		f.hub.held.Add(flusherCost)
+	}
+	go f.run()
 }
 
 // run flushes one connection after the other.
@@ -55,6 +68,9 @@ func (f *flushers) run() {
 	for {
 		for len(f.queue) == 0 {
 			if f.free == maxFree || f.ended() {
+				if f.running--; f.running >= maxFree {
+					f.hub.held.Add(-flusherCost)
+				}
 				return
 			}
 			f.free++
@@ -93,13 +109,18 @@ func (f *flushers) watch() {
 		if f.finished-last >= busyFlushers {
 			more = 1
 		} else {
-			for range min(more, len(f.queue)) {
-				go f.run()
+			for n := range min(more, len(f.queue)) {
+				if n > 0 && f.hub.crowded(flusherCost) {
+					more = n // others end as room is made
+					break
+				}
+				f.start()
 			}
 			more *= 2
 		}
 		last = f.finished
 		f.mu.Unlock()
+		f.hub.checkMemory()
 	}
 }
 

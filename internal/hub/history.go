@@ -2,32 +2,47 @@ package hub
 
 import (
 	"cmp"
+	"container/heap"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"time"
 )
 
+// atOnce bounds what is done at a time under Hub.mu where there may be much to do: so many channels, or messages, and
+// then the lock is released for others.
+const atOnce = 128
+
 // history keeps the last messages of each channel, within a count and an age a channel and a size over all. What is
 // oldest goes first. Hub.mu guards it.
 type history struct {
-	bytes atomic.Int64
-	count int      // messages kept
-	order []stored // those, in the order of the log, among some that are gone
-	timer *time.Timer
+	bytes          atomic.Int64
+	count          int // messages kept
+	oldest, newest *stored
+	timer          *time.Timer
 }
 
-// stored says where a message is kept.
+// stored is a message in the history: in that of its channel, and in the order of all, from which it can be taken
+// without looking at others.
 type stored struct {
-	channel *channel
-	seq     uint64
+	message       *Message
+	channel       *channel
+	before, after *stored
 }
 
 // remember keeps a message in its channel's history. The caller holds h.mu.
 func (h *Hub) remember(ch *channel, m *Message) {
 	hi := &h.history
-	ch.history = append(ch.history, m)
-	hi.order = append(hi.order, stored{ch, m.Seq})
+	s := &stored{message: m, channel: ch, before: hi.newest}
+	if hi.newest == nil {
+		hi.oldest = s
+	} else {
+		hi.newest.after = s
+	}
+	hi.newest = s
+	ch.history = append(ch.history, s)
 	hi.bytes.Add(int64(m.cost()))
+	h.keep(m)
 	hi.count++
 	if len(ch.history) > h.options.History {
 		h.dropOldest(ch)
@@ -38,9 +53,22 @@ func (h *Hub) remember(ch *channel, m *Message) {
 // dropOldest drops the oldest message of a channel. The caller holds h.mu.
 func (h *Hub) dropOldest(ch *channel) {
 	hi := &h.history
-	hi.bytes.Add(-int64(ch.history[0].cost()))
-	ch.lost = ch.history[0].Seq
+	s := ch.history[0]
+	if s.before == nil {
+		hi.oldest = s.after
+	} else {
+		s.before.after = s.after
+	}
+	if s.after == nil {
+		hi.newest = s.before
+	} else {
+		s.after.before = s.before
+	}
+	hi.bytes.Add(-int64(s.message.cost()))
 	hi.count--
+	ch.lost = max(ch.lost, s.message.Seq)
+	s.message.dropped.Store(true)
+	h.letGo([]*Message{s.message})
 	ch.history[0] = nil
 	if ch.history = ch.history[1:]; len(ch.history) == 0 {
 		ch.history = nil
@@ -48,65 +76,98 @@ func (h *Hub) dropOldest(ch *channel) {
 	}
 }
 
-// trim drops what is too old or too much. The caller holds h.mu.
-func (h *Hub) trim(now time.Time) { h.trimTo(h.options.HistoryBytes, now) }
+// trim drops what is too old or too much, but only a piece of it: the timer drops what else is too old, and a publisher
+// what else is too much. The caller holds h.mu.
+func (h *Hub) trim(now time.Time) {
+	h.trimTo(h.options.historyBytes(), now)
+	h.setTimer(now)
+}
 
-// trimTo drops what is too old or more than so many bytes, and sees to it that what grows old is dropped in time. The
+// trimTo drops what is too old or more than size bytes, but only a piece of it, and reports whether that was all. The
 // caller holds h.mu.
-func (h *Hub) trimTo(size int, now time.Time) {
+func (h *Hub) trimTo(size int, now time.Time) (all bool) {
 	hi := &h.history
-	gone := 0
-	for _, k := range hi.order {
-		if k.gone() {
-			gone++
-			continue
+	for range atOnce {
+		s := hi.oldest
+		if s == nil {
+			return true
 		}
-		old := h.options.HistoryAge > 0 && now.Sub(k.channel.history[0].Time) >= h.options.HistoryAge
+		old := h.options.HistoryAge > 0 && now.Sub(s.message.Time) >= h.options.HistoryAge
 		if !old && hi.bytes.Load() <= int64(size) {
-			break
+			return true
 		}
-		h.dropOldest(k.channel)
-		gone++
+		h.dropOldest(s.channel)
 	}
-	hi.order = hi.order[gone:]
-	if len(hi.order) > 2*hi.count+1024 { // a busy channel's, behind what a quiet one keeps
-		hi.order = slices.DeleteFunc(slices.Clone(hi.order), stored.gone)
-	}
-	if len(hi.order) == 0 {
-		hi.order = nil
-	} else if h.options.HistoryAge > 0 && hi.timer == nil {
-		oldest := hi.order[0].channel.history[0].Time
-		hi.timer = time.AfterFunc(oldest.Add(h.options.HistoryAge).Sub(now), h.expire)
+	return false
+}
+
+// trimAll drops all that is too old or more than size bytes.
+func (h *Hub) trimAll(size int) {
+	h.inPieces(func() bool { return h.trimTo(size, time.Now()) })
+}
+
+// setTimer sees to it that the oldest message is dropped when it is too old, though nothing is published. The caller
+// holds h.mu.
+func (h *Hub) setTimer(now time.Time) {
+	hi := &h.history
+	if age := h.options.HistoryAge; age > 0 && hi.timer == nil && hi.oldest != nil {
+		hi.timer = time.AfterFunc(age-now.Sub(hi.oldest.message.Time), h.expire)
 	}
 }
 
-// expire drops what has grown old, though nothing is published.
+// expire drops what has grown old.
 func (h *Hub) expire() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.history.timer = nil
-	if !h.closed {
-		h.trim(time.Now())
-	}
-}
-
-// gone says whether the message has left its channel's history, which it does in order.
-func (k stored) gone() bool {
-	return len(k.channel.history) == 0 || k.channel.history[0].Seq > k.seq
-}
-
-// shorten applies new bounds to what is kept already. The caller holds h.mu.
-func (h *Hub) shorten() {
-	for _, ch := range h.channels {
-		for len(ch.history) > h.options.History {
-			h.dropOldest(ch)
+	h.inPieces(func() bool {
+		now := time.Now()
+		if !h.trimTo(h.options.historyBytes(), now) {
+			return false
 		}
-	}
-	if t := h.history.timer; t != nil {
-		t.Stop()
 		h.history.timer = nil
+		h.setTimer(now)
+		return true
+	})
+}
+
+// inPieces calls f, which reports whether it has done all, until it has: each time under h.mu, which others can have in
+// between. A hub that is closed has nothing left to do.
+func (h *Hub) inPieces(f func() (all bool)) {
+	for {
+		h.mu.Lock()
+		all := h.closed || f()
+		h.mu.Unlock()
+		if all {
+			return
+		}
+		runtime.Gosched() // or this goroutine mostly has the lock again before one that waits for it runs
 	}
-	h.trim(time.Now())
+}
+
+// shorten applies a lower Options.History to what is kept already, channel by channel in the order of their names.
+func (h *Hub) shorten() {
+	next := "" // is not done yet
+	names := make([]string, 0, atOnce)
+	h.inPieces(func() bool {
+		names = names[:0]
+		for name := range h.index.from(next, "") {
+			if names = append(names, name); len(names) == atOnce {
+				break
+			}
+		}
+		left := atOnce // messages that may still be dropped
+		for _, name := range names {
+			ch := h.channels[name]
+			for len(ch.history) > h.options.History {
+				if left == 0 {
+					next = name
+					return false
+				}
+				h.dropOldest(ch)
+				left--
+			}
+			next = following(name)
+		}
+		return len(names) < atOnce
+	})
 }
 
 // Welcome is what a connection, or a channel of it, starts from.
@@ -120,23 +181,26 @@ type Welcome struct {
 }
 
 // since returns what a subscriber of the channels starts with: from lastID on, if that is set, or the last n messages,
-// in the order of the log and within the limit in bytes. The caller holds h.mu.
+// within the limit in bytes. Those of one channel are in order. The caller holds h.mu.
 func (h *Hub) since(channels []string, lastID string, n, limit int) (ms []*Message, w Welcome) {
-	w.ID = FormatID(h.epoch, h.seq)
+	seq := h.seq
 	if lastID == "" {
 		ms = h.last(channels, n, limit)
 	} else {
 		ms, w.Lost = h.after(channels, lastID, limit)
 		w.Resumed = w.Lost == nil
 	}
-	if len(ms) > 0 {
-		w.ID = FormatID(h.epoch, ms[0].Seq-1)
+	for _, m := range ms {
+		seq = min(seq, m.Seq-1)
 	}
+	w.ID = FormatID(h.epoch, seq)
 	return ms, w
 }
 
+func bySeq(a, b *Message) int { return cmp.Compare(a.Seq, b.Seq) }
+
 // after returns all messages of the channels after an ID, but for channels of which some are lost. What is longer than
-// the limit is lost as a whole. The caller holds h.mu.
+// the limit is lost as a whole, and is not looked at further than that. The caller holds h.mu.
 func (h *Hub) after(channels []string, id string, limit int) (ms []*Message, lost []string) {
 	epoch, seq, good := parseID(id)
 	if !good || epoch != h.epoch || seq > h.seq {
@@ -144,33 +208,31 @@ func (h *Hub) after(channels []string, id string, limit int) (ms []*Message, los
 	}
 	h.trim(time.Now())
 	size := 0
+	var missed []string // the channels that have something
 	for _, name := range channels {
 		ch := h.channels[name]
 		switch {
 		case ch == nil && h.lost > seq, ch != nil && ch.lost > seq:
 			lost = append(lost, name)
-		case ch != nil:
-			first, _ := slices.BinarySearchFunc(ch.history, seq+1, func(m *Message, seq uint64) int {
-				return cmp.Compare(m.Seq, seq)
-			})
-			if first == len(ch.history) {
+		case ch != nil && len(ch.history) > 0 && ch.newest().Seq > seq:
+			missed = append(missed, name)
+			if size > limit {
 				continue
 			}
-			ms = append(ms, ch.history[first:]...)
-			for _, m := range ch.history[first:] {
-				size += m.size()
+			first, _ := slices.BinarySearchFunc(ch.history, seq+1, func(s *stored, seq uint64) int {
+				return cmp.Compare(s.message.Seq, seq)
+			})
+			for _, s := range ch.history[first:] {
+				ms = append(ms, s.message)
+				if size += s.message.size(); size > limit {
+					break
+				}
 			}
 		}
 	}
 	if size > limit {
-		for _, m := range ms {
-			if !slices.Contains(lost, m.Channel) {
-				lost = append(lost, m.Channel)
-			}
-		}
-		return nil, lost
+		return nil, append(lost, missed...)
 	}
-	slices.SortFunc(ms, func(a, b *Message) int { return cmp.Compare(a.Seq, b.Seq) })
 	return ms, lost
 }
 
@@ -181,17 +243,39 @@ func (h *Hub) last(channels []string, n, limit int) (ms []*Message) {
 		return nil
 	}
 	h.trim(time.Now())
+	var from newest
 	for _, name := range channels {
-		if ch := h.channels[name]; ch != nil {
-			ms = append(ms, ch.history[max(0, len(ch.history)-n):]...)
+		if ch := h.channels[name]; ch != nil && len(ch.history) > 0 && ch.lost < ch.newest().Seq {
+			from = append(from, ch.history)
 		}
 	}
-	slices.SortFunc(ms, func(a, b *Message) int { return cmp.Compare(a.Seq, b.Seq) })
-	first := len(ms)
-	for size := 0; first > max(0, len(ms)-n); first-- {
-		if size += ms[first-1].size(); size > limit && first < len(ms) {
+	heap.Init(&from)
+	for size := 0; len(from) > 0 && len(ms) < n; {
+		list := from[0]
+		m := list[len(list)-1].message
+		if size += m.size(); size > limit && len(ms) > 0 {
 			break
 		}
+		ms = append(ms, m)
+		if from[0] = list[:len(list)-1]; len(from[0]) == 0 {
+			heap.Pop(&from)
+		} else {
+			heap.Fix(&from, 0)
+		}
 	}
-	return slices.Clone(ms[first:])
+	slices.Reverse(ms)
+	return ms
 }
+
+// newest is a heap of histories, none of them empty: the one whose last message is the newest is first.
+type newest [][]*stored
+
+func (x newest) seq(i int) uint64   { return x[i][len(x[i])-1].message.Seq }
+func (x newest) Len() int           { return len(x) }
+func (x newest) Less(i, j int) bool { return x.seq(i) > x.seq(j) }
+func (x newest) Swap(i, j int)      { x[i], x[j] = x[j], x[i] }
+func (x *newest) Push(any)          {} // none is added
+func (x *newest) Pop() any          { *x = (*x)[:len(*x)-1]; return nil }
+
+// newest returns the last message that is kept.
+func (ch *channel) newest() *Message { return ch.history[len(ch.history)-1].message }

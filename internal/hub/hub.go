@@ -17,6 +17,7 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +36,9 @@ var (
 	// ErrTooManyConnections and ErrTooManyChannels are returned to a subscriber over a limit of Options.
 	ErrTooManyConnections = errors.New("too many connections")
 	ErrTooManyChannels    = errors.New("too many channels")
+
+	// ErrRetired is returned to a subscriber whose options were retired while it was being accepted.
+	ErrRetired = errors.New("the configuration was reloaded: connect again")
 
 	// ErrMemory is returned to a subscriber while backlogs and history take all that they may.
 	ErrMemory = errors.New("too much is waiting for others")
@@ -65,7 +69,7 @@ type Options struct {
 	History      int
 	HistoryAge   time.Duration
 	HistoryBytes int
-	// MaxMemory bounds the bytes of all backlogs and the history together; 0 is no limit. See relieve.
+	// MaxMemory bounds the bytes that wait or are kept; 0 is no limit. See memory.go.
 	MaxMemory int64
 	// MaxInbox bounds the bytes waiting in one loop's inbox; 0 is 64 MiB.
 	MaxInbox int
@@ -80,19 +84,24 @@ type Hub struct {
 	flushers flushers
 	stopped  chan struct{} // closed when the loops have ended
 
-	backlog   atomic.Int64 // bytes in the backlogs of all connections
+	backlog   atomic.Int64 // bytes that wait for connections, counted for each
+	held      atomic.Int64 // bytes that are in memory for them; see memory.go
 	coalesce  atomic.Int64 // Options.Coalesce, for the loops
 	maxMemory atomic.Int64 // Options.MaxMemory
 	relieving atomic.Bool
 	refused   [refusals]atomic.Uint64
+
+	configuring sync.Mutex // held while the options change; taken before mu
 
 	mu          sync.Mutex
 	room        sync.Cond // on mu: an inbox was emptied; for Publish that waits
 	waiting     int       // how many wait for room
 	options     Options
 	seq         uint64
+	seqTime     time.Time // when it was given out
 	bytes       uint64
 	channels    map[string]*channel // those that have subscribers or history
+	index       index               // their names, but for All
 	lost        uint64              // no channel but those has lost a later message
 	subscribed  int                 // those that have subscribers
 	history     history
@@ -115,7 +124,7 @@ type channel struct {
 	name        string
 	subscribers int
 	audiences   []*audience // one for each loop that has a subscriber
-	history     []*Message  // oldest first
+	history     []*stored   // oldest first
 	lost        uint64      // the last message that is not kept any more
 }
 
@@ -127,7 +136,7 @@ type audience struct {
 
 	// The loop's own: membership by the entries of the inbox that it has processed.
 	groups []group    // connections on this channel alone, by format: they all get the same bytes
-	mixed  []*Conn    // connections on other channels too
+	mixed  []member   // connections on other channels too
 	batch  []*Message // what the current batch has for this channel
 }
 
@@ -149,6 +158,8 @@ func New(o Options) *Hub {
 		empty:      make(chan struct{}),
 	}
 	h.room.L = &h.mu
+	h.repeats.init()
+	h.flushers.hub = h
 	h.flushers.work.L = &h.flushers.mu
 	h.flushers.closed = make(chan struct{})
 	h.stopped = make(chan struct{})
@@ -171,60 +182,125 @@ func (h *Hub) Configure(o Options) {
 	if o.HistoryBytes == 0 {
 		o.HistoryBytes = DefaultHistoryBytes
 	}
+	h.configuring.Lock()
+	defer h.configuring.Unlock()
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	if h.closed {
+		h.mu.Unlock()
 		return
 	}
 	h.coalesce.Store(int64(o.Coalesce))
 	h.maxMemory.Store(o.MaxMemory)
+	shorter := o.History < h.options.History
 	h.options = o
-	h.shorten()
+	if t := h.history.timer; t != nil {
+		t.Stop()
+	}
+	if len(h.repeats.known) > h.keyLimit() {
+		h.forgetKeys()
+	}
+	h.mu.Unlock()
+	if shorter {
+		h.shorten()
+	}
+	h.expire()
 	h.checkMemory()
 }
 
 // Publish gives the messages their places in the log and leaves them to the loops: all of them, next to each other,
-// or none and an error. It never waits. Afterwards the messages are the hub's: only what Publish has set may be read.
+// or none and an error, an *InvalidError where one of them could not be sent to every client. It never waits for
+// subscribers. Afterwards the messages are the hub's: only what Publish has set may be read.
 func (h *Hub) Publish(ms ...*Message) error { return h.publish(ms, false) }
 
 // PublishWait is Publish for one who can be held back: where Publish returns ErrFull it waits for room instead.
 func (h *Hub) PublishWait(ms ...*Message) error { return h.publish(ms, true) }
 
 func (h *Hub) publish(ms []*Message, wait bool) error {
-	var wake uint64
+	if len(ms) == 0 {
+		return nil
+	}
+	if err := checkAll(ms); err != nil {
+		return err
+	}
+	keys, err := h.repeats.keysOf(ms)
+	if err != nil {
+		return err
+	}
 	now := time.Now()
-
+	from := ms[0].From
 	h.mu.Lock()
+	waited, err := h.awaitFit(ms, from, wait)
+	if waited > 0 {
+		defer from.waits(-waited)
+		now = time.Now()
+	}
+	if err != nil {
+		h.mu.Unlock()
+		return err
+	}
+	if now.Before(h.seqTime) {
+		now = h.seqTime // another was faster: times are in the order of the log
+	}
+	h.seqTime = now
+	if !h.repeats.look(keys, now) {
+		h.mu.Unlock()
+		return ErrKeyReused
+	}
+	wake := h.enter(ms, keys, now)
+	most := h.options.historyBytes()
+	h.mu.Unlock()
+	h.wake(wake)
+	if h.history.bytes.Load() > int64(most) { // see trim
+		h.trimAll(most)
+	}
+	h.checkMemory()
+	return nil
+}
+
+// awaitFit returns when there is room for the messages, or an error if there is not and it must not wait. A connection
+// that waited holds bytes, which the caller counts out later. The caller holds h.mu.
+func (h *Hub) awaitFit(ms []*Message, from *Conn, wait bool) (waited int, err error) {
 	for {
-		if h.closed || len(ms) == 1 && ms[0].From != nil && ms[0].From.left {
-			h.mu.Unlock()
-			return ErrClosed
+		if h.closed || from != nil && from.left {
+			return waited, ErrClosed
 		}
-		if h.fits(ms) {
-			break
+		limit, ok := h.fits(ms)
+		if ok {
+			return waited, nil
 		}
 		if !wait {
-			h.mu.Unlock()
-			h.Refused(RefusedFull)
-			return ErrFull
+			h.Refused(limit)
+			h.checkMemory()
+			return waited, ErrFull
 		}
-		h.waiting++
-		h.room.Wait()
-		h.waiting--
-	}
-	for _, m := range ms {
-		if m.Key != "" && h.repeats.differs(m, now) {
+		if waited == 0 && from != nil {
+			waited = waiterCost + cap(ms[0].Data)
 			h.mu.Unlock()
-			return ErrKeyReused
+			from.waits(waited)
+			h.mu.Lock()
+			continue // there may be room now
 		}
+		h.awaitRoom()
 	}
-	for _, m := range ms {
-		m.epoch = h.epoch
+}
+
+// enter gives messages that fit their places, and puts them in inboxes and the history. The caller holds h.mu.
+func (h *Hub) enter(ms []*Message, keys []keyed, now time.Time) (wake uint64) {
+	for i, m := range ms {
+		m.hub = h
 		if !m.NoEcho {
 			m.From = nil // history would hold the connection
 		}
-		if m.Key != "" && !h.repeats.first(m, now) {
-			continue
+		if m.Key != "" {
+			k := &keys[i]
+			if first := ms[k.first]; first != m {
+				m.Seq, m.Subscribers, m.Time = first.Seq, first.Subscribers, first.Time
+				continue
+			}
+			if k.seq != 0 {
+				m.Seq, m.Subscribers, m.Time = k.seq, k.subscribers, k.at
+				continue
+			}
 		}
 		h.seq++
 		h.bytes += uint64(len(m.Data))
@@ -238,7 +314,7 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 			wake |= h.deliver(h.all, m)
 		}
 		if m.Key != "" {
-			h.repeats.remember(m)
+			h.rememberKey(m, &keys[i])
 		}
 		if ch == nil {
 			if h.options.History == 0 {
@@ -254,10 +330,7 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 			ch.lost = m.Seq
 		}
 	}
-	h.mu.Unlock()
-	h.wake(wake)
-	h.checkMemory()
-	return nil
+	return wake
 }
 
 // deliver puts a message in the inboxes of a channel's subscribers. The caller holds h.mu.
@@ -269,8 +342,9 @@ func (h *Hub) deliver(ch *channel, m *Message) (wake uint64) {
 	return wake
 }
 
-// fits says whether every loop that ms go to has room for them. A loop with nothing waiting always has.
-func (h *Hub) fits(ms []*Message) bool {
+// fits reports whether every loop that ms go to has room for them, and all together, or else which limit they are
+// over. A loop with nothing waiting always has room.
+func (h *Hub) fits(ms []*Message) (limit Refusal, ok bool) {
 	need := 0
 	for _, m := range ms {
 		need += m.cost()
@@ -280,12 +354,15 @@ func (h *Hub) fits(ms []*Message) bool {
 			}
 			for _, a := range ch.audiences {
 				if n := a.loop.inboxBytes; n > 0 && n+need > h.options.MaxInbox {
-					return false
+					return RefusedFull, false
 				}
 			}
 		}
 	}
-	return true
+	if h.options.MaxMemory > 0 && !h.hasRoom(h.memoryFor(ms)) {
+		return RefusedMemory, false
+	}
+	return 0, true
 }
 
 // wake rouses the loops whose bits are set. It is called without the lock, as rousing may cost a system call.
@@ -324,13 +401,13 @@ type Subscriber struct {
 	Replay   int    // else: how many of the last messages it gets, before those to come
 
 	// Route is what the connection counts for: MaxConnections and MaxPerRemote, if they are not 0, refuse one that is
-	// too many.
-	Route                        string
+	// too many. Those with the same Network count as one remote.
+	Route, Network               string
 	MaxConnections, MaxPerRemote int
 }
 
-// quota is what connections count for: a route, or one address on it.
-type quota struct{ route, remote string }
+// quota is what connections count for: a route, or one network on it.
+type quota struct{ route, network string }
 
 // Connect makes a connection and subscribes it: it gets every message published after Connect returns. What it gets
 // waits in its backlog until Start. Replayed is at most what a backlog may have: of the last messages the newest; what
@@ -339,9 +416,18 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	c := &Conn{hub: h, options: o, user: s.User, remote: s.Remote, connected: time.Now().UnixMilli()}
 	c.alive.Store(true)
 	c.flushing.Store(true) // until Start there is nothing to write to
+	order := byName(s.Channels)
+	if len(order) > 0 {
+		c.audiences = make([]*audience, len(order))
+		c.places = make([]place, len(order))
+	}
 
 	h.mu.Lock()
-	if err := h.admit(&s); err != nil {
+	err := h.admit(&s)
+	if err == nil && o.retired {
+		err = ErrRetired
+	}
+	if err != nil {
 		h.mu.Unlock()
 		return nil, Welcome{}, err
 	}
@@ -349,26 +435,44 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	h.connected++
 	c.id = h.connected
 	h.transports[o.Transport]++
-	c.route, c.perRemote = s.Route, s.MaxPerRemote > 0
+	if c.route = s.Route; s.MaxPerRemote > 0 {
+		c.network = s.Network
+	}
 	h.count(c, 1)
 	c.since = h.seq
 	c.loop = h.assign(s.Channels)
 	c.loop.load++
-	c.audiences = make([]*audience, len(s.Channels))
-	for i, name := range s.Channels {
-		c.audiences[i] = h.join(c.loop, name)
+	for i, at := range order {
+		a := h.join(c.loop, s.Channels[at])
+		c.audiences[i], c.places[at].audience = a, a
 	}
 	ms, w := h.since(s.Channels, s.LastID, s.Replay, o.MaxBacklog)
 	if len(ms) > 0 {
-		c.prelude = &prelude{replay: ms}
+		c.keepReplay(ms)
 	}
 	if w.Lost != nil {
 		h.gaps++
 	}
-	wake := c.loop.push(entry{op: opConnect, conn: c, audiences: c.audiences})
+	wake := c.loop.push(entry{op: opConnect, conn: c})
 	h.mu.Unlock()
 	h.wake(wake)
+	c.sortReplay()
 	return c, w, nil
+}
+
+var single = []int{0}
+
+// byName returns where in a list the name is that comes first in order, and then the others.
+func byName(names []string) []int {
+	if len(names) == 1 {
+		return single
+	}
+	order := make([]int, len(names))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return strings.Compare(names[a], names[b]) })
+	return order
 }
 
 // assign picks the loop of a new connection: the one with the fewest, but where its first channel is small, the one
@@ -405,10 +509,10 @@ func (h *Hub) admit(s *Subscriber) error {
 	if n := s.MaxConnections; n > 0 && h.quotas[quota{route: s.Route}] >= n {
 		return h.refuse(RefusedRoute, ErrTooManyConnections)
 	}
-	if n := s.MaxPerRemote; n > 0 && h.quotas[quota{s.Route, s.Remote}] >= n {
+	if n := s.MaxPerRemote; n > 0 && h.quotas[quota{s.Route, s.Network}] >= n {
 		return h.refuse(RefusedAddress, ErrTooManyConnections)
 	}
-	if n := h.options.MaxMemory; n > 0 && h.memory() >= n {
+	if n := h.options.MaxMemory; n > 0 && h.held.Load()+h.queued() >= n {
 		return h.refuse(RefusedMemory, ErrMemory)
 	}
 	if n := h.options.MaxChannels; n > 0 {
@@ -449,18 +553,35 @@ func (h *Hub) join(l *loop, name string) *audience {
 	return a
 }
 
-// leave takes a connection out of its channels: it gets no message published from now on. An audience or a channel
-// that is empty is forgotten; who comes later finds a new one, so what is still on the way to the old one stays
-// right. The caller holds h.mu.
-func (h *Hub) leave(c *Conn) {
+// leave takes a connection out of its channels: a piece of them, and returns the others, which partAll takes it out of.
+// It gets no message published from now on, as the caller has its loop do the same. An audience or a channel that is
+// empty is forgotten; who comes later finds a new one, so what is still on the way to the old one stays right. The
+// caller holds h.mu.
+func (h *Hub) leave(c *Conn) (rest []*audience) {
 	if c.left {
-		return
+		return nil
 	}
 	c.left = true
-	for _, a := range c.audiences {
+	rest, c.audiences = c.audiences, nil
+	return h.partSome(rest)
+}
+
+// partAll counts one subscriber less of each.
+func (h *Hub) partAll(rest []*audience) {
+	for len(rest) > 0 {
+		h.mu.Lock()
+		rest = h.partSome(rest)
+		h.mu.Unlock()
+	}
+}
+
+// partSome counts one subscriber less of a piece of the audiences, and returns the others. The caller holds h.mu.
+func (h *Hub) partSome(all []*audience) (rest []*audience) {
+	n := min(atOnce, len(all))
+	for _, a := range all[:n] {
 		h.part(a)
 	}
-	c.audiences = nil
+	return all[n:]
 }
 
 // part counts one subscriber less. The caller holds h.mu.
@@ -488,6 +609,9 @@ func (h *Hub) part(a *audience) {
 func (h *Hub) open(name string) *channel {
 	ch := &channel{name: name, lost: h.lost}
 	h.channels[name] = ch
+	if name != All {
+		h.index.add(name)
+	}
 	return ch
 }
 
@@ -496,14 +620,18 @@ func (h *Hub) release(ch *channel) {
 	if ch.subscribers == 0 && len(ch.history) == 0 {
 		h.lost = max(h.lost, ch.lost)
 		delete(h.channels, ch.name)
+		if ch.name != All {
+			h.index.remove(ch.name)
+		}
 	}
 }
 
 // depart is leave for one who does not hold h.mu.
 func (h *Hub) depart(c *Conn) {
 	h.mu.Lock()
-	h.leave(c)
+	rest := h.leave(c)
 	h.mu.Unlock()
+	h.partAll(rest)
 }
 
 // count counts a connection for its route. The caller holds h.mu.
@@ -514,8 +642,8 @@ func (h *Hub) count(c *Conn, n int) {
 		}
 	}
 	add(quota{route: c.route})
-	if c.perRemote {
-		add(quota{c.route, c.remote})
+	if c.network != "" {
+		add(quota{c.route, c.network})
 	}
 }
 
@@ -577,6 +705,9 @@ func (h *Hub) close(code uint16, text string, timeout time.Duration) {
 	if t := h.history.timer; t != nil {
 		t.Stop()
 	}
+	if t := h.repeats.timer; t != nil {
+		t.Stop()
+	}
 	h.room.Broadcast()
 	if h.connections == 0 {
 		close(h.empty)
@@ -612,6 +743,9 @@ type Stats struct {
 	Written     uint64 // bytes handed to connections
 	Writes      uint64 // times a connection was handed bytes
 	Backlog     int64  // bytes waiting for connections that do not take them
+	Memory      int64  // bytes that Options.MaxMemory bounds
+	Keys        int    // idempotency keys that are known
+	KeysEvicted uint64 // and those that were forgotten before their time, for want of room
 	Kept        int    // messages in history
 	KeptBytes   int    // and what they cost
 	Gaps        uint64 // that connections were told of
@@ -641,6 +775,9 @@ func (h *Hub) Stats() Stats {
 		Seq:         h.seq,
 		Bytes:       h.bytes,
 		Gaps:        h.gaps,
+		Memory:      h.held.Load() + h.queued(),
+		Keys:        len(h.repeats.known),
+		KeysEvicted: h.repeats.evicted,
 		Transports:  maps.Clone(h.transports),
 		Published:   maps.Clone(h.published),
 	}

@@ -347,7 +347,8 @@ func TestConcurrent(t *testing.T) {
 		})
 	}
 	done := make(chan struct{})
-	go func() { // so that readers who wait for messages after the publishers' last are served
+	var serving sync.WaitGroup
+	serving.Go(func() { // so that readers who wait for messages after the publishers' last are served
 		for {
 			select {
 			case <-done:
@@ -360,9 +361,10 @@ func TestConcurrent(t *testing.T) {
 				time.Sleep(time.Millisecond)
 			}
 		}
-	}()
+	})
 	wg.Wait()
 	close(done)
+	serving.Wait()
 	closeHub(h)
 	for _, v := range visits {
 		if len(v.got) == 0 {

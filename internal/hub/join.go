@@ -3,6 +3,7 @@ package hub
 import (
 	"errors"
 	"slices"
+	"strings"
 )
 
 // MaxJoined is how many channels a connection may be on at once.
@@ -20,17 +21,16 @@ var (
 func (c *Conn) On(name string) bool {
 	c.hub.mu.Lock()
 	defer c.hub.mu.Unlock()
-	return c.on(name) != nil
+	_, on := c.on(name)
+	return on
 }
 
-// on returns the audience of a channel that the connection is in. The caller holds Hub.mu.
-func (c *Conn) on(name string) *audience {
-	for _, a := range c.audiences {
-		if a.channel.name == name {
-			return a
-		}
-	}
-	return nil
+// on reports whether the connection is on a channel, and where in Conn.audiences that is or would be. The caller holds
+// Hub.mu.
+func (c *Conn) on(name string) (at int, on bool) {
+	return slices.BinarySearchFunc(c.audiences, name, func(a *audience, name string) int {
+		return strings.Compare(a.channel.name, name)
+	})
 }
 
 // Join subscribes the connection to one more channel. It is sent what frame makes of the welcome and of the messages
@@ -50,7 +50,8 @@ func (c *Conn) Join(name, lastID string, frame func(Welcome, []*Message) []byte)
 		}
 		var ms []*Message
 		w := Welcome{ID: FormatID(h.epoch, h.seq)}
-		if c.on(name) == nil {
+		at, on := c.on(name)
+		if !on {
 			ms, w = h.since([]string{name}, lastID, 0, c.options.MaxBacklog)
 		}
 		if p == nil || made.Resumed != w.Resumed || !slices.Equal(of, ms) {
@@ -67,9 +68,9 @@ func (c *Conn) Join(name, lastID string, frame func(Welcome, []*Message) []byte)
 			h.gaps++
 		}
 		e := entry{op: opSend, conn: c, bytes: p}
-		if c.on(name) == nil {
+		if !on {
 			e.op, e.audience = opJoin, h.join(c.loop, name)
-			c.audiences = append(slices.Clip(c.audiences), e.audience)
+			c.audiences = slices.Insert(c.audiences, at, e.audience)
 		}
 		c.loop.inboxBytes += len(p) + messageOverhead
 		wake := c.loop.push(e)
@@ -81,12 +82,13 @@ func (c *Conn) Join(name, lastID string, frame func(Welcome, []*Message) []byte)
 
 // mayJoin says what keeps the connection from joining a channel. The caller holds Hub.mu.
 func (c *Conn) mayJoin(name string) error {
-	switch {
-	case c.left:
+	if c.left {
 		return ErrClosed
-	case c.on(name) != nil:
+	}
+	if _, on := c.on(name); on {
 		return nil
-	case len(c.audiences) >= MaxJoined:
+	}
+	if len(c.audiences) >= MaxJoined {
 		return ErrJoinedTooMany
 	}
 	ch := c.hub.channels[name]
@@ -100,13 +102,14 @@ func (c *Conn) mayJoin(name string) error {
 func (c *Conn) Leave(name string, p []byte) error {
 	h := c.hub
 	h.mu.Lock()
-	a := c.on(name)
-	if a == nil {
+	at, on := c.on(name)
+	if !on {
 		h.mu.Unlock()
 		return ErrNotJoined
 	}
+	a := c.audiences[at]
 	h.part(a)
-	c.audiences = slices.DeleteFunc(slices.Clone(c.audiences), func(b *audience) bool { return a == b })
+	c.audiences = slices.Delete(c.audiences, at, at+1)
 	wake := c.loop.push(entry{op: opLeave, conn: c, audience: a, bytes: p})
 	h.mu.Unlock()
 	h.wake(wake)
@@ -125,12 +128,10 @@ func (c *Conn) Send(p []byte) {
 	h.wake(wake)
 }
 
-// awaitRoom waits while the loop has as much waiting as it may. The caller holds Hub.mu.
+// awaitRoom waits while the loop, or all together, have as much waiting as they may. The caller holds Hub.mu.
 func (c *Conn) awaitRoom(n int) {
 	h, l := c.hub, c.loop
-	for !h.closed && !c.left && l.inboxBytes > 0 && l.inboxBytes+n > h.options.MaxInbox {
-		h.waiting++
-		h.room.Wait()
-		h.waiting--
+	for !h.closed && !c.left && (l.inboxBytes > 0 && l.inboxBytes+n > h.options.MaxInbox || !h.hasRoom(n+entryOverhead)) {
+		h.awaitRoom()
 	}
 }

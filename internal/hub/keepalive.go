@@ -76,22 +76,44 @@ func (l *loop) tick() {
 	l.closing = waiting
 }
 
+// sleeps reports whether the connection shows no life: its peer has sent nothing since the last ping, or too little of
+// a message that it has begun, or the connection was not even started. One that is being written to is watched by its
+// write timeout.
+func (c *Conn) sleeps() bool {
+	alive := c.alive.Swap(false)
+	switch {
+	case c.reading.Load() != readingNothing && !c.reading.CompareAndSwap(readingMoving, readingStalled):
+		return true
+	case c.flushing.Load():
+		return !c.started()
+	}
+	return !alive && !c.options.OneWay
+}
+
+// started reports whether the connection has a transport.
+func (c *Conn) started() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.transport != nil
+}
+
 // keepAlive ends a connection that has shown no life for two intervals, and pings any other.
 func (l *loop) keepAlive(c *Conn) {
 	if c.state != stateOpen {
 		return
 	}
-	if c.flushing.Load() { // not pinged: its write timeout watches it
+	if c.sleeps() {
+		if c.missed++; c.missed >= 2 {
+			l.end(c, ReasonSilent)
+			return
+		}
+	} else {
 		c.missed = 0
-		return
 	}
-	if c.options.OneWay || c.alive.Swap(false) {
-		c.missed = 0
-	} else if c.missed++; c.missed >= 2 {
-		l.end(c, ReasonSilent)
-		return
+	if c.flushing.Load() {
+		return // not pinged: its write timeout watches it
 	}
 	if p := c.options.Format.Ping(); p != nil && !c.flushing.Load() {
-		l.send(c, p) // one with a backlog is watched by its write timeout
+		l.send(c, p, droppable) // one with a backlog is watched by its write timeout
 	}
 }

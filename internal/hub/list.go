@@ -2,8 +2,8 @@ package hub
 
 import (
 	"cmp"
+	"runtime"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -85,6 +85,21 @@ func (h *Hub) Kick(f Filter, code uint16, text string) (n int) {
 	return n
 }
 
+// Retire closes the connections that have one of the options, and from now on Connect refuses these options with
+// ErrRetired. A connection is found by one or the other: Connect looks at the mark under the lock that sets it, and a
+// connection that it admitted before is in its loop's inbox when the loop is asked to close it.
+func (h *Hub) Retire(options []*ConnOptions, code uint16, text string) {
+	if len(options) == 0 {
+		return // no options would mean every connection to Kick
+	}
+	h.mu.Lock()
+	for _, o := range options {
+		o.retired = true
+	}
+	h.mu.Unlock()
+	h.Kick(Filter{Options: options}, code, text)
+}
+
 // onLoops has each loop call f, one after the other.
 func (h *Hub) onLoops(f func(*loop)) {
 	for _, l := range h.loops {
@@ -111,18 +126,26 @@ type Channel struct {
 }
 
 // Channels returns those whose names begin with prefix and come after another, limit at most, in the order of names.
+// It reads a piece of them at a time: what is opened or closed meanwhile may be in the list or not.
 func (h *Hub) Channels(prefix, after string, limit int) (list []Channel) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	var names []string
-	for name, ch := range h.channels {
-		if ch != h.all && name > after && strings.HasPrefix(name, prefix) {
-			names = append(names, name)
+	next := following(after)
+	some := make([]Channel, 0, atOnce)
+	for len(list) < limit {
+		some = some[:0]
+		n := min(atOnce, limit-len(list))
+		h.mu.Lock()
+		for name := range h.index.from(next, prefix) {
+			if some = append(some, h.describe(h.channels[name])); len(some) == n {
+				break
+			}
 		}
-	}
-	slices.Sort(names)
-	for _, name := range names[:min(limit, len(names))] {
-		list = append(list, h.describe(h.channels[name]))
+		h.mu.Unlock()
+		list = append(list, some...)
+		if len(some) < n {
+			break
+		}
+		next = following(some[n-1].Name)
+		runtime.Gosched() // see inPieces
 	}
 	return list
 }
@@ -141,7 +164,7 @@ func (h *Hub) Channel(name string) (c Channel, ok bool) {
 func (h *Hub) describe(ch *channel) Channel {
 	c := Channel{Name: ch.name, Subscribers: ch.subscribers, History: len(ch.history)}
 	if n := len(ch.history); n > 0 {
-		c.LastID = ch.history[n-1].ID()
+		c.LastID = ch.newest().ID()
 	}
 	return c
 }

@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"cmp"
 	"errors"
 	"runtime"
 	"slices"
@@ -22,12 +21,13 @@ type op uint8
 
 const (
 	opMessage  op = iota
-	opConnect     // place the connection in the audiences
+	opConnect     // place the connection in its audiences
 	opJoin        // place the connection in one more audience, and send the bytes
 	opLeave       // take it out of one, and send the bytes
 	opSend        // send the bytes
-	opReply       // send Conn.reply
+	opReply       // send Conn.replies
 	opClose       // close it with a code
+	opFail        // close it with a code, and do not wait for the answer
 	opDone        // its reader has ended
 	opFailed      // its flusher gave up with an error
 	opFlushed     // its backlog is written, and it is closing
@@ -38,16 +38,16 @@ const (
 
 // entry is one thing in an inbox.
 type entry struct {
-	op        op
-	code      uint16
-	audience  *audience
-	message   *Message
-	conn      *Conn
-	audiences []*audience
-	bytes     []byte
-	text      string
-	err       error
-	call      func()
+	op       op
+	code     uint16
+	byPeer   bool // the code answers the peer's
+	audience *audience
+	message  *Message
+	conn     *Conn
+	bytes    []byte
+	text     string
+	err      error
+	call     func()
 }
 
 // loop owns its connections: it alone places, writes, pings and closes them, in the order of its inbox.
@@ -59,6 +59,7 @@ type loop struct {
 	// Guarded by Hub.mu.
 	inbox      []entry
 	inboxBytes int
+	taken      int // what the batch costs that was taken last
 	asleep     bool
 	load       int // connections
 
@@ -68,9 +69,9 @@ type loop struct {
 	size    int         // bytes in the current batch, about
 	gen     uint64      // the current batch
 	skips   bool        // some connection must not get all of the current batch
-	mixed   []*Conn     // connections on several channels that the current batch concerns
+	mixed   []concerned // connections on several channels that the current batch concerns
 	merged  []*Message  // what one of them gets
-	picked  []*audience // from which audiences
+	picked  []*audience // from which audiences, if more than fit in concerned
 	last    []*audience // and what the one before it got
 	joined  []byte      // the last bytes made, kept for their space
 	failed  []failure   // connections that could not be written in the current batch
@@ -156,22 +157,22 @@ func (l *loop) waiting() bool {
 // take empties the inbox. If there is nothing in it, the loop counts as asleep from then on.
 func (l *loop) take() (batch []entry, loaded bool) {
 	clear(l.batch)
-	spare := l.batch[:0]
-	if cap(spare) > maxSpareEntries {
-		spare = nil
-	}
+	empty := spare(l.batch)
 	l.batch = nil
 
 	h := l.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(l.inbox) == 0 {
-		l.batch = spare
+	if l.taken > 0 && h.waiting > 0 {
+		h.room.Broadcast()
+	}
+	if l.taken = 0; len(l.inbox) == 0 {
+		l.batch = empty
 		l.asleep = true
 		return nil, l.load > 0
 	}
-	l.batch, l.inbox = l.inbox, spare
-	l.inboxBytes = 0
+	l.batch, l.inbox = l.inbox, empty
+	l.taken, l.inboxBytes = l.inboxBytes+entryOverhead*len(l.batch), 0
 	if h.waiting > 0 {
 		h.room.Broadcast()
 	}
@@ -188,22 +189,28 @@ func (l *loop) process(batch []entry) {
 			continue
 		}
 		c := e.conn
-		if c == nil || c.awaits() || slices.ContainsFunc(e.audiences, (*audience).gathers) || e.op == opJoin && e.audience.gathers() {
+		if c == nil || c.awaits() || e.op == opJoin && e.audience.gathers() {
 			l.deliver()
 		}
 		switch e.op {
 		case opConnect:
-			l.open(c, e.audiences)
+			l.open(c)
 		case opJoin:
 			l.join(c, e.audience, e.bytes)
 		case opLeave:
 			l.leave(c, e.audience, e.bytes)
 		case opSend:
-			l.send(c, e.bytes)
+			l.send(c, e.bytes, answer)
 		case opReply:
 			l.reply(c)
 		case opClose:
-			l.close(c, e.code, e.text, false)
+			why := reasonOf(e.code)
+			if e.byPeer {
+				why = ReasonClient
+			}
+			l.closeFor(why, c, e.code, e.text, false)
+		case opFail:
+			l.hangUp(c, e.code, e.text)
 		case opDone:
 			l.done(c)
 		case opFailed:
@@ -241,6 +248,9 @@ func (l *loop) handOver() {
 
 // awaits says whether the gathered batch concerns the connection.
 func (c *Conn) awaits() bool {
+	if len(c.loop.touched) == 0 {
+		return false
+	}
 	for _, p := range c.places {
 		if p.audience.gathers() {
 			return true
@@ -254,7 +264,7 @@ func (a *audience) gathers() bool { return len(a.batch) > 0 }
 
 // gather adds a message to the current batch.
 func (l *loop) gather(a *audience, m *Message) {
-	n := m.size()
+	n := m.batchSize()
 	if l.size > 0 && l.size+n > maxBatch {
 		l.deliver()
 	}
@@ -281,11 +291,13 @@ func (l *loop) deliver() {
 		for i := range a.groups {
 			l.deliverGroup(&a.groups[i], a.batch)
 		}
-		for _, c := range a.mixed {
+		for _, m := range a.mixed {
+			c := m.conn
 			if c.gen != l.gen {
-				c.gen = l.gen
-				l.mixed = append(l.mixed, c)
+				c.gen, c.turn = l.gen, int32(len(l.mixed))
+				l.mixed = append(l.mixed, concerned{conn: c})
 			}
+			l.mixed[c.turn].add(a)
 		}
 	}
 	if len(l.mixed) > 0 {
@@ -304,11 +316,7 @@ func (l *loop) deliver() {
 	l.touched = l.touched[:0]
 	l.size, l.skips = 0, false
 	for _, f := range l.failed {
-		if f.fate == overflow {
-			l.close(f.conn, codeTryLater, "too slow", true)
-		} else {
-			l.end(f.conn, ReasonLost)
-		}
+		l.failedWith(f.conn, f.fate)
 	}
 	clear(l.failed)
 	l.failed = l.failed[:0]
@@ -317,55 +325,94 @@ func (l *loop) deliver() {
 // deliverGroup writes a run to connections that are on its channel alone.
 func (l *loop) deliverGroup(g *group, run []*Message) {
 	p := g.format.Append(l.joined[:0], run)
-	var own []byte
+	var array *shared
 	for _, c := range g.conns {
 		if l.skips && c.skip == l.gen {
 			l.deliverExcept(c, run)
 			continue
 		}
-		l.write(c, p, &own, len(run))
+		l.write(c, p, true, &array, len(run))
 	}
+	l.hub.unshare(array)
 	l.reuse(p)
+}
+
+// concerned is a connection on several channels and those of its audiences that the current batch has messages for, as
+// far as they fit: mostly there is one, and nobody has to look for it among a thousand.
+type concerned struct {
+	conn      *Conn
+	n         int
+	audiences [3]*audience
+}
+
+func (x *concerned) add(a *audience) {
+	if x.n < len(x.audiences) {
+		x.audiences[x.n] = a
+	}
+	x.n++
+}
+
+// pick returns the audiences of which a connection gets messages.
+func (l *loop) pick(x *concerned) []*audience {
+	if x.n <= len(x.audiences) {
+		return x.audiences[:x.n]
+	}
+	l.picked = l.picked[:0]
+	for _, at := range x.conn.places {
+		if at.audience.gathers() {
+			l.picked = append(l.picked, at.audience)
+		}
+	}
+	return l.picked
 }
 
 // deliverMixed writes to connections on several channels, each of which gets the messages of its own channels, in
 // the order of the log. Neighbours who get the same share the bytes.
 func (l *loop) deliverMixed() {
-	var p, own []byte
+	var p []byte
+	var array *shared
 	var format Format
+	most := 0 // messages for one of them
 	last := l.last[:0]
-	for _, c := range l.mixed {
-		l.picked = l.picked[:0]
-		for _, at := range c.places {
-			if at.audience.gathers() {
-				l.picked = append(l.picked, at.audience)
-			}
-		}
-		if c.options.Format != format || !slices.Equal(l.picked, last) {
+	for i := range l.mixed {
+		c := l.mixed[i].conn
+		picked := l.pick(&l.mixed[i])
+		if c.options.Format != format || !slices.Equal(picked, last) {
 			l.merged = l.merged[:0]
-			for _, a := range l.picked {
+			for _, a := range picked {
 				l.merged = append(l.merged, a.batch...)
 			}
-			if len(l.picked) > 1 {
-				slices.SortFunc(l.merged, func(a, b *Message) int { return cmp.Compare(a.Seq, b.Seq) })
+			most = max(most, len(l.merged))
+			if len(picked) > 1 {
+				slices.SortFunc(l.merged, bySeq)
 			}
 			format = c.options.Format
-			last = append(last[:0], l.picked...)
+			last = append(last[:0], picked...)
+			l.hub.unshare(array)
 			l.reuse(p)
-			p, own = format.Append(l.joined[:0], l.merged), nil
+			p, array = format.Append(l.joined[:0], l.merged), nil
 		}
 		if l.skips && c.skip == l.gen {
 			l.deliverExcept(c, l.merged)
 			continue
 		}
-		l.write(c, p, &own, len(l.merged))
+		l.write(c, p, true, &array, len(l.merged))
 	}
+	l.hub.unshare(array)
 	l.reuse(p)
 	clear(l.mixed)
-	clear(l.merged[:cap(l.merged)])
+	clear(l.merged[:most])
 	clear(l.picked[:cap(l.picked)])
 	clear(last[:cap(last)])
-	l.mixed, l.merged, l.picked, l.last = l.mixed[:0], l.merged[:0], l.picked[:0], last[:0]
+	l.mixed, l.merged, l.picked, l.last = spare(l.mixed), spare(l.merged), l.picked[:0], last[:0]
+}
+
+// spare returns the space of a list for the next one, unless it is much.
+func spare[E any](list []E) []E {
+	if cap(list) > maxSpareEntries {
+		return nil
+	}
+	return list[:0]
 }
 
 // deliverExcept writes a run to a connection that must not get all of it.
@@ -377,8 +424,9 @@ func (l *loop) deliverExcept(c *Conn, run []*Message) {
 		}
 	}
 	if len(rest) > 0 {
-		p := c.options.Format.Append(nil, rest)
-		l.write(c, p, &p, len(rest))
+		var array *shared
+		l.write(c, c.options.Format.Append(nil, rest), false, &array, len(rest))
+		l.hub.unshare(array)
 	}
 }
 
@@ -395,34 +443,38 @@ func (l *loop) reuse(p []byte) {
 
 // write hands n messages to a connection; see Conn.write. A failure is dealt with after the batch, so that nobody's
 // place changes meanwhile.
-func (l *loop) write(c *Conn, p []byte, own *[]byte, n int) {
+func (l *loop) write(c *Conn, p []byte, lent bool, array **shared, n int) {
 	l.delivered += uint64(n)
 	l.bytes += uint64(len(p))
 	l.calls++
 	c.sent += uint64(len(p))
-	if f := c.write(p, own); f > kept {
+	if f := c.write(p, lent, array, droppable); f > kept {
 		l.failed = append(l.failed, failure{c, f})
 	}
 }
 
-// place is where a connection stands in one of its audiences.
+// place is where a connection is in one of its audiences: in the list of the group, if it is its only one, or else in
+// the list of the mixed.
 type place struct {
 	audience *audience
 	index    int
 }
 
-// open takes a new connection in.
-func (l *loop) open(c *Conn, audiences []*audience) {
+// member is a connection in the list of the mixed, and which of its places that is. So who is moved in the list can be
+// told without looking at all its places.
+type member struct {
+	conn  *Conn
+	place int
+}
+
+// open takes a new connection in. Connect has given it its places.
+func (l *loop) open(c *Conn) {
 	c.state = stateOpen
-	if len(audiences) > 0 {
-		c.places = make([]place, len(audiences))
-		for i, a := range audiences {
-			c.places[i].audience = a
-		}
+	for i := range c.places {
+		c.enter(i)
 	}
-	l.place(c)
 	l.ring(c).add(c, l.now)
-	if o := c.options.Observer; o != nil && len(audiences) > 0 {
+	if o := c.options.Observer; o != nil && len(c.places) > 0 {
 		o.Subscribed(c, "")
 	}
 }
@@ -432,13 +484,18 @@ func (l *loop) join(c *Conn, a *audience, p []byte) {
 	if c.state != stateOpen {
 		return
 	}
-	l.unplace(c)
+	if len(c.places) == 1 {
+		c.quit(0) // it moves from its group
+	}
 	c.places = append(c.places, place{audience: a})
-	l.place(c)
+	if len(c.places) == 2 {
+		c.enter(0)
+	}
+	c.enter(len(c.places) - 1)
 	if o := c.options.Observer; o != nil {
 		o.Subscribed(c, a.channel.name)
 	}
-	l.send(c, p)
+	l.send(c, p, answer)
 }
 
 // leave takes a connection out of an audience, which ends with p.
@@ -449,73 +506,107 @@ func (l *loop) leave(c *Conn, a *audience, p []byte) {
 	if o := c.options.Observer; o != nil {
 		o.Unsubscribed(c, a.channel.name)
 	}
-	l.unplace(c)
-	c.places = slices.DeleteFunc(c.places, func(at place) bool { return at.audience == a })
-	l.place(c)
-	l.send(c, p)
-}
-
-// place puts a connection in the lists of its audiences.
-func (l *loop) place(c *Conn) {
-	for i := range c.places {
-		at := &c.places[i]
-		list := at.list(c)
-		at.index = len(*list)
-		*list = append(*list, c)
+	i := slices.IndexFunc(c.places, func(at place) bool { return at.audience == a })
+	c.quit(i)
+	last := len(c.places) - 1
+	if i < last {
+		at := c.places[last]
+		c.places[i] = at
+		at.audience.mixed[at.index].place = i
 	}
-}
-
-// unplace takes a connection out of the lists of its audiences.
-func (l *loop) unplace(c *Conn) {
-	for _, at := range c.places {
-		list := at.list(c)
-		last := len(*list) - 1
-		moved := (*list)[last]
-		(*list)[at.index] = moved
-		for i := range moved.places {
-			if moved.places[i].audience == at.audience {
-				moved.places[i].index = at.index
-			}
-		}
-		(*list)[last] = nil
-		*list = (*list)[:last]
+	if last == 1 { // it moves to a group
+		c.quit(0)
 	}
+	c.places[last] = place{}
+	c.places = c.places[:last]
+	if last == 1 {
+		c.enter(0)
+	}
+	l.send(c, p, answer)
 }
 
-// list returns the list of an audience that a connection on it belongs in.
-func (at place) list(c *Conn) *[]*Conn {
+// enter puts a connection in the list of the audience of its place i.
+func (c *Conn) enter(i int) {
+	at := &c.places[i]
 	a := at.audience
 	if len(c.places) > 1 {
-		return &a.mixed
+		at.index = len(a.mixed)
+		a.mixed = append(a.mixed, member{c, i})
+		return
 	}
+	list := a.group(c.options.Format)
+	at.index = len(*list)
+	*list = append(*list, c)
+}
+
+// quit takes a connection out of the list of the audience of its place i. The last of the list comes where it was.
+func (c *Conn) quit(i int) {
+	at := c.places[i]
+	a := at.audience
+	if len(c.places) > 1 {
+		last := len(a.mixed) - 1
+		moved := a.mixed[last]
+		a.mixed[at.index] = moved
+		moved.conn.places[moved.place].index = at.index
+		a.mixed[last] = member{}
+		a.mixed = a.mixed[:last]
+		return
+	}
+	list := a.group(c.options.Format)
+	last := len(*list) - 1
+	moved := (*list)[last]
+	(*list)[at.index] = moved
+	moved.places[0].index = at.index
+	(*list)[last] = nil
+	*list = (*list)[:last]
+}
+
+// group returns the list of the connections with a format that are on the channel alone.
+func (a *audience) group(f Format) *[]*Conn {
 	for i := range a.groups {
-		if a.groups[i].format == c.options.Format {
+		if a.groups[i].format == f {
 			return &a.groups[i].conns
 		}
 	}
-	a.groups = append(a.groups, group{format: c.options.Format})
+	a.groups = append(a.groups, group{format: f})
 	return &a.groups[len(a.groups)-1].conns
 }
 
-// reply sends what Conn.Reply was given last.
+// reply sends what Conn.Reply was given.
 func (l *loop) reply(c *Conn) {
 	l.hub.mu.Lock()
-	p := c.reply
-	c.reply = nil
+	replies := c.replies
+	c.replies = nil
 	l.hub.mu.Unlock()
-	l.send(c, p)
+	if len(replies) == 1 {
+		l.send(c, replies[0], droppable)
+	} else {
+		l.send(c, slices.Concat(replies...), droppable)
+	}
 }
 
 // send writes what is no message to an open connection. It is not called while a batch is being delivered.
-func (l *loop) send(c *Conn, p []byte) {
+func (l *loop) send(c *Conn, p []byte, k kind) {
 	if c.state != stateOpen || len(p) == 0 {
 		return
 	}
-	switch c.write(p, &p) {
+	var array *shared
+	f := c.write(p, false, &array, k)
+	l.hub.unshare(array)
+	l.failedWith(c, f)
+}
+
+// failedWith ends a connection for what became of a write.
+func (l *loop) failedWith(c *Conn, f fate) {
+	switch f {
 	case overflow:
 		l.close(c, codeTryLater, "too slow", true)
+	case crowded:
+		l.closeFor(ReasonMemory, c, codeTryLater, "too slow", true)
 	case lost:
 		l.end(c, ReasonLost)
+	case cutOff:
+		l.end(c, ReasonMemory)
 	}
 }
 
@@ -560,9 +651,32 @@ func (l *loop) done(c *Conn) {
 	}
 }
 
-// flushed ends a closing connection whose peer has answered; else it waits for the answer or the deadline.
+// maxLinger is how many seconds the peer has to end a connection of which we have shut our side.
+const maxLinger = 3
+
+// hangUp closes a connection for Conn.Fail.
+func (l *loop) hangUp(c *Conn, code uint16, text string) {
+	c.failing = true
+	switch {
+	case c.state == stateOpen:
+		l.close(c, code, text, false)
+	case !c.flushing.Load(): // it was closing already
+		l.flushed(c)
+	}
+}
+
+// flushed ends a closing connection whose peer has answered; else it waits for the answer, or that the peer ends the
+// connection, or the deadline.
 func (l *loop) flushed(c *Conn) {
-	if c.state == stateClosing && c.peerDone {
+	if c.state != stateClosing {
+		return
+	}
+	half, canHalf := c.transport.(HalfCloser)
+	switch {
+	case c.failing && canHalf && !c.peerDone:
+		half.CloseWrite()
+		c.deadline = min(c.deadline, l.now+maxLinger)
+	case c.failing, c.peerDone:
 		l.end(c, c.reason)
 	}
 }
@@ -605,6 +719,8 @@ func (l *loop) depart(c *Conn) {
 		o.Unsubscribed(c, "")
 	}
 	l.hub.depart(c)
-	l.unplace(c)
+	for i := range c.places {
+		c.quit(i)
+	}
 	c.places = nil
 }

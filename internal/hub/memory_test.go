@@ -1,13 +1,14 @@
 package hub
 
 import (
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// TestMemory: where there is no more room for all, the largest backlog goes, then the oldest of the history, and
-// meanwhile nobody new comes in.
+// TestMemory: where there is no more room for all, the largest backlog goes, then the oldest of the history, which has
+// half of it at most, and meanwhile nobody new comes in.
 func TestMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 64 * paddedSize
@@ -27,8 +28,8 @@ func TestMemory(t *testing.T) {
 			publish(t, h, "large")
 			published++
 			synctest.Wait()
-			if h.memory() > limit+paddedSize {
-				t.Fatalf("%d bytes, more than %d", h.memory(), limit)
+			if h.Memory() > limit {
+				t.Fatalf("%d bytes, more than %d", h.Memory(), limit)
 			}
 		}
 		large.open(1 << 40)
@@ -38,23 +39,25 @@ func TestMemory(t *testing.T) {
 		large.conn.Done()
 		synctest.Wait()
 		s := h.Stats()
-		if s.Closed["memory"] != 1 || h.Subscribers("small") != 2 || published < 50 {
+		if s.Closed["memory"] != 1 || h.Subscribers("small") != 2 || published < 44 {
 			t.Errorf("after %d messages: %+v", published, s)
 		}
 		if s.Kept != published {
 			t.Errorf("%d messages are kept of %d", s.Kept, published)
 		}
 
-		// Another large one goes before the history does, which then goes, the oldest first.
+		// History alone cuts nobody off.
 		data := make([]byte, paddedSize)
-		for range 100 {
-			if err := h.Publish(&Message{Channel: "kept", Data: data}); err != nil {
-				t.Fatal(err)
+		keep := func() {
+			for range 100 {
+				if err := h.Publish(&Message{Channel: "kept", Data: data}); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
 			}
-			synctest.Wait()
 		}
-		s = h.Stats()
-		if h.Subscribers("small") != 1 || h.memory() > limit+paddedSize || s.Kept < 20 || s.Kept > 64 {
+		keep()
+		if s = h.Stats(); h.Subscribers("small") != 2 || h.Memory() > limit || s.Kept < 20 || s.Kept > 32 {
 			t.Errorf("%+v", s)
 		}
 		quick.mu.Lock()
@@ -64,12 +67,33 @@ func TestMemory(t *testing.T) {
 			t.Errorf("who takes all got %d of %d", n, published)
 		}
 
+		// A large backlog goes before the history does, which goes before small ones.
+		o.MaxBacklog = MinBacklog
+		var many []*client
+		for i := range 40 {
+			c := connect(t, h, o, fmt.Sprint(i))
+			c.open(0)
+			many = append(many, c)
+			publish(t, h, fmt.Sprint(i))
+			synctest.Wait()
+			if h.Memory() > limit {
+				t.Fatalf("%d bytes, more than %d", h.Memory(), limit)
+			}
+		}
+		if s = h.Stats(); h.Subscribers("small") != 1 || s.KeptBytes > 31*paddedSize || s.Connections != 42 || s.Closed["memory"] != 1 {
+			t.Errorf("%+v", s)
+		}
+		for _, c := range many {
+			c.conn.Done()
+		}
+		synctest.Wait()
+
 		// Nobody comes in while it is full.
-		h.backlog.Add(limit)
+		h.held.Add(limit)
 		if _, _, err := h.Connect(Subscriber{Channels: []string{"a"}}, o); err != ErrMemory {
 			t.Errorf("while the memory is full: %v", err)
 		}
-		h.backlog.Add(-limit)
+		h.held.Add(-limit)
 		connect(t, h, o, "a")
 		if s := h.Stats(); s.Refused["memory"] != 1 {
 			t.Errorf("%+v", s.Refused)
@@ -95,17 +119,19 @@ func TestLessMemory(t *testing.T) {
 		const limit = 16 * paddedSize
 		h.Configure(Options{History: 1000, MaxMemory: limit})
 		synctest.Wait()
-		if h.Subscribers("a") != 0 || h.memory() > limit {
-			t.Errorf("%d bytes, more than %d", h.memory(), limit)
+		if h.Subscribers("a") != 0 || h.Memory() > limit {
+			t.Errorf("%d bytes, more than %d", h.Memory(), limit)
 		}
 
-		h.backlog.Add(limit + 1)
-		publish(t, h, "b")
+		h.held.Add(limit + 1)
+		if err := h.Publish(&Message{Channel: "b"}); err != ErrFull || h.Stats().Refused["memory"] != 1 {
+			t.Errorf("a message while the memory is full: %v", err)
+		}
 		synctest.Wait()
 		if !h.relieving.Load() {
 			t.Error("without success it is tried again at once")
 		}
-		h.backlog.Add(-limit - 1)
+		h.held.Add(-limit - 1)
 		time.Sleep(relievePause)
 		synctest.Wait()
 		if h.relieving.Load() {

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,27 +25,37 @@ type Message struct {
 	Event   string
 	Data    []byte
 	Kind    Kind
+	NoEcho  bool // the connection that publishes does not get the message itself
 
 	// Key, if set, tells the message from others of its Publisher on its channel: another one with the same key within
 	// two minutes is not published, and is given the Seq of the first; or, if it says something else, is an error.
 	Key, Publisher string
 
+	// Owner is who the key takes space for, if that is not the Publisher: publishers without a name are one, but have
+	// one address each.
+	Owner string
+
 	// Source names how it came, to count by.
 	Source string
 
-	// From is the connection that publishes, if one does. With NoEcho it does not get the message itself.
-	From   *Conn
-	NoEcho bool
+	// From is the connection that publishes, if one does.
+	From *Conn
 
 	// Set by Publish:
 	Seq         uint64    // its place in the log, from 1
 	Time        time.Time // when it was published
 	Subscribers int       // how many its channel had
 
-	epoch string
+	hub         *Hub
+	encodedData int // the bytes of Data in the wire format that makes the most of it
 
 	mu      sync.Mutex
 	encoded []encoding
+
+	// With history:
+	holders      atomic.Int32 // the history, and the replays that still have it
+	dropped      atomic.Bool  // by the history
+	encodedBytes atomic.Int64 // what of encoded counts in Hub.held
 }
 
 // encoding is a wire form that all loops share.
@@ -58,18 +69,35 @@ const messageOverhead = 256
 
 func (m *Message) cost() int { return len(m.Data) + messageOverhead }
 
-// frameOverhead is about what a wire format adds to a message.
-const frameOverhead = 16
+// What wire formats add to a message: about, and at most.
+const (
+	frameOverhead    = 16
+	maxFrameOverhead = 192
+)
 
-// size is about what the message takes when it is encoded.
-func (m *Message) size() int { return len(m.Data) + len(m.Event) + frameOverhead }
+// batchSize returns about how many bytes the message adds to a batch.
+func (m *Message) batchSize() int { return m.encodedData + len(m.Event) + frameOverhead }
+
+// size returns at most how many bytes the message takes when it is encoded, in whatever format: of the names a quote
+// and a backslash are escaped.
+func (m *Message) size() int {
+	return m.encodedData + 2*(len(m.Channel)+len(m.Event)) + maxFrameOverhead
+}
 
 // ID returns the message's identity: the hub's epoch and the sequence number. It is opaque to clients.
-func (m *Message) ID() string { return FormatID(m.epoch, m.Seq) }
+func (m *Message) ID() string { return FormatID(m.epoch(), m.Seq) }
+
+// epoch returns that of the hub that the message was published on.
+func (m *Message) epoch() string {
+	if m.hub == nil {
+		return ""
+	}
+	return m.hub.epoch
+}
 
 // AppendID appends the message's ID.
 func (m *Message) AppendID(dst []byte) []byte {
-	return strconv.AppendUint(append(append(dst, m.epoch...), '-'), m.Seq, 10)
+	return strconv.AppendUint(append(append(dst, m.epoch()...), '-'), m.Seq, 10)
 }
 
 // FormatID makes an ID of an epoch and a sequence number.
@@ -101,6 +129,7 @@ func (m *Message) Encoded(key any, encode func(*Message) []byte) []byte {
 	}
 	p := encode(m)
 	m.encoded = append(m.encoded, encoding{key, p})
+	m.countEncoded(cap(p))
 	return p
 }
 

@@ -264,8 +264,8 @@ func TestJoinResumes(t *testing.T) {
 		published.Wait()
 		h.mu.Lock()
 		var want []uint64
-		for _, m := range h.channels[name].history {
-			want = append(want, m.Seq)
+		for _, s := range h.channels[name].history {
+			want = append(want, s.message.Seq)
 		}
 		h.mu.Unlock()
 		if got, _ := c.wait(len(want)); !slices.Equal(got, want) {

@@ -17,9 +17,9 @@ import (
 func TestCaddyfile(t *testing.T) {
 	for _, c := range []struct{ config, json string }{
 		{`broadcast /ws`, `{"handler":"broadcast"}`},
-		{`broadcast`, `{"handler":"broadcast"}`},
+		{"broadcast /ws {\n}", `{"handler":"broadcast"}`},
 		{`broadcast /ws news {path.1}`, `{"channels":["news","{http.request.uri.path.1}"],"handler":"broadcast"}`},
-		{`broadcast * {
+		{`broadcast /* {
 			channel news user:{http.auth.user.id}
 			user {http.auth.user.id}
 			publish off
@@ -39,12 +39,12 @@ func TestCaddyfile(t *testing.T) {
 			`"handler":"broadcast","max_backlog":2097152,"max_message":1000000,"origins":["https://app.example.com","*.example.org"],` +
 			`"ping_interval":60000000000,"publish":false,"replay":5,"slow":"drop","subscribe":true,"transports":["websocket","post"],` +
 			`"user":"{http.auth.user.id}","write_timeout":1500000000}`},
-		{"broadcast {\ncompression on\n}", `{"compression":{},"handler":"broadcast"}`},
-		{"broadcast {\ncompression off\n}", `{"handler":"broadcast"}`},
-		{"broadcast {\nrate 10\nmax_connections 100\nclose_on_reload\njoin room:* {query.me}:*\n}",
+		{"broadcast /ws {\ncompression on\n}", `{"compression":{},"handler":"broadcast"}`},
+		{"broadcast /ws {\ncompression off\n}", `{"handler":"broadcast"}`},
+		{"broadcast /ws {\nrate 10\nmax_connections 100\nclose_on_reload\njoin room:* {query.me}:*\n}",
 			`{"close_on_reload":true,"handler":"broadcast","join":["room:*","{http.request.uri.query.me}:*"],"max_connections":100,"rate":{"messages":10}}`},
-		{"broadcast {\nrate 10/m 20\nmax_connections 100 per_ip 5\ntransports sse\n}",
-			`{"handler":"broadcast","max_connections":100,"max_per_ip":5,"rate":{"burst":20,"messages":10,"per":60000000000},"transports":["sse"]}`},
+		{"broadcast /ws {\nrate 10/m 20\nmax_connections 100 per_ip 5\nipv6_prefix 56\nquery token\ntransports sse\n}",
+			`{"handler":"broadcast","ipv6_prefix":56,"max_connections":100,"max_per_ip":5,"query":["token"],"rate":{"burst":20,"messages":10,"per":60000000000},"transports":["sse"]}`},
 	} {
 		got, err := caddytest.Adapt(":80 {\n" + c.config + "\n}")
 		if err != nil {
@@ -115,6 +115,8 @@ func TestCaddyfileErrors(t *testing.T) {
 		{"origins https://a.*.org", 2, "* stands alone"},
 		{"ping_interval soon", 3, `ping_interval is "soon", must be a duration`},
 		{"ping_interval 0", 3, "ping_interval is 0"},
+		{"ipv6_prefix 0", 3, "ipv6_prefix is 0, must be 1 to 128"},
+		{"ipv6_prefix 129", 2, "ipv6_prefix is 129, must be 1 to 128"},
 		{"ping_interval 10ms", 2, "ping_interval is 10ms, must be 1s to 1h"},
 		{"write_timeout -1s", 2, "write_timeout is -1s"},
 		{"max_message big", 3, `max_message: "big" is no size`},
@@ -190,7 +192,7 @@ func TestCaddyfileErrors(t *testing.T) {
 	} {
 		handler := strings.Replace(config, "{", `{"handler":"broadcast",`, 1)
 		var cfg caddy.Config
-		raw := `{"admin":{"disabled":true},"apps":{"http":{"servers":{"a":{"listen":[":80"],"routes":[{"handle":[` + handler + `]}]}}}}}`
+		raw := `{"admin":{"disabled":true},"apps":{"http":{"servers":{"a":{"listen":[":80"],"routes":[{"match":[{"path":["/ws"]}],"handle":[` + handler + `]}]}}}}}`
 		if err := json.Unmarshal([]byte(raw), &cfg); err != nil {
 			t.Fatal(err)
 		}

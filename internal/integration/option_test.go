@@ -70,29 +70,29 @@ func TestOptions(t *testing.T) {
 		status             int
 		answer             string
 	}{
-		{"/read", "x", "", 403, ""},
-		{"/quiet", strings.Repeat("x", 101), "", 413, ""},
-		{"/quiet", "\xff", "", 400, ""},
+		{"/read", "x", "", 403, "publishing is off on this route"},
+		{"/quiet", strings.Repeat("x", 101), "", 413, "the body is larger than 100 bytes"},
+		{"/quiet", "\xff", "", 400, "*"},
 		{"/quiet", "\xff", "Content-Type: application/octet-stream", 200, `{"id":"*-*"}`},
-		{"/quiet", "x", "Content-Type: a b", 400, ""},
-		{"/quiet", "x", "Idempotency-Key: " + long + "x", 400, ""},
-		{"/room/7", "data=x&channel=8", "Content-Type: application/x-www-form-urlencoded", 403, ""},
+		{"/quiet", "x", "Content-Type: a b", 400, "*"},
+		{"/quiet", "x", "Idempotency-Key: " + long + "x", 400, "*"},
+		{"/room/7", "data=x&channel=8", "Content-Type: application/x-www-form-urlencoded", 403, `"8" is not a channel of this route`},
 		{"/room/7", "data=to%207%0aby+form&channel=7&event=e", "Content-Type: application/x-www-form-urlencoded", 200, `{"id":"*-*"}`},
 		{"/room/7", "no data=field", "Content-Type: application/x-www-form-urlencoded", 200, `{"id":"*-*"}`},
-		{"/quiet?event=a%0ab", "x", "", 400, ""},
-		{"/quiet", "x", "Origin: https://evil.example", 403, ""},
+		{"/quiet?event=a%0ab", "x", "", 400, "*"},
+		{"/quiet", "x", "Origin: https://evil.example", 403, "*"},
 		{"/quiet", "x", "Origin: http://" + s.Addr, 200, `{"id":"*-*"}`},
 		{"/socket", "x", "", 200, "next"},
 		{"/post", "x", "", 200, `{"id":"*-*"}`},
 		{"/room/7?channel=7", "to 7", "", 200, `{"id":"*-*"}`},
 		{"/room/7?channel=news", "to news", "", 200, `{"id":"*-*"}`},
-		{"/room/7?channel=8", "to 8", "", 403, ""},
-		{"/room/", "x", "", 400, ""},
-		{"/query", "x", "", 400, ""},
+		{"/room/7?channel=8", "to 8", "", 403, `"8" is not a channel of this route`},
+		{"/room/", "x", "", 400, `the channel "{http.request.uri.path.1}" is empty`},
+		{"/query", "x", "", 400, "*"},
 		{"/query?q=" + long, "x", "", 200, `{"id":"*-*"}`},
-		{"/query?q=" + long + "x", "x", "", 400, ""},
-		{"/query?q=%ff", "x", "", 400, ""},
-		{"/query?q=a%00", "x", "", 400, ""},
+		{"/query?q=" + long + "x", "x", "", 400, "*"},
+		{"/query?q=%ff", "x", "", 400, "*"},
+		{"/query?q=a%00", "x", "", 400, "*"},
 	} {
 		name, value, _ := strings.Cut(c.header, ": ")
 		var header []string
@@ -101,6 +101,9 @@ func TestOptions(t *testing.T) {
 		}
 		status, answer := s.Do("POST", s.Addr+c.path, c.body, header...)
 		answer = regexp.MustCompile(`"\w+-\d+"`).ReplaceAllString(strings.TrimSpace(answer), `"*-*"`)
+		if c.answer == "*" && answer != "" { // some reason
+			answer = c.answer
+		}
 		if status != c.status || answer != c.answer {
 			t.Errorf("POST %.40s %s: %d %q, not %d %q", c.path, c.header, status, answer, c.status, c.answer)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -65,14 +66,25 @@ const (
 	Named           // a pattern names its page
 )
 
-// Check says whether the request may come from the page it comes from. Without an Origin header it comes from no
-// page. The page's own server, by the Host header, is always allowed; others as the patterns say.
+// Check says whether the request may come from the page it comes from. The page's own server is always allowed, others
+// as the patterns say. It is the page's own by the Host header, or because the browser says so: a proxy in front may
+// have changed the Host header.
+//
+// Without an Origin header the request comes from no page, unless the browser says that it does (Fetch Metadata, section
+// 2.3): it sends no Origin with a GET whose answer the page may not read. Which page that is it does not say, so no
+// pattern but * lets it in.
 func Check(r *http.Request, patterns []Pattern) Verdict {
 	values := r.Header["Origin"]
-	if len(values) == 0 {
+	site := r.Header.Get("Sec-Fetch-Site")
+	switch {
+	case len(values) > 1:
+		return Refused
+	case len(values) == 1:
+	case site != "cross-site" && site != "same-site":
 		return Own
-	}
-	if len(values) > 1 {
+	case slices.ContainsFunc(patterns, func(p Pattern) bool { return p.any }):
+		return Any
+	default:
 		return Refused
 	}
 	u, err := url.Parse(values[0])
@@ -80,7 +92,9 @@ func Check(r *http.Request, patterns []Pattern) Verdict {
 		u = nil
 	} else if err != nil || u.Scheme == "" || u.Hostname() == "" || u.User != nil {
 		return Refused
-	} else if sameHost(u, r.Host) && (r.TLS == nil || u.Scheme != "http") { // whoever is on the way can write http pages
+	} else if r.TLS != nil && u.Scheme == "http" {
+		// Not the page's own: whoever is on the way can write http pages.
+	} else if sameHost(u, r.Host) || site == "same-origin" {
 		return Own
 	}
 	verdict := Refused
@@ -93,6 +107,16 @@ func Check(r *http.Request, patterns []Pattern) Verdict {
 		}
 	}
 	return verdict
+}
+
+// HostChanged reports whether a request looks like one of the server's own page that came through a proxy which has
+// changed the Host header.
+func HostChanged(r *http.Request) bool {
+	u, err := url.Parse(r.Header.Get("Origin"))
+	if err != nil || u.Hostname() == "" || sameHost(u, r.Host) {
+		return false
+	}
+	return r.Header.Get("Sec-Fetch-Site") == "same-origin" || sameHost(u, r.Header.Get("X-Forwarded-Host"))
 }
 
 // Allow tells a browser that a page of another origin may read the answer (Fetch Standard, section 3.3): with its

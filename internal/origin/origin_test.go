@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"crypto/tls"
 	"net/http"
 	"strings"
 	"testing"
@@ -68,6 +69,61 @@ func TestAllowed(t *testing.T) {
 	}
 	if allowed(request("example.com", "https://example.com", "https://evil.com"), nil) {
 		t.Error("two origins pass")
+	}
+}
+
+// TestFetchMetadata: a browser that sends no Origin still says whether another site's page asks, and one behind a proxy
+// that changes Host still says that its own page does.
+func TestFetchMetadata(t *testing.T) {
+	for _, c := range []struct {
+		patterns, origin, site, forwarded string
+		want                              Verdict
+		changed                           bool
+	}{
+		{"", "", "", "", Own, false},
+		{"", "", "none", "", Own, false},
+		{"", "", "same-origin", "", Own, false},
+		{"", "", "cross-site", "", Refused, false},
+		{"", "", "same-site", "", Refused, false},
+		{"https://app.org", "", "cross-site", "", Refused, false},
+		{"https://app.org", "", "same-site", "", Refused, false},
+		{"*", "", "cross-site", "", Any, false},
+		{"*", "", "none", "", Own, false},
+		{"", "https://front.org", "same-origin", "", Own, true},
+		{"", "https://front.org", "same-site", "", Refused, false},
+		{"", "https://front.org", "cross-site", "", Refused, false},
+		{"", "https://front.org", "", "front.org", Refused, true},
+		{"", "https://front.org", "", "other.org", Refused, false},
+		{"", "https://back.org", "", "front.org", Own, false},
+		{"", "null", "same-origin", "", Refused, false},
+		{"", "https://evil.org", "cross-site", "front.org", Refused, false},
+	} {
+		var patterns []Pattern
+		for s := range strings.FieldsSeq(c.patterns) {
+			p, err := Parse(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			patterns = append(patterns, p)
+		}
+		r := &http.Request{Host: "back.org", Header: http.Header{}}
+		for name, value := range map[string]string{"Origin": c.origin, "Sec-Fetch-Site": c.site, "X-Forwarded-Host": c.forwarded} {
+			if value != "" {
+				r.Header.Set(name, value)
+			}
+		}
+		if got := Check(r, patterns); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+		if got := HostChanged(r); got != c.changed {
+			t.Errorf("%+v: changed %v", c, got)
+		}
+	}
+	r := request("back.org", "http://back.org")
+	r.TLS = new(tls.ConnectionState)
+	r.Header.Set("Sec-Fetch-Site", "same-origin")
+	if allowed(r, nil) {
+		t.Error("an http page passes on https")
 	}
 }
 

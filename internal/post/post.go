@@ -2,20 +2,17 @@
 package post
 
 import (
-	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"mime"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/rates"
 )
 
 // Error is a refusal, with the HTTP status that says so.
@@ -69,13 +66,18 @@ func tooLarge(limit int64) error {
 	return &Error{http.StatusRequestEntityTooLarge, fmt.Errorf("the body is larger than %d bytes", limit)}
 }
 
-// Message reads a message from a request: the body is the data, and the query names the event. It is JSON if its
-// Content-Type is application/json, text if that is text/*, a form or absent, else binary. A form with the field data is taken as
-// web frameworks send it, with its fields channel, event and data; any other is what curl -d says of everything. The
-// channel is that of the form or the query, in this order, or empty. The header Idempotency-Key is the message's key (draft-ietf-httpapi-idempotency-key-header).
-func Message(w http.ResponseWriter, r *http.Request, limit int64) (*hub.Message, error) {
-	query := r.URL.Query()
-	m := &hub.Message{Channel: strings.Clone(query.Get("channel")), Event: strings.Clone(query.Get("event")), Key: r.Header.Get("Idempotency-Key")}
+// Message reads a message from a request: the body is the data, and the query names the channel and the event. It is JSON
+// if its Content-Type is application/json or ends in +json, text if that is text/*, a form or absent, else binary. A form
+// with the field data is taken by its fields channel, event and data; one without any of these is what curl -d says of
+// everything. An object of application/json that names a channel is taken as a line of application/x-ndjson is. The channel
+// is empty if none is named. The header Idempotency-Key is the message's key
+// (draft-ietf-httpapi-idempotency-key-header). Other parameters of the query are refused, unless they are among more.
+func Message(w http.ResponseWriter, r *http.Request, limit int64, more ...string) (*hub.Message, error) {
+	m := &hub.Message{Key: r.Header.Get("Idempotency-Key")}
+	to, err := inQuery(r, more)
+	if err != nil {
+		return nil, bad("%w", err)
+	}
 	media, err := mediaType(r.Header.Get("Content-Type"))
 	if err != nil {
 		return nil, bad("%w", err)
@@ -85,42 +87,43 @@ func Message(w http.ResponseWriter, r *http.Request, limit int64) (*hub.Message,
 	}
 	switch {
 	case media == form:
-		if fields, err := url.ParseQuery(string(m.Data)); err == nil && fields.Has("data") {
-			m.Data = []byte(fields.Get("data"))
-			m.Channel = cmp.Or(strings.Clone(fields.Get("channel")), m.Channel) // what is not escaped is a part of the body
-			m.Event = cmp.Or(strings.Clone(fields.Get("event")), m.Event)
+		data, ok, err := to.fromForm(m.Data)
+		if err != nil {
+			return nil, bad("%w", err)
 		}
+		if ok {
+			m.Data = data
+		}
+	case media == "multipart/form-data":
+		return nil, &Error{http.StatusUnsupportedMediaType, errors.New("a form is published as application/x-www-form-urlencoded, not multipart/form-data")}
 	case media == "application/json":
-		if !json.Valid(m.Data) {
-			return nil, bad("the body is not JSON, as its Content-Type says")
+		ok, err := to.fromJSON(m, m.Data)
+		if err != nil {
+			return nil, bad("%w", err)
 		}
+		if !ok {
+			m.Kind = hub.JSON
+		}
+	case strings.HasSuffix(media, "+json"): // RFC 6839, section 3.1
 		m.Kind = hub.JSON
 	case media != "" && !strings.HasPrefix(media, "text/"):
 		m.Kind = hub.Binary
 	}
-	if m.Kind != hub.Binary && !utf8.Valid(m.Data) {
-		return nil, bad("the body is not UTF-8; publish binary data with Content-Type: application/octet-stream")
-	}
-	if err := CheckNames(m); err != nil {
-		return nil, bad("%w", err)
-	}
+	m.Channel, m.Event = to.channel, to.event
 	return m, nil
-}
-
-// CheckNames checks the names that a message has.
-func CheckNames(m *hub.Message) error {
-	for _, n := range [...]struct{ what, name string }{{"channel", m.Channel}, {"event", m.Event}, {"key", m.Key}} {
-		if n.name != "" {
-			if err := hub.CheckName(n.name); err != nil {
-				return fmt.Errorf("the %s %w", n.what, err)
-			}
-		}
-	}
-	return nil
 }
 
 // Client is the publisher that a route's user is: apart from others, and from the admin API.
 func Client(user string) string { return "route:" + user }
+
+// Owner is who the idempotency keys of a route's client take space for: its user, or if it has none its address.
+// Addresses of IPv6 are one for each /64, of which a client has all.
+func Owner(user, remote string) string {
+	if user != "" {
+		return Client(user)
+	}
+	return "address:" + rates.Address(remote, rates.DefaultIPv6Prefix)
+}
 
 const form = "application/x-www-form-urlencoded"
 
@@ -148,6 +151,9 @@ func RetryLater(w http.ResponseWriter) {
 func Refused(w http.ResponseWriter, err error) error {
 	if errors.Is(err, hub.ErrKeyReused) {
 		return &Error{http.StatusUnprocessableEntity, err}
+	}
+	if invalid := new(hub.InvalidError); errors.As(err, &invalid) {
+		return &Error{http.StatusBadRequest, err}
 	}
 	RetryLater(w)
 	return &Error{http.StatusServiceUnavailable, err}

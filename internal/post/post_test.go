@@ -56,8 +56,8 @@ func TestFormIsNotKept(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	for range 100 {
-		r := httptest.NewRequest("POST", "/?channel=c", strings.NewReader("channel=c&event=e&data=x&pad="+strings.Repeat("x", 100_000)))
+	for range 1000 {
+		r := httptest.NewRequest("POST", "/", strings.NewReader("channel=c&event=e&data=x"+strings.Repeat("&", 5_000)))
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		m, err := Message(httptest.NewRecorder(), r, 1<<20)
 		if err != nil {
@@ -73,19 +73,46 @@ func TestFormIsNotKept(t *testing.T) {
 	runtime.KeepAlive(kept)
 }
 
-func TestMessage(t *testing.T) {
-	for _, c := range []struct{ contentType, body, channel, event, data string }{
-		{"", "a=b", "", "", "a=b"},
-		{"application/x-www-form-urlencoded", "a=b", "", "", "a=b"},
-		{"application/x-www-form-urlencoded", "data=1+2&event=e&channel=c", "c", "e", "1 2"},
+func TestMediaTypes(t *testing.T) {
+	for _, c := range []struct {
+		contentType, body, channel, event, data string
+		kind                                    hub.Kind
+	}{
+		{"", "a=b", "", "", "a=b", hub.Text},
+		{"application/x-www-form-urlencoded", "a=b", "", "", "a=b", hub.Text},
+		{"application/x-www-form-urlencoded", "data=1+2&event=e&channel=c", "c", "e", "1 2", hub.Text},
+		{"text/html", "<p>", "", "", "<p>", hub.Text},
+		{"application/json; charset=utf-8", "{}", "", "", "{}", hub.JSON},
+		{"application/cloudevents+json", "{}", "", "", "{}", hub.JSON},
+		{"Application/LD+JSON", "{}", "", "", "{}", hub.JSON},
+		{"application/json-seq", "{}", "", "", "{}", hub.Binary},
+		{"application/octet-stream", "{}", "", "", "{}", hub.Binary},
 	} {
 		r := httptest.NewRequest("POST", "/", strings.NewReader(c.body))
 		if c.contentType != "" {
 			r.Header.Set("Content-Type", c.contentType)
 		}
 		m, err := Message(httptest.NewRecorder(), r, http.DefaultMaxHeaderBytes)
-		if err != nil || m.Channel != c.channel || m.Event != c.event || string(m.Data) != c.data {
+		if err != nil || m.Channel != c.channel || m.Event != c.event || string(m.Data) != c.data || m.Kind != c.kind {
 			t.Errorf("%q: %+v, %v", c.body, m, err)
+		}
+	}
+}
+
+// TestOwner: a client without a name is its address, and of IPv6 its network.
+func TestOwner(t *testing.T) {
+	for _, c := range [][3]string{
+		{"ann", "192.0.2.1", "route:ann"},
+		{"", "192.0.2.1", "address:192.0.2.1"},
+		{"", "::ffff:192.0.2.1", "address:192.0.2.1"},
+		{"", "2001:db8:1:2:3::4", "address:2001:db8:1:2::/64"},
+		{"", "2001:db8:1:2:5::6", "address:2001:db8:1:2::/64"},
+		{"", "2001:db8:1:2::/64", "address:2001:db8:1:2::/64"},
+		{"", "fe80::1%eth0", "address:fe80::1%eth0"},
+		{"", "@", "address:@"},
+	} {
+		if got := Owner(c[0], c[1]); got != c[2] {
+			t.Errorf("%q at %q: %q, not %q", c[0], c[1], got, c[2])
 		}
 	}
 }

@@ -5,7 +5,11 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"time"
 )
+
+// flushTimeout is how long a client may take nothing of the answer that makes the connection ours.
+const flushTimeout = 10 * time.Second
 
 // Hijack takes an HTTP/1 connection over from the server, after answer has answered by way of w, and returns what the
 // server had read of what comes after the request. Caddy's writers, which add to the head of an answer and log it, are
@@ -22,10 +26,12 @@ func Hijack(w http.ResponseWriter, answer func() error) (conn net.Conn, early []
 	if err != nil {
 		return nil, nil, err
 	}
+	conn.SetWriteDeadline(time.Now().Add(flushTimeout)) // the server's own deadlines ended with Hijack
 	if err := brw.Flush(); err != nil {
 		conn.Close()
 		return nil, nil, err
 	}
+	conn.SetWriteDeadline(time.Time{})
 	if n := brw.Reader.Buffered(); n > 0 { // a hasty client
 		p, _ := brw.Reader.Peek(n)
 		early = bytes.Clone(p)

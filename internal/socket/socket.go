@@ -124,6 +124,28 @@ func (s *Socket) Write(p []byte, timeout time.Duration) (int, error) {
 	return n, err
 }
 
+// lingerTime is how long the client may take to end a connection that cannot be ended by half.
+const lingerTime = time.Second
+
+// CloseWrite is part of hub.HalfCloser.
+func (s *Socket) CloseWrite() {
+	switch c := s.Conn.(type) {
+	case *tls.Conn: // it says goodbye, and may wait for that
+		go func() {
+			c.CloseWrite()
+			if under, ok := c.NetConn().(halfConn); ok {
+				under.CloseWrite()
+			}
+		}()
+	case halfConn:
+		c.CloseWrite()
+	default:
+		s.SetReadDeadline(time.Now().Add(lingerTime)) // ends the reading, and by that the connection
+	}
+}
+
+type halfConn interface{ CloseWrite() error }
+
 // Close is part of hub.Transport.
 func (s *Socket) Close() {
 	if s.secure {

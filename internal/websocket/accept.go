@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/textproto"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -82,6 +84,12 @@ func isTunnel(r *http.Request) bool {
 // published after it knows that it is connected reaches it. On an error nothing was answered.
 func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client) error {
 	s := &session{hub: route.Hub, noEcho: route.NoEcho}
+	started := false
+	defer func() {
+		if s.conn != nil && !started { // it failed, or a writer in front has panicked
+			s.conn.Done()
+		}
+	}()
 	if len(client.Publish) > 0 {
 		s.channel = client.Publish[0]
 	}
@@ -102,7 +110,10 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 		client.LastID = "" // it knows no IDs, and could not be told of a gap
 	}
 	options := offered.Plain
-	deflate := offered.Deflated != nil && offersDeflate(r.Header)
+	deflate, window := false, false
+	if offered.Deflated != nil {
+		deflate, window = offersDeflate(r.Header)
+	}
 	if deflate {
 		options = offered.Deflated
 		s.frames.deflates = true
@@ -121,7 +132,7 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 	}
 
 	var welcome hub.Welcome
-	up := &upgrade{w: w, tunnel: isTunnel(r), connect: func() (err error) {
+	up := &upgrade{w: w, tunnel: isTunnel(r), window: window, connect: func() (err error) {
 		s.conn, welcome, err = route.Hub.Connect(client.Subscriber, options)
 		return err
 	}}
@@ -131,7 +142,6 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 	case up.refused != nil:
 		return refuse(w, r, http.StatusServiceUnavailable, up.refused)
 	case up.err != nil:
-		s.conn.Done()
 		if up.answered {
 			return nil // there is nobody to tell
 		}
@@ -158,6 +168,7 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, client Client
 	if client.Connected != nil {
 		client.Connected()
 	}
+	started = true
 	if up.tunnel {
 		stream := socket.NewStream(w, r, options.WriteTimeout)
 		if !s.conn.Start(stream, client.First) {
@@ -239,30 +250,45 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// offersDeflate says whether an offer of permessage-deflate can be accepted with gorilla's only answer, which is
-// without context takeover: not one that wants a smaller window of us (RFC 7692, section 7.1.2.1).
-func offersDeflate(h http.Header) bool {
+// offersDeflate reports whether an offer of permessage-deflate can be accepted with gorilla's only answer, which is
+// without context takeover, and whether the first such offer limits our window, which the answer has to confirm.
+func offersDeflate(h http.Header) (ok, window bool) {
 	for _, line := range h["Sec-Websocket-Extensions"] {
 		for offer := range strings.SplitSeq(line, ",") {
-			params := strings.Split(offer, ";")
-			if strings.TrimSpace(params[0]) != "permessage-deflate" {
+			name, params, _ := strings.Cut(offer, ";")
+			if strings.TrimSpace(name) != "permessage-deflate" {
 				continue
 			}
-			good := true
-			for _, p := range params[1:] {
-				name, _, _ := strings.Cut(strings.TrimSpace(p), "=")
-				switch strings.TrimSpace(name) {
-				case "client_no_context_takeover", "server_no_context_takeover", "client_max_window_bits":
-				default:
-					good = false
-				}
-			}
-			if good {
-				return true
+			if ok, window = acceptable(params); ok {
+				return true, window
 			}
 		}
 	}
-	return false
+	return false, false
+}
+
+// acceptable reports whether the parameters of an offer of permessage-deflate are right (RFC 7692, section 7.1), and none
+// wants a smaller window of us than compress/flate's, and whether one wants just that.
+func acceptable(params string) (ok, window bool) {
+	var seen []string
+	for p := range strings.SplitSeq(params, ";") {
+		name, value, has := strings.Cut(p, "=")
+		name, value = strings.TrimSpace(name), strings.Trim(strings.TrimSpace(value), `"`)
+		bits, err := strconv.Atoi(value)
+		switch good := err == nil && bits >= 8 && bits <= 15 && value[0] != '0' && value[0] != '+'; {
+		case params == "": // there are none
+		case slices.Contains(seen, name):
+			return false, false
+		case name == "client_no_context_takeover" && !has, name == "server_no_context_takeover" && !has:
+		case name == "client_max_window_bits" && (!has || good):
+		case name == "server_max_window_bits" && good && bits == 15:
+			window = true
+		default:
+			return false, false
+		}
+		seen = append(seen, name)
+	}
+	return true, window
 }
 
 // noBuffers tells gorilla not to hold a write buffer: we write.
@@ -277,6 +303,7 @@ func (noBuffers) Put(any)  {}
 type upgrade struct {
 	w       http.ResponseWriter
 	tunnel  bool // inside HTTP/2 or 3: there is nothing to hijack
+	window  bool // the answer names the window; see offersDeflate
 	connect func() error
 	brw     *bufio.ReadWriter
 	conn    net.Conn
@@ -339,6 +366,9 @@ func (u *upgrade) switchProtocols(head []byte) error {
 		for _, name := range []string{"Connection", "Upgrade", "Sec-Websocket-Accept"} {
 			header.Del(name)
 		}
+	}
+	if u.window {
+		header["Sec-Websocket-Extensions"][0] += "; server_max_window_bits=15"
 	}
 	for name, values := range header {
 		u.w.Header()[name] = values

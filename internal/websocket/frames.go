@@ -46,6 +46,7 @@ type frames struct {
 	kind     uint8  // of the message that has begun: opText, opBinary, or 0
 	deflated bool   // it is
 	message  []byte // of it, as far as it is there
+	runes    partialRune
 	control  []byte // the payload of a control frame, as far as it is there
 }
 
@@ -58,7 +59,7 @@ type fault struct {
 
 // receiver is told what the frames say.
 type receiver interface {
-	// message is given the data for itself, or else only lent it.
+	// message is given the data for itself, or else only lent it. Text is UTF-8, unless it is deflated.
 	message(kind uint8, deflated bool, data []byte, own bool) *fault
 	// chatter is a frame that is no part of what the client says: a ping, a pong, or an empty part (opContinuation).
 	chatter(opcode uint8, payload []byte)
@@ -210,6 +211,12 @@ func (f *frames) data(part []byte, to receiver) (bad *fault) {
 	if len(part) == 0 && !end {
 		to.chatter(opContinuation, nil)
 		return nil
+	}
+	if f.kind == opText && !f.deflated && !f.runes.valid(part, end) {
+		if end {
+			f.kind = 0
+		}
+		return &fault{codeInvalidData, "not UTF-8"}
 	}
 	if end && f.message == nil { // all of it is here, mostly
 		bad = to.message(f.kind, f.deflated, part, false)

@@ -30,6 +30,9 @@ func FuzzFrames(f *testing.F) {
 	f.Add(bytes.Join([][]byte{mask(0x81, "hello"), mask(0x01, "in "), mask(0x89, "ping"), mask(0x80, "parts"), mask(0x88, closeWith(1000)+"bye")}, nil), uint8(3), false)
 	f.Add(append(mask(0xc2, strings.Repeat("x", 70_000)), mask(0x82, "")...), uint8(255), true)
 	f.Add([]byte{0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}, uint8(1), false)
+	f.Add(bytes.Join([][]byte{mask(0x01, "\xce\xba\xe1\xbd\xb9\xf4"), mask(0x00, "\x8f"), mask(0x80, "\xbf\xbf")}, nil), uint8(0), false)
+	f.Add(bytes.Join([][]byte{mask(0x01, "\xf4"), mask(0x00, "\x90"), mask(0x80, "\x80\x80")}, nil), uint8(0), false)
+	f.Add(mask(0x81, "long enough and \xed\xa0\x80 in it")[:24], uint8(255), false)
 	f.Fuzz(func(t *testing.T, input []byte, piece uint8, deflates bool) {
 		const limit = 1000
 		var got, want record
@@ -49,6 +52,18 @@ func FuzzFrames(f *testing.F) {
 			t.Fatalf("got\n%s\nthe other\n%s", got.String(), want.String())
 		}
 	})
+}
+
+func rsv1Of(h *ws.Header) bool { return h.Rsv&4 != 0 }
+
+// beginsUTF8 reports whether UTF-8 can begin with p, or is p, by trying what may follow.
+func beginsUTF8(p []byte, whole bool) bool {
+	for _, rest := range []string{"", "\x80", "\x80\x80", "\x80\x80\x80", "\x90\x80\x80", "\xa0\x80"} {
+		if utf8.Valid(append(bytes.Clone(p), rest...)) {
+			return rest == "" || !whole
+		}
+	}
+	return false
 }
 
 // registered are the codes below 3000 that may be sent (IANA, WebSocket Close Code Number Registry).
@@ -99,12 +114,15 @@ func byOther(input []byte, limit int, deflates bool, to *record) (code uint16) {
 				return 1009
 			}
 		}
-		if h.Length > int64(r.Len()) {
-			return 0
-		}
-		payload := make([]byte, h.Length)
+		payload := make([]byte, min(h.Length, int64(r.Len())))
 		io.ReadFull(r, payload)
 		ws.Cipher(payload, h.Mask, 0)
+		if whole := int64(len(payload)) == h.Length; !h.OpCode.IsControl() && first.OpCode == ws.OpText && !rsv1Of(first) &&
+			!beginsUTF8(append(bytes.Clone(message), payload...), whole && h.Fin) {
+			return 1007
+		} else if !whole {
+			return 0
+		}
 		switch {
 		case h.OpCode == ws.OpPing, h.OpCode == ws.OpPong, len(payload) == 0 && !h.Fin:
 			opcode := h.OpCode

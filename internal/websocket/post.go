@@ -15,6 +15,10 @@ func (route *Route) MaxBody() int64 { return int64(2*route.MaxMessage + maxEnvel
 // whether it is one too many.
 func (route *Route) Post(frame []byte, client Client, tooFast func() bool) []byte {
 	list, err := split(frame)
+	if len(list) == 0 && tooFast() { // it counts as a request
+		route.Hub.Refused(hub.RefusedRate)
+		return answer(wire.AppendError(nil, nil, errRate, "too many requests"))
+	}
 	if err != nil {
 		return answer(wire.AppendError(nil, nil, errInvalid, err.Error()))
 	}
@@ -46,15 +50,15 @@ func answer(answers []byte) []byte { return append(append([]byte{'['}, answers..
 
 func (route *Route) publish(q *request, client Client) (id string, err error) {
 	may := func(channel string) bool { return client.MayJoin != nil && client.MayJoin(channel) }
-	m, err := q.message(client.Publish, route.MaxMessage, client.User, may)
+	m, err := q.message(client.Publish, route.MaxMessage, client.User, client.Remote, may)
 	if err != nil {
 		return "", err
 	}
 	m.Source = "post"
-	switch err := route.Hub.Publish(m); {
-	case errors.Is(err, hub.ErrKeyReused):
-		return "", refused(errConflict, "%w", err)
-	case err != nil:
+	if err := unpublished(route.Hub.Publish(m)); err != nil {
+		if r := new(refusal); errors.As(err, &r) {
+			return "", err
+		}
 		return "", refused(errFull, "%w", err)
 	}
 	return m.ID(), nil

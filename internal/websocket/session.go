@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"sync"
-	"time"
 	"unicode/utf8"
 
 	"golang.org/x/time/rate"
@@ -14,12 +13,6 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/rates"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
-)
-
-const (
-	// lingerTime is how long a client that breaks the protocol may go on sending before it is cut off, so that it
-	// reads the close frame before its own bytes make the kernel reset the connection.
-	lingerTime = time.Second
 )
 
 // session is the reading half of a client, a socket.Receiver.
@@ -32,6 +25,7 @@ type session struct {
 	noEcho  bool
 	deaf    bool // it is being closed for a protocol error: its bytes mean nothing any more
 	over    bool // its close frame was read
+	holds   bool // part of a message, as the hub knows
 	frames  frames
 }
 
@@ -43,15 +37,25 @@ func (s *session) Received(p []byte) (more bool) {
 		if bad == nil {
 			break
 		}
-		s.conn.Close(bad.code, bad.text)
-		if bad.code == codeProtocolError {
-			s.deaf = true
-			time.AfterFunc(lingerTime, s.conn.Done)
+		s.deaf = bad.code == codeProtocolError // what it sends is read all the same, or the kernel would reset the connection
+		if s.deaf || s.frames.inFrame {        // if it answers in the middle of a frame, that is not seen
+			s.conn.Fail(bad.code, bad.text)
+		} else {
+			s.conn.Close(bad.code, bad.text)
 		}
 		s.frames.skip, s.frames.message = true, nil // only its close frame counts now
 		p = rest
 	}
+	s.unfinished()
 	return !s.over
+}
+
+// unfinished tells the hub what there is of a message that is not finished.
+func (s *session) unfinished() {
+	if space := cap(s.frames.message); space > 0 || s.holds {
+		s.conn.Unfinished(len(s.frames.message), space)
+		s.holds = space > 0
+	}
 }
 
 // Ended is called when the client is gone, or has said that it goes.
@@ -113,7 +117,7 @@ func (s *session) chatter(opcode uint8, payload []byte) {
 
 func (s *session) closed(code uint16) {
 	s.over = true
-	s.conn.Close(code, "") // the answer, unless it was one
+	s.conn.Answer(code) // unless it was an answer itself
 }
 
 // message publishes what the client sent.
@@ -137,7 +141,7 @@ func (s *session) message(kind uint8, deflated bool, data []byte, own bool) *fau
 	} else if !own && s.v1 == nil {
 		data = append(make([]byte, 0, len(data)), data...)
 	}
-	if kind == opText && !utf8.Valid(data) {
+	if deflated && kind == opText && !utf8.Valid(data) {
 		return &fault{codeInvalidData, "not UTF-8"}
 	}
 	if s.v1 != nil {
@@ -148,7 +152,10 @@ func (s *session) message(kind uint8, deflated bool, data []byte, own bool) *fau
 		m.Kind = hub.Binary
 	}
 	// A client that sends faster than the loops deliver is not read meanwhile, and TCP holds it back.
-	if s.hub.PublishWait(m) != nil {
+	err := s.hub.PublishWait(m)
+	if invalid := new(hub.InvalidError); errors.As(err, &invalid) {
+		return &fault{codeInvalidData, "not what may be published"}
+	} else if err != nil {
 		s.frames.skip = true // it is being closed already
 	}
 	return nil

@@ -86,6 +86,13 @@ func (s *session) requests(kind uint8, frame []byte) *fault {
 	if err != nil {
 		return s.invalid(err.Error())
 	}
+	if len(list) == 0 { // a request too, as it takes as much to read
+		refuse, bad := s.tooFast()
+		if refuse && bad == nil {
+			s.answer(wire.AppendError(nil, nil, errRate, "too many requests"))
+		}
+		return bad
+	}
 	var answers []byte
 	for _, raw := range list {
 		refuse, bad := s.tooFast()
@@ -173,9 +180,11 @@ func (q *request) parse(raw json.RawMessage) error {
 	if err == nil {
 		if _, end := d.Token(); end != io.EOF {
 			err = errors.New("more than one JSON value")
+		} else {
+			err = hub.CheckUnicode(raw)
 		}
 	}
-	if len(q.Ref) > maxRef || len(q.Ref) > 0 && (q.Ref[0] == '{' || q.Ref[0] == '[') {
+	if len(q.Ref) > maxRef || len(q.Ref) > 0 && (q.Ref[0] == '{' || q.Ref[0] == '[') || hub.CheckUnicode(q.Ref) != nil {
 		q.Ref = nil
 		err = fmt.Errorf("the ref is not a number or a string of %d bytes at most", maxRef)
 	}
@@ -198,22 +207,31 @@ func (q *request) parse(raw json.RawMessage) error {
 }
 
 func (s *session) publish(q *request) (id string, err error) {
-	m, err := q.message(s.v1.publish, s.v1.max, s.conn.User(), s.conn.On)
+	m, err := q.message(s.v1.publish, s.v1.max, s.conn.User(), s.conn.Remote(), s.conn.On)
 	if err != nil {
 		return "", err
 	}
 	m.Source, m.From, m.NoEcho = "websocket", s.conn, s.noEcho
-	if err := s.hub.PublishWait(m); errors.Is(err, hub.ErrKeyReused) {
-		return "", refused(errConflict, "%w", err)
-	} else if err != nil {
-		return "", err
+	if err := s.hub.PublishWait(m); err != nil {
+		return "", unpublished(err)
 	}
 	return m.ID(), nil
 }
 
+// unpublished returns what the client is told of an error of hub.Publish, if that is the client's.
+func unpublished(err error) error {
+	if errors.Is(err, hub.ErrKeyReused) {
+		return refused(errConflict, "%w", err)
+	}
+	if invalid := new(hub.InvalidError); errors.As(err, &invalid) {
+		return refused(errInvalid, "%w", err)
+	}
+	return err
+}
+
 // message returns what the client publishes: on one of the channels, first the one where what names none is published,
 // or one that it is on.
-func (q *request) message(channels []string, limit int, user string, on func(channel string) bool) (*hub.Message, error) {
+func (q *request) message(channels []string, limit int, user, remote string, on func(channel string) bool) (*hub.Message, error) {
 	p := q.Publish
 	if len(channels) == 0 {
 		return nil, refused(errForbidden, "publishing is off on this route")
@@ -225,14 +243,11 @@ func (q *request) message(channels []string, limit int, user string, on func(cha
 	if err := post.Data(m, p.Data, p.Encoding); err != nil {
 		return nil, refused(errInvalid, "%w", err)
 	}
-	if err := post.CheckNames(m); err != nil {
-		return nil, refused(errInvalid, "%w", err)
-	}
 	if len(m.Data) > limit {
 		return nil, refused(errTooBig, "the data has %d bytes, more than %d", len(m.Data), limit)
 	}
 	if m.Key != "" {
-		m.Publisher = post.Client(user)
+		m.Publisher, m.Owner = post.Client(user), post.Owner(user, remote)
 	}
 	return m, nil
 }

@@ -174,6 +174,12 @@ func TestHandshake(t *testing.T) {
 		"empty protocol":     {handshake + "Sec-WebSocket-Protocol:\r\n\r\n", 400, ""},
 		"deflate":            {handshake + "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n", 101, "Sec-Websocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover"},
 		"second offer":       {handshake + "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9, permessage-deflate\r\n\r\n", 101, "Sec-Websocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover"},
+		"our window":         {handshake + "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=15; client_max_window_bits=9\r\n\r\n", 101, "Sec-Websocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=15"},
+		"second, our window": {handshake + "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9, permessage-deflate; server_max_window_bits=\"15\"; server_no_context_takeover\r\n\r\n", 101, "Sec-Websocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=15"},
+		"a window of 16":     {handshake + "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=16\r\n\r\n", 101, "Sec-Websocket-Extensions: "},
+		"a parameter twice":  {handshake + "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=15; server_max_window_bits=15\r\n\r\n", 101, "Sec-Websocket-Extensions: "},
+		"an odd value":       {handshake + "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover=1\r\n\r\n", 101, "Sec-Websocket-Extensions: "},
+		"another parameter":  {handshake + "Sec-WebSocket-Extensions: permessage-deflate; more\r\n\r\n", 101, "Sec-Websocket-Extensions: "},
 		"small window":       {handshake + "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9\r\n\r\n", 101, "Sec-Websocket-Extensions: "},
 		"HTTP/1.0":           {swap("HTTP/1.1", "HTTP/1.0"), 400, "Connection: close"},
 		"POST":               {swap("GET", "POST"), 400, "Connection: close"},
@@ -191,7 +197,7 @@ func TestHandshake(t *testing.T) {
 			t.Errorf("%s: %d %v; want %d %s", name, resp.StatusCode, resp.Header, c.status, c.header)
 		}
 	}
-	if n := h.Stats().Connections; n != 6 {
+	if n := h.Stats().Connections; n != 12 {
 		t.Errorf("%d connections", n)
 	}
 }
@@ -205,6 +211,7 @@ func (p *peer) end(send []byte, last bool) (code uint16) {
 	for {
 		h, err := ws.ReadHeader(p.r)
 		if err != nil {
+			p.Close()
 			return code
 		}
 		payload := make([]byte, h.Length)

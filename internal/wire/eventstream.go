@@ -33,24 +33,34 @@ func (EventStream) Append(dst []byte, run []*hub.Message) []byte {
 }
 
 // appendLines appends a data field a line. What ends a line of an event stream, CR, LF or both, ends one of the data.
+// Each CR and LF is searched for once, so that the time grows with the length alone.
 func appendLines(dst, data []byte) []byte {
+	from, cr, lf := 0, next(data, 0, '\r'), next(data, 0, '\n')
 	for {
-		dst = append(dst, "data: "...)
-		end := bytes.IndexByte(data, '\n')
-		if i := bytes.IndexByte(data[:max(end, 0)], '\r'); i >= 0 {
-			end = i
-		} else if end < 0 {
-			end = bytes.IndexByte(data, '\r')
+		end := min(cr, lf)
+		dst = append(append(append(dst, "data: "...), data[from:end]...), '\n')
+		if end == len(data) {
+			return dst
 		}
-		if end < 0 {
-			return append(append(dst, data...), '\n')
+		from = end + 1
+		if end == cr && lf == from && lf < len(data) {
+			from++
 		}
-		dst = append(append(dst, data[:end]...), '\n')
-		if data[end] == '\r' && end+1 < len(data) && data[end+1] == '\n' {
-			end++
+		if cr < from {
+			cr = next(data, from, '\r')
 		}
-		data = data[end+1:]
+		if lf < from {
+			lf = next(data, from, '\n')
+		}
 	}
+}
+
+// next returns where a byte is next in data, or its length.
+func next(data []byte, from int, b byte) int {
+	if i := bytes.IndexByte(data[from:], b); i >= 0 {
+		return from + i
+	}
+	return len(data)
 }
 
 // Start returns what a stream begins with: when to come back, spread over some seconds, and where to go on.
@@ -87,16 +97,21 @@ type V1Stream struct{ EventStream }
 
 var heartbeatEvent = []byte("data: []\n\n")
 
-// Append appends one event with all messages.
+// Append appends one event with all messages, in one line. JSON may have been published in several; what ends them is
+// white space, for a string has none of it.
 func (V1Stream) Append(dst []byte, run []*hub.Message) []byte {
-	dst = append(run[len(run)-1].AppendID(append(dst, "id: "...)), '\n')
+	dst = append(run[len(run)-1].AppendID(append(dst, "id: "...)), "\ndata: ["...)
 	start := len(dst)
-	dst = append(appendMessages(append(dst, "data: ["...), run), "]\n\n"...)
-	if bytes.ContainsAny(dst[start:len(dst)-2], "\r\n") { // JSON as it was published may have lines
-		frame := bytes.Clone(dst[start+len("data: ") : len(dst)-2])
-		dst = append(appendLines(dst[:start], frame), '\n')
+	dst = appendMessages(dst, run)
+	oneLine(dst[start:], '\r')
+	oneLine(dst[start:], '\n')
+	return append(dst, "]\n\n"...)
+}
+
+func oneLine(p []byte, end byte) {
+	for i := next(p, 0, end); i < len(p); i = next(p, i+1, end) {
+		p[i] = ' '
 	}
-	return dst
 }
 
 // Start returns what a stream begins with.

@@ -3,6 +3,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"unicode/utf8"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
@@ -55,6 +56,9 @@ func (Raw) Close(code uint16, reason string) []byte {
 		return []byte{closing, 0}
 	}
 	n := min(len(reason), maxControl-2)
+	for n < len(reason) && n > 0 && !utf8.RuneStart(reason[n]) { // it is UTF-8 too
+		n--
+	}
 	p := append(make([]byte, 0, 4+n), closing, byte(2+n))
 	return append(binary.BigEndian.AppendUint16(p, code), reason[:n]...)
 }

@@ -1,0 +1,133 @@
+// Package httperror tells a client why its request is refused. Caddy answers an error with a bare status, unless the site
+// has handle_errors.
+package httperror
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// Responder answers the errors of one handler.
+type Responder struct {
+	handler caddyhttp.MiddlewareHandler
+
+	once     sync.Once
+	found    bool                         // the handler, in the server's routes
+	handlers []*caddyhttp.HTTPErrorConfig // that get its errors
+}
+
+// For returns the responder of a handler.
+func For(h caddyhttp.MiddlewareHandler) *Responder { return &Responder{handler: h} }
+
+// Respond answers a request that was refused with err, a caddyhttp.HandlerError with a status from 400 to 499 or 503, by
+// the status and a line that says why, and returns nil. Where the configuration handles the error itself it returns
+// err, as it does for errors of the server, whose reasons are for the log.
+func (p *Responder) Respond(w http.ResponseWriter, r *http.Request, err error) error {
+	refused, ok := errors.AsType[caddyhttp.HandlerError](err)
+	if !ok || refused.Err == nil {
+		return err
+	}
+	if s := refused.StatusCode; (s < 400 || s > 499) && s != http.StatusServiceUnavailable {
+		return err
+	}
+	if p.handled(r, refused) {
+		return err
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff") // the line may quote the request
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(refused.StatusCode)
+	io.WriteString(w, line(refused.Err)+"\n")
+	return nil
+}
+
+// line returns an error's text as one line.
+func line(err error) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(err.Error(), "\uFFFD"))
+}
+
+// handled reports whether an error that the handler returns is handled by the configuration, or may be.
+func (p *Responder) handled(r *http.Request, err error) bool {
+	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok {
+		return true
+	}
+	p.once.Do(func() { p.found = p.find(server, server.Routes, nil, 0) })
+	if !p.found {
+		return true // it is inside a handler that we do not know
+	}
+	// Error routes match the request as it came. The server restores that, too.
+	as := server.Errors.WithError(r, err)
+	if before, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		as.Method, as.RequestURI = before.Method, before.RequestURI
+		u := *before.URL
+		as.URL = &u
+	}
+	if server.Errors != nil && matches(server.Errors.Routes, as) {
+		return true
+	}
+	for _, e := range p.handlers {
+		if matches(e.Routes, r) {
+			return true
+		}
+	}
+	return false
+}
+
+// maxDepth ends the search where a named route invokes itself.
+const maxDepth = 100
+
+// find notes which error routes are around the handler, and reports whether it is there at all.
+func (p *Responder) find(server *caddyhttp.Server, routes caddyhttp.RouteList, around []*caddyhttp.HTTPErrorConfig, depth int) (found bool) {
+	if depth > maxDepth {
+		return false
+	}
+	for _, route := range routes {
+		for _, h := range route.Handlers {
+			switch h := h.(type) {
+			case *caddyhttp.Subroute:
+				inside := around
+				if h.Errors != nil {
+					inside = append(around[:len(around):len(around)], h.Errors)
+				}
+				found = p.find(server, h.Routes, inside, depth+1) || found
+			case *caddyhttp.Invoke:
+				if named := server.NamedRoutes[h.Name]; named != nil {
+					found = p.find(server, caddyhttp.RouteList{*named}, around, depth+1) || found
+				}
+			default:
+				if h == p.handler {
+					found = true
+					p.handlers = append(p.handlers, around...)
+				}
+			}
+		}
+	}
+	return found
+}
+
+// matches reports whether one of the routes has something to say about the request.
+func matches(routes caddyhttp.RouteList, r *http.Request) bool {
+	for _, route := range routes {
+		if ok, err := route.MatcherSets.AnyMatchWithError(r); err == nil && !ok {
+			continue
+		}
+		for _, h := range route.Handlers {
+			if sub, ok := h.(*caddyhttp.Subroute); !ok || matches(sub.Routes, r) {
+				return true
+			}
+		}
+	}
+	return false
+}

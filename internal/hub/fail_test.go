@@ -1,0 +1,102 @@
+package hub
+
+import (
+	"encoding/binary"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// halfCloser is a client of which only the writing can be ended.
+type halfCloser struct {
+	*client
+	after int // how much had been written by then; -1 if it was not
+}
+
+func (c *halfCloser) CloseWrite() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.after = len(c.got)
+}
+
+// TestFail: after the close frame the connection is ended by half, and not waited for longer than for some seconds, or at
+// once where that cannot be.
+func TestFail(t *testing.T) {
+	for _, slow := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			h := New(Options{})
+			c := &halfCloser{newClient(), -1}
+			c.blocks = slow // the flusher writes
+			conn, _, err := h.Connect(Subscriber{Channels: []string{"a"}}, options())
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.Start(c, nil)
+			publish(t, h, "a")
+			conn.Fail(1002, "")
+			synctest.Wait()
+			if c.after != 16 || binary.BigEndian.Uint64(c.got[8:]) != closeMark|1002 || c.closed || h.Stats().Connections != 1 {
+				t.Errorf("slow %v: %q, ended after %d, closed %v", slow, c.got, c.after, c.closed)
+			}
+			time.Sleep((maxLinger + 1) * time.Second)
+			synctest.Wait()
+			if !c.closed || h.Stats().Connections != 0 {
+				t.Errorf("slow %v: closed %v", slow, c.closed)
+			}
+
+			whole := connect(t, h, options(), "a")
+			whole.conn.Fail(1002, "")
+			synctest.Wait()
+			if !whole.closed || len(whole.got) != 8 {
+				t.Errorf("%q, closed %v", whole.got, whole.closed)
+			}
+
+			// One that is closing already and is not waited for any more.
+			c = &halfCloser{newClient(), -1}
+			conn, _, _ = h.Connect(Subscriber{}, options())
+			conn.Start(c, nil)
+			conn.Close(1012, "")
+			conn.Fail(1002, "")
+			synctest.Wait()
+			if c.after != 8 || binary.BigEndian.Uint64(c.got) != closeMark|1012 {
+				t.Errorf("%q, ended after %d", c.got, c.after)
+			}
+			conn.Done()
+			synctest.Wait()
+			closeHub(h)
+		})
+	}
+}
+
+// TestReplies: so many replies wait, in order, and where there are more, the newest takes the place of the one before it.
+func TestReplies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Options{})
+		c := connect(t, h, options())
+		synctest.Wait()
+		var want []uint64
+		reply := func(seq uint64) { c.conn.Reply(binary.BigEndian.AppendUint64(nil, seq)) }
+		for range 3 { // again and again, and each time there is nothing left
+			busy := make(chan struct{})
+			h.post(c.conn.loop, entry{op: opCall, call: func() { <-busy }})
+			synctest.Wait()
+			for i := range uint64(maxReplies + 10) {
+				reply(i)
+				if i < maxReplies-1 || i == maxReplies+9 {
+					want = append(want, i)
+				}
+			}
+			close(busy)
+			synctest.Wait()
+			if c.conn.replies != nil {
+				t.Errorf("%d are left", len(c.conn.replies))
+			}
+		}
+		got, _ := c.wait(len(want))
+		if !slices.Equal(got, want) {
+			t.Errorf("got %v, not %v", got, want)
+		}
+		closeHub(h)
+	})
+}

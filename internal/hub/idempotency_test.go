@@ -1,0 +1,198 @@
+package hub
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestKeysModel: random publishers with random keys, against a list of what was published. A key is known for two
+// minutes, or until it had to be evicted: its owner then had as many as anyone, to a factor of two.
+func TestKeysModel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(rand.Uint64(), 0))
+		const memory = 1 << 20
+		h := New(Options{MaxMemory: memory})
+		limit := h.keyLimit()
+		type name struct{ publisher, channel, key string }
+		type known struct {
+			seq   uint64
+			at    time.Time
+			owner string
+			data  byte
+		}
+		model := make(map[name]known)
+		count := func(owner string) (n int) {
+			for _, k := range model {
+				if k.owner == owner && time.Since(k.at) < repeatTime {
+					n++
+				}
+			}
+			return n
+		}
+		evicted := 0
+		for i := range 8000 {
+			owner := fmt.Sprint("owner", min(r.IntN(6), r.IntN(6), r.IntN(6)))
+			n := name{fmt.Sprint("publisher", r.IntN(2)) + owner, fmt.Sprint("channel", r.IntN(3)), fmt.Sprint(r.IntN(400))}
+			m := &Message{Publisher: n.publisher, Channel: n.channel, Key: n.key, Owner: owner, Data: []byte{byte(r.IntN(10) / 9)}}
+			before, ok := model[n]
+			ok = ok && time.Since(before.at) < repeatTime
+			full, evictedBefore := h.Stats().Keys == limit, h.Stats().KeysEvicted
+			last := h.Stats().Seq
+			err := h.Publish(m)
+			switch {
+			case err == ErrKeyReused:
+				if !ok || before.data == m.Data[0] {
+					t.Fatalf("%d: the key %v is said to be another message's", i, n)
+				}
+				continue
+			case err != nil:
+				t.Fatal(err)
+			case m.Seq <= last:
+				if !ok || m.Seq != before.seq || !m.Time.Equal(before.at) || before.data != m.Data[0] {
+					t.Fatalf("%d: %v is said to be message %d", i, n, m.Seq)
+				}
+				continue
+			case ok: // it was evicted
+				if most := count(before.owner); most < limit/6/2 {
+					t.Fatalf("%d: a key was evicted of an owner that has %d of %d", i, most, limit)
+				}
+				evicted++
+			}
+			model[n] = known{m.Seq, m.Time, owner, m.Data[0]}
+			s := h.Stats()
+			if s.Keys > limit || s.KeysEvicted > evictedBefore && !full || h.repeats.bytes() > memory/8 {
+				t.Fatalf("%d: %d keys of at most %d, %d evicted, %d bytes", i, s.Keys, limit, s.KeysEvicted, h.repeats.bytes())
+			}
+			if r.IntN(4) == 0 {
+				time.Sleep(time.Duration(r.IntN(int(150 * time.Millisecond))))
+			}
+		}
+		if s := h.Stats(); s.KeysEvicted == 0 || evicted == 0 {
+			t.Errorf("nothing was evicted: %+v", s)
+		}
+		time.Sleep(repeatTime + time.Second)
+		synctest.Wait()
+		if s := h.Stats(); s.Keys != 0 || s.Memory != 0 {
+			t.Errorf("when all are old there are %d keys, and %d bytes", s.Keys, s.Memory)
+		}
+		closeHub(h)
+	})
+}
+
+// TestKeysOfOthers: nobody makes the hub forget the keys of one who has fewer.
+func TestKeysOfOthers(t *testing.T) {
+	h := New(Options{MaxMemory: 1 << 20})
+	defer closeHub(h)
+	send := func(owner, key string) *Message {
+		m := &Message{Channel: "a", Publisher: "route:", Owner: owner, Key: key}
+		if err := h.Publish(m); err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	first := send("ann", "1")
+	for i := range 3 * h.keyLimit() {
+		send("eve", fmt.Sprint("eve", i))
+	}
+	if m := send("ann", "1"); m.Seq != first.Seq {
+		t.Errorf("ann's message was published again")
+	}
+	s := h.Stats()
+	if s.Keys != h.keyLimit() || s.KeysEvicted != uint64(2*h.keyLimit()+1) {
+		t.Errorf("%d keys, %d evicted", s.Keys, s.KeysEvicted)
+	}
+	h.Configure(Options{MaxMemory: 1 << 19})
+	if s := h.Stats(); s.Keys != 0 || s.Memory != 0 {
+		t.Errorf("with a lower limit there are %d keys, and %d bytes", s.Keys, s.Memory)
+	}
+}
+
+// TestKeysInBatch: a key twice in one batch is one message, or an error.
+func TestKeysInBatch(t *testing.T) {
+	h := New(Options{})
+	defer closeHub(h)
+	a, b, c := &Message{Channel: "a", Key: "k"}, &Message{Channel: "a"}, &Message{Channel: "a", Key: "k"}
+	if err := h.Publish(a, b, c); err != nil || a.Seq != 1 || b.Seq != 2 || c.Seq != 1 || c.ID() != a.ID() {
+		t.Errorf("%v: %d, %d, %d", err, a.Seq, b.Seq, c.Seq)
+	}
+	other := &Message{Channel: "a", Key: "new"}
+	if err := h.Publish(other, &Message{Channel: "a", Key: "new", Event: "x"}); err != ErrKeyReused || other.Seq != 0 {
+		t.Errorf("two messages with one key: %v", err)
+	}
+}
+
+// TestKeysAtTheEdge: whether a key is old is decided once, by a clock that does not go back, though publishers
+// overtake each other on their way to the log.
+func TestKeysAtTheEdge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Options{})
+		m := publish(t, h, "a")
+		h.mu.Lock()
+		h.seqTime = m.Time.Add(time.Second) // one that was faster
+		h.mu.Unlock()
+		if m := publish(t, h, "a"); m.Time.Before(h.seqTime) {
+			t.Errorf("the time goes back")
+		}
+		closeHub(h)
+	})
+}
+
+// BenchmarkKeys is what a message with a key costs, where so many are known.
+func BenchmarkKeys(b *testing.B) {
+	for _, known := range []int{24_000, 240_000, 2_400_000} {
+		b.Run(fmt.Sprint("known=", known), func(b *testing.B) {
+			h := New(Options{})
+			defer closeHub(h)
+			keys := make([]string, known+b.N)
+			for i := range keys {
+				keys[i] = fmt.Sprint("key", i)
+			}
+			for _, k := range keys[:known] {
+				h.Publish(&Message{Channel: "a", Key: k})
+			}
+			perKey := float64(h.Memory()) / float64(known)
+			b.ResetTimer()
+			for _, k := range keys[known:] {
+				h.Publish(&Message{Channel: "a", Key: k})
+			}
+			b.ReportMetric(perKey, "B/key")
+		})
+	}
+}
+
+// BenchmarkKeyedBatch is how long a batch of messages with keys holds the lock.
+func BenchmarkKeyedBatch(b *testing.B) {
+	for _, n := range []int{1 << 12, 1 << 14, 1 << 16} {
+		b.Run(fmt.Sprint("messages=", n), func(b *testing.B) {
+			h := New(Options{})
+			defer closeHub(h)
+			for i := range 1000 {
+				connect(b, h, options(), fmt.Sprint("c", i))
+			}
+			var locked time.Duration
+			for round := range b.N {
+				ms := make([]*Message, n)
+				for i := range ms {
+					ms[i] = &Message{Channel: fmt.Sprint("c", i%1000), Data: []byte("x"), Key: fmt.Sprint(round, "-", i)}
+				}
+				keys, _ := h.repeats.keysOf(ms)
+				h.mu.Lock()
+				start := time.Now()
+				_, ok := h.fits(ms)
+				ok = ok && h.repeats.look(keys, start)
+				wake := h.enter(ms, keys, start)
+				locked += time.Since(start)
+				h.mu.Unlock()
+				h.wake(wake)
+				if !ok {
+					b.Fatal("does not fit")
+				}
+				h.onLoops(func(*loop) {})
+			}
+			b.ReportMetric(float64(locked.Microseconds())/1e3/float64(b.N), "ms-locked")
+		})
+	}
+}

@@ -1,0 +1,150 @@
+package integration
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/coder/websocket"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
+)
+
+// TestReasons: whoever is refused is told why, in one line.
+func TestReasons(t *testing.T) {
+	s := caddytest.Start(t, `broadcast /ws news {
+			max_message 10
+			rate 3/h
+		}
+		broadcast /quiet {
+			publish off
+		}
+		broadcast /deaf {
+			subscribe off
+		}
+		broadcast /empty {query.channel}
+		broadcast /one one {
+			max_connections 1
+		}
+		error /failing "of another handler" 404`)
+	s.Dial("/one", nil)
+	text := []string{"Content-Type", "text/plain"}
+	stream := []string{"Accept", "text/event-stream"}
+	handshake := []string{"Connection", "Upgrade", "Upgrade", "websocket", "Sec-Websocket-Version", "13", "Sec-Websocket-Key", "AAAAAAAAAAAAAAAAAAAAAA=="}
+	with := func(a []string, more ...string) []string { return append(a[:len(a):len(a)], more...) }
+	for _, c := range []struct {
+		name, method, path, body string
+		header                   []string
+		status                   int
+		want                     string
+	}{
+		{"POST, publishing off", "POST", "/quiet", "x", text, 403, "publishing is off on this route"},
+		{"POST, too large", "POST", "/ws", "more than ten", text, 413, "the body is larger than 10 bytes"},
+		{"POST, another channel", "POST", "/ws?channel=other", "x", text, 403, `"other" is not a channel of this route`},
+		{"POST, too fast", "POST", "/ws", "x", text, 429, "the client publishes faster than the option rate lets it"},
+		{"POST, no channel", "POST", "/empty", "x", text, 400, `the channel "{http.request.uri.query.channel}" `},
+		{"POST from another site", "POST", "/ws", "x", with(text, "Origin", "https://evil.org"), 403, `a page of origin "https://evil.org"`},
+		{"stream, subscribing off", "GET", "/deaf", "", stream, 403, "subscribing is off on this route"},
+		{"stream for another site", "GET", "/ws", "", with(stream, "Sec-Fetch-Site", "cross-site"), 403, "a page of another site"},
+		{"stream, too many", "GET", "/one", "", stream, 503, "too many connections"},
+		{"handshake, too many", "GET", "/one", "", handshake, 503, "too many connections"},
+		{"handshake from another site", "GET", "/ws", "", with(handshake, "Origin", "https://evil.org"), 403, `a page of origin "https://evil.org"`},
+		{"handshake, wrong version", "GET", "/ws", "", with(handshake, "Sec-Websocket-Version", "12"), 400, "version"},
+		{"the next handler's", "GET", "/failing", "", nil, 404, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.status == 429 {
+				for range 3 {
+					s.Post(s.Addr+"/ws", "text/plain", "x")
+				}
+			}
+			req, _ := http.NewRequest(c.method, "http://"+s.Addr+c.path, strings.NewReader(c.body))
+			for i := 0; i < len(c.header); i += 2 {
+				req.Header.Set(c.header[i], c.header[i+1])
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			body, _ := io.ReadAll(resp.Body)
+			if resp.StatusCode != c.status || !strings.Contains(string(body), c.want) || (c.want == "") != (len(body) == 0) {
+				t.Errorf("%s %q", resp.Status, body)
+			}
+			if c.want == "" {
+				return
+			}
+			if strings.Count(string(body), "\n") != 1 || !strings.HasSuffix(string(body), "\n") {
+				t.Errorf("not one line: %q", body)
+			}
+			if got := resp.Header.Get("Content-Type"); got != "text/plain; charset=utf-8" {
+				t.Errorf("Content-Type: %s", got)
+			}
+		})
+	}
+	s.WaitLog("publishing is off on this route")
+}
+
+// TestHandleErrors: where the site has handle_errors, that decides what a refusal looks like.
+func TestHandleErrors(t *testing.T) {
+	s := caddytest.Start(t, `handle /nested/* {
+			route {
+				broadcast {
+					publish off
+				}
+			}
+		}
+		broadcast /empty {query.channel}
+		handle_errors 403 {
+			respond "{err.status_code} {err.message} by the site"
+		}`)
+	for path, want := range map[string]string{
+		"/nested/x": "403 publishing is off on this route by the site",
+		"/empty":    "the channel \"{http.request.uri.query.channel}\" is empty\n", // handle_errors is for 403
+	} {
+		if status, body := s.Post(s.Addr+path, "text/plain", "x"); status < 400 || body != want {
+			t.Errorf("%s: %d %q", path, status, body)
+		}
+	}
+}
+
+// TestNestedErrorRoutes: in JSON, subroutes can have error routes of their own.
+func TestNestedErrorRoutes(t *testing.T) {
+	s := caddytest.Start(t, "respond hi")
+	route := `{"handle":[{"handler":"broadcast","publish":false}]}`
+	config := `{"admin":{"listen":"` + s.Admin + `","config":{"persist":false}},"apps":{"http":{"servers":{"x":{"listen":["` + s.Addr + `"],
+		"automatic_https":{"disable":true},"routes":[
+		{"match":[{"path":["/handled"]}],"handle":[{"handler":"subroute","routes":[` + route + `],
+			"errors":{"routes":[{"handle":[{"handler":"static_response","body":"by the subroute"}]}]}}]},
+		{"match":[{"path":["/other"]}],"handle":[{"handler":"subroute","routes":[` + route + `],
+			"errors":{"routes":[{"match":[{"path":["/never"]}],"handle":[{"handler":"static_response","body":"by the subroute"}]}]}}]},
+		{"match":[{"path":["/named"]}],"handle":[{"handler":"invoke","name":"n"}]},
+		{"match":[{"path":["/again"]}],"handle":[{"handler":"invoke","name":"again"}]}
+		],"named_routes":{"n":` + route + `,"again":{"handle":[{"handler":"subroute","routes":[{"match":[{"path":["/never"]}],"handle":[{"handler":"invoke","name":"again"}]}]}]}}}}}}}`
+	if err := caddy.Load([]byte(config), true); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{"/handled": "by the subroute", "/other": "publishing is off on this route\n", "/named": "publishing is off on this route\n"} {
+		if status, body := s.Post(s.Addr+path, "text/plain", "x"); body != want {
+			t.Errorf("%s: %d %q", path, status, body)
+		}
+	}
+}
+
+// TestHostChanged: behind a proxy that changes Host, what the browser says of itself is believed, and the log tells how to
+// mend the rest.
+func TestHostChanged(t *testing.T) {
+	s := caddytest.Start(t, `broadcast /ws behind_proxy`)
+	if status, body := s.Post(s.Addr+"/ws", "text/plain", "x", "Origin", "https://front.org", "Sec-Fetch-Site", "same-origin"); status != 200 {
+		t.Errorf("its own page: %d %s", status, body)
+	}
+	s.WaitLog("a proxy in front seems to change the Host header")
+	_, resp, err := websocket.Dial(t.Context(), "ws://"+s.Addr+"/ws", &websocket.DialOptions{
+		HTTPHeader: http.Header{"Origin": {"https://front.org"}, "X-Forwarded-Host": {"front.org"}},
+	})
+	if err == nil || resp.StatusCode != 403 {
+		t.Errorf("a handshake that could be any page's: %v %v", resp, err)
+	}
+}

@@ -1,0 +1,146 @@
+// Package placement looks at where among a server's routes a handler is: at what keeps requests from it, or does not.
+package placement
+
+import (
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/fileserver"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/rewrite"
+)
+
+// Place is where a handler is: the routes that it is in, from the server's to the innermost subroute's.
+type Place []step
+
+// step is a list of routes, and the one of them that leads to the handler.
+type step struct {
+	routes caddyhttp.RouteList
+	index  int
+}
+
+// Of returns the place of the handler that is being provisioned with ctx, or false if it cannot be told: in a named route,
+// an error route, or a handler that has routes of its own and is no subroute.
+//
+// All routes before its own are provisioned already, and its own has its matchers.
+func Of(ctx caddy.Context) (Place, bool) {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	lineage := ctx.Modules()
+	if !ok || len(lineage) < 2 {
+		return nil, false
+	}
+	place := Place{{routes: server.Routes}}
+	for _, m := range lineage[1 : len(lineage)-1] { // the first is the app, the last the handler
+		sub, ok := m.(*caddyhttp.Subroute)
+		if !ok {
+			return nil, false
+		}
+		place = append(place, step{routes: sub.Routes})
+	}
+	for i := range place {
+		if place[i].index = beingProvisioned(place[i].routes); place[i].index < 0 {
+			return nil, false
+		}
+	}
+	return place, true
+}
+
+// beingProvisioned returns the index of the route whose handlers are not there yet, or -1.
+func beingProvisioned(routes caddyhttp.RouteList) int {
+	for i, r := range routes {
+		if len(r.Handlers) == 0 && len(r.HandlersRaw) > 0 {
+			return i
+		}
+	}
+	return -1
+}
+
+// Restricted reports whether a matcher lets only some of a site's requests through to the handler.
+func (p Place) Restricted() bool {
+	for _, s := range p {
+		sets := s.routes[s.index].MatcherSets
+		all := len(sets) > 0
+		for _, set := range sets {
+			all = all && restricts(set)
+		}
+		if all {
+			return true
+		}
+	}
+	return false
+}
+
+func restricts(set caddyhttp.MatcherSet) bool {
+	for _, m := range set {
+		switch m.(type) {
+		case caddyhttp.MatchHost, *caddyhttp.MatchHost, caddyhttp.MatchProtocol, *caddyhttp.MatchProtocol: // these make a site
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+// RewrittenBefore returns the path patterns that let requests through to the handler, if none comes: a try_files before
+// has rewritten them to one of its files.
+func (p Place) RewrittenBefore() (paths []string) {
+	rewritten := false
+	for _, s := range p {
+		for _, r := range s.routes[:s.index] {
+			rewritten = rewritten || triesFiles(r)
+		}
+		if rewritten {
+			paths = append(paths, pathsOf(s.routes[s.index])...)
+		}
+	}
+	return paths
+}
+
+// triesFiles reports whether a route is what a try_files with a fallback makes, and is for all requests.
+func triesFiles(r caddyhttp.Route) bool {
+	rewrites := false
+	for _, h := range r.Handlers {
+		if to, ok := h.(*rewrite.Rewrite); ok && strings.HasPrefix(to.URI, "{http.matchers.file.relative}") {
+			rewrites = true
+		}
+	}
+	if !rewrites {
+		return false
+	}
+	for _, set := range r.MatcherSets {
+		if len(set) != 1 {
+			continue // for some requests only
+		}
+		file, ok := set[0].(*fileserver.MatchFile)
+		if !ok {
+			continue
+		}
+		for _, try := range file.TryFiles {
+			if !strings.Contains(try, "{") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// pathsOf returns the path patterns of a route, without those that match every path.
+func pathsOf(r caddyhttp.Route) (paths []string) {
+	for _, set := range r.MatcherSets {
+		for _, m := range set {
+			var patterns caddyhttp.MatchPath
+			switch m := m.(type) {
+			case caddyhttp.MatchPath:
+				patterns = m
+			case *caddyhttp.MatchPath:
+				patterns = *m
+			}
+			for _, p := range patterns {
+				if p != "*" && p != "/*" {
+					paths = append(paths, p)
+				}
+			}
+		}
+	}
+	return paths
+}
