@@ -700,6 +700,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	case client.Wants(r):
 		return client.Serve(w, r)
+	case client.Asks(r):
+		if h.takesSockets || h.takesStreams {
+			take = h.admit
+		}
 	default:
 		preflight = origin.IsPreflight(r) && (h.takesPosts || h.takesStreams) && len(h.origins) > 0
 	}
@@ -757,6 +761,11 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, preflight bool,
 		}
 	}
 	return take(w, r, repl, user, channels)
+}
+
+// admit answers a client that asks whether it may connect. It may: it got this far.
+func (h *Handler) admit(w http.ResponseWriter, _ *http.Request, _ *caddy.Replacer, _ string, _ []string) error {
+	return client.Admit(w)
 }
 
 func refusedOrigin(r *http.Request) error {

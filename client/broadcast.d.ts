@@ -15,8 +15,10 @@ export interface Options {
 
 export interface Hub {
 	/**
-	 * What the connection is doing. Between "waiting" and "connecting" it comes back: at once, then after random times
-	 * of up to 30 s; and as soon as the browser is online again or the page is looked at.
+	 * What the connection is doing. While it is "waiting", or "offline" because the browser has no network, the client
+	 * tries again: immediately, then after random delays of up to half a minute, and as soon as the browser is online
+	 * again or the page is looked at. It is "refused" after a failure with the code "forbidden", and then tries nothing
+	 * until reconnect is called.
 	 */
 	readonly state: State
 
@@ -32,8 +34,11 @@ export interface Hub {
 	 */
 	ongap?: (gap: { channels: string[]; id?: string }) => void
 
-	/** Called with an error that answers no request, such as a channel that may not be joined any more. */
-	onerror?: (error: { code: string; message: string }) => void
+	/**
+	 * Called with an error that answers no request: the server's, such as a channel that may no longer be joined, or why
+	 * the client cannot connect. A browser does not tell why a WebSocket failed, so the client asks the route over HTTP.
+	 */
+	onerror?: (error: Failure) => void
 
 	/**
 	 * Calls fn with the data of each message with the event, as it comes: "message" stands for messages without an event,
@@ -51,9 +56,9 @@ export interface Hub {
 	/**
 	 * Publishes data, which JSON can say, and promises the message's ID. It waits for a connection, and is repeated on
 	 * the next one if that breaks, without being published twice, unless the server was restarted meanwhile. Rejects with
-	 * an Error whose code is the server's ("forbidden", "too_big", "rate", …: see docs/protocol.md); "timeout" when there
-	 * is no answer after 100 s and one more attempt to connect; "closed"; or, when a thousand requests wait already, the
-	 * state.
+	 * an Error that is a Failure, too. Its code is the server's ("forbidden", "too_big", "rate", …: see docs/protocol.md);
+	 * "timeout" when there is no answer after 100 s and one more attempt to connect; or the state: "refused", "closed",
+	 * or any when a thousand requests wait already.
 	 */
 	publish(data: any, options?: PublishOptions): Promise<string>
 
@@ -66,11 +71,29 @@ export interface Hub {
 	/** The other way. */
 	leave(channel: string): Promise<string | undefined>
 
-	/** Ends it for good. */
+	/** Connects now: after "refused", for example when the user has logged in, or anew. */
+	reconnect(): void
+
+	/** Ends the connection, and all requests. Only reconnect would open it again. */
 	close(): void
 }
 
-export type State = "connecting" | "open" | "waiting" | "closed"
+export type State = "connecting" | "open" | "waiting" | "offline" | "refused" | "closed"
+
+export interface Failure {
+	/**
+	 * The code of a broadcast.v1 error, see docs/protocol.md. For an answer over HTTP or a closed connection it is
+	 * "forbidden", which ends in the state "refused", or else "error", and the client tries again.
+	 */
+	code: string
+	/**
+	 * The HTTP status or the close code, if there is one. 401, 403, 404, and close codes from 4400 to 4499 are
+	 * "forbidden". A closed connection has no failure otherwise.
+	 */
+	status?: number
+	/** What the server says: the text of the response, if it is not HTML, or the reason of the close. Else the code. */
+	message: string
+}
 
 export interface Message {
 	id: string

@@ -4,21 +4,25 @@
 export function connect(url, { lastId = "" } = {}) {
 	const listeners = new Set()
 	const waiting = new Map() // requests without an answer, by ref, in their order
-	const stop = new AbortController()
 	const now = Date.now
-	const { addEventListener, EventSource, location, requestAnimationFrame: nextFrame = setTimeout } = globalThis
+	const { addEventListener, removeEventListener, EventSource, location, navigator, requestAnimationFrame: nextFrame = setTimeout } = globalThis
 	const address = new URL((url + "").replace(/^ws/, "http"), location?.href)
 	const joined = new Set()
 
-	let link // the WebSocket or EventSource, if there is one
-	let streams // whether it is an EventSource
-	let opened // when its hello came, else 0
-	let heard // when it said anything
+	let link // the WebSocket or EventSource, while there is one
+	let streams // whether it is, or was, an EventSource
+	let asked // the requests, by ref, that its hello answers: those that it was opened with
+	let opened // whether it got its hello
+	let silent // when the link is too silent, if nothing comes
 	let heartbeat // in seconds
-	let failures = 0 // links in a row that got no hello
+	let timer // of the next look at the link, or the next try: none while the client is closed or refused
 	let tries = 0
-	let posts = Promise.resolve()
-	let timer
+	let answered = 0 // the route's last answer over HTTP, as long as links get no hello
+	let posts // the last of the requests that are posted one after the other
+
+	// failure describes an HTTP status or a close code. 401, 403, 404 and 4400 to 4499 keep the client out.
+	const failure = (status, message, code = /40[134]|^44/.test(status) ? "forbidden" : "error") =>
+		({ code, status, message: message || code })
 
 	const become = state => {
 		hub.state = state
@@ -34,104 +38,129 @@ export function connect(url, { lastId = "" } = {}) {
 		return u
 	}
 
+	// request sends a request over HTTP: a POST with a body, or a GET, which only asks whether the route lets the client
+	// in. It throws a failure if that is the answer. The body says why, unless it is HTML.
+	const request = async body => {
+		const r = await fetch(to(), { credentials: "include", body, method: body && "POST" })
+		if (r.ok) return r
+		throw failure(r.status, (await r.text()).split("<")[0])
+	}
+
 	const drop = () => {
 		clearTimeout(timer)
-		link = link?.close()
+		link = timer = opened = link?.close() // undefined
 	}
 
 	const open = () => {
 		drop()
-		opened = 0
-		heard = now()
-		heartbeat = 5
-		streams = failures % 3 > 1 && EventSource // WebSockets seem to be blocked
+		events(addEventListener)
+		silent = now() + 1e4
+		asked = new Map(waiting)
+		streams = !streams && answered.ok && EventSource // the route lets the client in, but no WebSocket got through
 		const it = (link = streams
 			? new EventSource(to(), { withCredentials: true })
 			: new WebSocket(to(), "broadcast.v1"))
 		it.onmessage = e => it == link && receive(JSON.parse(e.data))
-		it.onerror = it.onclose = () => it == link && again()
+		it.onerror = it.onclose = e => it == link && again(e)
 		become("connecting")
+		watch()
 	}
 
-	// again comes back: at once, then after times that grow, and that no two clients share.
-	const again = () => {
+	// again tries once more: immediately, then after random delays that grow. A browser does not tell why a WebSocket
+	// failed, so the client asks over HTTP. The answer counts when the next link fails too, because the link that failed
+	// before it may have had another reason, such as a server that was just starting.
+	const again = e => {
+		if (opened) answered = 0
+		else request().catch(error => error).then(r => (answered = r))
+		const error = e?.code > 4399 ? failure(e.code, e.reason) : answered
 		drop()
-		if (!opened) failures++
-		else if (now() - opened > 1e4) tries = 0
-		waiting.forEach(act => act())
-		timer = setTimeout(open, tries++ && Math.random() * Math.min(3e4, 250 * 2 ** tries))
-		become("waiting")
+		const refused = error.code == "forbidden"
+		waiting.forEach(act => act(refused && error))
+		if (!refused) timer = setTimeout(watch, tries++ && Math.random() * 500 * 2 ** Math.min(6, tries))
+		become(refused ? "refused" : navigator?.onLine === false ? "offline" : "waiting")
+		if (error.code) hub.onerror?.(error)
 	}
 
-	// watch gives up a link that is silent, as after a sleep. An event says that one may come back now.
+	// watch looks after the link: every 5 seconds, and on each event of the browser. It gives up a link that is silent, as
+	// after a sleep, or when the browser is offline. Without a link it tries the next.
 	const watch = event => {
-		if (link) now() - heard > heartbeat * 2e3 && again()
-		else if (event) open()
+		if (!link) timer && open()
+		else if ((event && navigator?.onLine === false) || now() > silent) again()
+		else if (!event) {
+			if (opened) tries = 0
+			timer = setTimeout(watch, 5e3)
+		}
 	}
+
+	// events adds or removes watch as a listener. Adding it twice does nothing.
+	const events = act => ["online", "offline", "visibilitychange"].forEach(e => act?.(e, watch))
 
 	const receive = frame => {
-		heard = now()
 		for (const m of frame) {
 			if (m.id) {
 				hub.lastId = m.id
-				for (const [event, fn, channel] of listeners)
-					if ((event == "*" || event == (m.event ?? "message")) && (channel ?? m.channel) == m.channel)
-						try {
-							fn(m.data, m)
-						} catch (e) {
-							Promise.reject(e) // the console's, not the other listeners'
-						}
+				listeners.forEach(async listener => listener(m)) // async: an exception goes to the console, not to the next listener
 			} else if (m.hello) {
-				;({ id: hub.lastId, heartbeat } = m.hello)
-				opened = now()
-				if (!streams) failures = -6 // they are not
-				waiting.forEach(act => act(null, m.hello.channels))
-				become("open")
+				hub.lastId = m.hello.id
+				heartbeat = m.hello.heartbeat
+				opened = true
+				waiting.forEach((act, ref) => act(null, asked.has(ref) && m.hello.channels))
+				if (opened) become("open")
 			} else if (m.gap) hub.ongap?.(m.gap)
 			else {
 				const answer = m.ack ?? m.error
 				if (answer.channel) hub.lastId = answer.id // a join's is a position
-				const act = waiting.get(answer.ref)
-				if (act) act(answer)
-				else if (m.error) hub.onerror?.(answer)
+				const act = waiting.get(answer.ref) ?? (m.error && hub.onerror)
+				act?.(answer)
 			}
 		}
+		silent = now() + heartbeat * 2e3
 	}
 
-	// A request is a function: called with its answer it ends, as by a hello that says all that it asks, or when its time
-	// is over; else it goes out, if there is a link.
-	const ask = (request, channel) =>
+	// ask makes a request, which waits as a function. Called with its answer, or with the channels of a hello that answers
+	// it, it settles the promise; else it sends the request if there is a link, or ends it when its time is over.
+	const ask = (wanted, channel) =>
 		new Promise((resolve, reject) => {
-			const ref = Math.random()
-			const body = JSON.stringify({ ...request, ref })
+			const ref = (wanted.ref = Math.random())
+			const body = JSON.stringify(wanted)
 			const until = now() + 1e5 // after 2 minutes the server forgets the key, and would publish again
+
+			// post repeats the request until it is answered. The following ones wait for it, so that they stay in order.
+			const post = async others => {
+				await others
+				while (waiting.has(ref))
+					try {
+						receive(await (await request(body)).json())
+					} catch (error) {
+						act(error.status < 500 && error) || (await new Promise(r => setTimeout(r, 1e3)))
+					}
+			}
+
 			const act = (answer, channels) => {
-				if (channels && !request.publish) answer = { code: request.join && !channels.includes(channel) && "forbidden" }
-				answer ??= now() > until && { code: "timeout" }
+				if (channels && !wanted.publish) answer = { code: wanted.join && !channels.includes(channel) && "forbidden" }
+				answer ||= now() > until && { code: "timeout" }
 				if (answer) {
-					waiting.delete(ref)
 					if (answer.code) {
 						joined.delete(channel)
-						reject(Object.assign(Error(), answer))
-					} else resolve(answer.id)
-				} else if (link)
+						reject(Object.assign(Error(answer.message ?? answer.code), answer))
+					}
+					resolve(answer.id)
+					return waiting.delete(ref)
+				}
+				if (opened)
 					if (!streams) link.send(body)
-					else if (request.publish)
-						posts = posts
-							.then(() => fetch(to(), { method: "POST", body, credentials: "include" }))
-							.then(r => r.json())
-							.then(receive, () => link && again())
-					else open() // with the channels that it is to have
+					else if (!wanted.publish) open() // with the channels that it is to have
+					else posts = post(posts)
 			}
 			waiting.set(ref, act)
-			if (waiting.size > 1e3 || hub.state == "closed") act({ code: hub.state })
-			else if (opened) act()
+			act((!timer || waiting.size > 1e3) && { code: hub.state })
 		})
 
 	const hub = {
 		lastId,
 		on(event, fn, channel) {
-			const listener = [event, fn, channel]
+			const listener = m =>
+				(event == "*" || event == (m.event ?? "message")) && (channel ?? m.channel) == m.channel && fn(m.data, m)
 			listeners.add(listener)
 			return () => listeners.delete(listener)
 		},
@@ -154,19 +183,17 @@ export function connect(url, { lastId = "" } = {}) {
 			}, channel)
 			return () => off(queue.clear())
 		},
-		publish: (data, { event, channel, key = Math.random() + "" } = {}) => ask({ publish: { channel, event, data, key } }),
+		publish: (data, options) => ask({ publish: { key: Math.random() + "", ...options, data } }),
 		join: channel => ask({ join: { channel } }, channel, joined.add(channel)),
 		leave: channel => ask({ leave: { channel } }, joined.delete(channel)),
+		reconnect: open,
 		close() {
-			stop.abort()
-			clearInterval(watching)
+			events(removeEventListener)
 			drop()
 			become("closed")
 			waiting.forEach(act => act({ code: hub.state }))
 		},
 	}
-	const watching = setInterval(watch, 5e3)
-	for (const e of ["online", "visibilitychange"]) addEventListener?.(e, watch, stop)
 	open()
 	return hub
 }

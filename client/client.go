@@ -8,6 +8,8 @@ import (
 	"encoding/hex"
 	"net/http"
 	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
 )
 
 //go:generate go run github.com/evanw/esbuild/cmd/esbuild@v0.25.12 broadcast.js --minify --format=esm --target=es2022 --outfile=broadcast.min.js
@@ -20,7 +22,21 @@ var etag = func() string {
 	return `"` + hex.EncodeToString(sum[:12]) + `"`
 }()
 
-// Wants says whether a request is one for the module: its query is the word client alone.
+// Asks reports whether a request asks only whether the route lets the client in: a GET that names broadcast.v1 in its
+// query, and is neither a WebSocket's nor an event stream's. The client sends it when a connection fails, because browsers
+// do not tell pages why.
+func Asks(r *http.Request) bool {
+	return r.Method == http.MethodGet && r.URL.Query().Get("protocol") == wire.V1Protocol
+}
+
+// Admit answers such a request of a client that may connect.
+func Admit(w http.ResponseWriter) error {
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// Wants reports whether a request is one for the module: its query is the word client alone.
 func Wants(r *http.Request) bool {
 	return r.URL.RawQuery == "client" && (r.Method == http.MethodGet || r.Method == http.MethodHead)
 }

@@ -8,8 +8,8 @@ import (
 
 // TestSize: what every page loads stays small. .ci/run checks that it is made of broadcast.js.
 func TestSize(t *testing.T) {
-	if n := len(module); n > 2560 {
-		t.Errorf("the module has %d bytes, more than 2.5 KiB", n)
+	if n := len(module); n > 3072 {
+		t.Errorf("the module has %d bytes, more than 3 KiB", n)
 	}
 	var b bytes.Buffer
 	w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
@@ -18,7 +18,7 @@ func TestSize(t *testing.T) {
 	}
 	w.Write(module)
 	w.Close()
-	if n := b.Len(); n > 1433 {
-		t.Errorf("gzipped it has %d bytes, more than 1.4 KiB", n)
+	if n := b.Len(); n > 1638 {
+		t.Errorf("gzipped it has %d bytes, more than 1.6 KiB", n)
 	}
 }

@@ -110,8 +110,8 @@ type bench struct {
 	closes []func()
 }
 
-func newBench() (b *bench, err error) {
-	b = new(bench)
+func newBench() (_ *bench, err error) {
+	b := new(bench)
 	defer func() {
 		if err != nil {
 			b.close()

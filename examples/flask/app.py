@@ -1,25 +1,44 @@
 """A Flask app that tells every browser what has changed, with one HTTP call to Caddy."""
 
+import http.client
 import json
 import os
+import time
+import urllib.error
+import urllib.parse
 import urllib.request
+import uuid
 
-from flask import Flask, render_template_string, request
+from flask import Flask, render_template_string
 
 app = Flask(__name__)
 votes = {"tea": 0, "coffee": 0}
 CADDY = os.environ.get("CADDY_ADMIN", "http://localhost:2019")
 
 
-def emit(event, data):
-    """Takes the place of Flask-SocketIO's emit(event, data, broadcast=True)."""
-    urllib.request.urlopen(
-        urllib.request.Request(
-            f"{CADDY}/broadcast/publish?event={event}",
-            json.dumps(data).encode(),
-            {"Content-Type": "application/json"},
-        )
-    ).close()
+def emit(event, data, tries=5):
+    """Takes the place of Flask-SocketIO's emit(event, data, broadcast=True).
+
+    Every try has the same key, so that the message is published once. If all fail it is logged: the page that is being
+    answered has nothing to do with it.
+    """
+    publish = urllib.request.Request(
+        f"{CADDY}/broadcast/publish?{urllib.parse.urlencode({'event': event})}",
+        json.dumps(data).encode(),
+        {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())},
+    )
+    for i in range(tries):
+        try:
+            urllib.request.urlopen(publish, timeout=2).close()
+            return
+        except urllib.error.HTTPError as error:
+            failure = error
+            if error.code not in (502, 503, 504):
+                break
+        except (OSError, http.client.HTTPException) as error:
+            failure = error
+        time.sleep(0.1 * 2**i)
+    app.logger.error("%s was not published: %s", event, failure)
 
 
 @app.post("/vote/<what>")

@@ -18,6 +18,8 @@ import (
 	"github.com/gorilla/websocket"
 	"github.com/spf13/cobra"
 	"golang.org/x/time/rate"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
 func benchCommand() *cobra.Command {
@@ -191,6 +193,9 @@ func (l *load) read(c *websocket.Conn) {
 // publisher returns how to publish.
 func (l *load) publisher(cmd *cobra.Command, dialer websocket.Dialer, address string, byAdmin bool) (publish func(string) error, done func(), err error) {
 	if byAdmin {
+		if err := hub.CheckName(cmd.Flag("channel").Value.String()); err != nil {
+			return nil, nil, fmt.Errorf("--channel %w", err)
+		}
 		a, err := connect(cmd)
 		if err != nil {
 			return nil, nil, err

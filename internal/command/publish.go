@@ -1,22 +1,20 @@
 package command
 
 import (
-	"bufio"
 	"bytes"
+	"cmp"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
-)
 
-// batchLines is how many lines that have come are published with one request.
-const batchLines = 1000
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+)
 
 var contentTypes = map[string]string{
 	"text":   "text/plain",
@@ -35,6 +33,13 @@ message's ID and how many subscribers its channel had.
 With --lines each line of the input is a message, published as soon as it comes:
 
     tail -f log | caddy broadcast publish --channel log --lines
+
+A line that cannot be published is reported with its number, the others are
+published, and the exit code at the end is 1.
+
+A request that gets no answer, for example during a reload, or that the hub has
+no room for, is repeated for up to 100 seconds. Its messages have idempotency
+keys, so that each is published once.
 `,
 		Args: cobra.MaximumNArgs(1),
 	}
@@ -53,7 +58,19 @@ func publish(cmd *cobra.Command, args []string) error {
 	if !ok {
 		return fmt.Errorf("--as %s: must be text, json or binary", flag("as"))
 	}
+	for name, value := range map[string]string{"channel": flag("channel"), "event": flag("event"), "key": flag("key")} {
+		if value == "" && name != "channel" {
+			continue
+		}
+		if err := hub.CheckName(value); err != nil {
+			return fmt.Errorf("--%s %w", name, err)
+		}
+	}
 	a, err := connect(cmd)
+	if err != nil {
+		return err
+	}
+	p, err := newPublisher(a)
 	if err != nil {
 		return err
 	}
@@ -62,37 +79,39 @@ func publish(cmd *cobra.Command, args []string) error {
 		case len(args) > 0:
 			return errors.New("--lines takes the standard input, not an argument")
 		case flag("key") != "":
-			return errors.New("--lines has no --key: it would be the same for all")
+			return errors.New("--key cannot be combined with --lines")
 		case flag("as") == "binary":
 			return errors.New("lines are text or json, not binary")
 		}
-		return publishLines(cmd, a, flag("channel"), flag("event"), flag("as") == "json")
+		l := linePublisher{publisher: p, cmd: cmd, channel: flag("channel"), event: flag("event"), asJSON: flag("as") == "json"}
+		return l.run()
 	}
-	body := cmd.InOrStdin()
+	var body []byte
 	if len(args) == 1 && args[0] != "-" {
-		body = strings.NewReader(args[0])
+		body = []byte(args[0])
+	} else if body, err = io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxLine+1)); err != nil {
+		return err
 	}
-	query := url.Values{"channel": {flag("channel")}, "event": {flag("event")}}
-	header := http.Header{"Content-Type": {contentType}}
-	if key := flag("key"); key != "" {
-		header.Set("Idempotency-Key", key)
+	query := url.Values{"channel": {flag("channel")}}
+	if event := flag("event"); event != "" {
+		query.Set("event", event)
 	}
-	return send(cmd, a, query, header, body)
-}
-
-// send publishes, and prints the answers.
-func send(cmd *cobra.Command, a api, query url.Values, header http.Header, body io.Reader) error {
-	resp, err := a.do(http.MethodPost, "/publish?"+query.Encode(), header, body)
+	header := http.Header{"Content-Type": {contentType}, "Idempotency-Key": {cmp.Or(flag("key"), rand.Text())}}
+	answer, err := p.publish(cmd.Context(), query, header, body)
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
+	return printAnswers(cmd, answer)
+}
+
+// printAnswers prints what the admin API answers, or one line a message.
+func printAnswers(cmd *cobra.Command, answers []byte) error {
 	out := cmd.OutOrStdout()
 	if isJSON(cmd) {
-		_, err = io.Copy(out, resp.Body)
+		_, err := out.Write(answers)
 		return err
 	}
-	for d := json.NewDecoder(resp.Body); ; {
+	for d := json.NewDecoder(bytes.NewReader(answers)); ; {
 		var v struct {
 			ID          string
 			Subscribers int
@@ -103,61 +122,5 @@ func send(cmd *cobra.Command, a api, query url.Values, header http.Header, body 
 			return fmt.Errorf("reading the answer: %w", err)
 		}
 		fmt.Fprintf(out, "%s to %d\n", v.ID, v.Subscribers)
-	}
-}
-
-// publishLines publishes lines as they come, those that are there together.
-func publishLines(cmd *cobra.Command, a api, channel, event string, asJSON bool) error {
-	lines := make(chan []byte, batchLines)
-	var failed error // written before lines is closed
-	go func() {
-		defer close(lines)
-		in := bufio.NewReaderSize(cmd.InOrStdin(), 64<<10)
-		for {
-			line, err := in.ReadBytes('\n')
-			if line = bytes.TrimRight(line, "\r\n"); len(line) > 0 || err == nil {
-				lines <- line
-			}
-			if err != nil {
-				if err != io.EOF {
-					failed = err
-				}
-				return
-			}
-		}
-	}()
-	header := http.Header{"Content-Type": {"application/x-ndjson"}}
-	for number := 1; ; {
-		line, ok := <-lines
-		if !ok {
-			return failed
-		}
-		var body bytes.Buffer
-		from := number
-		for more := true; more; {
-			message := map[string]any{"channel": channel, "event": event, "data": string(line)}
-			if asJSON {
-				if !json.Valid(line) {
-					return fmt.Errorf("line %d is not JSON", number)
-				}
-				message["data"] = json.RawMessage(line)
-			} else if !utf8.Valid(line) {
-				return fmt.Errorf("line %d is not UTF-8", number)
-			}
-			if err := json.NewEncoder(&body).Encode(message); err != nil {
-				return err
-			}
-			if number++; number-from == batchLines {
-				break
-			}
-			select {
-			case line, more = <-lines:
-			default:
-				more = false
-			}
-		}
-		if err := send(cmd, a, nil, header, &body); err != nil {
-			return fmt.Errorf("lines %d to %d: %w", from, number-1, err)
-		}
 	}
 }

@@ -46,3 +46,42 @@ func TestServesClient(t *testing.T) {
 		}
 	}
 }
+
+// TestAdmits: a client that asks whether it may connect is told so, or why not, whatever transports the route takes.
+// Nothing is connected by that.
+func TestAdmits(t *testing.T) {
+	s := caddytest.Start(t, `
+		broadcast /all
+		broadcast /socket {
+			transports websocket
+			max_connections 1
+		}
+		broadcast /stream {
+			transports sse
+		}
+		broadcast /talk {
+			subscribe off
+		}
+		broadcast /post {
+			transports post
+		}
+		@unnamed path /unnamed
+		broadcast @unnamed {query.room}
+		@locked path /locked
+		error @locked 401
+		respond 404`)
+	s.Dial("/socket", nil) // it is full
+	for path, want := range map[string]int{
+		"/all": 204, "/socket": 204, "/stream": 204, "/talk": 204, "/post": 404, "/unnamed": 400, "/locked": 401, "/none": 404,
+	} {
+		if status, body := s.Do("GET", s.Addr+path+"?protocol=broadcast.v1&last_id=x&join=room:1", ""); status != want {
+			t.Errorf("%s: %d %q, not %d", path, status, body, want)
+		}
+	}
+	if status, _ := s.Do("GET", s.Addr+"/all?protocol=broadcast.v1", "", "Origin", "https://elsewhere.example"); status != 403 {
+		t.Errorf("a page of another origin is answered %d", status)
+	}
+	if n := s.Totals().Connections; n != 1 {
+		t.Errorf("there are %d connections", n)
+	}
+}

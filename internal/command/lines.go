@@ -1,0 +1,228 @@
+package command
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strconv"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+)
+
+const (
+	// batchLines and batchBytes bound what is published with one request. The admin API takes 65,536 lines and 16 MiB.
+	batchLines = 1000
+	batchBytes = 8 << 20
+
+	// maxLine is the longest message that the admin API takes.
+	maxLine = 1 << 20
+)
+
+// line is a line of the input, as the admin API takes it.
+type line struct {
+	number int
+	body   []byte
+}
+
+// lines is the lines that wait to be published, at most a batch of them.
+type lines struct {
+	mu      sync.Mutex
+	changed sync.Cond
+	waiting []line
+	bytes   int
+	ended   bool
+	err     error // why the input has ended, if it is not its end
+}
+
+func newLines() *lines {
+	q := new(lines)
+	q.changed.L = &q.mu
+	return q
+}
+
+// add adds a line, and waits for room before.
+func (q *lines) add(l line) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.waiting) == batchLines || len(q.waiting) > 0 && q.bytes+len(l.body) > batchBytes {
+		q.changed.Wait()
+	}
+	q.waiting = append(q.waiting, l)
+	q.bytes += len(l.body)
+	q.changed.Signal()
+}
+
+func (q *lines) end(err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ended, q.err = true, err
+	q.changed.Signal()
+}
+
+// take returns all lines that wait. It waits for the first, and returns none at the end of the input.
+func (q *lines) take() ([]line, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.waiting) == 0 && !q.ended {
+		q.changed.Wait()
+	}
+	batch := q.waiting
+	q.waiting, q.bytes = nil, 0
+	q.changed.Signal()
+	if len(batch) == 0 {
+		return nil, q.err
+	}
+	return batch, nil
+}
+
+// linePublisher publishes the lines of its input as messages.
+type linePublisher struct {
+	*publisher
+	cmd            *cobra.Command
+	channel, event string
+	asJSON         bool
+	keys           string // what the keys of this run begin with
+
+	mu  sync.Mutex
+	bad int // lines that were not published
+}
+
+// run publishes lines as they come, those that are there together. A bad line is reported, and the others are published.
+func (p *linePublisher) run() error {
+	p.keys = rand.Text()
+	q := newLines()
+	go func() { q.end(p.read(q)) }()
+	for {
+		batch, err := q.take()
+		if err == nil && len(batch) > 0 {
+			err = p.publishBatch(batch)
+		}
+		switch {
+		case err != nil:
+			return err
+		case len(batch) == 0 && p.bad > 0:
+			return fmt.Errorf("%d lines were not published", p.bad)
+		case len(batch) == 0:
+			return nil
+		}
+	}
+}
+
+// read reads the input to its end.
+func (p *linePublisher) read(q *lines) error {
+	in := bufio.NewReaderSize(p.cmd.InOrStdin(), 64<<10)
+	for number := 1; ; number++ {
+		text, long, err := readLine(in)
+		if len(text) > 0 || err == nil {
+			if body, bad := p.encode(number, text, long); bad != nil {
+				p.report(number, bad)
+			} else {
+				q.add(line{number, body})
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// readLine returns a line without its end. Of one that is too long it returns the beginning.
+func readLine(in *bufio.Reader) (text []byte, long bool, err error) {
+	for {
+		part, err := in.ReadSlice('\n')
+		if len(text) <= maxLine+1 { // and CR
+			text = append(text, part...)
+		}
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			text = bytes.TrimSuffix(text, []byte("\n"))
+			text = bytes.TrimRight(text, "\r")
+			return text, len(text) > maxLine, err
+		}
+	}
+}
+
+// encode returns a message as a line of the admin API's.
+func (p *linePublisher) encode(number int, text []byte, long bool) ([]byte, error) {
+	message := struct {
+		Channel string `json:"channel"`
+		Event   string `json:"event,omitempty"`
+		Key     string `json:"key"`
+		Data    any    `json:"data"`
+	}{p.channel, p.event, p.keys + "-" + strconv.Itoa(number), string(text)}
+	switch {
+	case long:
+		return nil, fmt.Errorf("is longer than %d bytes", maxLine)
+	case p.asJSON && !json.Valid(text):
+		return nil, errors.New("is not JSON")
+	case p.asJSON:
+		message.Data = json.RawMessage(text)
+	case !utf8.Valid(text):
+		return nil, errors.New("is not UTF-8")
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(message); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+func (p *linePublisher) report(number int, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.bad++
+	fmt.Fprintf(p.cmd.ErrOrStderr(), "line %d %s\n", number, visible(err.Error()))
+}
+
+var refusedLine = regexp.MustCompile(`^line (\d+): (.*?)(; nothing was published)?$`)
+
+// publishBatch publishes lines with one request. If the server refuses one of them it publishes the others without it.
+func (p *linePublisher) publishBatch(batch []line) error {
+	header := http.Header{"Content-Type": {"application/x-ndjson"}}
+	for len(batch) > 0 {
+		var body bytes.Buffer
+		for _, l := range batch {
+			body.Write(l.body)
+		}
+		answer, err := p.publish(p.cmd.Context(), nil, header, body.Bytes())
+		if err == nil {
+			return printAnswers(p.cmd, answer)
+		}
+		i, reason := refusedBy(err, len(batch))
+		if i < 0 {
+			return fmt.Errorf("lines %d to %d: %w", batch[0].number, batch[len(batch)-1].number, err)
+		}
+		p.report(batch[i].number, reason)
+		batch = append(batch[:i:i], batch[i+1:]...)
+	}
+	return nil
+}
+
+// refusedBy returns which of n lines an answer refuses, and why, or -1 if the error is not about one line.
+func refusedBy(err error, n int) (index int, reason error) {
+	answer := new(httpError)
+	if !errors.As(err, &answer) || answer.status >= 500 {
+		return -1, nil
+	}
+	m := refusedLine.FindStringSubmatch(answer.text)
+	if m == nil {
+		return -1, nil
+	}
+	number, _ := strconv.Atoi(m[1])
+	if number < 1 || number > n {
+		return -1, nil
+	}
+	return number - 1, errors.New("was refused: " + m[2])
+}
