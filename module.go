@@ -28,8 +28,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/metrics"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/placement"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/rates"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/publish"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/websocket"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
@@ -357,7 +357,7 @@ type Handler struct {
 	streams      eventstream.Route
 	origins      []origin.Pattern
 	join         []websocket.JoinPattern
-	posters      *rates.Clients
+	posters      *ratelimit.Clients
 	query        []string // parameters that a POST may have besides those of a message
 	ownQuery     bool     // the parameter channel is a part of the route's channels
 	route        string   // what its connections count for
@@ -387,12 +387,12 @@ type Rate struct {
 	Burst int `json:"burst,omitempty"`
 }
 
-func (r *Rate) limit() rates.Limit {
+func (r *Rate) limit() ratelimit.Limit {
 	if r == nil {
-		return rates.Limit{}
+		return ratelimit.Limit{}
 	}
 	per := cmp.Or(time.Duration(r.Per), time.Second)
-	return rates.Limit{PerSecond: float64(r.Messages) / per.Seconds(), Burst: cmp.Or(r.Burst, r.Messages)}
+	return ratelimit.Limit{PerSecond: float64(r.Messages) / per.Seconds(), Burst: cmp.Or(r.Burst, r.Messages)}
 }
 
 // CaddyModule returns the Caddy module information.
@@ -462,7 +462,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.streams = eventstream.Route{Hub: a.hub, Options: h.connOptions(transportEventStream, wire.EventStream{}), Poller: a.poller}
 	h.streams.V1 = h.connOptions(transportEventStream, wire.V1Stream{})
 	h.streams.Options.OneWay, h.streams.V1.OneWay = true, true
-	h.posters = rates.NewClients(h.Rate.limit())
+	h.posters = ratelimit.NewClients(h.Rate.limit())
 	h.route = strings.Join(h.Channels, "\x00")
 	h.errors = httperror.For(h)
 	own := h.placeholders()
@@ -603,7 +603,7 @@ func (h *Handler) setDefaults() {
 		h.MaxBacklog = max(1<<20, h.MaxMessage)
 	}
 	if h.IPv6Prefix == 0 {
-		h.IPv6Prefix = rates.DefaultIPv6Prefix
+		h.IPv6Prefix = ratelimit.DefaultIPv6Prefix
 	}
 	if h.Slow == "" {
 		h.Slow = "close"
@@ -864,7 +864,7 @@ func (h *Handler) subscriber(r *http.Request, user string, channels []string) hu
 		MaxPerRemote:   h.MaxPerIP,
 	}
 	if h.MaxPerIP > 0 {
-		s.Network = cmp.Or(rates.Address(s.Remote, h.IPv6Prefix), "unknown")
+		s.Network = cmp.Or(ratelimit.Address(s.Remote, h.IPv6Prefix), "unknown")
 	}
 	if *h.Subscribe {
 		s.Channels, s.Replay, s.LastID = channels, h.Replay, eventstream.LastID(r)
@@ -889,7 +889,7 @@ func (h *Handler) wait(r *http.Request, user string) time.Duration {
 	if user != "" {
 		return h.posters.Wait("user " + user)
 	}
-	return h.posters.Wait(rates.Address(remoteOf(r), h.IPv6Prefix))
+	return h.posters.Wait(ratelimit.Address(remoteOf(r), h.IPv6Prefix))
 }
 
 // post publishes the body of a request.
@@ -905,25 +905,25 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Repla
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 		return caddyhttp.Error(http.StatusTooManyRequests, errors.New("the client publishes faster than the option rate lets it"))
 	}
-	m, err := post.Message(w, r, h.MaxMessage, h.query...)
+	m, err := publish.Message(w, r, h.MaxMessage, h.query...)
 	if err == nil {
 		m.Source = transportPost
-		m.Publisher, m.Owner = post.Client(user), post.Owner(user, remoteOf(r))
+		m.Publisher, m.Owner = publish.Client(user), publish.Owner(user, remoteOf(r))
 		own := slices.Contains(channels, m.Channel)
 		if m.Channel == "" || !own && h.ownQuery && m.Channel == r.URL.Query().Get("channel") {
 			m.Channel = channels[0]
 		}
 		if !slices.Contains(channels, m.Channel) {
-			err = &post.Error{Status: http.StatusForbidden, Err: fmt.Errorf("%q is not a channel of this route", m.Channel)}
+			err = &publish.Error{Status: http.StatusForbidden, Err: fmt.Errorf("%q is not a channel of this route", m.Channel)}
 		}
 	}
 	if err == nil {
 		if err = h.sockets.Hub.Publish(m); err != nil {
-			err = post.Refused(w, err)
+			err = publish.Refused(w, err)
 		}
 	}
 	if err != nil {
-		if refusal := new(post.Error); errors.As(err, &refusal) {
+		if refusal := new(publish.Error); errors.As(err, &refusal) {
 			return caddyhttp.Error(refusal.Status, refusal.Err)
 		}
 		return caddyhttp.Error(http.StatusInternalServerError, err)
@@ -942,8 +942,8 @@ func (h *Handler) postV1(w http.ResponseWriter, r *http.Request, repl *caddy.Rep
 			return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("the query names a %s: with broadcast.v1 a message names it in the body", name))
 		}
 	}
-	frame, err := post.Body(w, r, h.sockets.MaxBody())
-	if refusal := new(post.Error); errors.As(err, &refusal) {
+	frame, err := publish.Body(w, r, h.sockets.MaxBody())
+	if refusal := new(publish.Error); errors.As(err, &refusal) {
 		return caddyhttp.Error(refusal.Status, refusal.Err)
 	}
 	c := websocket.Client{Subscriber: hub.Subscriber{User: user, Remote: remoteOf(r)}, MayJoin: h.mayJoin(repl)}

@@ -15,9 +15,9 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
-	"github.com/caddy-broadcast/caddy-broadcast/internal/admin/ui"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/inspector"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/publish"
 )
 
 func init() {
@@ -73,13 +73,13 @@ func (API) CaddyModule() caddy.ModuleInfo {
 func (API) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
 		{Pattern: "/broadcast", Handler: handler(totals)},
-		{Pattern: "/broadcast/publish", Handler: handler(publish)},
+		{Pattern: "/broadcast/publish", Handler: handler(publishAll)},
 		{Pattern: "/broadcast/channels", Handler: handler(channels)},
 		{Pattern: "/broadcast/channels/", Handler: handler(oneChannel)},
 		{Pattern: "/broadcast/connections", Handler: handler(connections)},
 		{Pattern: "/broadcast/connections/", Handler: handler(oneConnection)},
 		{Pattern: "/broadcast/stream", Handler: handler(stream)},
-		{Pattern: ui.Prefix, Handler: handler(ui.Serve)},
+		{Pattern: inspector.Prefix, Handler: handler(inspector.Serve)},
 	}
 }
 
@@ -156,7 +156,7 @@ func totals(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-func publish(w http.ResponseWriter, r *http.Request) error {
+func publishAll(w http.ResponseWriter, r *http.Request) error {
 	if err := allow(w, r, http.MethodPost); err != nil {
 		return err
 	}
@@ -173,11 +173,11 @@ func publish(w http.ResponseWriter, r *http.Request) error {
 		if invalid := new(hub.InvalidError); lines != nil && errors.As(err, &invalid) {
 			err = badLine(lines[invalid.Index], err)
 		} else if err != nil {
-			err = post.Refused(w, err)
+			err = publish.Refused(w, err)
 		}
 	}
 	if err != nil {
-		if refusal := new(post.Error); errors.As(err, &refusal) {
+		if refusal := new(publish.Error); errors.As(err, &refusal) {
 			return caddy.APIError{HTTPStatus: refusal.Status, Err: refusal.Err}
 		}
 		return err
@@ -197,13 +197,13 @@ func publish(w http.ResponseWriter, r *http.Request) error {
 // read returns the messages of a request to publish, and their lines if it has them in lines.
 func read(w http.ResponseWriter, r *http.Request) (ms []*hub.Message, lines []int, err error) {
 	if media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media == "application/x-ndjson" {
-		body, err := post.Body(w, r, maxBody)
+		body, err := publish.Body(w, r, maxBody)
 		if err != nil {
 			return nil, nil, err
 		}
 		return parseLines(body)
 	}
-	m, err := post.Message(w, r, maxMessage)
+	m, err := publish.Message(w, r, maxMessage)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -9,7 +9,7 @@ import (
 	"net/http"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/publish"
 )
 
 // parseLines reads messages, one a line, and returns the number of each one's line. Blank lines are passed over. On an
@@ -32,14 +32,14 @@ func parseLines(body []byte) (ms []*hub.Message, lines []int, err error) {
 			if before, ok := keys[k]; !ok {
 				keys[k] = m
 			} else if before.Event != m.Event || before.Kind != m.Kind || !bytes.Equal(before.Data, m.Data) {
-				return nil, nil, &post.Error{
+				return nil, nil, &publish.Error{
 					Status: http.StatusUnprocessableEntity,
 					Err:    fmt.Errorf("line %d: %w; nothing was published", n, hub.ErrKeyReused),
 				}
 			}
 		}
 		if len(ms) == maxLines {
-			return nil, nil, &post.Error{
+			return nil, nil, &publish.Error{
 				Status: http.StatusRequestEntityTooLarge,
 				Err:    fmt.Errorf("line %d: there are more than %d messages; nothing was published", n, maxLines),
 			}
@@ -55,7 +55,7 @@ func parseLines(body []byte) (ms []*hub.Message, lines []int, err error) {
 func badLine(n int, err error) error { return bad("line %d: %w; nothing was published", n, err) }
 
 func bad(format string, args ...any) error {
-	return &post.Error{Status: http.StatusBadRequest, Err: fmt.Errorf(format, args...)}
+	return &publish.Error{Status: http.StatusBadRequest, Err: fmt.Errorf(format, args...)}
 }
 
 func parseLine(line []byte) (*hub.Message, error) {
@@ -82,7 +82,7 @@ func parseLine(line []byte) (*hub.Message, error) {
 	if v.Channel != nil {
 		m.Channel = *v.Channel
 	}
-	if err := post.Data(m, v.Data, v.Encoding); err != nil {
+	if err := publish.Data(m, v.Data, v.Encoding); err != nil {
 		return nil, err
 	}
 	if len(m.Data) > maxMessage {

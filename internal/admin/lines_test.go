@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/publish"
 )
 
 // FuzzLines: a body gives as many messages as it has lines, or none and the line that is wrong. If the hub does not take
@@ -56,7 +56,7 @@ func TestTooManyLines(t *testing.T) {
 		t.Errorf("%d messages, %v", len(ms), err)
 	}
 	ms, _, err := parseLines(append(body, `{"data":1}`...))
-	if refusal := new(post.Error); ms != nil || !errors.As(err, &refusal) || refusal.Status != 413 {
+	if refusal := new(publish.Error); ms != nil || !errors.As(err, &refusal) || refusal.Status != 413 {
 		t.Errorf("%d messages, %v", len(ms), err)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/publish"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
 )
@@ -93,7 +93,7 @@ func (route *Route) accept(w http.ResponseWriter, r *http.Request, s hub.Subscri
 	conn, welcome, err := route.Hub.Connect(s, options)
 	leaving := errors.Is(err, hub.ErrClosed) || errors.Is(err, hub.ErrRetired)
 	if err != nil && !leaving {
-		post.RetryLater(w)
+		publish.RetryLater(w)
 		return caddyhttp.Error(http.StatusServiceUnavailable, err)
 	}
 	setHead(w.Header())

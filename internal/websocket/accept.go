@@ -20,8 +20,8 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/rates"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/publish"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
 )
@@ -37,7 +37,7 @@ type Route struct {
 	MaxMessage int
 
 	// Rate bounds what each client sends: messages, requests of broadcast.v1, and pings.
-	Rate rates.Limit
+	Rate ratelimit.Limit
 
 	// NoEcho keeps a client's own messages from it.
 	NoEcho bool
@@ -208,7 +208,7 @@ func refuse(w http.ResponseWriter, r *http.Request, status int, err error) error
 		w.Header().Set("Connection", "close")
 	}
 	if status == http.StatusServiceUnavailable {
-		post.RetryLater(w)
+		publish.RetryLater(w)
 	}
 	return caddyhttp.Error(status, err)
 }

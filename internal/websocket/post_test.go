@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/rates"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
 )
 
 // TestPostInvalid: what is posted and cannot be read by everybody is not published, and the answer is JSON nevertheless.
@@ -44,7 +44,7 @@ func TestPostInvalid(t *testing.T) {
 
 // TestEmptyArraysAreRequests: a frame without requests counts as one.
 func TestEmptyArraysAreRequests(t *testing.T) {
-	addr, h := serve(t, func(r *Route) { r.Rate = rates.Limit{PerSecond: 1. / 3600, Burst: 1} })
+	addr, h := serve(t, func(r *Route) { r.Rate = ratelimit.Limit{PerSecond: 1. / 3600, Burst: 1} })
 	p := open(t, addr, "Sec-WebSocket-Protocol: broadcast.v1\r\n")
 	p.frame() // the hello
 	for range 1 + maxRefused + 1 {

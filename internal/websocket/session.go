@@ -11,7 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/rates"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
 )
 
@@ -76,7 +76,7 @@ const (
 	freeChatter, freeChatterAtOnce = 1, 10
 )
 
-func newPace(l rates.Limit) *pace {
+func newPace(l ratelimit.Limit) *pace {
 	said := l.New()
 	if said == nil {
 		return nil

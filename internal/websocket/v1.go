@@ -10,7 +10,7 @@ import (
 	"slices"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/publish"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
 )
 
@@ -240,14 +240,14 @@ func (q *request) message(channels []string, limit int, user, remote string, on 
 	if !slices.Contains(channels, m.Channel) && !on(m.Channel) {
 		return nil, refused(errForbidden, "the client is not on the channel %q", m.Channel)
 	}
-	if err := post.Data(m, p.Data, p.Encoding); err != nil {
+	if err := publish.Data(m, p.Data, p.Encoding); err != nil {
 		return nil, refused(errInvalid, "%w", err)
 	}
 	if len(m.Data) > limit {
 		return nil, refused(errTooBig, "the data has %d bytes, more than %d", len(m.Data), limit)
 	}
 	if m.Key != "" {
-		m.Publisher, m.Owner = post.Client(user), post.Owner(user, remote)
+		m.Publisher, m.Owner = publish.Client(user), publish.Owner(user, remote)
 	}
 	return m, nil
 }

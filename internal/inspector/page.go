@@ -1,5 +1,6 @@
-// Package ui is the inspector: a page on Caddy's admin endpoint that shows what the hub does.
-package ui
+// Package inspector is a page that shows what the hub does. Caddy's admin endpoint serves it, and so does the command
+// `caddy broadcast ui`, whose server also passes on what the page asks of the admin API.
+package inspector
 
 import (
 	"bytes"
@@ -20,8 +21,8 @@ import (
 // Prefix is where the page is: its files, and the browser's client.
 const Prefix = "/broadcast/ui/"
 
-//go:embed index.html ui.css ui.js
-var files embed.FS
+//go:embed assets
+var assets embed.FS
 
 // What the system says of names' ends is not to be trusted: on Windows anybody sets it.
 var types = map[string]string{
@@ -57,7 +58,7 @@ func Serve(w http.ResponseWriter, r *http.Request) error {
 	case "":
 		name = "index.html"
 	}
-	data, err := files.ReadFile(name)
+	data, err := assets.ReadFile("assets/" + name)
 	if err != nil {
 		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("the inspector has no such file")}
 	}

@@ -1,5 +1,5 @@
-// Package post reads what is published by an HTTP request.
-package post
+// Package publish reads what is published by an HTTP request.
+package publish
 
 import (
 	"errors"
@@ -12,7 +12,7 @@ import (
 	"strings"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/rates"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
 )
 
 // Error is a refusal, with the HTTP status that says so.
@@ -122,7 +122,7 @@ func Owner(user, remote string) string {
 	if user != "" {
 		return Client(user)
 	}
-	return "address:" + rates.Address(remote, rates.DefaultIPv6Prefix)
+	return "address:" + ratelimit.Address(remote, ratelimit.DefaultIPv6Prefix)
 }
 
 const form = "application/x-www-form-urlencoded"

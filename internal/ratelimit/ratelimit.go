@@ -1,5 +1,5 @@
-// Package rates limits how fast each client may publish.
-package rates
+// Package ratelimit limits how fast each client may publish.
+package ratelimit
 
 import (
 	"sync"

@@ -1,5 +1,3 @@
-// Package inspector is a server for the inspector's page, on this machine, which passes on what the page asks the admin
-// API: the admin endpoint itself answers no browser that navigates to it, unless its origins have an empty one.
 package inspector
 
 import (
@@ -12,11 +10,10 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-
-	"github.com/caddy-broadcast/caddy-broadcast/internal/admin/ui"
 )
 
-// Handler serves the page, and passes on what it asks, for requests to the host of the listener alone.
+// Handler serves the page, and passes on to the admin API what the page asks, for requests to the host of the listener
+// alone. The admin endpoint itself rejects a browser that navigates to it, because such a request has no Origin header.
 func Handler(host, admin string) (http.Handler, error) {
 	addr, err := caddy.ParseNetworkAddress(admin)
 	if err != nil {
@@ -51,12 +48,12 @@ func Handler(host, admin string) (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.Handle("/broadcast", proxy)
 	mux.Handle("/broadcast/", proxy)
-	mux.HandleFunc(ui.Prefix, func(w http.ResponseWriter, r *http.Request) {
-		if err := ui.Serve(w, r); err != nil {
+	mux.HandleFunc(Prefix, func(w http.ResponseWriter, r *http.Request) {
+		if err := Serve(w, r); err != nil {
 			http.Error(w, err.Error(), http.StatusNotFound)
 		}
 	})
-	mux.Handle("/{$}", http.RedirectHandler(ui.Prefix, http.StatusFound))
+	mux.Handle("/{$}", http.RedirectHandler(Prefix, http.StatusFound))
 	return own(host, mux), nil
 }
 
