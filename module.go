@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/caddy-broadcast/caddy-broadcast/client"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/active"
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/admin"
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/command"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/events"
@@ -36,6 +37,10 @@ import (
 )
 
 func init() {
+	active.Register(func(app any) active.App {
+		a := app.(*App)
+		return active.App{Hub: a.hub, Context: a.ctx}
+	})
 	caddy.RegisterModule(App{})
 	caddy.RegisterModule(Handler{})
 }
@@ -166,7 +171,7 @@ func (a *App) Validate() error {
 // kept is dropped.
 func (a *App) Start() error {
 	o := a.options()
-	if before := active(); before != nil {
+	if before := running(); before != nil {
 		o = keeping(o, before.options())
 	}
 	a.hub.Configure(o)
@@ -176,19 +181,16 @@ func (a *App) Start() error {
 // Stop has the hub go on with the options of the configuration that goes on: the next one's, or, if that was refused
 // when this app had started, the one before.
 func (a *App) Stop() error {
-	if next := active(); next != nil {
+	if next := running(); next != nil {
 		next.hub.Configure(next.options())
 	}
 	return nil
 }
 
-// active returns the running configuration's app, if it has one.
-func active() *App {
-	app, err := caddy.ActiveContext().AppIfConfigured("broadcast")
-	if err != nil {
-		return nil
-	}
-	return app.(*App)
+// running returns the running configuration's app, or nil.
+func running() *App {
+	app, _ := active.Module().(*App)
+	return app
 }
 
 func (a *App) options() hub.Options {
@@ -231,12 +233,6 @@ func (a *App) serverStops() {
 		a.hub.Close(closeCode, closeText, time.Duration(a.ShutdownDelay), closeTimeout)
 	}
 }
-
-// Engine returns the hub, for the packages of this module.
-func (a *App) Engine() *hub.Hub { return a.hub }
-
-// Context returns the app's context, for the events that come from it.
-func (a *App) Context() caddy.Context { return a.ctx }
 
 // Handler is an HTTP handler that makes a route a live channel. A WebSocket handshake subscribes to the route's
 // channels, and what the client then sends is published on the first of them; a GET that accepts text/event-stream

@@ -32,6 +32,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	_ "github.com/caddy-broadcast/caddy-broadcast"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/active"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/chromium"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
@@ -155,11 +156,9 @@ func newBench() (_ *bench, err error) {
 		return nil, err
 	}
 	b.closes = append(b.closes, func() { caddy.Stop() })
-	app, err := caddy.ActiveContext().AppIfConfigured("broadcast")
-	if err != nil {
+	if b.hub, err = active.Hub(); err != nil {
 		return nil, err
 	}
-	b.hub = app.(interface{ Engine() *hub.Hub }).Engine()
 	b.url = "http://" + addr + "/"
 
 	options, err := chromium.Options(filepath.Join(dir, "browser"))

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/active"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/inspector"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/publish"
@@ -72,13 +73,13 @@ func (API) CaddyModule() caddy.ModuleInfo {
 // Routes returns the routes.
 func (API) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
-		{Pattern: "/broadcast", Handler: handler(totals)},
-		{Pattern: "/broadcast/publish", Handler: handler(publishAll)},
-		{Pattern: "/broadcast/channels", Handler: handler(channels)},
-		{Pattern: "/broadcast/channels/", Handler: handler(oneChannel)},
+		{Pattern: "/broadcast", Handler: handler(withHub(http.MethodGet, totals))},
+		{Pattern: "/broadcast/publish", Handler: handler(withHub(http.MethodPost, publishAll))},
+		{Pattern: "/broadcast/channels", Handler: handler(withHub(http.MethodGet, channels))},
+		{Pattern: "/broadcast/channels/", Handler: handler(withHub(http.MethodGet, oneChannel))},
 		{Pattern: "/broadcast/connections", Handler: handler(connections)},
-		{Pattern: "/broadcast/connections/", Handler: handler(oneConnection)},
-		{Pattern: "/broadcast/stream", Handler: handler(stream)},
+		{Pattern: "/broadcast/connections/", Handler: handler(withHub(http.MethodDelete, oneConnection))},
+		{Pattern: "/broadcast/stream", Handler: handler(withHub(http.MethodGet, stream))},
 		{Pattern: inspector.Prefix, Handler: handler(inspector.Serve)},
 	}
 }
@@ -102,24 +103,29 @@ func handler(answer caddy.AdminHandlerFunc) caddy.AdminHandlerFunc {
 	}
 }
 
-// engine returns the running configuration's hub.
-func engine() (*hub.Hub, error) {
-	app, err := caddy.ActiveContext().AppIfConfigured("broadcast")
-	if err == nil {
-		if e, ok := app.(interface{ Engine() *hub.Hub }); ok && e.Engine() != nil {
-			return e.Engine(), nil
+// withHub answers requests of one method, by the running configuration's hub.
+func withHub(method string, answer func(http.ResponseWriter, *http.Request, *hub.Hub) error) caddy.AdminHandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if r.Method != method {
+			return notAllowed(w, r, method)
 		}
-	}
-	return nil, caddy.APIError{
-		HTTPStatus: http.StatusNotFound,
-		Err:        errors.New("nothing in the running configuration uses broadcast"),
+		h, err := runningHub()
+		if err != nil {
+			return err
+		}
+		return answer(w, r, h)
 	}
 }
 
-func allow(w http.ResponseWriter, r *http.Request, methods string) error {
-	if r.Method == methods {
-		return nil
+func runningHub() (*hub.Hub, error) {
+	h, err := active.Hub()
+	if err != nil {
+		return nil, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: err}
 	}
+	return h, nil
+}
+
+func notAllowed(w http.ResponseWriter, r *http.Request, methods string) error {
 	w.Header().Set("Allow", methods)
 	return caddy.APIError{
 		HTTPStatus: http.StatusMethodNotAllowed,
@@ -127,14 +133,7 @@ func allow(w http.ResponseWriter, r *http.Request, methods string) error {
 	}
 }
 
-func totals(w http.ResponseWriter, r *http.Request) error {
-	if err := allow(w, r, http.MethodGet); err != nil {
-		return err
-	}
-	h, err := engine()
-	if err != nil {
-		return err
-	}
+func totals(w http.ResponseWriter, _ *http.Request, h *hub.Hub) error {
 	s := h.Stats()
 	return answer(w, struct {
 		Connections int     `json:"connections"`
@@ -156,14 +155,7 @@ func totals(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-func publishAll(w http.ResponseWriter, r *http.Request) error {
-	if err := allow(w, r, http.MethodPost); err != nil {
-		return err
-	}
-	h, err := engine()
-	if err != nil {
-		return err
-	}
+func publishAll(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 	ms, lines, err := read(w, r)
 	if err == nil {
 		for _, m := range ms {

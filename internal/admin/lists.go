@@ -22,7 +22,7 @@ const (
 	maxLimit     = 100_000
 )
 
-func refused(status int, format string, args ...any) error {
+func reject(status int, format string, args ...any) error {
 	return caddy.APIError{HTTPStatus: status, Err: fmt.Errorf(format, args...)}
 }
 
@@ -33,7 +33,7 @@ func limitOf(query url.Values) (int, error) {
 	}
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 1 || n > maxLimit {
-		return 0, refused(http.StatusBadRequest, "the limit is %q, must be 1 to %d", s, maxLimit)
+		return 0, reject(http.StatusBadRequest, "the limit is %q, must be 1 to %d", s, maxLimit)
 	}
 	return n, nil
 }
@@ -58,14 +58,7 @@ func channelOf(c hub.Channel) channel {
 	return channel{Channel: c.Name, Subscribers: c.Subscribers, History: c.History, LastID: c.LastID}
 }
 
-func channels(w http.ResponseWriter, r *http.Request) error {
-	if err := allow(w, r, http.MethodGet); err != nil {
-		return err
-	}
-	h, err := engine()
-	if err != nil {
-		return err
-	}
+func channels(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 	query := r.URL.Query()
 	limit, err := limitOf(query)
 	if err != nil {
@@ -83,18 +76,11 @@ func channels(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, answers)
 }
 
-func oneChannel(w http.ResponseWriter, r *http.Request) error {
-	if err := allow(w, r, http.MethodGet); err != nil {
-		return err
-	}
-	h, err := engine()
-	if err != nil {
-		return err
-	}
+func oneChannel(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 	name := strings.TrimPrefix(r.URL.Path, "/broadcast/channels/")
 	c, ok := h.Channel(name)
 	if !ok {
-		return refused(http.StatusNotFound, "the channel %q has no subscribers and no history", name)
+		return reject(http.StatusNotFound, "the channel %q has no subscribers and no history", name)
 	}
 	v := channelOf(c)
 	v.Users = h.Users(name)
@@ -118,7 +104,7 @@ func formatID(id uint64) string { return "c" + strconv.FormatUint(id, 10) }
 func parseID(s string) (uint64, error) {
 	id, err := strconv.ParseUint(strings.TrimPrefix(s, "c"), 10, 64)
 	if err != nil || formatID(id) != s || id == 0 {
-		return 0, refused(http.StatusBadRequest, "%q is not the ID of a connection, such as c12", s)
+		return 0, reject(http.StatusBadRequest, "%q is not the ID of a connection, such as c12", s)
 	}
 	return id, nil
 }
@@ -126,19 +112,18 @@ func parseID(s string) (uint64, error) {
 func connections(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
 	f := hub.Filter{User: query.Get("user"), Channel: query.Get("channel")}
-	switch r.Method {
-	case http.MethodGet:
-	case http.MethodDelete:
-		if f.User == "" {
-			return refused(http.StatusBadRequest, "whose connections? Give ?user= or /broadcast/connections/{id}")
-		}
-		return kick(w, f)
-	default:
-		return allow(w, r, "GET, DELETE")
+	if r.Method != http.MethodGet && r.Method != http.MethodDelete {
+		return notAllowed(w, r, "GET, DELETE")
 	}
-	h, err := engine()
+	if r.Method == http.MethodDelete && f.User == "" {
+		return reject(http.StatusBadRequest, "specify ?user= or /broadcast/connections/{id}")
+	}
+	h, err := runningHub()
 	if err != nil {
 		return err
+	}
+	if r.Method == http.MethodDelete {
+		return kick(w, h, f)
 	}
 	limit, err := limitOf(query)
 	if err != nil {
@@ -164,26 +149,19 @@ func connections(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, answers)
 }
 
-func oneConnection(w http.ResponseWriter, r *http.Request) error {
-	if err := allow(w, r, http.MethodDelete); err != nil {
-		return err
-	}
+func oneConnection(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 	id, err := parseID(strings.TrimPrefix(r.URL.Path, "/broadcast/connections/"))
 	if err != nil {
 		return err
 	}
-	return kick(w, hub.Filter{ID: id})
+	return kick(w, h, hub.Filter{ID: id})
 }
 
 // kick closes connections with code 1008, policy violation (RFC 6455, section 7.4.1).
-func kick(w http.ResponseWriter, f hub.Filter) error {
-	h, err := engine()
-	if err != nil {
-		return err
-	}
+func kick(w http.ResponseWriter, h *hub.Hub, f hub.Filter) error {
 	n := h.Kick(f, 1008, "closed by the administrator")
 	if n == 0 {
-		return refused(http.StatusNotFound, "there is no such connection")
+		return reject(http.StatusNotFound, "there is no such connection")
 	}
 	return answer(w, struct {
 		Closed int `json:"closed"`
@@ -191,21 +169,14 @@ func kick(w http.ResponseWriter, f hub.Filter) error {
 }
 
 // stream shows what is published, as it is.
-func stream(w http.ResponseWriter, r *http.Request) error {
-	if err := allow(w, r, http.MethodGet); err != nil {
-		return err
-	}
-	h, err := engine()
-	if err != nil {
-		return err
-	}
+func stream(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 	s := hub.Subscriber{Channels: []string{hub.All}, Remote: r.RemoteAddr}
 	if names := r.URL.Query()["channel"]; len(names) > 0 {
 		s.Channels = nil
 		seen := make(map[string]bool)
 		for _, name := range names {
 			if err := hub.CheckName(name); err != nil {
-				return refused(http.StatusBadRequest, "the channel %w", err)
+				return reject(http.StatusBadRequest, "the channel %w", err)
 			}
 			if !seen[name] {
 				seen[name] = true
@@ -221,9 +192,9 @@ func stream(w http.ResponseWriter, r *http.Request) error {
 		MaxBacklog:   4 << 20,
 		OneWay:       true,
 	}}
-	err = route.AcceptV1(w, r, s, nil, func() {})
+	err := route.AcceptV1(w, r, s, nil, func() {})
 	if errors.Is(err, hub.ErrTooManyConnections) {
-		return refused(http.StatusServiceUnavailable, "%w", err)
+		return reject(http.StatusServiceUnavailable, "%w", err)
 	}
 	return err
 }

@@ -1,5 +1,5 @@
-// Package events is the hub's part of Caddy's events: what becomes of connections is emitted, and what others emit can
-// be published.
+// Package events connects the hub to Caddy's events: it emits what happens to connections, and publishes what others
+// emit.
 package events
 
 import (
@@ -8,6 +8,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"go.uber.org/zap"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/active"
 )
 
 // Names of the events.
@@ -40,8 +42,8 @@ func New() *Emitter {
 	return e
 }
 
-// Wants says whether anybody listens to an event: if not it need not be emitted.
-func (e *Emitter) Wants(name string) bool {
+// HasListeners reports whether any handler listens to an event. If not, the event need not be built.
+func (e *Emitter) HasListeners(name string) bool {
 	_, app := current()
 	return app != nil && app.ShouldEmit(name)
 }
@@ -82,21 +84,16 @@ func (e *Emitter) run() {
 }
 
 // current returns the running configuration's events app, and the context of the module that events come from. It is
-// asked for each time, for connections outlive configurations.
+// looked up for each event, because connections outlive configurations.
 func current() (caddy.Context, *caddyevents.App) {
-	active := caddy.ActiveContext()
-	broadcast, err := active.AppIfConfigured("broadcast")
+	running, err := active.Running()
 	if err != nil {
 		return caddy.Context{}, nil
 	}
-	origin, ok := broadcast.(interface{ Context() caddy.Context })
-	if !ok {
-		return caddy.Context{}, nil
-	}
-	app, err := active.AppIfConfigured("events")
+	app, err := caddy.ActiveContext().AppIfConfigured("events")
 	if err != nil {
 		return caddy.Context{}, nil
 	}
 	events, _ := app.(*caddyevents.App)
-	return origin.Context(), events
+	return running.Context, events
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/active"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
@@ -35,12 +36,9 @@ func (Publisher) CaddyModule() caddy.ModuleInfo {
 // Provision sets up the handler.
 func (p *Publisher) Provision(ctx caddy.Context) error {
 	p.Channel = cmp.Or(p.Channel, "default")
-	app, err := ctx.App("broadcast")
-	if err != nil {
-		return err
-	}
-	p.hub = app.(interface{ Engine() *hub.Hub }).Engine()
-	return nil
+	app, err := active.In(ctx)
+	p.hub = app.Hub
+	return err
 }
 
 // UnmarshalCaddyfile sets up the handler from the arguments of an event's subscription:
