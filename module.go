@@ -371,6 +371,8 @@ type Compression struct {
 	MinSize int `json:"min_size,omitempty"`
 }
 
+func (c *Compression) minSize() int { return cmp.Or(c.MinSize, defaultMinDeflate) }
+
 // Rate is a token bucket.
 type Rate struct {
 	// How many messages, in the time of `per`.
@@ -452,8 +454,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Poller:     a.poller,
 	}
 	if h.Compression != nil {
-		h.sockets.Raw.Deflated = h.connOptions(transportWebSocket, wire.Raw{MinDeflate: h.Compression.MinSize})
-		h.sockets.V1.Deflated = h.connOptions(transportWebSocket, wire.V1{MinDeflate: h.Compression.MinSize})
+		h.sockets.Raw.Deflated = h.connOptions(transportWebSocket, wire.Raw{MinDeflate: h.Compression.minSize()})
+		h.sockets.V1.Deflated = h.connOptions(transportWebSocket, wire.V1{MinDeflate: h.Compression.minSize()})
 	}
 	h.streams = eventstream.Route{Hub: a.hub, Options: h.connOptions(transportEventStream, wire.EventStream{}), Poller: a.poller}
 	h.streams.V1 = h.connOptions(transportEventStream, wire.V1Stream{})
@@ -604,9 +606,6 @@ func (h *Handler) setDefaults() {
 	if h.Slow == "" {
 		h.Slow = "close"
 	}
-	if h.Compression != nil && h.Compression.MinSize == 0 {
-		h.Compression.MinSize = defaultMinDeflate
-	}
 }
 
 // Validate checks the options.
@@ -642,11 +641,11 @@ func (h *Handler) Validate() error {
 	case !*h.Subscribe && len(h.Transports) == 1 && h.Transports[0] == transportEventStream:
 		return errors.New("subscribe is off and the only transport is sse, so the route can do nothing")
 	case !*h.Subscribe && len(h.Join) > 0:
-		return errors.New("subscribe is off, so there is nobody who could join")
+		return errors.New("subscribe is off, so clients cannot join channels")
 	case h.Replay < 0:
 		return fmt.Errorf("replay is %d, must not be negative", h.Replay)
 	case h.Replay > 0 && !*h.Subscribe:
-		return errors.New("subscribe is off, so there is nobody to replay to")
+		return errors.New("subscribe is off, so nothing can be replayed")
 	case time.Duration(h.PingInterval) < minPingInterval || time.Duration(h.PingInterval) > maxPingInterval:
 		return fmt.Errorf("ping_interval is %s, must be 1s to 1h", time.Duration(h.PingInterval))
 	case time.Duration(h.PingInterval)%time.Second != 0:
