@@ -60,10 +60,10 @@ type Verdict int
 
 // Verdicts.
 const (
-	Refused Verdict = iota
-	Own             // it comes from no page, or from one of the server it goes to
-	Any             // only because any page may
-	Named           // a pattern names its page
+	Denied     Verdict = iota
+	SameOrigin         // it comes from no page, or from one of the server it goes to
+	Any                // only because any page may
+	Named              // a pattern names its page
 )
 
 // Check says whether the request may come from the page it comes from. The page's own server is always allowed, others
@@ -78,26 +78,26 @@ func Check(r *http.Request, patterns []Pattern) Verdict {
 	site := r.Header.Get("Sec-Fetch-Site")
 	switch {
 	case len(values) > 1:
-		return Refused
+		return Denied
 	case len(values) == 1:
 	case site != "cross-site" && site != "same-site":
-		return Own
+		return SameOrigin
 	case slices.ContainsFunc(patterns, func(p Pattern) bool { return p.any }):
 		return Any
 	default:
-		return Refused
+		return Denied
 	}
 	u, err := url.Parse(values[0])
 	if values[0] == "null" {
 		u = nil
 	} else if err != nil || u.Scheme == "" || u.Hostname() == "" || u.User != nil {
-		return Refused
+		return Denied
 	} else if r.TLS != nil && u.Scheme == "http" {
 		// Not the page's own: whoever is on the way can write http pages.
 	} else if sameHost(u, r.Host) || site == "same-origin" {
-		return Own
+		return SameOrigin
 	}
-	verdict := Refused
+	verdict := Denied
 	for _, p := range patterns {
 		switch {
 		case p.any:
@@ -119,9 +119,9 @@ func HostChanged(r *http.Request) bool {
 	return r.Header.Get("Sec-Fetch-Site") == "same-origin" || sameHost(u, r.Header.Get("X-Forwarded-Host"))
 }
 
-// Allow tells a browser that a page of another origin may read the answer (Fetch Standard, section 3.3): with its
+// SetHeaders tells a browser that a page of another origin may read the answer (Fetch Standard, section 3.3): with its
 // user's credentials only if the page is named.
-func (v Verdict) Allow(h http.Header, r *http.Request) {
+func (v Verdict) SetHeaders(h http.Header, r *http.Request) {
 	switch v {
 	case Any:
 		h.Set("Access-Control-Allow-Origin", "*")

@@ -11,7 +11,7 @@ func request(host string, origins ...string) *http.Request {
 	return &http.Request{Host: host, Header: http.Header{"Origin": origins}}
 }
 
-func allowed(r *http.Request, patterns []Pattern) bool { return Check(r, patterns) != Refused }
+func allowed(r *http.Request, patterns []Pattern) bool { return Check(r, patterns) != Denied }
 
 func TestAllowed(t *testing.T) {
 	for _, c := range []struct {
@@ -80,23 +80,23 @@ func TestFetchMetadata(t *testing.T) {
 		want                              Verdict
 		changed                           bool
 	}{
-		{"", "", "", "", Own, false},
-		{"", "", "none", "", Own, false},
-		{"", "", "same-origin", "", Own, false},
-		{"", "", "cross-site", "", Refused, false},
-		{"", "", "same-site", "", Refused, false},
-		{"https://app.org", "", "cross-site", "", Refused, false},
-		{"https://app.org", "", "same-site", "", Refused, false},
+		{"", "", "", "", SameOrigin, false},
+		{"", "", "none", "", SameOrigin, false},
+		{"", "", "same-origin", "", SameOrigin, false},
+		{"", "", "cross-site", "", Denied, false},
+		{"", "", "same-site", "", Denied, false},
+		{"https://app.org", "", "cross-site", "", Denied, false},
+		{"https://app.org", "", "same-site", "", Denied, false},
 		{"*", "", "cross-site", "", Any, false},
-		{"*", "", "none", "", Own, false},
-		{"", "https://front.org", "same-origin", "", Own, true},
-		{"", "https://front.org", "same-site", "", Refused, false},
-		{"", "https://front.org", "cross-site", "", Refused, false},
-		{"", "https://front.org", "", "front.org", Refused, true},
-		{"", "https://front.org", "", "other.org", Refused, false},
-		{"", "https://back.org", "", "front.org", Own, false},
-		{"", "null", "same-origin", "", Refused, false},
-		{"", "https://evil.org", "cross-site", "front.org", Refused, false},
+		{"*", "", "none", "", SameOrigin, false},
+		{"", "https://front.org", "same-origin", "", SameOrigin, true},
+		{"", "https://front.org", "same-site", "", Denied, false},
+		{"", "https://front.org", "cross-site", "", Denied, false},
+		{"", "https://front.org", "", "front.org", Denied, true},
+		{"", "https://front.org", "", "other.org", Denied, false},
+		{"", "https://back.org", "", "front.org", SameOrigin, false},
+		{"", "null", "same-origin", "", Denied, false},
+		{"", "https://evil.org", "cross-site", "front.org", Denied, false},
 	} {
 		var patterns []Pattern
 		for s := range strings.FieldsSeq(c.patterns) {

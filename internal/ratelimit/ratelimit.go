@@ -28,7 +28,7 @@ func (l Limit) refill() time.Duration {
 	return time.Duration(min(float64(l.Burst)/l.PerSecond, longest.Seconds()) * float64(time.Second))
 }
 
-// Clients has a bucket for each client that comes and goes. It remembers clients in two generations. A bucket that is
+// Keyed has a bucket for each client that comes and goes. It remembers clients in two generations. A bucket that is
 // used is moved to the recent one; from time to time the recent generation becomes the old one, and the old one is
 // forgotten as a whole. That costs a client no more than a look into two maps, and bounds them:
 //
@@ -37,7 +37,7 @@ func (l Limit) refill() time.Duration {
 //   - When the recent generation has its maximum of clients, they move on at once. A client that is forgotten then
 //     starts with a full bucket. So somebody with very many addresses can publish more than the limit of one, which he
 //     can anyway, but never less is left to others.
-type Clients struct {
+type Keyed struct {
 	limit Limit
 
 	mu          sync.Mutex
@@ -48,16 +48,16 @@ type Clients struct {
 // maxClients is how many clients a generation has. Two of them, with names of 255 bytes, take about 25 MB.
 const maxClients = 32 << 10
 
-// NewClients returns the buckets of a route, or nil if there is no limit.
-func NewClients(l Limit) *Clients {
+// NewKeyed returns the buckets of a route, or nil if there is no limit.
+func NewKeyed(l Limit) *Keyed {
 	if l.PerSecond <= 0 {
 		return nil
 	}
-	return &Clients{limit: l, recent: make(map[string]*rate.Limiter), since: time.Now()}
+	return &Keyed{limit: l, recent: make(map[string]*rate.Limiter), since: time.Now()}
 }
 
 // Wait takes a token out of a client's bucket and returns 0, or returns how long the client has to wait for one.
-func (c *Clients) Wait(client string) time.Duration {
+func (c *Keyed) Wait(client string) time.Duration {
 	if c == nil {
 		return 0
 	}
@@ -73,7 +73,7 @@ func (c *Clients) Wait(client string) time.Duration {
 }
 
 // bucket returns a client's bucket, in the recent generation. The caller holds c.mu.
-func (c *Clients) bucket(client string, now time.Time) *rate.Limiter {
+func (c *Keyed) bucket(client string, now time.Time) *rate.Limiter {
 	if now.Sub(c.since) > c.limit.refill() {
 		c.next(now)
 	}
@@ -92,6 +92,6 @@ func (c *Clients) bucket(client string, now time.Time) *rate.Limiter {
 }
 
 // next begins a generation. The caller holds c.mu.
-func (c *Clients) next(now time.Time) {
+func (c *Keyed) next(now time.Time) {
 	c.old, c.recent, c.since = c.recent, make(map[string]*rate.Limiter), now
 }

@@ -9,7 +9,7 @@ import (
 
 func TestClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := NewClients(Limit{PerSecond: 2, Burst: 3})
+		c := NewKeyed(Limit{PerSecond: 2, Burst: 3})
 		for i := range 3 {
 			if d := c.Wait("a"); d != 0 {
 				t.Errorf("the %dth waits %v", i, d)
@@ -33,7 +33,7 @@ func TestClients(t *testing.T) {
 			t.Errorf("%d clients are remembered", n)
 		}
 	})
-	if NewClients(Limit{}).Wait("a") != 0 || (Limit{}).New() != nil {
+	if NewKeyed(Limit{}).Wait("a") != 0 || (Limit{}).New() != nil {
 		t.Error("no limit is one")
 	}
 }
@@ -41,7 +41,7 @@ func TestClients(t *testing.T) {
 // TestClientsForgetNobody: a client that goes on is held to its rate over any number of generations.
 func TestClientsForgetNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := NewClients(Limit{PerSecond: 1, Burst: 5})
+		c := NewKeyed(Limit{PerSecond: 1, Burst: 5})
 		passed := 0
 		for range 100_000 {
 			if c.Wait("a") == 0 {
@@ -57,7 +57,7 @@ func TestClientsForgetNobody(t *testing.T) {
 
 // TestClientsAreBounded: many clients take no more memory than some, and are not refused for it.
 func TestClientsAreBounded(t *testing.T) {
-	c := NewClients(Limit{PerSecond: 1. / 3600, Burst: 1})
+	c := NewKeyed(Limit{PerSecond: 1. / 3600, Burst: 1})
 	for i := range 5 * maxClients {
 		if c.Wait(fmt.Sprint(i)) != 0 {
 			t.Fatalf("client %d is refused", i)
@@ -78,7 +78,7 @@ func BenchmarkWait(b *testing.B) {
 			for i := range names {
 				names[i] = fmt.Sprint(i)
 			}
-			c := NewClients(Limit{PerSecond: 1. / 3600, Burst: 1})
+			c := NewKeyed(Limit{PerSecond: 1. / 3600, Burst: 1})
 			longest := time.Duration(0)
 			i := 0
 			for b.Loop() {

@@ -1,0 +1,94 @@
+package route
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/websocket"
+)
+
+// identity is who sends a request, and what the request's placeholders make of the route.
+type identity struct {
+	user     string // or ""
+	remote   string // the client's address
+	channels []string
+	repl     *caddy.Replacer // only valid during the request
+}
+
+// identify expands the placeholders of the route's channels and user.
+func (route *Route) identify(r *http.Request) (*identity, error) {
+	c := &identity{remote: remoteOf(r), repl: r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)}
+	c.channels = make([]string, 0, len(route.channels))
+	for _, pattern := range route.channels {
+		name := c.repl.ReplaceAll(pattern, "")
+		if err := hub.CheckName(name); err != nil {
+			return nil, fmt.Errorf("the channel %q %w", pattern, err)
+		}
+		if !slices.Contains(c.channels, name) {
+			c.channels = append(c.channels, name)
+		}
+	}
+	c.user = c.repl.ReplaceAll(route.user, "")
+	if c.user != "" {
+		if err := hub.CheckName(c.user); err != nil {
+			return nil, fmt.Errorf("the user %w", err)
+		}
+	}
+	return c, nil
+}
+
+// remoteOf returns the client's address as Caddy determines it: behind trusted proxies that is not the connection's. The
+// string is a copy, so that a connection does not keep the request's header in memory.
+func remoteOf(r *http.Request) string {
+	if ip, ok := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string); ok && ip != "" {
+		return strings.Clone(ip)
+	}
+	return strings.Clone(r.RemoteAddr)
+}
+
+// subscriber returns what the hub has to know of a client that connects.
+func (route *Route) subscriber(r *http.Request, c *identity) hub.Subscriber {
+	s := route.common
+	s.User, s.Remote = c.user, c.remote
+	if s.MaxPerRemote > 0 {
+		s.Network = cmp.Or(ratelimit.Address(c.remote, route.ipv6Prefix), "unknown")
+	}
+	if route.subscribe {
+		s.Channels, s.LastID = c.channels, eventstream.LastID(r)
+	}
+	return s
+}
+
+// mayPublish returns the channels that a client may publish on.
+func (route *Route) mayPublish(c *identity) []string {
+	if !route.publish {
+		return nil
+	}
+	return c.channels
+}
+
+// mayJoin returns which channels a client may join besides the route's, or nil if none.
+func (route *Route) mayJoin(c *identity) func(channel string) bool {
+	if len(route.join) == 0 || !route.subscribe {
+		return nil
+	}
+	patterns := make([]websocket.JoinPattern, len(route.join))
+	for i, p := range route.join {
+		patterns[i] = p.Expand(func(s string) (string, error) { return c.repl.ReplaceOrErr(s, true, true) })
+	}
+	return func(channel string) bool {
+		return slices.ContainsFunc(patterns, func(p websocket.JoinPattern) bool { return p.Matches(channel) })
+	}
+}
+
+// asksFor returns the channels that a client of broadcast.v1 wants to join from the beginning.
+func asksFor(r *http.Request) []string { return r.URL.Query()["join"] }

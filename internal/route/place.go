@@ -1,0 +1,41 @@
+package route
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/placement"
+)
+
+// CheckPlace rejects a route that would accept every POST of its site, such as a login, and publish it: a directive
+// without a matcher rarely means that. It warns of a route that no request reaches, and of a forward_auth whose backend
+// may reject handshakes. Transports are nil if the options do not list them.
+func CheckPlace(ctx caddy.Context, channels, transports []string) error {
+	place, ok := placement.Of(ctx)
+	if !ok {
+		return nil
+	}
+	if len(transports) == 0 && !place.Restricted() {
+		path := "/ws"
+		if len(channels) > 0 && !strings.ContainsAny(channels[0], "{/: ") {
+			path = "/" + channels[0]
+		}
+		return fmt.Errorf(`without a path this route takes every POST of its site, and publishes it: `+
+			`write "broadcast %s", put it into "handle %[1]s { … }", or list the transports that it is for`, path)
+	}
+	if paths := place.RewrittenBefore(); len(paths) > 0 {
+		ctx.Logger().Warn(fmt.Sprintf("no request reaches this route: try_files comes first, and rewrites %s to a file; "+
+			`write "handle %s { broadcast }", and put try_files, and file_server, into a "handle { … }" of their own`, strings.Join(paths, " "), paths[0]),
+			zap.Strings("channels", channels))
+	}
+	sockets := len(transports) == 0 || slices.Contains(transports, WebSocket)
+	if sockets && place.AuthGetsUpgrade() && warnOnce("forward_auth", channels) {
+		ctx.Logger().Warn("forward_auth passes WebSocket handshakes on as such, and some backends refuse them, such as Flask's: "+
+			`write "header_up -Upgrade" and "header_up -Connection" into forward_auth`, zap.Strings("channels", channels))
+	}
+	return nil
+}

@@ -1,0 +1,205 @@
+// Package route is what a request to a route goes through: which kind it is, the page's origin, the client's user and
+// channels, and then the WebSocket, the event stream, or the message.
+//
+// A Route is made of a handler's options when the handler is provisioned. Requests see the Route alone, so they cannot read
+// an option that should have been compiled.
+package route
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/events"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/httperror"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/websocket"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
+)
+
+// The names of the transports, as options, metrics and lists have them.
+const (
+	WebSocket   = "websocket"
+	EventStream = "sse"
+	Post        = "post"
+)
+
+// Transports are the names of all transports.
+var Transports = []string{WebSocket, EventStream, Post}
+
+// Config is a handler's options, valid and with their defaults, and what it shares with others.
+type Config struct {
+	Hub     *hub.Hub
+	Poller  *socket.Poller
+	Emitter *events.Emitter
+	Errors  *httperror.Responder
+	Logger  *zap.Logger
+
+	Channels, Join []string // with placeholders, as are the next two
+	User, Greeting string
+	Transports     []string
+	Query          []string
+	Origins        []string
+
+	Publish, Subscribe, Echo bool
+
+	Replay       int
+	PingInterval time.Duration
+	WriteTimeout time.Duration
+	MaxMessage   int64
+	MaxBacklog   int64
+	DropOldest   bool
+	MinDeflate   int // 0: no compression
+
+	Rate           ratelimit.Limit
+	MaxConnections int
+	MaxPerIP       int
+	IPv6Prefix     int
+}
+
+// Route serves the requests to a handler.
+type Route struct {
+	hub     *hub.Hub
+	sockets websocket.Route
+	streams eventstream.Route
+	errors  *httperror.Responder
+	logger  *zap.Logger
+
+	acceptsSockets, acceptsStreams, acceptsPosts bool
+	publish, subscribe                           bool
+
+	origins    []origin.Pattern
+	channels   []string // with placeholders, as are user and greeting
+	user       string
+	greeting   string
+	join       []websocket.JoinPattern
+	ipv6Prefix int
+	common     hub.Subscriber // what all subscribers of the route have in common
+
+	maxMessage       int64
+	query            []string // parameters that a POST may have besides those of a message
+	channelFromQuery bool     // the parameter channel is a part of the route's channels
+	posters          *ratelimit.Keyed
+}
+
+// New returns the route of a handler with these options. An error is one of the origins.
+func New(c Config) (*Route, error) {
+	route := &Route{
+		hub:            c.Hub,
+		errors:         c.Errors,
+		logger:         c.Logger,
+		acceptsSockets: slices.Contains(c.Transports, WebSocket),
+		acceptsStreams: slices.Contains(c.Transports, EventStream),
+		acceptsPosts:   slices.Contains(c.Transports, Post),
+		publish:        c.Publish,
+		subscribe:      c.Subscribe,
+		channels:       c.Channels,
+		user:           c.User,
+		greeting:       c.Greeting,
+		ipv6Prefix:     c.IPv6Prefix,
+		maxMessage:     c.MaxMessage,
+		posters:        ratelimit.NewKeyed(c.Rate),
+		common: hub.Subscriber{
+			Route:          quotaKey(c.Channels),
+			MaxConnections: c.MaxConnections,
+			MaxPerRemote:   c.MaxPerIP,
+		},
+	}
+	if c.Subscribe {
+		route.common.Replay = c.Replay
+	}
+	for _, s := range c.Origins {
+		p, err := origin.Parse(s)
+		if err != nil {
+			return nil, err
+		}
+		route.origins = append(route.origins, p)
+	}
+	for _, s := range c.Join {
+		route.join = append(route.join, websocket.ParseJoin(s))
+	}
+	expanded := queryNames(slices.Concat(c.Channels, c.Join, []string{c.User, c.Greeting}))
+	route.channelFromQuery = slices.Contains(expanded, "channel")
+	route.query = slices.Concat(c.Query, expanded, []string{"join", "last_id"})
+	route.sockets, route.streams = c.sockets(), c.streams()
+	route.warnOfOpenPublishing(c)
+	return route, nil
+}
+
+// quotaKey returns what the connections of a route are counted by. Routes with the same channels share their quotas, and
+// so does a route with itself after a reload.
+func quotaKey(channels []string) string { return strings.Join(channels, "\x00") }
+
+func (c *Config) sockets() websocket.Route {
+	route := websocket.Route{
+		Hub:        c.Hub,
+		Raw:        websocket.Options{Plain: c.connOptions(WebSocket, wire.Raw{})},
+		V1:         websocket.Options{Plain: c.connOptions(WebSocket, wire.V1{})},
+		MaxMessage: int(c.MaxMessage),
+		Rate:       c.Rate,
+		NoEcho:     !c.Echo,
+		Poller:     c.Poller,
+	}
+	if c.MinDeflate > 0 {
+		route.Raw.Deflated = c.connOptions(WebSocket, wire.Raw{MinDeflate: c.MinDeflate})
+		route.V1.Deflated = c.connOptions(WebSocket, wire.V1{MinDeflate: c.MinDeflate})
+	}
+	return route
+}
+
+func (c *Config) streams() eventstream.Route {
+	route := eventstream.Route{
+		Hub:     c.Hub,
+		Options: c.connOptions(EventStream, wire.EventStream{}),
+		V1:      c.connOptions(EventStream, wire.V1Stream{}),
+		Poller:  c.Poller,
+	}
+	route.Options.OneWay, route.V1.OneWay = true, true
+	return route
+}
+
+func (c *Config) connOptions(transport string, f hub.Format) *hub.ConnOptions {
+	return &hub.ConnOptions{
+		Transport:    transport,
+		Format:       f,
+		PingInterval: c.PingInterval,
+		WriteTimeout: c.WriteTimeout,
+		MaxBacklog:   int(c.MaxBacklog),
+		DropOldest:   c.DropOldest,
+		Observer:     observer{c.Logger, events.Observer{Emitter: c.Emitter}},
+	}
+}
+
+// Retire closes the route's connections with a code. A handshake that is under way is rejected; the client reconnects, to
+// the new configuration.
+func (route *Route) Retire(code uint16, text string) {
+	var options []*hub.ConnOptions
+	for _, o := range []*hub.ConnOptions{
+		route.sockets.Raw.Plain, route.sockets.Raw.Deflated, route.sockets.V1.Plain, route.sockets.V1.Deflated,
+		route.streams.Options, route.streams.V1,
+	} {
+		if o != nil {
+			options = append(options, o)
+		}
+	}
+	route.hub.Retire(options, code, text)
+}
+
+// queryNames returns the names of the query parameters that the texts expand.
+func queryNames(texts []string) (names []string) {
+	const placeholder = "{http.request.uri.query."
+	for _, text := range texts {
+		for _, after := range strings.Split(text, placeholder)[1:] {
+			if name, _, ok := strings.Cut(after, "}"); ok {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}

@@ -1,0 +1,106 @@
+package route
+
+import (
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/caddy-broadcast/caddy-broadcast/client"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/websocket"
+)
+
+// kind is what a request asks for.
+type kind int
+
+const (
+	other     kind = iota // nothing that the route accepts: the next handler's
+	handshake             // of a WebSocket
+	stream                // an event stream
+	post                  // a message to publish
+	script                // the client for browsers, a file
+	probe                 // a client of ours asks whether it may connect, as its failed WebSocket did not say
+	preflight             // a browser asks whether a page may send one of the above
+)
+
+// kindOf returns what a request asks for. The order matters: a handshake is a GET too, and may accept anything.
+func (route *Route) kindOf(r *http.Request) kind {
+	accepted := func(k kind, ok bool) kind {
+		if !ok {
+			return other
+		}
+		return k
+	}
+	switch {
+	case websocket.IsUpgrade(r):
+		return accepted(handshake, route.acceptsSockets)
+	case r.Method == http.MethodPost:
+		return accepted(post, route.acceptsPosts)
+	case eventstream.Wants(r):
+		return accepted(stream, route.acceptsStreams)
+	case client.Wants(r):
+		return script
+	case client.Asks(r):
+		return accepted(probe, route.acceptsSockets || route.acceptsStreams)
+	case origin.IsPreflight(r):
+		// Handshakes have no preflights, and without origins another site's page has nothing to ask for.
+		return accepted(preflight, (route.acceptsPosts || route.acceptsStreams) && len(route.origins) > 0)
+	}
+	return other
+}
+
+// ServeHTTP serves WebSocket handshakes, event streams and POSTs, and the client for browsers. It passes all other
+// requests on.
+func (route *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	k := route.kindOf(r)
+	switch k {
+	case other:
+		return next.ServeHTTP(w, r)
+	case script:
+		return client.Serve(w, r)
+	}
+	err := route.serve(w, r, k)
+	if err != nil {
+		if entry := route.logger.Check(zapcore.DebugLevel, "refused"); entry != nil {
+			entry.Write(zap.Error(err), zap.String("remote", r.RemoteAddr))
+		}
+		err = route.errors.Respond(w, r, err)
+	}
+	return err
+}
+
+func (route *Route) serve(w http.ResponseWriter, r *http.Request, k kind) error {
+	if err := route.checkOrigin(w, r); err != nil {
+		return reject(w, r, http.StatusForbidden, err)
+	}
+	if k == preflight {
+		allowPreflight(w)
+		return nil
+	}
+	c, err := route.identify(r)
+	if err != nil {
+		return reject(w, r, http.StatusBadRequest, err)
+	}
+	switch k {
+	case handshake:
+		return route.acceptSocket(w, r, c)
+	case stream:
+		return route.acceptStream(w, r, c)
+	case post:
+		return route.servePost(w, r, c)
+	default: // probe: the client may connect, since it got this far
+		return client.Admit(w)
+	}
+}
+
+// reject returns the error that has a request answered with a status.
+func reject(w http.ResponseWriter, r *http.Request, status int, err error) error {
+	if r.ProtoMajor == 1 && websocket.IsUpgrade(r) {
+		// The client may have sent frames behind its handshake, which are no request (see websocket.Accept).
+		w.Header().Set("Connection", "close")
+	}
+	return caddyhttp.Error(status, err)
+}
