@@ -165,12 +165,12 @@ func publishAll(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 		if invalid := new(hub.InvalidError); lines != nil && errors.As(err, &invalid) {
 			err = badLine(lines[invalid.Index], err)
 		} else if err != nil {
-			err = publish.Refused(w, err)
+			err = publish.Failed(w, err)
 		}
 	}
 	if err != nil {
-		if refusal := new(publish.Error); errors.As(err, &refusal) {
-			return caddy.APIError{HTTPStatus: refusal.Status, Err: refusal.Err}
+		if e, ok := errors.AsType[*publish.HTTPError](err); ok {
+			return caddy.APIError{HTTPStatus: e.Status, Err: e.Err}
 		}
 		return err
 	}

@@ -2,18 +2,15 @@ package admin
 
 import (
 	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/publish"
 )
 
-// parseLines reads messages, one a line, and returns the number of each one's line. Blank lines are passed over. On an
-// error, which names the line, there are no messages.
+// parseLines parses messages, one per line, and returns them with their line numbers. Blank lines are skipped. If a line is
+// wrong it returns no messages, and an error that names the line.
 func parseLines(body []byte) (ms []*hub.Message, lines []int, err error) {
 	keys := make(map[[2]string]*hub.Message)
 	n := 0
@@ -32,57 +29,31 @@ func parseLines(body []byte) (ms []*hub.Message, lines []int, err error) {
 			if before, ok := keys[k]; !ok {
 				keys[k] = m
 			} else if before.Event != m.Event || before.Kind != m.Kind || !bytes.Equal(before.Data, m.Data) {
-				return nil, nil, &publish.Error{
-					Status: http.StatusUnprocessableEntity,
-					Err:    fmt.Errorf("line %d: %w; nothing was published", n, hub.ErrKeyReused),
-				}
+				return nil, nil, publish.Reject(http.StatusUnprocessableEntity, "line %d: %w; nothing was published", n, hub.ErrKeyReused)
 			}
 		}
 		if len(ms) == maxLines {
-			return nil, nil, &publish.Error{
-				Status: http.StatusRequestEntityTooLarge,
-				Err:    fmt.Errorf("line %d: there are more than %d messages; nothing was published", n, maxLines),
-			}
+			return nil, nil, publish.Reject(http.StatusRequestEntityTooLarge, "line %d: there are more than %d messages; nothing was published", n, maxLines)
 		}
 		ms, lines = append(ms, m), append(lines, n)
 	}
 	if len(ms) == 0 {
-		return nil, nil, bad("the body has no lines")
+		return nil, nil, publish.Reject(http.StatusBadRequest, "the body has no lines")
 	}
 	return ms, lines, nil
 }
 
-func badLine(n int, err error) error { return bad("line %d: %w; nothing was published", n, err) }
-
-func bad(format string, args ...any) error {
-	return &publish.Error{Status: http.StatusBadRequest, Err: fmt.Errorf(format, args...)}
+func badLine(n int, err error) error {
+	return publish.Reject(http.StatusBadRequest, "line %d: %w; nothing was published", n, err)
 }
 
 func parseLine(line []byte) (*hub.Message, error) {
-	var v struct {
-		Channel  *string         `json:"channel"`
-		Event    string          `json:"event"`
-		Data     json.RawMessage `json:"data"`
-		Encoding string          `json:"encoding"`
-		Key      string          `json:"key"`
-	}
-	d := json.NewDecoder(bytes.NewReader(line))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&v); err != nil {
+	o, err := publish.Decode(line)
+	if err != nil {
 		return nil, err
 	}
-	if _, err := d.Token(); err != io.EOF {
-		return nil, errors.New("has more than one JSON value")
-	}
-	if err := hub.CheckUnicode(line); err != nil {
-		return nil, err
-	}
-
-	m := &hub.Message{Channel: defaultChannel, Event: v.Event, Key: v.Key}
-	if v.Channel != nil {
-		m.Channel = *v.Channel
-	}
-	if err := publish.Data(m, v.Data, v.Encoding); err != nil {
+	m, err := o.Message(o.ChannelOr(defaultChannel))
+	if err != nil {
 		return nil, err
 	}
 	if len(m.Data) > maxMessage {

@@ -56,7 +56,7 @@ func TestTooManyLines(t *testing.T) {
 		t.Errorf("%d messages, %v", len(ms), err)
 	}
 	ms, _, err := parseLines(append(body, `{"data":1}`...))
-	if refusal := new(publish.Error); ms != nil || !errors.As(err, &refusal) || refusal.Status != 413 {
+	if refusal := new(publish.HTTPError); ms != nil || !errors.As(err, &refusal) || refusal.Status != 413 {
 		t.Errorf("%d messages, %v", len(ms), err)
 	}
 }

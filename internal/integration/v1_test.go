@@ -92,7 +92,7 @@ func TestV1(t *testing.T) {
 		{`{}`, "invalid", "a request is one of publish, join and leave"},
 		{`{"publish":{"data":1},"join":{"channel":"room:8"}}`, "invalid", "a request is one of publish, join and leave"},
 		{`{"publish":{"data":1},"more":1}`, "invalid", `json: unknown field "more"`},
-		{`{"publish":{}}`, "invalid", "has no data"},
+		{`{"publish":{}}`, "invalid", "the message has no data"},
 		{`{"publish":{"data":1}} {}`, "invalid", "more than one JSON value"},
 		{`{"publish":{"data":1},"ref":[]}`, "invalid", "the ref is not a number or a string of 64 bytes at most"},
 		{`{"publish":{"data":1,"event":"a\u0000"}}`, "invalid", "the event has a control character"},

@@ -1,5 +1,5 @@
-// Package origin decides which pages may use a route: a browser names the page's origin in a header (RFC 6454), and
-// sends WebSocket handshakes and simple posts to any server without asking it.
+// Package origin decides which pages may use a route. It has to, because a browser sends a page's WebSocket handshakes and
+// simple POSTs to any server without asking the server first. It names the page's origin in a header (RFC 6454).
 package origin
 
 import (
@@ -55,24 +55,24 @@ func Parse(s string) (Pattern, error) {
 	return p, nil
 }
 
-// Verdict says why a request may come from the page it comes from, if it may.
+// Verdict is whether a request may come from the page it comes from, and why.
 type Verdict int
 
 // Verdicts.
 const (
 	Denied     Verdict = iota
-	SameOrigin         // it comes from no page, or from one of the server it goes to
+	SameOrigin         // it comes from no page, or from a page of the server it goes to
 	Any                // only because any page may
 	Named              // a pattern names its page
 )
 
-// Check says whether the request may come from the page it comes from. The page's own server is always allowed, others
-// as the patterns say. It is the page's own by the Host header, or because the browser says so: a proxy in front may
-// have changed the Host header.
+// Check decides whether the request may come from the page it comes from. A page may always use its own server, and others
+// if a pattern allows it. The server is the page's own if the Host header agrees, or if the browser says so, because a
+// proxy in front may have changed the Host header.
 //
-// Without an Origin header the request comes from no page, unless the browser says that it does (Fetch Metadata, section
-// 2.3): it sends no Origin with a GET whose answer the page may not read. Which page that is it does not say, so no
-// pattern but * lets it in.
+// A request without an Origin header comes from no page, unless the browser says that it does (Fetch Metadata, section
+// 2.3). Browsers send no Origin with a GET whose response the page may not read. Then the page is unknown, so only the
+// pattern * allows it.
 func Check(r *http.Request, patterns []Pattern) Verdict {
 	values := r.Header["Origin"]
 	site := r.Header.Get("Sec-Fetch-Site")
@@ -93,7 +93,7 @@ func Check(r *http.Request, patterns []Pattern) Verdict {
 	} else if err != nil || u.Scheme == "" || u.Hostname() == "" || u.User != nil {
 		return Denied
 	} else if r.TLS != nil && u.Scheme == "http" {
-		// Not the page's own: whoever is on the way can write http pages.
+		// Not the page's own: a man in the middle can forge pages served over plain HTTP.
 	} else if sameHost(u, r.Host) || site == "same-origin" {
 		return SameOrigin
 	}
@@ -119,8 +119,8 @@ func HostChanged(r *http.Request) bool {
 	return r.Header.Get("Sec-Fetch-Site") == "same-origin" || sameHost(u, r.Header.Get("X-Forwarded-Host"))
 }
 
-// SetHeaders tells a browser that a page of another origin may read the answer (Fetch Standard, section 3.3): with its
-// user's credentials only if the page is named.
+// SetHeaders lets a page of another origin read the response (Fetch Standard, section 3.3). A request with the user's
+// credentials only has a response for the page if a pattern names its origin.
 func (v Verdict) SetHeaders(h http.Header, r *http.Request) {
 	switch v {
 	case Any:
@@ -132,7 +132,7 @@ func (v Verdict) SetHeaders(h http.Header, r *http.Request) {
 	h.Add("Vary", "Origin")
 }
 
-// IsPreflight says whether a browser asks whether it may send a request.
+// IsPreflight reports whether a browser asks whether it may send a request.
 func IsPreflight(r *http.Request) bool {
 	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
 }
@@ -148,7 +148,7 @@ func sameHost(u *url.URL, host string) bool {
 	return portOr(u, own) == portOr(h, own)
 }
 
-// matches says whether the pattern names the origin; nil is null.
+// matches reports whether the pattern names the origin; nil is null.
 func (p Pattern) matches(u *url.URL) bool {
 	if u == nil || p.scheme == "null" {
 		return u == nil && p.scheme == "null"

@@ -13,8 +13,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
-// A message that names its channel in a way that we do not understand would go to the default channel, and so to others
-// than it was meant for. The following refuse such requests.
+// A message that names its channel in a way that we do not understand would go to the default channel, and so to the wrong
+// subscribers. What follows rejects such requests.
 
 // destination is what a request says of its message besides the data.
 type destination struct {
@@ -48,7 +48,7 @@ func (d *destination) set(where string, fields url.Values) error {
 	return nil
 }
 
-// inQuery reads the parameters channel and event. Others are refused, unless they are among more.
+// inQuery reads the parameters channel and event. Others are rejected, unless they are among more.
 func inQuery(r *http.Request, more []string) (d destination, err error) {
 	fields, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -63,8 +63,8 @@ func inQuery(r *http.Request, more []string) (d destination, err error) {
 	return d, err
 }
 
-// fromForm reads the fields channel, event and data of a form, as web frameworks send it. A body without any of these
-// is not meant as a form: curl -d says of everything that it is one. Then ok is false.
+// fromForm reads the fields channel, event and data of a form, as web frameworks send it. A body without any of these is
+// not meant as a form, since curl -d labels every body as one. Then ok is false.
 func (d *destination) fromForm(body []byte) (data []byte, ok bool, err error) {
 	fields, err := url.ParseQuery(string(body)) // on an error without the fields that are wrong, or without any
 	known := func(name string) bool {
@@ -91,75 +91,62 @@ func (d *destination) fromForm(body []byte) (data []byte, ok bool, err error) {
 	return []byte(fields.Get("data")), true, nil
 }
 
-// fromJSON reads an envelope: a JSON object that names a channel, as a line of application/x-ndjson does. If the query
-// names the channel, an object with other members too is no envelope but data. Then, and if there is no channel, ok is
-// false.
-func (d *destination) fromJSON(m *hub.Message, body []byte) (ok bool, err error) {
-	members := membersOf(body)
-	if !slices.Contains(members, "channel") {
-		return false, nil
+// fromJSON reads a message object that names a channel. If the query names the channel, an object with other members too is
+// the data itself. Then, and if the object names no channel, it returns nil. Key is the key that the request's header has.
+func (d *destination) fromJSON(body []byte, key string) (*Object, error) {
+	names := membersOf(body)
+	if !slices.Contains(names, "channel") {
+		return nil, nil
 	}
 	if err := hub.CheckUnicode(body); err != nil {
-		return false, fmt.Errorf("the JSON object %w", err)
+		return nil, fmt.Errorf("the JSON object %w", err)
 	}
 	const asData = "; to publish the object as it is, name its channel in the query"
-	for _, name := range members {
-		if !slices.Contains(envelope, name) {
+	for _, name := range names {
+		if !slices.Contains(members, name) {
 			if d.named {
-				return false, nil
+				return nil, nil
 			}
-			return false, fmt.Errorf("the JSON object names a channel, so it is taken for a message, and %q is not one of its members: %s"+asData,
-				name, strings.Join(envelope, ", "))
+			return nil, fmt.Errorf("the JSON object names a channel, so it is taken for a message, and %q is not one of its members: %s"+asData,
+				name, strings.Join(members, ", "))
 		}
 	}
 	if d.named {
-		return false, errors.New("both the query and the JSON object name a channel" +
+		return nil, errors.New("both the query and the JSON object name a channel" +
 			`; to publish the object as it is, send it as the data of another: {"channel": …, "data": …}`)
 	}
-	var v struct {
-		Channel  string          `json:"channel"`
-		Event    string          `json:"event"`
-		Data     json.RawMessage `json:"data"`
-		Encoding string          `json:"encoding"`
-		Key      string          `json:"key"`
-	}
-	if err := json.Unmarshal(body, &v); err != nil {
-		return false, fmt.Errorf("the JSON object: %w", err)
+	o, err := Decode(body)
+	if err != nil {
+		return nil, fmt.Errorf("the JSON object: %w", err)
 	}
 	switch {
-	case v.Data == nil:
-		return false, errors.New("the JSON object names a channel, and has no data" + asData)
-	case v.Key != "" && m.Key != "":
-		return false, errors.New("both the header Idempotency-Key and the JSON object have a key")
+	case o.Data == nil:
+		return nil, errors.New("the JSON object names a channel, and has no data" + asData)
+	case o.Key != "" && key != "":
+		return nil, errors.New("both the header Idempotency-Key and the JSON object have a key")
 	}
-	fields := url.Values{"channel": {v.Channel}}
-	if v.Event != "" {
-		fields.Set("event", v.Event)
+	fields := url.Values{"channel": {o.ChannelOr("")}}
+	if o.Event != "" {
+		fields.Set("event", o.Event)
 	}
 	if err := d.set("the JSON object", fields); err != nil {
-		return false, err
+		return nil, err
 	}
-	if v.Key != "" {
-		m.Key = v.Key
-	}
-	return true, Data(m, v.Data, v.Encoding)
+	return o, nil
 }
 
-// envelope are the members of a message in JSON.
-var envelope = []string{"channel", "event", "data", "encoding", "key"}
-
-// membersOf returns the names of a JSON object's members, in lower case, as encoding/json takes them. What is no JSON
-// object has none, nor has one that cannot have a channel, for most have none and are not worth the work.
+// membersOf returns the names of a JSON object's members, in lower case, because encoding/json ignores case. It returns none
+// for anything but an object, and for an object that cannot have a channel: most have none, and are not worth the work.
 func membersOf(body []byte) (names []string) {
 	object := bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte{'{'})
 	if !object || !bytes.Contains(body, []byte(`"c`)) && !bytes.Contains(body, []byte(`"C`)) && !bytes.Contains(body, []byte(`"\u`)) {
 		return nil
 	}
-	var members map[string]json.RawMessage
-	if json.Unmarshal(body, &members) != nil {
+	var values map[string]json.RawMessage
+	if json.Unmarshal(body, &values) != nil {
 		return nil
 	}
-	for name := range members {
+	for name := range values {
 		names = append(names, strings.ToLower(name))
 	}
 	slices.Sort(names)

@@ -93,7 +93,7 @@ func TestMisaddressed(t *testing.T) {
 		{"channel=c", asJSON, `{"channel":"c","data":"x"}`, "both the query and the JSON object name a channel"},
 	} {
 		m, err := message(c.query, c.contentType, c.body)
-		refusal := new(Error)
+		refusal := new(HTTPError)
 		if !errors.As(err, &refusal) || refusal.Status/100 != 4 || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("?%s %s %q: %+v, %v", c.query, c.contentType, c.body, m, err)
 		}
@@ -109,7 +109,7 @@ func FuzzDestination(f *testing.F) {
 	f.Fuzz(func(t *testing.T, query, contentType, body string) {
 		m, err := message(query, contentType, body)
 		if err != nil {
-			if refusal := new(Error); !errors.As(err, &refusal) || refusal.Status/100 != 4 {
+			if refusal := new(HTTPError); !errors.As(err, &refusal) || refusal.Status/100 != 4 {
 				t.Fatalf("refused with %v", err)
 			}
 			return

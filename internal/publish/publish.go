@@ -1,7 +1,8 @@
-// Package publish reads what is published by an HTTP request.
+// Package publish reads messages that are published by HTTP, and the message object that all of our JSON formats share.
 package publish
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -15,14 +16,14 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
 )
 
-// Error is a refusal, with the HTTP status that says so.
-type Error struct {
+// HTTPError is the reason why a request is rejected, with the HTTP status for it.
+type HTTPError struct {
 	Status int
 	Err    error
 }
 
-func (e *Error) Error() string { return e.Err.Error() }
-func (e *Error) Unwrap() error { return e.Err }
+func (e *HTTPError) Error() string { return e.Err.Error() }
+func (e *HTTPError) Unwrap() error { return e.Err }
 
 // Body reads a request's body.
 func Body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
@@ -35,7 +36,7 @@ func Body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	case errors.As(err, &over):
 		return nil, tooLarge(limit)
 	case err != nil:
-		return nil, bad("reading the body: %w", err)
+		return nil, Reject(http.StatusBadRequest, "reading the body: %w", err)
 	}
 	return data, nil
 }
@@ -63,24 +64,30 @@ func readAll(r io.Reader, n int64) ([]byte, error) {
 }
 
 func tooLarge(limit int64) error {
-	return &Error{http.StatusRequestEntityTooLarge, fmt.Errorf("the body is larger than %d bytes", limit)}
+	return Reject(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", limit)
 }
 
-// Message reads a message from a request: the body is the data, and the query names the channel and the event. It is JSON
-// if its Content-Type is application/json or ends in +json, text if that is text/*, a form or absent, else binary. A form
-// with the field data is taken by its fields channel, event and data; one without any of these is what curl -d says of
-// everything. An object of application/json that names a channel is taken as a line of application/x-ndjson is. The channel
+// Message reads a message from a request. The body is the data, and the query names the channel and the event. The channel
 // is empty if none is named. The header Idempotency-Key is the message's key
-// (draft-ietf-httpapi-idempotency-key-header). Other parameters of the query are refused, unless they are among more.
+// (draft-ietf-httpapi-idempotency-key-header). Other query parameters are rejected, unless they are among more.
+//
+// The Content-Type decides what the body is:
+//
+//   - application/json that is an object with a channel: a message object, as a line of application/x-ndjson is.
+//   - any other application/json, or a type that ends in +json (RFC 6839, section 3.1): JSON.
+//   - a form with any of the fields channel, event and data: a message. Any other form: text, since curl -d labels every
+//     body as a form.
+//   - text/*, or no type: text.
+//   - anything else: binary.
 func Message(w http.ResponseWriter, r *http.Request, limit int64, more ...string) (*hub.Message, error) {
 	m := &hub.Message{Key: r.Header.Get("Idempotency-Key")}
 	to, err := inQuery(r, more)
 	if err != nil {
-		return nil, bad("%w", err)
+		return nil, Reject(http.StatusBadRequest, "%w", err)
 	}
 	media, err := mediaType(r.Header.Get("Content-Type"))
 	if err != nil {
-		return nil, bad("%w", err)
+		return nil, Reject(http.StatusBadRequest, "%w", err)
 	}
 	if m.Data, err = Body(w, r, limit); err != nil {
 		return nil, err
@@ -89,22 +96,28 @@ func Message(w http.ResponseWriter, r *http.Request, limit int64, more ...string
 	case media == form:
 		data, ok, err := to.fromForm(m.Data)
 		if err != nil {
-			return nil, bad("%w", err)
+			return nil, Reject(http.StatusBadRequest, "%w", err)
 		}
 		if ok {
 			m.Data = data
 		}
 	case media == "multipart/form-data":
-		return nil, &Error{http.StatusUnsupportedMediaType, errors.New("a form is published as application/x-www-form-urlencoded, not multipart/form-data")}
+		return nil, Reject(http.StatusUnsupportedMediaType, "a form is published as application/x-www-form-urlencoded, not multipart/form-data")
 	case media == "application/json":
-		ok, err := to.fromJSON(m, m.Data)
+		o, err := to.fromJSON(m.Data, m.Key)
 		if err != nil {
-			return nil, bad("%w", err)
+			return nil, Reject(http.StatusBadRequest, "%w", err)
 		}
-		if !ok {
+		if o == nil {
 			m.Kind = hub.JSON
+			break
 		}
-	case strings.HasSuffix(media, "+json"): // RFC 6839, section 3.1
+		key := cmp.Or(o.Key, m.Key)
+		if m, err = o.Message(""); err != nil {
+			return nil, Reject(http.StatusBadRequest, "%w", err)
+		}
+		m.Key = key
+	case strings.HasSuffix(media, "+json"):
 		m.Kind = hub.JSON
 	case media != "" && !strings.HasPrefix(media, "text/"):
 		m.Kind = hub.Binary
@@ -113,22 +126,23 @@ func Message(w http.ResponseWriter, r *http.Request, limit int64, more ...string
 	return m, nil
 }
 
-// Client is the publisher that a route's user is: apart from others, and from the admin API.
-func Client(user string) string { return "route:" + user }
+// Namespace returns the idempotency namespace of a route's user, distinct from other users and from the admin API.
+func Namespace(user string) string { return "route:" + user }
 
-// Owner is who the idempotency keys of a route's client take space for: its user, or if it has none its address.
-// Addresses of IPv6 are one for each /64, of which a client has all.
+// Owner returns who a client's idempotency keys are charged to: its user, or its address if it has none. IPv6 addresses
+// count by their /64, since a client that has one address of it usually has them all.
 func Owner(user, remote string) string {
 	if user != "" {
-		return Client(user)
+		return Namespace(user)
 	}
 	return "address:" + ratelimit.Address(remote, ratelimit.DefaultIPv6Prefix)
 }
 
 const form = "application/x-www-form-urlencoded"
 
-func bad(format string, args ...any) error {
-	return &Error{http.StatusBadRequest, fmt.Errorf(format, args...)}
+// Reject returns an HTTPError.
+func Reject(status int, format string, args ...any) error {
+	return &HTTPError{status, fmt.Errorf(format, args...)}
 }
 
 func mediaType(contentType string) (string, error) {
@@ -142,19 +156,19 @@ func mediaType(contentType string) (string, error) {
 	return media, nil
 }
 
-// RetryLater says when to come back: in 1 to 10 seconds, so that not all do at once.
+// RetryLater tells the client to retry in 1 to 10 seconds, at random, so that not all clients retry at once.
 func RetryLater(w http.ResponseWriter) {
 	w.Header().Set("Retry-After", strconv.Itoa(1+rand.IntN(10)))
 }
 
-// Refused gives an error of hub.Publish its status.
-func Refused(w http.ResponseWriter, err error) error {
+// Failed returns an error of hub.Publish with the status for it.
+func Failed(w http.ResponseWriter, err error) error {
 	if errors.Is(err, hub.ErrKeyReused) {
-		return &Error{http.StatusUnprocessableEntity, err}
+		return &HTTPError{http.StatusUnprocessableEntity, err}
 	}
 	if invalid := new(hub.InvalidError); errors.As(err, &invalid) {
-		return &Error{http.StatusBadRequest, err}
+		return &HTTPError{http.StatusBadRequest, err}
 	}
 	RetryLater(w)
-	return &Error{http.StatusServiceUnavailable, err}
+	return &HTTPError{http.StatusServiceUnavailable, err}
 }

@@ -36,7 +36,7 @@ func TestBody(t *testing.T) {
 		runtime.ReadMemStats(&before)
 		data, err := Body(httptest.NewRecorder(), r, limit)
 		runtime.ReadMemStats(&after)
-		refusal := new(Error)
+		refusal := new(HTTPError)
 		if errors.As(err, &refusal) != (c.status != 0) || refusal.Status != c.status || len(data) != c.want {
 			t.Errorf("%s: %d bytes, %v", c.name, len(data), err)
 		}

@@ -34,15 +34,15 @@ func (route *Route) servePost(w http.ResponseWriter, r *http.Request, c *identit
 	}
 	m, err := publish.Message(w, r, route.maxMessage, route.query...)
 	if err != nil {
-		return asCaddys(err)
+		return withStatus(err)
 	}
 	m.Source = Post
-	m.Publisher, m.Owner = publish.Client(c.user), publish.Owner(c.user, c.remote)
+	m.Publisher, m.Owner = publish.Namespace(c.user), publish.Owner(c.user, c.remote)
 	if m.Channel, err = route.destination(r, m.Channel, c.channels); err != nil {
 		return caddyhttp.Error(http.StatusForbidden, err)
 	}
 	if err := route.hub.Publish(m); err != nil {
-		return asCaddys(publish.Refused(w, err))
+		return withStatus(publish.Failed(w, err))
 	}
 	setJSONHeaders(w.Header())
 	return json.NewEncoder(w).Encode(struct {
@@ -72,7 +72,7 @@ func (route *Route) serveV1(w http.ResponseWriter, r *http.Request, c *identity)
 	}
 	frame, err := publish.Body(w, r, route.sockets.MaxBody())
 	if err != nil {
-		return asCaddys(err)
+		return withStatus(err)
 	}
 	request := websocket.Client{
 		Subscriber: hub.Subscriber{User: c.user, Remote: c.remote},
@@ -97,9 +97,9 @@ func (route *Route) wait(c *identity) time.Duration {
 	return route.posters.Wait(ratelimit.Address(c.remote, route.ipv6Prefix))
 }
 
-// asCaddys returns an error with the HTTP status that it has, or 500.
-func asCaddys(err error) error {
-	if e, ok := errors.AsType[*publish.Error](err); ok {
+// withStatus returns an error as Caddy's, with the HTTP status that it has, or 500.
+func withStatus(err error) error {
+	if e, ok := errors.AsType[*publish.HTTPError](err); ok {
 		return caddyhttp.Error(e.Status, e.Err)
 	}
 	return caddyhttp.Error(http.StatusInternalServerError, err)

@@ -61,14 +61,8 @@ func refused(code, format string, args ...any) error {
 // request is what a client sends: one of the three.
 type request struct {
 	Ref     json.RawMessage `json:"ref"`
-	Publish *struct {
-		Channel  string          `json:"channel"`
-		Event    string          `json:"event"`
-		Data     json.RawMessage `json:"data"`
-		Encoding string          `json:"encoding"`
-		Key      string          `json:"key"`
-	} `json:"publish"`
-	Join *struct {
+	Publish *publish.Object `json:"publish"`
+	Join    *struct {
 		Channel string `json:"channel"`
 		LastID  string `json:"last_id"`
 	} `json:"join"`
@@ -236,18 +230,19 @@ func (q *request) message(channels []string, limit int, user, remote string, on 
 	if len(channels) == 0 {
 		return nil, refused(errForbidden, "publishing is off on this route")
 	}
-	m := &hub.Message{Channel: cmp.Or(p.Channel, channels[0]), Event: p.Event, Key: p.Key}
-	if !slices.Contains(channels, m.Channel) && !on(m.Channel) {
-		return nil, refused(errForbidden, "the client is not on the channel %q", m.Channel)
+	channel := cmp.Or(p.ChannelOr(""), channels[0])
+	if !slices.Contains(channels, channel) && !on(channel) {
+		return nil, refused(errForbidden, "the client is not on the channel %q", channel)
 	}
-	if err := publish.Data(m, p.Data, p.Encoding); err != nil {
+	m, err := p.Message(channel)
+	if err != nil {
 		return nil, refused(errInvalid, "%w", err)
 	}
 	if len(m.Data) > limit {
 		return nil, refused(errTooBig, "the data has %d bytes, more than %d", len(m.Data), limit)
 	}
 	if m.Key != "" {
-		m.Publisher, m.Owner = publish.Client(user), publish.Owner(user, remote)
+		m.Publisher, m.Owner = publish.Namespace(user), publish.Owner(user, remote)
 	}
 	return m, nil
 }
