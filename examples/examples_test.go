@@ -13,20 +13,16 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
-	_ "github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	cdplog "github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
 	_ "github.com/caddy-broadcast/caddy-broadcast"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/chromium"
 )
 
@@ -38,21 +34,8 @@ type example struct {
 	ctx   context.Context
 }
 
-var nextPort atomic.Int32
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	nextPort.CompareAndSwap(0, 31_000+int32(os.Getpid()%800))
-	for range 100 {
-		addr := fmt.Sprint("localhost:", nextPort.Add(1))
-		if l, err := net.Listen("tcp", addr); err == nil {
-			l.Close()
-			return addr
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
-}
+// TestMain keeps Caddy's files out of the home directory.
+func TestMain(m *testing.M) { os.Exit(caddytest.Main(m)) }
 
 func start(t *testing.T, name string, replace ...string) *example {
 	t.Helper()
@@ -60,13 +43,11 @@ func start(t *testing.T, name string, replace ...string) *example {
 	if err := chromedp.Do(ctx); err != nil { // tabs are of a browser that runs
 		t.Fatal(err)
 	}
-	t.Setenv("XDG_DATA_HOME", t.TempDir())
-	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	text, err := os.ReadFile(filepath.Join(name, "Caddyfile"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	site, admin := freeAddr(t), freeAddr(t)
+	site, admin := "localhost:"+caddytest.FreePort(t), "localhost:"+caddytest.FreePort(t)
 	config := strings.NewReplacer(append(replace, "localhost:8080", site, "root examples/", "root ")...).Replace(string(text))
 	options := "admin " + admin + "\n\tpersist_config off\n"
 	if strings.Contains(config, "\n{\n") {
@@ -74,23 +55,7 @@ func start(t *testing.T, name string, replace ...string) *example {
 	} else {
 		config = "{\n\t" + options + "}\n" + config
 	}
-	cfg, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), map[string]any{"filename": "Caddyfile"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, w := range warnings {
-		if !strings.Contains(config[:2], "{") || !strings.Contains(w.Message, "not formatted") {
-			t.Logf("%s: %s", name, w)
-		}
-	}
-	if err := caddy.Load(cfg, true); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := caddy.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	caddytest.Run(t, config)
 	return &example{t: t, site: "http://" + site, admin: "http://" + admin, ctx: ctx}
 }
 
@@ -295,7 +260,7 @@ func TestFlask(t *testing.T) {
 		}
 		t.Skip("no Flask is installed: apt-get install python3-flask")
 	}
-	upstream := freeAddr(t)
+	upstream := "localhost:" + caddytest.FreePort(t)
 	e := start(t, "flask", "localhost:5000", upstream)
 	_, port, _ := net.SplitHostPort(upstream)
 	app := exec.Command(python, "flask/app.py")

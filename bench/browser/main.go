@@ -22,9 +22,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
-	_ "github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
@@ -33,6 +30,7 @@ import (
 
 	_ "github.com/caddy-broadcast/caddy-broadcast"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/active"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/chromium"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
@@ -134,7 +132,7 @@ func newBench() (_ *bench, err error) {
 	}
 	addr := l.Addr().String()
 	l.Close()
-	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(fmt.Sprintf(`{
+	err = caddytest.Load(fmt.Sprintf(`{
 		admin off
 		persist_config off
 		log {
@@ -148,11 +146,8 @@ func newBench() (_ *bench, err error) {
 		broadcast /ws
 		root %s
 		file_server
-	}`, addr, dir)), map[string]any{"filename": "Caddyfile"})
+	}`, addr, dir))
 	if err != nil {
-		return nil, err
-	}
-	if err := caddy.Load(config, true); err != nil {
 		return nil, err
 	}
 	b.closes = append(b.closes, func() { caddy.Stop() })

@@ -16,11 +16,10 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
-	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	"github.com/chromedp/chromedp"
 
 	_ "github.com/caddy-broadcast/caddy-broadcast"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/chromium"
 )
 
@@ -79,11 +78,7 @@ func (s *site) write(name, text string) {
 // start starts Caddy, or replaces its configuration.
 func (s *site) start() {
 	s.t.Helper()
-	cfg, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(s.config), map[string]any{"filename": "Caddyfile"})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if err := caddy.Load(cfg, true); err != nil {
+	if err := caddytest.Load(s.config); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -3,31 +3,23 @@ package browser
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/chromium"
 )
 
 // TestMain has WebSockets inside HTTP/2, which Go offers only with a setting that it reads before anything else.
 func TestMain(m *testing.M) {
-	if debug := os.Getenv("GODEBUG"); !strings.Contains(debug, "http2xconnect=1") {
-		os.Setenv("GODEBUG", strings.TrimPrefix(debug+",http2xconnect=1", ","))
-		if self, err := os.Executable(); err == nil {
-			syscall.Exec(self, os.Args, os.Environ())
-		}
-	}
-	os.Exit(m.Run())
+	caddytest.WithHTTP2WebSockets()
+	os.Exit(caddytest.Main(m))
 }
 
 const socketPage = `<!doctype html><title>socket</title><script>
@@ -49,12 +41,7 @@ func TestHTTP2(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "index.html"), []byte(socketPage), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	l.Close()
+	port := caddytest.FreePort(t)
 	log := filepath.Join(dir, "log")
 	config := fmt.Sprintf(`{
 		admin off
@@ -77,11 +64,7 @@ func TestHTTP2(t *testing.T) {
 		broadcast /ws
 		file_server
 	}`, dir, port)
-	cfg, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), map[string]any{"filename": "Caddyfile"})
-	if err == nil {
-		err = caddy.Load(cfg, true)
-	}
-	if err != nil {
+	if err := caddytest.Load(config); err != nil {
 		t.Fatal(err)
 	}
 	defer caddy.Stop()
@@ -89,7 +72,7 @@ func TestHTTP2(t *testing.T) {
 		return chromedp.Poll[chromedp.Void](expression, chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(30*time.Second))
 	}
 	handshakes := chromedp.Events(ctx, network.WebSocketHandshakeResponseReceived)
-	err = chromedp.Do(ctx,
+	err := chromedp.Do(ctx,
 		chromedp.Navigate("https://localhost:"+port),
 		wait("open == 3"),
 		chromedp.Evaluate[chromedp.Void](`first.send("one"); first.send("two".repeat(1000)); undefined`),

@@ -70,12 +70,35 @@ func Start(t testing.TB, config string) *Server {
 	if err := s.Load(config); err != nil {
 		t.Fatal(err)
 	}
+	stopAfter(t)
+	return s
+}
+
+// Run runs Caddy with a whole Caddyfile, for tests whose sites are not like those that Start makes.
+func Run(t testing.TB, config string) {
+	t.Helper()
+	if err := Load(config); err != nil {
+		t.Fatal(err)
+	}
+	stopAfter(t)
+}
+
+// stopAfter stops Caddy at the test's end.
+func stopAfter(t testing.TB) {
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
 			t.Error(err)
 		}
 	})
-	return s
+}
+
+// Load starts Caddy with a Caddyfile, or replaces the configuration of the one that runs.
+func Load(config string) error {
+	cfg, err := Adapt(config)
+	if err != nil {
+		return err
+	}
+	return caddy.Load(cfg, true)
 }
 
 // Frame is the Caddyfile around a test's site. Only our own lines are at debug level: with the others' Caddy's TLS app emits events that race with its own start.
@@ -105,11 +128,7 @@ func (s *Server) Load(config string) error {
 	}
 	config = strings.NewReplacer("GLOBAL", global, "SITE", site).Replace(Frame)
 	config = strings.NewReplacer("ADDR", s.Addr, "ADMIN", s.Admin, "LOG", s.Log).Replace(config)
-	cfg, err := Adapt(config)
-	if err != nil {
-		return err
-	}
-	return caddy.Load(cfg, true)
+	return Load(config)
 }
 
 // Adapt turns a Caddyfile into JSON. Warnings are errors, except that the file is not formatted.
@@ -121,15 +140,22 @@ func Adapt(config string) ([]byte, error) {
 	return cfg, err
 }
 
-// FreeAddr returns an address that nothing listens on. Its port is not one that the system gives to others meanwhile.
+// FreeAddr returns an address of this machine that nothing listens on.
 func FreeAddr(t testing.TB) string {
+	t.Helper()
+	return "127.0.0.1:" + FreePort(t)
+}
+
+// FreePort returns a port that nothing listens on. It is below those that the system gives to clients, so that none of
+// them takes it before the test does.
+func FreePort(t testing.TB) string {
 	t.Helper()
 	nextPort.CompareAndSwap(0, 10_000+int32(os.Getpid()*199%20_000)) // processes far apart
 	for range 1000 {
-		addr := fmt.Sprint("127.0.0.1:", nextPort.Add(1))
-		if l, err := net.Listen("tcp", addr); err == nil {
+		port := fmt.Sprint(nextPort.Add(1))
+		if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
 			l.Close()
-			return addr
+			return port
 		}
 	}
 	t.Fatal("no port is free")

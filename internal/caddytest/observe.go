@@ -51,7 +51,6 @@ func (s *Server) WaitTotals(done func(Totals) bool) {
 	}
 }
 
-// TestMetrics: Caddy's own metrics have the hub's, through reloads.
 // ExpectMetrics waits until Caddy's metrics have these lines.
 func (s *Server) ExpectMetrics(want ...string) {
 	s.T.Helper()
