@@ -29,10 +29,12 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/placement"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/post"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/raw"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/rates"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/websocket"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
 )
 
 func init() {
@@ -353,10 +355,11 @@ type Handler struct {
 	// one's options. A handshake that is under way is refused. Default: `false`, they stay.
 	CloseOnReload bool `json:"close_on_reload,omitempty"`
 
-	sockets      websocket.Route
-	streams      eventstream.Route
+	sockets      websocket.Endpoint
+	streams      eventstream.Endpoint
+	connOptions  []*hub.ConnOptions // of all its connections
 	origins      []origin.Pattern
-	join         []websocket.JoinPattern
+	join         []v1.JoinPattern
 	posters      *rates.Clients
 	query        []string // parameters that a POST may have besides those of a message
 	ownQuery     bool     // the parameter channel is a part of the route's channels
@@ -417,6 +420,9 @@ const (
 	defaultMinDeflate = 256
 )
 
+// protocols are what clients of a route can speak. The first one is for those that ask for none of the others.
+var protocols = protocol.Set{raw.Protocol{}, v1.Protocol{}}
+
 // Provision sets up the handler.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
@@ -439,29 +445,20 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.origins = append(h.origins, p)
 	}
 	for _, s := range h.Join {
-		h.join = append(h.join, websocket.ParseJoin(s))
+		h.join = append(h.join, v1.ParseJoinPattern(s))
 	}
 	h.takesSockets = slices.Contains(h.Transports, transportWebSocket)
 	h.takesStreams = slices.Contains(h.Transports, transportEventStream)
 	h.takesPosts = slices.Contains(h.Transports, transportPost)
 	a := app.(*App)
 	h.emitter = a.emitter
-	h.sockets = websocket.Route{
-		Hub:        a.hub,
-		Raw:        websocket.Options{Plain: h.connOptions(transportWebSocket, wire.Raw{})},
-		V1:         websocket.Options{Plain: h.connOptions(transportWebSocket, wire.V1{})},
-		MaxMessage: int(h.MaxMessage),
-		Rate:       h.Rate.limit(),
-		NoEcho:     !*h.Echo,
-		Poller:     a.poller,
+	h.sockets = websocket.Endpoint{
+		Endpoint: &protocol.Endpoint{Hub: a.hub, MaxMessage: int(h.MaxMessage), NoEcho: !*h.Echo},
+		Rate:     h.Rate.limit(),
+		Poller:   a.poller,
 	}
-	if h.Compression != nil {
-		h.sockets.Raw.Deflated = h.connOptions(transportWebSocket, wire.Raw{MinDeflate: h.Compression.MinSize})
-		h.sockets.V1.Deflated = h.connOptions(transportWebSocket, wire.V1{MinDeflate: h.Compression.MinSize})
-	}
-	h.streams = eventstream.Route{Hub: a.hub, Options: h.connOptions(transportEventStream, wire.EventStream{}), Poller: a.poller}
-	h.streams.V1 = h.connOptions(transportEventStream, wire.V1Stream{})
-	h.streams.Options.OneWay, h.streams.V1.OneWay = true, true
+	h.streams = eventstream.Endpoint{Hub: a.hub, Poller: a.poller}
+	h.offer(protocols)
 	h.posters = rates.NewClients(h.Rate.limit())
 	h.route = strings.Join(h.Channels, "\x00")
 	h.errors = httperror.For(h)
@@ -529,8 +526,24 @@ func (h *Handler) warn() {
 	}
 }
 
-func (h *Handler) connOptions(transport string, f hub.Format) *hub.ConnOptions {
-	return &hub.ConnOptions{
+// offer has clients choose from the protocols.
+func (h *Handler) offer(protocols protocol.Set) {
+	for _, p := range protocols {
+		o := websocket.Offer{Protocol: p, Plain: h.newConnOptions(transportWebSocket, p.Format(0))}
+		if h.Compression != nil {
+			o.Deflated = h.newConnOptions(transportWebSocket, p.Format(h.Compression.MinSize))
+		}
+		h.sockets.Offers = append(h.sockets.Offers, o)
+		if p, ok := p.(protocol.Streamer); ok {
+			o := eventstream.Offer{Protocol: p, Options: h.newConnOptions(transportEventStream, p.StreamFormat())}
+			o.Options.OneWay = true
+			h.streams.Offers = append(h.streams.Offers, o)
+		}
+	}
+}
+
+func (h *Handler) newConnOptions(transport string, f hub.Format) *hub.ConnOptions {
+	o := &hub.ConnOptions{
 		Transport:    transport,
 		Format:       f,
 		PingInterval: time.Duration(h.PingInterval),
@@ -539,6 +552,8 @@ func (h *Handler) connOptions(transport string, f hub.Format) *hub.ConnOptions {
 		DropOldest:   h.Slow == "drop",
 		Observer:     observer{h.logger, events.Observer{Emitter: h.emitter}},
 	}
+	h.connOptions = append(h.connOptions, o)
+	return o
 }
 
 // observer logs and emits what becomes of connections.
@@ -562,14 +577,8 @@ func (o observer) Ended(conn *hub.Conn, why hub.Reason) {
 // still be on their way here, as Caddy does not wait for them: a handshake among them is refused, and comes back to
 // the new configuration. A POST among them is published by the permissions that it was received with.
 func (h *Handler) Cleanup() error {
-	if h.CloseOnReload && h.sockets.Hub != nil {
-		var options []*hub.ConnOptions
-		for _, o := range []*hub.ConnOptions{h.sockets.Raw.Plain, h.sockets.Raw.Deflated, h.sockets.V1.Plain, h.sockets.V1.Deflated, h.streams.Options, h.streams.V1} {
-			if o != nil {
-				options = append(options, o)
-			}
-		}
-		h.sockets.Hub.Retire(options, closeCode, closeText)
+	if h.CloseOnReload && len(h.connOptions) > 0 {
+		h.streams.Hub.Retire(h.connOptions, closeCode, closeText)
 	}
 	return nil
 }
@@ -686,7 +695,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	var take taker
 	preflight := false
 	switch {
-	case websocket.IsUpgrade(r):
+	case websocket.IsRequest(r):
 		if h.takesSockets {
 			take = h.acceptSocket
 		}
@@ -694,7 +703,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if h.takesPosts {
 			take = h.post
 		}
-	case eventstream.Wants(r):
+	case eventstream.IsRequest(r):
 		if h.takesStreams {
 			take = h.acceptStream
 		}
@@ -726,7 +735,7 @@ type taker func(http.ResponseWriter, *http.Request, *caddy.Replacer, string, []s
 // answer answers a preflight, or checks a request and has it taken.
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, preflight bool, take taker) error {
 	refuse := func(status int, err error) error {
-		if r.ProtoMajor == 1 && websocket.IsUpgrade(r) { // as Accept does
+		if r.ProtoMajor == 1 && websocket.IsRequest(r) { // as Accept does
 			w.Header().Set("Connection", "close")
 		}
 		return caddyhttp.Error(status, err)
@@ -789,16 +798,9 @@ func (h *Handler) warnOfHost(r *http.Request) {
 
 // acceptSocket takes a WebSocket handshake.
 func (h *Handler) acceptSocket(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, user string, channels []string) error {
-	c := websocket.Client{Subscriber: h.subscriber(r, user, channels)}
-	if text := strings.ToValidUTF8(repl.ReplaceAll(h.Greeting, ""), "\uFFFD"); text != "" {
-		c.First = wire.TextFrame(text)
-	}
-	if *h.Publish {
-		c.Publish = channels
-	}
-	c.MayJoin, c.Join = h.mayJoin(repl), asksFor(r)
-	c.Connected = func() { h.connected(r, transportWebSocket, c.Subscriber) }
-	return h.sockets.Accept(w, r, c)
+	req := h.request(r, repl, h.subscriber(r, user, channels), channels)
+	req.Greeting = strings.ToValidUTF8(repl.ReplaceAll(h.Greeting, ""), "\uFFFD")
+	return h.sockets.Accept(w, r, req, func() { h.connected(r, transportWebSocket, req.Subscriber) })
 }
 
 // acceptStream takes a request for an event stream.
@@ -806,30 +808,30 @@ func (h *Handler) acceptStream(w http.ResponseWriter, r *http.Request, repl *cad
 	if !*h.Subscribe {
 		return caddyhttp.Error(http.StatusForbidden, errors.New("subscribing is off on this route"))
 	}
-	s := h.subscriber(r, user, channels)
-	connected := func() { h.connected(r, transportEventStream, s) }
-	if eventstream.WantsV1(r) {
-		var errs []byte
-		s.Channels, errs = websocket.Grant(channels, asksFor(r), h.mayJoin(repl))
-		return h.streams.AcceptV1(w, r, s, errs, connected)
-	}
-	return h.streams.Accept(w, r, s, connected)
+	req := h.request(r, repl, h.subscriber(r, user, channels), channels)
+	return h.streams.Accept(w, r, req, func() { h.connected(r, transportEventStream, req.Subscriber) })
 }
 
-// asksFor returns the channels that a client of broadcast.v1 wants to join from the beginning.
-func asksFor(r *http.Request) []string { return r.URL.Query()["join"] }
+// request returns what a client may do.
+func (h *Handler) request(r *http.Request, repl *caddy.Replacer, s hub.Subscriber, channels []string) *protocol.Request {
+	req := &protocol.Request{Subscriber: s, MayJoin: h.mayJoin(repl), Query: r.URL.Query()}
+	if *h.Publish {
+		req.Publish = channels
+	}
+	return req
+}
 
 // mayJoin returns which channels a client may join.
 func (h *Handler) mayJoin(repl *caddy.Replacer) func(string) bool {
 	if len(h.join) == 0 || !*h.Subscribe {
 		return nil
 	}
-	patterns := make([]websocket.JoinPattern, len(h.join))
+	patterns := make([]v1.JoinPattern, len(h.join))
 	for i, p := range h.join {
 		patterns[i] = p.Expand(func(s string) (string, error) { return repl.ReplaceOrErr(s, true, true) })
 	}
 	return func(channel string) bool {
-		return slices.ContainsFunc(patterns, func(p websocket.JoinPattern) bool { return p.Matches(channel) })
+		return slices.ContainsFunc(patterns, func(p v1.JoinPattern) bool { return p.Matches(channel) })
 	}
 }
 
@@ -894,8 +896,8 @@ func (h *Handler) wait(r *http.Request, user string) time.Duration {
 
 // post publishes the body of a request.
 func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, user string, channels []string) error {
-	if eventstream.WantsV1(r) {
-		return h.postV1(w, r, repl, user, channels)
+	if p, ok := protocols.Queried(r.URL.Query()).(protocol.Poster); ok {
+		return h.postTo(p, w, r, repl, user, channels)
 	}
 	if !*h.Publish {
 		return caddyhttp.Error(http.StatusForbidden, errors.New("publishing is off on this route"))
@@ -935,26 +937,19 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Repla
 	}{m.ID()})
 }
 
-// postV1 is post for a client of broadcast.v1, whose stream cannot carry what it has to say.
-func (h *Handler) postV1(w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, user string, channels []string) error {
+// postTo is post for a client of a protocol whose event stream cannot carry what it has to say.
+func (h *Handler) postTo(p protocol.Poster, w http.ResponseWriter, r *http.Request, repl *caddy.Replacer, user string, channels []string) error {
 	for _, name := range []string{"channel", "event"} {
 		if r.URL.Query().Has(name) && !slices.Contains(h.query, name) {
-			return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("the query names a %s: with broadcast.v1 a message names it in the body", name))
+			return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("the query names a %s: with %s a message names it in the body", name, p.Name()))
 		}
 	}
-	frame, err := post.Body(w, r, h.sockets.MaxBody())
+	body, err := post.Body(w, r, int64(p.MaxReceived(int(h.MaxMessage))))
 	if refusal := new(post.Error); errors.As(err, &refusal) {
 		return caddyhttp.Error(refusal.Status, refusal.Err)
 	}
-	c := websocket.Client{Subscriber: hub.Subscriber{User: user, Remote: remoteOf(r)}, MayJoin: h.mayJoin(repl)}
-	if *h.Publish {
-		c.Publish = channels
-	}
-	answers := h.sockets.Post(frame, c, func() bool { return h.wait(r, user) > 0 })
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	_, err = w.Write(answers)
-	return err
+	req := h.request(r, repl, hub.Subscriber{User: user, Remote: remoteOf(r)}, channels)
+	return p.Post(w, h.sockets.Endpoint, req, body, func() bool { return h.wait(r, user) > 0 })
 }
 
 // Interface guards
