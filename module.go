@@ -452,13 +452,17 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.takesPosts = slices.Contains(h.Transports, transportPost)
 	a := app.(*App)
 	h.emitter = a.emitter
+	minDeflate := 0
+	if h.Compression != nil {
+		minDeflate = h.Compression.MinSize
+	}
 	h.sockets = websocket.Endpoint{
 		Endpoint: &protocol.Endpoint{Hub: a.hub, MaxMessage: int(h.MaxMessage), NoEcho: !*h.Echo},
+		Offers:   websocket.Offers(protocols, minDeflate, h.options(transportWebSocket)),
 		Rate:     h.Rate.limit(),
 		Poller:   a.poller,
 	}
-	h.streams = eventstream.Endpoint{Hub: a.hub, Poller: a.poller}
-	h.offer(protocols)
+	h.streams = eventstream.Endpoint{Hub: a.hub, Offers: eventstream.Offers(protocols, h.options(transportEventStream)), Poller: a.poller}
 	h.posters = rates.NewClients(h.Rate.limit())
 	h.route = strings.Join(h.Channels, "\x00")
 	h.errors = httperror.For(h)
@@ -526,34 +530,21 @@ func (h *Handler) warn() {
 	}
 }
 
-// offer has clients choose from the protocols.
-func (h *Handler) offer(protocols protocol.Set) {
-	for _, p := range protocols {
-		o := websocket.Offer{Protocol: p, Plain: h.newConnOptions(transportWebSocket, p.Format(0))}
-		if h.Compression != nil {
-			o.Deflated = h.newConnOptions(transportWebSocket, p.Format(h.Compression.MinSize))
+// options returns a function that makes the options of connections in a format.
+func (h *Handler) options(transport string) func(hub.Format) *hub.ConnOptions {
+	return func(f hub.Format) *hub.ConnOptions {
+		o := &hub.ConnOptions{
+			Transport:    transport,
+			Format:       f,
+			PingInterval: time.Duration(h.PingInterval),
+			WriteTimeout: time.Duration(h.WriteTimeout),
+			MaxBacklog:   int(h.MaxBacklog),
+			DropOldest:   h.Slow == "drop",
+			Observer:     observer{h.logger, events.Observer{Emitter: h.emitter}},
 		}
-		h.sockets.Offers = append(h.sockets.Offers, o)
-		if p, ok := p.(protocol.Streamer); ok {
-			o := eventstream.Offer{Protocol: p, Options: h.newConnOptions(transportEventStream, p.StreamFormat())}
-			o.Options.OneWay = true
-			h.streams.Offers = append(h.streams.Offers, o)
-		}
+		h.connOptions = append(h.connOptions, o)
+		return o
 	}
-}
-
-func (h *Handler) newConnOptions(transport string, f hub.Format) *hub.ConnOptions {
-	o := &hub.ConnOptions{
-		Transport:    transport,
-		Format:       f,
-		PingInterval: time.Duration(h.PingInterval),
-		WriteTimeout: time.Duration(h.WriteTimeout),
-		MaxBacklog:   int(h.MaxBacklog),
-		DropOldest:   h.Slow == "drop",
-		Observer:     observer{h.logger, events.Observer{Emitter: h.emitter}},
-	}
-	h.connOptions = append(h.connOptions, o)
-	return o
 }
 
 // observer logs and emits what becomes of connections.

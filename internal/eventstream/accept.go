@@ -32,6 +32,19 @@ type Offer struct {
 	Options  *hub.ConnOptions // one-way, in the protocol's StreamFormat
 }
 
+// Offers returns the offers of a route with those of the protocols that have a form for event streams. Options returns the
+// options of connections in a format.
+func Offers(protocols protocol.Set, options func(hub.Format) *hub.ConnOptions) (offers []Offer) {
+	for _, p := range protocols {
+		if p, ok := p.(protocol.Streamer); ok {
+			o := options(p.StreamFormat())
+			o.OneWay = true
+			offers = append(offers, Offer{p, o})
+		}
+	}
+	return offers
+}
+
 // IsRequest reports whether a request asks for an event stream.
 func IsRequest(r *http.Request) bool {
 	if r.Method != http.MethodGet {

@@ -39,6 +39,19 @@ type Offer struct {
 	Plain, Deflated *hub.ConnOptions
 }
 
+// Offers returns the offers of a route with the protocols. Options returns the options of connections in a format.
+// Messages of minDeflate bytes and more are deflated for clients that negotiate it; 0 is for no client.
+func Offers(protocols protocol.Set, minDeflate int, options func(hub.Format) *hub.ConnOptions) (offers []Offer) {
+	for _, p := range protocols {
+		o := Offer{Protocol: p, Plain: options(p.Format(0))}
+		if minDeflate > 0 {
+			o.Deflated = options(p.Format(minDeflate))
+		}
+		offers = append(offers, o)
+	}
+	return offers
+}
+
 // choice is what a handshake has come to.
 type choice struct {
 	protocol protocol.Protocol

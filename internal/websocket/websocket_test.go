@@ -36,9 +36,10 @@ func serve(t *testing.T, change func(*Endpoint)) (addr string, h *hub.Hub) {
 	options := func(f hub.Format) *hub.ConnOptions {
 		return &hub.ConnOptions{Format: f, PingInterval: time.Minute, WriteTimeout: 5 * time.Second, MaxBacklog: 1 << 20}
 	}
-	endpoint := &Endpoint{Endpoint: &protocol.Endpoint{Hub: h, MaxMessage: 70_000}, Poller: socket.NewPoller()}
-	for _, p := range []protocol.Protocol{raw.Protocol{}, v1.Protocol{}} {
-		endpoint.Offers = append(endpoint.Offers, Offer{p, options(p.Format(0)), options(p.Format(1))})
+	endpoint := &Endpoint{
+		Endpoint: &protocol.Endpoint{Hub: h, MaxMessage: 70_000},
+		Offers:   Offers(protocol.Set{raw.Protocol{}, v1.Protocol{}}, 1, options),
+		Poller:   socket.NewPoller(),
 	}
 	if change != nil {
 		change(endpoint)

@@ -83,8 +83,8 @@ func objects(t *testing.T, p []byte) (os []v1Object) {
 	return os
 }
 
-// FuzzV1: whatever is published, frames are frames, and JSON that says it.
-func FuzzV1(f *testing.F) {
+// FuzzFormat: whatever is published, frames are frames, and JSON that says it.
+func FuzzFormat(f *testing.F) {
 	f.Add("a", "update", uint8(0), []byte("one\n\"\\\x00\x1f\x7f\u2028\U0001f600"))
 	f.Add("a", "", uint8(1), []byte{0, '\n', 255})
 	f.Add("ä\"", "\\", uint8(2), []byte("{\n\"a\":\t\"\xc2\x85\"}"))

@@ -11,8 +11,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
-// FuzzV1Stream: another's parser reads from a stream just what a WebSocket gets.
-func FuzzV1Stream(f *testing.F) {
+// FuzzStreamFormat: another's parser reads from a stream just what a WebSocket gets.
+func FuzzStreamFormat(f *testing.F) {
 	f.Add("a", "update", uint8(0), []byte("one\n\"\\\x00\x1f\x7f\u2028\U0001f600"))
 	f.Add("a", "", uint8(1), []byte{0, '\n', 255})
 	f.Add("ä\"", "\\", uint8(2), []byte("{\r\n\"a\":\r\t\"\xc2\x85\"}\n"))
