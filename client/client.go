@@ -9,7 +9,8 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
 )
 
 //go:generate go run github.com/evanw/esbuild/cmd/esbuild@v0.25.12 broadcast.js --minify --format=esm --target=es2022 --outfile=broadcast.min.js
@@ -26,7 +27,7 @@ var etag = func() string {
 // query, and is neither a WebSocket's nor an event stream's. The client sends it when a connection fails, because browsers
 // do not tell pages why.
 func Asks(r *http.Request) bool {
-	return r.Method == http.MethodGet && r.URL.Query().Get("protocol") == wire.V1Protocol
+	return r.Method == http.MethodGet && r.URL.Query().Get(protocol.QueryParameter) == v1.Name
 }
 
 // Admit answers such a request of a client that may connect.

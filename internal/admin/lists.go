@@ -13,7 +13,8 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
 )
 
 // Of a list so many entries are answered at once, unless the query says how many.
@@ -184,15 +185,15 @@ func stream(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 			}
 		}
 	}
-	route := eventstream.Route{Hub: h, V1: &hub.ConnOptions{
+	endpoint := eventstream.Endpoint{Hub: h, Offers: []eventstream.Offer{{Protocol: v1.Protocol{}, Options: &hub.ConnOptions{
 		Transport:    "admin",
-		Format:       wire.V1Stream{},
+		Format:       v1.StreamFormat{},
 		PingInterval: 25 * time.Second,
 		WriteTimeout: 10 * time.Second,
 		MaxBacklog:   4 << 20,
 		OneWay:       true,
-	}}
-	err := route.AcceptV1(w, r, s, nil, func() {})
+	}}}}
+	err := endpoint.Accept(w, r, &protocol.Request{Subscriber: s}, func() {})
 	if errors.Is(err, hub.ErrTooManyConnections) {
 		return reject(http.StatusServiceUnavailable, "%w", err)
 	}

@@ -6,8 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/raw"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
 )
 
 // FuzzSize: no wire format makes more of a message than it counts for, and one of them makes about that much, but for
@@ -27,7 +29,7 @@ func FuzzSize(f *testing.F) {
 		}
 		most := 0
 		for _, format := range []hub.Format{
-			wire.Raw{}, wire.Raw{MinDeflate: 1}, wire.V1{}, wire.V1{MinDeflate: 1}, wire.EventStream{}, wire.V1Stream{},
+			raw.Format{}, raw.Format{MinDeflate: 1}, v1.Format{}, v1.Format{MinDeflate: 1}, eventstream.Format{}, v1.StreamFormat{},
 		} {
 			most = max(most, len(format.Append(nil, []*hub.Message{m})))
 		}
@@ -46,7 +48,7 @@ func TestReplayCountsWhatIsSent(t *testing.T) {
 		if err := h.Publish(first, &hub.Message{Channel: "a", Data: []byte(data)}); err != nil {
 			t.Fatal(err)
 		}
-		o := &hub.ConnOptions{Format: wire.EventStream{}, MaxBacklog: limit, PingInterval: time.Second, WriteTimeout: time.Second}
+		o := &hub.ConnOptions{Format: eventstream.Format{}, MaxBacklog: limit, PingInterval: time.Second, WriteTimeout: time.Second}
 		c, w, err := h.Connect(hub.Subscriber{Channels: []string{"a"}, LastID: first.ID()}, o)
 		if err != nil || len(w.Lost) != 1 {
 			t.Errorf("%q: resumed: %+v, %v", data[:1], w, err)

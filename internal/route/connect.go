@@ -9,27 +9,15 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/websocket"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
 )
 
 // acceptSocket connects a WebSocket.
 func (route *Route) acceptSocket(w http.ResponseWriter, r *http.Request, c *identity) error {
-	s := route.subscriber(r, c)
-	request := websocket.Client{
-		Subscriber: s,
-		Publish:    route.mayPublish(c),
-		MayJoin:    route.mayJoin(c),
-		Join:       asksFor(r),
-		Connected:  func() { route.logConnected(r, WebSocket, s) },
-	}
+	request := route.request(r, c, route.subscriber(r, c))
 	// A header in a placeholder may be any bytes, but a text frame has to be UTF-8 (RFC 6455, section 8.1).
-	if text := strings.ToValidUTF8(c.repl.ReplaceAll(route.greeting, ""), "\uFFFD"); text != "" {
-		request.First = wire.TextFrame(text)
-	}
-	return route.sockets.Accept(w, r, request)
+	request.Greeting = strings.ToValidUTF8(c.repl.ReplaceAll(route.greeting, ""), "\uFFFD")
+	return route.sockets.Accept(w, r, request, func() { route.logConnected(r, WebSocket, request.Subscriber) })
 }
 
 // acceptStream connects an event stream.
@@ -37,14 +25,8 @@ func (route *Route) acceptStream(w http.ResponseWriter, r *http.Request, c *iden
 	if !route.subscribe {
 		return caddyhttp.Error(http.StatusForbidden, errors.New("subscribing is off on this route"))
 	}
-	s := route.subscriber(r, c)
-	connected := func() { route.logConnected(r, EventStream, s) }
-	if eventstream.WantsV1(r) {
-		var errs []byte
-		s.Channels, errs = websocket.Grant(c.channels, asksFor(r), route.mayJoin(c))
-		return route.streams.AcceptV1(w, r, s, errs, connected)
-	}
-	return route.streams.Accept(w, r, s, connected)
+	request := route.request(r, c, route.subscriber(r, c))
+	return route.streams.Accept(w, r, request, func() { route.logConnected(r, EventStream, request.Subscriber) })
 }
 
 func (route *Route) logConnected(r *http.Request, transport string, s hub.Subscriber) {

@@ -12,8 +12,9 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/websocket"
 )
 
 // identity is who sends a request, and what the request's placeholders make of the route.
@@ -68,12 +69,13 @@ func (route *Route) subscriber(r *http.Request, c *identity) hub.Subscriber {
 	return s
 }
 
-// mayPublish returns the channels that a client may publish on.
-func (route *Route) mayPublish(c *identity) []string {
-	if !route.publish {
-		return nil
+// request returns what a client may do that connects as s, or that has no connection.
+func (route *Route) request(r *http.Request, c *identity, s hub.Subscriber) *protocol.Request {
+	request := &protocol.Request{Subscriber: s, MayJoin: route.mayJoin(c), Query: r.URL.Query()}
+	if route.publish {
+		request.Publish = c.channels
 	}
-	return c.channels
+	return request
 }
 
 // mayJoin returns which channels a client may join besides the route's, or nil if none.
@@ -81,14 +83,11 @@ func (route *Route) mayJoin(c *identity) func(channel string) bool {
 	if len(route.join) == 0 || !route.subscribe {
 		return nil
 	}
-	patterns := make([]websocket.JoinPattern, len(route.join))
+	patterns := make([]v1.JoinPattern, len(route.join))
 	for i, p := range route.join {
 		patterns[i] = p.Expand(func(s string) (string, error) { return c.repl.ReplaceOrErr(s, true, true) })
 	}
 	return func(channel string) bool {
-		return slices.ContainsFunc(patterns, func(p websocket.JoinPattern) bool { return p.Matches(channel) })
+		return slices.ContainsFunc(patterns, func(p v1.JoinPattern) bool { return p.Matches(channel) })
 	}
 }
-
-// asksFor returns the channels that a client of broadcast.v1 wants to join from the beginning.
-func asksFor(r *http.Request) []string { return r.URL.Query()["join"] }

@@ -12,17 +12,16 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/publish"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/websocket"
 )
 
 // servePost publishes the body of a request.
 func (route *Route) servePost(w http.ResponseWriter, r *http.Request, c *identity) error {
-	if eventstream.WantsV1(r) {
-		return route.serveV1(w, r, c)
+	if p, ok := Protocols.Queried(r.URL.Query()).(protocol.Poster); ok {
+		return route.servePoster(w, r, c, p)
 	}
 	if !route.publish {
 		return caddyhttp.Error(http.StatusForbidden, errors.New("publishing is off on this route"))
@@ -44,7 +43,8 @@ func (route *Route) servePost(w http.ResponseWriter, r *http.Request, c *identit
 	if err := route.hub.Publish(m); err != nil {
 		return withStatus(publish.Failed(w, err))
 	}
-	setJSONHeaders(w.Header())
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
 	return json.NewEncoder(w).Encode(struct {
 		ID string `json:"id"`
 	}{m.ID()})
@@ -63,26 +63,19 @@ func (route *Route) destination(r *http.Request, name string, channels []string)
 	return "", fmt.Errorf("%q is not a channel of this route", name)
 }
 
-// serveV1 is servePost for a client of broadcast.v1 with an event stream, which cannot carry what the client sends.
-func (route *Route) serveV1(w http.ResponseWriter, r *http.Request, c *identity) error {
+// servePoster is servePost for a client of a protocol whose event stream cannot carry what the client sends.
+func (route *Route) servePoster(w http.ResponseWriter, r *http.Request, c *identity, p protocol.Poster) error {
 	for _, name := range []string{"channel", "event"} {
 		if r.URL.Query().Has(name) && !slices.Contains(route.query, name) {
-			return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("the query names a %s: with broadcast.v1 a message names it in the body", name))
+			return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("the query names a %s: with %s a message names it in the body", name, p.Name()))
 		}
 	}
-	frame, err := publish.Body(w, r, route.sockets.MaxBody())
+	body, err := publish.Body(w, r, int64(p.MaxReceived(int(route.maxMessage))))
 	if err != nil {
 		return withStatus(err)
 	}
-	request := websocket.Client{
-		Subscriber: hub.Subscriber{User: c.user, Remote: c.remote},
-		Publish:    route.mayPublish(c),
-		MayJoin:    route.mayJoin(c),
-	}
-	replies := route.sockets.Post(frame, request, func() bool { return route.wait(c) > 0 })
-	setJSONHeaders(w.Header())
-	_, err = w.Write(replies)
-	return err
+	request := route.request(r, c, hub.Subscriber{User: c.user, Remote: c.remote})
+	return p.Post(w, route.sockets.Endpoint, request, body, func() bool { return route.wait(c) > 0 })
 }
 
 // wait counts a message of a client without a connection, and returns how long the client has to wait. The key of a user
@@ -103,9 +96,4 @@ func withStatus(err error) error {
 		return caddyhttp.Error(e.Status, e.Err)
 	}
 	return caddyhttp.Error(http.StatusInternalServerError, err)
-}
-
-func setJSONHeaders(h http.Header) {
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
 }

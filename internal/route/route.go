@@ -17,10 +17,12 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/httperror"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/raw"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/websocket"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
 )
 
 // The names of the transports, as options, metrics and lists have them.
@@ -32,6 +34,9 @@ const (
 
 // Transports are the names of all transports.
 var Transports = []string{WebSocket, EventStream, Post}
+
+// Protocols are what the clients of a route can speak. The first one is for those that ask for none of the others.
+var Protocols = protocol.Set{raw.Protocol{}, v1.Protocol{}}
 
 // Config is a handler's options, valid and with their defaults, and what it shares with others.
 type Config struct {
@@ -66,8 +71,9 @@ type Config struct {
 // Route serves the requests to a handler.
 type Route struct {
 	hub     *hub.Hub
-	sockets websocket.Route
-	streams eventstream.Route
+	sockets websocket.Endpoint
+	streams eventstream.Endpoint
+	options []*hub.ConnOptions // of all the route's connections
 	errors  *httperror.Responder
 	logger  *zap.Logger
 
@@ -78,7 +84,7 @@ type Route struct {
 	channels   []string // with placeholders, as are user and greeting
 	user       string
 	greeting   string
-	join       []websocket.JoinPattern
+	join       []v1.JoinPattern
 	ipv6Prefix int
 	common     hub.Subscriber // what all subscribers of the route have in common
 
@@ -122,12 +128,22 @@ func New(c Config) (*Route, error) {
 		route.origins = append(route.origins, p)
 	}
 	for _, s := range c.Join {
-		route.join = append(route.join, websocket.ParseJoin(s))
+		route.join = append(route.join, v1.ParseJoinPattern(s))
 	}
 	expanded := queryNames(slices.Concat(c.Channels, c.Join, []string{c.User, c.Greeting}))
 	route.channelFromQuery = slices.Contains(expanded, "channel")
 	route.query = slices.Concat(c.Query, expanded, []string{"join", "last_id"})
-	route.sockets, route.streams = c.sockets(), c.streams()
+	route.sockets = websocket.Endpoint{
+		Endpoint: &protocol.Endpoint{Hub: c.Hub, MaxMessage: int(c.MaxMessage), NoEcho: !c.Echo},
+		Offers:   websocket.Offers(Protocols, c.MinDeflate, route.connOptions(c, WebSocket)),
+		Rate:     c.Rate,
+		Poller:   c.Poller,
+	}
+	route.streams = eventstream.Endpoint{
+		Hub:    c.Hub,
+		Offers: eventstream.Offers(Protocols, route.connOptions(c, EventStream)),
+		Poller: c.Poller,
+	}
 	route.warnOfOpenPublishing(c)
 	return route, nil
 }
@@ -136,60 +152,26 @@ func New(c Config) (*Route, error) {
 // so does a route with itself after a reload.
 func quotaKey(channels []string) string { return strings.Join(channels, "\x00") }
 
-func (c *Config) sockets() websocket.Route {
-	route := websocket.Route{
-		Hub:        c.Hub,
-		Raw:        websocket.Options{Plain: c.connOptions(WebSocket, wire.Raw{})},
-		V1:         websocket.Options{Plain: c.connOptions(WebSocket, wire.V1{})},
-		MaxMessage: int(c.MaxMessage),
-		Rate:       c.Rate,
-		NoEcho:     !c.Echo,
-		Poller:     c.Poller,
-	}
-	if c.MinDeflate > 0 {
-		route.Raw.Deflated = c.connOptions(WebSocket, wire.Raw{MinDeflate: c.MinDeflate})
-		route.V1.Deflated = c.connOptions(WebSocket, wire.V1{MinDeflate: c.MinDeflate})
-	}
-	return route
-}
-
-func (c *Config) streams() eventstream.Route {
-	route := eventstream.Route{
-		Hub:     c.Hub,
-		Options: c.connOptions(EventStream, wire.EventStream{}),
-		V1:      c.connOptions(EventStream, wire.V1Stream{}),
-		Poller:  c.Poller,
-	}
-	route.Options.OneWay, route.V1.OneWay = true, true
-	return route
-}
-
-func (c *Config) connOptions(transport string, f hub.Format) *hub.ConnOptions {
-	return &hub.ConnOptions{
-		Transport:    transport,
-		Format:       f,
-		PingInterval: c.PingInterval,
-		WriteTimeout: c.WriteTimeout,
-		MaxBacklog:   int(c.MaxBacklog),
-		DropOldest:   c.DropOldest,
-		Observer:     observer{c.Logger, events.Observer{Emitter: c.Emitter}},
+// connOptions returns a function that makes the options of connections by a transport in a format.
+func (route *Route) connOptions(c Config, transport string) func(hub.Format) *hub.ConnOptions {
+	return func(f hub.Format) *hub.ConnOptions {
+		o := &hub.ConnOptions{
+			Transport:    transport,
+			Format:       f,
+			PingInterval: c.PingInterval,
+			WriteTimeout: c.WriteTimeout,
+			MaxBacklog:   int(c.MaxBacklog),
+			DropOldest:   c.DropOldest,
+			Observer:     observer{c.Logger, events.Observer{Emitter: c.Emitter}},
+		}
+		route.options = append(route.options, o)
+		return o
 	}
 }
 
 // Retire closes the route's connections with a code. A handshake that is under way is rejected; the client reconnects, to
 // the new configuration.
-func (route *Route) Retire(code uint16, text string) {
-	var options []*hub.ConnOptions
-	for _, o := range []*hub.ConnOptions{
-		route.sockets.Raw.Plain, route.sockets.Raw.Deflated, route.sockets.V1.Plain, route.sockets.V1.Deflated,
-		route.streams.Options, route.streams.V1,
-	} {
-		if o != nil {
-			options = append(options, o)
-		}
-	}
-	route.hub.Retire(options, code, text)
-}
+func (route *Route) Retire(code uint16, text string) { route.hub.Retire(route.options, code, text) }
 
 // queryNames returns the names of the query parameters that the texts expand.
 func queryNames(texts []string) (names []string) {

@@ -35,11 +35,11 @@ func (route *Route) kindOf(r *http.Request) kind {
 		return k
 	}
 	switch {
-	case websocket.IsUpgrade(r):
+	case websocket.IsRequest(r):
 		return accepted(handshake, route.acceptsSockets)
 	case r.Method == http.MethodPost:
 		return accepted(post, route.acceptsPosts)
-	case eventstream.Wants(r):
+	case eventstream.IsRequest(r):
 		return accepted(stream, route.acceptsStreams)
 	case client.Wants(r):
 		return script
@@ -98,7 +98,7 @@ func (route *Route) serve(w http.ResponseWriter, r *http.Request, k kind) error 
 
 // reject returns the error that has a request answered with a status.
 func reject(w http.ResponseWriter, r *http.Request, status int, err error) error {
-	if r.ProtoMajor == 1 && websocket.IsUpgrade(r) {
+	if r.ProtoMajor == 1 && websocket.IsRequest(r) {
 		// The client may have sent frames behind its handshake, which are no request (see websocket.Accept).
 		w.Header().Set("Connection", "close")
 	}

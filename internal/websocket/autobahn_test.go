@@ -17,7 +17,7 @@ import (
 // sent as they are, in the pieces given; what would follow the last one is not sent, so the answer cannot wait for it.
 func TestAutobahn(t *testing.T) { byPollerAndWithout(t, testAutobahn) }
 
-func testAutobahn(t *testing.T, change func(*Route)) {
+func testAutobahn(t *testing.T, change func(*Endpoint)) {
 	addr, h := serve(t, change)
 	var tenPings []byte
 	var tenPongs []string
@@ -92,7 +92,7 @@ func testAutobahn(t *testing.T, change func(*Route)) {
 // and the end of the stream, before it has stopped.
 func TestProtocolErrorDrains(t *testing.T) { byPollerAndWithout(t, testProtocolErrorDrains) }
 
-func testProtocolErrorDrains(t *testing.T, change func(*Route)) {
+func testProtocolErrorDrains(t *testing.T, change func(*Endpoint)) {
 	addr, h := serve(t, change)
 	p := open(t, addr, "")
 	p.Write(mask(0x8f, ""))

@@ -9,7 +9,8 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/raw"
 )
 
 type panics struct{ http.ResponseWriter }
@@ -22,11 +23,11 @@ func TestPanicInFront(t *testing.T) {
 	h := hub.New(hub.Options{})
 	defer h.Close(1012, "", 0, time.Second)
 	ended := make(endings)
-	route := &Route{Hub: h, MaxMessage: 100, Raw: Options{Plain: &hub.ConnOptions{
-		Format: wire.Raw{}, PingInterval: time.Minute, WriteTimeout: time.Second, MaxBacklog: hub.MinBacklog, Observer: ended,
-	}}}
+	endpoint := &Endpoint{Endpoint: &protocol.Endpoint{Hub: h, MaxMessage: 100}, Offers: []Offer{{Protocol: raw.Protocol{}, Plain: &hub.ConnOptions{
+		Format: raw.Format{}, PingInterval: time.Minute, WriteTimeout: time.Second, MaxBacklog: hub.MinBacklog, Observer: ended,
+	}}}}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		route.Accept(panics{w}, r, Client{})
+		endpoint.Accept(panics{w}, r, new(protocol.Request), func() {})
 	}))
 	defer server.Close()
 	if _, _, err := websocket.Dial(t.Context(), server.URL, nil); err == nil {
@@ -39,7 +40,7 @@ func TestPanicInFront(t *testing.T) {
 	}
 }
 
-// endings is an hub.Observer that tells when a connection ends.
+// endings is a hub.Observer that is closed when a connection ends.
 type endings chan struct{}
 
 func (endings) Subscribed(*hub.Conn, string)   {}

@@ -1,186 +1,103 @@
 package websocket
 
 import (
-	"bytes"
-	"compress/flate"
 	"errors"
-	"io"
-	"sync"
-	"unicode/utf8"
 
 	"golang.org/x/time/rate"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/frame"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
 )
 
-// session is the reading half of a client, a socket.Receiver.
+// session is the reading half of a client. It implements socket.Receiver and frame.Receiver.
 type session struct {
-	hub     *hub.Hub
-	conn    *hub.Conn
-	channel string // where it publishes; "" if it may not
-	v1      *v1    // if it speaks broadcast.v1
-	pace    *pace  // nil is no limit
-	noEcho  bool
-	deaf    bool // it is being closed for a protocol error: its bytes mean nothing any more
-	over    bool // its close frame was read
-	holds   bool // part of a message, as the hub knows
-	frames  frames
+	conn     *hub.Conn
+	protocol protocol.Session
+	limits   *limits // nil is no limit
+	counted  bool    // the hub counts memory of an unfinished message
+	frames   frame.Reader
 }
 
-// Received takes what was read.
+// limits bound how fast a client may send.
+type limits struct {
+	data    protocol.Limiter
+	control *rate.Limiter // beyond this, control frames count against data
+}
+
+// A client may send this many control frames per second, and this many at once, for free. That is more than any client's
+// keep-alive and its answers to ours take.
+const freeControl, freeControlBurst = 1, 10
+
+func (e *Endpoint) newSession(c choice, req *protocol.Request) *session {
+	s := &session{frames: frame.NewReader(c.protocol.MaxReceived(e.MaxMessage), c.deflates)}
+	if e.Rate.PerSecond > 0 {
+		s.limits = &limits{protocol.NewLimiter(e.Hub, e.Rate), rate.NewLimiter(freeControl, freeControlBurst)}
+		req.Limiter = &s.limits.data
+	}
+	s.protocol = c.protocol.Open(e.Endpoint, req)
+	return s
+}
+
+// Received implements socket.Receiver.
 func (s *session) Received(p []byte) (more bool) {
 	s.conn.Alive()
-	for !s.deaf && !s.over {
-		rest, bad := s.frames.feed(p, s)
-		if bad == nil {
+	for {
+		rest, err := s.frames.Feed(p, s)
+		if err == nil {
 			break
 		}
-		s.deaf = bad.code == codeProtocolError // what it sends is read all the same, or the kernel would reset the connection
-		if s.deaf || s.frames.inFrame {        // if it answers in the middle of a frame, that is not seen
-			s.conn.Fail(bad.code, bad.text)
+		if s.frames.CloseReadable() {
+			s.conn.Close(uint16(err.Code), err.Text)
 		} else {
-			s.conn.Close(bad.code, bad.text)
+			s.conn.Fail(uint16(err.Code), err.Text)
 		}
-		s.frames.skip, s.frames.message = true, nil // only its close frame counts now
 		p = rest
 	}
-	s.unfinished()
-	return !s.over
+	s.countUnfinished()
+	return !s.frames.Closed()
 }
 
-// unfinished tells the hub what there is of a message that is not finished.
-func (s *session) unfinished() {
-	if space := cap(s.frames.message); space > 0 || s.holds {
-		if s.holds = space > 0; !s.conn.Unfinished(len(s.frames.message), space) {
-			s.frames.skip, s.frames.message, s.holds = true, nil, false // it is being closed
-		}
-	}
-}
-
-// Ended is called when the client is gone, or has said that it goes.
+// Ended implements socket.Receiver.
 func (s *session) Ended() { s.conn.Done() }
 
-// pace is how fast a client may go on.
-type pace struct {
-	said    *rate.Limiter
-	chatter *rate.Limiter // what comes faster counts as said
-	refused int           // how often in a row it was too fast
+// countUnfinished has the hub count what an unfinished message takes. The hub may close the connection for it.
+func (s *session) countUnfinished() {
+	n, space := s.frames.Unfinished()
+	if space == 0 && !s.counted {
+		return
+	}
+	if s.counted = space > 0; !s.conn.Unfinished(n, space) {
+		s.frames.Discard()
+		s.counted = false
+	}
 }
 
-const (
-	// maxRefused is how often in a row a client may be too fast before it is closed.
-	maxRefused = 20
-	// So much chatter in a second, and at once, is free: more than any keep-alive of a client, and its answers to ours.
-	freeChatter, freeChatterAtOnce = 1, 10
-)
-
-func newPace(l ratelimit.Limit) *pace {
-	said := l.New()
-	if said == nil {
+// Message implements frame.Receiver.
+func (s *session) Message(m frame.Message) *frame.CloseError {
+	err := s.protocol.Receive(m)
+	if err == nil {
 		return nil
 	}
-	return &pace{said: said, chatter: rate.NewLimiter(freeChatter, freeChatterAtOnce)}
+	if closing := new(frame.CloseError); errors.As(err, &closing) {
+		return closing
+	}
+	s.frames.Discard() // the connection is being closed already
+	return nil
 }
 
-// tooFast counts what the client sends, and says whether it is to be refused, or, as it does not stop, closed.
-func (s *session) tooFast() (refuse bool, bad *fault) {
-	if s.pace == nil {
-		return false, nil
-	}
-	if s.pace.said.Allow() {
-		s.pace.refused = 0
-		return false, nil
-	}
-	s.hub.Refused(hub.RefusedRate)
-	if s.pace.refused++; s.pace.refused > maxRefused || s.v1 == nil { // a raw client could not be told
-		return true, &fault{codePolicy, "too fast"}
-	}
-	return true, nil
-}
-
-func (s *session) chatter(opcode uint8, payload []byte) {
-	if s.pace != nil && !s.pace.chatter.Allow() {
-		switch refuse, bad := s.tooFast(); {
-		case bad != nil:
-			s.conn.Close(bad.code, bad.text)
-			s.frames.skip, s.frames.message = true, nil
-			return
-		case refuse:
-			return
+// Control implements frame.Receiver.
+func (s *session) Control(op frame.Opcode, payload []byte) *frame.CloseError {
+	if s.limits != nil && !s.limits.control.Allow() {
+		if ok, err := s.limits.data.Take(); !ok {
+			return err
 		}
 	}
-	if opcode == opPing {
-		s.conn.Reply(wire.Pong(payload))
-	}
-}
-
-func (s *session) closed(code uint16) {
-	s.over = true
-	s.conn.Answer(code) // unless it was an answer itself
-}
-
-// message publishes what the client sent.
-func (s *session) message(kind uint8, deflated bool, data []byte, own bool) *fault {
-	if s.channel == "" && s.v1 == nil {
-		return &fault{codePolicy, "publishing is off"}
-	}
-	if s.v1 == nil {
-		if _, bad := s.tooFast(); bad != nil {
-			return bad
-		}
-	}
-	if deflated {
-		var err error
-		if data, err = inflate(data, s.frames.max); err != nil {
-			return &fault{codeInvalidData, "not deflated data"}
-		}
-		if len(data) > s.frames.max {
-			return &fault{codeTooBig, "message too big"}
-		}
-	} else if !own && s.v1 == nil {
-		data = append(make([]byte, 0, len(data)), data...)
-	}
-	if deflated && kind == opText && !utf8.Valid(data) {
-		return &fault{codeInvalidData, "not UTF-8"}
-	}
-	if s.v1 != nil {
-		return s.requests(kind, data)
-	}
-	m := &hub.Message{Channel: s.channel, Data: data, Source: "websocket", From: s.conn, NoEcho: s.noEcho}
-	if kind == opBinary {
-		m.Kind = hub.Binary
-	}
-	// A client that sends faster than the loops deliver is not read meanwhile, and TCP holds it back.
-	err := s.hub.PublishWait(m)
-	if invalid := new(hub.InvalidError); errors.As(err, &invalid) {
-		return &fault{codeInvalidData, "not what may be published"}
-	} else if err != nil {
-		s.frames.skip = true // it is being closed already
+	if op == frame.Ping {
+		s.conn.Reply(frame.PongFrame(payload))
 	}
 	return nil
 }
 
-var (
-	inflaters   = sync.Pool{New: func() any { return flate.NewReader(nil) }}
-	inflateTail = []byte{0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff} // ends the data, and then the stream
-)
-
-// inflate undoes deflate (RFC 7692, section 7.2.2), but not beyond the limit and a byte.
-func inflate(data []byte, limit int) ([]byte, error) {
-	r := inflaters.Get().(io.ReadCloser)
-	defer inflaters.Put(r)
-	if err := r.(flate.Resetter).Reset(io.MultiReader(bytes.NewReader(data), bytes.NewReader(inflateTail)), nil); err != nil {
-		return nil, err
-	}
-	var b bytes.Buffer
-	_, err := io.Copy(&b, io.LimitReader(r, int64(limit)+1))
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	if data := b.Bytes(); cap(data) > 2*len(data) {
-		return bytes.Clone(data), nil // it may be kept
-	}
-	return b.Bytes(), nil
-}
+// Closed implements frame.Receiver. The hub sends the code back, unless the client's frame was itself an answer.
+func (s *session) Closed(code frame.Code) { s.conn.Answer(uint16(code)) }

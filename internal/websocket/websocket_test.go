@@ -22,35 +22,35 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/raw"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // serve runs a route on net/http: what Caddy adds is tested with Caddy.
-func serve(t *testing.T, change func(*Route)) (addr string, h *hub.Hub) {
+func serve(t *testing.T, change func(*Endpoint)) (addr string, h *hub.Hub) {
 	h = hub.New(hub.Options{})
 	options := func(f hub.Format) *hub.ConnOptions {
 		return &hub.ConnOptions{Format: f, PingInterval: time.Minute, WriteTimeout: 5 * time.Second, MaxBacklog: 1 << 20}
 	}
-	route := &Route{
-		Hub:        h,
-		Raw:        Options{options(wire.Raw{}), options(wire.Raw{MinDeflate: 1})},
-		V1:         Options{options(wire.V1{}), options(wire.V1{MinDeflate: 1})},
-		MaxMessage: 70_000,
-		Poller:     socket.NewPoller(),
+	endpoint := &Endpoint{
+		Endpoint: &protocol.Endpoint{Hub: h, MaxMessage: 70_000},
+		Offers:   Offers(protocol.Set{raw.Protocol{}, v1.Protocol{}}, 1, options),
+		Poller:   socket.NewPoller(),
 	}
 	if change != nil {
-		change(route)
+		change(endpoint)
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var c Client
-		c.Channels = []string{"a"}
+		var req protocol.Request
+		req.Channels = []string{"a"}
 		if r.URL.Path != "/read" {
-			c.Publish = []string{"a"}
+			req.Publish = []string{"a"}
 		}
-		if err := route.Accept(w, r, c); err != nil {
+		if err := endpoint.Accept(w, r, &req, func() {}); err != nil {
 			status := http.StatusInternalServerError
 			if e := new(caddyhttp.HandlerError); errors.As(err, e) {
 				status = e.StatusCode
@@ -61,10 +61,10 @@ func serve(t *testing.T, change func(*Route)) (addr string, h *hub.Hub) {
 	t.Cleanup(func() {
 		server.Close()
 		h.Close(1012, "", 0, 5*time.Second)
-		if n := route.Poller.Len(); n > 0 {
+		if n := endpoint.Poller.Len(); n > 0 {
 			t.Errorf("the poller still knows %d sessions", n)
 		}
-		route.Poller.Close()
+		endpoint.Poller.Close()
 	})
 	return server.Listener.Addr().String(), h
 }
@@ -228,12 +228,12 @@ func (p *peer) end(send []byte, last bool) (code uint16) {
 }
 
 // byPollerAndWithout runs a test with a poller and, as for TLS and elsewhere than on Linux, with goroutines.
-func byPollerAndWithout(t *testing.T, test func(t *testing.T, change func(*Route))) {
+func byPollerAndWithout(t *testing.T, test func(t *testing.T, change func(*Endpoint))) {
 	t.Run("poller", func(t *testing.T) { test(t, nil) })
 	t.Run("goroutines", func(t *testing.T) {
-		test(t, func(r *Route) {
-			r.Poller.Close()
-			r.Poller = nil
+		test(t, func(e *Endpoint) {
+			e.Poller.Close()
+			e.Poller = nil
 		})
 	})
 }
@@ -243,7 +243,7 @@ func TestFrames(t *testing.T) { byPollerAndWithout(t, testFrames) }
 func TestEarly(t *testing.T)  { byPollerAndWithout(t, testEarly) }
 
 // testEnds: what a client does wrong, or right, and how its connection ends. Another one is not disturbed.
-func testEnds(t *testing.T, change func(*Route)) {
+func testEnds(t *testing.T, change func(*Endpoint)) {
 	addr, h := serve(t, change)
 	witness := open(t, addr, "")
 	const deflate = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
@@ -320,7 +320,7 @@ func TestPublishingOff(t *testing.T) {
 
 // testFrames sends messages of all lengths at which something changes, whole and in parts, text and binary, and wants
 // them back as whole frames, by plain and by deflating connections.
-func testFrames(t *testing.T, change func(*Route)) {
+func testFrames(t *testing.T, change func(*Endpoint)) {
 	addr, _ := serve(t, change)
 	plain := open(t, addr, "")
 	deflating := open(t, addr, "Sec-WebSocket-Extensions: permessage-deflate\r\n")
@@ -361,7 +361,7 @@ func testFrames(t *testing.T, change func(*Route)) {
 }
 
 // testEarly: frames that come with the handshake are not lost.
-func testEarly(t *testing.T, change func(*Route)) {
+func testEarly(t *testing.T, change func(*Endpoint)) {
 	addr, _ := serve(t, change)
 	p, resp := shake(t, addr, handshake+"\r\n"+string(mask(0x81, "early"))+string(mask(0x81, "bird")))
 	if resp.StatusCode != 101 {
@@ -404,7 +404,7 @@ func TestManySenders(t *testing.T) {
 
 // TestSilentClient: a client that is closed and does not answer is cut off, and forgotten.
 func TestSilentClient(t *testing.T) {
-	addr, h := serve(t, func(r *Route) { r.Raw.Plain.WriteTimeout = time.Second })
+	addr, h := serve(t, func(e *Endpoint) { e.Offers[0].Plain.WriteTimeout = time.Second })
 	p := open(t, addr, "")
 	p.Write(mask(0x81, "\xff"))
 	p.frame()
@@ -448,24 +448,5 @@ func TestTooMany(t *testing.T) {
 	_, resp := shake(t, addr, handshake+"\r\n")
 	if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || !resp.Close {
 		t.Errorf("%d %v", resp.StatusCode, resp.Header)
-	}
-}
-
-// TestGrant: a client gets the channels that it may join, each once, and is told of the others, but not of thousands.
-func TestGrant(t *testing.T) {
-	may := func(name string) bool { return strings.HasPrefix(name, "room:") }
-	granted, errs := Grant([]string{"a"}, []string{"room:1", "a", "room:1", "b", ""}, may)
-	if got := fmt.Sprint(granted); got != "[a room:1]" || bytes.Count(errs, []byte(`"code"`)) != 2 {
-		t.Errorf("%s %s", got, errs)
-	}
-	var many []string
-	for i := range hub.MaxJoined + 100 {
-		many = append(many, fmt.Sprint("room:", i))
-	}
-	if granted, errs := Grant([]string{"a"}, many, may); len(granted) != 1 || !bytes.Contains(errs, []byte(`"limit"`)) {
-		t.Errorf("%d %s", len(granted), errs)
-	}
-	if granted, errs := Grant([]string{"a"}, many[:hub.MaxJoined], may); len(granted) != hub.MaxJoined || bytes.Count(errs, []byte(`"limit"`)) != 1 {
-		t.Errorf("%d %s", len(granted), errs)
 	}
 }

@@ -1,20 +1,30 @@
-package websocket
+package v1
 
 import (
 	"encoding/json"
-	"fmt"
+	"net/http/httptest"
 	"testing"
 	"unicode/utf8"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
 )
+
+// postFrame posts a frame and returns the response.
+func postFrame(t *testing.T, e *protocol.Endpoint, r *protocol.Request, frame string, reject func() bool) []byte {
+	t.Helper()
+	w := httptest.NewRecorder()
+	if err := (Protocol{}).Post(w, e, r, []byte(frame), reject); err != nil {
+		t.Fatal(err)
+	}
+	return w.Body.Bytes()
+}
 
 // TestPostInvalid: what is posted and cannot be read by everybody is not published, and the answer is JSON nevertheless.
 func TestPostInvalid(t *testing.T) {
 	h := hub.New(hub.Options{})
 	defer h.Close(1012, "", 0, 0)
-	route := &Route{Hub: h, MaxMessage: 1000}
+	e := &protocol.Endpoint{Hub: h, MaxMessage: 1000}
 	for _, frame := range []string{
 		"{\"publish\":{\"data\":{\"a\":\"\xff\xfe\"}},\"ref\":1}",
 		"{\"publish\":{\"data\":\"\xff\"},\"ref\":1}",
@@ -29,11 +39,11 @@ func TestPostInvalid(t *testing.T) {
 		`{"publish":{"data":1e400},"ref":1}`,
 		"\xff", "[", "",
 	} {
-		answer := route.Post([]byte(frame), Client{Publish: []string{"a"}}, func() bool { return false })
+		answer := postFrame(t, e, &protocol.Request{Publish: []string{"a"}}, frame, func() bool { return false })
 		var errs []struct {
 			Error struct{ Code, Message string }
 		}
-		if err := json.Unmarshal(answer, &errs); err != nil || !utf8.Valid(answer) || len(errs) != 1 || errs[0].Error.Code != errInvalid {
+		if err := json.Unmarshal(answer, &errs); err != nil || !utf8.Valid(answer) || len(errs) != 1 || errs[0].Error.Code != codeInvalid {
 			t.Errorf("%q: %q, %v", frame, answer, err)
 		}
 	}
@@ -42,29 +52,19 @@ func TestPostInvalid(t *testing.T) {
 	}
 }
 
-// TestEmptyArraysAreRequests: a frame without requests counts as one.
-func TestEmptyArraysAreRequests(t *testing.T) {
-	addr, h := serve(t, func(r *Route) { r.Rate = ratelimit.Limit{PerSecond: 1. / 3600, Burst: 1} })
-	p := open(t, addr, "Sec-WebSocket-Protocol: broadcast.v1\r\n")
-	p.frame() // the hello
-	for range 1 + maxRefused + 1 {
-		p.Write(mask(0x81, "[]"))
-	}
-	for range maxRefused {
-		p.expect(0x81, `[{"error":{"code":"rate","message":"too many requests"}}]`)
-	}
-	if first, payload := p.frame(); first != 0x88 || string(payload[:2]) != closeWith(codePolicy) {
-		t.Errorf("%x %q", first, payload)
-	}
-	route := &Route{Hub: h, MaxMessage: 1000}
+// TestPostedEmptyArraysAreRequests: a posted frame without requests counts as one.
+func TestPostedEmptyArraysAreRequests(t *testing.T) {
+	h := hub.New(hub.Options{})
+	defer h.Close(1012, "", 0, 0)
+	e := &protocol.Endpoint{Hub: h, MaxMessage: 1000}
 	for _, frame := range []string{"[]", " [ ] ", "[1"} {
 		n := 0
-		answer := route.Post([]byte(frame), Client{}, func() bool { n++; return true })
+		answer := postFrame(t, e, new(protocol.Request), frame, func() bool { n++; return true })
 		if want := `[{"error":{"code":"rate","message":"too many requests"}}]`; string(answer) != want || n != 1 {
 			t.Errorf("%s: %s after %d", frame, answer, n)
 		}
 	}
-	if got := fmt.Sprint(h.Stats().Refused[hub.RefusedRate.String()]); got != fmt.Sprint(maxRefused+1+3) {
-		t.Errorf("%s refused", got)
+	if n := h.Stats().Refused[hub.RefusedRate.String()]; n != 3 {
+		t.Errorf("%d rejected", n)
 	}
 }

@@ -1,7 +1,8 @@
-package websocket
+package frame
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -13,17 +14,35 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// record is a receiver that writes down what it is told.
+// record is a Receiver that writes down what it gets.
 type record struct{ strings.Builder }
 
-func (r *record) message(kind uint8, deflated bool, data []byte, _ bool) *fault {
-	fmt.Fprintf(r, "message %d %v %x\n", kind, deflated, data)
+func (r *record) Message(m Message) *CloseError {
+	fmt.Fprintf(r, "message %d %v %x\n", m.Opcode, m.deflated, m.payload)
 	return nil
 }
-func (r *record) chatter(opcode uint8, payload []byte) {
-	fmt.Fprintf(r, "chatter %d %x\n", opcode, payload)
+
+func (r *record) Control(op Opcode, payload []byte) *CloseError {
+	fmt.Fprintf(r, "control %d %x\n", op, payload)
+	return nil
 }
-func (r *record) closed(code uint16) { fmt.Fprintf(r, "close %d\n", code) }
+
+func (r *record) Closed(code Code) { fmt.Fprintf(r, "close %d\n", code) }
+
+// mask makes a client's frame.
+func mask(first byte, payload string) []byte {
+	h := ws.Header{Fin: first&0x80 != 0, Rsv: first >> 4 & 7, OpCode: ws.OpCode(first & 0x0f), Masked: true, Mask: [4]byte{1, 2, 3, 4}, Length: int64(len(payload))}
+	var b bytes.Buffer
+	if err := ws.WriteHeader(&b, h); err != nil {
+		panic(err)
+	}
+	p := []byte(payload)
+	ws.Cipher(p, h.Mask, 0)
+	b.Write(p)
+	return b.Bytes()
+}
+
+func closeWith(code Code) string { return string(binary.BigEndian.AppendUint16(nil, uint16(code))) }
 
 // FuzzFrames: whatever the bytes, and however they are cut up, the frames are those that another reader finds.
 func FuzzFrames(f *testing.F) {
@@ -36,17 +55,17 @@ func FuzzFrames(f *testing.F) {
 	f.Fuzz(func(t *testing.T, input []byte, piece uint8, deflates bool) {
 		const limit = 1000
 		var got, want record
-		frames := frames{max: limit, deflates: deflates}
+		reader := NewReader(limit, deflates)
 		rest := bytes.Clone(input)
-		var bad *fault
-		for len(rest) > 0 && bad == nil && !strings.Contains(got.String(), "close") {
+		var bad *CloseError
+		for len(rest) > 0 && bad == nil && !reader.Closed() {
 			n := min(len(rest), int(piece)+1)
-			_, bad = frames.feed(rest[:n], &got)
+			_, bad = reader.Feed(rest[:n], &got)
 			rest = rest[n:]
 		}
 		code := byOther(input, limit, deflates, &want)
-		if bad != nil && bad.code != code || bad == nil && code != 0 {
-			t.Fatalf("fault %v, the other says %d", bad, code)
+		if bad != nil && bad.Code != code || bad == nil && code != 0 {
+			t.Fatalf("error %v, the other says %d", bad, code)
 		}
 		if got.String() != want.String() {
 			t.Fatalf("got\n%s\nthe other\n%s", got.String(), want.String())
@@ -70,7 +89,7 @@ func beginsUTF8(p []byte, whole bool) bool {
 const registered = "1000 1001 1002 1003 1007 1008 1009 1010 1011 1012 1013 1014"
 
 // byOther reads frames with gobwas/ws, and returns the code of what is wrong.
-func byOther(input []byte, limit int, deflates bool, to *record) (code uint16) {
+func byOther(input []byte, limit int, deflates bool, to *record) (code Code) {
 	r := bytes.NewReader(input)
 	var message []byte
 	var first *ws.Header
@@ -129,7 +148,7 @@ func byOther(input []byte, limit int, deflates bool, to *record) (code uint16) {
 			if data {
 				opcode = ws.OpContinuation
 			}
-			to.chatter(uint8(opcode), payload)
+			to.Control(Opcode(opcode), payload)
 		case h.OpCode == ws.OpClose:
 			c, reason := ws.ParseCloseFrameData(payload)
 			switch {
@@ -138,12 +157,12 @@ func byOther(input []byte, limit int, deflates bool, to *record) (code uint16) {
 			case len(payload) == 1 || !utf8.ValidString(reason) || !(c/1000 == 3 || c/1000 == 4 || slices.Contains(strings.Fields(registered), fmt.Sprint(c))):
 				return 1002
 			}
-			to.closed(uint16(c))
+			to.Closed(Code(c))
 			return 0
 		case !h.OpCode.IsControl():
 			message = append(message, payload...)
 			if h.Fin {
-				to.message(uint8(first.OpCode), first.Rsv&4 != 0, message, true)
+				to.Message(Message{Opcode(first.OpCode), message, first.Rsv&4 != 0, true, limit})
 				message, first = nil, nil
 			}
 		}

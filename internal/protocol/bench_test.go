@@ -1,11 +1,14 @@
-package wire
+package protocol_test
 
 import (
 	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/raw"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
 )
 
 // BenchmarkAppend encodes messages of what takes most, at three sizes: the time a byte must not grow with the size.
@@ -14,8 +17,8 @@ func BenchmarkAppend(b *testing.B) {
 		name   string
 		format hub.Format
 	}{
-		{"raw", Raw{}}, {"raw deflated", Raw{MinDeflate: 1}}, {"v1", V1{}}, {"v1 deflated", V1{MinDeflate: 1}},
-		{"stream", EventStream{}}, {"v1 stream", V1Stream{}},
+		{"raw", raw.Format{}}, {"raw deflated", raw.Format{MinDeflate: 1}}, {"v1", v1.Format{}}, {"v1 deflated", v1.Format{MinDeflate: 1}},
+		{"stream", eventstream.Format{}}, {"v1 stream", v1.StreamFormat{}},
 	}
 	for _, kind := range []struct {
 		name string

@@ -1,4 +1,4 @@
-package websocket
+package v1
 
 import (
 	"fmt"
@@ -6,25 +6,23 @@ import (
 	"strings"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
 )
 
-// Grant returns a client's channels with those that it asks for besides and may join, and the errors that say which it
-// may not.
-func Grant(channels, asked []string, may func(channel string) bool) (granted []string, errs []byte) {
+// grant returns a client's channels together with those that it asked to join and may join, and errors for the others.
+func grant(channels, asked []string, may func(channel string) bool) (granted []string, errs []byte) {
 	granted = slices.Clip(channels)
-	if len(asked) > hub.MaxJoined { // an answer to each would be long
-		return granted, wire.AppendError(nil, nil, errLimit, hub.ErrJoinedTooMany.Error())
+	if len(asked) > hub.MaxJoined { // an error for each would be a long frame
+		return granted, appendError(nil, nil, codeLimit, hub.ErrJoinedTooMany.Error())
 	}
 	for _, name := range asked {
 		switch err := hub.CheckName(name); {
 		case err != nil:
-			errs = wire.AppendError(errs, nil, errInvalid, fmt.Sprintf("the channel %v", err))
+			errs = appendError(errs, nil, codeInvalid, fmt.Sprintf("the channel %v", err))
 		case slices.Contains(granted, name):
 		case may == nil || !may(name):
-			errs = wire.AppendError(errs, nil, errForbidden, mayNotJoin(name))
+			errs = appendError(errs, nil, codeForbidden, mayNotJoin(name))
 		case len(granted) >= hub.MaxJoined:
-			errs = wire.AppendError(errs, nil, errLimit, hub.ErrJoinedTooMany.Error())
+			errs = appendError(errs, nil, codeLimit, hub.ErrJoinedTooMany.Error())
 		default:
 			granted = append(granted, strings.Clone(name))
 		}
@@ -36,14 +34,15 @@ func mayNotJoin(channel string) string {
 	return fmt.Sprintf("the channel %q may not be joined on this route", channel)
 }
 
-// JoinPattern names channels that clients may join: a * stands for any text.
+// JoinPattern matches channels that clients may join: a * stands for any text.
 type JoinPattern []string // what is between the *s
 
-// ParseJoin reads a pattern.
-func ParseJoin(s string) JoinPattern { return strings.Split(s, "*") }
+// ParseJoinPattern parses a pattern.
+func ParseJoinPattern(s string) JoinPattern { return strings.Split(s, "*") }
 
-// Expand returns the pattern with its placeholders expanded. What they stand for has no * but itself, so that nobody
-// who can choose it can widen the pattern; and if it is empty, as the user who is not known, the pattern names nothing.
+// Expand returns the pattern with its placeholders expanded. A * in a placeholder's value matches only itself, so that a
+// client that can choose the value cannot widen the pattern. If expanding fails, as it should for an empty value such as
+// the name of an unknown user, the pattern matches nothing.
 func (p JoinPattern) Expand(expand func(string) (string, error)) JoinPattern {
 	expanded := make(JoinPattern, len(p))
 	for i, piece := range p {
@@ -55,7 +54,7 @@ func (p JoinPattern) Expand(expand func(string) (string, error)) JoinPattern {
 	return expanded
 }
 
-// Matches says whether the pattern names a channel.
+// Matches reports whether the pattern matches a channel.
 func (p JoinPattern) Matches(channel string) bool {
 	if len(p) < 2 {
 		return len(p) == 1 && channel == p[0]

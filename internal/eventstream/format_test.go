@@ -1,0 +1,92 @@
+package eventstream_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/tmaxmax/go-sse"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+)
+
+// message makes a message that may be published, if there is one.
+func message(channel, event string, kind uint8, data []byte) *hub.Message {
+	m := &hub.Message{Channel: channel, Event: event, Kind: hub.Kind(kind % 3), Data: data, Seq: 7}
+	if hub.CheckName(channel) != nil || event != "" && hub.CheckName(event) != nil ||
+		m.Kind != hub.Binary && !utf8.Valid(data) || m.Kind == hub.JSON && !json.Valid(data) {
+		return nil
+	}
+	return m
+}
+
+// FuzzFormat: another's parser reads from a stream just what was published.
+func FuzzFormat(f *testing.F) {
+	f.Add("a", "update", uint8(0), []byte("one\ntwo\r\nthree\rfour\n\n"))
+	f.Add("a", "", uint8(0), []byte(""))
+	f.Add("a", "", uint8(0), []byte("\r\r\n\n\r"))
+	f.Add("a", "event: x", uint8(0), []byte(" id: 3\nretry: 1\n: comment"))
+	f.Add("a", "", uint8(1), []byte{0, '\n', 255})
+	f.Add("ä\"", "gap", uint8(2), []byte("{\n\"a\":\t\"\xc2\x85\"}"))
+	f.Fuzz(func(t *testing.T, channel, event string, kind uint8, data []byte) {
+		m := message(channel, event, kind, data)
+		if m == nil {
+			return
+		}
+		var format eventstream.Format
+		w := hub.Welcome{ID: "e-6"}
+		if len(data)%2 == 1 {
+			w.Lost = []string{channel, "b"}
+		}
+		p := format.Append(format.Start(w), []*hub.Message{m, m})
+		p = append(format.Append(append(p, format.Ping()...), []*hub.Message{m}), format.Gap(w.Lost)...)
+		p = append(p, format.Close(1012, "")...)
+
+		want := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(data))
+		if m.Kind == hub.Binary {
+			want = base64.StdEncoding.EncodeToString(data)
+		}
+		var got []sse.Event
+		for e, err := range sse.Read(bytes.NewReader(p), &sse.ReadConfig{MaxEventSize: 1 << 20}) {
+			if err != nil {
+				t.Fatalf("%q: %v", p, err)
+			}
+			got = append(got, e)
+		}
+		if w.Lost == nil { // a block with an ID alone is no event to a browser; this parser tells of it
+			if len(got) == 0 || got[0] != (sse.Event{LastEventID: "e-6"}) {
+				t.Fatalf("%q: %+v", p, got)
+			}
+			got = got[1:]
+		}
+		n := 0
+		gap := func(id string) {
+			var g struct {
+				Channels []string
+				ID       string
+			}
+			if n == len(got) || got[n].Type != "gap" || json.Unmarshal([]byte(got[n].Data), &g) != nil || fmt.Sprint(g.Channels) != fmt.Sprint(w.Lost) || g.ID != id {
+				t.Fatalf("%q: %+v", p, got)
+			}
+			n++
+		}
+		if w.Lost != nil {
+			gap("e-6")
+		}
+		for range 3 {
+			if n == len(got) || got[n] != (sse.Event{LastEventID: "-7", Type: event, Data: want}) {
+				t.Fatalf("%q at %d: %+v, not %q", p, n, got, want)
+			}
+			n++
+		}
+		gap("")
+		if n != len(got) {
+			t.Fatalf("%q: %+v", p, got[n:])
+		}
+	})
+}

@@ -1,0 +1,61 @@
+package frame
+
+import "strconv"
+
+// Opcode is the type of a frame (RFC 6455, section 5.2).
+type Opcode uint8
+
+// The opcodes. The others are reserved.
+const (
+	Continuation Opcode = 0
+	Text         Opcode = 1
+	Binary       Opcode = 2
+	Close        Opcode = 8
+	Ping         Opcode = 9
+	Pong         Opcode = 10
+)
+
+// isControl reports whether frames of this type may come between the frames of a message (RFC 6455, section 5.5).
+func (o Opcode) isControl() bool { return o >= Close }
+
+// Code is a close code (RFC 6455, section 7.4.1, and IANA's WebSocket Close Code Number Registry).
+type Code uint16
+
+// The close codes that a server sends or reads.
+const (
+	NormalClosure   Code = 1000
+	ProtocolError   Code = 1002
+	UnsupportedData Code = 1003
+	NoStatus        Code = 1005 // never sent: it stands for a close frame without a code
+	InvalidData     Code = 1007
+	PolicyViolation Code = 1008
+	MessageTooBig   Code = 1009
+	ServiceRestart  Code = 1012
+	TryAgainLater   Code = 1013
+)
+
+// The codes that have a meaning but must not be in a frame, and the end of the registered ones.
+const (
+	reserved       Code = 1004
+	abnormal       Code = 1006
+	lastRegistered Code = 1014
+)
+
+// validFromClient reports whether a client may send the code. Codes from 3000 on are for frameworks and applications.
+func (c Code) validFromClient() bool {
+	switch {
+	case c == reserved || c == NoStatus || c == abnormal:
+		return false
+	case c >= NormalClosure && c <= lastRegistered:
+		return true
+	}
+	return c >= 3000 && c <= 4999
+}
+
+// CloseError is why a client is closed.
+type CloseError struct {
+	Code Code
+	Text string // is sent to the client
+}
+
+func (e *CloseError) Error() string { return strconv.Itoa(int(e.Code)) + " " + e.Text }

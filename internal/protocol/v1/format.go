@@ -1,0 +1,164 @@
+package v1
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/frame"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
+)
+
+// Format implements hub.Format for WebSockets: JSON in text frames, each of them an array, so that all messages that are
+// written together are one frame.
+type Format struct {
+	// MinDeflate is the size in bytes from which a frame is deflated, for a connection that has negotiated
+	// permessage-deflate; 0 is never.
+	MinDeflate int
+}
+
+// heartbeat is a ping, and an empty array for pages, which cannot see pings.
+var heartbeat = append(slices.Clip(frame.PingFrame), frame.TextFrame("[]")...)
+
+// Append appends a frame with all messages.
+func (f Format) Append(dst []byte, run []*hub.Message) []byte {
+	return f.frame(dst, func(p []byte) []byte { return appendMessages(p, run) })
+}
+
+func appendMessages(dst []byte, run []*hub.Message) []byte {
+	for i, m := range run {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = m.AppendID(append(dst, `{"id":"`...))
+		dst = protocol.AppendString(append(dst, `","channel":`...), m.Channel)
+		if m.Event != "" {
+			dst = protocol.AppendString(append(dst, `,"event":`...), m.Event)
+		}
+		dst = append(dst, `,"data":`...)
+		switch m.Kind {
+		case hub.JSON:
+			dst = append(dst, m.Data...)
+		case hub.Text:
+			dst = protocol.AppendString(dst, m.Data)
+		default:
+			dst = append(base64.StdEncoding.AppendEncode(append(dst, '"'), m.Data), `","encoding":"base64"`...)
+		}
+		dst = append(dst, '}')
+	}
+	return dst
+}
+
+// frame appends a text frame with an array of what fill appends.
+func (f Format) frame(dst []byte, fill func([]byte) []byte) []byte {
+	// The header has to tell the length: leave room for the longest one, and close the hole if it is shorter. That moves
+	// the payload once, where encoding it to a buffer first would copy it and allocate.
+	start := len(dst)
+	dst = append(dst, make([]byte, frame.MaxHeader)...)
+	dst = append(fill(append(dst, '[')), ']')
+	payload := dst[start+frame.MaxHeader:]
+	deflated := false
+	if f.MinDeflate > 0 && len(payload) >= f.MinDeflate {
+		if p := frame.Deflate(payload); len(p) < len(payload) {
+			payload, deflated = p, true
+		}
+	}
+	dst = frame.AppendHeader(dst[:start], frame.Text, deflated, len(payload))
+	n := copy(dst[len(dst):cap(dst)], payload)
+	return dst[:len(dst)+n]
+}
+
+// hello is what a client gets first.
+type hello struct {
+	connection   uint64
+	channels     []string // that it is on
+	welcome      hub.Welcome
+	pingInterval time.Duration
+	errors       []byte // about what it asked for with the handshake, as appendError makes them
+}
+
+func (f Format) hello(h hello) []byte { return f.frame(nil, h.append) }
+
+func (h hello) append(p []byte) []byte {
+	p = strconv.AppendUint(append(p, `{"hello":{"connection":"c`...), h.connection, 10)
+	p = protocol.AppendStrings(append(p, `","channels":`...), h.channels)
+	p = append(append(append(p, `,"id":"`...), h.welcome.ID...), `","resumed":`...)
+	p = append(strconv.AppendBool(p, h.welcome.Resumed), `,"heartbeat":`...)
+	p = append(strconv.AppendInt(p, int64(h.pingInterval/time.Second), 10), "}}"...)
+	if h.welcome.Lost != nil { // in one frame with the position, so that a client has both or neither
+		p = append(protocol.AppendGap(append(p, `,{"gap":`...), h.welcome.Lost, h.welcome.ID), '}')
+	}
+	if len(h.errors) > 0 {
+		p = append(append(p, ','), h.errors...)
+	}
+	return p
+}
+
+// joined returns the answer to a join, with the gap or the messages that the client has missed.
+func (f Format) joined(ref json.RawMessage, channel string, w hub.Welcome, replay []*hub.Message) []byte {
+	return f.frame(nil, func(p []byte) []byte {
+		p = appendRef(append(p, `{"ack":{`...), ref)
+		p = protocol.AppendString(append(p, `"channel":`...), channel)
+		p = append(append(append(p, `,"id":"`...), w.ID...), `","resumed":`...)
+		p = append(strconv.AppendBool(p, w.Resumed), "}}"...)
+		if w.Lost != nil {
+			p = append(protocol.AppendGap(append(p, `,{"gap":`...), w.Lost, w.ID), '}')
+		}
+		if len(replay) > 0 {
+			p = appendMessages(append(p, ','), replay)
+		}
+		return p
+	})
+}
+
+// reply returns a frame of acks and errors, as appendAck and appendError make them.
+func (f Format) reply(answers []byte) []byte {
+	return f.frame(nil, func(p []byte) []byte { return append(p, answers...) })
+}
+
+// appendAck appends the ack of a request, and a comma before it if it is not the first. ID is that of a message that was
+// published.
+func appendAck(dst []byte, ref json.RawMessage, id string) []byte {
+	dst = appendRef(append(appendComma(dst), `{"ack":{`...), ref)
+	if id != "" {
+		return append(append(append(dst, `"id":"`...), id...), `"}}`...)
+	}
+	return append(dst[:len(dst)-1], "}}"...)
+}
+
+// appendError appends the error that answers a request, and a comma before it if it is not the first.
+func appendError(dst []byte, ref json.RawMessage, code, message string) []byte {
+	dst = appendRef(append(appendComma(dst), `{"error":{`...), ref)
+	dst = protocol.AppendString(append(dst, `"code":`...), code)
+	return append(protocol.AppendString(append(dst, `,"message":`...), message), "}}"...)
+}
+
+func appendComma(dst []byte) []byte {
+	if len(dst) > 0 {
+		return append(dst, ',')
+	}
+	return dst
+}
+
+func appendRef(dst []byte, ref json.RawMessage) []byte {
+	if len(ref) == 0 {
+		return dst
+	}
+	return append(append(append(dst, `"ref":`...), ref...), ',')
+}
+
+// Ping returns a ping and a heartbeat.
+func (Format) Ping() []byte { return heartbeat }
+
+// Close returns a close frame.
+func (Format) Close(code uint16, reason string) []byte {
+	return frame.CloseFrame(frame.Code(code), reason)
+}
+
+// Gap returns a frame with a gap.
+func (f Format) Gap(channels []string) []byte {
+	return f.frame(nil, func(p []byte) []byte { return append(protocol.AppendGap(append(p, `{"gap":`...), channels, ""), '}') })
+}

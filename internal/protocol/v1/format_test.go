@@ -1,0 +1,158 @@
+package v1
+
+import (
+	"bytes"
+	"compress/flate"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gobwas/ws"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+)
+
+// message makes a message that may be published, if there is one.
+func message(channel, event string, kind uint8, data []byte) *hub.Message {
+	m := &hub.Message{Channel: channel, Event: event, Kind: hub.Kind(kind % 3), Data: data, Seq: 7}
+	if hub.CheckName(channel) != nil || event != "" && hub.CheckName(event) != nil ||
+		m.Kind != hub.Binary && !utf8.Valid(data) || m.Kind == hub.JSON && !json.Valid(data) {
+		return nil
+	}
+	return m
+}
+
+// read returns the payload of the one frame that p is.
+func read(t *testing.T, p []byte) []byte {
+	t.Helper()
+	h, err := ws.ReadHeader(bytes.NewReader(p))
+	payload := p[max(0, len(p)-int(h.Length)):]
+	if err != nil || h.OpCode != ws.OpText || !h.Fin || ws.HeaderSize(h)+len(payload) != len(p) {
+		t.Fatalf("%q: %+v, %v", p, h, err)
+	}
+	if h.Rsv1() {
+		tail := []byte{0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff}
+		payload, err = io.ReadAll(flate.NewReader(io.MultiReader(bytes.NewReader(payload), bytes.NewReader(tail))))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return payload
+}
+
+type v1Object struct {
+	ID       string
+	Channel  string
+	Event    string
+	Data     json.RawMessage
+	Encoding string
+	Hello    *struct {
+		Connection string
+		Channels   []string
+		ID         string
+		Resumed    bool
+		Heartbeat  int
+	}
+	Gap *struct {
+		Channels []string
+		ID       string
+	}
+	Ack *struct {
+		Ref     any
+		ID      string
+		Channel string
+		Resumed bool
+	}
+	Error *struct {
+		Ref           any
+		Code, Message string
+	}
+}
+
+func objects(t *testing.T, p []byte) (os []v1Object) {
+	t.Helper()
+	d := json.NewDecoder(bytes.NewReader(read(t, p)))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&os); err != nil {
+		t.Fatalf("%q: %v", p, err)
+	}
+	return os
+}
+
+// FuzzFormat: whatever is published, frames are frames, and JSON that says it.
+func FuzzFormat(f *testing.F) {
+	f.Add("a", "update", uint8(0), []byte("one\n\"\\\x00\x1f\x7f\u2028\U0001f600"))
+	f.Add("a", "", uint8(1), []byte{0, '\n', 255})
+	f.Add("ä\"", "\\", uint8(2), []byte("{\n\"a\":\t\"\xc2\x85\"}"))
+	f.Add("a", "", uint8(0), bytes.Repeat([]byte("x"), 300))
+	f.Add("a", "", uint8(0), bytes.Repeat([]byte("x"), 70_000))
+	f.Fuzz(func(t *testing.T, channel, event string, kind uint8, data []byte) {
+		m := message(channel, event, kind, data)
+		if m == nil {
+			return
+		}
+		for _, format := range []Format{{}, {MinDeflate: 1}} {
+			prefix := []byte("before")
+			p := format.Append(prefix, []*hub.Message{m, m})
+			if !bytes.HasPrefix(p, prefix) {
+				t.Fatalf("%q", p)
+			}
+			os := objects(t, p[len(prefix):])
+			if len(os) != 2 {
+				t.Fatalf("%+v", os)
+			}
+			w := hub.Welcome{ID: "e-6", Lost: []string{channel}}
+			joined := objects(t, format.joined(json.RawMessage("3"), channel, w, []*hub.Message{m}))
+			if a := joined[0].Ack; len(joined) != 3 || a.Ref != 3. || a.Channel != channel || a.ID != "e-6" || a.Resumed || joined[1].Gap.Channels[0] != channel {
+				t.Fatalf("%+v", joined)
+			}
+			for _, o := range append(os, joined[2]) {
+				var text string
+				isText := json.Unmarshal(o.Data, &text) == nil
+				good := false
+				switch m.Kind {
+				case hub.Text:
+					good = isText && text == string(data)
+				case hub.Binary:
+					raw, err := base64.StdEncoding.DecodeString(text)
+					good = isText && err == nil && bytes.Equal(raw, data) && o.Encoding == "base64"
+				case hub.JSON:
+					var a, b bytes.Buffer
+					good = json.Compact(&a, data) == nil && json.Compact(&b, o.Data) == nil && a.String() == b.String()
+				}
+				if !good || o.ID != "-7" || o.Channel != channel || o.Event != event {
+					t.Fatalf("%+v", o)
+				}
+			}
+			if os := objects(t, format.Gap([]string{channel})); os[0].Gap.Channels[0] != channel {
+				t.Fatalf("%+v", os)
+			}
+			if os := objects(t, format.reply(appendError(appendAck(nil, nil, "e-1"), json.RawMessage(`"r"`), "code", channel))); len(os) != 2 ||
+				os[0].Ack.ID != "e-1" || os[1].Error.Ref != "r" || os[1].Error.Message != channel {
+				t.Fatalf("%+v", os)
+			}
+		}
+	})
+}
+
+func TestHello(t *testing.T) {
+	var format Format
+	os := objects(t, format.hello(hello{12, []string{"a", "b"}, hub.Welcome{ID: "e-6", Resumed: true}, 25 * time.Second, nil}))
+	if h := os[0].Hello; len(os) != 1 || h.Connection != "c12" || fmt.Sprint(h.Channels) != "[a b]" || h.ID != "e-6" || !h.Resumed || h.Heartbeat != 25 {
+		t.Errorf("%+v", os)
+	}
+	os = objects(t, format.hello(hello{12, []string{"a"}, hub.Welcome{ID: "e-6", Lost: []string{"a"}}, 25 * time.Second, appendError(nil, nil, "forbidden", "b")}))
+	if len(os) != 3 || os[0].Hello.Resumed || fmt.Sprint(*os[1].Gap) != "{[a] e-6}" || os[2].Error.Message != "b" {
+		t.Errorf("%+v", os)
+	}
+	if os := objects(t, format.reply(appendAck(nil, json.RawMessage("1"), ""))); os[0].Ack.Ref != 1. {
+		t.Errorf("%+v", os)
+	}
+	if p := format.Ping(); string(p[:2]) != "\x89\x00" || string(read(t, p[2:])) != "[]" {
+		t.Errorf("%q", p)
+	}
+}

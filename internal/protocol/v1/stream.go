@@ -1,0 +1,50 @@
+package v1
+
+import (
+	"bytes"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
+)
+
+// StreamFormat implements hub.Format for event streams: the data of each event is what a WebSocket gets in a frame, and
+// its ID that of the last message. Events have no type. Pages see the heartbeat too.
+type StreamFormat struct{}
+
+var heartbeatEvent = []byte("data: []\n\n")
+
+// Append appends one event with all messages, in one line. JSON may have been published in several lines. Their ends are
+// white space and can be replaced: inside a JSON string they would be escaped.
+func (StreamFormat) Append(dst []byte, run []*hub.Message) []byte {
+	dst = append(run[len(run)-1].AppendID(append(dst, "id: "...)), "\ndata: ["...)
+	start := len(dst)
+	dst = appendMessages(dst, run)
+	oneLine(dst[start:], '\r')
+	oneLine(dst[start:], '\n')
+	return append(dst, "]\n\n"...)
+}
+
+func oneLine(p []byte, end byte) {
+	for i := bytes.IndexByte(p, end); i >= 0; i = bytes.IndexByte(p, end) {
+		p[i] = ' '
+		p = p[i+1:]
+	}
+}
+
+// start returns what a stream starts with.
+func (StreamFormat) start(h hello) []byte {
+	p := append(append(append(eventstream.Retry(), "id: "...), h.welcome.ID...), "\ndata: ["...)
+	return append(h.append(p), "]\n\n"...)
+}
+
+// Gap returns an event with a gap.
+func (StreamFormat) Gap(channels []string) []byte {
+	return append(protocol.AppendGap([]byte(`data: [{"gap":`), channels, ""), "}]\n\n"...)
+}
+
+// Ping returns an event without messages.
+func (StreamFormat) Ping() []byte { return heartbeatEvent }
+
+// Close returns when to reconnect.
+func (StreamFormat) Close(uint16, string) []byte { return eventstream.Retry() }
