@@ -62,7 +62,7 @@ func refused(code, format string, args ...any) error {
 type request struct {
 	Ref     json.RawMessage `json:"ref"`
 	Publish *struct {
-		Channel  string          `json:"channel"`
+		Channel  post.Channel    `json:"channel"`
 		Event    string          `json:"event"`
 		Data     json.RawMessage `json:"data"`
 		Encoding string          `json:"encoding"`
@@ -236,7 +236,7 @@ func (q *request) message(channels []string, limit int, user, remote string, on 
 	if len(channels) == 0 {
 		return nil, refused(errForbidden, "publishing is off on this route")
 	}
-	m := &hub.Message{Channel: cmp.Or(p.Channel, channels[0]), Event: p.Event, Key: p.Key}
+	m := &hub.Message{Channel: cmp.Or(string(p.Channel), channels[0]), Event: p.Event, Key: p.Key}
 	if !slices.Contains(channels, m.Channel) && !on(m.Channel) {
 		return nil, refused(errForbidden, "the client is not on the channel %q", m.Channel)
 	}
