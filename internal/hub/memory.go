@@ -129,6 +129,10 @@ func (c *Conn) Unfinished(have, space int) bool {
 	return fits
 }
 
+// Finished notes that the message is whole that Unfinished told of, so that the next one is not taken for it. It takes
+// its space until Unfinished says that it does not. It is the reader's to call.
+func (c *Conn) Finished() { c.reading.Store(readingNothing) }
+
 // cut has the connection closed for what it would hold.
 func (c *Conn) cut() {
 	c.hub.depart(c)
