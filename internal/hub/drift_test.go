@@ -2,6 +2,7 @@ package hub
 
 import (
 	"testing"
+	"time"
 )
 
 // TestReplayIsCountedOut: what a connection was replayed counts no more when it has been sent, however many messages
@@ -31,5 +32,34 @@ func TestReplayIsCountedOut(t *testing.T) {
 			before = h.held.Load()
 			conn.Done()
 		}
+	}
+}
+
+// TestWaitersAreWoken: whoever waits for room goes on when there is some, at whatever moment it came: between the look
+// that found none and the waiting, too.
+func TestWaitersAreWoken(t *testing.T) {
+	const limit = 1 << 20
+	h := New(Options{MaxMemory: limit})
+	defer closeHub(h)
+	published := make(chan struct{})
+	go func() {
+		defer close(published)
+		for until := time.Now().Add(time.Second); time.Now().Before(until); {
+			h.PublishWait(&Message{Channel: "none"})
+		}
+	}()
+	for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline); {
+		select {
+		case <-published:
+			return
+		default: // others take room and give it back
+			h.held.Add(limit)
+			h.held.Add(-limit)
+		}
+	}
+	select {
+	case <-published:
+	case <-time.After(10 * time.Second):
+		t.Fatalf("a publisher waits, though only %d bytes are held", h.held.Load())
 	}
 }

@@ -58,13 +58,18 @@ func (h *Hub) hasRoom(n int) bool {
 		return true
 	}
 	held, queued := h.held.Load(), h.queued()
-	return held <= heldLimit(limit) && queued+int64(n) <= limit/4 || queued == 0 && held <= relieveAt(limit)
+	if held <= heldLimit(limit) && queued+int64(n) <= limit/4 || queued == 0 && held <= relieveAt(limit) {
+		return true
+	}
+	if held > relieveAt(limit) { // even if it is less by now: makeRoom wakes who waits
+		h.startRelief()
+	}
+	return false
 }
 
-// awaitRoom waits until there may be room: something was taken from an inbox, or relieve has made it. The caller holds
-// h.mu.
+// awaitRoom waits until there may be room: something was taken from an inbox, or makeRoom has ended. The caller holds
+// h.mu since it has found that there is none.
 func (h *Hub) awaitRoom() {
-	h.checkMemory()
 	h.waiting++
 	h.room.Wait()
 	h.waiting--
@@ -215,7 +220,14 @@ const relievePause = 100 * time.Millisecond
 // checkMemory sees to it that there is room again if there is little. Whoever adds something calls it.
 func (h *Hub) checkMemory() {
 	limit := h.maxMemory.Load()
-	if limit > 0 && h.held.Load() > relieveAt(limit) && h.relieving.CompareAndSwap(false, true) {
+	if limit > 0 && h.held.Load() > relieveAt(limit) {
+		h.startRelief()
+	}
+}
+
+// startRelief has makeRoom run, if it does not.
+func (h *Hub) startRelief() {
+	if h.relieving.CompareAndSwap(false, true) {
 		go h.makeRoom()
 	}
 }
@@ -227,11 +239,14 @@ func (h *Hub) makeRoom() {
 		if limit > 0 {
 			h.relieve(relieveAt(limit) - limit/8) // so that it need not be done again at once
 		}
+		enough := limit == 0 || h.held.Load() <= relieveAt(limit)
+		if enough {
+			h.relieving.Store(false) // before it wakes them: who finds no room from now on has it run again
+		}
 		h.mu.Lock()
 		h.room.Broadcast()
 		h.mu.Unlock()
-		if limit == 0 || h.held.Load() <= relieveAt(limit) {
-			h.relieving.Store(false)
+		if enough {
 			h.checkMemory()
 			return
 		}
