@@ -36,8 +36,10 @@ func (o *Options) historyBytes() int {
 // entryOverhead is about what an entry of an inbox costs, and a place in the history.
 const entryOverhead = 128
 
-// queued returns the bytes that wait in the inboxes or have just been taken from them. The caller holds h.mu.
+// queued returns the bytes that wait in the inboxes, are about to come there, or have just been taken from them. The
+// caller holds h.mu.
 func (h *Hub) queued() (n int64) {
+	n = int64(h.promised)
 	for _, l := range h.loops {
 		n += int64(l.inboxBytes + entryOverhead*len(l.inbox) + l.taken)
 	}
@@ -80,11 +82,25 @@ const waiterCost = 32 << 10
 
 // waits counts a reader that waits with n bytes, or with n negative no longer does. The caller does not hold Hub.mu.
 func (c *Conn) waits(n int) {
+	if n == 0 {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.dead {
 		c.hold(n)
 	}
+}
+
+// reserve counts a reader that has to wait with n bytes, or where there is no room for that has the connection closed. It
+// returns what waits has to count out. The caller does not hold Hub.mu.
+func (c *Conn) reserve(n int) (reserved int) {
+	if c.hub.crowded(n) {
+		c.cut()
+		return 0
+	}
+	c.waits(n)
+	return n
 }
 
 // hold counts n more bytes that the connection's reader holds. It needs c.mu.
