@@ -349,7 +349,7 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // Provision compiles the options to a route.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	if err := route.CheckPlace(ctx, h.Channels, h.Transports); err != nil {
+	if err := route.CheckPlace(ctx, h.Channels, h.Transports, h.Publish == nil || *h.Publish); err != nil {
 		return err
 	}
 	h.setDefaults()

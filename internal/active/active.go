@@ -19,6 +19,9 @@ const Name = "broadcast"
 // ErrNone is returned while the running configuration has no app `broadcast`.
 var ErrNone = errors.New("nothing in the running configuration uses broadcast")
 
+// ErrNotRunning is returned before the first configuration runs, and after the last. The admin endpoint answers then, too.
+var ErrNotRunning = errors.New("no configuration is running: Caddy starts, or stops")
+
 // App is what a configuration's app has for other packages.
 type App struct {
 	Hub     *hub.Hub
@@ -39,8 +42,11 @@ func Module() any {
 	return app
 }
 
-// Running returns the running configuration's app, or ErrNone.
+// Running returns the running configuration's app, or ErrNone, or ErrNotRunning.
 func Running() (App, error) {
+	if caddy.ActiveContext().Context == nil {
+		return App{}, ErrNotRunning
+	}
 	module := Module()
 	if module == nil {
 		return App{}, ErrNone
@@ -48,7 +54,7 @@ func Running() (App, error) {
 	return open(module), nil
 }
 
-// Hub returns the running configuration's hub, or ErrNone.
+// Hub returns the running configuration's hub, or ErrNone, or ErrNotRunning.
 func Hub() (*hub.Hub, error) {
 	app, err := Running()
 	if err == nil && app.Hub == nil {

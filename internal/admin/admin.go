@@ -50,7 +50,8 @@ const (
 //     `{"channel":"…","event":"…","data":…}` a line, in order and with nothing in between, and answers a line each. A
 //     string is published as text, anything else as JSON; `"encoding":"base64"` says that the string is binary data,
 //     and `"key"` is the message's idempotency key.
-//     If a line is wrong nothing is published: 400 names it. The body may have 16 MiB and 65536 messages.
+//     If a line is wrong nothing is published: 400 names it. A query, or the header `Idempotency-Key`, is rejected. The body
+//     may have 16 MiB and 65536 messages.
 //   - `GET /broadcast` answers the hub's totals.
 //   - `GET /broadcast/channels?prefix=` answers the channels that have subscribers or history, by name, and
 //     `GET /broadcast/channels/{name}` one of them with its users.
@@ -119,7 +120,10 @@ func withHub(method string, answer func(http.ResponseWriter, *http.Request, *hub
 
 func runningHub() (*hub.Hub, error) {
 	h, err := active.Hub()
-	if err != nil {
+	switch {
+	case errors.Is(err, active.ErrNotRunning):
+		return nil, caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
+	case err != nil:
 		return nil, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: err}
 	}
 	return h, nil
@@ -189,6 +193,13 @@ func publishAll(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 // read returns the messages of a request to publish, and their lines if it has them in lines.
 func read(w http.ResponseWriter, r *http.Request) (ms []*hub.Message, lines []int, err error) {
 	if media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media == "application/x-ndjson" {
+		switch {
+		case r.URL.RawQuery != "":
+			return nil, nil, publish.Reject(http.StatusBadRequest,
+				"the query %q: of several messages, each line names its own channel and event", r.URL.RawQuery)
+		case r.Header.Get("Idempotency-Key") != "":
+			return nil, nil, publish.Reject(http.StatusBadRequest, `the header Idempotency-Key: of several messages, each line has its own "key"`)
+		}
 		body, err := publish.Body(w, r, maxBody)
 		if err != nil {
 			return nil, nil, err

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"net/http"
 
@@ -52,7 +53,7 @@ func parseLine(line []byte) (*hub.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := o.Message(o.ChannelOr(defaultChannel))
+	m, err := o.Message(cmp.Or(string(o.Channel), defaultChannel))
 	if err != nil {
 		return nil, err
 	}

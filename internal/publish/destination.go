@@ -71,7 +71,7 @@ func (d *destination) fromForm(body []byte) (data []byte, ok bool, err error) {
 		return fields.Has(name) || err != nil && bytes.Contains(append([]byte{'&'}, body...), []byte("&"+name+"="))
 	}
 	if !known("channel") && !known("event") && !known("data") {
-		return nil, false, nil
+		return nil, false, d.notObject(body)
 	}
 	const plain = `; to publish the body as it is, send it with Content-Type: text/plain`
 	if err != nil {
@@ -89,6 +89,24 @@ func (d *destination) fromForm(body []byte) (data []byte, ok bool, err error) {
 		return nil, false, err
 	}
 	return []byte(fields.Get("data")), true, nil
+}
+
+// notObject rejects a body that is a message object, sent without the Content-Type that says so, as curl -d sends it.
+func (d *destination) notObject(body []byte) error {
+	if d.named {
+		return nil
+	}
+	names := membersOf(body)
+	if !slices.Contains(names, "channel") || !slices.Contains(names, "data") {
+		return nil
+	}
+	for _, name := range names {
+		if !slices.Contains(members, name) {
+			return nil
+		}
+	}
+	return errors.New("the body is a JSON object that names a channel: send it with Content-Type: application/json, " +
+		"or to publish it as it is, with Content-Type: text/plain")
 }
 
 // fromJSON reads a message object that names a channel. If the query names the channel, an object with other members too is
@@ -125,7 +143,7 @@ func (d *destination) fromJSON(body []byte, key string) (*Object, error) {
 	case o.Key != "" && key != "":
 		return nil, errors.New("both the header Idempotency-Key and the JSON object have a key")
 	}
-	fields := url.Values{"channel": {o.ChannelOr("")}}
+	fields := url.Values{"channel": {string(o.Channel)}}
 	if o.Event != "" {
 		fields.Set("event", o.Event)
 	}

@@ -13,7 +13,7 @@ import (
 
 // Object is a message in JSON: the body of a POST, a line of application/x-ndjson, and a publish request of broadcast.v1.
 type Object struct {
-	Channel  *string         `json:"channel"` // nil if there is none, which is not the same as an empty one
+	Channel  Channel         `json:"channel"` // "" if it names none
 	Event    string          `json:"event"`
 	Data     json.RawMessage `json:"data"`
 	Encoding string          `json:"encoding"`
@@ -40,12 +40,23 @@ func Decode(data []byte) (*Object, error) {
 	return o, nil
 }
 
-// ChannelOr returns the channel that the object names, or other if it names none.
-func (o *Object) ChannelOr(other string) string {
-	if o.Channel == nil {
-		return other
+// Channel is the name of a channel in JSON. A null or an empty one is rejected, because the program that sent it meant some
+// channel, and the message would go to the default one.
+type Channel string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (c *Channel) UnmarshalJSON(b []byte) error {
+	var name *string
+	switch err := json.Unmarshal(b, &name); {
+	case err != nil:
+		return errors.New("the channel is not a string")
+	case name == nil:
+		return errors.New("the channel is null; leave it out for the default channel")
+	case *name == "":
+		return errors.New("the channel is empty; leave it out for the default channel")
 	}
-	return *o.Channel
+	*c = Channel(*name)
+	return nil
 }
 
 // Message returns the object's message, on a channel. Data that is a string is published as text, or as binary data with

@@ -79,6 +79,8 @@ func tooLarge(limit int64) error {
 //     body as a form.
 //   - text/*, or no type: text.
 //   - anything else: binary.
+//
+// A message object that comes as a form, or without a type, is rejected, because its sender meant the channel that it names.
 func Message(w http.ResponseWriter, r *http.Request, limit int64, more ...string) (*hub.Message, error) {
 	m := &hub.Message{Key: r.Header.Get("Idempotency-Key")}
 	to, err := inQuery(r, more)
@@ -100,6 +102,10 @@ func Message(w http.ResponseWriter, r *http.Request, limit int64, more ...string
 		}
 		if ok {
 			m.Data = data
+		}
+	case media == "":
+		if err := to.notObject(m.Data); err != nil {
+			return nil, Reject(http.StatusBadRequest, "%w", err)
 		}
 	case media == "multipart/form-data":
 		return nil, Reject(http.StatusUnsupportedMediaType, "a form is published as application/x-www-form-urlencoded, not multipart/form-data")

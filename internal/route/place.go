@@ -14,7 +14,7 @@ import (
 // CheckPlace rejects a route that would accept every POST of its site, such as a login, and publish it: a directive
 // without a matcher rarely means that. It warns of a route that no request reaches, and of a forward_auth whose backend
 // may reject handshakes. Transports are nil if the options do not list them.
-func CheckPlace(ctx caddy.Context, channels, transports []string) error {
+func CheckPlace(ctx caddy.Context, channels, transports []string, publish bool) error {
 	place, ok := placement.Of(ctx)
 	if !ok {
 		return nil
@@ -24,12 +24,20 @@ func CheckPlace(ctx caddy.Context, channels, transports []string) error {
 		if len(channels) > 0 && !strings.ContainsAny(channels[0], "{/: ") {
 			path = "/" + channels[0]
 		}
-		return fmt.Errorf(`without a path this route takes every POST of its site, and publishes it: `+
-			`write "broadcast %s", put it into "handle %[1]s { … }", or list the transports that it is for`, path)
+		does := "publishes"
+		if !publish {
+			does = "refuses"
+		}
+		return fmt.Errorf(`without a path this route takes every POST of its site, and %s it: `+
+			`write "broadcast %s", put it into "handle %[2]s { … }", or list the transports that it is for`, does, path)
 	}
 	if paths := place.RewrittenBefore(); len(paths) > 0 {
+		path := paths[0]
+		if !strings.HasPrefix(path, "/") { // a regular expression
+			path = "@…"
+		}
 		ctx.Logger().Warn(fmt.Sprintf("no request reaches this route: try_files comes first, and rewrites %s to a file; "+
-			`write "handle %s { broadcast }", and put try_files, and file_server, into a "handle { … }" of their own`, strings.Join(paths, " "), paths[0]),
+			`write "handle %s { broadcast }", and put try_files, and file_server, into a "handle { … }" of their own`, strings.Join(paths, " "), path),
 			zap.Strings("channels", channels))
 	}
 	sockets := len(transports) == 0 || slices.Contains(transports, WebSocket)

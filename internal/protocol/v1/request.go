@@ -99,16 +99,30 @@ func (s *session) requests(op frame.Opcode, data []byte) error {
 	return nil
 }
 
-// split returns the requests of a frame: one, or an array of them.
+// split returns the requests of a frame: one, or an array of them. It reads no further than the largest number that is
+// allowed, so that a frame of very many requests does not take many times its size.
 func split(frame []byte) (list []json.RawMessage, err error) {
-	list = []json.RawMessage{frame}
-	if p := bytes.TrimLeft(frame, " \t\r\n"); len(p) > 0 && p[0] == '[' {
-		if err := json.Unmarshal(p, &list); err != nil {
+	p := bytes.TrimLeft(frame, " \t\r\n")
+	if len(p) == 0 || p[0] != '[' {
+		return []json.RawMessage{frame}, nil
+	}
+	d := json.NewDecoder(bytes.NewReader(p))
+	d.Token() // the bracket
+	for d.More() {
+		if len(list) == maxRequests {
+			return nil, fmt.Errorf("the frame has more than %d requests", maxRequests)
+		}
+		var raw json.RawMessage
+		if err := d.Decode(&raw); err != nil {
 			return nil, err
 		}
+		list = append(list, raw)
 	}
-	if len(list) > maxRequests {
-		return nil, fmt.Errorf("a frame of %d requests, more than %d", len(list), maxRequests)
+	if _, err := d.Token(); err != nil { // the other bracket
+		return nil, err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errors.New("there is more than one JSON value")
 	}
 	return list, nil
 }
@@ -221,7 +235,7 @@ func (q *request) message(channels []string, limit int, user, remote string, on 
 	if len(channels) == 0 {
 		return nil, reject(codeForbidden, "publishing is off on this route")
 	}
-	channel := cmp.Or(p.ChannelOr(""), channels[0])
+	channel := cmp.Or(string(p.Channel), channels[0])
 	if !slices.Contains(channels, channel) && !on(channel) {
 		return nil, reject(codeForbidden, "the client is not on the channel %q", channel)
 	}
