@@ -167,7 +167,9 @@ func fakeRoute(t *testing.T, first func(http.ResponseWriter, *http.Request) bool
 			c.Close(code, "because")
 			return
 		}
-		c.Read(r.Context())
+		for err == nil { // what the client publishes
+			_, _, err = c.Read(r.Context())
+		}
 	}))
 	t.Cleanup(server.Close)
 	return strings.TrimPrefix(server.URL, "http://")
