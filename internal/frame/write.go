@@ -38,7 +38,7 @@ func AppendHeader(dst []byte, op Opcode, deflated bool, n int) []byte {
 	}
 }
 
-// TextFrame returns a text frame.
+// TextFrame returns a text frame. It is for single frames: messages are appended to a batch.
 func TextFrame(s string) []byte {
 	return append(AppendHeader(make([]byte, 0, MaxHeader+len(s)), Text, false, len(s)), s...)
 }
@@ -48,7 +48,7 @@ func PongFrame(payload []byte) []byte {
 	return append(AppendHeader(make([]byte, 0, 2+len(payload)), Pong, false, len(payload)), payload...)
 }
 
-// CloseFrame returns a close frame. A reason that is too long for a control frame is cut.
+// CloseFrame returns a close frame. NoStatus makes one without a code, which answers one without a code. A reason that is too long for a control frame is cut.
 func CloseFrame(code Code, reason string) []byte {
 	if code == NoStatus {
 		return []byte{fin | byte(Close), 0}

@@ -89,19 +89,19 @@ func TestV1(t *testing.T) {
 	for _, bad := range []struct{ send, code, message string }{
 		{`{`, "invalid", ""},
 		{`[{]`, "invalid", ""},
-		{`{}`, "invalid", "a request is one of publish, join and leave"},
-		{`{"publish":{"data":1},"join":{"channel":"room:8"}}`, "invalid", "a request is one of publish, join and leave"},
+		{`{}`, "invalid", "a request must have exactly one of publish, join and leave"},
+		{`{"publish":{"data":1},"join":{"channel":"room:8"}}`, "invalid", "a request must have exactly one of publish, join and leave"},
 		{`{"publish":{"data":1},"more":1}`, "invalid", `json: unknown field "more"`},
 		{`{"publish":{}}`, "invalid", "has no data"},
-		{`{"publish":{"data":1}} {}`, "invalid", "more than one JSON value"},
-		{`{"publish":{"data":1},"ref":[]}`, "invalid", "the ref is not a number or a string of 64 bytes at most"},
+		{`{"publish":{"data":1}} {}`, "invalid", "the request has more than one JSON value"},
+		{`{"publish":{"data":1},"ref":[]}`, "invalid", "ref must be a number or a string of at most 64 bytes"},
 		{`{"publish":{"data":1,"event":"a\u0000"}}`, "invalid", "the event has a control character"},
 		{`{"publish":{"data":1,"channel":"room:8"}}`, "forbidden", `the client is not on the channel "room:8"`},
 		{`{"publish":{"data":"` + strings.Repeat("x", 1001) + `"}}`, "too_big", "the data has 1001 bytes, more than 1000"},
 		{`{"join":{"channel":""}}`, "invalid", "the channel is empty"},
 		{`{"join":{"channel":"other"}}`, "forbidden", `the channel "other" may not be joined on this route`},
 		{`{"leave":{"channel":"other"}}`, "invalid", `the channel "other": the connection is not on the channel`},
-		{`[` + strings.Repeat(`{},`, 256) + `{}]`, "invalid", "a frame of 257 requests, more than 256"},
+		{`[` + strings.Repeat(`{},`, 256) + `{}]`, "invalid", "the frame has 257 requests, more than 256"},
 	} {
 		s.Send(c, bad.send)
 		got := read(c)
