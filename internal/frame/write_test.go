@@ -29,11 +29,13 @@ func TestCloseFrame(t *testing.T) {
 		t.Errorf("without a code: %x", p)
 	}
 	for _, reason := range []string{"", "short", strings.Repeat("x", 123), strings.Repeat("x", 124), "x" + strings.Repeat("ä", 100), strings.Repeat("\U0001f600", 50)} {
-		f, err := ws.ReadFrame(bytes.NewReader(CloseFrame(ServiceRestart, reason)))
-		if err != nil || f.Header.Length > maxControl {
-			t.Fatalf("%q: %+v, %v", reason, f.Header, err)
+		p := CloseFrame(ServiceRestart, reason)
+		h, err := ws.ReadHeader(bytes.NewReader(p))
+		payload := p[2:]
+		if err != nil || h.OpCode != ws.OpClose || h.Length != int64(len(payload)) || len(payload) > maxControl {
+			t.Fatalf("%q: %+v, %v", reason, h, err)
 		}
-		code, got := ws.ParseCloseFrameData(f.Payload)
+		code, got := ws.ParseCloseFrameData(payload)
 		if code != 1012 || !strings.HasPrefix(reason, got) || !utf8.ValidString(got) || len(reason) <= maxControl-2 && got != reason || len(reason)-len(got) > 0 && len(got) < maxControl-2-3 {
 			t.Errorf("%q: %d %q", reason, code, got)
 		}
