@@ -13,11 +13,11 @@ import (
 // TestHeaders: another reader finds in a header what was written, at every length where its form changes.
 func TestHeaders(t *testing.T) {
 	for _, n := range []int{0, 1, 125, 126, 65535, 65536, 1 << 20} {
-		for _, deflated := range []bool{false, true} {
-			p := AppendHeader(nil, Binary, deflated, n)
+		for _, flag := range []Opcode{0, Deflated} {
+			p := AppendHeader(nil, Binary|flag, n)
 			h, err := ws.ReadHeader(bytes.NewReader(p))
-			if err != nil || h.Length != int64(n) || !h.Fin || h.Rsv1() != deflated || h.OpCode != ws.OpBinary || h.Masked || len(p) != ws.HeaderSize(h) || len(p) > MaxHeader {
-				t.Errorf("%d bytes, deflated %v: %x is %+v, %v", n, deflated, p, h, err)
+			if err != nil || h.Length != int64(n) || !h.Fin || h.Rsv1() != (flag == Deflated) || h.OpCode != ws.OpBinary || h.Masked || len(p) != ws.HeaderSize(h) || len(p) > MaxHeader {
+				t.Errorf("%d bytes, flag %x: %x is %+v, %v", n, flag, p, h, err)
 			}
 		}
 	}

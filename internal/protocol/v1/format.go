@@ -62,13 +62,13 @@ func (f Format) frame(dst []byte, fill func([]byte) []byte) []byte {
 	dst = append(dst, make([]byte, frame.MaxHeader)...) // the compiler makes no slice for this
 	dst = append(fill(append(dst, '[')), ']')
 	payload := dst[start+frame.MaxHeader:]
-	deflated := false
+	op := frame.Text
 	if f.MinDeflate > 0 && len(payload) >= f.MinDeflate {
 		if p := frame.Deflate(payload); len(p) < len(payload) {
-			payload, deflated = p, true
+			op, payload = op|frame.Deflated, p
 		}
 	}
-	dst = frame.AppendHeader(dst[:start], frame.Text, deflated, len(payload))
+	dst = frame.AppendHeader(dst[:start], op, len(payload))
 	// There is room: the payload was in this array, behind a longer header, or was deflated from one that was.
 	n := copy(dst[len(dst):cap(dst)], payload)
 	return dst[:len(dst)+n]
