@@ -118,12 +118,14 @@ func (e *Endpoint) Accept(w http.ResponseWriter, r *http.Request, req *protocol.
 	return s.serve(connected)
 }
 
+// setHead sets the fields that keep caches, compressing proxies and buffers from holding events back.
 func setHead(h http.Header) {
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store, no-transform")
 	h.Set("X-Accel-Buffering", "no") // tells nginx in front not to buffer
 }
 
+// clearHead removes what setHead and serveHijacked have set, so that it is not in the response to an error.
 func clearHead(h http.Header) {
 	for _, name := range []string{"Content-Type", "Cache-Control", "X-Accel-Buffering", "Transfer-Encoding"} {
 		h.Del(name)
@@ -187,6 +189,8 @@ func (s *stream) serve(connected func()) error {
 	return s.goOn(connected)
 }
 
+// goOn has the hub write the stream through the response writer. The handler stays until its end, because the writer is
+// not valid after that.
 func (s *stream) goOn(connected func()) error {
 	s.started = true
 	connected()

@@ -14,6 +14,7 @@ import (
 // the type that its publisher named. Binary data is in base64, because an event stream is UTF-8.
 type Format struct{}
 
+// comment keeps proxies from closing a quiet stream. Pages do not see it.
 var comment = []byte(":\n\n")
 
 // Append appends an event for each message.
@@ -45,7 +46,7 @@ func appendLines(dst, data []byte) []byte {
 		}
 		from = end + 1
 		if end == cr && lf == from && lf < len(data) {
-			from++
+			from++ // CR and LF together end one line
 		}
 		if cr < from {
 			cr = nextIndex(data, from, '\r')
@@ -70,12 +71,14 @@ func (Format) Start(w hub.Welcome) []byte {
 	if w.Lost != nil { // in one event with the position, so that a client has both or neither
 		return append(p, gapEvent(w.Lost, w.ID)...)
 	}
+	// An event without data is not dispatched, but sets the position (section 9.2.6).
 	return append(append(append(p, "id: "...), w.ID...), "\n\n"...)
 }
 
 // Gap returns an event of type gap.
 func (Format) Gap(channels []string) []byte { return gapEvent(channels, "") }
 
+// gapEvent returns the event. It has an ID only if that is known: an event without one leaves the client's position as it is.
 func gapEvent(channels []string, id string) []byte {
 	p := []byte("event: gap\n")
 	if id != "" {

@@ -41,7 +41,8 @@ const (
 	lastRegistered Code = 1014
 )
 
-// validFromClient reports whether a client may send the code. Codes from 3000 on are for frameworks and applications.
+// validFromClient reports whether a client may send the code. Codes from 3000 on are for frameworks and applications. Those
+// in between are not registered yet, and strict test suites (Autobahn, 7.9) want them rejected.
 func (c Code) validFromClient() bool {
 	switch {
 	case c == reserved || c == NoStatus || c == abnormal:
@@ -52,7 +53,7 @@ func (c Code) validFromClient() bool {
 	return c >= 3000 && c <= 4999
 }
 
-// CloseError is why a client is closed.
+// CloseError is why a client is closed. It is an error so that what reads for a client can return it through all layers.
 type CloseError struct {
 	Code Code
 	Text string // is sent to the client

@@ -22,7 +22,7 @@ var syncMarker = []byte{0, 0, 0xff, 0xff}
 func Deflate(data []byte) []byte {
 	w := deflaters.Get().(*flate.Writer)
 	defer deflaters.Put(w)
-	var b bytes.Buffer
+	var b bytes.Buffer // it is kept with the message, for all connections, so it is not pooled
 	w.Reset(&b)
 	w.Write(data) // writing to a bytes.Buffer cannot fail
 	w.Flush()
@@ -30,6 +30,7 @@ func Deflate(data []byte) []byte {
 }
 
 var (
+	// inflaters are lent too: each holds a window of 32 KiB.
 	inflaters = sync.Pool{New: func() any { return flate.NewReader(nil) }}
 
 	// inflateTail ends the message with the marker that was not sent, and then the stream with an empty last block, so

@@ -102,7 +102,8 @@ func (r *Reader) Feed(p []byte, to Receiver) (rest []byte, err *CloseError) {
 	return nil, nil
 }
 
-// readHeader takes what there is of a header.
+// readHeader takes what there is of a header, which may come byte by byte. The first two bytes are checked as soon as they
+// are there: a client that breaks the protocol is closed without waiting for more.
 func (r *Reader) readHeader(p []byte) (n int, err *CloseError) {
 	for n < len(p) {
 		r.header[r.have] = p[n]
@@ -120,6 +121,7 @@ func (r *Reader) readHeader(p []byte) (n int, err *CloseError) {
 	return n, nil
 }
 
+// headerSize returns the length of the header that has begun: two bytes, a longer length if these announce it, and the mask.
 func (r *Reader) headerSize() uint8 {
 	switch r.header[1] & 0x7f {
 	case 126:
@@ -135,6 +137,7 @@ var (
 	errNotUTF8 = &CloseError{InvalidData, "invalid UTF-8"}
 )
 
+// violation returns the error for a client that breaks the protocol.
 func violation(text string) *CloseError { return &CloseError{ProtocolError, text} }
 
 // parseStart parses and checks the first two bytes of a header.
@@ -169,7 +172,8 @@ func (r *Reader) parseStart() *CloseError {
 	return nil
 }
 
-// begin begins the payload of a frame.
+// begin begins the payload of a frame. A message that is too big is known here, before any of the frame has come. Lengths
+// must be in the shortest form (RFC 6455, section 5.2).
 func (r *Reader) begin() *CloseError {
 	switch r.left = uint64(r.header[1] & 0x7f); r.left {
 	case 126:
@@ -181,7 +185,7 @@ func (r *Reader) begin() *CloseError {
 			return violation("a length takes too many bytes, or is over 2^63")
 		}
 	}
-	copy(r.header[:4], r.header[r.have-4:r.have]) // the mask
+	copy(r.header[:4], r.header[r.have-4:r.have]) // the mask is all that is needed of the header
 	r.have, r.maskPos, r.inFrame = 0, 0, true
 	if !r.opcode.isControl() && r.state == open {
 		limit := uint64(r.max)
@@ -197,7 +201,8 @@ func (r *Reader) begin() *CloseError {
 	return nil
 }
 
-// payload takes a part of a frame's payload.
+// payload takes a part of a frame's payload, which is unmasked in place: the bytes that are read are not copied unless a
+// message has to wait for its end.
 func (r *Reader) payload(part []byte, to Receiver) *CloseError {
 	r.left -= uint64(len(part))
 	r.inFrame = r.left > 0
@@ -234,9 +239,10 @@ func (r *Reader) data(part []byte, to Receiver) (err *CloseError) {
 	if r.state == discarding {
 		return nil
 	}
-	if len(part) == 0 && !end {
+	if len(part) == 0 && !end { // it is no data, and a client could send millions of them
 		return to.Control(Continuation, nil)
 	}
+	// Invalid text fails at its first wrong byte (RFC 6455, section 8.1). What is deflated is checked when it is inflated.
 	if kind == Text && !r.deflated && !r.runes.valid(part, end) {
 		return errNotUTF8
 	}
@@ -267,7 +273,7 @@ func (r *Reader) reserve(n int) {
 	r.message = append(make([]byte, 0, space), r.message...)
 }
 
-// controlFrame takes a part of a control frame.
+// controlFrame takes a part of a control frame. Its payload is given on whole, and mostly comes so.
 func (r *Reader) controlFrame(part []byte, to Receiver) *CloseError {
 	payload := part
 	if r.inFrame || r.control != nil {
@@ -299,6 +305,7 @@ func parseClose(payload []byte) (Code, *CloseError) {
 	case 1:
 		return 0, violation("half a close code")
 	}
+	// The code is checked because it is sent back: we must not send one that is reserved either.
 	code := Code(binary.BigEndian.Uint16(payload))
 	if !code.validFromClient() {
 		return 0, violation("a close code that must not be sent")

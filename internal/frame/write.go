@@ -22,12 +22,12 @@ const (
 // PingFrame is a ping without a payload. It is shared and must not be changed.
 var PingFrame = []byte{fin | byte(Ping), 0}
 
-// AppendHeader appends the header of a frame with n bytes of payload that is not one of several.
-func AppendHeader(dst []byte, op Opcode, deflated bool, n int) []byte {
+// Deflated is added to the opcode of a frame whose payload is deflated.
+const Deflated Opcode = rsv1
+
+// AppendHeader appends the header of a frame with n bytes of payload that is a whole message, or a control frame.
+func AppendHeader(dst []byte, op Opcode, n int) []byte {
 	first := fin | byte(op)
-	if deflated {
-		first |= rsv1
-	}
 	switch {
 	case n < 126:
 		return append(dst, first, byte(n))
@@ -38,17 +38,17 @@ func AppendHeader(dst []byte, op Opcode, deflated bool, n int) []byte {
 	}
 }
 
-// TextFrame returns a text frame.
+// TextFrame returns a text frame. It is for single frames: messages are appended to a batch.
 func TextFrame(s string) []byte {
-	return append(AppendHeader(make([]byte, 0, MaxHeader+len(s)), Text, false, len(s)), s...)
+	return append(AppendHeader(make([]byte, 0, MaxHeader+len(s)), Text, len(s)), s...)
 }
 
 // PongFrame returns the answer to a ping with the payload.
 func PongFrame(payload []byte) []byte {
-	return append(AppendHeader(make([]byte, 0, 2+len(payload)), Pong, false, len(payload)), payload...)
+	return append(AppendHeader(make([]byte, 0, 2+len(payload)), Pong, len(payload)), payload...)
 }
 
-// CloseFrame returns a close frame. A reason that is too long for a control frame is cut.
+// CloseFrame returns a close frame. NoStatus makes one without a code, which answers one without a code. A reason that is too long for a control frame is cut.
 func CloseFrame(code Code, reason string) []byte {
 	if code == NoStatus {
 		return []byte{fin | byte(Close), 0}

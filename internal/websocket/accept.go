@@ -65,6 +65,7 @@ type choice struct {
 // published after it knows that it is connected reaches it. Accept calls connected when the handshake was answered. If it
 // returns an error, it has not answered.
 func (e *Endpoint) Accept(w http.ResponseWriter, r *http.Request, req *protocol.Request, connected func()) error {
+	// Nothing was done for the client until its handshake is known to be valid.
 	chosen, err := e.negotiate(r)
 	if err != nil {
 		status := http.StatusBadRequest
@@ -92,10 +93,11 @@ func (e *Endpoint) Accept(w http.ResponseWriter, r *http.Request, req *protocol.
 	case err != nil:
 		return caddyhttp.Error(http.StatusInternalServerError, err)
 	}
+	// Start sends the greeting before all messages. What is published from Connect on waits in the backlog until then.
 	first := s.protocol.Greeting(s.conn, chosen.options, welcome)
 	connected()
 	started = true
-	if conn == nil {
+	if conn == nil { // a tunnel lives as long as its handler
 		stream := socket.NewStream(w, r, chosen.options.WriteTimeout)
 		if !s.conn.Start(stream, first) {
 			stream.Close()
@@ -125,7 +127,7 @@ func (e *Endpoint) negotiate(r *http.Request) (c choice, err error) {
 	if len(offered) > 0 {
 		subprotocol = offered[0]
 	}
-	for _, o := range e.Offers[1:] {
+	for _, o := range e.Offers[1:] { // in our order: RFC 6455, section 4.2.2, leaves the choice to the server
 		if slices.Contains(offered, o.Protocol.Name()) {
 			offer, subprotocol = o, o.Protocol.Name()
 			break
@@ -151,6 +153,7 @@ func (e *Endpoint) negotiate(r *http.Request) (c choice, err error) {
 // already.
 func respond(w http.ResponseWriter, r *http.Request, header http.Header) (conn net.Conn, early []byte, answered bool, err error) {
 	tunnel := isTunnel(r)
+	// Caddy's writers see the whole response: deferred header operations apply, and the access log has the status 101.
 	for name, values := range header {
 		if tunnel && (name == "Connection" || name == "Upgrade" || name == "Sec-Websocket-Accept") {
 			continue // RFC 8441, section 5

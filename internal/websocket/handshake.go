@@ -16,7 +16,8 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// IsRequest reports whether a request asks for a WebSocket.
+// IsRequest reports whether a request asks for a WebSocket, whether or not its handshake is valid: an invalid one has to get
+// an error that says so, and not what the route serves to others.
 func IsRequest(r *http.Request) bool { return websocket.IsWebSocketUpgrade(r) || isTunnel(r) }
 
 // isTunnel reports whether a request asks for a WebSocket inside HTTP/2 (RFC 8441) or HTTP/3 (RFC 9220).
@@ -30,9 +31,11 @@ func checkRequest(r *http.Request) (offered []string, err error) {
 	if !r.ProtoAtLeast(1, 1) {
 		return nil, errors.New("a WebSocket needs HTTP/1.1 (RFC 6455, section 4.1)")
 	}
+	// A body would be read as the client's first frames, or by a proxy in front as another request.
 	if !isTunnel(r) && (r.ContentLength != 0 || len(r.TransferEncoding) > 0) {
 		return nil, errors.New("the handshake has a body")
 	}
+	// They must not be there twice (RFC 6455, section 11.3): a proxy in front might read another one than gorilla does.
 	for _, name := range []string{"Sec-Websocket-Key", "Sec-Websocket-Version"} {
 		if n := len(r.Header[name]); n > 1 {
 			return nil, fmt.Errorf("the handshake has %d %s headers (RFC 6455, section 11.3)", n, name)
@@ -50,6 +53,7 @@ func checkRequest(r *http.Request) (offered []string, err error) {
 	return offered, nil
 }
 
+// isToken reports whether s is a token of HTTP (RFC 2616, section 2.2, which RFC 6455 refers to).
 func isToken(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`()<>@,;:\"/[]?={}`, c) >= 0 {
@@ -85,7 +89,7 @@ func acceptable(params string) (ok, window bool) {
 		name, value = strings.TrimSpace(name), strings.Trim(strings.TrimSpace(value), `"`)
 		bits, err := strconv.Atoi(value)
 		switch valid := err == nil && bits >= 8 && bits <= 15 && value[0] != '0' && value[0] != '+'; {
-		case params == "": // there are none
+		case params == "": // there are none, and Split has made one that is empty
 		case slices.Contains(seen, name):
 			return false, false
 		case name == "client_no_context_takeover" && !has, name == "server_no_context_takeover" && !has:
@@ -152,7 +156,8 @@ func asHTTP1(r *http.Request) *http.Request {
 	return &r1
 }
 
-// fakeConn is the response writer and the hijacked connection that gorilla writes to.
+// fakeConn is the response writer and the hijacked connection that gorilla writes to. Gorilla is stock, so this depends on
+// what its Upgrade calls; TestHandshake fails if a new version calls more.
 type fakeConn struct {
 	net.Conn // nil: gorilla calls only the methods below
 	status   int

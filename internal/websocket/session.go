@@ -29,6 +29,7 @@ type limits struct {
 // keep-alive and its answers to ours take.
 const freeControl, freeControlBurst = 1, 10
 
+// newSession begins a session before the client is subscribed. The protocol may change what it subscribes to.
 func (e *Endpoint) newSession(c choice, req *protocol.Request) *session {
 	s := &session{frames: frame.NewReader(c.protocol.MaxReceived(e.MaxMessage), c.deflates)}
 	if e.Rate.PerSecond > 0 {
@@ -47,6 +48,8 @@ func (s *session) Received(p []byte) (more bool) {
 		if err == nil {
 			break
 		}
+		// Close waits for the client's close frame. Fail does not: the client's answer could not be found in its bytes (RFC
+		// 6455, section 7.1.7).
 		if s.frames.CloseReadable() {
 			s.conn.Close(uint16(err.Code), err.Text)
 		} else {
@@ -58,10 +61,11 @@ func (s *session) Received(p []byte) (more bool) {
 	return !s.frames.Closed()
 }
 
-// Ended implements socket.Receiver.
+// Ended implements socket.Receiver. A connection that is closing ends when all is written, any other one at once.
 func (s *session) Ended() { s.conn.Done() }
 
-// countUnfinished has the hub count what an unfinished message takes. The hub may close the connection for it.
+// countUnfinished has the hub count what an unfinished message takes, once for all that was read at once. The hub may close
+// the connection for it, because the memory is needed or because the client does not go on.
 func (s *session) countUnfinished() {
 	n, space := s.frames.Unfinished()
 	if space == 0 && !s.counted {
@@ -89,7 +93,8 @@ func (s *session) Message(m frame.Message) *frame.CloseError {
 	return nil
 }
 
-// Control implements frame.Receiver.
+// Control implements frame.Receiver. Only pings are answered, but all control frames are counted, and empty frames of
+// messages too: each costs about as much to read as a message.
 func (s *session) Control(op frame.Opcode, payload []byte) *frame.CloseError {
 	if s.limits != nil && !s.limits.control.Allow() {
 		if ok, err := s.limits.data.Take(); !ok {

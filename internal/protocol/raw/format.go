@@ -21,16 +21,16 @@ func deflate(m *hub.Message) []byte { return frame.Deflate(m.Data) }
 // Append appends a frame for each message.
 func (f Format) Append(dst []byte, run []*hub.Message) []byte {
 	for _, m := range run {
-		op, data, smaller := frame.Text, m.Data, false
+		op, data := frame.Text, m.Data
 		if m.Kind == hub.Binary {
 			op = frame.Binary
 		}
 		if f.MinDeflate > 0 && len(data) >= f.MinDeflate {
 			if p := m.Encoded(deflated{}, deflate); len(p) < len(data) {
-				data, smaller = p, true
+				op, data = op|frame.Deflated, p
 			}
 		}
-		dst = append(frame.AppendHeader(dst, op, smaller, len(data)), data...)
+		dst = append(frame.AppendHeader(dst, op, len(data)), data...)
 	}
 	return dst
 }

@@ -28,6 +28,8 @@ func (f Format) Append(dst []byte, run []*hub.Message) []byte {
 	return f.frame(dst, func(p []byte) []byte { return appendMessages(p, run) })
 }
 
+// appendMessages appends the objects of messages, with commas between them. It is on the path of every delivery, so it
+// appends to the batch and leaves no garbage, as encoding/json would.
 func appendMessages(dst []byte, run []*hub.Message) []byte {
 	for i, m := range run {
 		if i > 0 {
@@ -41,7 +43,7 @@ func appendMessages(dst []byte, run []*hub.Message) []byte {
 		dst = append(dst, `,"data":`...)
 		switch m.Kind {
 		case hub.JSON:
-			dst = append(dst, m.Data...)
+			dst = append(dst, m.Data...) // it was checked when it was published
 		case hub.Text:
 			dst = protocol.AppendString(dst, m.Data)
 		default:
@@ -57,16 +59,17 @@ func (f Format) frame(dst []byte, fill func([]byte) []byte) []byte {
 	// The header has to tell the length: leave room for the longest one, and close the hole if it is shorter. That moves
 	// the payload once, where encoding it to a buffer first would copy it and allocate.
 	start := len(dst)
-	dst = append(dst, make([]byte, frame.MaxHeader)...)
+	dst = append(dst, make([]byte, frame.MaxHeader)...) // the compiler makes no slice for this
 	dst = append(fill(append(dst, '[')), ']')
 	payload := dst[start+frame.MaxHeader:]
-	deflated := false
+	op := frame.Text
 	if f.MinDeflate > 0 && len(payload) >= f.MinDeflate {
 		if p := frame.Deflate(payload); len(p) < len(payload) {
-			payload, deflated = p, true
+			op, payload = op|frame.Deflated, p
 		}
 	}
-	dst = frame.AppendHeader(dst[:start], frame.Text, deflated, len(payload))
+	dst = frame.AppendHeader(dst[:start], op, len(payload))
+	// There is room: the payload was in this array, behind a longer header, or was deflated from one that was.
 	n := copy(dst[len(dst):cap(dst)], payload)
 	return dst[:len(dst)+n]
 }
@@ -82,6 +85,8 @@ type hello struct {
 
 func (f Format) hello(h hello) []byte { return f.frame(nil, h.append) }
 
+// append appends the hello and, in one frame with it, the gap and the errors. Its ID is the position from which the client
+// would resume if it were disconnected before the first message.
 func (h hello) append(p []byte) []byte {
 	p = strconv.AppendUint(append(p, `{"hello":{"connection":"c`...), h.connection, 10)
 	p = protocol.AppendStrings(append(p, `","channels":`...), h.channels)
@@ -126,7 +131,7 @@ func appendAck(dst []byte, ref json.RawMessage, id string) []byte {
 	if id != "" {
 		return append(append(append(dst, `"id":"`...), id...), `"}}`...)
 	}
-	return append(dst[:len(dst)-1], "}}"...)
+	return append(dst[:len(dst)-1], "}}"...) // without the comma behind the ref: an ack has a ref or an ID
 }
 
 // appendError appends the error that answers a request, and a comma before it if it is not the first.
@@ -158,7 +163,7 @@ func (Format) Close(code uint16, reason string) []byte {
 	return frame.CloseFrame(frame.Code(code), reason)
 }
 
-// Gap returns a frame with a gap.
+// Gap returns a frame with a gap. It has no ID: the position at which the loop drops messages is not known here.
 func (f Format) Gap(channels []string) []byte {
 	return f.frame(nil, func(p []byte) []byte { return append(protocol.AppendGap(append(p, `{"gap":`...), channels, ""), '}') })
 }

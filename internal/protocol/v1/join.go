@@ -9,6 +9,9 @@ import (
 )
 
 // grant returns a client's channels together with those that it asked to join and may join, and errors for the others.
+//
+// A handshake does not fail for a channel that is not granted, because a page could not see why: browsers hide the response
+// to a failed handshake. The errors come with the hello instead.
 func grant(channels, asked []string, may func(channel string) bool) (granted []string, errs []byte) {
 	granted = slices.Clip(channels)
 	if len(asked) > hub.MaxJoined { // an error for each would be a long frame
@@ -24,12 +27,13 @@ func grant(channels, asked []string, may func(channel string) bool) (granted []s
 		case len(granted) >= hub.MaxJoined:
 			errs = appendError(errs, nil, codeLimit, hub.ErrJoinedTooMany.Error())
 		default:
-			granted = append(granted, strings.Clone(name))
+			granted = append(granted, strings.Clone(name)) // or the connection would hold the whole address
 		}
 	}
 	return granted, errs
 }
 
+// mayNotJoin is the same for a join in the handshake and later.
 func mayNotJoin(channel string) string {
 	return fmt.Sprintf("the channel %q may not be joined on this route", channel)
 }
@@ -59,6 +63,8 @@ func (p JoinPattern) Matches(channel string) bool {
 	if len(p) < 2 {
 		return len(p) == 1 && channel == p[0]
 	}
+	// What is between the *s has to be in the channel in this order. Taking the first place for each piece is enough: a
+	// later one would only leave less for those that follow. So the time is linear, whatever a client asks for.
 	first, last := p[0], p[len(p)-1]
 	if len(channel) < len(first)+len(last) || !strings.HasPrefix(channel, first) || !strings.HasSuffix(channel, last) {
 		return false

@@ -34,7 +34,8 @@ func (p posted) tooFast() bool {
 	return true
 }
 
-// frame does what a frame asks for and returns the acks and errors.
+// frame does what a frame asks for and returns the acks and errors, one for each request and in their order. Requests are
+// independent of each other: one that fails does not undo those before it.
 func (p posted) frame(body []byte) (replies []byte) {
 	list, err := split(body)
 	if len(list) == 0 && p.tooFast() { // it counts as a request too, because reading it takes as long
@@ -49,7 +50,7 @@ func (p posted) frame(body []byte) (replies []byte) {
 		err := q.parse(raw)
 		switch {
 		case p.tooFast():
-			err = reject(codeRate, tooManyRequests)
+			err = reject(codeRate, tooManyRequests) // also if it is not valid: it has a ref all the same
 		case err != nil:
 		case q.Publish == nil:
 			err = reject(codeInvalid, "only a WebSocket can join and leave; name the channels with ?join= in the stream's address")
@@ -58,13 +59,15 @@ func (p posted) frame(body []byte) (replies []byte) {
 		}
 		if e := new(Error); errors.As(err, &e) {
 			replies = appendError(replies, q.Ref, e.code, e.Error())
-		} else {
+		} else { // with the ID, even without a ref: a POST is answered anyway
 			replies = appendAck(replies, q.Ref, id)
 		}
 	}
 	return replies
 }
 
+// publish publishes a message. Unlike a WebSocket's it does not wait where the loops are behind: the client can repeat the
+// request, and a waiting handler would hold the request's memory.
 func (p posted) publish(q *request) (id string, err error) {
 	c := p.client
 	may := func(channel string) bool { return c.MayJoin != nil && c.MayJoin(channel) }

@@ -34,7 +34,7 @@ const (
 	codeFull      = "full"      // too much is waiting to be delivered
 )
 
-// Error is an error that the client is sent.
+// Error is an error that the client is sent. Any other error of a request means that the connection is being closed.
 type Error struct {
 	code string
 	err  error
@@ -49,7 +49,8 @@ func reject(code, format string, args ...any) error {
 
 const tooManyRequests = "too many requests"
 
-// request is what a client sends. It has exactly one of publish, join and leave.
+// request is what a client sends. It has exactly one of publish, join and leave. If it has a ref, its ack or error has the
+// same: a client that sends none gets no acks.
 type request struct {
 	Ref     json.RawMessage `json:"ref"`
 	Publish *publish.Object `json:"publish"`
@@ -99,8 +100,9 @@ func (s *session) requests(op frame.Opcode, data []byte) error {
 	return nil
 }
 
-// split returns the requests of a frame: one, or an array of them. It reads no further than the largest number that is
-// allowed, so that a frame of very many requests does not take many times its size.
+// split returns the requests of a frame: one, or an array of them. They are not parsed yet, so that one that is not valid
+// does not keep the others from being done. It reads no further than the largest number that is allowed, so that a frame of
+// very many requests does not take many times its size.
 func split(frame []byte) (list []json.RawMessage, err error) {
 	p := bytes.TrimLeft(frame, " \t\r\n")
 	if len(p) == 0 || p[0] != '[' {
@@ -127,7 +129,8 @@ func split(frame []byte) (list []json.RawMessage, err error) {
 	return list, nil
 }
 
-// malformed answers a frame whose requests cannot be told apart.
+// malformed answers a frame whose requests cannot be told apart. The error names no request, because none has a ref. It is
+// sent even to a client that is too fast: it would not be told more by the error rate.
 func (s *session) malformed(err error) error {
 	if _, closing := s.limiter.Take(); closing != nil {
 		return closing
@@ -174,18 +177,19 @@ func (s *session) request(raw json.RawMessage, replies []byte) []byte {
 // parse parses and checks a request. If the request is not valid, it leaves a ref that can be sent back.
 func (q *request) parse(raw json.RawMessage) error {
 	d := json.NewDecoder(bytes.NewReader(raw))
-	d.DisallowUnknownFields()
+	d.DisallowUnknownFields() // a misspelled channel would send the message to the default channel
 	err := d.Decode(q)
 	if err == nil {
 		if _, end := d.Token(); end != io.EOF {
-			err = errors.New("more than one JSON value")
+			err = errors.New("the request has more than one JSON value")
 		} else {
-			err = hub.CheckUnicode(raw)
+			err = hub.CheckUnicode(raw) // encoding/json replaces what is not valid Unicode, without a word
 		}
 	}
+	// The ref is sent back as it came, so it has to be short, simple and valid whatever the rest of the request is.
 	if len(q.Ref) > maxRef || len(q.Ref) > 0 && (q.Ref[0] == '{' || q.Ref[0] == '[') || hub.CheckUnicode(q.Ref) != nil {
 		q.Ref = nil
-		err = fmt.Errorf("the ref is not a number or a string of %d bytes at most", maxRef)
+		err = fmt.Errorf("ref must be a number or a string of at most %d bytes", maxRef)
 	}
 	if string(q.Ref) == "null" {
 		q.Ref = nil
@@ -200,11 +204,12 @@ func (q *request) parse(raw json.RawMessage) error {
 		}
 	}
 	if kinds != 1 {
-		return reject(codeInvalid, "a request is one of publish, join and leave")
+		return reject(codeInvalid, "a request must have exactly one of publish, join and leave")
 	}
 	return nil
 }
 
+// publish publishes a message. Where the loops are behind it waits: the client is not read meanwhile, and TCP holds it back.
 func (s *session) publish(q *request) (id string, err error) {
 	m, err := q.message(s.publishOn, s.endpoint.MaxMessage, s.conn.User(), s.conn.Remote(), s.conn.On)
 	if err != nil {
@@ -243,7 +248,7 @@ func (q *request) message(channels []string, limit int, user, remote string, on 
 	if err != nil {
 		return nil, reject(codeInvalid, "%w", err)
 	}
-	if len(m.Data) > limit {
+	if len(m.Data) > limit { // the frame's own limit is larger: quoted, or in base64, the data is
 		return nil, reject(codeTooBig, "the data has %d bytes, more than %d", len(m.Data), limit)
 	}
 	if m.Key != "" {
@@ -252,6 +257,8 @@ func (q *request) message(channels []string, limit int, user, remote string, on 
 	return m, nil
 }
 
+// join subscribes the client to a channel. It may always join the route's own ones, which it may have left, and joining one
+// that it is on is no error, so that a client can repeat a join without knowing what became of the first.
 func (s *session) join(q *request) error {
 	name := q.Join.Channel
 	if err := hub.CheckName(name); err != nil {
@@ -260,6 +267,8 @@ func (s *session) join(q *request) error {
 	if !slices.Contains(s.routeChannels, name) && (s.mayJoin == nil || !s.mayJoin(name)) && !s.conn.On(name) {
 		return reject(codeForbidden, "%s", mayNotJoin(name))
 	}
+	// The ack, the gap and the messages that the client missed are one frame: there is no moment at which it has some of
+	// them and not the others.
 	err := s.conn.Join(name, q.Join.LastID, func(w hub.Welcome, replay []*hub.Message) []byte {
 		return s.format.joined(q.Ref, name, w, replay)
 	})
@@ -269,6 +278,7 @@ func (s *session) join(q *request) error {
 	return err
 }
 
+// leave unsubscribes the client from a channel. The ack comes after the last message of the channel.
 func (s *session) leave(q *request) error {
 	var ack []byte
 	if q.Ref != nil {

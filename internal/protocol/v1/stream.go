@@ -25,6 +25,7 @@ func (StreamFormat) Append(dst []byte, run []*hub.Message) []byte {
 	return append(dst, "]\n\n"...)
 }
 
+// oneLine replaces each byte that ends a line by a space.
 func oneLine(p []byte, end byte) {
 	for i := bytes.IndexByte(p, end); i >= 0; i = bytes.IndexByte(p, end) {
 		p[i] = ' '
@@ -35,7 +36,7 @@ func oneLine(p []byte, end byte) {
 // start returns what a stream starts with.
 func (StreamFormat) start(h hello) []byte {
 	p := append(append(append(eventstream.Retry(), "id: "...), h.welcome.ID...), "\ndata: ["...)
-	return append(h.append(p), "]\n\n"...)
+	return append(h.append(p), "]\n\n"...) // channels and errors have no line ends: control characters are escaped
 }
 
 // Gap returns an event with a gap.

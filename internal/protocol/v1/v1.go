@@ -23,7 +23,8 @@ const (
 	maxRejected = 20
 )
 
-// Protocol implements protocol.Streamer and protocol.Poster.
+// Protocol implements protocol.Streamer and protocol.Poster. A client that has no WebSocket uses both: it receives on an
+// event stream and sends by POST.
 type Protocol struct{}
 
 // Name returns Name.
@@ -40,7 +41,7 @@ func (Protocol) MaxReceived(maxMessage int) int { return 2*maxMessage + maxEnvel
 
 // Open begins a session, on the channels of the route and on those that the query joins.
 func (Protocol) Open(e *protocol.Endpoint, r *protocol.Request) protocol.Session {
-	r.Limiter.Tolerate(maxRejected)
+	r.Limiter.Tolerate(maxRejected) // unlike a raw client, this one can be told
 	s := &session{
 		endpoint:      e,
 		limiter:       r.Limiter,
@@ -85,7 +86,7 @@ func (o streamOpening) Greeting(c *hub.Conn, options *hub.ConnOptions, w hub.Wel
 type session struct {
 	endpoint      *protocol.Endpoint
 	conn          *hub.Conn
-	format        Format
+	format        Format // deflates or not, as the connection has negotiated
 	limiter       *protocol.Limiter
 	routeChannels []string // what the route subscribed it to
 	publishOn     []string // the channels of the route that it may publish on
@@ -101,7 +102,8 @@ func (s *session) Greeting(c *hub.Conn, options *hub.ConnOptions, w hub.Welcome)
 	return first
 }
 
-// Receive does what a frame asks for.
+// Receive does what a frame asks for. Its own errors do not close the client: they are replies, so that one wrong request
+// does not cost a page its connection.
 func (s *session) Receive(f frame.Message) error {
 	// Its data is lent: what is published is decoded to memory of its own.
 	data, err := f.Data()
