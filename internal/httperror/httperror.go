@@ -1,5 +1,5 @@
-// Package httperror tells a client why its request is refused. Caddy answers an error with a bare status, unless the site
-// has handle_errors.
+// Package httperror tells a client why its request is rejected. Without it the client would get a bare status, because that
+// is Caddy's response to an error unless the site has handle_errors.
 package httperror
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// Responder answers the errors of one handler.
+// Responder writes the responses for the errors of one handler.
 type Responder struct {
 	handler caddyhttp.MiddlewareHandler
 
@@ -24,9 +24,9 @@ type Responder struct {
 // For returns the responder of a handler.
 func For(h caddyhttp.MiddlewareHandler) *Responder { return &Responder{handler: h} }
 
-// Respond answers a request that was refused with err, a caddyhttp.HandlerError with a status from 400 to 499 or 503, by
-// the status and a line that says why, and returns nil. Where the configuration handles the error itself it returns
-// err, as it does for errors of the server, whose reasons are for the log.
+// Respond responds to a rejected request and returns nil. The response is the status of err, which is a
+// caddyhttp.HandlerError with a status from 400 to 499 or 503, and a line with the reason. Respond returns err where the
+// configuration handles the error itself, and for errors of the server, whose reasons only belong in the log.
 func (p *Responder) Respond(w http.ResponseWriter, r *http.Request, err error) error {
 	refused, ok := errors.AsType[caddyhttp.HandlerError](err)
 	if !ok || refused.Err == nil {
@@ -65,7 +65,7 @@ func (p *Responder) handled(r *http.Request, err error) bool {
 	}
 	p.once.Do(func() { p.found = p.find(server, server.Routes, nil, 0) })
 	if !p.found {
-		return true // it is inside a handler that we do not know
+		return true // it is inside a handler that we do not know, which may handle its errors
 	}
 	// Error routes match the request as it came. The server restores that, too.
 	as := server.Errors.WithError(r, err)
@@ -85,10 +85,10 @@ func (p *Responder) handled(r *http.Request, err error) bool {
 	return false
 }
 
-// maxDepth ends the search where a named route invokes itself.
+// maxDepth ends the search where a named route invokes itself. Real configurations nest a few levels deep.
 const maxDepth = 100
 
-// find notes which error routes are around the handler, and reports whether it is there at all.
+// find records which error routes are around the handler, and reports whether the handler is in the routes at all.
 func (p *Responder) find(server *caddyhttp.Server, routes caddyhttp.RouteList, around []*caddyhttp.HTTPErrorConfig, depth int) (found bool) {
 	if depth > maxDepth {
 		return false
@@ -117,7 +117,7 @@ func (p *Responder) find(server *caddyhttp.Server, routes caddyhttp.RouteList, a
 	return found
 }
 
-// matches reports whether one of the routes has something to say about the request.
+// matches reports whether one of the routes handles the request.
 func matches(routes caddyhttp.RouteList, r *http.Request) bool {
 	for _, route := range routes {
 		if ok, err := route.MatcherSets.AnyMatchWithError(r); err == nil && !ok {

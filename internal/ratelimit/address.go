@@ -4,17 +4,20 @@ import (
 	"net/netip"
 )
 
-// DefaultIPv6Prefix is the length of the prefix that a provider gives a site at least (RFC 6177): whoever has one
+// DefaultIPv6Prefix is the length of the smallest prefix that a provider gives a site (RFC 6177). A client that has one
 // address of it has all of them.
 const DefaultIPv6Prefix = 64
 
 // nat64 is the prefix behind which translators put IPv4 addresses (RFC 6052, section 2.1).
 var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 
-// Address returns what a client with the address counts as. An IPv6 address counts as its prefix of so many bits; an
-// IPv4 address, also one inside an IPv6 address, as itself. A link-local address counts as itself, for all hosts of a
-// link have one prefix; its zone, which the server gives it, tells links apart. What is no address, such as the name of
-// a Unix socket, is returned as it is.
+// Address returns the key that a client with the address is counted by:
+//
+//   - An IPv6 address counts as its prefix of that many bits.
+//   - An IPv4 address counts as itself, also inside an IPv6 address.
+//   - A link-local address counts as itself, because all hosts of a link have the same prefix. Its zone, which the server
+//     assigns, distinguishes links.
+//   - Anything else, such as the name of a Unix socket, is returned unchanged.
 func Address(addr string, bits int) string {
 	ip, err := netip.ParseAddr(addr)
 	if err != nil {

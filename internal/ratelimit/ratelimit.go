@@ -14,7 +14,7 @@ type Limit struct {
 	Burst     int
 }
 
-// New returns the bucket of one client that stays connected, or nil if there is no limit.
+// New returns a bucket for one client that stays connected, or nil if there is no limit.
 func (l Limit) New() *rate.Limiter {
 	if l.PerSecond <= 0 {
 		return nil
@@ -28,24 +28,24 @@ func (l Limit) refill() time.Duration {
 	return time.Duration(min(float64(l.Burst)/l.PerSecond, longest.Seconds()) * float64(time.Second))
 }
 
-// Keyed has a bucket for each client that comes and goes. It remembers clients in two generations. A bucket that is
-// used is moved to the recent one; from time to time the recent generation becomes the old one, and the old one is
-// forgotten as a whole. That costs a client no more than a look into two maps, and bounds them:
+// Keyed has a bucket for each client without a connection, by a key. It remembers clients in two generations. A bucket that
+// is used moves to the recent generation. From time to time the recent generation becomes the old one, and the old one is
+// dropped as a whole. So a request costs at most two map lookups, and the maps are bounded:
 //
-//   - After the time in which a bucket fills up, the generations move on. What is forgotten then is full, and as good
-//     as none.
-//   - When the recent generation has its maximum of clients, they move on at once. A client that is forgotten then
-//     starts with a full bucket. So somebody with very many addresses can publish more than the limit of one, which he
-//     can anyway, but never less is left to others.
+//   - The generations advance after the time in which an empty bucket fills up. The buckets that are dropped then are full,
+//     which is equivalent to none.
+//   - They advance at once when the recent generation has maxClients. A client that is dropped then starts again with a full
+//     bucket. So a client with very many addresses can publish faster than the limit, which it can do anyway with as many
+//     addresses. Others never get less than their limit.
 type Keyed struct {
 	limit Limit
 
 	mu          sync.Mutex
 	recent, old map[string]*rate.Limiter
-	since       time.Time // when recent began
+	began       time.Time // when the recent generation did
 }
 
-// maxClients is how many clients a generation has. Two of them, with names of 255 bytes, take about 25 MB.
+// maxClients is the largest number of clients in a generation. Two generations, with keys of 255 bytes, take about 25 MB.
 const maxClients = 32 << 10
 
 // NewKeyed returns the buckets of a route, or nil if there is no limit.
@@ -53,10 +53,10 @@ func NewKeyed(l Limit) *Keyed {
 	if l.PerSecond <= 0 {
 		return nil
 	}
-	return &Keyed{limit: l, recent: make(map[string]*rate.Limiter), since: time.Now()}
+	return &Keyed{limit: l, recent: make(map[string]*rate.Limiter), began: time.Now()}
 }
 
-// Wait takes a token out of a client's bucket and returns 0, or returns how long the client has to wait for one.
+// Wait takes a token out of a client's bucket and returns 0. If there is none, it returns how long the client has to wait.
 func (c *Keyed) Wait(client string) time.Duration {
 	if c == nil {
 		return 0
@@ -74,15 +74,15 @@ func (c *Keyed) Wait(client string) time.Duration {
 
 // bucket returns a client's bucket, in the recent generation. The caller holds c.mu.
 func (c *Keyed) bucket(client string, now time.Time) *rate.Limiter {
-	if now.Sub(c.since) > c.limit.refill() {
-		c.next(now)
+	if now.Sub(c.began) > c.limit.refill() {
+		c.advance(now)
 	}
 	b := c.recent[client]
 	if b != nil {
 		return b
 	}
 	if len(c.recent) >= maxClients {
-		c.next(now)
+		c.advance(now)
 	}
 	if b = c.old[client]; b == nil {
 		b = c.limit.New()
@@ -91,7 +91,7 @@ func (c *Keyed) bucket(client string, now time.Time) *rate.Limiter {
 	return b
 }
 
-// next begins a generation. The caller holds c.mu.
-func (c *Keyed) next(now time.Time) {
-	c.old, c.recent, c.since = c.recent, make(map[string]*rate.Limiter), now
+// advance begins a new generation. The caller holds c.mu.
+func (c *Keyed) advance(now time.Time) {
+	c.old, c.recent, c.began = c.recent, make(map[string]*rate.Limiter), now
 }
