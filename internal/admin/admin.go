@@ -38,32 +38,31 @@ const (
 
 // API is the admin endpoint's module for the hub:
 //
-//   - `POST /broadcast/publish?channel=&event=` publishes the body, of 1 MiB at most, on the channel (default:
-//     `default`), and answers `{"id":"…","channel":"…","subscribers":42}`. It is JSON if its Content-Type is
-//     `application/json` or ends in `+json`, text if that is `text/*`, a form or absent, else binary. A form with the field
-//     `data` is taken by its fields `channel`, `event` and `data`, and an `application/json` object with a `channel` by the
-//     members that a line of `application/x-ndjson` has. A second message with the same `Idempotency-Key` header on
-//     its channel within two minutes is not published: the answer is the first one's, or 422 if it says something else.
-//     A message that names its channel in another way is answered 400: by an unknown parameter, field or member, an
-//     empty channel, a channel without data, or a channel in both the query and the body.
+//   - `POST /broadcast/publish?channel=&event=` publishes the body, of at most 1 MiB, on the channel (default: `default`),
+//     and returns `{"id":"…","channel":"…","subscribers":42}`. The body is JSON if its Content-Type is `application/json` or
+//     ends in `+json`; text if that is `text/*`, a form or absent; otherwise binary. A form with the field `data` is a message
+//     with the fields `channel`, `event` and `data`. An `application/json` object with a `channel` is a message with the
+//     members that a line of `application/x-ndjson` has. A second message with the same `Idempotency-Key` header on its channel
+//     within two minutes is not published: it gets the response of the first, or a 422 if its content differs. A message that
+//     names its channel in any other way gets a 400: by an unknown parameter, field or member, an empty channel, a channel
+//     without data, or a channel in both the query and the body.
 //   - `POST /broadcast/publish` with `Content-Type: application/x-ndjson` publishes one
-//     `{"channel":"…","event":"…","data":…}` a line, in order and with nothing in between, and answers a line each. A
-//     string is published as text, anything else as JSON; `"encoding":"base64"` says that the string is binary data,
-//     and `"key"` is the message's idempotency key.
-//     If a line is wrong nothing is published: 400 names it. A query, or the header `Idempotency-Key`, is rejected. The body
-//     may have 16 MiB and 65536 messages.
-//   - `GET /broadcast` answers the hub's totals.
-//   - `GET /broadcast/channels?prefix=` answers the channels that have subscribers or history, by name, and
-//     `GET /broadcast/channels/{name}` one of them with its users.
-//   - `GET /broadcast/connections?channel=&user=` answers the connections, the oldest first. Lists are answered 1000 at
-//     a time, or `limit=`; the header `Link` says where they go on, with `after=`.
+//     `{"channel":"…","event":"…","data":…}` per line, in order and contiguously, and returns a line for each. A string is
+//     published as text, anything else as JSON. `"encoding":"base64"` marks a string as binary data, and `"key"` is the
+//     message's idempotency key. If a line is wrong, nothing is published, and the 400 names the line. A query, or the header
+//     `Idempotency-Key`, is rejected. The body may have 16 MiB and 65536 messages.
+//   - `GET /broadcast` returns the hub's totals.
+//   - `GET /broadcast/channels?prefix=` lists the channels that have subscribers or history, by name, and
+//     `GET /broadcast/channels/{name}` returns one of them with its users.
+//   - `GET /broadcast/connections?channel=&user=` lists the connections, the oldest first. Lists are paginated, 1000 entries
+//     per page (`limit=`). The `Link` header points to the next page, with `after=`.
 //   - `DELETE /broadcast/connections/{id}`, or `/broadcast/connections?user=`, closes connections with code 1008.
-//   - `GET /broadcast/stream?channel=` is a live event stream of what is published on the channels named, or on all. The
-//     data of each event is a frame of `broadcast.v1`.
-//   - `GET /broadcast/ui/` is the inspector, a page that shows all of that. As Caddy 2.11 answers no browser that
-//     navigates to the endpoint, unless its `origins` have an empty one beside its own, there is `caddy broadcast ui`.
+//   - `GET /broadcast/stream?channel=` is a live event stream of the messages on the named channels, or on all. The data of each
+//     event is a frame of `broadcast.v1`.
+//   - `GET /broadcast/ui/` is the inspector, a page that shows all of this. Caddy 2.11 rejects browsers that navigate to the
+//     endpoint, unless its `origins` also include an empty one. Hence the command `caddy broadcast ui`.
 //
-// It holds no state: Caddy keeps the routers of old configurations.
+// It holds no state, because Caddy keeps the routers of old configurations.
 type API struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -85,11 +84,11 @@ func (API) Routes() []caddy.AdminRoute {
 	}
 }
 
-// exposed bounds how often it is said that the admin endpoint is.
+// exposed bounds how often the log has the warning that the admin endpoint is exposed.
 var exposed = rate.Sometimes{Interval: time.Hour}
 
-// handler has a request answered, and warns if it came by an address that others can reach: who reaches it may do all
-// that an administrator may. Caddy's remote admin endpoint, with TLS, knows its clients.
+// handler warns if a request came by an address that others can reach, because anyone who reaches the endpoint can do what an
+// administrator can. It does not warn of Caddy's remote admin endpoint, which has TLS and authenticates its clients.
 func handler(answer caddy.AdminHandlerFunc) caddy.AdminHandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		addr, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)

@@ -17,7 +17,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
 )
 
-// Of a list so many entries are answered at once, unless the query says how many.
+// A page of a list has this many entries, unless the query has a limit, which may not be larger than maxLimit.
 const (
 	defaultLimit = 1000
 	maxLimit     = 100_000
@@ -39,7 +39,7 @@ func limitOf(query url.Values) (int, error) {
 	return n, nil
 }
 
-// next says where the list goes on (RFC 8288).
+// next sets the Link header to the next page (RFC 8288).
 func next(w http.ResponseWriter, r *http.Request, after string) {
 	query := r.URL.Query()
 	query.Set("after", after)
