@@ -79,6 +79,9 @@ func (s *session) countUnfinished() {
 
 // Message implements frame.Receiver.
 func (s *session) Message(m frame.Message) *frame.CloseError {
+	if s.counted {
+		s.conn.Finished()
+	}
 	err := s.protocol.Receive(m)
 	if err == nil {
 		return nil

@@ -54,7 +54,7 @@ const tooManyRequests = "too many requests"
 type request struct {
 	Ref     json.RawMessage `json:"ref"`
 	Publish *struct {
-		Channel  string          `json:"channel"`
+		Channel  post.Channel    `json:"channel"`
 		Event    string          `json:"event"`
 		Data     json.RawMessage `json:"data"`
 		Encoding string          `json:"encoding"`
@@ -106,17 +106,31 @@ func (s *session) requests(op frame.Opcode, data []byte) error {
 	return nil
 }
 
-// split returns the requests of a frame: one, or an array of them. They are not parsed yet, so that one that is not valid
-// does not keep the others from being done.
+// split returns the requests of a frame: one, or an array of them. It does not parse them, so that one that is not valid
+// does not keep the others from being done. It stops where there are too many, before they take much more memory than the
+// frame.
 func split(data []byte) (list []json.RawMessage, err error) {
-	list = []json.RawMessage{data}
-	if p := bytes.TrimLeft(data, " \t\r\n"); len(p) > 0 && p[0] == '[' {
-		if err := json.Unmarshal(p, &list); err != nil {
+	array := bytes.TrimLeft(data, " \t\r\n")
+	if len(array) == 0 || array[0] != '[' {
+		return []json.RawMessage{data}, nil
+	}
+	d := json.NewDecoder(bytes.NewReader(array))
+	d.Token() // the opening bracket
+	for d.More() {
+		if len(list) == maxRequests {
+			return nil, fmt.Errorf("the frame has more than %d requests", maxRequests)
+		}
+		var raw json.RawMessage
+		if err := d.Decode(&raw); err != nil {
 			return nil, err
 		}
+		list = append(list, raw)
 	}
-	if len(list) > maxRequests {
-		return nil, fmt.Errorf("the frame has %d requests, more than %d", len(list), maxRequests)
+	if _, err := d.Token(); err != nil { // the closing bracket
+		return nil, err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errors.New("the frame has more than one JSON value")
 	}
 	return list, nil
 }
@@ -232,7 +246,7 @@ func (q *request) message(channels []string, limit int, user, remote string, on 
 	if len(channels) == 0 {
 		return nil, reject(codeForbidden, "publishing is off on this route")
 	}
-	m := &hub.Message{Channel: cmp.Or(p.Channel, channels[0]), Event: p.Event, Key: p.Key}
+	m := &hub.Message{Channel: cmp.Or(string(p.Channel), channels[0]), Event: p.Event, Key: p.Key}
 	if !slices.Contains(channels, m.Channel) && !on(m.Channel) {
 		return nil, reject(codeForbidden, "the client is not on the channel %q", m.Channel)
 	}
