@@ -64,12 +64,6 @@ type Observer interface {
 	Ended(c *Conn, why Reason)
 }
 
-// Close codes of RFC 6455, section 7.4, that the hub itself uses.
-const (
-	codeRestart  = 1012
-	codeTryLater = 1013
-)
-
 // Conn is a connection: the place it has on its loop, and its backlog.
 type Conn struct {
 	// What a delivery looks at comes first, on one cache line.
@@ -252,4 +246,24 @@ func (c *Conn) Reply(p []byte) {
 	}
 	h.mu.Unlock()
 	h.wake(wake)
+}
+
+// Send sends p, after what was published before. It waits while the loop has as much waiting as it may.
+func (c *Conn) Send(p []byte) {
+	h, l := c.hub, c.loop
+	n := len(p) + messageOverhead
+	h.mu.Lock()
+	c.awaitRoom(n)
+	l.inboxBytes += n
+	wake := l.push(entry{op: opSend, conn: c, bytes: p})
+	h.mu.Unlock()
+	h.wake(wake)
+}
+
+// awaitRoom waits while the loop, or all together, have as much waiting as they may. The caller holds Hub.mu.
+func (c *Conn) awaitRoom(n int) {
+	h, l := c.hub, c.loop
+	for !h.closed && !c.left && (l.inboxBytes > 0 && l.inboxBytes+n > h.options.MaxInbox || !h.hasRoom(n+entryOverhead)) {
+		h.awaitRoom()
+	}
 }

@@ -115,22 +115,121 @@ func (c *Conn) Leave(name string, p []byte) error {
 	return nil
 }
 
-// Send sends p, after what was published before. It waits while the loop has as much waiting as it may.
-func (c *Conn) Send(p []byte) {
-	h, l := c.hub, c.loop
-	n := len(p) + messageOverhead
-	h.mu.Lock()
-	c.awaitRoom(n)
-	l.inboxBytes += n
-	wake := l.push(entry{op: opSend, conn: c, bytes: p})
-	h.mu.Unlock()
-	h.wake(wake)
+// place is where a connection is in one of its audiences: in the list of the group, if it is its only one, or else in
+// the list of the mixed.
+type place struct {
+	audience *audience
+	index    int
 }
 
-// awaitRoom waits while the loop, or all together, have as much waiting as they may. The caller holds Hub.mu.
-func (c *Conn) awaitRoom(n int) {
-	h, l := c.hub, c.loop
-	for !h.closed && !c.left && (l.inboxBytes > 0 && l.inboxBytes+n > h.options.MaxInbox || !h.hasRoom(n+entryOverhead)) {
-		h.awaitRoom()
+// member is a connection in the list of the mixed, and which of its places that is. So who is moved in the list can be
+// told without looking at all its places.
+type member struct {
+	conn  *Conn
+	place int
+}
+
+// open takes a new connection in. Connect has given it its places.
+func (l *loop) open(c *Conn) {
+	c.state = stateOpen
+	for i := range c.places {
+		c.enter(i)
 	}
+	l.ring(c).add(c, l.now)
+	if o := c.options.Observer; o != nil && len(c.places) > 0 {
+		o.Subscribed(c, "")
+	}
+}
+
+// join places a connection in one more audience, which starts with p.
+func (l *loop) join(c *Conn, a *audience, p []byte) {
+	if c.state != stateOpen {
+		return
+	}
+	if len(c.places) == 1 {
+		c.quit(0) // it moves from its group
+	}
+	c.places = append(c.places, place{audience: a})
+	if len(c.places) == 2 {
+		c.enter(0)
+	}
+	c.enter(len(c.places) - 1)
+	if o := c.options.Observer; o != nil {
+		o.Subscribed(c, a.channel.name)
+	}
+	l.send(c, p, answer)
+}
+
+// leave takes a connection out of an audience, which ends with p.
+func (l *loop) leave(c *Conn, a *audience, p []byte) {
+	if c.state != stateOpen {
+		return
+	}
+	if o := c.options.Observer; o != nil {
+		o.Unsubscribed(c, a.channel.name)
+	}
+	i := slices.IndexFunc(c.places, func(at place) bool { return at.audience == a })
+	c.quit(i)
+	last := len(c.places) - 1
+	if i < last {
+		at := c.places[last]
+		c.places[i] = at
+		at.audience.mixed[at.index].place = i
+	}
+	if last == 1 { // it moves to a group
+		c.quit(0)
+	}
+	c.places[last] = place{}
+	c.places = c.places[:last]
+	if last == 1 {
+		c.enter(0)
+	}
+	l.send(c, p, answer)
+}
+
+// enter puts a connection in the list of the audience of its place i.
+func (c *Conn) enter(i int) {
+	at := &c.places[i]
+	a := at.audience
+	if len(c.places) > 1 {
+		at.index = len(a.mixed)
+		a.mixed = append(a.mixed, member{c, i})
+		return
+	}
+	list := a.group(c.options.Format)
+	at.index = len(*list)
+	*list = append(*list, c)
+}
+
+// quit takes a connection out of the list of the audience of its place i. The last of the list comes where it was.
+func (c *Conn) quit(i int) {
+	at := c.places[i]
+	a := at.audience
+	if len(c.places) > 1 {
+		last := len(a.mixed) - 1
+		moved := a.mixed[last]
+		a.mixed[at.index] = moved
+		moved.conn.places[moved.place].index = at.index
+		a.mixed[last] = member{}
+		a.mixed = a.mixed[:last]
+		return
+	}
+	list := a.group(c.options.Format)
+	last := len(*list) - 1
+	moved := (*list)[last]
+	(*list)[at.index] = moved
+	moved.places[0].index = at.index
+	(*list)[last] = nil
+	*list = (*list)[:last]
+}
+
+// group returns the list of the connections with a format that are on the channel alone.
+func (a *audience) group(f Format) *[]*Conn {
+	for i := range a.groups {
+		if a.groups[i].format == f {
+			return &a.groups[i].conns
+		}
+	}
+	a.groups = append(a.groups, group{format: f})
+	return &a.groups[len(a.groups)-1].conns
 }

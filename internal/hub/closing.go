@@ -1,0 +1,148 @@
+package hub
+
+import "errors"
+
+// Close codes of RFC 6455, section 7.4, that the hub itself uses.
+const (
+	codeRestart  = 1012
+	codeTryLater = 1013
+)
+
+// failedWith ends a connection for what became of a write.
+func (l *loop) failedWith(c *Conn, f fate) {
+	switch f {
+	case overflow:
+		l.close(c, codeTryLater, "too slow", true)
+	case crowded:
+		l.closeFor(ReasonMemory, c, codeTryLater, "too slow", true)
+	case lost:
+		l.end(c, ReasonLost)
+	case cutOff:
+		l.end(c, ReasonMemory)
+	}
+}
+
+// close takes an open connection out of its channels and sends the close frame: after all that is due, or with drop
+// after what is being written alone.
+func (l *loop) close(c *Conn, code uint16, text string, drop bool) {
+	l.closeFor(reasonOf(code), c, code, text, drop)
+}
+
+func (l *loop) closeFor(why Reason, c *Conn, code uint16, text string, drop bool) {
+	if c.state != stateOpen {
+		return
+	}
+	c.state = stateClosing
+	c.reason = why
+	l.depart(c)
+
+	c.deadline = l.now + seconds(c.options.WriteTimeout) + 1
+	l.closing = append(l.closing, c)
+	p := c.options.Format.Close(code, text)
+	if c.options.OneWay {
+		c.peerDone = true // there is no answer to wait for
+	}
+	switch c.last(p, drop) {
+	case written:
+		l.flushed(c)
+	case lost:
+		l.end(c, ReasonLost)
+	}
+}
+
+// done ends a connection whose peer is gone; one that is closing may write its last first.
+func (l *loop) done(c *Conn) {
+	c.peerDone = true
+	switch c.state {
+	case stateOpen:
+		l.end(c, ReasonClient)
+	case stateClosing:
+		if !c.flushing.Load() {
+			l.end(c, c.reason)
+		}
+	}
+}
+
+// maxLinger is how many seconds the peer has to end a connection of which we have shut our side.
+const maxLinger = 3
+
+// hangUp closes a connection for Conn.Fail.
+func (l *loop) hangUp(c *Conn, code uint16, text string) {
+	c.failing = true
+	switch {
+	case c.state == stateOpen:
+		l.close(c, code, text, false)
+	case !c.flushing.Load(): // it was closing already
+		l.flushed(c)
+	}
+}
+
+// flushed ends a closing connection whose peer has answered; else it waits for the answer, or that the peer ends the
+// connection, or the deadline.
+func (l *loop) flushed(c *Conn) {
+	if c.state != stateClosing {
+		return
+	}
+	half, canHalf := c.transport.(HalfCloser)
+	switch {
+	case c.failing && canHalf && !c.peerDone:
+		half.CloseWrite()
+		c.deadline = min(c.deadline, l.now+maxLinger)
+	case c.failing, c.peerDone:
+		l.end(c, c.reason)
+	}
+}
+
+// fail deals with a flusher that gave up: if only because the peer is stuck, the connection is closed as too slow and
+// what it was being sent is tried once more, for the close frame must come after it.
+func (l *loop) fail(c *Conn, err error) {
+	if c.state == stateOpen && errors.Is(err, ErrStuck) {
+		l.close(c, codeTryLater, "too slow", true)
+		c.resume()
+		return
+	}
+	l.end(c, reasonFor(err))
+}
+
+// cut closes a connection for what it holds. What cannot be taken back is small, or it is cut off.
+func (l *loop) cut(c *Conn) {
+	if c.state == stateOpen {
+		l.closeFor(ReasonMemory, c, codeTryLater, "too slow", true)
+	}
+	if c.holds() >= MinBacklog {
+		l.end(c, ReasonMemory)
+	}
+}
+
+// end cuts a connection off and forgets it. If it is closing already, that is why.
+func (l *loop) end(c *Conn, why Reason) {
+	if c.state == stateClosed {
+		return
+	}
+	if c.state == stateClosing {
+		why = c.reason
+	}
+	l.counts.closed[why].Add(1)
+	c.state = stateClosed
+	l.depart(c)
+	l.ring(c).remove(c)
+	if t := c.kill(); t != nil {
+		t.Close()
+	}
+	l.hub.forget(c)
+	if o := c.options.Observer; o != nil {
+		o.Ended(c, why)
+	}
+}
+
+// depart takes a connection out of its channels for good.
+func (l *loop) depart(c *Conn) {
+	if o := c.options.Observer; o != nil && len(c.places) > 0 {
+		o.Unsubscribed(c, "")
+	}
+	l.hub.depart(c)
+	for i := range c.places {
+		c.quit(i)
+	}
+	c.places = nil
+}

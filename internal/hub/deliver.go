@@ -1,0 +1,246 @@
+package hub
+
+import (
+	"slices"
+	"time"
+)
+
+const (
+	// maxBatch bounds the data that a loop joins into one write, so that one batch does not fill a backlog by itself.
+	maxBatch = MinBacklog
+
+	// maxSpare bounds the entries of an inbox, and the bytes of a joined batch, that are kept for the next.
+	maxSpareEntries = 8 << 10
+	maxSpareBytes   = 1 << 20
+)
+
+// awaits says whether the gathered batch concerns the connection.
+func (c *Conn) awaits() bool {
+	if len(c.loop.touched) == 0 {
+		return false
+	}
+	for _, p := range c.places {
+		if p.audience.gathers() {
+			return true
+		}
+	}
+	return false
+}
+
+// gathers says whether there is something for the audience in the gathered batch.
+func (a *audience) gathers() bool { return len(a.batch) > 0 }
+
+// gather adds a message to the current batch.
+func (l *loop) gather(a *audience, m *Message) {
+	n := m.batchSize()
+	if l.size > 0 && l.size+n > maxBatch {
+		l.deliver()
+	}
+	if len(l.touched) == 0 {
+		l.gen++
+	}
+	if len(a.batch) == 0 {
+		l.touched = append(l.touched, a)
+	}
+	a.batch = append(a.batch, m)
+	l.size += n
+	if c := m.From; m.NoEcho && c.loop == l {
+		c.skip = l.gen
+		l.skips = true
+	}
+}
+
+// deliver writes the current batch: to each connection it concerns, once.
+func (l *loop) deliver() {
+	if len(l.touched) == 0 {
+		return
+	}
+	for _, a := range l.touched {
+		for i := range a.groups {
+			l.deliverGroup(&a.groups[i], a.batch)
+		}
+		for _, m := range a.mixed {
+			c := m.conn
+			if c.gen != l.gen {
+				c.gen, c.turn = l.gen, int32(len(l.mixed))
+				l.mixed = append(l.mixed, concerned{conn: c})
+			}
+			l.mixed[c.turn].add(a)
+		}
+	}
+	if len(l.mixed) > 0 {
+		l.deliverMixed()
+	}
+
+	now := time.Now()
+	for _, a := range l.touched {
+		l.counts.took(a.batch, now)
+		clear(a.batch)
+		if a.batch = a.batch[:0]; cap(a.batch) > 64 {
+			a.batch = nil
+		}
+	}
+	clear(l.touched)
+	l.touched = l.touched[:0]
+	l.size, l.skips = 0, false
+	for _, f := range l.failed {
+		l.failedWith(f.conn, f.fate)
+	}
+	clear(l.failed)
+	l.failed = l.failed[:0]
+}
+
+// deliverGroup writes a run to connections that are on its channel alone.
+func (l *loop) deliverGroup(g *group, run []*Message) {
+	p := g.format.Append(l.joined[:0], run)
+	var array *shared
+	for _, c := range g.conns {
+		if l.skips && c.skip == l.gen {
+			l.deliverExcept(c, run)
+			continue
+		}
+		l.write(c, p, true, &array, len(run))
+	}
+	l.hub.unshare(array)
+	l.reuse(p)
+}
+
+// concerned is a connection on several channels and those of its audiences that the current batch has messages for, as
+// far as they fit: mostly there is one, and nobody has to look for it among a thousand.
+type concerned struct {
+	conn      *Conn
+	n         int
+	audiences [3]*audience
+}
+
+func (x *concerned) add(a *audience) {
+	if x.n < len(x.audiences) {
+		x.audiences[x.n] = a
+	}
+	x.n++
+}
+
+// pick returns the audiences of which a connection gets messages.
+func (l *loop) pick(x *concerned) []*audience {
+	if x.n <= len(x.audiences) {
+		return x.audiences[:x.n]
+	}
+	l.picked = l.picked[:0]
+	for _, at := range x.conn.places {
+		if at.audience.gathers() {
+			l.picked = append(l.picked, at.audience)
+		}
+	}
+	return l.picked
+}
+
+// deliverMixed writes to connections on several channels, each of which gets the messages of its own channels, in
+// the order of the log. Neighbours who get the same share the bytes.
+func (l *loop) deliverMixed() {
+	var p []byte
+	var array *shared
+	var format Format
+	most := 0 // messages for one of them
+	last := l.last[:0]
+	for i := range l.mixed {
+		c := l.mixed[i].conn
+		picked := l.pick(&l.mixed[i])
+		if c.options.Format != format || !slices.Equal(picked, last) {
+			l.merged = l.merged[:0]
+			for _, a := range picked {
+				l.merged = append(l.merged, a.batch...)
+			}
+			most = max(most, len(l.merged))
+			if len(picked) > 1 {
+				slices.SortFunc(l.merged, bySeq)
+			}
+			format = c.options.Format
+			last = append(last[:0], picked...)
+			l.hub.unshare(array)
+			l.reuse(p)
+			p, array = format.Append(l.joined[:0], l.merged), nil
+		}
+		if l.skips && c.skip == l.gen {
+			l.deliverExcept(c, l.merged)
+			continue
+		}
+		l.write(c, p, true, &array, len(l.merged))
+	}
+	l.hub.unshare(array)
+	l.reuse(p)
+	clear(l.mixed)
+	clear(l.merged[:most])
+	clear(l.picked[:cap(l.picked)])
+	clear(last[:cap(last)])
+	l.mixed, l.merged, l.picked, l.last = spare(l.mixed), spare(l.merged), l.picked[:0], last[:0]
+}
+
+// spare returns the space of a list for the next one, unless it is much.
+func spare[E any](list []E) []E {
+	if cap(list) > maxSpareEntries {
+		return nil
+	}
+	return list[:0]
+}
+
+// deliverExcept writes a run to a connection that must not get all of it.
+func (l *loop) deliverExcept(c *Conn, run []*Message) {
+	var rest []*Message
+	for _, m := range run {
+		if !m.NoEcho || m.From != c {
+			rest = append(rest, m)
+		}
+	}
+	if len(rest) > 0 {
+		var array *shared
+		l.write(c, c.options.Format.Append(nil, rest), false, &array, len(rest))
+		l.hub.unshare(array)
+	}
+}
+
+// reuse keeps the space of bytes that have been written.
+func (l *loop) reuse(p []byte) {
+	switch {
+	case p == nil:
+	case cap(p) > maxSpareBytes:
+		l.joined = nil
+	default:
+		l.joined = p
+	}
+}
+
+// write hands n messages to a connection; see Conn.write. A failure is dealt with after the batch, so that nobody's
+// place changes meanwhile.
+func (l *loop) write(c *Conn, p []byte, lent bool, array **shared, n int) {
+	l.delivered += uint64(n)
+	l.bytes += uint64(len(p))
+	l.calls++
+	c.sent += uint64(len(p))
+	if f := c.write(p, lent, array, droppable); f > kept {
+		l.failed = append(l.failed, failure{c, f})
+	}
+}
+
+// reply sends what Conn.Reply was given.
+func (l *loop) reply(c *Conn) {
+	l.hub.mu.Lock()
+	replies := c.replies
+	c.replies = nil
+	l.hub.mu.Unlock()
+	if len(replies) == 1 {
+		l.send(c, replies[0], droppable)
+	} else {
+		l.send(c, slices.Concat(replies...), droppable)
+	}
+}
+
+// send writes what is no message to an open connection. It is not called while a batch is being delivered.
+func (l *loop) send(c *Conn, p []byte, k kind) {
+	if c.state != stateOpen || len(p) == 0 {
+		return
+	}
+	var array *shared
+	f := c.write(p, false, &array, k)
+	l.hub.unshare(array)
+	l.failedWith(c, f)
+}

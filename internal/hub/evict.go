@@ -1,0 +1,145 @@
+package hub
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// relievePause is how long there is no other attempt where one has not made room: what is being written to connections
+// that are closing already goes with them.
+const relievePause = 100 * time.Millisecond
+
+// checkMemory sees to it that there is room again if there is little. Whoever adds something calls it.
+func (h *Hub) checkMemory() {
+	limit := h.maxMemory.Load()
+	if limit > 0 && h.held.Load() > relieveAt(limit) && h.relieving.CompareAndSwap(false, true) {
+		go h.makeRoom()
+	}
+}
+
+// makeRoom relieves until there is room, and wakes those who wait for it.
+func (h *Hub) makeRoom() {
+	for {
+		limit := h.maxMemory.Load()
+		if limit > 0 {
+			h.relieve(relieveAt(limit) - limit/8) // so that it need not be done again at once
+		}
+		h.mu.Lock()
+		h.room.Broadcast()
+		h.mu.Unlock()
+		if limit == 0 || h.held.Load() <= relieveAt(limit) {
+			h.relieving.Store(false)
+			h.checkMemory()
+			return
+		}
+		select {
+		case <-time.After(relievePause):
+		case <-h.stopped:
+			return
+		}
+	}
+}
+
+// relieve makes room: the largest backlogs go, each with its connection, which can resume; then the oldest of the
+// history; then small backlogs, the largest first; then what connections still hold that are closing.
+func (h *Hub) relieve(target int64) {
+	h.cutLargest(target, MinBacklog, (*loop).cut)
+	h.dropHistory(target)
+	h.cutLargest(target, 1, (*loop).cut)
+	h.cutLargest(target, 1, func(l *loop, c *Conn) { l.end(c, ReasonMemory) })
+}
+
+// trimStep is how many bytes of the history go at once: the lock is not held for long.
+const trimStep = 256 << 10
+
+// dropHistory drops the oldest messages until the target is reached.
+func (h *Hub) dropHistory(target int64) {
+	for {
+		excess := h.held.Load() - target
+		if excess <= 0 || h.history.bytes.Load() == 0 {
+			return
+		}
+		h.mu.Lock()
+		if !h.closed {
+			h.trimTo(int(max(0, h.history.bytes.Load()-min(excess, trimStep))), time.Now())
+		}
+		closed := h.closed
+		h.mu.Unlock()
+		if closed {
+			return
+		}
+	}
+}
+
+// holder is a connection and the bytes that it holds.
+type holder struct {
+	conn *Conn
+	size int
+}
+
+// cutLargest cuts the connections that hold most, but at least so much, until the target is reached. It asks each loop
+// once for what its connections hold, and once to cut some of them. As several may hold the same bytes, it does that
+// again, with twice as many, while there is too much.
+func (h *Hub) cutLargest(target int64, least int, cut func(*loop, *Conn)) {
+	for atLeast := 1; h.held.Load() > target; atLeast *= 2 {
+		holders := h.holders(least)
+		if len(holders) == 0 {
+			return
+		}
+		victims := make([][]holder, len(h.loops))
+		excess := h.held.Load() - target
+		for i, some := range holders {
+			if excess <= 0 && i >= atLeast {
+				break
+			}
+			excess -= int64(some.size)
+			victims[some.conn.loop.id] = append(victims[some.conn.loop.id], some)
+		}
+		progress := false
+		h.onLoops(func(l *loop) {
+			for _, some := range victims[l.id] {
+				if h.held.Load() <= target {
+					return
+				}
+				if some.conn.holds() < least {
+					continue // it has taken it meanwhile
+				}
+				cut(l, some.conn)
+				progress = progress || some.conn.holds() < some.size
+			}
+		})
+		if !progress && atLeast >= len(holders) {
+			return
+		}
+	}
+}
+
+// holders returns who holds at least so much, largest first.
+func (h *Hub) holders(least int) (all []holder) {
+	h.onLoops(func(l *loop) {
+		l.each(func(c *Conn) {
+			if n := c.holds(); n >= least {
+				all = append(all, holder{c, n})
+			}
+		})
+	})
+	slices.SortFunc(all, func(a, b holder) int { return cmp.Compare(b.size, a.size) })
+	return all
+}
+
+// holds returns how many bytes the connection holds: all that it refers to, though others may too.
+func (c *Conn) holds() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.size + int(c.space)*pieceSize + c.input
+	if pre := c.prelude; pre != nil {
+		n += pre.counted
+		for _, m := range pre.replay {
+			if m.dropped.Load() { // by the history
+				n += int(m.kept()) / int(max(1, m.holders.Load()))
+			}
+		}
+	}
+	return n
+}

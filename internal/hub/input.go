@@ -1,0 +1,66 @@
+package hub
+
+// waiterCost is about what a publisher costs that waits, besides its message: its goroutine and what it reads into.
+const waiterCost = 32 << 10
+
+// waits counts a reader that waits with n bytes, or with n negative no longer does. The caller does not hold Hub.mu.
+func (c *Conn) waits(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.dead {
+		c.hold(n)
+	}
+}
+
+// hold counts n more bytes that the connection's reader holds. It needs c.mu.
+func (c *Conn) hold(n int) {
+	if n != 0 {
+		c.input += n
+		c.hub.held.Add(int64(n))
+	}
+}
+
+// States of Conn.reading.
+const (
+	readingNothing = iota
+	readingMoving  // there is part of a message, and enough has come since the last ping
+	readingStalled // too little has come
+)
+
+// minPace is how many bytes of a message have to come in a second.
+const minPace = 512
+
+// Unfinished notes that have bytes have come of a message that the peer has not finished, and that they take so much
+// space; both are 0 when it has. It is the reader's to call. If it returns false there is no room for that: the
+// connection is being closed, and the reader must let go of it.
+func (c *Conn) Unfinished(have, space int) bool {
+	switch {
+	case space == 0:
+		c.reading.Store(readingNothing)
+	case c.reading.Load() == readingNothing, have-c.mark >= minPace*int(seconds(c.options.PingInterval)):
+		c.mark = have
+		c.reading.Store(readingMoving)
+	}
+	c.mu.Lock()
+	more := space - c.message
+	fits := c.dead || more <= 0 || !c.hub.crowded(more)
+	if !fits {
+		more, space = -c.message, 0
+	}
+	if !c.dead {
+		c.hold(more)
+		c.message = space
+	}
+	c.mu.Unlock()
+	if !fits {
+		c.cut()
+	}
+	c.hub.checkMemory()
+	return fits
+}
+
+// cut has the connection closed for what it would hold.
+func (c *Conn) cut() {
+	c.hub.depart(c)
+	c.hub.post(c.loop, entry{op: opCut, conn: c})
+}

@@ -1,0 +1,74 @@
+package hub
+
+import "time"
+
+// Close closes every connection with the code and waits until they are gone, but no longer than the timeout; then it
+// stops the loops. The closes are spread over the delay, in which nobody new is taken in. If it was called already, it
+// waits for that.
+func (h *Hub) Close(code uint16, text string, delay, timeout time.Duration) {
+	h.closing.Do(func() {
+		h.spread(code, text, delay)
+		h.close(code, text, timeout)
+	})
+}
+
+// spreadStep is how often some are closed.
+const spreadStep = 50 * time.Millisecond
+
+func (h *Hub) spread(code uint16, text string, delay time.Duration) {
+	h.mu.Lock()
+	h.leaving = true
+	h.mu.Unlock()
+	steps := int(delay / spreadStep)
+	first := make([]int, len(h.loops)) // how many there were
+	for step := range steps {
+		h.onLoops(func(l *loop) {
+			var open []*Conn
+			l.each(func(c *Conn) {
+				if c.state == stateOpen {
+					open = append(open, c)
+				}
+			})
+			if step == 0 {
+				first[l.id] = len(open)
+			}
+			stay := first[l.id] - first[l.id]*(step+1)/steps
+			for _, c := range open[min(stay, len(open)):] {
+				l.close(c, code, text, false)
+			}
+		})
+		time.Sleep(spreadStep)
+	}
+}
+
+func (h *Hub) close(code uint16, text string, timeout time.Duration) {
+	h.mu.Lock()
+	h.closed = true
+	if t := h.history.timer; t != nil {
+		t.Stop()
+	}
+	if t := h.repeats.timer; t != nil {
+		t.Stop()
+	}
+	h.room.Broadcast()
+	if h.connections == 0 {
+		close(h.empty)
+	}
+	h.mu.Unlock()
+
+	for _, l := range h.loops {
+		h.post(l, entry{op: opCloseAll, code: code, text: text})
+	}
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-h.empty:
+	case <-timer.C:
+	}
+	for _, l := range h.loops {
+		h.post(l, entry{op: opStop})
+	}
+	h.running.Wait()
+	close(h.stopped)
+	h.flushers.close()
+}
