@@ -100,11 +100,8 @@ const minMemory = 1 << 20
 // closeTimeout is how long the last configuration that uses the hub waits for clients to say goodbye.
 const closeTimeout = 2 * time.Second
 
-// What connections are told at the end (RFC 6455, section 7.4, and IANA's registry).
-const (
-	closeCode = 1012
-	closeText = "service restart"
-)
+// closeText is what connections are told at the end.
+const closeText = "service restart"
 
 // pooledHub is the hub, what reads for its connections, and what emits their events.
 type pooledHub struct {
@@ -115,7 +112,7 @@ type pooledHub struct {
 
 // Destruct closes all connections, which net/http has long forgotten.
 func (p pooledHub) Destruct() error {
-	p.hub.Close(closeCode, closeText, 0, closeTimeout)
+	p.hub.Close(hub.ReasonRestart, closeText, 0, closeTimeout)
 	p.poller.Close()
 	p.emitter.Close()
 	return nil
@@ -228,7 +225,7 @@ func (a *App) Cleanup() error {
 // they have to end before Cleanup, for the server waits for those inside HTTP/2 and 3.
 func (a *App) serverStops() {
 	if caddy.Exiting() {
-		a.hub.Close(closeCode, closeText, time.Duration(a.ShutdownDelay), closeTimeout)
+		a.hub.Close(hub.ReasonRestart, closeText, time.Duration(a.ShutdownDelay), closeTimeout)
 	}
 }
 
@@ -569,7 +566,7 @@ func (h *Handler) Cleanup() error {
 				options = append(options, o)
 			}
 		}
-		h.sockets.Hub.Retire(options, closeCode, closeText)
+		h.sockets.Hub.Retire(options, hub.ReasonRestart, closeText)
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 // them, that names a line too.
 func FuzzLines(f *testing.F) {
 	h := hub.New(hub.Options{})
-	f.Cleanup(func() { h.Close(1012, "", 0, 0) })
+	f.Cleanup(func() { h.Close(hub.ReasonRestart, "", 0, 0) })
 	f.Add([]byte(`{"channel":"a","event":"b","data":{"c":[1,null]}}` + "\n\r\n" + `{"data":"\ud800"}`))
 	f.Add([]byte(`{"data":"AP8=","encoding":"base64"}`))
 	f.Add([]byte(`{"data":1}{"data":2}`))

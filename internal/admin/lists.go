@@ -181,7 +181,7 @@ func kick(w http.ResponseWriter, f hub.Filter) error {
 	if err != nil {
 		return err
 	}
-	n := h.Kick(f, 1008, "closed by the administrator")
+	n := h.Kick(f, hub.ReasonPolicy, "closed by the administrator")
 	if n == 0 {
 		return refused(http.StatusNotFound, "there is no such connection")
 	}

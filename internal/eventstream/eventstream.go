@@ -99,7 +99,7 @@ func (route *Route) accept(w http.ResponseWriter, r *http.Request, s hub.Subscri
 	setHead(w.Header())
 	if leaving {
 		// An EventSource gives up for good on any other answer (section 9.2.3).
-		w.Write(wire.EventStream{}.Close(0, ""))
+		w.Write(wire.EventStream{}.Close(hub.ReasonRestart, ""))
 		return nil
 	}
 	started := false

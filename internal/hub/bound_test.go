@@ -247,20 +247,20 @@ func TestAnswersAreKept(t *testing.T) {
 	}
 }
 
-// TestPeerCloses: a code that the peer has chosen does not say why the connection ended.
+// TestPeerCloses: what the peer closes with is repeated to it, and does not decide why the connection ended.
 func TestPeerCloses(t *testing.T) {
 	h := New(Options{})
 	defer closeHub(h)
-	for _, code := range []uint16{1000, 1002, 1008, 1009, 1012, 1013} {
+	for why := range reasons {
 		c := connect(t, h, options(), "a")
-		c.conn.Answer(code)
+		c.conn.ReplyClose(seqs{}.Close(why, ""))
 		c.conn.Done()
-		if _, got := c.wait(1); got != int(code) {
-			t.Errorf("%d is answered with %d", code, got)
+		if _, got := c.wait(1); got != why {
+			t.Errorf("the reply to %v is %v", why, got)
 		}
 	}
 	waitFor(t, func() bool { return h.Stats().Connections == 0 })
-	if s := h.Stats(); s.Closed["client"] != 6 {
+	if s := h.Stats(); s.Closed["client"] != uint64(reasons) {
 		t.Errorf("%v", s.Closed)
 	}
 }

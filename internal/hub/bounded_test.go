@@ -354,9 +354,9 @@ func TestConnectToManyIsRefused(t *testing.T) {
 		}
 		switch round % 3 {
 		case 0:
-			h.Retire([]*ConnOptions{o}, 1012, "")
+			h.Retire([]*ConnOptions{o}, ReasonRestart, "")
 		case 1:
-			h.Close(1012, "", 0, time.Minute)
+			h.Close(ReasonRestart, "", 0, time.Minute)
 		}
 		all.Wait()
 		waitFor(t, func() bool { return h.Stats().Connections == 0 })

@@ -2,19 +2,17 @@ package hub
 
 import "errors"
 
-// Close codes of RFC 6455, section 7.4, that the hub itself uses.
-const (
-	codeRestart  = 1012
-	codeTryLater = 1013
-)
+// tooSlow is what a client is told that has to reconnect because of its backlog. It has nothing to do with whether its
+// own limit was reached or that of all.
+const tooSlow = "too slow"
 
 // failedWith ends a connection for what became of a write.
 func (l *loop) failedWith(c *Conn, f fate) {
 	switch f {
 	case overflow:
-		l.close(c, codeTryLater, "too slow", true)
+		l.close(c, ReasonSlow, tooSlow, true)
 	case crowded:
-		l.closeFor(ReasonMemory, c, codeTryLater, "too slow", true)
+		l.close(c, ReasonMemory, tooSlow, true)
 	case lost:
 		l.end(c, ReasonLost)
 	case cutOff:
@@ -24,11 +22,14 @@ func (l *loop) failedWith(c *Conn, f fate) {
 
 // close takes an open connection out of its channels and sends the close frame: after all that is due, or with drop
 // after what is being written alone.
-func (l *loop) close(c *Conn, code uint16, text string, drop bool) {
-	l.closeFor(reasonOf(code), c, code, text, drop)
+func (l *loop) close(c *Conn, why Reason, text string, drop bool) {
+	if c.state == stateOpen {
+		l.closeWith(c, why, c.options.Format.Close(why, text), drop)
+	}
 }
 
-func (l *loop) closeFor(why Reason, c *Conn, code uint16, text string, drop bool) {
+// closeWith is close with a close frame that was made already.
+func (l *loop) closeWith(c *Conn, why Reason, p []byte, drop bool) {
 	if c.state != stateOpen {
 		return
 	}
@@ -38,7 +39,6 @@ func (l *loop) closeFor(why Reason, c *Conn, code uint16, text string, drop bool
 
 	c.deadline = l.now + seconds(c.options.WriteTimeout) + 1
 	l.closing = append(l.closing, c)
-	p := c.options.Format.Close(code, text)
 	if c.options.OneWay {
 		c.peerDone = true // there is no answer to wait for
 	}
@@ -67,11 +67,11 @@ func (l *loop) done(c *Conn) {
 const maxLinger = 3
 
 // hangUp closes a connection for Conn.Fail.
-func (l *loop) hangUp(c *Conn, code uint16, text string) {
+func (l *loop) hangUp(c *Conn, why Reason, text string) {
 	c.failing = true
 	switch {
 	case c.state == stateOpen:
-		l.close(c, code, text, false)
+		l.close(c, why, text, false)
 	case !c.flushing.Load(): // it was closing already
 		l.flushed(c)
 	}
@@ -97,17 +97,17 @@ func (l *loop) flushed(c *Conn) {
 // what it was being sent is tried once more, for the close frame must come after it.
 func (l *loop) fail(c *Conn, err error) {
 	if c.state == stateOpen && errors.Is(err, ErrStuck) {
-		l.close(c, codeTryLater, "too slow", true)
+		l.close(c, ReasonSlow, tooSlow, true)
 		c.resume()
 		return
 	}
-	l.end(c, reasonFor(err))
+	l.end(c, reasonForError(err))
 }
 
 // cut closes a connection for what it holds. What cannot be taken back is small, or it is cut off.
 func (l *loop) cut(c *Conn) {
 	if c.state == stateOpen {
-		l.closeFor(ReasonMemory, c, codeTryLater, "too slow", true)
+		l.close(c, ReasonMemory, tooSlow, true)
 	}
 	if c.holds() >= MinBacklog {
 		l.end(c, ReasonMemory)

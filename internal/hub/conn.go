@@ -195,19 +195,20 @@ func (c *Conn) Start(t Transport, first []byte) bool {
 }
 
 // Close says goodbye: the connection gets no more messages, and after those it was due, the close frame.
-func (c *Conn) Close(code uint16, text string) {
-	c.postLeave(entry{op: opClose, conn: c, code: code, text: text})
+func (c *Conn) Close(why Reason, text string) {
+	c.postLeave(entry{op: opClose, conn: c, why: why, text: text})
 }
 
 // Fail is Close for a peer that is not understood any more, not even its answer (RFC 6455, section 7.1.7): after the
 // close frame the sending side is shut, which has the peer end the connection (section 7.1.1).
-func (c *Conn) Fail(code uint16, text string) {
-	c.postLeave(entry{op: opFail, conn: c, code: code, text: text})
+func (c *Conn) Fail(why Reason, text string) {
+	c.postLeave(entry{op: opFail, conn: c, why: why, text: text})
 }
 
-// Answer is Close for a peer that has sent a close frame: the code is the peer's own, and is sent back.
-func (c *Conn) Answer(code uint16) {
-	c.postLeave(entry{op: opClose, conn: c, code: code, byPeer: true})
+// ReplyClose is Close for a peer that has sent a close frame. What it is sent last is p, because the reply repeats what
+// the peer said (RFC 6455, section 5.5.1). The reason is ReasonClient, whatever the peer gave as its own.
+func (c *Conn) ReplyClose(p []byte) {
+	c.postLeave(entry{op: opReplyClose, conn: c, bytes: p})
 }
 
 // Done says that the peer is gone or has said its last: a connection that is closing ends when all is written,

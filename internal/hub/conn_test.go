@@ -82,7 +82,7 @@ func TestSlowInReplay(t *testing.T) {
 		c.open(1 << 30)
 		synctest.Wait()
 		got := c.got[8:]
-		if !bytes.HasSuffix(got, seqs{}.Close(codeTryLater, "")) {
+		if !bytes.HasSuffix(got, seqs{}.Close(ReasonSlow, "")) {
 			t.Fatal("no close frame")
 		}
 		if got = got[:len(got)-8]; len(got)%paddedSize != 0 || len(got) == 0 {

@@ -66,7 +66,7 @@ func TestChurn(t *testing.T) {
 				c := connect(t, h, options(), fmt.Sprint("c", i%7), fmt.Sprint("own", w, i))
 				switch i % 3 {
 				case 0:
-					c.conn.Close(1000, "")
+					c.conn.Close(ReasonClient, "")
 				case 1:
 					c.open(0)
 				}

@@ -27,8 +27,8 @@ func (seqs) Append(dst []byte, run []*Message) []byte {
 
 func (seqs) Ping() []byte { return nil }
 
-func (seqs) Close(code uint16, _ string) []byte {
-	return binary.BigEndian.AppendUint64(nil, closeMark|uint64(code))
+func (seqs) Close(why Reason, _ string) []byte {
+	return binary.BigEndian.AppendUint64(nil, closeMark|uint64(why))
 }
 
 func (seqs) Gap([]string) []byte { return nil }
@@ -118,24 +118,28 @@ func (c *client) open(window int) {
 	c.mu.Unlock()
 }
 
-// wait waits until the client has n messages or was closed, and returns those and the code it was closed with.
-func (c *client) wait(n int) (got []uint64, code int) {
+// notClosed is what client.wait returns for a client that was sent no close frame.
+const notClosed = reasons
+
+// wait waits until the client has n messages or was closed, and returns those and why it was closed.
+func (c *client) wait(n int) (got []uint64, why Reason) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.got) < 8*n && !c.closed {
 		c.changed.Wait()
 	}
+	why = notClosed
 	for p := range slices.Chunk(c.got, 8) {
 		if len(p) < 8 {
 			break
 		}
 		if v := binary.BigEndian.Uint64(p); v&closeMark != 0 {
-			code = int(v &^ closeMark)
+			why = Reason(v &^ closeMark)
 		} else {
 			got = append(got, v)
 		}
 	}
-	return got, code
+	return got, why
 }
 
 func options() *ConnOptions {
@@ -166,7 +170,7 @@ func publish(t testing.TB, h *Hub, channel string) *Message {
 }
 
 // closeHub does not wait for clients: these say no goodbye.
-func closeHub(h *Hub) { h.Close(1012, "", 0, 0) }
+func closeHub(h *Hub) { h.Close(ReasonRestart, "", 0, 0) }
 
 func waitFor(t testing.TB, done func() bool) {
 	t.Helper()

@@ -1,11 +1,11 @@
 package hub
 
 // Kick closes the connections that the filter names, and returns how many there were.
-func (h *Hub) Kick(f Filter, code uint16, text string) (n int) {
+func (h *Hub) Kick(f Filter, why Reason, text string) (n int) {
 	h.onLoops(func(l *loop) {
 		l.each(func(c *Conn) {
 			if c.state == stateOpen && f.has(c) {
-				l.close(c, code, text, false)
+				l.close(c, why, text, false)
 				n++
 			}
 		})
@@ -16,7 +16,7 @@ func (h *Hub) Kick(f Filter, code uint16, text string) (n int) {
 // Retire closes the connections that have one of the options, and from now on Connect refuses these options with
 // ErrRetired. A connection is found by one or the other: Connect looks at the mark under the lock that sets it, and a
 // connection that it admitted before is in its loop's inbox when the loop is asked to close it.
-func (h *Hub) Retire(options []*ConnOptions, code uint16, text string) {
+func (h *Hub) Retire(options []*ConnOptions, why Reason, text string) {
 	if len(options) == 0 {
 		return // no options would mean every connection to Kick
 	}
@@ -25,7 +25,7 @@ func (h *Hub) Retire(options []*ConnOptions, code uint16, text string) {
 		o.retired = true
 	}
 	h.mu.Unlock()
-	h.Kick(Filter{Options: options}, code, text)
+	h.Kick(Filter{Options: options}, why, text)
 }
 
 // onLoops has each loop call f, one after the other.

@@ -15,22 +15,22 @@ const (
 	opLeave       // take it out of one, and send the bytes
 	opSend        // send the bytes
 	opReply       // send Conn.replies
-	opClose       // close it with a code
-	opFail        // close it with a code, and do not wait for the answer
+	opClose       // close it
+	opReplyClose  // close it with the bytes, as its peer has closed it
+	opFail        // close it, and do not wait for the answer
 	opCut         // close it, as there is no room for what it would hold
 	opDone        // its reader has ended
 	opFailed      // its flusher gave up with an error
 	opFlushed     // its backlog is written, and it is closing
 	opCall        // call the function
-	opCloseAll    // close every connection with a code
+	opCloseAll    // close every connection
 	opStop        // cut off what is left and end the loop
 )
 
 // entry is one thing in an inbox.
 type entry struct {
 	op       op
-	code     uint16
-	byPeer   bool // the code answers the peer's
+	why      Reason
 	audience *audience
 	message  *Message
 	conn     *Conn
@@ -194,13 +194,11 @@ func (l *loop) process(batch []entry) {
 		case opReply:
 			l.reply(c)
 		case opClose:
-			why := reasonOf(e.code)
-			if e.byPeer {
-				why = ReasonClient
-			}
-			l.closeFor(why, c, e.code, e.text, false)
+			l.close(c, e.why, e.text, false)
+		case opReplyClose:
+			l.closeWith(c, ReasonClient, e.bytes, false)
 		case opFail:
-			l.hangUp(c, e.code, e.text)
+			l.hangUp(c, e.why, e.text)
 		case opCut:
 			l.cut(c)
 		case opDone:
@@ -212,7 +210,7 @@ func (l *loop) process(batch []entry) {
 		case opCall:
 			e.call()
 		case opCloseAll:
-			l.each(func(c *Conn) { l.close(c, e.code, e.text, false) })
+			l.each(func(c *Conn) { l.close(c, e.why, e.text, false) })
 		case opStop:
 			l.each(func(c *Conn) { l.end(c, ReasonRestart) })
 			l.stopped = true

@@ -33,8 +33,8 @@ func TestMemory(t *testing.T) {
 			}
 		}
 		large.open(1 << 40)
-		if _, code := large.wait(1); code != codeTryLater {
-			t.Errorf("the largest was closed with %d", code)
+		if _, why := large.wait(1); why != ReasonMemory {
+			t.Errorf("the largest was closed for %v", why)
 		}
 		large.conn.Done()
 		synctest.Wait()

@@ -142,9 +142,9 @@ type Format interface {
 	// Ping returns what is sent to a quiet connection to learn whether it lives. It is shared.
 	Ping() []byte
 
-	// Close returns what is sent last. The code is one of RFC 6455, section 7.4. Unless the connection is one-way, the
-	// peer answers and hangs up.
-	Close(code uint16, text string) []byte
+	// Close returns what is sent last, made of the reason and a text for people. Unless the connection is one-way, the
+	// peer replies and closes the connection.
+	Close(why Reason, text string) []byte
 
 	// Gap returns what tells a connection that it misses messages of some channels, nil where the format has no such
 	// thing.

@@ -67,7 +67,7 @@ func runModel(t *testing.T, r *rand.Rand) {
 			e := open[i]
 			open = slices.Delete(open, i, i+1)
 			left = append(left, e)
-			e.conn.Close(1000, "")
+			e.conn.Close(ReasonClient, "")
 		case k < 8 && len(open) > 0:
 			e := open[r.IntN(len(open))]
 			name := names[r.IntN(len(names))]
@@ -125,9 +125,9 @@ func runModel(t *testing.T, r *rand.Rand) {
 		}
 	}
 	for _, e := range left {
-		got, code := e.wait(len(e.want) + 1)
-		if !slices.Equal(got, e.want) || code != 1000 {
-			t.Fatalf("a closed connection on %q got %v and code %d, not %v", e.channels, got, code, e.want)
+		got, why := e.wait(len(e.want) + 1)
+		if !slices.Equal(got, e.want) || why != ReasonClient {
+			t.Fatalf("a closed connection on %q got %v and %v, not %v", e.channels, got, why, e.want)
 		}
 		e.conn.Done()
 	}
@@ -173,9 +173,9 @@ func TestConcurrent(t *testing.T) {
 				o.MaxBacklog = 1 << 30
 				c := connect(t, h, o, channels...)
 				c.wait(rand.IntN(50))
-				c.conn.Close(1000, "")
+				c.conn.Close(ReasonClient, "")
 				c.mu.Lock()
-				for !bytes.HasSuffix(c.got, seqs{}.Close(1000, "")) {
+				for !bytes.HasSuffix(c.got, seqs{}.Close(ReasonClient, "")) {
 					c.changed.Wait()
 				}
 				c.mu.Unlock()

@@ -2,20 +2,20 @@ package hub
 
 import "time"
 
-// Close closes every connection with the code and waits until they are gone, but no longer than the timeout; then it
+// Close closes every connection and waits until they are gone, but no longer than the timeout; then it
 // stops the loops. The closes are spread over the delay, in which nobody new is taken in. If it was called already, it
 // waits for that.
-func (h *Hub) Close(code uint16, text string, delay, timeout time.Duration) {
+func (h *Hub) Close(why Reason, text string, delay, timeout time.Duration) {
 	h.closing.Do(func() {
-		h.spread(code, text, delay)
-		h.close(code, text, timeout)
+		h.spread(why, text, delay)
+		h.close(why, text, timeout)
 	})
 }
 
 // spreadStep is how often some are closed.
 const spreadStep = 50 * time.Millisecond
 
-func (h *Hub) spread(code uint16, text string, delay time.Duration) {
+func (h *Hub) spread(why Reason, text string, delay time.Duration) {
 	h.mu.Lock()
 	h.leaving = true
 	h.mu.Unlock()
@@ -34,14 +34,14 @@ func (h *Hub) spread(code uint16, text string, delay time.Duration) {
 			}
 			stay := first[l.id] - first[l.id]*(step+1)/steps
 			for _, c := range open[min(stay, len(open)):] {
-				l.close(c, code, text, false)
+				l.close(c, why, text, false)
 			}
 		})
 		time.Sleep(spreadStep)
 	}
 }
 
-func (h *Hub) close(code uint16, text string, timeout time.Duration) {
+func (h *Hub) close(why Reason, text string, timeout time.Duration) {
 	h.mu.Lock()
 	h.closed = true
 	if t := h.history.timer; t != nil {
@@ -57,7 +57,7 @@ func (h *Hub) close(code uint16, text string, timeout time.Duration) {
 	h.mu.Unlock()
 
 	for _, l := range h.loops {
-		h.post(l, entry{op: opCloseAll, code: code, text: text})
+		h.post(l, entry{op: opCloseAll, why: why, text: text})
 	}
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()

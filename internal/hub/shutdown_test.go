@@ -16,7 +16,7 @@ func TestClose(t *testing.T) {
 		clients = append(clients, c)
 		go func() {
 			c.mu.Lock()
-			for !bytes.HasSuffix(c.got, seqs{}.Close(1012, "")) {
+			for !bytes.HasSuffix(c.got, seqs{}.Close(ReasonRestart, "")) {
 				c.changed.Wait()
 			}
 			c.mu.Unlock()
@@ -28,10 +28,10 @@ func TestClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	publish(t, h, "a")
-	h.Close(1012, "", 0, time.Second)
+	h.Close(ReasonRestart, "", 0, time.Second)
 	for _, c := range clients {
-		if got, code := c.wait(0); code != 1012 || !slices.Equal(got, []uint64{1}) || !c.closed {
-			t.Errorf("got %v, code %d, closed %v", got, code, c.closed)
+		if got, why := c.wait(0); why != ReasonRestart || !slices.Equal(got, []uint64{1}) || !c.closed {
+			t.Errorf("got %v, closed for %v, closed %v", got, why, c.closed)
 		}
 	}
 	if never.Start(newClient(), nil) {
@@ -56,12 +56,12 @@ func TestSpreadClose(t *testing.T) {
 		begin := time.Now()
 		var took time.Duration
 		go func() {
-			h.Close(1012, "", 2*time.Second, time.Second)
+			h.Close(ReasonRestart, "", 2*time.Second, time.Second)
 			took = time.Since(begin)
 		}()
 		closed := func() (n int) {
 			for _, c := range clients {
-				if _, code := c.wait(0); code == 1012 {
+				if _, why := c.wait(0); why == ReasonRestart {
 					n++
 				}
 			}

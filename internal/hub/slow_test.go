@@ -26,7 +26,7 @@ func TestSlowIsClosed(t *testing.T) {
 	}
 	slow.open(1 << 20)
 	slow.mu.Lock()
-	for !bytes.HasSuffix(slow.got, seqs{}.Close(codeTryLater, "")) {
+	for !bytes.HasSuffix(slow.got, seqs{}.Close(ReasonSlow, "")) {
 		slow.changed.Wait()
 	}
 	slow.mu.Unlock()
@@ -61,9 +61,9 @@ func TestSlowDrops(t *testing.T) {
 	}
 	slow.open(1 << 30)
 	waitFor(t, func() bool { return h.Stats().Backlog == 0 })
-	got, code := slow.wait(0)
-	if code != 0 || !slices.IsSorted(got) || got[0] != 1 || got[len(got)-1] != uint64(n) || len(got) == n {
-		t.Fatalf("got %d messages, from %d to %d, code %d", len(got), got[0], got[len(got)-1], code)
+	got, why := slow.wait(0)
+	if why != notClosed || !slices.IsSorted(got) || got[0] != 1 || got[len(got)-1] != uint64(n) || len(got) == n {
+		t.Fatalf("got %d messages, from %d to %d, closed for %d", len(got), got[0], got[len(got)-1], why)
 	}
 	for i := range got[1:] {
 		if got[i] == got[i+1] {
@@ -95,9 +95,9 @@ func TestStuck(t *testing.T) {
 			if wakes {
 				c.open(100)
 				synctest.Wait()
-				got, code := c.wait(0)
-				if !slices.Equal(got, []uint64{1}) && !slices.Equal(got, []uint64{1, 2}) || code != codeTryLater {
-					t.Fatalf("got %v and code %d", got, code)
+				got, why := c.wait(0)
+				if !slices.Equal(got, []uint64{1}) && !slices.Equal(got, []uint64{1, 2}) || why != ReasonSlow {
+					t.Fatalf("got %v, closed for %v", got, why)
 				}
 				c.conn.Done()
 			} else {

@@ -20,7 +20,7 @@ func (panics) WriteHeader(int)               { panic(http.ErrAbortHandler) }
 // TestPanicInFront: a connection does not stay in the hub when a writer in front panics while the handshake is answered.
 func TestPanicInFront(t *testing.T) {
 	h := hub.New(hub.Options{})
-	defer h.Close(1012, "", 0, time.Second)
+	defer h.Close(hub.ReasonRestart, "", 0, time.Second)
 	ended := make(endings)
 	route := &Route{Hub: h, MaxMessage: 100, Raw: Options{Plain: &hub.ConnOptions{
 		Format: wire.Raw{}, PingInterval: time.Minute, WriteTimeout: time.Second, MaxBacklog: hub.MinBacklog, Observer: ended,

@@ -13,7 +13,7 @@ import (
 // TestPostInvalid: what is posted and cannot be read by everybody is not published, and the answer is JSON nevertheless.
 func TestPostInvalid(t *testing.T) {
 	h := hub.New(hub.Options{})
-	defer h.Close(1012, "", 0, 0)
+	defer h.Close(hub.ReasonRestart, "", 0, 0)
 	route := &Route{Hub: h, MaxMessage: 1000}
 	for _, frame := range []string{
 		"{\"publish\":{\"data\":{\"a\":\"\xff\xfe\"}},\"ref\":1}",

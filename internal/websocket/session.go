@@ -39,9 +39,9 @@ func (s *session) Received(p []byte) (more bool) {
 		}
 		s.deaf = bad.code == codeProtocolError // what it sends is read all the same, or the kernel would reset the connection
 		if s.deaf || s.frames.inFrame {        // if it answers in the middle of a frame, that is not seen
-			s.conn.Fail(bad.code, bad.text)
+			s.conn.Fail(wire.Reason(bad.code), bad.text)
 		} else {
-			s.conn.Close(bad.code, bad.text)
+			s.conn.Close(wire.Reason(bad.code), bad.text)
 		}
 		s.frames.skip, s.frames.message = true, nil // only its close frame counts now
 		p = rest
@@ -104,7 +104,7 @@ func (s *session) chatter(opcode uint8, payload []byte) {
 	if s.pace != nil && !s.pace.chatter.Allow() {
 		switch refuse, bad := s.tooFast(); {
 		case bad != nil:
-			s.conn.Close(bad.code, bad.text)
+			s.conn.Close(wire.Reason(bad.code), bad.text)
 			s.frames.skip, s.frames.message = true, nil
 			return
 		case refuse:
@@ -118,7 +118,7 @@ func (s *session) chatter(opcode uint8, payload []byte) {
 
 func (s *session) closed(code uint16) {
 	s.over = true
-	s.conn.Answer(code) // unless it was an answer itself
+	s.conn.ReplyClose(wire.CloseFrame(code, "")) // unless it was an answer itself
 }
 
 // message publishes what the client sent.

@@ -60,7 +60,7 @@ func serve(t *testing.T, change func(*Route)) (addr string, h *hub.Hub) {
 	}))
 	t.Cleanup(func() {
 		server.Close()
-		h.Close(1012, "", 0, 5*time.Second)
+		h.Close(hub.ReasonRestart, "", 0, 5*time.Second)
 		if n := route.Poller.Len(); n > 0 {
 			t.Errorf("the poller still knows %d sessions", n)
 		}

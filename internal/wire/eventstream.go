@@ -65,7 +65,7 @@ func next(data []byte, from int, b byte) int {
 
 // Start returns what a stream begins with: when to come back, spread over some seconds, and where to go on.
 func (f EventStream) Start(w hub.Welcome) []byte {
-	p := f.Close(0, "")
+	p := f.Close(hub.ReasonRestart, "")
 	if w.Lost != nil { // in one event with the position, so that a client has both or neither
 		return append(p, gapEvent(w.Lost, w.ID)...)
 	}
@@ -87,7 +87,7 @@ func gapEvent(channels []string, id string) []byte {
 func (EventStream) Ping() []byte { return comment }
 
 // Close returns a time to come back: 1 to 5 seconds, so that not all do at once.
-func (EventStream) Close(uint16, string) []byte {
+func (EventStream) Close(hub.Reason, string) []byte {
 	return append(strconv.AppendInt([]byte("retry: "), 1000+rand.Int64N(4001), 10), "\n\n"...)
 }
 
@@ -116,7 +116,7 @@ func oneLine(p []byte, end byte) {
 
 // Start returns what a stream begins with.
 func (f V1Stream) Start(h Hello) []byte {
-	p := append(append(append(f.Close(0, ""), "id: "...), h.Welcome.ID...), "\ndata: ["...)
+	p := append(append(append(f.Close(hub.ReasonRestart, ""), "id: "...), h.Welcome.ID...), "\ndata: ["...)
 	return append(h.append(p), "]\n\n"...)
 }
 

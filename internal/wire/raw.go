@@ -50,8 +50,11 @@ func (f Raw) Append(dst []byte, run []*hub.Message) []byte {
 // Ping returns an empty ping frame.
 func (Raw) Ping() []byte { return pingFrame }
 
-// Close returns a close frame. The code 1005 stands for none (RFC 6455, section 7.4.1).
-func (Raw) Close(code uint16, reason string) []byte {
+// Close returns a close frame.
+func (Raw) Close(why hub.Reason, text string) []byte { return CloseFrame(Code(why), text) }
+
+// CloseFrame returns a close frame. The code 1005 stands for none (RFC 6455, section 7.4.1).
+func CloseFrame(code uint16, reason string) []byte {
 	if code == 1005 {
 		return []byte{closing, 0}
 	}

@@ -156,7 +156,7 @@ func appendRef(dst []byte, ref json.RawMessage) []byte {
 func (V1) Ping() []byte { return heartbeat }
 
 // Close returns a close frame.
-func (V1) Close(code uint16, reason string) []byte { return Raw{}.Close(code, reason) }
+func (V1) Close(why hub.Reason, text string) []byte { return Raw{}.Close(why, text) }
 
 // Gap returns a frame with a gap.
 func (f V1) Gap(channels []string) []byte {

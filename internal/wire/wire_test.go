@@ -48,7 +48,7 @@ func FuzzEventStream(f *testing.F) {
 		}
 		p := format.Append(format.Start(w), []*hub.Message{m, m})
 		p = append(format.Append(append(p, format.Ping()...), []*hub.Message{m}), format.Gap(w.Lost)...)
-		p = append(p, format.Close(1012, "")...)
+		p = append(p, format.Close(hub.ReasonRestart, "")...)
 
 		want := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(data))
 		if m.Kind == hub.Binary {
@@ -222,7 +222,7 @@ func FuzzV1Stream(f *testing.F) {
 		var stream V1Stream
 		var socket V1
 		p := append(stream.Append(stream.Start(hello), run), stream.Ping()...)
-		p = append(append(p, stream.Gap([]string{channel})...), stream.Close(1012, "")...)
+		p = append(append(p, stream.Gap([]string{channel})...), stream.Close(hub.ReasonRestart, "")...)
 		var got []sse.Event
 		for e, err := range sse.Read(bytes.NewReader(p), &sse.ReadConfig{MaxEventSize: 1 << 20}) {
 			if err != nil {
