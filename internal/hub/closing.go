@@ -7,15 +7,15 @@ import "errors"
 const tooSlow = "too slow"
 
 // failedWith ends a connection for what became of a write.
-func (l *loop) failedWith(c *Conn, f fate) {
+func (l *loop) failedWith(c *Conn, f writeResult) {
 	switch f {
-	case overflow:
+	case writeOverflow:
 		l.close(c, ReasonSlow, tooSlow, true)
-	case crowded:
+	case writeCrowded:
 		l.close(c, ReasonMemory, tooSlow, true)
-	case lost:
+	case writeBroken:
 		l.end(c, ReasonLost)
-	case cutOff:
+	case writeCutOff:
 		l.end(c, ReasonMemory)
 	}
 }
@@ -42,10 +42,10 @@ func (l *loop) closeWith(c *Conn, why Reason, p []byte, drop bool) {
 	if c.options.OneWay {
 		c.peerDone = true // there is no answer to wait for
 	}
-	switch c.last(p, drop) {
-	case written:
+	switch c.writeFinal(p, drop) {
+	case writeDone:
 		l.flushed(c)
-	case lost:
+	case writeBroken:
 		l.end(c, ReasonLost)
 	}
 }
@@ -126,7 +126,7 @@ func (l *loop) end(c *Conn, why Reason) {
 	c.state = stateClosed
 	l.depart(c)
 	l.ring(c).remove(c)
-	if t := c.kill(); t != nil {
+	if t := c.stopWriting(); t != nil {
 		t.Close()
 	}
 	l.hub.forget(c)

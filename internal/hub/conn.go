@@ -102,7 +102,6 @@ type Conn struct {
 	peerDone  bool   // its reader has ended
 	failing   bool   // it is not waited for an answer to the close frame; see Fail
 	missed    uint8  // pings without a sign of life
-	unstarted uint8  // pings without Start
 	reason    Reason // why it ends; known when it is closing
 	turn      int32  // in loop.mixed, of the batch gen
 	gen       uint64 // the last batch that it was gathered for
@@ -110,27 +109,11 @@ type Conn struct {
 	deadline  uint64 // the tick at which a closing connection is cut off
 
 	mu      sync.Mutex
-	prelude *prelude // what is written before the backlog, if there is something
-	backlog []piece  // not yet written, oldest first
-	one     [1]piece // backlog's space when it is short, as on TLS it always is
-	size    int      // bytes in backlog
-	space   int32    // pieces that backlog's array has room for, unless that is one
-	answers int32    // pieces that dropOldest keeps
-	busy    int32    // how many of backlog's pieces the flusher is writing
-	begun   bool     // part of the first piece is written already
-	closing bool     // the last piece was added
-	dead    bool     // nothing is written any more
-	message int      // bytes that a message takes that the peer has not finished
-	input   int      // all that its reader holds: that, and what waits in PublishWait
-}
-
-// prelude is what a connection starts with: its first bytes, and messages of the history, which the flusher encodes
-// when it comes to them. Conn.mu guards it.
-type prelude struct {
-	bytes   []byte
-	begun   bool // some of bytes is written, or being written
-	replay  []*Message
-	counted int // what of bytes, and of replay's array, counts in Hub.held
+	backlog backlog
+	closing bool // the last piece was added
+	dead    bool // nothing is written any more
+	message int  // bytes that a message takes that the peer has not finished
+	input   int  // all that its reader holds: that, and what waits in PublishWait
 }
 
 // state of a connection, as its loop sees it.
@@ -166,8 +149,8 @@ func (c *Conn) Alive() {
 func (c *Conn) sortReplay() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.prelude != nil {
-		slices.SortFunc(c.prelude.replay, bySeq)
+	if r := c.backlog.replay; r != nil {
+		slices.SortFunc(r.messages, bySeq)
 	}
 }
 
@@ -181,12 +164,14 @@ func (c *Conn) Start(t Transport, first []byte) bool {
 	}
 	c.transport = t
 	if len(first) > 0 {
-		if c.prelude == nil {
-			c.prelude = new(prelude)
+		before := c.backlog.footprint()
+		if c.backlog.replay == nil {
+			c.backlog.replay = new(replay)
 		}
-		c.setPrelude(first)
+		c.backlog.replay.bytes, c.backlog.replay.space = first, cap(first)
+		c.settleLocked(before)
 	}
-	if c.prelude == nil && len(c.backlog) == 0 {
+	if c.backlog.empty() {
 		c.flushing.Store(false)
 	} else {
 		c.hub.flushers.flush(c)

@@ -84,7 +84,7 @@ func (l *loop) deliver() {
 	l.touched = l.touched[:0]
 	l.size, l.skips = 0, false
 	for _, f := range l.failed {
-		l.failedWith(f.conn, f.fate)
+		l.failedWith(f.conn, f.result)
 	}
 	clear(l.failed)
 	l.failed = l.failed[:0]
@@ -101,7 +101,7 @@ func (l *loop) deliverGroup(g *group, run []*Message) {
 		}
 		l.write(c, p, true, &array, len(run))
 	}
-	l.hub.unshare(array)
+	array.release()
 	l.reuse(p)
 }
 
@@ -156,7 +156,7 @@ func (l *loop) deliverMixed() {
 			}
 			format = c.options.Format
 			last = append(last[:0], picked...)
-			l.hub.unshare(array)
+			array.release()
 			l.reuse(p)
 			p, array = format.Append(l.joined[:0], l.merged), nil
 		}
@@ -166,7 +166,7 @@ func (l *loop) deliverMixed() {
 		}
 		l.write(c, p, true, &array, len(l.merged))
 	}
-	l.hub.unshare(array)
+	array.release()
 	l.reuse(p)
 	clear(l.mixed)
 	clear(l.merged[:most])
@@ -194,7 +194,7 @@ func (l *loop) deliverExcept(c *Conn, run []*Message) {
 	if len(rest) > 0 {
 		var array *shared
 		l.write(c, c.options.Format.Append(nil, rest), false, &array, len(rest))
-		l.hub.unshare(array)
+		array.release()
 	}
 }
 
@@ -216,7 +216,7 @@ func (l *loop) write(c *Conn, p []byte, lent bool, array **shared, n int) {
 	l.bytes += uint64(len(p))
 	l.calls++
 	c.sent += uint64(len(p))
-	if f := c.write(p, lent, array, droppable); f > kept {
+	if f := c.write(p, lent, array, droppable); f > writeQueued {
 		l.failed = append(l.failed, failure{c, f})
 	}
 }
@@ -235,12 +235,12 @@ func (l *loop) reply(c *Conn) {
 }
 
 // send writes what is no message to an open connection. It is not called while a batch is being delivered.
-func (l *loop) send(c *Conn, p []byte, k kind) {
+func (l *loop) send(c *Conn, p []byte, k pieceKind) {
 	if c.state != stateOpen || len(p) == 0 {
 		return
 	}
 	var array *shared
 	f := c.write(p, false, &array, k)
-	l.hub.unshare(array)
+	array.release()
 	l.failedWith(c, f)
 }

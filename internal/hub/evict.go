@@ -132,10 +132,9 @@ func (h *Hub) holders(least int) (all []holder) {
 func (c *Conn) holds() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := c.size + int(c.space)*pieceSize + c.input
-	if pre := c.prelude; pre != nil {
-		n += pre.counted
-		for _, m := range pre.replay {
+	n := c.backlog.size + c.backlog.footprint().held + c.input
+	if r := c.backlog.replay; r != nil {
+		for _, m := range r.messages {
 			if m.dropped.Load() { // by the history
 				n += int(m.kept()) / int(max(1, m.holders.Load()))
 			}

@@ -54,7 +54,7 @@ func (h *Hub) Connections(f Filter, limit int) (list []Connection) {
 // Describe says what there is to say of the connection. Only its loop, and so an Observer, may call it.
 func (c *Conn) Describe() Connection {
 	c.mu.Lock()
-	backlog := c.size
+	backlog := c.backlog.size
 	c.mu.Unlock()
 	return Connection{c.id, c.user, c.remote, c.options.Transport, c.channels(), time.UnixMilli(c.connected), c.sent, backlog}
 }

@@ -9,22 +9,22 @@ import (
 type op uint8
 
 const (
-	opMessage  op = iota
-	opConnect     // place the connection in its audiences
-	opJoin        // place the connection in one more audience, and send the bytes
-	opLeave       // take it out of one, and send the bytes
-	opSend        // send the bytes
-	opReply       // send Conn.replies
-	opClose       // close it
-	opReplyClose  // close it with the bytes, as its peer has closed it
-	opFail        // close it, and do not wait for the answer
-	opCut         // close it, as there is no room for what it would hold
-	opDone        // its reader has ended
-	opFailed      // its flusher gave up with an error
-	opFlushed     // its backlog is written, and it is closing
-	opCall        // call the function
-	opCloseAll    // close every connection
-	opStop        // cut off what is left and end the loop
+	opMessage    op = iota
+	opConnect       // place the connection in its audiences
+	opJoin          // place the connection in one more audience, and send the bytes
+	opLeave         // take it out of one, and send the bytes
+	opSend          // send the bytes
+	opReply         // send Conn.replies
+	opClose         // close it
+	opReplyClose    // close it with the bytes, as its peer has closed it
+	opFail          // close it, and do not wait for the answer
+	opCut           // close it, as there is no room for what it would hold
+	opDone          // its reader has ended
+	opFailed        // its flusher gave up with an error
+	opFlushed       // its backlog is written, and it is closing
+	opCall          // call the function
+	opCloseAll      // close every connection
+	opStop          // cut off what is left and end the loop
 )
 
 // entry is one thing in an inbox.
@@ -76,8 +76,8 @@ type loop struct {
 }
 
 type failure struct {
-	conn *Conn
-	fate fate
+	conn   *Conn
+	result writeResult
 }
 
 // push adds to the inbox and returns the loop's bit if it has to be woken. The caller holds Hub.mu.
@@ -190,7 +190,7 @@ func (l *loop) process(batch []entry) {
 		case opLeave:
 			l.leave(c, e.audience, e.bytes)
 		case opSend:
-			l.send(c, e.bytes, answer)
+			l.send(c, e.bytes, required)
 		case opReply:
 			l.reply(c)
 		case opClose:

@@ -157,7 +157,7 @@ func (l *loop) join(c *Conn, a *audience, p []byte) {
 	if o := c.options.Observer; o != nil {
 		o.Subscribed(c, a.channel.name)
 	}
-	l.send(c, p, answer)
+	l.send(c, p, required)
 }
 
 // leave takes a connection out of an audience, which ends with p.
@@ -184,7 +184,7 @@ func (l *loop) leave(c *Conn, a *audience, p []byte) {
 	if last == 1 {
 		c.enter(0)
 	}
-	l.send(c, p, answer)
+	l.send(c, p, required)
 }
 
 // enter puts a connection in the list of the audience of its place i.

@@ -100,8 +100,9 @@ func (c *Conn) keepReplay(ms []*Message) {
 	for _, m := range ms {
 		m.holders.Add(1)
 	}
-	c.prelude = &prelude{replay: ms}
-	c.countPrelude()
+	before := c.backlog.footprint()
+	c.backlog.replay = &replay{messages: ms}
+	c.settleLocked(before)
 }
 
 // letGo drops somebody's hold on messages. With the last they are counted out.
