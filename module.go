@@ -733,7 +733,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, preflight bool,
 		h.warnOfHost(r)
 	}
 	if verdict == origin.Refused {
-		h.sockets.Hub.Refused(hub.RefusedOrigin)
+		h.sockets.Hub.CountRejected(hub.LimitOrigin)
 		return refuse(http.StatusForbidden, refusedOrigin(r))
 	}
 	if len(h.origins) > 0 {
@@ -898,7 +898,7 @@ func (h *Handler) post(w http.ResponseWriter, r *http.Request, repl *caddy.Repla
 		return caddyhttp.Error(http.StatusForbidden, errors.New("publishing is off on this route"))
 	}
 	if wait := h.wait(r, user); wait > 0 {
-		h.sockets.Hub.Refused(hub.RefusedRate)
+		h.sockets.Hub.CountRejected(hub.LimitRate)
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 		return caddyhttp.Error(http.StatusTooManyRequests, errors.New("the client publishes faster than the option rate lets it"))
 	}

@@ -79,7 +79,7 @@ func TestManyExpireAtOnce(t *testing.T) {
 			publish(t, h, fmt.Sprint(i))
 		}
 		h.mu.Lock()
-		h.trim(time.Now().Add(time.Minute))
+		h.trimLocked(time.Now().Add(time.Minute))
 		if got := h.history.count; got != n-atOnce {
 			t.Errorf("%d are left of %d", got, n)
 		}
@@ -150,7 +150,7 @@ func TestResumeTooMuch(t *testing.T) {
 	}
 	channels := []string{"c2", "quiet", "c0", "c1"}
 	h.mu.Lock()
-	ms, w := h.since(channels, id, 0, 150_000)
+	ms, w := h.replayFromLocked(channels, id, 0, 150_000)
 	h.mu.Unlock()
 	if len(ms) != 0 || w.Resumed || !slices.Equal(w.Lost, []string{"c2", "c0", "c1"}) {
 		t.Errorf("too much: %d messages, lost %q", len(ms), w.Lost)
@@ -160,7 +160,7 @@ func TestResumeTooMuch(t *testing.T) {
 		t.Errorf("lost %q, %v", w.Lost, err)
 	}
 	h.mu.Lock()
-	ms, w = h.since(channels, id, 0, 10<<20)
+	ms, w = h.replayFromLocked(channels, id, 0, 10<<20)
 	h.mu.Unlock()
 	if len(ms) != 300 || !w.Resumed || w.ID != id {
 		t.Errorf("what fits: %d messages from %s, lost %q", len(ms), w.ID, w.Lost)
@@ -276,10 +276,10 @@ func TestSpaceOfABatch(t *testing.T) {
 		l.touched = append(l.touched, a, b)
 		l.gen++
 		l.deliver()
-		if n := max(cap(l.merged), cap(l.mixed)); n > maxSpareEntries {
+		if n := max(cap(l.cache.run), cap(l.mixed)); n > maxSpareEntries {
 			t.Errorf("space for %d is kept", n)
 		}
-		for _, m := range l.merged[:cap(l.merged)] {
+		for _, m := range l.cache.run[:cap(l.cache.run)] {
 			if m != nil {
 				t.Fatal("a message is kept")
 			}

@@ -32,7 +32,7 @@ type group struct {
 }
 
 // open makes a channel. The caller holds h.mu.
-func (h *Hub) open(name string) *channel {
+func (h *Hub) openChannelLocked(name string) *channel {
 	ch := &channel{name: name, lost: h.lost}
 	h.channels[name] = ch
 	if name != All {
@@ -42,7 +42,7 @@ func (h *Hub) open(name string) *channel {
 }
 
 // release forgets a channel that nobody needs. The caller holds h.mu.
-func (h *Hub) release(ch *channel) {
+func (h *Hub) forgetChannelLocked(ch *channel) {
 	if ch.subscribers == 0 && len(ch.history) == 0 {
 		h.lost = max(h.lost, ch.lost)
 		delete(h.channels, ch.name)
@@ -53,10 +53,10 @@ func (h *Hub) release(ch *channel) {
 }
 
 // join counts one more subscriber of a channel on a loop. The caller holds h.mu.
-func (h *Hub) join(l *loop, name string) *audience {
+func (h *Hub) subscribeLocked(l *loop, name string) *audience {
 	ch := h.channels[name]
 	if ch == nil {
-		ch = h.open(name)
+		ch = h.openChannelLocked(name)
 	}
 	if ch.subscribers++; ch.subscribers == 1 {
 		if name == All {
@@ -77,7 +77,7 @@ func (h *Hub) join(l *loop, name string) *audience {
 }
 
 // part counts one subscriber less. The caller holds h.mu.
-func (h *Hub) part(a *audience) {
+func (h *Hub) unsubscribeLocked(a *audience) {
 	ch := a.channel
 	a.size--
 	ch.subscribers--
@@ -93,7 +93,7 @@ func (h *Hub) part(a *audience) {
 		} else {
 			h.subscribed--
 		}
-		h.release(ch)
+		h.forgetChannelLocked(ch)
 	}
 }
 
@@ -101,37 +101,37 @@ func (h *Hub) part(a *audience) {
 // It gets no message published from now on, as the caller has its loop do the same. An audience or a channel that is
 // empty is forgotten; who comes later finds a new one, so what is still on the way to the old one stays right. The
 // caller holds h.mu.
-func (h *Hub) leave(c *Conn) (rest []*audience) {
+func (h *Hub) unsubscribeAllLocked(c *Conn) (rest []*audience) {
 	if c.left {
 		return nil
 	}
 	c.left = true
 	rest, c.audiences = c.audiences, nil
-	return h.partSome(rest)
+	return h.unsubscribeSomeLocked(rest)
 }
 
 // depart is leave for one who does not hold h.mu.
-func (h *Hub) depart(c *Conn) {
+func (h *Hub) unsubscribeAll(c *Conn) {
 	h.mu.Lock()
-	rest := h.leave(c)
+	rest := h.unsubscribeAllLocked(c)
 	h.mu.Unlock()
-	h.partAll(rest)
+	h.unsubscribeRest(rest)
 }
 
 // partAll counts one subscriber less of each.
-func (h *Hub) partAll(rest []*audience) {
+func (h *Hub) unsubscribeRest(rest []*audience) {
 	for len(rest) > 0 {
 		h.mu.Lock()
-		rest = h.partSome(rest)
+		rest = h.unsubscribeSomeLocked(rest)
 		h.mu.Unlock()
 	}
 }
 
 // partSome counts one subscriber less of a piece of the audiences, and returns the others. The caller holds h.mu.
-func (h *Hub) partSome(all []*audience) (rest []*audience) {
+func (h *Hub) unsubscribeSomeLocked(all []*audience) (rest []*audience) {
 	n := min(atOnce, len(all))
 	for _, a := range all[:n] {
-		h.part(a)
+		h.unsubscribeLocked(a)
 	}
 	return all[n:]
 }

@@ -7,16 +7,16 @@ import "errors"
 const tooSlow = "too slow"
 
 // failedWith ends a connection for what became of a write.
-func (l *loop) failedWith(c *Conn, f writeResult) {
+func (l *loop) handleResult(c *Conn, f writeResult) {
 	switch f {
 	case writeOverflow:
 		l.close(c, ReasonSlow, tooSlow, true)
 	case writeCrowded:
 		l.close(c, ReasonMemory, tooSlow, true)
 	case writeBroken:
-		l.end(c, ReasonLost)
+		l.finish(c, ReasonLost)
 	case writeCutOff:
-		l.end(c, ReasonMemory)
+		l.finish(c, ReasonMemory)
 	}
 }
 
@@ -35,7 +35,7 @@ func (l *loop) closeWith(c *Conn, why Reason, p []byte, drop bool) {
 	}
 	c.state = stateClosing
 	c.reason = why
-	l.depart(c)
+	l.detachAll(c)
 
 	c.deadline = l.now + seconds(c.options.WriteTimeout) + 1
 	l.closing = append(l.closing, c)
@@ -46,19 +46,19 @@ func (l *loop) closeWith(c *Conn, why Reason, p []byte, drop bool) {
 	case writeDone:
 		l.flushed(c)
 	case writeBroken:
-		l.end(c, ReasonLost)
+		l.finish(c, ReasonLost)
 	}
 }
 
 // done ends a connection whose peer is gone; one that is closing may write its last first.
-func (l *loop) done(c *Conn) {
+func (l *loop) readerEnded(c *Conn) {
 	c.peerDone = true
 	switch c.state {
 	case stateOpen:
-		l.end(c, ReasonClient)
+		l.finish(c, ReasonClient)
 	case stateClosing:
 		if !c.flushing.Load() {
-			l.end(c, c.reason)
+			l.finish(c, c.reason)
 		}
 	}
 }
@@ -66,8 +66,8 @@ func (l *loop) done(c *Conn) {
 // maxLinger is how many seconds the peer has to end a connection of which we have shut our side.
 const maxLinger = 3
 
-// hangUp closes a connection for Conn.Fail.
-func (l *loop) hangUp(c *Conn, why Reason, text string) {
+// fail closes a connection for Conn.Fail.
+func (l *loop) fail(c *Conn, why Reason, text string) {
 	c.failing = true
 	switch {
 	case c.state == stateOpen:
@@ -89,33 +89,33 @@ func (l *loop) flushed(c *Conn) {
 		half.CloseWrite()
 		c.deadline = min(c.deadline, l.now+maxLinger)
 	case c.failing, c.peerDone:
-		l.end(c, c.reason)
+		l.finish(c, c.reason)
 	}
 }
 
 // fail deals with a flusher that gave up: if only because the peer is stuck, the connection is closed as too slow and
 // what it was being sent is tried once more, for the close frame must come after it.
-func (l *loop) fail(c *Conn, err error) {
+func (l *loop) writeFailed(c *Conn, err error) {
 	if c.state == stateOpen && errors.Is(err, ErrStuck) {
 		l.close(c, ReasonSlow, tooSlow, true)
 		c.resume()
 		return
 	}
-	l.end(c, reasonForError(err))
+	l.finish(c, reasonForError(err))
 }
 
 // cut closes a connection for what it holds. What cannot be taken back is small, or it is cut off.
-func (l *loop) cut(c *Conn) {
+func (l *loop) evict(c *Conn) {
 	if c.state == stateOpen {
 		l.close(c, ReasonMemory, tooSlow, true)
 	}
-	if c.holds() >= MinBacklog {
-		l.end(c, ReasonMemory)
+	if c.memory() >= MinBacklog {
+		l.finish(c, ReasonMemory)
 	}
 }
 
 // end cuts a connection off and forgets it. If it is closing already, that is why.
-func (l *loop) end(c *Conn, why Reason) {
+func (l *loop) finish(c *Conn, why Reason) {
 	if c.state == stateClosed {
 		return
 	}
@@ -124,25 +124,25 @@ func (l *loop) end(c *Conn, why Reason) {
 	}
 	l.counts.closed[why].Add(1)
 	c.state = stateClosed
-	l.depart(c)
+	l.detachAll(c)
 	l.ring(c).remove(c)
 	if t := c.stopWriting(); t != nil {
 		t.Close()
 	}
-	l.hub.forget(c)
+	l.hub.forgetConn(c)
 	if o := c.options.Observer; o != nil {
 		o.Ended(c, why)
 	}
 }
 
 // depart takes a connection out of its channels for good.
-func (l *loop) depart(c *Conn) {
+func (l *loop) detachAll(c *Conn) {
 	if o := c.options.Observer; o != nil && len(c.places) > 0 {
 		o.Unsubscribed(c, "")
 	}
-	l.hub.depart(c)
+	l.hub.unsubscribeAll(c)
 	for i := range c.places {
-		c.quit(i)
+		c.detach(i)
 	}
 	c.places = nil
 }

@@ -86,7 +86,7 @@ type Conn struct {
 	network string // if the route limits the connections of one
 
 	connected int64  // when it came, in milliseconds since 1970
-	since     uint64 // the log's last message before it subscribed
+	startSeq  uint64 // the log's last message before it subscribed
 
 	mark int // the reader's own: how much of a message was there when it last moved
 
@@ -136,7 +136,7 @@ func (c *Conn) Remote() string { return c.remote }
 func (c *Conn) ID() uint64 { return c.id }
 
 // Since returns the sequence number after which the connection gets messages.
-func (c *Conn) Since() uint64 { return c.since }
+func (c *Conn) Since() uint64 { return c.startSeq }
 
 // Alive notes that the peer has sent something.
 func (c *Conn) Alive() {
@@ -181,35 +181,35 @@ func (c *Conn) Start(t Transport, first []byte) bool {
 
 // Close says goodbye: the connection gets no more messages, and after those it was due, the close frame.
 func (c *Conn) Close(why Reason, text string) {
-	c.postLeave(entry{op: opClose, conn: c, why: why, text: text})
+	c.enqueueFinal(entry{op: opClose, conn: c, why: why, text: text})
 }
 
 // Fail is Close for a peer that is not understood any more, not even its answer (RFC 6455, section 7.1.7): after the
 // close frame the sending side is shut, which has the peer end the connection (section 7.1.1).
 func (c *Conn) Fail(why Reason, text string) {
-	c.postLeave(entry{op: opFail, conn: c, why: why, text: text})
+	c.enqueueFinal(entry{op: opFail, conn: c, why: why, text: text})
 }
 
 // ReplyClose is Close for a peer that has sent a close frame. What it is sent last is p, because the reply repeats what
 // the peer said (RFC 6455, section 5.5.1). The reason is ReasonClient, whatever the peer gave as its own.
 func (c *Conn) ReplyClose(p []byte) {
-	c.postLeave(entry{op: opReplyClose, conn: c, bytes: p})
+	c.enqueueFinal(entry{op: opReplyClose, conn: c, bytes: p})
 }
 
 // Done says that the peer is gone or has said its last: a connection that is closing ends when all is written,
 // any other at once. The reader calls it when it ends.
 func (c *Conn) Done() {
-	c.postLeave(entry{op: opDone, conn: c})
+	c.enqueueFinal(entry{op: opDone, conn: c})
 }
 
-func (c *Conn) postLeave(e entry) {
+func (c *Conn) enqueueFinal(e entry) {
 	h := c.hub
 	h.mu.Lock()
-	rest := h.leave(c)
-	wake := c.loop.push(e)
+	rest := h.unsubscribeAllLocked(c)
+	wake := c.loop.pushLocked(e)
 	h.mu.Unlock()
 	h.wake(wake)
-	h.partAll(rest)
+	h.unsubscribeRest(rest)
 }
 
 // maxReplies is how many replies wait for the loop at most.
@@ -225,7 +225,7 @@ func (c *Conn) Reply(p []byte) {
 	case maxReplies:
 		c.replies[n-1] = p
 	case 0:
-		wake = c.loop.push(entry{op: opReply, conn: c})
+		wake = c.loop.pushLocked(entry{op: opReply, conn: c})
 		fallthrough
 	default:
 		c.replies = append(c.replies, p)
@@ -239,17 +239,17 @@ func (c *Conn) Send(p []byte) {
 	h, l := c.hub, c.loop
 	n := len(p) + messageOverhead
 	h.mu.Lock()
-	c.awaitRoom(n)
+	c.awaitRoomLocked(n)
 	l.inboxBytes += n
-	wake := l.push(entry{op: opSend, conn: c, bytes: p})
+	wake := l.pushLocked(entry{op: opSend, conn: c, bytes: p})
 	h.mu.Unlock()
 	h.wake(wake)
 }
 
 // awaitRoom waits while the loop, or all together, have as much waiting as they may. The caller holds Hub.mu.
-func (c *Conn) awaitRoom(n int) {
+func (c *Conn) awaitRoomLocked(n int) {
 	h, l := c.hub, c.loop
-	for !h.closed && !c.left && (l.inboxBytes > 0 && l.inboxBytes+n > h.options.MaxInbox || !h.hasRoom(n+entryOverhead)) {
-		h.awaitRoom()
+	for !h.closed && !c.left && (l.inboxBytes > 0 && l.inboxBytes+n > h.options.MaxInbox || !h.hasRoomLocked(n+entryOverhead)) {
+		h.awaitRoomLocked()
 	}
 }

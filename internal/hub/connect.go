@@ -38,7 +38,7 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	}
 
 	h.mu.Lock()
-	err := h.admit(&s)
+	err := h.admitConnLocked(&s)
 	if err == nil && o.retired {
 		err = ErrRetired
 	}
@@ -53,25 +53,25 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	if c.route = s.Route; s.MaxPerRemote > 0 {
 		c.network = s.Network
 	}
-	h.count(c, 1)
-	c.loop = h.assign(s.Channels)
+	h.countQuotaLocked(c, 1)
+	c.loop = h.pickLoopLocked(s.Channels)
 	c.loop.load++
-	if err := h.joinAll(c, s.Channels, order); err != nil {
-		rest := h.leave(c)
+	if err := h.subscribeEachLocked(c, s.Channels, order); err != nil {
+		rest := h.unsubscribeAllLocked(c)
 		h.mu.Unlock()
-		h.partAll(rest)
-		h.forget(c)
+		h.unsubscribeRest(rest)
+		h.forgetConn(c)
 		return nil, Welcome{}, err
 	}
-	c.since = h.seq
-	ms, w := h.since(s.Channels, s.LastID, s.Replay, o.MaxBacklog)
+	c.startSeq = h.seq
+	ms, w := h.replayFromLocked(s.Channels, s.LastID, s.Replay, o.MaxBacklog)
 	if len(ms) > 0 {
-		c.keepReplay(ms)
+		c.holdReplayLocked(ms)
 	}
 	if w.Lost != nil {
 		h.gaps++
 	}
-	wake := c.loop.push(entry{op: opConnect, conn: c})
+	wake := c.loop.pushLocked(entry{op: opConnect, conn: c})
 	h.mu.Unlock()
 	h.wake(wake)
 	c.sortReplay()
@@ -81,7 +81,7 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 // joinAll counts a new connection as a subscriber of its channels. It gets no messages until Connect has its loop place
 // it, so the lock can be released in between. On an error the connection has some of them to leave. The caller holds
 // h.mu.
-func (h *Hub) joinAll(c *Conn, names []string, order []int) error {
+func (h *Hub) subscribeEachLocked(c *Conn, names []string, order []int) error {
 	for i, at := range order {
 		var err error
 		if i > 0 && i%atOnce == 0 {
@@ -95,21 +95,21 @@ func (h *Hub) joinAll(c *Conn, names []string, order []int) error {
 				err = ErrRetired
 			}
 		}
-		if i >= atOnce && err == nil && h.tooManyWith(names[at]) {
-			err = h.refuse(RefusedChannels, ErrTooManyChannels)
+		if i >= atOnce && err == nil && h.overChannelsLocked(names[at]) {
+			err = h.reject(LimitChannels, ErrTooManyChannels)
 		}
 		if err != nil {
 			c.audiences = c.audiences[:i]
 			return err
 		}
-		a := h.join(c.loop, names[at])
+		a := h.subscribeLocked(c.loop, names[at])
 		c.audiences[i], c.places[at].audience = a, a
 	}
 	return nil
 }
 
 // tooManyWith reports whether one more subscriber of a channel would be over Options.MaxChannels. The caller holds h.mu.
-func (h *Hub) tooManyWith(name string) bool {
+func (h *Hub) overChannelsLocked(name string) bool {
 	n := h.options.MaxChannels
 	if n == 0 || h.subscribed < n || name == All {
 		return false
@@ -135,7 +135,7 @@ func byName(names []string) []int {
 
 // assign picks the loop of a new connection: the one with the fewest, but where its first channel is small, the one
 // that has that channel's others, so that a message to a few is the work of one loop. The caller holds h.mu.
-func (h *Hub) assign(channels []string) *loop {
+func (h *Hub) pickLoopLocked(channels []string) *loop {
 	least := h.loops[0]
 	for _, l := range h.loops[1:] {
 		if l.load < least.load {
@@ -157,21 +157,21 @@ func (h *Hub) assign(channels []string) *loop {
 }
 
 // admit applies the limits to a new connection. The caller holds h.mu.
-func (h *Hub) admit(s *Subscriber) error {
+func (h *Hub) admitConnLocked(s *Subscriber) error {
 	if h.closed || h.leaving {
 		return ErrClosed
 	}
 	if n := h.options.MaxConnections; n > 0 && h.connections >= n {
-		return h.refuse(RefusedConnections, ErrTooManyConnections)
+		return h.reject(LimitConnections, ErrTooManyConnections)
 	}
 	if n := s.MaxConnections; n > 0 && h.quotas[quota{route: s.Route}] >= n {
-		return h.refuse(RefusedRoute, ErrTooManyConnections)
+		return h.reject(LimitRoute, ErrTooManyConnections)
 	}
 	if n := s.MaxPerRemote; n > 0 && h.quotas[quota{s.Route, s.Network}] >= n {
-		return h.refuse(RefusedAddress, ErrTooManyConnections)
+		return h.reject(LimitAddress, ErrTooManyConnections)
 	}
-	if n := h.options.MaxMemory; n > 0 && h.held.Load() > relieveAt(n) {
-		return h.refuse(RefusedMemory, ErrMemory)
+	if n := h.options.MaxMemory; n > 0 && h.held.Load() > evictAt(n) {
+		return h.reject(LimitMemory, ErrMemory)
 	}
 	if n := h.options.MaxChannels; n > 0 {
 		more := 0
@@ -181,14 +181,14 @@ func (h *Hub) admit(s *Subscriber) error {
 			}
 		}
 		if more > 0 && h.subscribed+more > n {
-			return h.refuse(RefusedChannels, ErrTooManyChannels)
+			return h.reject(LimitChannels, ErrTooManyChannels)
 		}
 	}
 	return nil
 }
 
 // count counts a connection for its route. The caller holds h.mu.
-func (h *Hub) count(c *Conn, n int) {
+func (h *Hub) countQuotaLocked(c *Conn, n int) {
 	add := func(q quota) {
 		if h.quotas[q] += n; h.quotas[q] == 0 {
 			delete(h.quotas, q)
@@ -201,12 +201,12 @@ func (h *Hub) count(c *Conn, n int) {
 }
 
 // forget counts out a connection that has left.
-func (h *Hub) forget(c *Conn) {
+func (h *Hub) forgetConn(c *Conn) {
 	h.mu.Lock()
 	c.loop.load--
 	h.connections--
 	h.transports[c.options.Transport]--
-	h.count(c, -1)
+	h.countQuotaLocked(c, -1)
 	if h.closed && h.connections == 0 {
 		close(h.empty)
 	}

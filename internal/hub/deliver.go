@@ -14,8 +14,8 @@ const (
 	maxSpareBytes   = 1 << 20
 )
 
-// awaits says whether the gathered batch concerns the connection.
-func (c *Conn) awaits() bool {
+// gathers reports whether the batch has something for the connection.
+func (c *Conn) gathers() bool {
 	if len(c.loop.touched) == 0 {
 		return false
 	}
@@ -27,7 +27,7 @@ func (c *Conn) awaits() bool {
 	return false
 }
 
-// gathers says whether there is something for the audience in the gathered batch.
+// gathers reports whether the batch has something for the audience.
 func (a *audience) gathers() bool { return len(a.batch) > 0 }
 
 // gather adds a message to the current batch.
@@ -84,7 +84,7 @@ func (l *loop) deliver() {
 	l.touched = l.touched[:0]
 	l.size, l.skips = 0, false
 	for _, f := range l.failed {
-		l.failedWith(f.conn, f.result)
+		l.handleResult(f.conn, f.result)
 	}
 	clear(l.failed)
 	l.failed = l.failed[:0]
@@ -135,44 +135,69 @@ func (l *loop) pick(x *concerned) []*audience {
 }
 
 // deliverMixed writes to connections on several channels, each of which gets the messages of its own channels, in
-// the order of the log. Neighbours who get the same share the bytes.
+// the order of the log. Neighbors that get the same messages in the same format share the bytes.
 func (l *loop) deliverMixed() {
-	var p []byte
-	var array *shared
-	var format Format
-	most := 0 // messages for one of them
-	last := l.last[:0]
+	cache := &l.cache
 	for i := range l.mixed {
 		c := l.mixed[i].conn
-		picked := l.pick(&l.mixed[i])
-		if c.options.Format != format || !slices.Equal(picked, last) {
-			l.merged = l.merged[:0]
-			for _, a := range picked {
-				l.merged = append(l.merged, a.batch...)
-			}
-			most = max(most, len(l.merged))
-			if len(picked) > 1 {
-				slices.SortFunc(l.merged, bySeq)
-			}
-			format = c.options.Format
-			last = append(last[:0], picked...)
-			array.release()
-			l.reuse(p)
-			p, array = format.Append(l.joined[:0], l.merged), nil
+		picked, format := l.pick(&l.mixed[i]), c.options.Format
+		if !cache.has(format, picked) {
+			l.reuse(cache.drop())
+			cache.encode(l.joined[:0], format, picked)
 		}
 		if l.skips && c.skip == l.gen {
-			l.deliverExcept(c, l.merged)
+			l.deliverExcept(c, cache.run)
 			continue
 		}
-		l.write(c, p, true, &array, len(l.merged))
+		l.write(c, cache.bytes, true, &cache.array, len(cache.run))
 	}
-	array.release()
-	l.reuse(p)
+	l.reuse(cache.drop())
+	cache.reset()
 	clear(l.mixed)
-	clear(l.merged[:most])
 	clear(l.picked[:cap(l.picked)])
-	clear(last[:cap(last)])
-	l.mixed, l.merged, l.picked, l.last = spare(l.mixed), spare(l.merged), l.picked[:0], last[:0]
+	l.mixed, l.picked = spare(l.mixed), l.picked[:0]
+}
+
+// encodeCache holds what the previous connection on several channels got, because the next one mostly gets the same.
+type encodeCache struct {
+	format    Format
+	audiences []*audience // those that the run is of
+	run       []*Message
+	longest   int // run
+	bytes     []byte
+	array     *shared // what backlogs keep of bytes, if they do
+}
+
+func (x *encodeCache) has(f Format, audiences []*audience) bool {
+	return x.format == f && slices.Equal(x.audiences, audiences)
+}
+
+// encode merges what the audiences have in the batch, and appends it in the format to dst.
+func (x *encodeCache) encode(dst []byte, f Format, audiences []*audience) {
+	x.format, x.audiences, x.run = f, append(x.audiences[:0], audiences...), x.run[:0]
+	for _, a := range audiences {
+		x.run = append(x.run, a.batch...)
+	}
+	x.longest = max(x.longest, len(x.run))
+	if len(audiences) > 1 {
+		slices.SortFunc(x.run, bySeq)
+	}
+	x.bytes = f.Append(dst, x.run)
+}
+
+// drop lets go of the bytes, and returns their space.
+func (x *encodeCache) drop() []byte {
+	x.array.release()
+	p := x.bytes
+	x.bytes, x.array = nil, nil
+	return p
+}
+
+// reset empties the cache, so that it holds no messages between two batches, but keeps the space of its lists.
+func (x *encodeCache) reset() {
+	clear(x.run[:x.longest])
+	clear(x.audiences[:cap(x.audiences)])
+	*x = encodeCache{audiences: x.audiences[:0], run: spare(x.run)}
 }
 
 // spare returns the space of a list for the next one, unless it is much.
@@ -242,5 +267,5 @@ func (l *loop) send(c *Conn, p []byte, k pieceKind) {
 	var array *shared
 	f := c.write(p, false, &array, k)
 	array.release()
-	l.failedWith(c, f)
+	l.handleResult(c, f)
 }

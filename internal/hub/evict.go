@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// relievePause is how long there is no other attempt where one has not made room: what is being written to connections
+// evictPause is how long there is no other attempt where one has not made room: what is being written to connections
 // that are closing already goes with them.
-const relievePause = 100 * time.Millisecond
+const evictPause = 100 * time.Millisecond
 
 // checkMemory sees to it that there is room again if there is little. Whoever adds something calls it.
 func (h *Hub) checkMemory() {
 	limit := h.maxMemory.Load()
-	if limit > 0 && h.held.Load() > relieveAt(limit) && h.relieving.CompareAndSwap(false, true) {
+	if limit > 0 && h.held.Load() > evictAt(limit) && h.evicting.CompareAndSwap(false, true) {
 		go h.makeRoom()
 	}
 }
@@ -23,31 +23,31 @@ func (h *Hub) makeRoom() {
 	for {
 		limit := h.maxMemory.Load()
 		if limit > 0 {
-			h.relieve(relieveAt(limit) - limit/8) // so that it need not be done again at once
+			h.evict(evictAt(limit) - limit/8) // so that it need not be done again at once
 		}
 		h.mu.Lock()
-		h.room.Broadcast()
+		h.hasSpace.Broadcast()
 		h.mu.Unlock()
-		if limit == 0 || h.held.Load() <= relieveAt(limit) {
-			h.relieving.Store(false)
+		if limit == 0 || h.held.Load() <= evictAt(limit) {
+			h.evicting.Store(false)
 			h.checkMemory()
 			return
 		}
 		select {
-		case <-time.After(relievePause):
+		case <-time.After(evictPause):
 		case <-h.stopped:
 			return
 		}
 	}
 }
 
-// relieve makes room: the largest backlogs go, each with its connection, which can resume; then the oldest of the
+// evict makes room: the largest backlogs go, each with its connection, which can resume; then the oldest of the
 // history; then small backlogs, the largest first; then what connections still hold that are closing.
-func (h *Hub) relieve(target int64) {
-	h.cutLargest(target, MinBacklog, (*loop).cut)
+func (h *Hub) evict(target int64) {
+	h.cutLargest(target, MinBacklog, (*loop).evict)
 	h.dropHistory(target)
-	h.cutLargest(target, 1, (*loop).cut)
-	h.cutLargest(target, 1, func(l *loop, c *Conn) { l.end(c, ReasonMemory) })
+	h.cutLargest(target, 1, (*loop).evict)
+	h.cutLargest(target, 1, func(l *loop, c *Conn) { l.finish(c, ReasonMemory) })
 }
 
 // trimStep is how many bytes of the history go at once: the lock is not held for long.
@@ -62,7 +62,7 @@ func (h *Hub) dropHistory(target int64) {
 		}
 		h.mu.Lock()
 		if !h.closed {
-			h.trimTo(int(max(0, h.history.bytes.Load()-min(excess, trimStep))), time.Now())
+			h.trimToLocked(int(max(0, h.history.bytes.Load()-min(excess, trimStep))), time.Now())
 		}
 		closed := h.closed
 		h.mu.Unlock()
@@ -102,11 +102,11 @@ func (h *Hub) cutLargest(target int64, least int, cut func(*loop, *Conn)) {
 				if h.held.Load() <= target {
 					return
 				}
-				if some.conn.holds() < least {
+				if some.conn.memory() < least {
 					continue // it has taken it meanwhile
 				}
 				cut(l, some.conn)
-				progress = progress || some.conn.holds() < some.size
+				progress = progress || some.conn.memory() < some.size
 			}
 		})
 		if !progress && atLeast >= len(holders) {
@@ -119,7 +119,7 @@ func (h *Hub) cutLargest(target int64, least int, cut func(*loop, *Conn)) {
 func (h *Hub) holders(least int) (all []holder) {
 	h.onLoops(func(l *loop) {
 		l.each(func(c *Conn) {
-			if n := c.holds(); n >= least {
+			if n := c.memory(); n >= least {
 				all = append(all, holder{c, n})
 			}
 		})
@@ -129,14 +129,14 @@ func (h *Hub) holders(least int) (all []holder) {
 }
 
 // holds returns how many bytes the connection holds: all that it refers to, though others may too.
-func (c *Conn) holds() int {
+func (c *Conn) memory() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := c.backlog.size + c.backlog.footprint().held + c.input
 	if r := c.backlog.replay; r != nil {
 		for _, m := range r.messages {
 			if m.dropped.Load() { // by the history
-				n += int(m.kept()) / int(max(1, m.holders.Load()))
+				n += int(m.memory()) / int(max(1, m.holders.Load()))
 			}
 		}
 	}

@@ -31,7 +31,7 @@ type stored struct {
 }
 
 // remember keeps a message in its channel's history. The caller holds h.mu.
-func (h *Hub) remember(ch *channel, m *Message) {
+func (h *Hub) appendHistoryLocked(ch *channel, m *Message) {
 	hi := &h.history
 	s := &stored{message: m, channel: ch, before: hi.newest}
 	if hi.newest == nil {
@@ -42,16 +42,16 @@ func (h *Hub) remember(ch *channel, m *Message) {
 	hi.newest = s
 	ch.history = append(ch.history, s)
 	hi.bytes.Add(int64(m.cost()))
-	h.keep(m)
+	h.holdHistoryLocked(m)
 	hi.count++
 	if len(ch.history) > h.options.History {
-		h.dropOldest(ch)
+		h.dropOldestLocked(ch)
 	}
-	h.trim(m.Time)
+	h.trimLocked(m.Time)
 }
 
 // dropOldest drops the oldest message of a channel. The caller holds h.mu.
-func (h *Hub) dropOldest(ch *channel) {
+func (h *Hub) dropOldestLocked(ch *channel) {
 	hi := &h.history
 	s := ch.history[0]
 	if s.before == nil {
@@ -72,20 +72,20 @@ func (h *Hub) dropOldest(ch *channel) {
 	ch.history[0] = nil
 	if ch.history = ch.history[1:]; len(ch.history) == 0 {
 		ch.history = nil
-		h.release(ch)
+		h.forgetChannelLocked(ch)
 	}
 }
 
 // trim drops what is too old or too much, but only a piece of it: the timer drops what else is too old, and a publisher
 // what else is too much. The caller holds h.mu.
-func (h *Hub) trim(now time.Time) {
-	h.trimTo(h.options.historyBytes(), now)
-	h.setTimer(now)
+func (h *Hub) trimLocked(now time.Time) {
+	h.trimToLocked(h.options.historyBytes(), now)
+	h.setTimerLocked(now)
 }
 
 // trimTo drops what is too old or more than size bytes, but only a piece of it, and reports whether that was all. The
 // caller holds h.mu.
-func (h *Hub) trimTo(size int, now time.Time) (all bool) {
+func (h *Hub) trimToLocked(size int, now time.Time) (all bool) {
 	hi := &h.history
 	for range atOnce {
 		s := hi.oldest
@@ -96,19 +96,19 @@ func (h *Hub) trimTo(size int, now time.Time) (all bool) {
 		if !old && hi.bytes.Load() <= int64(size) {
 			return true
 		}
-		h.dropOldest(s.channel)
+		h.dropOldestLocked(s.channel)
 	}
 	return false
 }
 
 // trimAll drops all that is too old or more than size bytes.
 func (h *Hub) trimAll(size int) {
-	h.inPieces(func() bool { return h.trimTo(size, time.Now()) })
+	h.inPieces(func() bool { return h.trimToLocked(size, time.Now()) })
 }
 
 // setTimer sees to it that the oldest message is dropped when it is too old, though nothing is published. The caller
 // holds h.mu.
-func (h *Hub) setTimer(now time.Time) {
+func (h *Hub) setTimerLocked(now time.Time) {
 	hi := &h.history
 	if age := h.options.HistoryAge; age > 0 && hi.timer == nil && hi.oldest != nil {
 		hi.timer = time.AfterFunc(age-now.Sub(hi.oldest.message.Time), h.expire)
@@ -119,11 +119,11 @@ func (h *Hub) setTimer(now time.Time) {
 func (h *Hub) expire() {
 	h.inPieces(func() bool {
 		now := time.Now()
-		if !h.trimTo(h.options.historyBytes(), now) {
+		if !h.trimToLocked(h.options.historyBytes(), now) {
 			return false
 		}
 		h.history.timer = nil
-		h.setTimer(now)
+		h.setTimerLocked(now)
 		return true
 	})
 }
@@ -161,7 +161,7 @@ func (h *Hub) shorten() {
 					next = name
 					return false
 				}
-				h.dropOldest(ch)
+				h.dropOldestLocked(ch)
 				left--
 			}
 			next = following(name)
@@ -182,12 +182,12 @@ type Welcome struct {
 
 // since returns what a subscriber of the channels starts with: from lastID on, if that is set, or the last n messages,
 // within the limit in bytes. Those of one channel are in order. The caller holds h.mu.
-func (h *Hub) since(channels []string, lastID string, n, limit int) (ms []*Message, w Welcome) {
+func (h *Hub) replayFromLocked(channels []string, lastID string, n, limit int) (ms []*Message, w Welcome) {
 	seq := h.seq
 	if lastID == "" {
-		ms = h.last(channels, n, limit)
+		ms = h.tailLocked(channels, n, limit)
 	} else {
-		ms, w.Lost = h.after(channels, lastID, limit)
+		ms, w.Lost = h.missedLocked(channels, lastID, limit)
 		w.Resumed = w.Lost == nil
 	}
 	for _, m := range ms {
@@ -201,12 +201,12 @@ func bySeq(a, b *Message) int { return cmp.Compare(a.Seq, b.Seq) }
 
 // after returns all messages of the channels after an ID, but for channels of which some are lost. What is longer than
 // the limit is lost as a whole, and is not looked at further than that. The caller holds h.mu.
-func (h *Hub) after(channels []string, id string, limit int) (ms []*Message, lost []string) {
+func (h *Hub) missedLocked(channels []string, id string, limit int) (ms []*Message, lost []string) {
 	epoch, seq, good := parseID(id)
 	if !good || epoch != h.epoch || seq > h.seq {
 		return nil, channels
 	}
-	h.trim(time.Now())
+	h.trimLocked(time.Now())
 	size := 0
 	var missed []string // the channels that have something
 	for _, name := range channels {
@@ -238,11 +238,11 @@ func (h *Hub) after(channels []string, id string, limit int) (ms []*Message, los
 
 // last returns the last n messages of some channels together, in the order of the log, or fewer if they have more than
 // limit bytes. The caller holds h.mu.
-func (h *Hub) last(channels []string, n, limit int) (ms []*Message) {
+func (h *Hub) tailLocked(channels []string, n, limit int) (ms []*Message) {
 	if n == 0 {
 		return nil
 	}
-	h.trim(time.Now())
+	h.trimLocked(time.Now())
 	var from newest
 	for _, name := range channels {
 		if ch := h.channels[name]; ch != nil && len(ch.history) > 0 && ch.lost < ch.newest().Seq {

@@ -74,13 +74,13 @@ type Hub struct {
 	held      atomic.Int64 // bytes that are in memory for them; see memory.go
 	coalesce  atomic.Int64 // Options.Coalesce, for the loops
 	maxMemory atomic.Int64 // Options.MaxMemory
-	relieving atomic.Bool
-	refused   [refusals]atomic.Uint64
+	evicting  atomic.Bool
+	rejected  [limits]atomic.Uint64
 
 	configuring sync.Mutex // held while the options change; taken before mu
 
 	mu          sync.Mutex
-	room        sync.Cond // on mu: an inbox was emptied; for Publish that waits
+	hasSpace    sync.Cond // on mu: an inbox was emptied; for Publish that waits
 	waiting     int       // how many wait for room
 	options     Options
 	seq         uint64
@@ -117,7 +117,7 @@ func New(o Options) *Hub {
 		published:  make(map[string]uint64),
 		empty:      make(chan struct{}),
 	}
-	h.room.L = &h.mu
+	h.hasSpace.L = &h.mu
 	h.repeats.init()
 	h.flushers.hub = h
 	h.flushers.work.L = &h.flushers.mu
@@ -156,8 +156,8 @@ func (h *Hub) Configure(o Options) {
 	if t := h.history.timer; t != nil {
 		t.Stop()
 	}
-	if len(h.repeats.known) > h.keyLimit() {
-		h.forgetKeys()
+	if len(h.repeats.known) > h.keyLimitLocked() {
+		h.forgetKeysLocked()
 	}
 	h.mu.Unlock()
 	if shorter {
@@ -184,9 +184,9 @@ func (h *Hub) wake(mask uint64) {
 }
 
 // post puts an entry that is not a message in the loop's inbox.
-func (h *Hub) post(l *loop, e entry) {
+func (h *Hub) enqueue(l *loop, e entry) {
 	h.mu.Lock()
-	wake := l.push(e)
+	wake := l.pushLocked(e)
 	h.mu.Unlock()
 	h.wake(wake)
 }

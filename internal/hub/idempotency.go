@@ -170,7 +170,7 @@ func (r *repeats) look(keys []keyed, now time.Time) bool {
 }
 
 // rememberKey keeps the key of a message that has been given its place. The caller holds h.mu.
-func (h *Hub) rememberKey(m *Message, k *keyed) {
+func (h *Hub) recordKeyLocked(m *Message, k *keyed) {
 	r := &h.repeats
 	now := m.Time.Sub(r.start)
 	r.expire(now, 4) // more than come
@@ -180,7 +180,7 @@ func (h *Hub) rememberKey(m *Message, k *keyed) {
 		}
 	}
 	before := r.bytes()
-	if len(r.known) >= h.keyLimit() {
+	if len(r.known) >= h.keyLimitLocked() {
 		r.evict(k.owner)
 	}
 	if r.known == nil {
@@ -215,7 +215,7 @@ func (h *Hub) rememberKey(m *Message, k *keyed) {
 
 // keyLimit returns how many keys there may be: with Options.MaxMemory so many that they take an eighth of it at most,
 // though each has another owner. The caller holds h.mu.
-func (h *Hub) keyLimit() int {
+func (h *Hub) keyLimitLocked() int {
 	if limit := h.options.MaxMemory; limit > 0 {
 		return int(min(maxKeys, limit/8/(keyCost+ownerCost)))
 	}
@@ -263,7 +263,7 @@ func (h *Hub) expireKeys() {
 		if more = r.expire(now, 256); !more {
 			if r.oldest == 0 {
 				r.timer = nil
-				h.forgetKeys()
+				h.forgetKeysLocked()
 			} else {
 				r.timer.Reset(r.keys.at(r.oldest).at + repeatTime - now)
 			}
@@ -273,7 +273,7 @@ func (h *Hub) expireKeys() {
 }
 
 // forgetKeys gives the table back. The caller holds h.mu.
-func (h *Hub) forgetKeys() {
+func (h *Hub) forgetKeysLocked() {
 	r := &h.repeats
 	h.held.Add(-r.bytes())
 	r.evicted += uint64(len(r.known))

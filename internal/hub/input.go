@@ -4,16 +4,16 @@ package hub
 const waiterCost = 32 << 10
 
 // waits counts a reader that waits with n bytes, or with n negative no longer does. The caller does not hold Hub.mu.
-func (c *Conn) waits(n int) {
+func (c *Conn) countWaiting(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.dead {
-		c.hold(n)
+		c.holdLocked(n)
 	}
 }
 
 // hold counts n more bytes that the connection's reader holds. It needs c.mu.
-func (c *Conn) hold(n int) {
+func (c *Conn) holdLocked(n int) {
 	if n != 0 {
 		c.input += n
 		c.hub.held.Add(int64(n))
@@ -48,19 +48,19 @@ func (c *Conn) Unfinished(have, space int) bool {
 		more, space = -c.message, 0
 	}
 	if !c.dead {
-		c.hold(more)
+		c.holdLocked(more)
 		c.message = space
 	}
 	c.mu.Unlock()
 	if !fits {
-		c.cut()
+		c.evict()
 	}
 	c.hub.checkMemory()
 	return fits
 }
 
 // cut has the connection closed for what it would hold.
-func (c *Conn) cut() {
-	c.hub.depart(c)
-	c.hub.post(c.loop, entry{op: opCut, conn: c})
+func (c *Conn) evict() {
+	c.hub.unsubscribeAll(c)
+	c.hub.enqueue(c.loop, entry{op: opEvict, conn: c})
 }

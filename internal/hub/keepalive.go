@@ -67,7 +67,7 @@ func (l *loop) tick() {
 		switch {
 		case c.state == stateClosed:
 		case l.now >= c.deadline:
-			l.end(c, c.reason)
+			l.finish(c, c.reason)
 		default:
 			waiting = append(waiting, c)
 		}
@@ -104,7 +104,7 @@ func (l *loop) keepAlive(c *Conn) {
 	}
 	if c.sleeps() {
 		if c.missed++; c.missed >= 2 {
-			l.end(c, ReasonSilent)
+			l.finish(c, ReasonSilent)
 			return
 		}
 	} else {

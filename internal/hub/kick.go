@@ -38,7 +38,7 @@ func (h *Hub) onLoops(f func(*loop)) {
 // onLoop has a loop call f, and waits for that.
 func (h *Hub) onLoop(l *loop, f func(*loop)) {
 	done := make(chan struct{})
-	h.post(l, entry{op: opCall, call: func() { f(l); close(done) }})
+	h.enqueue(l, entry{op: opCall, call: func() { f(l); close(done) }})
 	select {
 	case <-done:
 	case <-h.stopped:

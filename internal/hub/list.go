@@ -90,7 +90,7 @@ func (h *Hub) Channels(prefix, after string, limit int) (list []Channel) {
 		n := min(atOnce, limit-len(list))
 		h.mu.Lock()
 		for name := range h.index.from(next, prefix) {
-			if some = append(some, h.describe(h.channels[name])); len(some) == n {
+			if some = append(some, h.describeLocked(h.channels[name])); len(some) == n {
 				break
 			}
 		}
@@ -113,10 +113,10 @@ func (h *Hub) Channel(name string) (c Channel, ok bool) {
 	if ch == nil {
 		return c, false
 	}
-	return h.describe(ch), true
+	return h.describeLocked(ch), true
 }
 
-func (h *Hub) describe(ch *channel) Channel {
+func (h *Hub) describeLocked(ch *channel) Channel {
 	c := Channel{Name: ch.name, Subscribers: ch.subscribers, History: len(ch.history)}
 	if n := len(ch.history); n > 0 {
 		c.LastID = ch.newest().ID()

@@ -9,22 +9,22 @@ import (
 type op uint8
 
 const (
-	opMessage    op = iota
-	opConnect       // place the connection in its audiences
-	opJoin          // place the connection in one more audience, and send the bytes
-	opLeave         // take it out of one, and send the bytes
-	opSend          // send the bytes
-	opReply         // send Conn.replies
-	opClose         // close it
-	opReplyClose    // close it with the bytes, as its peer has closed it
-	opFail          // close it, and do not wait for the answer
-	opCut           // close it, as there is no room for what it would hold
-	opDone          // its reader has ended
-	opFailed        // its flusher gave up with an error
-	opFlushed       // its backlog is written, and it is closing
-	opCall          // call the function
-	opCloseAll      // close every connection
-	opStop          // cut off what is left and end the loop
+	opMessage     op = iota
+	opConnect        // place the connection in its audiences
+	opJoin           // place the connection in one more audience, and send the bytes
+	opLeave          // take it out of one, and send the bytes
+	opSend           // send the bytes
+	opReply          // send Conn.replies
+	opClose          // close it
+	opReplyClose     // close it with the bytes, as its peer has closed it
+	opFail           // close it, and do not wait for the answer
+	opEvict          // close it, as there is no room for what it would hold
+	opDone           // its reader has ended
+	opWriteFailed    // its flusher gave up with an error
+	opFlushed        // its backlog is written, and it is closing
+	opCall           // call the function
+	opCloseAll       // close every connection
+	opStop           // cut off what is left and end the loop
 )
 
 // entry is one thing in an inbox.
@@ -60,9 +60,8 @@ type loop struct {
 	gen     uint64      // the current batch
 	skips   bool        // some connection must not get all of the current batch
 	mixed   []concerned // connections on several channels that the current batch concerns
-	merged  []*Message  // what one of them gets
-	picked  []*audience // from which audiences, if more than fit in concerned
-	last    []*audience // and what the one before it got
+	picked  []*audience // the audiences of one of them, if more than fit in concerned
+	cache   encodeCache // what the one before it got
 	joined  []byte      // the last bytes made, kept for their space
 	failed  []failure   // connections that could not be written in the current batch
 	toFlush []*Conn     // connections for the flushers
@@ -81,7 +80,7 @@ type failure struct {
 }
 
 // push adds to the inbox and returns the loop's bit if it has to be woken. The caller holds Hub.mu.
-func (l *loop) push(e entry) (wake uint64) {
+func (l *loop) pushLocked(e entry) (wake uint64) {
 	l.inbox = append(l.inbox, e)
 	if l.asleep {
 		l.asleep = false
@@ -154,7 +153,7 @@ func (l *loop) take() (batch []entry, loaded bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if l.taken > 0 && h.waiting > 0 {
-		h.room.Broadcast()
+		h.hasSpace.Broadcast()
 	}
 	if l.taken = 0; len(l.inbox) == 0 {
 		l.batch = empty
@@ -164,60 +163,78 @@ func (l *loop) take() (batch []entry, loaded bool) {
 	l.batch, l.inbox = l.inbox, empty
 	l.taken, l.inboxBytes = l.inboxBytes+entryOverhead*len(l.batch), 0
 	if h.waiting > 0 {
-		h.room.Broadcast()
+		h.hasSpace.Broadcast()
 	}
 	return l.batch, l.load > 0
 }
 
-// process does what the entries ask, in order. Messages are gathered and delivered together, but for entries that
-// change who gets them.
-func (l *loop) process(batch []entry) {
-	for i := range batch {
-		e := &batch[i]
+// process handles entries in their order, but gathers messages until a barrier, to deliver them together.
+func (l *loop) process(entries []entry) {
+	for i := range entries {
+		e := &entries[i]
 		if e.op == opMessage {
 			l.gather(e.audience, e.message)
 			continue
 		}
-		c := e.conn
-		if c == nil || c.awaits() || e.op == opJoin && e.audience.gathers() {
+		if l.barrier(e) {
 			l.deliver()
 		}
-		switch e.op {
-		case opConnect:
-			l.open(c)
-		case opJoin:
-			l.join(c, e.audience, e.bytes)
-		case opLeave:
-			l.leave(c, e.audience, e.bytes)
-		case opSend:
-			l.send(c, e.bytes, required)
-		case opReply:
-			l.reply(c)
-		case opClose:
-			l.close(c, e.why, e.text, false)
-		case opReplyClose:
-			l.closeWith(c, ReasonClient, e.bytes, false)
-		case opFail:
-			l.hangUp(c, e.why, e.text)
-		case opCut:
-			l.cut(c)
-		case opDone:
-			l.done(c)
-		case opFailed:
-			l.fail(c, e.err)
-		case opFlushed:
-			l.flushed(c)
-		case opCall:
-			e.call()
-		case opCloseAll:
-			l.each(func(c *Conn) { l.close(c, e.why, e.text, false) })
-		case opStop:
-			l.each(func(c *Conn) { l.end(c, ReasonRestart) })
-			l.stopped = true
-		}
+		l.handle(e)
 	}
 	l.deliver()
 	l.handOver()
+}
+
+// barrier reports whether the messages gathered so far have to be delivered before an entry is handled. The invariant
+// is: what changes who is in an audience, or writes to a connection, comes after the messages gathered for them. An
+// entry that is not about one connection may be about any of them.
+func (l *loop) barrier(e *entry) bool {
+	switch {
+	case e.conn == nil:
+		return true
+	case e.op == opJoin && e.audience.gathers():
+		return true // not yet in the connection's places
+	default:
+		return e.conn.gathers()
+	}
+}
+
+// handle does what an entry other than a message asks for.
+func (l *loop) handle(e *entry) {
+	c := e.conn
+	switch e.op {
+	case opConnect:
+		l.open(c)
+	case opJoin:
+		l.join(c, e.audience, e.bytes)
+	case opLeave:
+		l.leave(c, e.audience, e.bytes)
+	case opSend:
+		l.send(c, e.bytes, required)
+	case opReply:
+		l.reply(c)
+	case opClose:
+		l.close(c, e.why, e.text, false)
+	case opReplyClose:
+		l.closeWith(c, ReasonClient, e.bytes, false)
+	case opFail:
+		l.fail(c, e.why, e.text)
+	case opEvict:
+		l.evict(c)
+	case opDone:
+		l.readerEnded(c)
+	case opWriteFailed:
+		l.writeFailed(c, e.err)
+	case opFlushed:
+		l.flushed(c)
+	case opCall:
+		e.call()
+	case opCloseAll:
+		l.each(func(c *Conn) { l.close(c, e.why, e.text, false) })
+	case opStop:
+		l.each(func(c *Conn) { l.finish(c, ReasonRestart) })
+		l.stopped = true
+	}
 }
 
 // flush has a connection flushed, together with others.

@@ -21,13 +21,13 @@ var (
 func (c *Conn) On(name string) bool {
 	c.hub.mu.Lock()
 	defer c.hub.mu.Unlock()
-	_, on := c.on(name)
+	_, on := c.findLocked(name)
 	return on
 }
 
 // on reports whether the connection is on a channel, and where in Conn.audiences that is or would be. The caller holds
 // Hub.mu.
-func (c *Conn) on(name string) (at int, on bool) {
+func (c *Conn) findLocked(name string) (at int, on bool) {
 	return slices.BinarySearchFunc(c.audiences, name, func(a *audience, name string) int {
 		return strings.Compare(a.channel.name, name)
 	})
@@ -38,61 +38,90 @@ func (c *Conn) on(name string) (at int, on bool) {
 // that is one piece, there is no moment at which the connection has some of the older messages and not the others.
 func (c *Conn) Join(name, lastID string, frame func(Welcome, []*Message) []byte) error {
 	h := c.hub
-	var p []byte // made of:
-	var made Welcome
-	var of []*Message
+	var made snapshot // what p was made of
+	var p []byte
 	for try := 0; ; try++ {
 		h.mu.Lock()
-		c.awaitRoom(len(p) + messageOverhead)
-		if err := c.mayJoin(name); err != nil {
+		c.awaitRoomLocked(len(p) + messageOverhead)
+		s, err := c.snapshotLocked(name, lastID)
+		if err != nil {
 			h.mu.Unlock()
 			return err
 		}
-		var ms []*Message
-		w := Welcome{ID: FormatID(h.epoch, h.seq)}
-		at, on := c.on(name)
-		if !on {
-			ms, w = h.since([]string{name}, lastID, 0, c.options.MaxBacklog)
-		}
-		if p == nil || made.Resumed != w.Resumed || !slices.Equal(of, ms) {
-			locked := len(ms) == 0 || try == 3
-			if !locked { // encoding takes long: try again when it is done
+		if p == nil || !s.equal(made) {
+			if len(s.messages) > 0 && try < joinTries {
 				h.mu.Unlock()
+				made, p = s, frame(s.welcome, s.messages)
+				continue // does it still hold?
 			}
-			p, made, of = frame(w, ms), w, ms
-			if !locked {
-				continue
-			}
+			p = frame(s.welcome, s.messages)
 		}
-		if w.Lost != nil {
-			h.gaps++
-		}
-		e := entry{op: opSend, conn: c, bytes: p}
-		if !on {
-			e.op, e.audience = opJoin, h.join(c.loop, name)
-			c.audiences = slices.Insert(c.audiences, at, e.audience)
-		}
-		c.loop.inboxBytes += len(p) + messageOverhead
-		wake := c.loop.push(e)
+		wake := c.joinLocked(name, s, p)
 		h.mu.Unlock()
 		h.wake(wake)
 		return nil
 	}
 }
 
+// joinTries is how often Join encodes what was missed without Hub.mu, which takes long, to find that the history has
+// changed meanwhile. After that it holds the lock, so that it comes to an end on a busy channel too.
+const joinTries = 3
+
+// snapshot is what a channel starts from at one moment.
+type snapshot struct {
+	joined   bool // the connection is on the channel already: it starts from nothing
+	welcome  Welcome
+	messages []*Message
+}
+
+// equal reports whether the same frame is right for both: positions may differ where no message does.
+func (s snapshot) equal(o snapshot) bool {
+	return s.welcome.Resumed == o.welcome.Resumed && slices.Equal(s.messages, o.messages)
+}
+
+// snapshotLocked returns what a channel starts from now, or why the connection cannot join it.
+func (c *Conn) snapshotLocked(name, lastID string) (s snapshot, err error) {
+	if err := c.mayJoinLocked(name); err != nil {
+		return s, err
+	}
+	h := c.hub
+	if _, s.joined = c.findLocked(name); s.joined {
+		s.welcome.ID = FormatID(h.epoch, h.seq)
+		return s, nil
+	}
+	s.messages, s.welcome = h.replayFromLocked([]string{name}, lastID, 0, c.options.MaxBacklog)
+	return s, nil
+}
+
+// joinLocked subscribes the connection to a channel, if it is not yet, and sends it p, which starts it.
+func (c *Conn) joinLocked(name string, s snapshot, p []byte) (wake uint64) {
+	h := c.hub
+	e := entry{op: opSend, conn: c, bytes: p}
+	if !s.joined {
+		e.op, e.audience = opJoin, h.subscribeLocked(c.loop, name)
+		at, _ := c.findLocked(name)
+		c.audiences = slices.Insert(c.audiences, at, e.audience)
+	}
+	if s.welcome.Lost != nil {
+		h.gaps++
+	}
+	c.loop.inboxBytes += len(p) + messageOverhead
+	return c.loop.pushLocked(e)
+}
+
 // mayJoin says what keeps the connection from joining a channel. The caller holds Hub.mu.
-func (c *Conn) mayJoin(name string) error {
+func (c *Conn) mayJoinLocked(name string) error {
 	if c.left {
 		return ErrClosed
 	}
-	if _, on := c.on(name); on {
+	if _, on := c.findLocked(name); on {
 		return nil
 	}
 	if len(c.audiences) >= MaxJoined {
 		return ErrJoinedTooMany
 	}
-	if c.hub.tooManyWith(name) {
-		return c.hub.refuse(RefusedChannels, ErrTooManyChannels)
+	if c.hub.overChannelsLocked(name) {
+		return c.hub.reject(LimitChannels, ErrTooManyChannels)
 	}
 	return nil
 }
@@ -101,15 +130,15 @@ func (c *Conn) mayJoin(name string) error {
 func (c *Conn) Leave(name string, p []byte) error {
 	h := c.hub
 	h.mu.Lock()
-	at, on := c.on(name)
+	at, on := c.findLocked(name)
 	if !on {
 		h.mu.Unlock()
 		return ErrNotJoined
 	}
 	a := c.audiences[at]
-	h.part(a)
+	h.unsubscribeLocked(a)
 	c.audiences = slices.Delete(c.audiences, at, at+1)
-	wake := c.loop.push(entry{op: opLeave, conn: c, audience: a, bytes: p})
+	wake := c.loop.pushLocked(entry{op: opLeave, conn: c, audience: a, bytes: p})
 	h.mu.Unlock()
 	h.wake(wake)
 	return nil
@@ -133,7 +162,7 @@ type member struct {
 func (l *loop) open(c *Conn) {
 	c.state = stateOpen
 	for i := range c.places {
-		c.enter(i)
+		c.attach(i)
 	}
 	l.ring(c).add(c, l.now)
 	if o := c.options.Observer; o != nil && len(c.places) > 0 {
@@ -147,13 +176,13 @@ func (l *loop) join(c *Conn, a *audience, p []byte) {
 		return
 	}
 	if len(c.places) == 1 {
-		c.quit(0) // it moves from its group
+		c.detach(0) // it moves from its group
 	}
 	c.places = append(c.places, place{audience: a})
 	if len(c.places) == 2 {
-		c.enter(0)
+		c.attach(0)
 	}
-	c.enter(len(c.places) - 1)
+	c.attach(len(c.places) - 1)
 	if o := c.options.Observer; o != nil {
 		o.Subscribed(c, a.channel.name)
 	}
@@ -169,7 +198,7 @@ func (l *loop) leave(c *Conn, a *audience, p []byte) {
 		o.Unsubscribed(c, a.channel.name)
 	}
 	i := slices.IndexFunc(c.places, func(at place) bool { return at.audience == a })
-	c.quit(i)
+	c.detach(i)
 	last := len(c.places) - 1
 	if i < last {
 		at := c.places[last]
@@ -177,18 +206,18 @@ func (l *loop) leave(c *Conn, a *audience, p []byte) {
 		at.audience.mixed[at.index].place = i
 	}
 	if last == 1 { // it moves to a group
-		c.quit(0)
+		c.detach(0)
 	}
 	c.places[last] = place{}
 	c.places = c.places[:last]
 	if last == 1 {
-		c.enter(0)
+		c.attach(0)
 	}
 	l.send(c, p, required)
 }
 
 // enter puts a connection in the list of the audience of its place i.
-func (c *Conn) enter(i int) {
+func (c *Conn) attach(i int) {
 	at := &c.places[i]
 	a := at.audience
 	if len(c.places) > 1 {
@@ -202,7 +231,7 @@ func (c *Conn) enter(i int) {
 }
 
 // quit takes a connection out of the list of the audience of its place i. The last of the list comes where it was.
-func (c *Conn) quit(i int) {
+func (c *Conn) detach(i int) {
 	at := c.places[i]
 	a := at.audience
 	if len(c.places) > 1 {

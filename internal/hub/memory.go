@@ -9,15 +9,15 @@ package hub
 //   - flushers that are stuck;
 //
 // and what is queued in the inboxes, which have a quarter of it at most. From five eighths on the hub makes room: see
-// relieve. At three quarters, if that comes too late, nothing more is held: a write that does not fit closes its
+// evict. At three quarters, if that comes too late, nothing more is held: a write that does not fit closes its
 // connection, and so does a part of a message. A message that does not fit is not published, or waits. The history has
 // three eighths of it at most, and the keys one.
 
 // heldLimit returns how many bytes may be held, with a limit.
 func heldLimit(limit int64) int64 { return limit / 4 * 3 }
 
-// relieveAt returns from how many bytes held on there has to be room made, with a limit.
-func relieveAt(limit int64) int64 { return limit / 8 * 5 }
+// evictAt returns from how many bytes held on there has to be room made, with a limit.
+func evictAt(limit int64) int64 { return limit / 8 * 5 }
 
 // historyBytes returns how many bytes the history may have.
 func (o *Options) historyBytes() int {
@@ -31,14 +31,14 @@ func (o *Options) historyBytes() int {
 const entryOverhead = 128
 
 // queued returns the bytes that wait in the inboxes or have just been taken from them. The caller holds h.mu.
-func (h *Hub) queued() (n int64) {
+func (h *Hub) queuedLocked() (n int64) {
 	for _, l := range h.loops {
 		n += int64(l.inboxBytes + entryOverhead*len(l.inbox) + l.taken)
 	}
 	return n
 }
 
-// crowded reports whether n more bytes held would be too many. There is room for them unless relieve comes too late.
+// crowded reports whether n more bytes held would be too many. There is room for them unless evict comes too late.
 func (h *Hub) crowded(n int) bool {
 	limit := h.maxMemory.Load()
 	return limit > 0 && h.held.Load()+int64(n) > heldLimit(limit)
@@ -46,21 +46,21 @@ func (h *Hub) crowded(n int) bool {
 
 // hasRoom reports whether n more bytes may be queued. If nothing is, and no room has to be made, they always may: else
 // one who waits for room could wait for ever. The caller holds h.mu.
-func (h *Hub) hasRoom(n int) bool {
+func (h *Hub) hasRoomLocked(n int) bool {
 	limit := h.maxMemory.Load()
 	if limit == 0 {
 		return true
 	}
-	held, queued := h.held.Load(), h.queued()
-	return held <= heldLimit(limit) && queued+int64(n) <= limit/4 || queued == 0 && held <= relieveAt(limit)
+	held, queued := h.held.Load(), h.queuedLocked()
+	return held <= heldLimit(limit) && queued+int64(n) <= limit/4 || queued == 0 && held <= evictAt(limit)
 }
 
-// awaitRoom waits until there may be room: something was taken from an inbox, or relieve has made it. The caller holds
+// awaitRoom waits until there may be room: something was taken from an inbox, or evict has made it. The caller holds
 // h.mu.
-func (h *Hub) awaitRoom() {
+func (h *Hub) awaitRoomLocked() {
 	h.checkMemory()
 	h.waiting++
-	h.room.Wait()
+	h.hasSpace.Wait()
 	h.waiting--
 }
 
@@ -68,7 +68,7 @@ func (h *Hub) awaitRoom() {
 const senderCost = 512
 
 // kept is about what a message takes in the history, or in a replay.
-func (m *Message) kept() int64 {
+func (m *Message) memory() int64 {
 	n := m.cost() + cap(m.Data) - len(m.Data) + entryOverhead
 	n += len(m.Channel) + len(m.Event) + len(m.Key) + len(m.Publisher) + len(m.Owner)
 	if m.From != nil { // only with NoEcho
@@ -78,7 +78,7 @@ func (m *Message) kept() int64 {
 }
 
 // memoryFor returns what messages take in the inboxes and the history. The caller holds h.mu.
-func (h *Hub) memoryFor(ms []*Message) (n int) {
+func (h *Hub) memoryForLocked(ms []*Message) (n int) {
 	for _, m := range ms {
 		for _, ch := range [...]*channel{h.channels[m.Channel], h.all} {
 			if ch != nil {
@@ -90,13 +90,13 @@ func (h *Hub) memoryFor(ms []*Message) (n int) {
 }
 
 // keep counts a message that the history takes in, as the first who needs it. The caller holds h.mu.
-func (h *Hub) keep(m *Message) {
+func (h *Hub) holdHistoryLocked(m *Message) {
 	m.holders.Store(1)
-	h.held.Add(m.kept())
+	h.held.Add(m.memory())
 }
 
 // keepReplay has a new connection hold messages of the history. The caller holds h.mu.
-func (c *Conn) keepReplay(ms []*Message) {
+func (c *Conn) holdReplayLocked(ms []*Message) {
 	for _, m := range ms {
 		m.holders.Add(1)
 	}
@@ -109,7 +109,7 @@ func (c *Conn) keepReplay(ms []*Message) {
 func (h *Hub) letGo(ms []*Message) {
 	for _, m := range ms {
 		if m.holders.Add(-1) == 0 {
-			h.held.Add(-m.kept() - int64(max(0, m.encodedBytes.Swap(encodedGone))))
+			h.held.Add(-m.memory() - int64(max(0, m.encodedBytes.Swap(encodedGone))))
 		}
 	}
 }
@@ -138,5 +138,5 @@ func (m *Message) countEncoded(n int) {
 func (h *Hub) Memory() int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.held.Load() + h.queued()
+	return h.held.Load() + h.queuedLocked()
 }

@@ -21,50 +21,45 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now()
-	from := ms[0].From
+	from, now := ms[0].From, time.Now()
 	h.mu.Lock()
-	waited, err := h.awaitFit(ms, from, wait)
+	waited, err := h.admitLocked(ms, wait)
 	if waited > 0 {
-		defer from.waits(-waited)
+		defer from.countWaiting(-waited)
 		now = time.Now()
 	}
+	var wake uint64
+	if err == nil {
+		wake, err = h.appendLocked(ms, keys, now)
+	}
+	historyBytes := h.options.historyBytes()
+	h.mu.Unlock()
 	if err != nil {
-		h.mu.Unlock()
 		return err
 	}
-	if now.Before(h.seqTime) {
-		now = h.seqTime // another was faster: times are in the order of the log
-	}
-	h.seqTime = now
-	if !h.repeats.look(keys, now) {
-		h.mu.Unlock()
-		return ErrKeyReused
-	}
-	wake := h.enter(ms, keys, now)
-	most := h.options.historyBytes()
-	h.mu.Unlock()
 	h.wake(wake)
-	if h.history.bytes.Load() > int64(most) { // see trim
-		h.trimAll(most)
+	// keepLocked drops only a piece of what is too much, so that nobody waits long for the lock.
+	if h.history.bytes.Load() > int64(historyBytes) {
+		h.trimAll(historyBytes)
 	}
 	h.checkMemory()
 	return nil
 }
 
-// awaitFit returns when there is room for the messages, or an error if there is not and it must not wait. A connection
-// that waited holds bytes, which the caller counts out later. The caller holds h.mu.
-func (h *Hub) awaitFit(ms []*Message, from *Conn, wait bool) (waited int, err error) {
+// admitLocked returns when there is room for the messages, or an error if there is none and it must not wait. A
+// connection that waited holds bytes while it does: waited is how many, for the caller to count out.
+func (h *Hub) admitLocked(ms []*Message, wait bool) (waited int, err error) {
+	from := ms[0].From // all messages of a call are one publisher's
 	for {
 		if h.closed || from != nil && from.left {
 			return waited, ErrClosed
 		}
-		limit, ok := h.fits(ms)
+		limit, ok := h.fitsLocked(ms)
 		if ok {
 			return waited, nil
 		}
 		if !wait {
-			h.Refused(limit)
+			h.CountRejected(limit)
 			h.checkMemory()
 			return waited, ErrFull
 		}
@@ -72,21 +67,21 @@ func (h *Hub) awaitFit(ms []*Message, from *Conn, wait bool) (waited int, err er
 			n := waiterCost + cap(ms[0].Data)
 			h.mu.Unlock()
 			if h.crowded(n) {
-				from.cut()
+				from.evict() // makes left true
 			} else {
 				waited = n
-				from.waits(n)
+				from.countWaiting(n)
 			}
 			h.mu.Lock()
 			continue // there may be room now
 		}
-		h.awaitRoom()
+		h.awaitRoomLocked()
 	}
 }
 
-// fits reports whether every loop that ms go to has room for them, and all together, or else which limit they are
-// over. A loop with nothing waiting always has room.
-func (h *Hub) fits(ms []*Message) (limit Refusal, ok bool) {
+// fitsLocked reports whether every loop that ms go to has room for them, and all together, or else which limit they are
+// over. A loop with nothing waiting always has room, so that a message larger than the limit can be delivered.
+func (h *Hub) fitsLocked(ms []*Message) (limit Limit, ok bool) {
 	need := 0
 	for _, m := range ms {
 		need += m.cost()
@@ -96,71 +91,102 @@ func (h *Hub) fits(ms []*Message) (limit Refusal, ok bool) {
 			}
 			for _, a := range ch.audiences {
 				if n := a.loop.inboxBytes; n > 0 && n+need > h.options.MaxInbox {
-					return RefusedFull, false
+					return LimitFull, false
 				}
 			}
 		}
 	}
-	if h.options.MaxMemory > 0 && !h.hasRoom(h.memoryFor(ms)) {
-		return RefusedMemory, false
+	if h.options.MaxMemory > 0 && !h.hasRoomLocked(h.memoryForLocked(ms)) {
+		return LimitMemory, false
 	}
 	return 0, true
 }
 
-// enter gives messages that fit their places, and puts them in inboxes and the history. The caller holds h.mu.
-func (h *Hub) enter(ms []*Message, keys []keyed, now time.Time) (wake uint64) {
+// appendLocked appends messages that fit to the log, all of them or none. It is where a broker comes in: with one, the
+// broker assigns positions, for many processes, and what comes after is local to each of them.
+func (h *Hub) appendLocked(ms []*Message, keys []keyed, now time.Time) (wake uint64, err error) {
+	if now.Before(h.seqTime) {
+		now = h.seqTime // another publisher was faster to get the lock: times are in the order of the log
+	}
+	h.seqTime = now
+	if !h.repeats.look(keys, now) {
+		return 0, ErrKeyReused
+	}
 	for i, m := range ms {
-		m.hub = h
-		if !m.NoEcho {
-			m.From = nil // history would hold the connection
-		}
+		var k *keyed
 		if m.Key != "" {
-			k := &keys[i]
-			if first := ms[k.first]; first != m {
-				m.Seq, m.Subscribers, m.Time = first.Seq, first.Subscribers, first.Time
-				continue
-			}
-			if k.seq != 0 {
-				m.Seq, m.Subscribers, m.Time = k.seq, k.subscribers, k.at
-				continue
-			}
+			k = &keys[i]
 		}
-		h.seq++
-		h.bytes += uint64(len(m.Data))
-		h.published[m.Source]++
-		m.Seq, m.Time = h.seq, now
+		if !h.assignLocked(m, ms, k, now) {
+			continue
+		}
 		ch := h.channels[m.Channel]
-		if ch != nil {
-			m.Subscribers = ch.subscribers
+		wake |= h.fanOutLocked(ch, m)
+		h.keepLocked(ch, m, k)
+	}
+	return wake, nil
+}
+
+// assignLocked gives a message its position in the log. It reports false for a message that repeats another one, whose
+// position it is given; k is its key, or nil.
+func (h *Hub) assignLocked(m *Message, ms []*Message, k *keyed, now time.Time) bool {
+	m.hub = h
+	if !m.NoEcho {
+		m.From = nil // only the echo needs it, and history would hold the connection
+	}
+	if k != nil {
+		if first := ms[k.first]; first != m {
+			m.Seq, m.Subscribers, m.Time = first.Seq, first.Subscribers, first.Time
+			return false
 		}
-		if h.all != nil {
-			wake |= h.deliver(h.all, m)
+		if k.seq != 0 {
+			m.Seq, m.Subscribers, m.Time = k.seq, k.subscribers, k.at
+			return false
 		}
-		if m.Key != "" {
-			h.rememberKey(m, &keys[i])
-		}
-		if ch == nil {
-			if h.options.History == 0 {
-				h.lost = m.Seq
-				continue
-			}
-			ch = h.open(m.Channel)
-		}
-		wake |= h.deliver(ch, m)
-		if h.options.History > 0 {
-			h.remember(ch, m)
-		} else {
-			ch.lost = m.Seq
-		}
+	}
+	h.seq++
+	h.bytes += uint64(len(m.Data))
+	h.published[m.Source]++
+	m.Seq, m.Time = h.seq, now
+	return true
+}
+
+// fanOutLocked puts a message in the inboxes of the loops that have subscribers of its channel, if that exists, or of
+// all channels. It returns the loops that have to be woken.
+func (h *Hub) fanOutLocked(ch *channel, m *Message) (wake uint64) {
+	if h.all != nil {
+		wake = h.all.deliverLocked(m)
+	}
+	if ch != nil {
+		m.Subscribers = ch.subscribers
+		wake |= ch.deliverLocked(m)
 	}
 	return wake
 }
 
-// deliver puts a message in the inboxes of a channel's subscribers. The caller holds h.mu.
-func (h *Hub) deliver(ch *channel, m *Message) (wake uint64) {
+func (ch *channel) deliverLocked(m *Message) (wake uint64) {
 	for _, a := range ch.audiences {
 		a.loop.inboxBytes += m.cost()
-		wake |= a.loop.push(entry{op: opMessage, audience: a, message: m})
+		wake |= a.loop.pushLocked(entry{op: opMessage, audience: a, message: m})
 	}
 	return wake
+}
+
+// keepLocked keeps what is needed of a message later: its key, and the message itself in the history. Without a history
+// it notes that the channel has lost one, so that a client that resumes is told.
+func (h *Hub) keepLocked(ch *channel, m *Message, k *keyed) {
+	if k != nil {
+		h.recordKeyLocked(m, k)
+	}
+	switch {
+	case h.options.History > 0:
+		if ch == nil {
+			ch = h.openChannelLocked(m.Channel)
+		}
+		h.appendHistoryLocked(ch, m)
+	case ch == nil:
+		h.lost = m.Seq
+	default:
+		ch.lost = m.Seq
+	}
 }

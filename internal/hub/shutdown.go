@@ -50,14 +50,14 @@ func (h *Hub) close(why Reason, text string, timeout time.Duration) {
 	if t := h.repeats.timer; t != nil {
 		t.Stop()
 	}
-	h.room.Broadcast()
+	h.hasSpace.Broadcast()
 	if h.connections == 0 {
 		close(h.empty)
 	}
 	h.mu.Unlock()
 
 	for _, l := range h.loops {
-		h.post(l, entry{op: opCloseAll, why: why, text: text})
+		h.enqueue(l, entry{op: opCloseAll, why: why, text: text})
 	}
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
@@ -66,7 +66,7 @@ func (h *Hub) close(why Reason, text string, timeout time.Duration) {
 	case <-timer.C:
 	}
 	for _, l := range h.loops {
-		h.post(l, entry{op: opStop})
+		h.enqueue(l, entry{op: opStop})
 	}
 	h.running.Wait()
 	close(h.stopped)

@@ -28,7 +28,7 @@ type Stats struct {
 	Transports map[string]int    // connections by transport
 	Published  map[string]uint64 // messages by source
 	Closed     map[string]uint64 // connections that have ended, by reason
-	Refused    map[string]uint64 // connections and messages that were over a limit, by limit
+	Rejected   map[string]uint64 // connections and messages that were over a limit, by limit
 
 	// Fanout counts messages by how long they took from their publishing to the last of their writes on a loop, in
 	// seconds: those up to each bound, and in FanoutSum all their seconds together.
@@ -50,7 +50,7 @@ func (h *Hub) Stats() Stats {
 		Seq:         h.seq,
 		Bytes:       h.bytes,
 		Gaps:        h.gaps,
-		Memory:      h.held.Load() + h.queued(),
+		Memory:      h.held.Load() + h.queuedLocked(),
 		Keys:        len(h.repeats.known),
 		KeysEvicted: h.repeats.evicted,
 		Transports:  maps.Clone(h.transports),
@@ -58,9 +58,9 @@ func (h *Hub) Stats() Stats {
 	}
 	h.mu.Unlock()
 	s.Backlog = h.backlog.Load()
-	s.Refused = make(map[string]uint64)
-	for r := range refusals {
-		s.Refused[r.String()] = h.refused[r].Load()
+	s.Rejected = make(map[string]uint64)
+	for r := range limits {
+		s.Rejected[r.String()] = h.rejected[r].Load()
 	}
 	s.Closed = make(map[string]uint64)
 	s.Fanout = make(map[float64]uint64)

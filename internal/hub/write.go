@@ -181,7 +181,7 @@ func (c *Conn) flush() {
 			c.settleLocked(before)
 		}
 		if err != nil && !(err == ErrStuck && n > 0) { // one that is slow, but accepts something, goes on
-			c.hub.post(c.loop, entry{op: opFailed, conn: c, err: err})
+			c.hub.enqueue(c.loop, entry{op: opWriteFailed, conn: c, err: err})
 			return
 		}
 	}
@@ -191,7 +191,7 @@ func (c *Conn) flush() {
 	c.resetLocked()
 	c.flushing.Store(false)
 	if c.closing {
-		c.hub.post(c.loop, entry{op: opFlushed, conn: c})
+		c.hub.enqueue(c.loop, entry{op: opFlushed, conn: c})
 	}
 }
 
@@ -232,7 +232,7 @@ func (c *Conn) stopWriting() Transport {
 	defer c.mu.Unlock()
 	c.dead = true
 	c.resetLocked()
-	c.hold(-c.input)
+	c.holdLocked(-c.input)
 	c.flushing.Store(true) // nobody writes to it, or starts a flusher for it
 	t := c.transport
 	c.transport = nil // history may still refer to the connection

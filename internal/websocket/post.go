@@ -16,7 +16,7 @@ func (route *Route) MaxBody() int64 { return int64(2*route.MaxMessage + maxEnvel
 func (route *Route) Post(frame []byte, client Client, tooFast func() bool) []byte {
 	list, err := split(frame)
 	if len(list) == 0 && tooFast() { // it counts as a request
-		route.Hub.Refused(hub.RefusedRate)
+		route.Hub.CountRejected(hub.LimitRate)
 		return answer(wire.AppendError(nil, nil, errRate, "too many requests"))
 	}
 	if err != nil {
@@ -29,7 +29,7 @@ func (route *Route) Post(frame []byte, client Client, tooFast func() bool) []byt
 		err := q.parse(raw)
 		switch {
 		case tooFast():
-			route.Hub.Refused(hub.RefusedRate)
+			route.Hub.CountRejected(hub.LimitRate)
 			err = refused(errRate, "too many requests")
 		case err != nil:
 		case q.Publish == nil:

@@ -64,7 +64,7 @@ func TestEmptyArraysAreRequests(t *testing.T) {
 			t.Errorf("%s: %s after %d", frame, answer, n)
 		}
 	}
-	if got := fmt.Sprint(h.Stats().Refused[hub.RefusedRate.String()]); got != fmt.Sprint(maxRefused+1+3) {
+	if got := fmt.Sprint(h.Stats().Rejected[hub.LimitRate.String()]); got != fmt.Sprint(maxRefused+1+3) {
 		t.Errorf("%s refused", got)
 	}
 }

@@ -93,7 +93,7 @@ func (s *session) tooFast() (refuse bool, bad *fault) {
 		s.pace.refused = 0
 		return false, nil
 	}
-	s.hub.Refused(hub.RefusedRate)
+	s.hub.CountRejected(hub.LimitRate)
 	if s.pace.refused++; s.pace.refused > maxRefused || s.v1 == nil { // a raw client could not be told
 		return true, &fault{codePolicy, "too fast"}
 	}
