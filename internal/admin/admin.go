@@ -32,7 +32,7 @@ const (
 	maxBody  = 16 << 20
 	maxLines = 64 << 10
 
-	defaultChannel = "default"
+	defaultChannel = hub.DefaultChannel
 )
 
 // API is the admin endpoint's module for the hub:
@@ -167,7 +167,7 @@ func publish(w http.ResponseWriter, r *http.Request) error {
 	ms, lines, err := read(w, r)
 	if err == nil {
 		for _, m := range ms {
-			m.Source = "admin"
+			m.Source = hub.SourceAdmin
 		}
 		err = h.Publish(ms...)
 		if invalid := new(hub.InvalidError); lines != nil && errors.As(err, &invalid) {

@@ -113,12 +113,10 @@ type connection struct {
 	Backlog   int       `json:"backlog"`
 }
 
-func formatID(id uint64) string { return "c" + strconv.FormatUint(id, 10) }
-
-func parseID(s string) (uint64, error) {
-	id, err := strconv.ParseUint(strings.TrimPrefix(s, "c"), 10, 64)
-	if err != nil || formatID(id) != s || id == 0 {
-		return 0, refused(http.StatusBadRequest, "%q is not the ID of a connection, such as c12", s)
+func parseID(s string) (hub.ConnID, error) {
+	id, err := hub.ParseConnID(s)
+	if err != nil {
+		return 0, refused(http.StatusBadRequest, "%w", err)
 	}
 	return id, nil
 }
@@ -152,14 +150,11 @@ func connections(w http.ResponseWriter, r *http.Request) error {
 	list := h.Connections(f, limit+1)
 	if len(list) > limit {
 		list = list[:limit]
-		next(w, r, formatID(list[limit-1].ID))
+		next(w, r, list[limit-1].ID.String())
 	}
 	answers := make([]connection, len(list))
 	for i, c := range list {
-		if len(c.Channels) == 1 && c.Channels[0] == hub.All {
-			c.Channels[0] = "*"
-		}
-		answers[i] = connection{formatID(c.ID), c.User, c.Remote, c.Transport, c.Channels, c.Since.UTC(), c.Sent, c.Backlog}
+		answers[i] = connection{c.ID.String(), c.User, c.Remote, c.Transport, c.Channels, c.Since.UTC(), c.Sent, c.Backlog}
 	}
 	return answer(w, answers)
 }
@@ -199,9 +194,9 @@ func stream(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	s := hub.Subscriber{Channels: []string{hub.All}, Remote: r.RemoteAddr}
+	s := hub.Subscriber{All: true, Remote: r.RemoteAddr}
 	if names := r.URL.Query()["channel"]; len(names) > 0 {
-		s.Channels = nil
+		s.All = false
 		seen := make(map[string]bool)
 		for _, name := range names {
 			if err := hub.CheckName(name); err != nil {
@@ -214,7 +209,7 @@ func stream(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	route := eventstream.Route{Hub: h, V1: &hub.ConnOptions{
-		Transport:    "admin",
+		Transport:    hub.TransportAdmin,
 		Format:       wire.V1Stream{},
 		PingInterval: 25 * time.Second,
 		WriteTimeout: 10 * time.Second,

@@ -4,7 +4,6 @@ package eventstream
 import (
 	"errors"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -71,7 +70,7 @@ func (route *Route) Accept(w http.ResponseWriter, r *http.Request, s hub.Subscri
 func (route *Route) AcceptV1(w http.ResponseWriter, r *http.Request, s hub.Subscriber, errs []byte, connected func()) error {
 	return route.accept(w, r, s, route.V1, func(conn *hub.Conn, welcome hub.Welcome) []byte {
 		channels := s.Channels
-		if slices.Contains(channels, hub.All) {
+		if s.All {
 			channels = []string{"*"}
 		}
 		return wire.V1Stream{}.Start(wire.Hello{

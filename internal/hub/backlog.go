@@ -10,7 +10,7 @@ import (
 // data structure. It has no lock (Conn.mu guards it), does not know its connection, and writes nothing itself: the
 // flusher asks for the next step, takes it without the lock, and reports what came of it.
 //
-//	push, dropOldest ──► queue ──► next ──► Transport.Write ──► advance
+//	push, dropOldest ──► queue ──► next ──► Sink.Write ──► advance
 //	                      replay ──► next ──► Format.Append ──► encoded
 //
 // The zero value is an empty backlog. It must not be copied, because queue may refer to one.

@@ -15,7 +15,9 @@ import (
 func TestChannelsByPage(t *testing.T) {
 	h := New(Options{History: 1})
 	defer closeHub(h)
-	connect(t, h, options(), All)
+	if _, _, err := h.Connect(Subscriber{All: true}, options()); err != nil {
+		t.Fatal(err)
+	}
 	var want []string
 	for i := range 5 * atOnce {
 		name := fmt.Sprint("room:", i)
@@ -231,10 +233,10 @@ func checkPlaces(t *testing.T, l *loop, seed uint64) {
 		}) {
 			t.Errorf("seed %d: audiences are not in order", seed)
 		}
-		for i, at := range c.places {
+		for i, at := range c.memberships {
 			a := at.audience
 			members[a]++
-			if len(c.places) > 1 {
+			if len(c.memberships) > 1 {
 				if a.mixed[at.index] != (member{c, i}) {
 					t.Errorf("seed %d: place %d is not in the mixed", seed, i)
 				}
@@ -266,12 +268,12 @@ func TestSpaceOfABatch(t *testing.T) {
 	}
 	l := c.conn.loop
 	h.onLoop(l, func(l *loop) {
-		a := c.conn.places[0].audience
-		b := c.conn.places[1].audience
+		a := c.conn.memberships[0].audience
+		b := c.conn.memberships[1].audience
 		for i, m := range ms {
 			m.Seq = uint64(i + 1)
 			a, b = b, a
-			a.batch = append(a.batch, m)
+			a.pending = append(a.pending, m)
 		}
 		l.touched = append(l.touched, a, b)
 		l.gen++

@@ -2,69 +2,84 @@ package hub
 
 import "slices"
 
-// All stands for every channel. No channel can have its name.
-const All = "\x00"
-
-// channel is a name that has subscribers or history. Hub.mu guards it.
+// A channel is a name that has subscribers or history. Its subscribers are spread over the loops: those on one loop are
+// an audience, which is what a message is put in the loop's inbox for. Within an audience, the connections that are on
+// this channel alone are in groups, one for each format, and everyone in a group is written the same bytes. Those that
+// are on several channels are mixed: each is written the messages of all its channels together, in one piece.
+//
+//	channel "a" ─┬─ audience on loop 0 ─┬─ group raw:          c1 c4 c9
+//	             │                      ├─ group broadcast.v1: c2
+//	             │                      └─ mixed:              c7 (also on "b")
+//	             └─ audience on loop 1 ─── group raw:          c3 c5
+//
+// Hub.mu guards channels and what of an audience it counts. What is in the groups is the loop's own: it follows the
+// count when the loop comes to the entry in its inbox.
 type channel struct {
-	name        string
+	name        string // "" for the one that stands for all
 	subscribers int
 	audiences   []*audience // one for each loop that has a subscriber
 	history     []*stored   // oldest first
-	lost        uint64      // the last message that is not kept any more
+	droppedSeq  uint64      // the last message that history does not have any more, or never had
 }
 
 // audience is the subscribers of a channel on one loop.
 type audience struct {
 	channel *channel
 	loop    *loop
-	size    int // guarded by Hub.mu: those who have joined and not left, by the log
+	size    int // guarded by Hub.mu: the subscribers by the log, which the loop follows
 
-	// The loop's own: membership by the entries of the inbox that it has processed.
-	groups []group    // connections on this channel alone, by format: they all get the same bytes
-	mixed  []member   // connections on other channels too
-	batch  []*Message // what the current batch has for this channel
+	// The loop's own.
+	groups  []group
+	mixed   []member
+	pending []*Message // what the current batch has for this channel
 }
 
+// group is the connections of one format that are on a channel alone.
 type group struct {
 	format Format
 	conns  []*Conn
 }
 
-// open makes a channel. The caller holds h.mu.
+// openChannelLocked makes a channel. Nothing is known of messages that it had before, so it counts as having lost what
+// any forgotten channel has lost.
 func (h *Hub) openChannelLocked(name string) *channel {
-	ch := &channel{name: name, lost: h.lost}
+	ch := &channel{name: name, droppedSeq: h.droppedSeq}
 	h.channels[name] = ch
-	if name != All {
-		h.index.add(name)
-	}
+	h.index.add(name)
 	return ch
 }
 
-// release forgets a channel that nobody needs. The caller holds h.mu.
+// forgetChannelLocked forgets a channel that nobody needs.
 func (h *Hub) forgetChannelLocked(ch *channel) {
 	if ch.subscribers == 0 && len(ch.history) == 0 {
-		h.lost = max(h.lost, ch.lost)
+		h.droppedSeq = max(h.droppedSeq, ch.droppedSeq)
 		delete(h.channels, ch.name)
-		if ch.name != All {
-			h.index.remove(ch.name)
-		}
+		h.index.remove(ch.name)
 	}
 }
 
-// join counts one more subscriber of a channel on a loop. The caller holds h.mu.
+// subscribeLocked counts one more subscriber of a channel on a loop.
 func (h *Hub) subscribeLocked(l *loop, name string) *audience {
 	ch := h.channels[name]
 	if ch == nil {
 		ch = h.openChannelLocked(name)
 	}
-	if ch.subscribers++; ch.subscribers == 1 {
-		if name == All {
-			h.all = ch
-		} else {
-			h.subscribed++
-		}
+	if ch.subscribers == 0 {
+		h.subscribed++
 	}
+	return ch.addLocked(l)
+}
+
+// subscribeToAllLocked counts one more subscriber of every channel on a loop.
+func (h *Hub) subscribeToAllLocked(l *loop) *audience {
+	if h.all == nil {
+		h.all = new(channel)
+	}
+	return h.all.addLocked(l)
+}
+
+func (ch *channel) addLocked(l *loop) *audience {
+	ch.subscribers++
 	for _, a := range ch.audiences {
 		if a.loop == l {
 			a.size++
@@ -76,7 +91,8 @@ func (h *Hub) subscribeLocked(l *loop, name string) *audience {
 	return a
 }
 
-// part counts one subscriber less. The caller holds h.mu.
+// unsubscribeLocked counts one subscriber less. An audience or a channel that is empty is forgotten. A later subscriber
+// gets a new one, so that what is still on its way to the old one does not reach it.
 func (h *Hub) unsubscribeLocked(a *audience) {
 	ch := a.channel
 	a.size--
@@ -87,20 +103,19 @@ func (h *Hub) unsubscribeLocked(a *audience) {
 		ch.audiences[last] = nil
 		ch.audiences = ch.audiences[:last]
 	}
-	if ch.subscribers == 0 {
-		if ch == h.all {
-			h.all = nil
-		} else {
-			h.subscribed--
-		}
+	switch {
+	case ch.subscribers > 0:
+	case ch == h.all:
+		h.all = nil
+	default:
+		h.subscribed--
 		h.forgetChannelLocked(ch)
 	}
 }
 
-// leave takes a connection out of its channels: a piece of them, and returns the others, which partAll takes it out of.
-// It gets no message published from now on, as the caller has its loop do the same. An audience or a channel that is
-// empty is forgotten; who comes later finds a new one, so what is still on the way to the old one stays right. The
-// caller holds h.mu.
+// unsubscribeAllLocked takes a connection out of its channels, but only out of some at once. It returns the others, for
+// unsubscribeRest. The connection gets no message that is published from now on, because the caller has the loop detach
+// it.
 func (h *Hub) unsubscribeAllLocked(c *Conn) (rest []*audience) {
 	if c.left {
 		return nil
@@ -110,7 +125,7 @@ func (h *Hub) unsubscribeAllLocked(c *Conn) (rest []*audience) {
 	return h.unsubscribeSomeLocked(rest)
 }
 
-// depart is leave for one who does not hold h.mu.
+// unsubscribeAll is unsubscribeAllLocked and unsubscribeRest, for a caller that does not hold Hub.mu.
 func (h *Hub) unsubscribeAll(c *Conn) {
 	h.mu.Lock()
 	rest := h.unsubscribeAllLocked(c)
@@ -118,7 +133,7 @@ func (h *Hub) unsubscribeAll(c *Conn) {
 	h.unsubscribeRest(rest)
 }
 
-// partAll counts one subscriber less of each.
+// unsubscribeRest counts one subscriber less of each audience, and lets others have the lock in between.
 func (h *Hub) unsubscribeRest(rest []*audience) {
 	for len(rest) > 0 {
 		h.mu.Lock()
@@ -127,7 +142,7 @@ func (h *Hub) unsubscribeRest(rest []*audience) {
 	}
 }
 
-// partSome counts one subscriber less of a piece of the audiences, and returns the others. The caller holds h.mu.
+// unsubscribeSomeLocked counts one subscriber less of some of the audiences, and returns the others.
 func (h *Hub) unsubscribeSomeLocked(all []*audience) (rest []*audience) {
 	n := min(atOnce, len(all))
 	for _, a := range all[:n] {

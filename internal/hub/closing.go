@@ -83,7 +83,7 @@ func (l *loop) flushed(c *Conn) {
 	if c.state != stateClosing {
 		return
 	}
-	half, canHalf := c.transport.(HalfCloser)
+	half, canHalf := c.sink.(HalfCloser)
 	switch {
 	case c.failing && canHalf && !c.peerDone:
 		half.CloseWrite()
@@ -137,12 +137,12 @@ func (l *loop) finish(c *Conn, why Reason) {
 
 // depart takes a connection out of its channels for good.
 func (l *loop) detachAll(c *Conn) {
-	if o := c.options.Observer; o != nil && len(c.places) > 0 {
+	if o := c.options.Observer; o != nil && len(c.memberships) > 0 {
 		o.Unsubscribed(c, "")
 	}
 	l.hub.unsubscribeAll(c)
-	for i := range c.places {
+	for i := range c.memberships {
 		c.detach(i)
 	}
-	c.places = nil
+	c.memberships = nil
 }

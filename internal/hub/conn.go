@@ -9,7 +9,7 @@ import (
 )
 
 var (
-	// ErrStuck is what Transport.Write returns when the peer accepted too little in time, but writing may go on after
+	// ErrStuck is what Sink.Write returns when the peer accepted too little in time, but writing may go on after
 	// what was written.
 	ErrStuck = errors.New("the peer accepts no data")
 
@@ -17,8 +17,8 @@ var (
 	ErrTimeout = errors.New("the peer accepts no data, and what it was being sent is incomplete")
 )
 
-// Transport is the sending half of a connection.
-type Transport interface {
+// Sink is the sending half of a connection.
+type Sink interface {
 	// TryWrite writes what can be written without waiting and returns how much that was; 0 is no error. A transport
 	// that cannot write without waiting always returns 0. Only the connection's loop calls it, and never during Write.
 	TryWrite(p []byte) (int, error)
@@ -30,7 +30,7 @@ type Transport interface {
 	Close()
 }
 
-// HalfCloser is a Transport that can end writing alone, so that the peer gets what was written and sees that there is
+// HalfCloser is a Sink that can end writing alone, so that the peer gets what was written and sees that there is
 // no more, whatever it still sends. CloseWrite does not wait.
 type HalfCloser interface{ CloseWrite() }
 
@@ -70,16 +70,16 @@ type Conn struct {
 
 	// flushing says that the backlog is in use: the loop adds to it and the flusher empties it. While it is false
 	// the backlog is empty and the loop writes by itself. Only the flusher, and Start, reset it.
-	flushing  atomic.Bool
-	alive     atomic.Bool   // has shown life since the last ping
-	reading   atomic.Uint32 // nothing, moving or stalled; see Unfinished
-	transport Transport     // set by Start, before flushing is reset
-	skip      uint64        // the loop's own: the last batch that holds a message it must not get
+	flushing atomic.Bool
+	alive    atomic.Bool   // has shown life since the last ping
+	reading  atomic.Uint32 // nothing, moving or stalled; see Unfinished
+	sink     Sink          // set by Start, before flushing is reset
+	skip     uint64        // the loop's own: the last batch that holds a message it must not get
 
 	hub     *Hub
 	loop    *loop
 	options *ConnOptions
-	id      uint64
+	id      ConnID
 	user    string
 	remote  string
 	route   string
@@ -96,17 +96,17 @@ type Conn struct {
 	replies   [][]byte    // wait to be sent; see Reply
 
 	// The loop's own.
-	sent      uint64  // bytes handed to it
-	places    []place // in its audiences, by the entries of the inbox that the loop has processed
-	state     state
-	peerDone  bool   // its reader has ended
-	failing   bool   // it is not waited for an answer to the close frame; see Fail
-	missed    uint8  // pings without a sign of life
-	reason    Reason // why it ends; known when it is closing
-	turn      int32  // in loop.mixed, of the batch gen
-	gen       uint64 // the last batch that it was gathered for
-	slot, pos int32  // its place in the keep-alive ring
-	deadline  uint64 // the tick at which a closing connection is cut off
+	sent        uint64       // bytes handed to it
+	memberships []membership // in its audiences, by the entries of the inbox that the loop has processed
+	state       state
+	peerDone    bool   // its reader has ended
+	failing     bool   // it is not waited for an answer to the close frame; see Fail
+	missed      uint8  // pings without a sign of life
+	reason      Reason // why it ends; known when it is closing
+	turn        int32  // in loop.mixed, of the batch gen
+	gen         uint64 // the last batch that it was gathered for
+	slot, pos   int32  // its place in the keep-alive ring
+	deadline    uint64 // the tick at which a closing connection is cut off
 
 	mu      sync.Mutex
 	backlog backlog
@@ -132,8 +132,8 @@ func (c *Conn) User() string { return c.user }
 // Remote returns its address, as Subscriber has it.
 func (c *Conn) Remote() string { return c.remote }
 
-// ID returns the number of the connection. No other of its hub has had it.
-func (c *Conn) ID() uint64 { return c.id }
+// ID returns the number of the connection.
+func (c *Conn) ID() ConnID { return c.id }
 
 // Since returns the sequence number after which the connection gets messages.
 func (c *Conn) Since() uint64 { return c.startSeq }
@@ -156,13 +156,13 @@ func (c *Conn) sortReplay() {
 
 // Start gives the connection its transport and sends what has gathered, after first. If it returns false the connection
 // was closed before it started, and the transport is the caller's to close.
-func (c *Conn) Start(t Transport, first []byte) bool {
+func (c *Conn) Start(s Sink, first []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.dead {
 		return false
 	}
-	c.transport = t
+	c.sink = s
 	if len(first) > 0 {
 		before := c.backlog.footprint()
 		if c.backlog.replay == nil {

@@ -7,16 +7,17 @@ import (
 	"time"
 )
 
-// Subscriber is who connects.
+// Subscriber describes a client that connects.
 type Subscriber struct {
-	Channels []string // no name twice, or All alone; none for one who only publishes
+	Channels []string // no name twice; none for a client that only publishes
+	All      bool     // it gets the messages of every channel instead, from now on
 	User     string
 	Remote   string // its address
-	LastID   string // resumes after this message, if set
-	Replay   int    // else: how many of the last messages it gets, before those to come
+	LastID   string // if set, it resumes after this message
+	Replay   int    // otherwise, how many of the last messages it gets first
 
-	// Route is what the connection counts for: MaxConnections and MaxPerRemote, if they are not 0, refuse one that is
-	// too many. Those with the same Network count as one remote.
+	// Route is what the connection counts for. If they are not 0, MaxConnections limits the connections of the route, and
+	// MaxPerRemote those of one Network on it.
 	Route, Network               string
 	MaxConnections, MaxPerRemote int
 }
@@ -24,38 +25,30 @@ type Subscriber struct {
 // quota is what connections count for: a route, or one network on it.
 type quota struct{ route, network string }
 
-// Connect makes a connection and subscribes it: it gets every message published after Connect returns. What it gets
-// waits in its backlog until Start. Replayed is at most what a backlog may have: of the last messages the newest; what
-// resuming would need beyond that is lost.
+// Connect makes a connection and subscribes it: it gets every message published after Connect returns. Until Start, they
+// wait in its backlog. What is replayed is at most as large as a backlog may be. Of the last messages it is the newest
+// that fit. A resumed channel that does not fit is reported as having a gap.
 func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	c := &Conn{hub: h, options: o, user: s.User, remote: s.Remote, connected: time.Now().UnixMilli()}
 	c.alive.Store(true)
 	c.flushing.Store(true) // until Start there is nothing to write to
 	order := byName(s.Channels)
-	if len(order) > 0 {
-		c.audiences = make([]*audience, len(order))
-		c.places = make([]place, len(order))
+	if n := len(order); n > 0 || s.All {
+		c.audiences = make([]*audience, max(n, 1))
+		c.memberships = make([]membership, max(n, 1))
 	}
 
 	h.mu.Lock()
-	err := h.admitConnLocked(&s)
-	if err == nil && o.retired {
-		err = ErrRetired
-	}
-	if err != nil {
+	if err := h.admitConnLocked(&s, o); err != nil {
 		h.mu.Unlock()
 		return nil, Welcome{}, err
 	}
-	h.connections++
-	h.connected++
-	c.id = h.connected
-	h.transports[o.Transport]++
-	if c.route = s.Route; s.MaxPerRemote > 0 {
-		c.network = s.Network
+	h.countConnLocked(c, &s)
+	if s.All {
+		a := h.subscribeToAllLocked(c.loop)
+		c.audiences[0], c.memberships[0].audience = a, a
+		s.Channels, s.LastID, s.Replay = nil, "", 0
 	}
-	h.countQuotaLocked(c, 1)
-	c.loop = h.pickLoopLocked(s.Channels)
-	c.loop.load++
 	if err := h.subscribeEachLocked(c, s.Channels, order); err != nil {
 		rest := h.unsubscribeAllLocked(c)
 		h.mu.Unlock()
@@ -78,9 +71,57 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	return c, w, nil
 }
 
-// joinAll counts a new connection as a subscriber of its channels. It gets no messages until Connect has its loop place
-// it, so the lock can be released in between. On an error the connection has some of them to leave. The caller holds
-// h.mu.
+// admitConnLocked returns the limit that keeps a connection out, if any.
+func (h *Hub) admitConnLocked(s *Subscriber, o *ConnOptions) error {
+	if h.closed || h.leaving {
+		return ErrClosed
+	}
+	if n := h.options.MaxConnections; n > 0 && h.connections >= n {
+		return h.reject(LimitConnections, ErrTooManyConnections)
+	}
+	if n := s.MaxConnections; n > 0 && h.quotas[quota{route: s.Route}] >= n {
+		return h.reject(LimitRoute, ErrTooManyConnections)
+	}
+	if n := s.MaxPerRemote; n > 0 && h.quotas[quota{s.Route, s.Network}] >= n {
+		return h.reject(LimitAddress, ErrTooManyConnections)
+	}
+	if n := h.options.MaxMemory; n > 0 && h.held.Load() > evictAt(n) {
+		return h.reject(LimitMemory, ErrMemory)
+	}
+	if n := h.options.MaxChannels; n > 0 {
+		more := 0
+		for _, name := range s.Channels {
+			if ch := h.channels[name]; ch == nil || ch.subscribers == 0 {
+				more++
+			}
+		}
+		if more > 0 && h.subscribed+more > n {
+			return h.reject(LimitChannels, ErrTooManyChannels)
+		}
+	}
+	if o.retired {
+		return ErrRetired
+	}
+	return nil
+}
+
+// countConnLocked counts a new connection, and gives it its ID and its loop.
+func (h *Hub) countConnLocked(c *Conn, s *Subscriber) {
+	h.connections++
+	h.connected++
+	c.id = ConnID(h.connected)
+	h.transports[c.options.Transport]++
+	if c.route = s.Route; s.MaxPerRemote > 0 {
+		c.network = s.Network // others are not counted, so that the map stays small
+	}
+	h.countQuotaLocked(c, 1)
+	c.loop = h.pickLoopLocked(s.Channels)
+	c.loop.load++
+}
+
+// subscribeEachLocked counts a new connection as a subscriber of its channels. Until Connect has the loop attach it the
+// connection gets no messages, so the lock can be released in between for others. On an error the caller unsubscribes
+// it from those that it has.
 func (h *Hub) subscribeEachLocked(c *Conn, names []string, order []int) error {
 	for i, at := range order {
 		var err error
@@ -88,7 +129,7 @@ func (h *Hub) subscribeEachLocked(c *Conn, names []string, order []int) error {
 			h.mu.Unlock()
 			runtime.Gosched() // see inPieces
 			h.mu.Lock()
-			switch { // as it was when the connection was admitted?
+			switch { // what admitted the connection may have changed
 			case h.closed:
 				err = ErrClosed
 			case c.options.retired:
@@ -103,24 +144,25 @@ func (h *Hub) subscribeEachLocked(c *Conn, names []string, order []int) error {
 			return err
 		}
 		a := h.subscribeLocked(c.loop, names[at])
-		c.audiences[i], c.places[at].audience = a, a
+		c.audiences[i], c.memberships[at].audience = a, a
 	}
 	return nil
 }
 
-// tooManyWith reports whether one more subscriber of a channel would be over Options.MaxChannels. The caller holds h.mu.
+// overChannelsLocked reports whether one more subscriber of a channel would exceed Options.MaxChannels.
 func (h *Hub) overChannelsLocked(name string) bool {
 	n := h.options.MaxChannels
-	if n == 0 || h.subscribed < n || name == All {
+	if n == 0 || h.subscribed < n {
 		return false
 	}
 	ch := h.channels[name]
 	return ch == nil || ch.subscribers == 0
 }
 
+// single is the order of a list of one, so that most connections allocate none.
 var single = []int{0}
 
-// byName returns where in a list the name is that comes first in order, and then the others.
+// byName returns the indexes of names, in the order of the names.
 func byName(names []string) []int {
 	if len(names) == 1 {
 		return single
@@ -133,8 +175,10 @@ func byName(names []string) []int {
 	return order
 }
 
-// assign picks the loop of a new connection: the one with the fewest, but where its first channel is small, the one
-// that has that channel's others, so that a message to a few is the work of one loop. The caller holds h.mu.
+// pickLoopLocked picks the loop of a new connection: the one with the fewest connections. But where the connection's
+// first channel is small, it is the loop that has the channel's other subscribers, so that a message to a few wakes one
+// loop. That must not unbalance the loops, so a loop with more than twice the connections of the least loaded one takes
+// no more; the addend lets the first channels of a hub stay together.
 func (h *Hub) pickLoopLocked(channels []string) *loop {
 	least := h.loops[0]
 	for _, l := range h.loops[1:] {
@@ -156,38 +200,7 @@ func (h *Hub) pickLoopLocked(channels []string) *loop {
 	return home
 }
 
-// admit applies the limits to a new connection. The caller holds h.mu.
-func (h *Hub) admitConnLocked(s *Subscriber) error {
-	if h.closed || h.leaving {
-		return ErrClosed
-	}
-	if n := h.options.MaxConnections; n > 0 && h.connections >= n {
-		return h.reject(LimitConnections, ErrTooManyConnections)
-	}
-	if n := s.MaxConnections; n > 0 && h.quotas[quota{route: s.Route}] >= n {
-		return h.reject(LimitRoute, ErrTooManyConnections)
-	}
-	if n := s.MaxPerRemote; n > 0 && h.quotas[quota{s.Route, s.Network}] >= n {
-		return h.reject(LimitAddress, ErrTooManyConnections)
-	}
-	if n := h.options.MaxMemory; n > 0 && h.held.Load() > evictAt(n) {
-		return h.reject(LimitMemory, ErrMemory)
-	}
-	if n := h.options.MaxChannels; n > 0 {
-		more := 0
-		for _, name := range s.Channels {
-			if ch := h.channels[name]; name != All && (ch == nil || ch.subscribers == 0) {
-				more++
-			}
-		}
-		if more > 0 && h.subscribed+more > n {
-			return h.reject(LimitChannels, ErrTooManyChannels)
-		}
-	}
-	return nil
-}
-
-// count counts a connection for its route. The caller holds h.mu.
+// countQuotaLocked counts n more connections for the route and the network of c.
 func (h *Hub) countQuotaLocked(c *Conn, n int) {
 	add := func(q quota) {
 		if h.quotas[q] += n; h.quotas[q] == 0 {
@@ -200,7 +213,7 @@ func (h *Hub) countQuotaLocked(c *Conn, n int) {
 	}
 }
 
-// forget counts out a connection that has left.
+// forgetConn counts out a connection that has no subscriptions any more.
 func (h *Hub) forgetConn(c *Conn) {
 	h.mu.Lock()
 	c.loop.load--

@@ -19,7 +19,7 @@ func (c *Conn) gathers() bool {
 	if len(c.loop.touched) == 0 {
 		return false
 	}
-	for _, p := range c.places {
+	for _, p := range c.memberships {
 		if p.audience.gathers() {
 			return true
 		}
@@ -28,7 +28,7 @@ func (c *Conn) gathers() bool {
 }
 
 // gathers reports whether the batch has something for the audience.
-func (a *audience) gathers() bool { return len(a.batch) > 0 }
+func (a *audience) gathers() bool { return len(a.pending) > 0 }
 
 // gather adds a message to the current batch.
 func (l *loop) gather(a *audience, m *Message) {
@@ -39,10 +39,10 @@ func (l *loop) gather(a *audience, m *Message) {
 	if len(l.touched) == 0 {
 		l.gen++
 	}
-	if len(a.batch) == 0 {
+	if len(a.pending) == 0 {
 		l.touched = append(l.touched, a)
 	}
-	a.batch = append(a.batch, m)
+	a.pending = append(a.pending, m)
 	l.size += n
 	if c := m.From; m.NoEcho && c.loop == l {
 		c.skip = l.gen
@@ -57,7 +57,7 @@ func (l *loop) deliver() {
 	}
 	for _, a := range l.touched {
 		for i := range a.groups {
-			l.deliverGroup(&a.groups[i], a.batch)
+			l.deliverGroup(&a.groups[i], a.pending)
 		}
 		for _, m := range a.mixed {
 			c := m.conn
@@ -74,10 +74,10 @@ func (l *loop) deliver() {
 
 	now := time.Now()
 	for _, a := range l.touched {
-		l.counts.took(a.batch, now)
-		clear(a.batch)
-		if a.batch = a.batch[:0]; cap(a.batch) > 64 {
-			a.batch = nil
+		l.counts.took(a.pending, now)
+		clear(a.pending)
+		if a.pending = a.pending[:0]; cap(a.pending) > 64 {
+			a.pending = nil
 		}
 	}
 	clear(l.touched)
@@ -126,7 +126,7 @@ func (l *loop) pick(x *concerned) []*audience {
 		return x.audiences[:x.n]
 	}
 	l.picked = l.picked[:0]
-	for _, at := range x.conn.places {
+	for _, at := range x.conn.memberships {
 		if at.audience.gathers() {
 			l.picked = append(l.picked, at.audience)
 		}
@@ -176,7 +176,7 @@ func (x *encodeCache) has(f Format, audiences []*audience) bool {
 func (x *encodeCache) encode(dst []byte, f Format, audiences []*audience) {
 	x.format, x.audiences, x.run = f, append(x.audiences[:0], audiences...), x.run[:0]
 	for _, a := range audiences {
-		x.run = append(x.run, a.batch...)
+		x.run = append(x.run, a.pending...)
 	}
 	x.longest = max(x.longest, len(x.run))
 	if len(audiences) > 1 {

@@ -66,7 +66,7 @@ func (h *Hub) dropOldestLocked(ch *channel) {
 	}
 	hi.bytes.Add(-int64(s.message.cost()))
 	hi.count--
-	ch.lost = max(ch.lost, s.message.Seq)
+	ch.droppedSeq = max(ch.droppedSeq, s.message.Seq)
 	s.message.dropped.Store(true)
 	h.letGo([]*Message{s.message})
 	ch.history[0] = nil
@@ -212,7 +212,7 @@ func (h *Hub) missedLocked(channels []string, id string, limit int) (ms []*Messa
 	for _, name := range channels {
 		ch := h.channels[name]
 		switch {
-		case ch == nil && h.lost > seq, ch != nil && ch.lost > seq:
+		case ch == nil && h.droppedSeq > seq, ch != nil && ch.droppedSeq > seq:
 			lost = append(lost, name)
 		case ch != nil && len(ch.history) > 0 && ch.newest().Seq > seq:
 			missed = append(missed, name)
@@ -245,7 +245,7 @@ func (h *Hub) tailLocked(channels []string, n, limit int) (ms []*Message) {
 	h.trimLocked(time.Now())
 	var from newest
 	for _, name := range channels {
-		if ch := h.channels[name]; ch != nil && len(ch.history) > 0 && ch.lost < ch.newest().Seq {
+		if ch := h.channels[name]; ch != nil && len(ch.history) > 0 && ch.droppedSeq < ch.newest().Seq {
 			from = append(from, ch.history)
 		}
 	}

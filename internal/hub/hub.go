@@ -87,8 +87,8 @@ type Hub struct {
 	seqTime     time.Time // when it was given out
 	bytes       uint64
 	channels    map[string]*channel // those that have subscribers or history
-	index       index               // their names, but for All
-	lost        uint64              // no channel but those has lost a later message
+	index       index               // their names
+	droppedSeq  uint64              // the last message that any channel, of those that are not in channels, has lost
 	subscribed  int                 // those that have subscribers
 	history     history
 	repeats     repeats
@@ -190,3 +190,19 @@ func (h *Hub) enqueue(l *loop, e entry) {
 	h.mu.Unlock()
 	h.wake(wake)
 }
+
+// DefaultChannel is the channel of a route, and of a message, that names none.
+const DefaultChannel = "default"
+
+// Transports of connections and sources of messages, as metrics and lists name them.
+const (
+	TransportWebSocket   = "websocket"
+	TransportEventStream = "sse"
+	TransportAdmin       = "admin" // an event stream of the admin API
+
+	SourceWebSocket = "websocket"
+	SourcePost      = "post" // to a route
+	SourceAdmin     = "admin"
+	SourceGo        = "go" // the Go API
+	SourceEvent     = "event"
+)

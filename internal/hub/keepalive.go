@@ -94,7 +94,7 @@ func (c *Conn) sleeps() bool {
 func (c *Conn) started() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.transport != nil
+	return c.sink != nil
 }
 
 // keepAlive ends a connection that has shown no life for two intervals, and pings any other.

@@ -9,8 +9,8 @@ import (
 
 // Filter names connections. What is not set does not matter.
 type Filter struct {
-	ID      uint64
-	After   uint64 // those with larger IDs
+	ID      ConnID
+	After   ConnID // those with larger IDs
 	Options []*ConnOptions
 	User    string
 	Channel string
@@ -18,12 +18,12 @@ type Filter struct {
 
 func (f Filter) has(c *Conn) bool {
 	return (len(f.Options) == 0 || slices.Contains(f.Options, c.options)) && (f.ID == 0 || c.id == f.ID) && c.id > f.After && (f.User == "" || c.user == f.User) &&
-		(f.Channel == "" || slices.ContainsFunc(c.places, func(at place) bool { return at.audience.channel.name == f.Channel }))
+		(f.Channel == "" || slices.ContainsFunc(c.memberships, func(at membership) bool { return at.audience.channel.name == f.Channel }))
 }
 
 // Connection is what there is to say of one.
 type Connection struct {
-	ID        uint64
+	ID        ConnID
 	User      string
 	Remote    string
 	Transport string

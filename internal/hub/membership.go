@@ -146,7 +146,7 @@ func (c *Conn) Leave(name string, p []byte) error {
 
 // place is where a connection is in one of its audiences: in the list of the group, if it is its only one, or else in
 // the list of the mixed.
-type place struct {
+type membership struct {
 	audience *audience
 	index    int
 }
@@ -161,11 +161,11 @@ type member struct {
 // open takes a new connection in. Connect has given it its places.
 func (l *loop) open(c *Conn) {
 	c.state = stateOpen
-	for i := range c.places {
+	for i := range c.memberships {
 		c.attach(i)
 	}
 	l.ring(c).add(c, l.now)
-	if o := c.options.Observer; o != nil && len(c.places) > 0 {
+	if o := c.options.Observer; o != nil && len(c.memberships) > 0 {
 		o.Subscribed(c, "")
 	}
 }
@@ -175,14 +175,14 @@ func (l *loop) join(c *Conn, a *audience, p []byte) {
 	if c.state != stateOpen {
 		return
 	}
-	if len(c.places) == 1 {
+	if len(c.memberships) == 1 {
 		c.detach(0) // it moves from its group
 	}
-	c.places = append(c.places, place{audience: a})
-	if len(c.places) == 2 {
+	c.memberships = append(c.memberships, membership{audience: a})
+	if len(c.memberships) == 2 {
 		c.attach(0)
 	}
-	c.attach(len(c.places) - 1)
+	c.attach(len(c.memberships) - 1)
 	if o := c.options.Observer; o != nil {
 		o.Subscribed(c, a.channel.name)
 	}
@@ -197,19 +197,19 @@ func (l *loop) leave(c *Conn, a *audience, p []byte) {
 	if o := c.options.Observer; o != nil {
 		o.Unsubscribed(c, a.channel.name)
 	}
-	i := slices.IndexFunc(c.places, func(at place) bool { return at.audience == a })
+	i := slices.IndexFunc(c.memberships, func(at membership) bool { return at.audience == a })
 	c.detach(i)
-	last := len(c.places) - 1
+	last := len(c.memberships) - 1
 	if i < last {
-		at := c.places[last]
-		c.places[i] = at
+		at := c.memberships[last]
+		c.memberships[i] = at
 		at.audience.mixed[at.index].place = i
 	}
 	if last == 1 { // it moves to a group
 		c.detach(0)
 	}
-	c.places[last] = place{}
-	c.places = c.places[:last]
+	c.memberships[last] = membership{}
+	c.memberships = c.memberships[:last]
 	if last == 1 {
 		c.attach(0)
 	}
@@ -218,9 +218,9 @@ func (l *loop) leave(c *Conn, a *audience, p []byte) {
 
 // enter puts a connection in the list of the audience of its place i.
 func (c *Conn) attach(i int) {
-	at := &c.places[i]
+	at := &c.memberships[i]
 	a := at.audience
-	if len(c.places) > 1 {
+	if len(c.memberships) > 1 {
 		at.index = len(a.mixed)
 		a.mixed = append(a.mixed, member{c, i})
 		return
@@ -232,13 +232,13 @@ func (c *Conn) attach(i int) {
 
 // quit takes a connection out of the list of the audience of its place i. The last of the list comes where it was.
 func (c *Conn) detach(i int) {
-	at := c.places[i]
+	at := c.memberships[i]
 	a := at.audience
-	if len(c.places) > 1 {
+	if len(c.memberships) > 1 {
 		last := len(a.mixed) - 1
 		moved := a.mixed[last]
 		a.mixed[at.index] = moved
-		moved.conn.places[moved.place].index = at.index
+		moved.conn.memberships[moved.place].index = at.index
 		a.mixed[last] = member{}
 		a.mixed = a.mixed[:last]
 		return
@@ -247,7 +247,7 @@ func (c *Conn) detach(i int) {
 	last := len(*list) - 1
 	moved := (*list)[last]
 	(*list)[at.index] = moved
-	moved.places[0].index = at.index
+	moved.memberships[0].index = at.index
 	(*list)[last] = nil
 	*list = (*list)[:last]
 }

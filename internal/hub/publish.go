@@ -185,8 +185,8 @@ func (h *Hub) keepLocked(ch *channel, m *Message, k *keyed) {
 		}
 		h.appendHistoryLocked(ch, m)
 	case ch == nil:
-		h.lost = m.Seq
+		h.droppedSeq = m.Seq
 	default:
-		ch.lost = m.Seq
+		ch.droppedSeq = m.Seq
 	}
 }

@@ -21,7 +21,7 @@ func (c *Conn) write(p []byte, lent bool, array **shared, k pieceKind) writeResu
 	n := 0
 	if !c.flushing.Load() {
 		var err error
-		if n, err = c.transport.TryWrite(p); err != nil {
+		if n, err = c.sink.TryWrite(p); err != nil {
 			return writeBroken
 		}
 		if n == len(p) {
@@ -88,11 +88,13 @@ func (c *Conn) gapNotice() (piece, bool) {
 	return piece{p, share(p, &c.hub.held), gapNotice}, true
 }
 
-// channels returns the names of the connection's channels. The loop calls it.
+// channels returns the names of the connection's channels, or "*" if it is on all of them. The loop calls it.
 func (c *Conn) channels() []string {
-	names := make([]string, len(c.places))
-	for i, at := range c.places {
-		names[i] = at.audience.channel.name
+	names := make([]string, len(c.memberships))
+	for i, at := range c.memberships {
+		if names[i] = at.audience.channel.name; names[i] == "" {
+			names[i] = "*"
+		}
 	}
 	return names
 }
@@ -117,7 +119,7 @@ func (c *Conn) writeFinal(p []byte, drop bool) writeResult {
 			return writeDone
 		}
 		var err error
-		if n, err = c.transport.TryWrite(p); err != nil {
+		if n, err = c.sink.TryWrite(p); err != nil {
 			return writeBroken
 		}
 		if n == len(p) {
@@ -158,7 +160,7 @@ func (c *Conn) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for !c.dead && !c.backlog.empty() {
-		s, t := c.backlog.next(), c.transport
+		s, t := c.backlog.next(), c.sink
 		c.mu.Unlock()
 		var made []byte
 		var n int
@@ -227,14 +229,14 @@ func (c *Conn) resume() {
 }
 
 // stopWriting ends the connection's writing for good and returns its transport, if it had one.
-func (c *Conn) stopWriting() Transport {
+func (c *Conn) stopWriting() Sink {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.dead = true
 	c.resetLocked()
 	c.holdLocked(-c.input)
 	c.flushing.Store(true) // nobody writes to it, or starts a flusher for it
-	t := c.transport
-	c.transport = nil // history may still refer to the connection
+	t := c.sink
+	c.sink = nil // history may still refer to the connection
 	return t
 }

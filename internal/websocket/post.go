@@ -54,7 +54,7 @@ func (route *Route) publish(q *request, client Client) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
-	m.Source = "post"
+	m.Source = hub.SourcePost
 	if err := unpublished(route.Hub.Publish(m)); err != nil {
 		if r := new(refusal); errors.As(err, &r) {
 			return "", err

@@ -148,7 +148,7 @@ func (s *session) message(kind uint8, deflated bool, data []byte, own bool) *fau
 	if s.v1 != nil {
 		return s.requests(kind, data)
 	}
-	m := &hub.Message{Channel: s.channel, Data: data, Source: "websocket", From: s.conn, NoEcho: s.noEcho}
+	m := &hub.Message{Channel: s.channel, Data: data, Source: hub.SourceWebSocket, From: s.conn, NoEcho: s.noEcho}
 	if kind == opBinary {
 		m.Kind = hub.Binary
 	}

@@ -211,7 +211,7 @@ func (s *session) publish(q *request) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
-	m.Source, m.From, m.NoEcho = "websocket", s.conn, s.noEcho
+	m.Source, m.From, m.NoEcho = hub.SourceWebSocket, s.conn, s.noEcho
 	if err := s.hub.PublishWait(m); err != nil {
 		return "", unpublished(err)
 	}

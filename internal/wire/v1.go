@@ -75,7 +75,7 @@ const maxHeader = 10
 
 // Hello is what a client is told first.
 type Hello struct {
-	Connection   uint64
+	Connection   hub.ConnID
 	Channels     []string // that it is on
 	Welcome      hub.Welcome
 	PingInterval time.Duration
@@ -86,7 +86,7 @@ type Hello struct {
 func (f V1) Hello(h Hello) []byte { return f.frame(nil, h.append) }
 
 func (h Hello) append(p []byte) []byte {
-	p = strconv.AppendUint(append(p, `{"hello":{"connection":"c`...), h.Connection, 10)
+	p = h.Connection.Append(append(p, `{"hello":{"connection":"`...))
 	p = appendStrings(append(p, `","channels":`...), h.Channels)
 	p = append(append(append(p, `,"id":"`...), h.Welcome.ID...), `","resumed":`...)
 	p = append(strconv.AppendBool(p, h.Welcome.Resumed), `,"heartbeat":`...)
