@@ -6,7 +6,7 @@ import "errors"
 // own limit was reached or that of all.
 const tooSlow = "too slow"
 
-// failedWith ends a connection for what became of a write.
+// handleResult ends a connection for what became of a write.
 func (l *loop) handleResult(c *Conn, f writeResult) {
 	switch f {
 	case writeOverflow:
@@ -50,7 +50,7 @@ func (l *loop) closeWith(c *Conn, why Reason, p []byte, drop bool) {
 	}
 }
 
-// done ends a connection whose peer is gone; one that is closing may write its last first.
+// readerEnded ends a connection whose peer is gone; one that is closing may write its last first.
 func (l *loop) readerEnded(c *Conn) {
 	c.peerDone = true
 	switch c.state {
@@ -93,8 +93,8 @@ func (l *loop) flushed(c *Conn) {
 	}
 }
 
-// fail deals with a flusher that gave up: if only because the peer is stuck, the connection is closed as too slow and
-// what it was being sent is tried once more, for the close frame must come after it.
+// writeFailed deals with a flusher that gave up: if only because the peer is stuck, the connection is closed as too
+// slow and what it was being sent is tried once more, for the close frame must come after it.
 func (l *loop) writeFailed(c *Conn, err error) {
 	if c.state == stateOpen && errors.Is(err, ErrStuck) {
 		l.close(c, ReasonSlow, tooSlow, true)
@@ -104,7 +104,7 @@ func (l *loop) writeFailed(c *Conn, err error) {
 	l.finish(c, reasonForError(err))
 }
 
-// cut closes a connection for what it holds. What cannot be taken back is small, or it is cut off.
+// evict closes a connection for what it holds. What cannot be taken back is small, or it is cut off.
 func (l *loop) evict(c *Conn) {
 	if c.state == stateOpen {
 		l.close(c, ReasonMemory, tooSlow, true)
@@ -114,7 +114,7 @@ func (l *loop) evict(c *Conn) {
 	}
 }
 
-// end cuts a connection off and forgets it. If it is closing already, that is why.
+// finish cuts a connection off and forgets it. If it is closing already, that is why.
 func (l *loop) finish(c *Conn, why Reason) {
 	if c.state == stateClosed {
 		return
@@ -135,7 +135,7 @@ func (l *loop) finish(c *Conn, why Reason) {
 	}
 }
 
-// depart takes a connection out of its channels for good.
+// detachAll takes a connection out of its channels for good.
 func (l *loop) detachAll(c *Conn) {
 	if o := c.options.Observer; o != nil && len(c.memberships) > 0 {
 		o.Unsubscribed(c, "")

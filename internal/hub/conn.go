@@ -246,7 +246,7 @@ func (c *Conn) Send(p []byte) {
 	h.wake(wake)
 }
 
-// awaitRoom waits while the loop, or all together, have as much waiting as they may. The caller holds Hub.mu.
+// awaitRoomLocked waits while the loop, or all together, have as much waiting as they may.
 func (c *Conn) awaitRoomLocked(n int) {
 	h, l := c.hub, c.loop
 	for !h.closed && !c.left && (l.inboxBytes > 0 && l.inboxBytes+n > h.options.MaxInbox || !h.hasRoomLocked(n+entryOverhead)) {

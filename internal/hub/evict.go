@@ -128,7 +128,7 @@ func (h *Hub) holders(least int) (all []holder) {
 	return all
 }
 
-// holds returns how many bytes the connection holds: all that it refers to, though others may too.
+// memory returns how many bytes the connection holds: all that it refers to, though others may too.
 func (c *Conn) memory() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -30,7 +30,7 @@ type stored struct {
 	before, after *stored
 }
 
-// remember keeps a message in its channel's history. The caller holds h.mu.
+// appendHistoryLocked keeps a message in its channel's history.
 func (h *Hub) appendHistoryLocked(ch *channel, m *Message) {
 	hi := &h.history
 	s := &stored{message: m, channel: ch, before: hi.newest}
@@ -50,7 +50,7 @@ func (h *Hub) appendHistoryLocked(ch *channel, m *Message) {
 	h.trimLocked(m.Time)
 }
 
-// dropOldest drops the oldest message of a channel. The caller holds h.mu.
+// dropOldestLocked drops the oldest message of a channel.
 func (h *Hub) dropOldestLocked(ch *channel) {
 	hi := &h.history
 	s := ch.history[0]
@@ -76,15 +76,14 @@ func (h *Hub) dropOldestLocked(ch *channel) {
 	}
 }
 
-// trim drops what is too old or too much, but only a piece of it: the timer drops what else is too old, and a publisher
-// what else is too much. The caller holds h.mu.
+// trimLocked drops what is too old or too much, but only a piece of it: the timer drops what else is too old, and a
+// publisher what else is too much.
 func (h *Hub) trimLocked(now time.Time) {
 	h.trimToLocked(h.options.historyBytes(), now)
 	h.setTimerLocked(now)
 }
 
-// trimTo drops what is too old or more than size bytes, but only a piece of it, and reports whether that was all. The
-// caller holds h.mu.
+// trimToLocked drops what is too old or more than size bytes, but only a piece of it, and reports whether that was all.
 func (h *Hub) trimToLocked(size int, now time.Time) (all bool) {
 	hi := &h.history
 	for range atOnce {
@@ -106,8 +105,7 @@ func (h *Hub) trimAll(size int) {
 	h.inPieces(func() bool { return h.trimToLocked(size, time.Now()) })
 }
 
-// setTimer sees to it that the oldest message is dropped when it is too old, though nothing is published. The caller
-// holds h.mu.
+// setTimerLocked sees to it that the oldest message is dropped when it is too old, though nothing is published.
 func (h *Hub) setTimerLocked(now time.Time) {
 	hi := &h.history
 	if age := h.options.HistoryAge; age > 0 && hi.timer == nil && hi.oldest != nil {
@@ -180,8 +178,8 @@ type Welcome struct {
 	Lost []string
 }
 
-// since returns what a subscriber of the channels starts with: from lastID on, if that is set, or the last n messages,
-// within the limit in bytes. Those of one channel are in order. The caller holds h.mu.
+// replayFromLocked returns what a subscriber of the channels starts with: from lastID on, if that is set, or the last n
+// messages, within the limit in bytes. Those of one channel are in order.
 func (h *Hub) replayFromLocked(channels []string, lastID string, n, limit int) (ms []*Message, w Welcome) {
 	seq := h.seq
 	if lastID == "" {
@@ -199,8 +197,8 @@ func (h *Hub) replayFromLocked(channels []string, lastID string, n, limit int) (
 
 func bySeq(a, b *Message) int { return cmp.Compare(a.Seq, b.Seq) }
 
-// after returns all messages of the channels after an ID, but for channels of which some are lost. What is longer than
-// the limit is lost as a whole, and is not looked at further than that. The caller holds h.mu.
+// missedLocked returns all messages of the channels after an ID, but for channels of which some are lost. What is
+// longer than the limit is lost as a whole, and is not looked at further than that.
 func (h *Hub) missedLocked(channels []string, id string, limit int) (ms []*Message, lost []string) {
 	epoch, seq, good := parseID(id)
 	if !good || epoch != h.epoch || seq > h.seq {
@@ -236,8 +234,8 @@ func (h *Hub) missedLocked(channels []string, id string, limit int) (ms []*Messa
 	return ms, lost
 }
 
-// last returns the last n messages of some channels together, in the order of the log, or fewer if they have more than
-// limit bytes. The caller holds h.mu.
+// tailLocked returns the last n messages of some channels together, in the order of the log, or fewer if they have more
+// than limit bytes.
 func (h *Hub) tailLocked(channels []string, n, limit int) (ms []*Message) {
 	if n == 0 {
 		return nil

@@ -183,7 +183,7 @@ func (h *Hub) wake(mask uint64) {
 	}
 }
 
-// post puts an entry that is not a message in the loop's inbox.
+// enqueue puts an entry that is not a message in the loop's inbox.
 func (h *Hub) enqueue(l *loop, e entry) {
 	h.mu.Lock()
 	wake := l.pushLocked(e)

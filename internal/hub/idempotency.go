@@ -169,7 +169,7 @@ func (r *repeats) look(keys []keyed, now time.Time) bool {
 	return true
 }
 
-// rememberKey keeps the key of a message that has been given its place. The caller holds h.mu.
+// recordKeyLocked keeps the key of a message that has been given its place.
 func (h *Hub) recordKeyLocked(m *Message, k *keyed) {
 	r := &h.repeats
 	now := m.Time.Sub(r.start)
@@ -213,8 +213,8 @@ func (h *Hub) recordKeyLocked(m *Message, k *keyed) {
 	}
 }
 
-// keyLimit returns how many keys there may be: with Options.MaxMemory so many that they take an eighth of it at most,
-// though each has another owner. The caller holds h.mu.
+// keyLimitLocked returns how many keys there may be: with Options.MaxMemory so many that they take an eighth of it at
+// most, though each has another owner.
 func (h *Hub) keyLimitLocked() int {
 	if limit := h.options.MaxMemory; limit > 0 {
 		return int(min(maxKeys, limit/8/(keyCost+ownerCost)))
@@ -272,7 +272,7 @@ func (h *Hub) expireKeys() {
 	}
 }
 
-// forgetKeys gives the table back. The caller holds h.mu.
+// forgetKeysLocked gives the table back.
 func (h *Hub) forgetKeysLocked() {
 	r := &h.repeats
 	h.held.Add(-r.bytes())

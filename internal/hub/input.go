@@ -3,7 +3,8 @@ package hub
 // waiterCost is about what a publisher costs that waits, besides its message: its goroutine and what it reads into.
 const waiterCost = 32 << 10
 
-// waits counts a reader that waits with n bytes, or with n negative no longer does. The caller does not hold Hub.mu.
+// countWaiting counts a reader that waits with n bytes, or with n negative no longer does. The caller does not hold
+// Hub.mu.
 func (c *Conn) countWaiting(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -12,7 +13,7 @@ func (c *Conn) countWaiting(n int) {
 	}
 }
 
-// hold counts n more bytes that the connection's reader holds. It needs c.mu.
+// holdLocked counts n more bytes that the connection's reader holds.
 func (c *Conn) holdLocked(n int) {
 	if n != 0 {
 		c.input += n
@@ -59,7 +60,7 @@ func (c *Conn) Unfinished(have, space int) bool {
 	return fits
 }
 
-// cut has the connection closed for what it would hold.
+// evict has the connection closed for what it would hold.
 func (c *Conn) evict() {
 	c.hub.unsubscribeAll(c)
 	c.hub.enqueue(c.loop, entry{op: opEvict, conn: c})

@@ -20,7 +20,7 @@ func (r Limit) String() string {
 	return [...]string{"connections", "route", "address", "channels", "memory", "full", "rate", "origin"}[r]
 }
 
-// Refused counts what the hub does not refuse itself.
+// CountRejected counts what the hub does not refuse itself.
 func (h *Hub) CountRejected(r Limit) { h.rejected[r].Add(1) }
 
 func (h *Hub) reject(r Limit, err error) error {

@@ -79,7 +79,7 @@ type failure struct {
 	result writeResult
 }
 
-// push adds to the inbox and returns the loop's bit if it has to be woken. The caller holds Hub.mu.
+// pushLocked adds to the inbox and returns the loop's bit if it has to be woken.
 func (l *loop) pushLocked(e entry) (wake uint64) {
 	l.inbox = append(l.inbox, e)
 	if l.asleep {

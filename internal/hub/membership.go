@@ -25,8 +25,7 @@ func (c *Conn) On(name string) bool {
 	return on
 }
 
-// on reports whether the connection is on a channel, and where in Conn.audiences that is or would be. The caller holds
-// Hub.mu.
+// findLocked reports whether the connection is on a channel, and where in Conn.audiences that is or would be.
 func (c *Conn) findLocked(name string) (at int, on bool) {
 	return slices.BinarySearchFunc(c.audiences, name, func(a *audience, name string) int {
 		return strings.Compare(a.channel.name, name)
@@ -109,7 +108,7 @@ func (c *Conn) joinLocked(name string, s snapshot, p []byte) (wake uint64) {
 	return c.loop.pushLocked(e)
 }
 
-// mayJoin says what keeps the connection from joining a channel. The caller holds Hub.mu.
+// mayJoinLocked says what keeps the connection from joining a channel.
 func (c *Conn) mayJoinLocked(name string) error {
 	if c.left {
 		return ErrClosed
@@ -216,7 +215,7 @@ func (l *loop) leave(c *Conn, a *audience, p []byte) {
 	l.send(c, p, required)
 }
 
-// enter puts a connection in the list of the audience of its place i.
+// attach puts a connection in the list of the audience of its place i.
 func (c *Conn) attach(i int) {
 	at := &c.memberships[i]
 	a := at.audience
@@ -230,7 +229,7 @@ func (c *Conn) attach(i int) {
 	*list = append(*list, c)
 }
 
-// quit takes a connection out of the list of the audience of its place i. The last of the list comes where it was.
+// detach takes a connection out of the list of the audience of its place i. The last of the list comes where it was.
 func (c *Conn) detach(i int) {
 	at := c.memberships[i]
 	a := at.audience

@@ -30,7 +30,7 @@ func (o *Options) historyBytes() int {
 // entryOverhead is about what an entry of an inbox costs, and a place in the history.
 const entryOverhead = 128
 
-// queued returns the bytes that wait in the inboxes or have just been taken from them. The caller holds h.mu.
+// queuedLocked returns the bytes that wait in the inboxes or have just been taken from them.
 func (h *Hub) queuedLocked() (n int64) {
 	for _, l := range h.loops {
 		n += int64(l.inboxBytes + entryOverhead*len(l.inbox) + l.taken)
@@ -44,8 +44,8 @@ func (h *Hub) crowded(n int) bool {
 	return limit > 0 && h.held.Load()+int64(n) > heldLimit(limit)
 }
 
-// hasRoom reports whether n more bytes may be queued. If nothing is, and no room has to be made, they always may: else
-// one who waits for room could wait for ever. The caller holds h.mu.
+// hasRoomLocked reports whether n more bytes may be queued. If nothing is, and no room has to be made, they always may:
+// else one who waits for room could wait for ever.
 func (h *Hub) hasRoomLocked(n int) bool {
 	limit := h.maxMemory.Load()
 	if limit == 0 {
@@ -55,8 +55,7 @@ func (h *Hub) hasRoomLocked(n int) bool {
 	return held <= heldLimit(limit) && queued+int64(n) <= limit/4 || queued == 0 && held <= evictAt(limit)
 }
 
-// awaitRoom waits until there may be room: something was taken from an inbox, or evict has made it. The caller holds
-// h.mu.
+// awaitRoomLocked waits until there may be room: something was taken from an inbox, or evict has made it.
 func (h *Hub) awaitRoomLocked() {
 	h.checkMemory()
 	h.waiting++
@@ -67,7 +66,7 @@ func (h *Hub) awaitRoomLocked() {
 // senderCost is about what a connection takes that has ended, and that a message of the history still refers to.
 const senderCost = 512
 
-// kept is about what a message takes in the history, or in a replay.
+// memory is about what a message takes in the history, or in a replay.
 func (m *Message) memory() int64 {
 	n := m.cost() + cap(m.Data) - len(m.Data) + entryOverhead
 	n += len(m.Channel) + len(m.Event) + len(m.Key) + len(m.Publisher) + len(m.Owner)
@@ -77,7 +76,7 @@ func (m *Message) memory() int64 {
 	return int64(n)
 }
 
-// memoryFor returns what messages take in the inboxes and the history. The caller holds h.mu.
+// memoryForLocked returns what messages take in the inboxes and the history.
 func (h *Hub) memoryForLocked(ms []*Message) (n int) {
 	for _, m := range ms {
 		for _, ch := range [...]*channel{h.channels[m.Channel], h.all} {
@@ -89,13 +88,13 @@ func (h *Hub) memoryForLocked(ms []*Message) (n int) {
 	return n
 }
 
-// keep counts a message that the history takes in, as the first who needs it. The caller holds h.mu.
+// holdHistoryLocked counts a message that the history takes in, as the first who needs it.
 func (h *Hub) holdHistoryLocked(m *Message) {
 	m.holders.Store(1)
 	h.held.Add(m.memory())
 }
 
-// keepReplay has a new connection hold messages of the history. The caller holds h.mu.
+// holdReplayLocked has a new connection hold messages of the history.
 func (c *Conn) holdReplayLocked(ms []*Message) {
 	for _, m := range ms {
 		m.holders.Add(1)
