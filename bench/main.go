@@ -6,6 +6,7 @@
 //	go run ./bench                                     # everything; writes docs/performance.md
 //	go run ./bench -scenarios paced,burst -peers caddy-broadcast,nchan
 //	go run ./bench -quick                              # checks that nothing is missing, and no more
+//	go run ./bench -memory 64                          # what max_memory 64MiB lets the process grow to
 package main
 
 import (
@@ -24,7 +25,15 @@ func main() {
 	rounds := flag.Int("rounds", 3, "how often each is measured; the median counts")
 	seconds := flag.Float64("seconds", 5, "how long each is measured")
 	report := flag.String("report", "", "the folder to write performance.md into; default docs when all is measured")
+	memory := flag.Int("memory", 0, "instead: measure how far clients that do wrong make the process grow with this max_memory, in MiB")
 	flag.Parse()
+	if *memory > 0 {
+		if err := benchMemory(*memory, *seconds); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if *quick {
 		*rounds, *seconds = 1, 1
 	}

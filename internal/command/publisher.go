@@ -29,14 +29,16 @@ const (
 // for. Requests carry keys, so that a message is published once however often it is sent.
 type publisher struct {
 	client *http.Client
-	origin string
-	worked bool // the API has answered before, so it will be back
+	origin string // in the URL; what DialContext connects to is not read from it
+	local  bool   // the API is on a unix socket, and takes no header Origin
+	worked bool   // the API has answered before, so it will be back
 }
 
 // httpError is an answer with a status from 400 on.
 type httpError struct {
 	status int
 	text   string
+	later  bool // it has said when to come back
 }
 
 func (e *httpError) Error() string { return fmt.Sprintf("HTTP %d: %s", e.status, e.text) }
@@ -47,14 +49,14 @@ func newPublisher(a api) (*publisher, error) {
 		return nil, fmt.Errorf("invalid admin address %s: %w", a.address, err)
 	}
 	dial, origin := addr.JoinHostPort(0), "http://"+addr.JoinHostPort(0)
-	if addr.IsUnixNetwork() {
+	if addr.IsUnixNetwork() || addr.IsFdNetwork() {
 		dial, _, _ = strings.Cut(dial, "|") // without the socket's permissions
 		origin = "http://127.0.0.1"
 	}
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, addr.Network, dial)
 	}}
-	return &publisher{client: &http.Client{Transport: transport}, origin: origin}, nil
+	return &publisher{client: &http.Client{Transport: transport}, origin: origin, local: addr.IsUnixNetwork() || addr.IsFdNetwork()}, nil
 }
 
 // publish returns the body of the answer.
@@ -86,7 +88,9 @@ func (p *publisher) try(ctx context.Context, query url.Values, header http.Heade
 		return nil, 0, err
 	}
 	r.Header = header.Clone()
-	r.Header.Set("Origin", p.origin) // Caddy asks for it
+	if !p.local {
+		r.Header.Set("Origin", p.origin) // Caddy asks for it
+	}
 	resp, err := p.client.Do(r)
 	if err != nil {
 		return nil, 0, err
@@ -100,7 +104,7 @@ func (p *publisher) try(ctx context.Context, query url.Values, header http.Heade
 		return answer, 0, nil
 	}
 	seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
-	return nil, time.Duration(seconds) * time.Second, &httpError{resp.StatusCode, reasonOf(answer)}
+	return nil, time.Duration(seconds) * time.Second, &httpError{resp.StatusCode, reasonOf(answer), seconds > 0}
 }
 
 // reasonOf returns the text in an error of Caddy's admin API.
@@ -113,14 +117,17 @@ func reasonOf(answer []byte) string {
 }
 
 // retryable reports whether the same request may get another answer soon. An API that nobody has reached yet is not
-// waited for.
+// waited for: a request is only sent to it again if it was cut off, or if the answer says when.
 func (p *publisher) retryable(err error) bool {
 	if answer := new(httpError); errors.As(err, &answer) {
-		return answer.status >= http.StatusBadGateway && answer.status <= http.StatusGatewayTimeout
+		return answer.status >= http.StatusBadGateway && answer.status <= http.StatusGatewayTimeout && (p.worked || answer.later)
 	}
 	if errors.Is(err, context.Canceled) {
 		return false
 	}
-	dialing := new(net.OpError)
-	return p.worked || !errors.As(err, &dialing) || dialing.Op != "dial"
+	if p.worked || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return true
+	}
+	failed := new(net.OpError)
+	return errors.As(err, &failed) && failed.Op != "dial"
 }

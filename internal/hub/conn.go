@@ -239,17 +239,26 @@ func (c *Conn) Send(p []byte) {
 	h, l := c.hub, c.loop
 	n := len(p) + messageOverhead
 	h.mu.Lock()
-	c.awaitRoomLocked(n)
+	waited := c.awaitRoomLocked(n, len(p))
 	l.inboxBytes += n
 	wake := l.pushLocked(entry{op: opSend, conn: c, bytes: p})
 	h.mu.Unlock()
 	h.wake(wake)
+	c.countWaiting(-waited)
 }
 
-// awaitRoomLocked waits while the loop, or all together, have as much waiting as they may.
-func (c *Conn) awaitRoomLocked(n int) {
+// awaitRoomLocked waits while the loop, or all together, have too much waiting to queue n more bytes. While it waits the
+// reader holds some, which are counted: it returns how many, for the caller to count out when it has queued them.
+func (c *Conn) awaitRoomLocked(n, holds int) (waited int) {
 	h, l := c.hub, c.loop
 	for !h.closed && !c.left && (l.inboxBytes > 0 && l.inboxBytes+n > h.options.MaxInbox || !h.hasRoomLocked(n+entryOverhead)) {
+		if waited == 0 {
+			h.mu.Unlock()
+			waited = c.reserve(waiterCost + holds)
+			h.mu.Lock()
+			continue // there may be room now
+		}
 		h.awaitRoomLocked()
 	}
+	return waited
 }

@@ -10,26 +10,36 @@ import (
 // that are closing already goes with them.
 const evictPause = 100 * time.Millisecond
 
-// checkMemory sees to it that there is room again if there is little. Whoever adds something calls it.
+// checkMemory has room made if there is little. Whoever adds something calls it.
 func (h *Hub) checkMemory() {
 	limit := h.maxMemory.Load()
-	if limit > 0 && h.held.Load() > evictAt(limit) && h.evicting.CompareAndSwap(false, true) {
+	if limit > 0 && h.held.Load() > evictAt(limit) {
+		h.startEviction()
+	}
+}
+
+// startEviction has makeRoom run, if it does not run already.
+func (h *Hub) startEviction() {
+	if h.evicting.CompareAndSwap(false, true) {
 		go h.makeRoom()
 	}
 }
 
-// makeRoom relieves until there is room, and wakes those who wait for it.
+// makeRoom evicts until there is room, and wakes those that wait for it.
 func (h *Hub) makeRoom() {
 	for {
 		limit := h.maxMemory.Load()
 		if limit > 0 {
 			h.evict(evictAt(limit) - limit/8) // so that it need not be done again at once
 		}
+		enough := limit == 0 || h.held.Load() <= evictAt(limit)
+		if enough {
+			h.evicting.Store(false) // before it wakes them: whoever finds no room from now on starts it again
+		}
 		h.mu.Lock()
 		h.hasSpace.Broadcast()
 		h.mu.Unlock()
-		if limit == 0 || h.held.Load() <= evictAt(limit) {
-			h.evicting.Store(false)
+		if enough {
 			h.checkMemory()
 			return
 		}

@@ -82,6 +82,7 @@ type Hub struct {
 	mu          sync.Mutex
 	hasSpace    sync.Cond // on mu: an inbox was emptied; for Publish that waits
 	waiting     int       // how many wait for room
+	promised    int       // bytes of what is being encoded for a join, and is queued then
 	options     Options
 	seq         uint64
 	seqTime     time.Time // when it was given out

@@ -6,11 +6,25 @@ const waiterCost = 32 << 10
 // countWaiting counts a reader that waits with n bytes, or with n negative no longer does. The caller does not hold
 // Hub.mu.
 func (c *Conn) countWaiting(n int) {
+	if n == 0 {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.dead {
 		c.holdLocked(n)
 	}
+}
+
+// reserve counts a reader that has to wait with n bytes. If there is no room for them it has the connection closed. It
+// returns what countWaiting has to count out. The caller does not hold Hub.mu.
+func (c *Conn) reserve(n int) (reserved int) {
+	if c.hub.crowded(n) {
+		c.evict()
+		return 0
+	}
+	c.countWaiting(n)
+	return n
 }
 
 // holdLocked counts n more bytes that the connection's reader holds.
@@ -59,6 +73,10 @@ func (c *Conn) Unfinished(have, space int) bool {
 	c.hub.checkMemory()
 	return fits
 }
+
+// Finished notes that the message that Unfinished reported is complete, so that the next one is not taken for it. It
+// takes its space until Unfinished says that it does not. The reader calls it.
+func (c *Conn) Finished() { c.reading.Store(readingNothing) }
 
 // evict has the connection closed for what it would hold.
 func (c *Conn) evict() {

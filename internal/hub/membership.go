@@ -39,16 +39,30 @@ func (c *Conn) Join(name, lastID string, frame func(Welcome, []*Message) []byte)
 	h := c.hub
 	var made snapshot // what p was made of
 	var p []byte
+	size, promised, waited := 0, 0, 0
+	defer func() { c.countWaiting(-waited) }()
 	for try := 0; ; try++ {
 		h.mu.Lock()
-		c.awaitRoomLocked(len(p) + messageOverhead)
+		h.promised -= promised
+		waited += c.awaitRoomLocked(max(size, len(p))+messageOverhead, len(p))
 		s, err := c.snapshotLocked(name, lastID)
 		if err != nil {
+			if promised > 0 {
+				h.hasSpace.Broadcast() // others may have waited for what is not promised any more
+			}
 			h.mu.Unlock()
 			return err
 		}
+		promised = 0
 		if p == nil || !s.equal(made) {
 			if len(s.messages) > 0 && try < joinTries {
+				before := size
+				if size = encodedSize(s.messages); size > before {
+					h.mu.Unlock()
+					continue // there may be no room for that much
+				}
+				promised = size // counts as queued while it is encoded
+				h.promised += promised
 				h.mu.Unlock()
 				made, p = s, frame(s.welcome, s.messages)
 				continue // does it still hold?
@@ -62,9 +76,18 @@ func (c *Conn) Join(name, lastID string, frame func(Welcome, []*Message) []byte)
 	}
 }
 
-// joinTries is how often Join encodes what was missed without Hub.mu, which takes long, to find that the history has
-// changed meanwhile. After that it holds the lock, so that it comes to an end on a busy channel too.
-const joinTries = 3
+// joinTries is how often Join looks again, to find that what was missed is more than it had room for, or that the history
+// has changed while it was encoded without Hub.mu, which takes long. After that it encodes under the lock, so that it
+// comes to an end on a busy channel too.
+const joinTries = 4
+
+// encodedSize returns at most how many bytes messages take when they are encoded.
+func encodedSize(ms []*Message) (n int) {
+	for _, m := range ms {
+		n += m.size()
+	}
+	return n
+}
 
 // snapshot is what a channel starts from at one moment.
 type snapshot struct {

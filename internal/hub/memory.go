@@ -30,8 +30,9 @@ func (o *Options) historyBytes() int {
 // entryOverhead is about what an entry of an inbox costs, and a place in the history.
 const entryOverhead = 128
 
-// queuedLocked returns the bytes that wait in the inboxes or have just been taken from them.
+// queuedLocked returns the bytes that wait in the inboxes, are about to be put there, or have just been taken from them.
 func (h *Hub) queuedLocked() (n int64) {
+	n = int64(h.promised)
 	for _, l := range h.loops {
 		n += int64(l.inboxBytes + entryOverhead*len(l.inbox) + l.taken)
 	}
@@ -52,12 +53,18 @@ func (h *Hub) hasRoomLocked(n int) bool {
 		return true
 	}
 	held, queued := h.held.Load(), h.queuedLocked()
-	return held <= heldLimit(limit) && queued+int64(n) <= limit/4 || queued == 0 && held <= evictAt(limit)
+	if held <= heldLimit(limit) && queued+int64(n) <= limit/4 || queued == 0 && held <= evictAt(limit) {
+		return true
+	}
+	if held > evictAt(limit) {
+		h.startEviction() // even if less is held by now, because makeRoom wakes those that wait
+	}
+	return false
 }
 
-// awaitRoomLocked waits until there may be room: something was taken from an inbox, or evict has made it.
+// awaitRoomLocked waits until there may be room: something was taken from an inbox, or makeRoom has ended. The caller
+// has held h.mu since it found that there is none.
 func (h *Hub) awaitRoomLocked() {
-	h.checkMemory()
 	h.waiting++
 	h.hasSpace.Wait()
 	h.waiting--

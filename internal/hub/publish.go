@@ -64,14 +64,8 @@ func (h *Hub) admitLocked(ms []*Message, wait bool) (waited int, err error) {
 			return waited, ErrFull
 		}
 		if waited == 0 && from != nil {
-			n := waiterCost + cap(ms[0].Data)
 			h.mu.Unlock()
-			if h.crowded(n) {
-				from.evict() // makes left true
-			} else {
-				waited = n
-				from.countWaiting(n)
-			}
+			waited = from.reserve(waiterCost + cap(ms[0].Data)) // or from.left is true now
 			h.mu.Lock()
 			continue // there may be room now
 		}
