@@ -63,7 +63,7 @@ func TestTooManyLines(t *testing.T) {
 
 func TestKeyTwice(t *testing.T) {
 	ms, _, err := parseLines([]byte(`{"data":1,"key":"a"}` + "\n" + `{"data":1,"key":"a","channel":"b"}` + "\n" + `{"data":1,"key":"a"}` + "\n" + `{"data":2,"key":"a"}`))
-	if ms != nil || err == nil || !strings.Contains(err.Error(), "line 4: the idempotency key is") {
+	if ms != nil || err == nil || !strings.Contains(err.Error(), "line 4: the idempotency key was used") {
 		t.Errorf("%d messages, %v", len(ms), err)
 	}
 }

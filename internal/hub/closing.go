@@ -2,11 +2,11 @@ package hub
 
 import "errors"
 
-// tooSlow is what a client is told that has to reconnect because of its backlog. It has nothing to do with whether its
-// own limit was reached or that of all.
+// tooSlow is the text for a client that is closed because of its backlog. It is the same whether its own limit was
+// exceeded or that of all backlogs together, because the client can do the same about both.
 const tooSlow = "too slow"
 
-// handleResult ends a connection for what became of a write.
+// handleResult closes or ends a connection if a write to it requires that.
 func (l *loop) handleResult(c *Conn, f writeResult) {
 	switch f {
 	case writeOverflow:
@@ -20,8 +20,8 @@ func (l *loop) handleResult(c *Conn, f writeResult) {
 	}
 }
 
-// close takes an open connection out of its channels and sends the close frame: after all that is due, or with drop
-// after what is being written alone.
+// close takes an open connection out of its channels and sends the close frame: after its backlog, or, with drop, only
+// after what is being written.
 func (l *loop) close(c *Conn, why Reason, text string, drop bool) {
 	if c.state == stateOpen {
 		l.closeWith(c, why, c.options.Format.Close(why, text), drop)
@@ -40,7 +40,7 @@ func (l *loop) closeWith(c *Conn, why Reason, p []byte, drop bool) {
 	c.deadline = l.now + seconds(c.options.WriteTimeout) + 1
 	l.closing = append(l.closing, c)
 	if c.options.OneWay {
-		c.peerDone = true // there is no answer to wait for
+		c.peerDone = true // there is no reply to wait for
 	}
 	switch c.writeFinal(p, drop) {
 	case writeDone:
@@ -50,7 +50,7 @@ func (l *loop) closeWith(c *Conn, why Reason, p []byte, drop bool) {
 	}
 }
 
-// readerEnded ends a connection whose peer is gone; one that is closing may write its last first.
+// readerEnded ends a connection whose peer has disconnected. One that is closing may write its backlog first.
 func (l *loop) readerEnded(c *Conn) {
 	c.peerDone = true
 	switch c.state {
@@ -63,7 +63,7 @@ func (l *loop) readerEnded(c *Conn) {
 	}
 }
 
-// maxLinger is how many seconds the peer has to end a connection of which we have shut our side.
+// maxLinger is how many seconds the peer has to end a connection whose writing side we have closed.
 const maxLinger = 3
 
 // fail closes a connection for Conn.Fail.
@@ -77,8 +77,8 @@ func (l *loop) fail(c *Conn, why Reason, text string) {
 	}
 }
 
-// flushed ends a closing connection whose peer has answered; else it waits for the answer, or that the peer ends the
-// connection, or the deadline.
+// flushed ends a closing connection whose peer has replied. Otherwise the connection waits for the reply, for the peer to
+// disconnect, or for the deadline.
 func (l *loop) flushed(c *Conn) {
 	if c.state != stateClosing {
 		return
@@ -93,8 +93,8 @@ func (l *loop) flushed(c *Conn) {
 	}
 }
 
-// writeFailed deals with a flusher that gave up: if only because the peer is stuck, the connection is closed as too
-// slow and what it was being sent is tried once more, for the close frame must come after it.
+// writeFailed handles a flusher that gave up. If the peer is only stuck, the connection is closed as too slow, and what
+// was being written is tried once more, because the close frame must come after it.
 func (l *loop) writeFailed(c *Conn, err error) {
 	if c.state == stateOpen && errors.Is(err, ErrStuck) {
 		l.close(c, ReasonSlow, tooSlow, true)
@@ -104,7 +104,8 @@ func (l *loop) writeFailed(c *Conn, err error) {
 	l.finish(c, reasonForError(err))
 }
 
-// evict closes a connection for what it holds. What cannot be taken back is small, or it is cut off.
+// evict closes a connection because of what it holds. If what cannot be dropped is as large as a backlog may at least be,
+// there is no time to write it: the connection ends at once.
 func (l *loop) evict(c *Conn) {
 	if c.state == stateOpen {
 		l.close(c, ReasonMemory, tooSlow, true)
@@ -114,7 +115,7 @@ func (l *loop) evict(c *Conn) {
 	}
 }
 
-// finish cuts a connection off and forgets it. If it is closing already, that is why.
+// finish ends a connection and forgets it. If it was closing already, the reason is the one for that.
 func (l *loop) finish(c *Conn, why Reason) {
 	if c.state == stateClosed {
 		return
@@ -135,7 +136,7 @@ func (l *loop) finish(c *Conn, why Reason) {
 	}
 }
 
-// detachAll takes a connection out of its channels for good.
+// detachAll takes a connection out of all its channels, in the log and on the loop.
 func (l *loop) detachAll(c *Conn) {
 	if o := c.options.Observer; o != nil && len(c.memberships) > 0 {
 		o.Unsubscribed(c, "")

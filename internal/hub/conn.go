@@ -9,17 +9,17 @@ import (
 )
 
 var (
-	// ErrStuck is what Sink.Write returns when the peer accepted too little in time, but writing may go on after
-	// what was written.
+	// ErrStuck is what Sink.Write returns when the peer accepted too little in time, but writing can continue after what
+	// was written.
 	ErrStuck = errors.New("the peer accepts no data")
 
-	// ErrTimeout is what it returns when the peer accepted too little in time and nothing can be written any more.
+	// ErrTimeout is what it returns when the peer accepted too little in time and nothing more can be written.
 	ErrTimeout = errors.New("the peer accepts no data, and what it was being sent is incomplete")
 )
 
 // Sink is the sending half of a connection.
 type Sink interface {
-	// TryWrite writes what can be written without waiting and returns how much that was; 0 is no error. A transport
+	// TryWrite writes what can be written without waiting and returns how much that was; 0 is no error. A sink
 	// that cannot write without waiting always returns 0. Only the connection's loop calls it, and never during Write.
 	TryWrite(p []byte) (int, error)
 
@@ -30,8 +30,8 @@ type Sink interface {
 	Close()
 }
 
-// HalfCloser is a Sink that can end writing alone, so that the peer gets what was written and sees that there is
-// no more, whatever it still sends. CloseWrite does not wait.
+// HalfCloser is a Sink that can close its writing side alone, so that the peer gets what was written and sees that there
+// is no more, whatever it still sends. CloseWrite does not wait.
 type HalfCloser interface{ CloseWrite() }
 
 // MinBacklog is the least that ConnOptions.MaxBacklog may be, in bytes: a batch has to fit.
@@ -42,34 +42,35 @@ type ConnOptions struct {
 	Transport    string // its name, to count by
 	Format       Format
 	PingInterval time.Duration // in whole seconds, at least one
-	WriteTimeout time.Duration // how long a peer that takes nothing is borne
+	WriteTimeout time.Duration // how long a peer may accept no data
 	MaxBacklog   int           // bytes
-	DropOldest   bool          // what a full backlog does: drop the oldest, or close (the default)
-	OneWay       bool          // the peer sends nothing: it answers no ping and no close
+	DropOldest   bool          // whether a full backlog drops its oldest messages, instead of closing the connection
+	OneWay       bool          // the peer sends nothing, so it replies to no ping and no close
 
 	Observer Observer // nil if there is none
 
 	retired bool // guarded by Hub.mu; see Retire
 }
 
-// Observer is told what becomes of connections. The loop calls it, in the order in which it happens, and waits.
+// Observer is notified of what happens to connections. The connection's loop calls it, in the order in which it happens,
+// and waits, so it must not block.
 type Observer interface {
-	// Subscribed says that a connection is on one more channel, or on its first ones, if the name is empty.
+	// Subscribed reports that a connection is on one more channel, or, if the name is empty, on its first ones.
 	Subscribed(c *Conn, channel string)
 
-	// Unsubscribed says that it leaves one, or all.
+	// Unsubscribed reports that it leaves one, or, if the name is empty, all of them.
 	Unsubscribed(c *Conn, channel string)
 
-	// Ended says that it has ended.
+	// Ended reports that it has ended.
 	Ended(c *Conn, why Reason)
 }
 
-// Conn is a connection: the place it has on its loop, and its backlog.
+// Conn is a connection: its state on its loop, and its backlog. The comments on groups of fields say who owns them.
 type Conn struct {
-	// What a delivery looks at comes first, on one cache line.
+	// What a delivery reads comes first, on one cache line.
 
-	// flushing says that the backlog is in use: the loop adds to it and the flusher empties it. While it is false
-	// the backlog is empty and the loop writes by itself. Only the flusher, and Start, reset it.
+	// flushing reports whether the backlog is in use: the loop adds to it and a flusher empties it. While it is false
+	// the backlog is empty, and the loop writes to sink itself. Only the flusher, and Start, make it false.
 	flushing atomic.Bool
 	alive    atomic.Bool   // has shown life since the last ping
 	reading  atomic.Uint32 // nothing, moving or stalled; see Unfinished
@@ -100,7 +101,7 @@ type Conn struct {
 	memberships []membership // in its audiences, by the entries of the inbox that the loop has processed
 	state       state
 	peerDone    bool   // its reader has ended
-	failing     bool   // it is not waited for an answer to the close frame; see Fail
+	failing     bool   // nobody waits for a reply to the close frame; see Fail
 	missed      uint8  // pings without a sign of life
 	reason      Reason // why it ends; known when it is closing
 	turn        int32  // in loop.mixed, of the batch gen
@@ -122,14 +123,14 @@ type state uint8
 const (
 	stateNew     state = iota // its subscription is still in the inbox
 	stateOpen                 // gets messages
-	stateClosing              // the close frame is on its way, or its answer
+	stateClosing              // the close frame is on its way, or the reply to it
 	stateClosed
 )
 
-// User returns who the connection said it is, if it did.
+// User returns Subscriber.User.
 func (c *Conn) User() string { return c.user }
 
-// Remote returns its address, as Subscriber has it.
+// Remote returns Subscriber.Remote.
 func (c *Conn) Remote() string { return c.remote }
 
 // ID returns the number of the connection.
@@ -145,7 +146,8 @@ func (c *Conn) Alive() {
 	}
 }
 
-// sortReplay puts what is replayed in the order of the log: Connect does not under Hub.mu, for it may be much.
+// sortReplay puts what is replayed in the order of the log. Connect does it after it has released Hub.mu, because there
+// may be much to sort.
 func (c *Conn) sortReplay() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -154,8 +156,8 @@ func (c *Conn) sortReplay() {
 	}
 }
 
-// Start gives the connection its transport and sends what has gathered, after first. If it returns false the connection
-// was closed before it started, and the transport is the caller's to close.
+// Start gives the connection its sink, and writes first to it, and then what has been queued. If it returns false the
+// connection was closed before it started, and the caller has to close the sink.
 func (c *Conn) Start(s Sink, first []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -179,13 +181,15 @@ func (c *Conn) Start(s Sink, first []byte) bool {
 	return true
 }
 
-// Close says goodbye: the connection gets no more messages, and after those it was due, the close frame.
+// Close closes the connection. It gets no message that is published from now on. After those that were published before
+// it gets what its Format.Close returns.
 func (c *Conn) Close(why Reason, text string) {
 	c.enqueueFinal(entry{op: opClose, conn: c, why: why, text: text})
 }
 
-// Fail is Close for a peer that is not understood any more, not even its answer (RFC 6455, section 7.1.7): after the
-// close frame the sending side is shut, which has the peer end the connection (section 7.1.1).
+// Fail is Close for a peer that cannot be understood any more, so that a reply of it to the close frame would not be
+// recognized (RFC 6455, section 7.1.7). After the close frame the writing side is closed, which makes the peer end the
+// connection (section 7.1.1).
 func (c *Conn) Fail(why Reason, text string) {
 	c.enqueueFinal(entry{op: opFail, conn: c, why: why, text: text})
 }
@@ -196,8 +200,8 @@ func (c *Conn) ReplyClose(p []byte) {
 	c.enqueueFinal(entry{op: opReplyClose, conn: c, bytes: p})
 }
 
-// Done says that the peer is gone or has said its last: a connection that is closing ends when all is written,
-// any other at once. The reader calls it when it ends.
+// Done reports that the peer has disconnected or sent its close frame. A connection that is closing ends when its backlog
+// is written, any other ends at once. The reader calls it when it ends.
 func (c *Conn) Done() {
 	c.enqueueFinal(entry{op: opDone, conn: c})
 }
@@ -212,11 +216,11 @@ func (c *Conn) enqueueFinal(e entry) {
 	h.unsubscribeRest(rest)
 }
 
-// maxReplies is how many replies wait for the loop at most.
+// maxReplies is how many replies may wait for the loop.
 const maxReplies = 16
 
-// Reply sends p, which answers something the peer sent. Where too many wait the newest takes the place of the one before
-// it, so a peer cannot heap them up.
+// Reply sends p, which replies to a control frame of the peer. When maxReplies wait, p replaces the newest of them, so
+// that replies cannot pile up. That is allowed for pongs (RFC 6455, section 5.5.3).
 func (c *Conn) Reply(p []byte) {
 	h := c.hub
 	var wake uint64
@@ -234,7 +238,7 @@ func (c *Conn) Reply(p []byte) {
 	h.wake(wake)
 }
 
-// Send sends p, after what was published before. It waits while the loop has as much waiting as it may.
+// Send sends p, after what was published before. It waits while the loop's inbox is full.
 func (c *Conn) Send(p []byte) {
 	h, l := c.hub, c.loop
 	n := len(p) + messageOverhead

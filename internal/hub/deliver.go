@@ -6,10 +6,11 @@ import (
 )
 
 const (
-	// maxBatch bounds the data that a loop joins into one write, so that one batch does not fill a backlog by itself.
+	// maxBatch limits the data that a loop delivers in one write, so that one batch does not fill a backlog by itself.
 	maxBatch = MinBacklog
 
-	// maxSpare bounds the entries of an inbox, and the bytes of a joined batch, that are kept for the next.
+	// maxSpareEntries and maxSpareBytes limit the space that is kept for the next inbox, and the next encoded batch. What
+	// one burst needed would otherwise stay for good.
 	maxSpareEntries = 8 << 10
 	maxSpareBytes   = 1 << 20
 )
@@ -50,7 +51,7 @@ func (l *loop) gather(a *audience, m *Message) {
 	}
 }
 
-// deliver writes the current batch: to each connection it concerns, once.
+// deliver writes the current batch, with one write for each connection that gets something of it.
 func (l *loop) deliver() {
 	if len(l.touched) == 0 {
 		return
@@ -92,7 +93,7 @@ func (l *loop) deliver() {
 
 // deliverGroup writes a run to connections that are on its channel alone.
 func (l *loop) deliverGroup(g *group, run []*Message) {
-	p := g.format.Append(l.joined[:0], run)
+	p := g.format.Append(l.encoded[:0], run)
 	var array *shared
 	for _, c := range g.conns {
 		if l.skips && c.skip == l.gen {
@@ -105,8 +106,8 @@ func (l *loop) deliverGroup(g *group, run []*Message) {
 	l.reuse(p)
 }
 
-// concerned is a connection on several channels and those of its audiences that the current batch has messages for, as
-// far as they fit: mostly there is one, and nobody has to look for it among a thousand.
+// concerned is a connection on several channels, and the first three of its audiences that the current batch has
+// messages for. Mostly there is one, and it need not be searched for among the connection's up to MaxJoined channels.
 type concerned struct {
 	conn      *Conn
 	n         int
@@ -120,7 +121,7 @@ func (x *concerned) add(a *audience) {
 	x.n++
 }
 
-// pick returns the audiences of which a connection gets messages.
+// pick returns the audiences that a connection gets messages of.
 func (l *loop) pick(x *concerned) []*audience {
 	if x.n <= len(x.audiences) {
 		return x.audiences[:x.n]
@@ -143,7 +144,7 @@ func (l *loop) deliverMixed() {
 		picked, format := l.pick(&l.mixed[i]), c.options.Format
 		if !cache.has(format, picked) {
 			l.reuse(cache.drop())
-			cache.encode(l.joined[:0], format, picked)
+			cache.encode(l.encoded[:0], format, picked)
 		}
 		if l.skips && c.skip == l.gen {
 			l.deliverExcept(c, cache.run)
@@ -200,7 +201,7 @@ func (x *encodeCache) reset() {
 	*x = encodeCache{audiences: x.audiences[:0], run: spare(x.run)}
 }
 
-// spare returns the space of a list for the next one, unless it is much.
+// spare returns the space of a list for the next one, unless it is more than maxSpareEntries.
 func spare[E any](list []E) []E {
 	if cap(list) > maxSpareEntries {
 		return nil
@@ -208,7 +209,7 @@ func spare[E any](list []E) []E {
 	return list[:0]
 }
 
-// deliverExcept writes a run to a connection that must not get all of it.
+// deliverExcept writes a run to a connection without the messages that it has published itself with NoEcho.
 func (l *loop) deliverExcept(c *Conn, run []*Message) {
 	var rest []*Message
 	for _, m := range run {
@@ -223,19 +224,19 @@ func (l *loop) deliverExcept(c *Conn, run []*Message) {
 	}
 }
 
-// reuse keeps the space of bytes that have been written.
+// reuse keeps the space of encoded bytes for the next ones, now that they are written.
 func (l *loop) reuse(p []byte) {
 	switch {
 	case p == nil:
 	case cap(p) > maxSpareBytes:
-		l.joined = nil
+		l.encoded = nil
 	default:
-		l.joined = p
+		l.encoded = p
 	}
 }
 
-// write hands n messages to a connection; see Conn.write. A failure is dealt with after the batch, so that nobody's
-// place changes meanwhile.
+// write hands n messages to a connection; see Conn.write. A failure is handled after the batch, because it takes the
+// connection out of the lists that deliver is going through.
 func (l *loop) write(c *Conn, p []byte, lent bool, array **shared, n int) {
 	l.delivered += uint64(n)
 	l.bytes += uint64(len(p))
@@ -259,7 +260,8 @@ func (l *loop) reply(c *Conn) {
 	}
 }
 
-// send writes what is no message to an open connection. It is not called while a batch is being delivered.
+// send writes something other than messages to an open connection. It must not be called while a batch is being
+// delivered, because it may take the connection out of lists.
 func (l *loop) send(c *Conn, p []byte, k pieceKind) {
 	if c.state != stateOpen || len(p) == 0 {
 		return

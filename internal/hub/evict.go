@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// evictPause is how long there is no other attempt where one has not made room: what is being written to connections
-// that are closing already goes with them.
+// evictPause is the time between two attempts to make room, if the first was not enough. Meanwhile connections that are
+// closing may end, and what they hold is freed.
 const evictPause = 100 * time.Millisecond
 
 // checkMemory has room made if there is little. Whoever adds something calls it.
@@ -51,8 +51,9 @@ func (h *Hub) makeRoom() {
 	}
 }
 
-// evict makes room: the largest backlogs go, each with its connection, which can resume; then the oldest of the
-// history; then small backlogs, the largest first; then what connections still hold that are closing.
+// evict makes room, in an order that hurts least: first it closes the connections with the largest backlogs, which can
+// resume. Then it drops the oldest messages of the history, then connections with small backlogs, the largest first, and
+// in the end what connections that are closing still hold.
 func (h *Hub) evict(target int64) {
 	h.cutLargest(target, MinBacklog, (*loop).evict)
 	h.dropHistory(target)
@@ -60,7 +61,7 @@ func (h *Hub) evict(target int64) {
 	h.cutLargest(target, 1, func(l *loop, c *Conn) { l.finish(c, ReasonMemory) })
 }
 
-// trimStep is how many bytes of the history go at once: the lock is not held for long.
+// trimStep is how many bytes of the history are dropped at once, so that the lock is not held for long.
 const trimStep = 256 << 10
 
 // dropHistory drops the oldest messages until the target is reached.
@@ -88,9 +89,9 @@ type holder struct {
 	size int
 }
 
-// cutLargest cuts the connections that hold most, but at least so much, until the target is reached. It asks each loop
-// once for what its connections hold, and once to cut some of them. As several may hold the same bytes, it does that
-// again, with twice as many, while there is too much.
+// cutLargest cuts the connections that hold most, if they hold at least that much, until the target is reached. It asks
+// each loop once what its connections hold, and once to cut some of them. Several may hold the same bytes, and then
+// cutting one frees none: it repeats that, with twice as many connections, while too much is held.
 func (h *Hub) cutLargest(target int64, least int, cut func(*loop, *Conn)) {
 	for atLeast := 1; h.held.Load() > target; atLeast *= 2 {
 		holders := h.holders(least)
@@ -113,7 +114,7 @@ func (h *Hub) cutLargest(target int64, least int, cut func(*loop, *Conn)) {
 					return
 				}
 				if some.conn.memory() < least {
-					continue // it has taken it meanwhile
+					continue // its peer has accepted it meanwhile
 				}
 				cut(l, some.conn)
 				progress = progress || some.conn.memory() < some.size
@@ -125,7 +126,7 @@ func (h *Hub) cutLargest(target int64, least int, cut func(*loop, *Conn)) {
 	}
 }
 
-// holders returns who holds at least so much, largest first.
+// holders returns the connections that hold at least that much, largest first.
 func (h *Hub) holders(least int) (all []holder) {
 	h.onLoops(func(l *loop) {
 		l.each(func(c *Conn) {
@@ -138,7 +139,7 @@ func (h *Hub) holders(least int) (all []holder) {
 	return all
 }
 
-// memory returns how many bytes the connection holds: all that it refers to, though others may too.
+// memory returns how many bytes the connection holds: all that it refers to, even if others refer to it too.
 func (c *Conn) memory() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// atOnce bounds what is done at a time under Hub.mu where there may be much to do: so many channels, or messages, and
-// then the lock is released for others.
+// atOnce is how many channels or messages are handled at a time under Hub.mu, where there may be many. Then the lock is
+// released for others: a publisher waits for at most that much.
 const atOnce = 128
 
-// history keeps the last messages of each channel, within a count and an age a channel and a size over all. What is
-// oldest goes first. Hub.mu guards it.
+// history keeps the last messages: of each channel up to a count and an age, and of all together up to a size. The oldest
+// are dropped first. Hub.mu guards it; bytes is atomic because publishers look at it without the lock.
 type history struct {
 	bytes          atomic.Int64
 	count          int // messages kept
@@ -22,8 +22,8 @@ type history struct {
 	timer          *time.Timer
 }
 
-// stored is a message in the history: in that of its channel, and in the order of all, from which it can be taken
-// without looking at others.
+// stored is a message in the history of its channel. All stored messages are also in one list, in the order of the log,
+// from which one can be removed without a search.
 type stored struct {
 	message       *Message
 	channel       *channel
@@ -76,14 +76,15 @@ func (h *Hub) dropOldestLocked(ch *channel) {
 	}
 }
 
-// trimLocked drops what is too old or too much, but only a piece of it: the timer drops what else is too old, and a
-// publisher what else is too much.
+// trimLocked drops what is too old or too much, but at most atOnce messages. The timer drops the rest of what is too old,
+// and a publisher the rest of what is too much.
 func (h *Hub) trimLocked(now time.Time) {
 	h.trimToLocked(h.options.historyBytes(), now)
 	h.setTimerLocked(now)
 }
 
-// trimToLocked drops what is too old or more than size bytes, but only a piece of it, and reports whether that was all.
+// trimToLocked drops what is too old or more than size bytes, but at most atOnce messages, and reports whether that was
+// all.
 func (h *Hub) trimToLocked(size int, now time.Time) (all bool) {
 	hi := &h.history
 	for range atOnce {
@@ -105,7 +106,7 @@ func (h *Hub) trimAll(size int) {
 	h.inPieces(func() bool { return h.trimToLocked(size, time.Now()) })
 }
 
-// setTimerLocked sees to it that the oldest message is dropped when it is too old, though nothing is published.
+// setTimerLocked schedules the removal of the oldest message, for when nothing is published that would do it.
 func (h *Hub) setTimerLocked(now time.Time) {
 	hi := &h.history
 	if age := h.options.HistoryAge; age > 0 && hi.timer == nil && hi.oldest != nil {
@@ -126,8 +127,8 @@ func (h *Hub) expire() {
 	})
 }
 
-// inPieces calls f, which reports whether it has done all, until it has: each time under h.mu, which others can have in
-// between. A hub that is closed has nothing left to do.
+// inPieces calls f until it reports that it has done all. Each call is under h.mu, and others can have the lock in
+// between. In a hub that is closed nothing is left to do.
 func (h *Hub) inPieces(f func() (all bool)) {
 	for {
 		h.mu.Lock()
@@ -168,7 +169,7 @@ func (h *Hub) shorten() {
 	})
 }
 
-// Welcome is what a connection, or a channel of it, starts from.
+// Welcome describes where a connection, or a channel that it joins, starts.
 type Welcome struct {
 	// ID is the position: who resumes after it gets all that comes from here on, beginning with what is replayed.
 	ID string
@@ -197,8 +198,9 @@ func (h *Hub) replayFromLocked(channels []string, lastID string, n, limit int) (
 
 func bySeq(a, b *Message) int { return cmp.Compare(a.Seq, b.Seq) }
 
-// missedLocked returns all messages of the channels after an ID, but for channels of which some are lost. What is
-// longer than the limit is lost as a whole, and is not looked at further than that.
+// missedLocked returns all messages of the channels after an ID, except for channels that have lost some, which it
+// returns instead. If the messages are more than the limit, all channels that have any count as lost, because a part of
+// them would be a hole.
 func (h *Hub) missedLocked(channels []string, id string, limit int) (ms []*Message, lost []string) {
 	epoch, seq, good := parseID(id)
 	if !good || epoch != h.epoch || seq > h.seq {
@@ -265,7 +267,7 @@ func (h *Hub) tailLocked(channels []string, n, limit int) (ms []*Message) {
 	return ms
 }
 
-// newest is a heap of histories, none of them empty: the one whose last message is the newest is first.
+// newest is a heap of histories that are not empty. The one whose last message is the newest is first.
 type newest [][]*stored
 
 func (x newest) seq(i int) uint64   { return x[i][len(x[i])-1].message.Seq }

@@ -11,30 +11,31 @@ import (
 
 var (
 	// ErrClosed is returned once the hub, or the connection that publishes, is closing.
-	ErrClosed = errors.New("closed")
+	ErrClosed = errors.New("the hub is closed, or the connection is")
 
-	// ErrFull is returned to a publisher while a loop has more waiting than its inbox takes.
+	// ErrFull is returned to a publisher while a loop has more waiting than its inbox may hold.
 	ErrFull = errors.New("too many messages are waiting to be delivered")
 
-	// ErrKeyReused is returned to a publisher who has given another message the same key.
-	ErrKeyReused = errors.New("the idempotency key is that of another message")
+	// ErrKeyReused is returned to a publisher that has used the key for a message that says something else.
+	ErrKeyReused = errors.New("the idempotency key was used for another message")
 
-	// ErrTooManyConnections and ErrTooManyChannels are returned to a subscriber over a limit of Options.
+	// ErrTooManyConnections and ErrTooManyChannels are returned to a subscriber that exceeds a limit.
 	ErrTooManyConnections = errors.New("too many connections")
 	ErrTooManyChannels    = errors.New("too many channels")
 
 	// ErrRetired is returned to a subscriber whose options were retired while it was being accepted.
 	ErrRetired = errors.New("the configuration was reloaded: connect again")
 
-	// ErrMemory is returned to a subscriber while backlogs and history take all that they may.
-	ErrMemory = errors.New("too much is waiting for others")
+	// ErrMemory is returned to a subscriber while backlogs and history take all of Options.MaxMemory.
+	ErrMemory = errors.New("the memory limit is reached (max_memory)")
 )
 
 const (
-	// maxLoops is as many as fit in the mask of loops that a publish wakes.
+	// maxLoops is how many loops fit in the mask of those that a publish wakes, which is a uint64.
 	maxLoops = 64
 
-	// smallChannel is how many subscribers of a channel are kept together on one loop.
+	// smallChannel is how many subscribers of a channel are kept together on one loop, so that a message
+	// to a few wakes one loop and not several.
 	smallChannel = 32
 
 	// defaultMaxInbox bounds the bytes waiting in one loop's inbox.
@@ -44,20 +45,21 @@ const (
 	DefaultHistoryBytes = 64 << 20
 )
 
-// Options can be changed while the hub runs. The zero value is a hub without limits that writes at once.
+// Options can be changed while the hub runs. With the zero value it has no limits on connections, channels and memory,
+// keeps no history, and writes at once.
 type Options struct {
 	// Coalesce is how long a loop gathers messages before it writes them.
 	Coalesce time.Duration
-	// MaxConnections and MaxChannels refuse further connections and channels; 0 is no limit.
+	// MaxConnections and MaxChannels limit the connections, and the channels that have subscribers. 0 is no limit.
 	MaxConnections, MaxChannels int
-	// History is how many messages a channel keeps, for HistoryAge at most if that is set, and HistoryBytes (0 is 64
-	// MiB) over all channels.
+	// History is how many messages are kept for each channel, for at most HistoryAge if that is set. HistoryBytes limits
+	// what all channels keep together; 0 is 64 MiB.
 	History      int
 	HistoryAge   time.Duration
 	HistoryBytes int
-	// MaxMemory bounds the bytes that wait or are kept; 0 is no limit. See memory.go.
+	// MaxMemory limits the bytes that wait or are kept. 0 is no limit. See memory.go for what counts.
 	MaxMemory int64
-	// MaxInbox bounds the bytes waiting in one loop's inbox; 0 is 64 MiB.
+	// MaxInbox limits the bytes that wait in one loop's inbox. 0 is 64 MiB.
 	MaxInbox int
 }
 
@@ -80,7 +82,7 @@ type Hub struct {
 	configuring sync.Mutex // held while the options change; taken before mu
 
 	mu          sync.Mutex
-	hasSpace    sync.Cond // on mu: an inbox was emptied; for Publish that waits
+	hasSpace    sync.Cond // on mu: an inbox was emptied, or memory was freed; for those that wait for room
 	waiting     int       // how many wait for room
 	promised    int       // bytes of what is being encoded for a join, and is queued then
 	options     Options
@@ -98,7 +100,7 @@ type Hub struct {
 	transports  map[string]int    // connections by transport
 	quotas      map[quota]int     // connections that count for a route's limits
 	published   map[string]uint64 // messages by source
-	gaps        uint64            // that connections were told of when they started
+	gaps        uint64            // that connections were notified of when they started
 	all         *channel          // the subscribers of every channel, if there are any
 	closing     sync.Once
 	leaving     bool
@@ -168,7 +170,7 @@ func (h *Hub) Configure(o Options) {
 	h.checkMemory()
 }
 
-// wake rouses the loops whose bits are set. It is called without the lock, as rousing may cost a system call.
+// wake wakes the loops whose bits are set. It is called without the lock, because it may cost a system call.
 func (h *Hub) wake(mask uint64) {
 	for _, l := range h.loops {
 		if mask == 0 {

@@ -71,7 +71,7 @@ type knownKey struct {
 
 func (k *knownKey) link() *uint32 { return &k.newer }
 
-// keyOwner is who has keys in the table.
+// keyOwner is a publisher that has keys in the table.
 type keyOwner struct {
 	id             uint64
 	count          uint32
@@ -239,7 +239,7 @@ func (r *repeats) evict(wants uint64) {
 	r.evicted++
 }
 
-// expire forgets keys whose time is over, but not more than so many, and reports whether it forgot that many.
+// expire forgets at most that many keys whose time is over, and reports whether it forgot that many.
 func (r *repeats) expire(now time.Duration, most int) bool {
 	for range most {
 		if r.oldest == 0 || now-r.keys.at(r.oldest).at < repeatTime {
@@ -250,7 +250,7 @@ func (r *repeats) expire(now time.Duration, most int) bool {
 	return true
 }
 
-// expireKeys forgets the keys whose time is over, though none comes.
+// expireKeys forgets the keys whose time is over when no message comes that would.
 func (h *Hub) expireKeys() {
 	for more := true; more; {
 		h.mu.Lock()

@@ -1,10 +1,10 @@
 package hub
 
-// waiterCost is about what a publisher costs that waits, besides its message: its goroutine and what it reads into.
+// waiterCost is about what a waiting publisher costs beside its message: its goroutine, and what it reads into.
 const waiterCost = 32 << 10
 
-// countWaiting counts a reader that waits with n bytes, or with n negative no longer does. The caller does not hold
-// Hub.mu.
+// countWaiting counts a reader that waits while it holds n bytes, or, if n is negative, that no longer does. The caller
+// does not hold Hub.mu.
 func (c *Conn) countWaiting(n int) {
 	if n == 0 {
 		return
@@ -42,12 +42,13 @@ const (
 	readingStalled // too little has come
 )
 
-// minPace is how many bytes of a message have to come in a second.
+// minPace is how many bytes per second of a message have to arrive, on average between two pings. Without it a client
+// could hold the space of a large message for ever, by sending a byte now and then.
 const minPace = 512
 
-// Unfinished notes that have bytes have come of a message that the peer has not finished, and that they take so much
-// space; both are 0 when it has. It is the reader's to call. If it returns false there is no room for that: the
-// connection is being closed, and the reader must let go of it.
+// Unfinished notes that have bytes of a message have arrived that the peer has not finished, and that they take space
+// bytes of memory. Both are 0 when there is no such message. The reader calls it. If it returns false there is no room for
+// that: the connection is being closed, and the reader must let go of what it has.
 func (c *Conn) Unfinished(have, space int) bool {
 	switch {
 	case space == 0:
@@ -78,7 +79,7 @@ func (c *Conn) Unfinished(have, space int) bool {
 // takes its space until Unfinished says that it does not. The reader calls it.
 func (c *Conn) Finished() { c.reading.Store(readingNothing) }
 
-// evict has the connection closed for what it would hold.
+// evict has the connection closed because of what it would hold.
 func (c *Conn) evict() {
 	c.hub.unsubscribeAll(c)
 	c.hub.enqueue(c.loop, entry{op: opEvict, conn: c})

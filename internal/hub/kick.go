@@ -1,6 +1,6 @@
 package hub
 
-// Kick closes the connections that the filter names, and returns how many there were.
+// Kick closes the connections that the filter selects, and returns how many there were.
 func (h *Hub) Kick(f Filter, why Reason, text string) (n int) {
 	h.onLoops(func(l *loop) {
 		l.each(func(c *Conn) {

@@ -1,6 +1,6 @@
 package hub
 
-// Limit is a limit that a connection or a message was over.
+// Limit is a limit that a connection or a message exceeded.
 type Limit uint8
 
 // Limits.
@@ -20,7 +20,7 @@ func (r Limit) String() string {
 	return [...]string{"connections", "route", "address", "channels", "memory", "full", "rate", "origin"}[r]
 }
 
-// CountRejected counts what the hub does not refuse itself.
+// CountRejected counts something that was rejected because of a limit. The hub counts what it rejects itself.
 func (h *Hub) CountRejected(r Limit) { h.rejected[r].Add(1) }
 
 func (h *Hub) reject(r Limit, err error) error {

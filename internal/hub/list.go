@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Filter names connections. What is not set does not matter.
+// Filter selects connections. Fields that are not set select all.
 type Filter struct {
 	ID      ConnID
 	After   ConnID // those with larger IDs
@@ -21,7 +21,7 @@ func (f Filter) has(c *Conn) bool {
 		(f.Channel == "" || slices.ContainsFunc(c.memberships, func(at membership) bool { return at.audience.channel.name == f.Channel }))
 }
 
-// Connection is what there is to say of one.
+// Connection describes a connection, for lists.
 type Connection struct {
 	ID        ConnID
 	User      string
@@ -33,7 +33,7 @@ type Connection struct {
 	Backlog   int    // bytes that wait for it
 }
 
-// Connections returns those that the filter names, limit at most, in the order in which they came.
+// Connections returns the connections that the filter selects, at most limit of them, in the order of their IDs.
 func (h *Hub) Connections(f Filter, limit int) (list []Connection) {
 	h.onLoops(func(l *loop) {
 		var some []*Conn
@@ -51,7 +51,7 @@ func (h *Hub) Connections(f Filter, limit int) (list []Connection) {
 	return list[:min(limit, len(list))]
 }
 
-// Describe says what there is to say of the connection. Only its loop, and so an Observer, may call it.
+// Describe describes the connection. Only its loop, and so an Observer, may call it.
 func (c *Conn) Describe() Connection {
 	c.mu.Lock()
 	backlog := c.backlog.size
@@ -72,7 +72,7 @@ func (h *Hub) Users(channel string) map[string]int {
 	return users
 }
 
-// Channel is what there is to say of one that has subscribers or history.
+// Channel describes a channel that has subscribers or history, for lists.
 type Channel struct {
 	Name        string
 	Subscribers int
@@ -80,8 +80,8 @@ type Channel struct {
 	LastID      string // of the last of them, if there is one
 }
 
-// Channels returns those whose names begin with prefix and come after another, limit at most, in the order of names.
-// It reads a piece of them at a time: what is opened or closed meanwhile may be in the list or not.
+// Channels returns the channels whose names begin with prefix and come after another name, at most limit of them, in the
+// order of their names. It reads atOnce of them at a time, so one that is opened or closed meanwhile may be missing or not.
 func (h *Hub) Channels(prefix, after string, limit int) (list []Channel) {
 	next := following(after)
 	some := make([]Channel, 0, atOnce)

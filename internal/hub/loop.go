@@ -10,15 +10,15 @@ type op uint8
 
 const (
 	opMessage     op = iota
-	opConnect        // place the connection in its audiences
-	opJoin           // place the connection in one more audience, and send the bytes
-	opLeave          // take it out of one, and send the bytes
+	opConnect        // attach the connection to its audiences
+	opJoin           // attach the connection to one more audience, and send the bytes
+	opLeave          // detach it from one, and send the bytes
 	opSend           // send the bytes
 	opReply          // send Conn.replies
 	opClose          // close it
 	opReplyClose     // close it with the bytes, as its peer has closed it
-	opFail           // close it, and do not wait for the answer
-	opEvict          // close it, as there is no room for what it would hold
+	opFail           // close it, and do not wait for a reply
+	opEvict          // close it, because there is no room for what it would hold
 	opDone           // its reader has ended
 	opWriteFailed    // its flusher gave up with an error
 	opFlushed        // its backlog is written, and it is closing
@@ -40,7 +40,7 @@ type entry struct {
 	call     func()
 }
 
-// loop owns its connections: it alone places, writes, pings and closes them, in the order of its inbox.
+// loop owns its connections. It alone attaches, writes to, pings and closes them, in the order of its inbox.
 type loop struct {
 	hub  *Hub
 	id   int
@@ -49,12 +49,12 @@ type loop struct {
 	// Guarded by Hub.mu.
 	inbox      []entry
 	inboxBytes int
-	taken      int // what the batch costs that was taken last
+	taken      int // what the entries cost that were taken last, until the next are
 	asleep     bool
 	load       int // connections
 
 	// The loop's own.
-	batch   []entry     // what was taken from the inbox, kept for its space
+	entries []entry     // what was taken from the inbox last, kept for its space
 	touched []*audience // audiences that the current batch has messages for
 	size    int         // bytes in the current batch, about
 	gen     uint64      // the current batch
@@ -62,7 +62,7 @@ type loop struct {
 	mixed   []concerned // connections on several channels that the current batch concerns
 	picked  []*audience // the audiences of one of them, if more than fit in concerned
 	cache   encodeCache // what the one before it got
-	joined  []byte      // the last bytes made, kept for their space
+	encoded []byte      // the last bytes encoded, kept for their space
 	failed  []failure   // connections that could not be written in the current batch
 	toFlush []*Conn     // connections for the flushers
 	rings   map[int]*ring
@@ -79,7 +79,7 @@ type failure struct {
 	result writeResult
 }
 
-// pushLocked adds to the inbox and returns the loop's bit if it has to be woken.
+// pushLocked adds an entry to the inbox. If the loop has to be woken for it, it returns the loop's bit, for Hub.wake.
 func (l *loop) pushLocked(e entry) (wake uint64) {
 	l.inbox = append(l.inbox, e)
 	if l.asleep {
@@ -89,6 +89,7 @@ func (l *loop) pushLocked(e entry) (wake uint64) {
 	return 0
 }
 
+// run is the loop. It ends after opStop.
 func (l *loop) run() {
 	var ticker *time.Ticker
 	var tick <-chan time.Time
@@ -101,9 +102,10 @@ func (l *loop) run() {
 		if d := l.hub.coalesce.Load(); d > 0 && l.waiting() {
 			time.Sleep(time.Duration(d))
 		}
-		// Let the publishers run that are ready to: what they have makes this batch larger, and the write is the same.
+		// Let publishers run that are ready to. What they publish makes this batch larger, and it is written with the same
+		// number of system calls.
 		runtime.Gosched()
-		batch, loaded := l.take()
+		entries, loaded := l.take()
 		// A loop without connections does not tick, so an idle process sleeps.
 		switch {
 		case loaded && ticker == nil:
@@ -113,7 +115,7 @@ func (l *loop) run() {
 			ticker.Stop()
 			ticker, tick = nil, nil
 		}
-		if batch == nil {
+		if entries == nil {
 			select {
 			case <-l.wake:
 			case <-tick:
@@ -123,11 +125,11 @@ func (l *loop) run() {
 			continue
 		}
 		select {
-		case <-tick: // even a loop that is never out of work
+		case <-tick: // even a loop that always has work
 			l.tick()
 		default:
 		}
-		l.process(batch)
+		l.process(entries)
 		l.counts.deliveries.Add(l.delivered)
 		l.counts.written.Add(l.bytes)
 		l.counts.writes.Add(l.calls)
@@ -136,7 +138,7 @@ func (l *loop) run() {
 	}
 }
 
-// waiting says whether there are messages in the inbox.
+// waiting reports whether there is something in the inbox.
 func (l *loop) waiting() bool {
 	l.hub.mu.Lock()
 	defer l.hub.mu.Unlock()
@@ -144,10 +146,10 @@ func (l *loop) waiting() bool {
 }
 
 // take empties the inbox. If there is nothing in it, the loop counts as asleep from then on.
-func (l *loop) take() (batch []entry, loaded bool) {
-	clear(l.batch)
-	empty := spare(l.batch)
-	l.batch = nil
+func (l *loop) take() (entries []entry, loaded bool) {
+	clear(l.entries)
+	empty := spare(l.entries)
+	l.entries = nil
 
 	h := l.hub
 	h.mu.Lock()
@@ -156,16 +158,16 @@ func (l *loop) take() (batch []entry, loaded bool) {
 		h.hasSpace.Broadcast()
 	}
 	if l.taken = 0; len(l.inbox) == 0 {
-		l.batch = empty
+		l.entries = empty
 		l.asleep = true
 		return nil, l.load > 0
 	}
-	l.batch, l.inbox = l.inbox, empty
-	l.taken, l.inboxBytes = l.inboxBytes+entryOverhead*len(l.batch), 0
+	l.entries, l.inbox = l.inbox, empty
+	l.taken, l.inboxBytes = l.inboxBytes+entryOverhead*len(l.entries), 0
 	if h.waiting > 0 {
 		h.hasSpace.Broadcast()
 	}
-	return l.batch, l.load > 0
+	return l.entries, l.load > 0
 }
 
 // process handles entries in their order, but gathers messages until a barrier, to deliver them together.
@@ -237,7 +239,8 @@ func (l *loop) handle(e *entry) {
 	}
 }
 
-// flush has a connection flushed, together with others.
+// flush has a flusher write a connection's backlog. Connections are handed over together, because each handover may
+// wake a flusher.
 func (l *loop) flush(c *Conn) {
 	if l.toFlush = append(l.toFlush, c); len(l.toFlush) == cap(l.toFlush) {
 		l.handOver()

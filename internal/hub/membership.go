@@ -6,18 +6,18 @@ import (
 	"strings"
 )
 
-// MaxJoined is how many channels a connection may be on at once.
+// MaxJoined is how many channels a connection can be on at once.
 const MaxJoined = 1000
 
 var (
-	// ErrJoinedTooMany is returned to a connection that is on as many channels as it may be.
+	// ErrJoinedTooMany is returned to a connection that is on MaxJoined channels already.
 	ErrJoinedTooMany = errors.New("the connection is on 1000 channels already")
 
 	// ErrNotJoined is returned to a connection that leaves a channel that it is not on.
 	ErrNotJoined = errors.New("the connection is not on the channel")
 )
 
-// On says whether the connection is on a channel.
+// On reports whether the connection is on a channel.
 func (c *Conn) On(name string) bool {
 	c.hub.mu.Lock()
 	defer c.hub.mu.Unlock()
@@ -131,7 +131,7 @@ func (c *Conn) joinLocked(name string, s snapshot, p []byte) (wake uint64) {
 	return c.loop.pushLocked(e)
 }
 
-// mayJoinLocked says what keeps the connection from joining a channel.
+// mayJoinLocked returns why the connection cannot join a channel, if it cannot.
 func (c *Conn) mayJoinLocked(name string) error {
 	if c.left {
 		return ErrClosed
@@ -166,21 +166,21 @@ func (c *Conn) Leave(name string, p []byte) error {
 	return nil
 }
 
-// place is where a connection is in one of its audiences: in the list of the group, if it is its only one, or else in
-// the list of the mixed.
+// membership is where a connection is in one of its audiences: in the list of a group if it is on that channel alone, or
+// otherwise in the list of the mixed.
 type membership struct {
 	audience *audience
 	index    int
 }
 
-// member is a connection in the list of the mixed, and which of its places that is. So who is moved in the list can be
-// told without looking at all its places.
+// member is a connection in the list of the mixed, and the index of its membership there. When a member is moved in the
+// list, its membership is found without a search.
 type member struct {
 	conn  *Conn
-	place int
+	index int // of its membership
 }
 
-// open takes a new connection in. Connect has given it its places.
+// open attaches a new connection. Connect has given it its memberships.
 func (l *loop) open(c *Conn) {
 	c.state = stateOpen
 	for i := range c.memberships {
@@ -192,7 +192,7 @@ func (l *loop) open(c *Conn) {
 	}
 }
 
-// join places a connection in one more audience, which starts with p.
+// join attaches a connection to one more audience, and sends it p first.
 func (l *loop) join(c *Conn, a *audience, p []byte) {
 	if c.state != stateOpen {
 		return
@@ -211,7 +211,7 @@ func (l *loop) join(c *Conn, a *audience, p []byte) {
 	l.send(c, p, required)
 }
 
-// leave takes a connection out of an audience, which ends with p.
+// leave detaches a connection from an audience, and sends it p last.
 func (l *loop) leave(c *Conn, a *audience, p []byte) {
 	if c.state != stateOpen {
 		return
@@ -225,7 +225,7 @@ func (l *loop) leave(c *Conn, a *audience, p []byte) {
 	if i < last {
 		at := c.memberships[last]
 		c.memberships[i] = at
-		at.audience.mixed[at.index].place = i
+		at.audience.mixed[at.index].index = i
 	}
 	if last == 1 { // it moves to a group
 		c.detach(0)
@@ -238,7 +238,7 @@ func (l *loop) leave(c *Conn, a *audience, p []byte) {
 	l.send(c, p, required)
 }
 
-// attach puts a connection in the list of the audience of its place i.
+// attach puts a connection in the list that its membership i belongs in.
 func (c *Conn) attach(i int) {
 	at := &c.memberships[i]
 	a := at.audience
@@ -252,7 +252,7 @@ func (c *Conn) attach(i int) {
 	*list = append(*list, c)
 }
 
-// detach takes a connection out of the list of the audience of its place i. The last of the list comes where it was.
+// detach takes a connection out of the list that its membership i is in. The last of the list takes its place.
 func (c *Conn) detach(i int) {
 	at := c.memberships[i]
 	a := at.audience
@@ -260,7 +260,7 @@ func (c *Conn) detach(i int) {
 		last := len(a.mixed) - 1
 		moved := a.mixed[last]
 		a.mixed[at.index] = moved
-		moved.conn.memberships[moved.place].index = at.index
+		moved.conn.memberships[moved.index].index = at.index
 		a.mixed[last] = member{}
 		a.mixed = a.mixed[:last]
 		return

@@ -8,15 +8,16 @@ package hub
 //   - the table of idempotency keys;
 //   - flushers that are stuck;
 //
-// and what is queued in the inboxes, which have a quarter of it at most. From five eighths on the hub makes room: see
-// evict. At three quarters, if that comes too late, nothing more is held: a write that does not fit closes its
-// connection, and so does a part of a message. A message that does not fit is not published, or waits. The history has
-// three eighths of it at most, and the keys one.
+// and what is queued in the inboxes, which have at most a quarter of it. When more than five eighths are held, the hub
+// makes room: see evict. When three quarters are held, because that comes too late, nothing more is: a write that does
+// not fit closes its connection, and so does a part of a message. A message that does not fit is not published, or its
+// publisher waits. Three quarters held and one queued are the whole limit. The history has at most three eighths, and
+// the keys one, so that they alone do not make connections close.
 
-// heldLimit returns how many bytes may be held, with a limit.
+// heldLimit returns how many bytes may be held under a limit.
 func heldLimit(limit int64) int64 { return limit / 4 * 3 }
 
-// evictAt returns from how many bytes held on there has to be room made, with a limit.
+// evictAt returns how many bytes may be held under a limit before room is made.
 func evictAt(limit int64) int64 { return limit / 8 * 5 }
 
 // historyBytes returns how many bytes the history may have.
@@ -45,8 +46,8 @@ func (h *Hub) crowded(n int) bool {
 	return limit > 0 && h.held.Load()+int64(n) > heldLimit(limit)
 }
 
-// hasRoomLocked reports whether n more bytes may be queued. If nothing is, and no room has to be made, they always may:
-// else one who waits for room could wait for ever.
+// hasRoomLocked reports whether n more bytes may be queued. If nothing is queued, and no room has to be made, they always
+// may. Otherwise a publisher of a large message could wait for ever.
 func (h *Hub) hasRoomLocked(n int) bool {
 	limit := h.maxMemory.Load()
 	if limit == 0 {
@@ -70,7 +71,7 @@ func (h *Hub) awaitRoomLocked() {
 	h.waiting--
 }
 
-// senderCost is about what a connection takes that has ended, and that a message of the history still refers to.
+// senderCost is about what a connection takes that has ended while a message in the history still refers to it.
 const senderCost = 512
 
 // memory is about what a message takes in the history, or in a replay.
@@ -95,7 +96,7 @@ func (h *Hub) memoryForLocked(ms []*Message) (n int) {
 	return n
 }
 
-// holdHistoryLocked counts a message that the history takes in, as the first who needs it.
+// holdHistoryLocked counts a message that the history keeps. The history is its first holder.
 func (h *Hub) holdHistoryLocked(m *Message) {
 	m.holders.Store(1)
 	h.held.Add(m.memory())
@@ -111,7 +112,7 @@ func (c *Conn) holdReplayLocked(ms []*Message) {
 	c.settleLocked(before)
 }
 
-// letGo drops somebody's hold on messages. With the last they are counted out.
+// letGo ends one holder's hold on messages. With its last holder a message is counted out.
 func (h *Hub) letGo(ms []*Message) {
 	for _, m := range ms {
 		if m.holders.Add(-1) == 0 {
@@ -126,7 +127,7 @@ const encodedGone = -1 << 31
 // countEncoded counts what a wire format keeps in a message.
 func (m *Message) countEncoded(n int) {
 	if m.holders.Load() == 0 {
-		return // it is in inboxes, for a moment
+		return // it is only in inboxes, which count it already, and for a moment
 	}
 	for {
 		before := m.encodedBytes.Load()

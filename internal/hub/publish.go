@@ -2,12 +2,12 @@ package hub
 
 import "time"
 
-// Publish gives the messages their places in the log and leaves them to the loops: all of them, next to each other,
-// or none and an error, an *InvalidError where one of them could not be sent to every client. It never waits for
-// subscribers. Afterwards the messages are the hub's: only what Publish has set may be read.
+// Publish appends the messages to the log, and leaves it to the loops to deliver them. Either all of them are published,
+// contiguously, or none is and it returns an error: an *InvalidError if one of them could not be sent to every client. It
+// never waits for subscribers. Afterwards the messages belong to the hub, and only what Publish has set may be read.
 func (h *Hub) Publish(ms ...*Message) error { return h.publish(ms, false) }
 
-// PublishWait is Publish for one who can be held back: where Publish returns ErrFull it waits for room instead.
+// PublishWait is Publish for a publisher that can be slowed down. Instead of returning ErrFull it waits for room.
 func (h *Hub) PublishWait(ms ...*Message) error { return h.publish(ms, true) }
 
 func (h *Hub) publish(ms []*Message, wait bool) error {
@@ -167,7 +167,7 @@ func (ch *channel) deliverLocked(m *Message) (wake uint64) {
 }
 
 // keepLocked keeps what is needed of a message later: its key, and the message itself in the history. Without a history
-// it notes that the channel has lost one, so that a client that resumes is told.
+// it notes that the channel has lost one, so that a client that resumes is notified of the gap.
 func (h *Hub) keepLocked(ch *channel, m *Message, k *keyed) {
 	if k != nil {
 		h.recordKeyLocked(m, k)

@@ -2,9 +2,9 @@ package hub
 
 import "time"
 
-// Close closes every connection and waits until they are gone, but no longer than the timeout; then it
-// stops the loops. The closes are spread over the delay, in which nobody new is taken in. If it was called already, it
-// waits for that.
+// Close closes every connection, waits until they have ended, but no longer than the timeout, and then stops the loops.
+// The closing is spread over the delay, so that not all clients reconnect to the next server at once. Meanwhile no new
+// connections are accepted. If Close was called already, it waits for that call.
 func (h *Hub) Close(why Reason, text string, delay, timeout time.Duration) {
 	h.closing.Do(func() {
 		h.spread(why, text, delay)
@@ -12,7 +12,7 @@ func (h *Hub) Close(why Reason, text string, delay, timeout time.Duration) {
 	})
 }
 
-// spreadStep is how often some are closed.
+// spreadStep is the time between two groups of connections that are closed.
 const spreadStep = 50 * time.Millisecond
 
 func (h *Hub) spread(why Reason, text string, delay time.Duration) {

@@ -23,7 +23,7 @@ type Stats struct {
 	KeysEvicted uint64 // and those that were forgotten before their time, for want of room
 	Kept        int    // messages in history
 	KeptBytes   int    // and what they cost
-	Gaps        uint64 // that connections were told of
+	Gaps        uint64 // that connections were notified of
 
 	Transports map[string]int    // connections by transport
 	Published  map[string]uint64 // messages by source
@@ -37,7 +37,7 @@ type Stats struct {
 	FanoutSum   float64
 }
 
-// Stats returns the totals of now.
+// Stats returns the current totals.
 func (h *Hub) Stats() Stats {
 	h.mu.Lock()
 	s := Stats{
@@ -98,12 +98,12 @@ func (h *Hub) Subscribers(name string) int {
 // FanoutBounds are the upper bounds, in seconds, of the buckets that count how long messages took.
 var FanoutBounds = [...]float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5}
 
-// counts are a loop's, added to by it alone and read by anyone.
+// counts are a loop's totals. The loop alone adds to them, and anyone reads them.
 type counts struct {
 	deliveries atomic.Uint64 // messages handed to connections
 	written    atomic.Uint64 // bytes handed to connections
 	writes     atomic.Uint64 // times a connection was handed bytes
-	gaps       atomic.Uint64 // gaps that connections were told of, when they had started
+	gaps       atomic.Uint64 // gaps that connections were notified of after they had started
 	closed     [reasons]atomic.Uint64
 	fanout     [len(FanoutBounds) + 1]atomic.Uint64 // messages, by how long they took
 	fanoutSum  atomic.Int64                         // nanoseconds
