@@ -58,7 +58,8 @@ export interface Hub {
 	 * the next one if that breaks, without being published twice, unless the server was restarted meanwhile. Rejects with
 	 * an Error that is a Failure, too. Its code is the server's ("forbidden", "too_big", "rate", …: see docs/protocol.md);
 	 * "timeout" when there is no answer after 100 s and one more attempt to connect; or the state: "refused", "closed",
-	 * or any when a thousand requests wait already.
+	 * or any when a thousand requests wait already. A message of more than about twice max_message ends the connection
+	 * with 1009. It and the requests behind it, which the server has not read, reject with "error" and this status.
 	 */
 	publish(data: any, options?: PublishOptions): Promise<string>
 
@@ -71,7 +72,10 @@ export interface Hub {
 	/** The other way. */
 	leave(channel: string): Promise<string | undefined>
 
-	/** Connects now: after "refused", for example when the user has logged in, or anew. */
+	/**
+	 * Connects now: after "refused", for example when the user has logged in, or anew. If a listener calls it, messages
+	 * that came together with the one that it has may come once more.
+	 */
 	reconnect(): void
 
 	/** Ends the connection, and all requests. Only reconnect would open it again. */
@@ -88,10 +92,11 @@ export interface Failure {
 	code: string
 	/**
 	 * The HTTP status or the close code, if there is one. 401, 403, 404, and close codes from 4400 to 4499 are
-	 * "forbidden". A closed connection has no failure otherwise.
+	 * "forbidden". 1009 is an "error": a message was too long for the connection. A closed connection has no failure
+	 * otherwise.
 	 */
 	status?: number
-	/** What the server says: the text of the response, if it is not HTML, or the reason of the close. Else the code. */
+	/** What the server says: the first line of the response, if it is not HTML, or the reason of the close. Else the code. */
 	message: string
 }
 
@@ -120,6 +125,6 @@ export interface PublishOptions {
 	event?: string
 	/** One that the connection is on, or the route's. Default: the route's first. */
 	channel?: string
-	/** The idempotency key. Default: one of its own. */
+	/** The idempotency key. Default: one of its own. With an undefined one the message may be published twice. */
 	key?: string
 }
