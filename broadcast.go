@@ -19,7 +19,7 @@ import (
 )
 
 // DefaultChannel is the channel of a route, and of a message, that names none.
-const DefaultChannel = "default"
+const DefaultChannel = hub.DefaultChannel
 
 // ErrFull is returned by Publish while subscribers are being written to more slowly than messages come, and 64 MiB
 // are waiting. Nothing was published; it may be tried again.
@@ -76,7 +76,7 @@ func (h *Hub) Publish(m Message) (id string, err error) {
 	if m.Channel == "" {
 		m.Channel = DefaultChannel
 	}
-	out := &hub.Message{Channel: m.Channel, Event: m.Event, Data: m.Data, Source: "go"}
+	out := &hub.Message{Channel: m.Channel, Event: m.Event, Data: m.Data, Source: hub.SourceGo}
 	switch {
 	case m.Binary && m.JSON:
 		return "", errors.New("the data is either JSON or binary")

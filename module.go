@@ -95,11 +95,8 @@ const hubKey = "hub"
 // closeTimeout is how long the last configuration that uses the hub waits for clients to say goodbye.
 const closeTimeout = 2 * time.Second
 
-// What connections are told at the end (RFC 6455, section 7.4, and IANA's registry).
-const (
-	closeCode = 1012
-	closeText = "service restart"
-)
+// closeText is what WebSockets are told when the hub or the configuration of their route ends.
+const closeText = "service restart"
 
 // pooledHub is the hub, what reads for its connections, and what emits their events.
 type pooledHub struct {
@@ -110,7 +107,7 @@ type pooledHub struct {
 
 // Destruct closes all connections, which net/http has long forgotten.
 func (p pooledHub) Destruct() error {
-	p.hub.Close(closeCode, closeText, 0, closeTimeout)
+	p.hub.Close(hub.ReasonRestart, closeText, 0, closeTimeout)
 	p.poller.Close()
 	p.emitter.Close()
 	return nil
@@ -197,7 +194,7 @@ func (a *App) Cleanup() error {
 // they have to end before Cleanup, for the server waits for those inside HTTP/2 and 3.
 func (a *App) serverStops() {
 	if caddy.Exiting() {
-		a.hub.Close(closeCode, closeText, time.Duration(a.ShutdownDelay), closeTimeout)
+		a.hub.Close(hub.ReasonRestart, closeText, time.Duration(a.ShutdownDelay), closeTimeout)
 	}
 }
 
@@ -402,7 +399,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // among them is published with the permissions that it was received with.
 func (h *Handler) Cleanup() error {
 	if h.CloseOnReload && h.route != nil { // it is nil if Provision failed
-		h.route.Retire(closeCode, closeText)
+		h.route.Retire(hub.ReasonRestart, closeText)
 	}
 	return nil
 }

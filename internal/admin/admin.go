@@ -33,7 +33,7 @@ const (
 	maxBody  = 16 << 20
 	maxLines = 64 << 10
 
-	defaultChannel = "default"
+	defaultChannel = hub.DefaultChannel
 )
 
 // API is the admin endpoint's module for the hub:
@@ -162,7 +162,7 @@ func publishAll(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 	ms, lines, err := read(w, r)
 	if err == nil {
 		for _, m := range ms {
-			m.Source = "admin"
+			m.Source = hub.SourceAdmin
 		}
 		err = h.Publish(ms...)
 		if invalid := new(hub.InvalidError); lines != nil && errors.As(err, &invalid) {

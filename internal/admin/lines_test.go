@@ -15,7 +15,7 @@ import (
 // them, that names a line too.
 func FuzzLines(f *testing.F) {
 	h := hub.New(hub.Options{})
-	f.Cleanup(func() { h.Close(1012, "", 0, 0) })
+	f.Cleanup(func() { h.Close(hub.ReasonRestart, "", 0, 0) })
 	f.Add([]byte(`{"channel":"a","event":"b","data":{"c":[1,null]}}` + "\n\r\n" + `{"data":"\ud800"}`))
 	f.Add([]byte(`{"data":"AP8=","encoding":"base64"}`))
 	f.Add([]byte(`{"data":1}{"data":2}`))
@@ -63,7 +63,7 @@ func TestTooManyLines(t *testing.T) {
 
 func TestKeyTwice(t *testing.T) {
 	ms, _, err := parseLines([]byte(`{"data":1,"key":"a"}` + "\n" + `{"data":1,"key":"a","channel":"b"}` + "\n" + `{"data":1,"key":"a"}` + "\n" + `{"data":2,"key":"a"}`))
-	if ms != nil || err == nil || !strings.Contains(err.Error(), "line 4: the idempotency key is") {
+	if ms != nil || err == nil || !strings.Contains(err.Error(), "line 4: the idempotency key was used") {
 		t.Errorf("%d messages, %v", len(ms), err)
 	}
 }

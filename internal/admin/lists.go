@@ -14,7 +14,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
+	v1 "github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
 )
 
 // A page of a list has this many entries, unless the query has a limit, which may not be larger than maxLimit.
@@ -100,12 +100,10 @@ type connection struct {
 	Backlog   int       `json:"backlog"`
 }
 
-func formatID(id uint64) string { return "c" + strconv.FormatUint(id, 10) }
-
-func parseID(s string) (uint64, error) {
-	id, err := strconv.ParseUint(strings.TrimPrefix(s, "c"), 10, 64)
-	if err != nil || formatID(id) != s || id == 0 {
-		return 0, reject(http.StatusBadRequest, "%q is not the ID of a connection, such as c12", s)
+func parseID(s string) (hub.ConnID, error) {
+	id, err := hub.ParseConnID(s)
+	if err != nil {
+		return 0, reject(http.StatusBadRequest, "%w", err)
 	}
 	return id, nil
 }
@@ -138,14 +136,11 @@ func connections(w http.ResponseWriter, r *http.Request) error {
 	list := h.Connections(f, limit+1)
 	if len(list) > limit {
 		list = list[:limit]
-		next(w, r, formatID(list[limit-1].ID))
+		next(w, r, list[limit-1].ID.String())
 	}
 	answers := make([]connection, len(list))
 	for i, c := range list {
-		if len(c.Channels) == 1 && c.Channels[0] == hub.All {
-			c.Channels[0] = "*"
-		}
-		answers[i] = connection{formatID(c.ID), c.User, c.Remote, c.Transport, c.Channels, c.Since.UTC(), c.Sent, c.Backlog}
+		answers[i] = connection{c.ID.String(), c.User, c.Remote, c.Transport, c.Channels, c.Since.UTC(), c.Sent, c.Backlog}
 	}
 	return answer(w, answers)
 }
@@ -160,7 +155,7 @@ func oneConnection(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 
 // kick closes connections with code 1008, policy violation (RFC 6455, section 7.4.1).
 func kick(w http.ResponseWriter, h *hub.Hub, f hub.Filter) error {
-	n := h.Kick(f, 1008, "closed by the administrator")
+	n := h.Kick(f, hub.ReasonPolicy, "closed by the administrator")
 	if n == 0 {
 		return reject(http.StatusNotFound, "there is no such connection")
 	}
@@ -171,9 +166,9 @@ func kick(w http.ResponseWriter, h *hub.Hub, f hub.Filter) error {
 
 // stream shows what is published, as it is.
 func stream(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
-	s := hub.Subscriber{Channels: []string{hub.All}, Remote: r.RemoteAddr}
+	s := hub.Subscriber{All: true, Remote: r.RemoteAddr}
 	if names := r.URL.Query()["channel"]; len(names) > 0 {
-		s.Channels = nil
+		s.All = false
 		seen := make(map[string]bool)
 		for _, name := range names {
 			if err := hub.CheckName(name); err != nil {
@@ -186,7 +181,7 @@ func stream(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 		}
 	}
 	endpoint := eventstream.Endpoint{Hub: h, Offers: []eventstream.Offer{{Protocol: v1.Protocol{}, Options: &hub.ConnOptions{
-		Transport:    "admin",
+		Transport:    hub.TransportAdmin,
 		Format:       v1.StreamFormat{},
 		PingInterval: 25 * time.Second,
 		WriteTimeout: 10 * time.Second,

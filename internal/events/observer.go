@@ -1,7 +1,6 @@
 package events
 
 import (
-	"strconv"
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
@@ -35,7 +34,7 @@ func (o Observer) emit(name string, c *hub.Conn, channel string, more func(hub.C
 		v.Channels = []string{channel}
 	}
 	data := map[string]any{
-		"connection": "c" + strconv.FormatUint(v.ID, 10),
+		"connection": v.ID.String(),
 		"user":       v.User,
 		"remote":     v.Remote,
 		"transport":  v.Transport,

@@ -76,7 +76,7 @@ func serve(t *testing.T, o hub.Options, change func(*hub.ConnOptions), wrap func
 	}
 	s := &site{hub: h, server: httptest.NewUnstartedServer(handler)}
 	s.server.EnableHTTP2 = true
-	s.end = sync.OnceFunc(func() { h.Close(1012, "", 0, 5*time.Second) })
+	s.end = sync.OnceFunc(func() { h.Close(hub.ReasonRestart, "", 0, 5*time.Second) })
 	t.Cleanup(func() {
 		s.end()
 		s.server.Close()

@@ -91,7 +91,7 @@ func gapEvent(channels []string, id string) []byte {
 func (Format) Ping() []byte { return comment }
 
 // Close returns when to reconnect: an event stream has no word for a reason.
-func (Format) Close(uint16, string) []byte { return Retry() }
+func (Format) Close(hub.Reason, string) []byte { return Retry() }
 
 // Retry returns the field that tells a client when to reconnect: in 1 to 5 seconds, so that not all of them do at once.
 func Retry() []byte {

@@ -45,7 +45,7 @@ func FuzzFormat(f *testing.F) {
 		}
 		p := format.Append(format.Start(w), []*hub.Message{m, m})
 		p = append(format.Append(append(p, format.Ping()...), []*hub.Message{m}), format.Gap(w.Lost)...)
-		p = append(p, format.Close(1012, "")...)
+		p = append(p, format.Close(hub.ReasonRestart, "")...)
 
 		want := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(data))
 		if m.Kind == hub.Binary {

@@ -24,6 +24,7 @@ type Code uint16
 // The close codes that a server sends or reads.
 const (
 	NormalClosure   Code = 1000
+	GoingAway       Code = 1001
 	ProtocolError   Code = 1002
 	UnsupportedData Code = 1003
 	NoStatus        Code = 1005 // never sent: it stands for a close frame without a code

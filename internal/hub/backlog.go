@@ -1,313 +1,295 @@
 package hub
 
 import (
-	"bytes"
-	"sync/atomic"
+	"slices"
+	"sync"
 	"unsafe"
 )
 
-// shared is an array that backlogs refer to. It counts in Hub.held once, however many they are.
-type shared struct {
-	bytes []byte
-	refs  atomic.Int32
+// backlog is what waits to be written to one connection: first the rest of its replay, then the queue. It is a plain
+// data structure. It has no lock (Conn.mu guards it), does not know its connection, and writes nothing itself: the
+// flusher asks for the next step, takes it without the lock, and reports what came of it.
+//
+//	push, dropOldest ──► queue ──► next ──► Sink.Write ──► advance
+//	                      replay ──► next ──► Format.Append ──► encoded
+//
+// The zero value is an empty backlog. It must not be copied, because queue may refer to one.
+type backlog struct {
+	replay   *replay  // what comes before the queue, if there is something
+	queue    []piece  // oldest first
+	one      [1]piece // the queue's space when it is short, as it always is on TLS
+	size     int      // bytes in queue
+	space    int32    // pieces that queue's array has room for, unless that is one
+	required int32    // pieces of the queue that dropOldest keeps
+	writing  int32    // pieces of the queue that the flusher is writing
+	begun    bool     // part of the queue's first piece was written, so the rest has to follow
 }
 
-// sharedOverhead is about what an array costs besides its bytes.
-const sharedOverhead = 64
-
-func (s *shared) cost() int64 { return int64(cap(s.bytes)) + sharedOverhead }
-
-// share counts p. The caller holds the first reference.
-func (h *Hub) share(p []byte) *shared {
-	s := &shared{bytes: p}
-	s.refs.Store(1)
-	h.held.Add(s.cost())
-	return s
-}
-
-// unshare drops a reference. Nil is none.
-func (h *Hub) unshare(s *shared) {
-	if s != nil && s.refs.Add(-1) == 0 {
-		h.held.Add(-s.cost())
-	}
-}
-
-// piece is a part of a backlog.
+// piece is a part of a queue: a batch, a reply or a notice. Only the first one can have been written in part.
 type piece struct {
-	bytes []byte // what is left of it
+	bytes []byte // what is left to write
 	array *shared
-	kind  kind
+	kind  pieceKind
 }
 
-// kind says what dropOldest does with a piece.
-type kind uint8
+// pieceKind decides what dropOldest does with a piece.
+type pieceKind uint8
 
 const (
-	droppable kind = iota // messages, and what is of no use later
-	answer                // answers a request of the peer: it is kept
-	gap                   // says that messages were dropped here
+	droppable pieceKind = iota // messages, and what is of no use later
+	required                   // replies to the peer's requests, which wait for them
+	gapNotice                  // tells the peer that messages were dropped here
 )
-
-// pieceSize is what a piece takes in a backlog's array.
-const pieceSize = int(unsafe.Sizeof(piece{}))
-
-// sliceOverhead is about what a piece costs besides its bytes.
-const sliceOverhead = 96
-
-// maxAnswers bounds the answers in a backlog that drops the oldest, so that dropping does not have to pass many.
-const maxAnswers = 256
-
-// fate is what became of a write.
-type fate uint8
 
 const (
-	written  fate = iota // the socket has all of it
-	kept                 // the backlog refers to it
-	overflow             // the backlog is full: the connection has to be closed
-	crowded              // all backlogs together are: the same
-	lost                 // the socket is broken
-	cutOff               // like crowded, but the frame is begun and cannot be ended
+	// pieceSize is what a piece takes in the queue's array.
+	pieceSize = int(unsafe.Sizeof(piece{}))
+
+	// pieceOverhead is about what a piece costs beside its bytes, in its own array and the queue's.
+	pieceOverhead = 96
+
+	// maxRequired bounds the required pieces of a queue that drops the oldest, so that dropping does not have to look
+	// at many of them each time.
+	maxRequired = 256
+
+	// chunkSize is how much is written at once: as much as a TLS record holds (RFC 8446, section 5.1).
+	chunkSize = 16 << 10
+
+	// maxWriting bounds the pieces that are written at once, because dropOldest moves them when it drops others.
+	maxWriting = 256
 )
 
-// write hands p to the socket, or what the socket does not take to the backlog. The loop calls it. *array is what the
-// backlogs may keep, made by the first that needs it and released by the caller: a copy of p, if p is only lent.
-func (c *Conn) write(p []byte, lent bool, array **shared, k kind) fate {
-	n := 0
-	if !c.flushing.Load() {
-		var err error
-		if n, err = c.transport.TryWrite(p); err != nil {
-			return lost
-		}
-		if n == len(p) {
-			return written
-		}
-	}
-	if *array == nil {
-		if c.hub.crowded(len(p)) {
-			if n > 0 {
-				return cutOff
-			}
-			return crowded
-		}
-		if lent {
-			p = bytes.Clone(p)
-		}
-		*array = c.hub.share(p)
-	}
-	return c.enqueue(*array, n, k)
+// replay is what a connection starts with: its first bytes, and messages of the history. The flusher encodes them when
+// it comes to them, because encoded they would take space while they wait.
+type replay struct {
+	bytes    []byte     // encoded, and not yet written
+	space    int        // what the array of bytes has room for
+	begun    bool       // some of bytes was written, or is being written
+	messages []*Message // not yet encoded, in the order of the log
 }
 
-// enqueue adds what is left of an array to the backlog, behind its first n bytes, and sees to it that there is a
-// flusher. What is begun is always taken, for a frame must end.
-func (c *Conn) enqueue(array *shared, n int, k kind) fate {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.dead || c.closing || n == len(array.bytes) {
-		return written
-	}
-	p := piece{array.bytes[n:], array, k}
-	over := c.over(len(p.bytes))
-	if c.options.DropOldest {
-		if over {
-			c.dropOldest(len(p.bytes))
-			over = k == answer && c.over(len(p.bytes)) // a message is kept, beside what stays
-		}
-		over = over || k == answer && c.answers >= maxAnswers
-	}
-	if over && n == 0 {
-		return overflow
-	}
-	array.refs.Add(1)
-	c.append(p)
-	c.begun = c.begun || n > 0
-	c.ensureFlusher()
-	if over {
-		return overflow
-	}
-	return kept
+// footprint is what a backlog takes.
+type footprint struct {
+	waiting int // bytes that are ready to be written
+	held    int // memory of its own: not that of messages and of arrays, which others may refer to
 }
 
-// last adds the last piece to the backlog, or writes it if nothing is in the way, and returns what became of it.
-// With drop set, only what is being written is left before it.
-func (c *Conn) last(p []byte, drop bool) fate {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.dead || c.closing {
-		return kept
+func (b *backlog) footprint() footprint {
+	f := footprint{b.size, int(b.space) * pieceSize}
+	if r := b.replay; r != nil {
+		f.waiting += len(r.bytes)
+		f.held += r.space + int(unsafe.Sizeof(r))*cap(r.messages)
 	}
-	c.closing = true
-	if drop {
-		first := c.inFlight()
-		c.drop(first, len(c.backlog)-first)
-		if pre := c.prelude; pre != nil {
-			if c.giveUpReplay(); !pre.begun {
-				c.endPrelude()
-			}
-		}
-	}
-	n := 0
-	if !c.flushing.Load() {
-		if len(p) == 0 {
-			return written
-		}
-		var err error
-		if n, err = c.transport.TryWrite(p); err != nil {
-			return lost
-		}
-		if n == len(p) {
-			return written
-		}
-		c.begun = n > 0
-	}
-	if len(p) > 0 {
-		c.append(piece{p[n:], c.hub.share(p), answer})
-		c.ensureFlusher()
-	}
-	return kept
+	return f
 }
 
-// The following need c.mu.
+func (b *backlog) empty() bool { return b.replay == nil && len(b.queue) == 0 }
 
-// over reports whether n more bytes are too many. One batch always fits, however large.
-func (c *Conn) over(n int) bool {
-	return len(c.backlog) > 0 && c.size+n+sliceOverhead*(len(c.backlog)+1) > c.options.MaxBacklog
+// excess returns by how many bytes a queue with n more would be over the limit. One piece always fits, however large,
+// so that a batch cannot be larger than what a connection may have waiting.
+func (b *backlog) excess(n, limit int) int {
+	if len(b.queue) == 0 {
+		return 0
+	}
+	return max(0, b.size+n+pieceOverhead*(len(b.queue)+1)-limit)
 }
 
-// append adds a piece, whose reference becomes the backlog's.
-func (c *Conn) append(p piece) {
-	if c.backlog == nil {
-		c.backlog = c.one[:0]
+// push adds a piece. The piece's reference to its array becomes the backlog's.
+func (b *backlog) push(p piece) {
+	if b.queue == nil {
+		b.queue = b.one[:0]
 	}
-	grows := len(c.backlog) == cap(c.backlog)
-	if c.backlog = append(c.backlog, p); grows {
-		c.setSpace(cap(c.backlog))
+	grows := len(b.queue) == cap(b.queue)
+	if b.queue = append(b.queue, p); grows {
+		b.space = int32(cap(b.queue))
 	}
-	if p.kind == answer {
-		c.answers++
+	if p.kind == required {
+		b.required++
 	}
-	c.add(len(p.bytes))
+	b.size += len(p.bytes)
 }
 
-// setSpace counts the array of the backlog.
-func (c *Conn) setSpace(n int) {
-	c.hub.held.Add(int64(n-int(c.space)) * int64(pieceSize))
-	c.space = int32(n)
-}
-
-// dropOldest makes room for n bytes, as far as it can: what is being written stays, and so do answers. In place of
-// what is dropped comes the notice of it, if the format has one.
-func (c *Conn) dropOldest(n int) {
-	first := c.inFlight()
-	excess := c.size + n + sliceOverhead*(len(c.backlog)+1) - c.options.MaxBacklog
+// dropOldest makes room for n bytes, as far as it can: what is being written stays, and so do required pieces. Where
+// pieces were dropped there is one notice of it, if notice returns one.
+func (b *backlog) dropOldest(n, limit int, notice func() (piece, bool)) {
+	first := b.inFlight()
+	excess := b.excess(n, limit)
 	var stay []piece
-	told := false // of the gap
+	noticed := false
 	i := first
-	for ; excess > 0 && i < len(c.backlog); i++ {
-		p := c.backlog[i]
-		if p.kind == answer || p.kind == gap && !told {
-			told = told || p.kind == gap
+	for ; excess > 0 && i < len(b.queue); i++ {
+		p := b.queue[i]
+		if p.kind == required || p.kind == gapNotice && !noticed {
+			noticed = noticed || p.kind == gapNotice
 			stay = append(stay, p)
 			continue
 		}
-		if !told {
-			told = true
-			if notice, ok := c.gapNotice(); ok {
-				stay = append(stay, notice)
+		if !noticed {
+			noticed = true
+			if p, ok := notice(); ok {
+				b.size += len(p.bytes)
+				stay = append(stay, p)
 			}
 		}
-		excess -= len(p.bytes) + sliceOverhead
-		c.remove(p)
+		excess -= len(p.bytes) + pieceOverhead
+		b.release(p)
 	}
-	k := i - first - len(stay) // places that are free now
-	copy(c.backlog[first+k:], stay)
-	c.closeUp(first, k)
+	free := i - first - len(stay) // at least 0: a notice takes the place of what it tells of
+	copy(b.queue[first+free:], stay)
+	b.shift(first, free)
 }
 
-// gapNotice makes the piece that says that messages are missing, if the format has such a thing.
-func (c *Conn) gapNotice() (piece, bool) {
-	p := c.options.Format.Gap(c.channels())
-	if p == nil {
-		return piece{}, false
+// dropAll drops all but what is being written. It returns the messages of the replay, which the caller lets go of.
+func (b *backlog) dropAll() (dropped []*Message) {
+	first := b.inFlight()
+	for _, p := range b.queue[first:] {
+		b.release(p)
 	}
-	c.add(len(p))
-	c.loop.counts.gaps.Add(1)
-	return piece{p, c.hub.share(p), gap}, true
-}
-
-// channels returns the names of the connection's channels. The loop calls it.
-func (c *Conn) channels() []string {
-	names := make([]string, len(c.places))
-	for i, at := range c.places {
-		names[i] = at.audience.channel.name
+	b.shift(first, len(b.queue)-first)
+	if r := b.replay; r != nil {
+		dropped, r.messages = r.messages, nil
+		if !r.begun || len(r.bytes) == 0 {
+			b.replay = nil
+		}
 	}
-	return names
+	return dropped
 }
 
-// drop takes k pieces out of the backlog that come after the first ones.
-func (c *Conn) drop(first, k int) {
-	for _, p := range c.backlog[first : first+k] {
-		c.remove(p)
+// reset empties the backlog, whatever is being written, and gives its array back: a quiet connection holds no buffer.
+// It returns the messages of the replay, which the caller lets go of.
+func (b *backlog) reset() (dropped []*Message) {
+	for _, p := range b.queue {
+		b.release(p)
 	}
-	c.closeUp(first, k)
-}
-
-// remove counts a piece out of the backlog.
-func (c *Conn) remove(p piece) {
-	if p.kind == answer {
-		c.answers--
+	if b.replay != nil {
+		dropped = b.replay.messages
 	}
-	c.add(-len(p.bytes))
-	c.hub.unshare(p.array)
+	*b = backlog{}
+	return dropped
 }
 
-// closeUp moves the first pieces over k places that are free.
-func (c *Conn) closeUp(first, k int) {
-	copy(c.backlog[k:], c.backlog[:first])
-	clear(c.backlog[:k])
-	c.backlog = c.backlog[k:]
-}
-
-// add counts n more bytes in the backlog.
-func (c *Conn) add(n int) {
-	c.size += n
-	c.hub.backlog.Add(int64(n))
-}
-
-// inFlight returns how many pieces of the backlog cannot be taken back.
-func (c *Conn) inFlight() int {
-	if c.begun && c.busy == 0 {
+// inFlight returns how many pieces of the queue cannot be taken back.
+func (b *backlog) inFlight() int {
+	if b.begun && b.writing == 0 {
 		return 1
 	}
-	return int(c.busy)
+	return int(b.writing)
 }
 
-func (c *Conn) ensureFlusher() {
-	if !c.flushing.Load() {
-		c.flushing.Store(true)
-		c.loop.flush(c)
+// release counts a piece out, and drops its reference.
+func (b *backlog) release(p piece) {
+	if p.kind == required {
+		b.required--
+	}
+	b.size -= len(p.bytes)
+	p.array.release()
+}
+
+// shift moves the first pieces of the queue over the free ones that follow them.
+func (b *backlog) shift(first, free int) {
+	copy(b.queue[free:], b.queue[:first])
+	clear(b.queue[:free])
+	b.queue = b.queue[free:]
+}
+
+// step is what a flusher does next: encode messages, if there are any, or else write bytes.
+type step struct {
+	encode []*Message
+	write  []byte
+	chunk  *chunk // the space of write, if it is only lent
+}
+
+type chunk [chunkSize]byte
+
+var chunks = sync.Pool{New: func() any { return new(chunk) }}
+
+// recycle gives the space of the bytes back, once they are written.
+func (s step) recycle() {
+	if s.chunk != nil {
+		chunks.Put(s.chunk)
 	}
 }
 
-// kill ends the connection's writing for good and returns its transport, if it had one.
-func (c *Conn) kill() Transport {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.dead = true
-	if c.prelude != nil {
-		c.giveUpReplay()
-		c.endPrelude()
+// next returns the next step of a backlog that is not empty. It is followed by encoded or advance.
+func (b *backlog) next() step {
+	if r := b.replay; r != nil {
+		if len(r.bytes) == 0 {
+			return step{encode: r.next()}
+		}
+		r.begun = true
+		return step{write: r.bytes[:min(len(r.bytes), chunkSize)]}
 	}
-	c.drop(0, len(c.backlog))
-	c.emptied()
-	c.hold(-c.input)
-	c.flushing.Store(true)
-	t := c.transport
-	c.transport = nil // history may still refer to the connection
-	return t
+	// A piece that is large or alone is written from where it is. Small ones are copied together: one write, and on TLS
+	// one record, costs less than many.
+	if first := b.queue[0].bytes; len(b.queue) == 1 || len(first) >= chunkSize {
+		b.writing = 1
+		return step{write: first[:min(len(first), chunkSize)]}
+	}
+	space := chunks.Get().(*chunk)
+	n := 0
+	b.writing = 0
+	for _, p := range b.queue[:min(len(b.queue), maxWriting)] {
+		n += copy(space[n:], p.bytes)
+		b.writing++
+		if n == chunkSize {
+			break
+		}
+	}
+	return step{write: space[:n], chunk: space}
 }
 
-// emptied gives the backlog's array back: a quiet connection holds no buffer.
-func (c *Conn) emptied() {
-	c.backlog, c.one[0], c.begun, c.busy = nil, piece{}, false, 0
-	c.setSpace(0)
+// next returns as many messages as are written at once when they are encoded, but at least one.
+func (r *replay) next() []*Message {
+	n, size := 1, r.messages[0].size()
+	for n < len(r.messages) && size+r.messages[n].size() <= chunkSize {
+		size += r.messages[n].size()
+		n++
+	}
+	return slices.Clip(r.messages[:n])
+}
+
+// encoded takes what the messages of a step are when they are encoded. It reports whether they were the replay's until
+// now: else they have been dropped meanwhile, and are not written.
+func (b *backlog) encoded(ms []*Message, p []byte) bool {
+	r := b.replay
+	if r == nil || len(r.messages) == 0 {
+		return false
+	}
+	r.messages = r.messages[len(ms):]
+	r.bytes, r.space, r.begun = p, cap(p), false
+	b.endReplay()
+	return true
+}
+
+// endReplay ends a replay that has nothing more to write.
+func (b *backlog) endReplay() {
+	if r := b.replay; len(r.bytes) == 0 && len(r.messages) == 0 {
+		b.replay = nil
+	}
+}
+
+// advance removes the first n bytes of a step, which were written. An array counts until all of it is written.
+func (b *backlog) advance(n int) {
+	b.writing = 0
+	if r := b.replay; r != nil {
+		if r.bytes = r.bytes[n:]; len(r.bytes) == 0 {
+			r.bytes, r.space = nil, 0
+			b.endReplay()
+		}
+		return
+	}
+	for n > 0 {
+		first := &b.queue[0]
+		if n < len(first.bytes) {
+			first.bytes = first.bytes[n:]
+			b.size -= n
+			b.begun = true
+			return
+		}
+		n -= len(first.bytes)
+		b.release(*first)
+		*first = piece{}
+		b.queue = b.queue[1:]
+		b.begun = false
+	}
 }

@@ -153,7 +153,7 @@ func BenchmarkLockMembership(b *testing.B) {
 		other := channelNames("other", 1000)
 		h.mu.Lock()
 		for i := range n {
-			h.open(fmt.Sprint("room:", i))
+			h.openChannelLocked(fmt.Sprint("room:", i))
 		}
 		h.mu.Unlock()
 		names := channelNames("own", MaxJoined)
@@ -259,7 +259,7 @@ func BenchmarkChurn(b *testing.B) {
 			defer closeHub(h)
 			h.mu.Lock()
 			for i := range n {
-				h.open(fmt.Sprint("room:", i))
+				h.openChannelLocked(fmt.Sprint("room:", i))
 			}
 			h.mu.Unlock()
 			o := options()

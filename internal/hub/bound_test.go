@@ -202,7 +202,7 @@ func TestAnswersAreKept(t *testing.T) {
 			c.open(r.IntN(100))
 			var answers []string
 			for range 100 + r.IntN(200) {
-				if r.IntN(3) == 0 && len(answers) < maxAnswers {
+				if r.IntN(3) == 0 && len(answers) < maxRequired {
 					p := fmt.Sprintf("<answer %d>", len(answers))
 					c.conn.Send([]byte(p))
 					answers = append(answers, p)
@@ -216,7 +216,7 @@ func TestAnswersAreKept(t *testing.T) {
 					c.open(r.IntN(5000))
 				}
 				c.conn.mu.Lock()
-				n := c.conn.size
+				n := c.conn.backlog.size
 				c.conn.mu.Unlock()
 				if n > 2*MinBacklog {
 					t.Fatalf("seed %d,%d: the backlog has %d bytes", seed, round, n)
@@ -229,13 +229,13 @@ func TestAnswersAreKept(t *testing.T) {
 				t.Fatalf("seed %d,%d: of %d answers came %s", seed, round, len(answers), got)
 			}
 			c.conn.mu.Lock()
-			if c.conn.answers != 0 || c.conn.size != 0 {
-				t.Errorf("seed %d,%d: %d answers are left", seed, round, c.conn.answers)
+			if c.conn.backlog.required != 0 || c.conn.backlog.size != 0 {
+				t.Errorf("seed %d,%d: %d answers are left", seed, round, c.conn.backlog.required)
 			}
 			c.conn.mu.Unlock()
 
 			c.open(0)
-			for range 2 * maxAnswers {
+			for range 2 * maxRequired {
 				c.conn.Send([]byte("answer"))
 				synctest.Wait()
 			}
@@ -247,20 +247,20 @@ func TestAnswersAreKept(t *testing.T) {
 	}
 }
 
-// TestPeerCloses: a code that the peer has chosen does not say why the connection ended.
+// TestPeerCloses: what the peer closes with is repeated to it, and does not decide why the connection ended.
 func TestPeerCloses(t *testing.T) {
 	h := New(Options{})
 	defer closeHub(h)
-	for _, code := range []uint16{1000, 1002, 1008, 1009, 1012, 1013} {
+	for why := range reasons {
 		c := connect(t, h, options(), "a")
-		c.conn.Answer(code)
+		c.conn.ReplyClose(seqs{}.Close(why, ""))
 		c.conn.Done()
-		if _, got := c.wait(1); got != int(code) {
-			t.Errorf("%d is answered with %d", code, got)
+		if _, got := c.wait(1); got != why {
+			t.Errorf("the reply to %v is %v", why, got)
 		}
 	}
 	waitFor(t, func() bool { return h.Stats().Connections == 0 })
-	if s := h.Stats(); s.Closed["client"] != 6 {
+	if s := h.Stats(); s.Closed["client"] != uint64(reasons) {
 		t.Errorf("%v", s.Closed)
 	}
 }

@@ -15,7 +15,9 @@ import (
 func TestChannelsByPage(t *testing.T) {
 	h := New(Options{History: 1})
 	defer closeHub(h)
-	connect(t, h, options(), All)
+	if _, _, err := h.Connect(Subscriber{All: true}, options()); err != nil {
+		t.Fatal(err)
+	}
 	var want []string
 	for i := range 5 * atOnce {
 		name := fmt.Sprint("room:", i)
@@ -79,7 +81,7 @@ func TestManyExpireAtOnce(t *testing.T) {
 			publish(t, h, fmt.Sprint(i))
 		}
 		h.mu.Lock()
-		h.trim(time.Now().Add(time.Minute))
+		h.trimLocked(time.Now().Add(time.Minute))
 		if got := h.history.count; got != n-atOnce {
 			t.Errorf("%d are left of %d", got, n)
 		}
@@ -150,7 +152,7 @@ func TestResumeTooMuch(t *testing.T) {
 	}
 	channels := []string{"c2", "quiet", "c0", "c1"}
 	h.mu.Lock()
-	ms, w := h.since(channels, id, 0, 150_000)
+	ms, w := h.replayFromLocked(channels, id, 0, 150_000)
 	h.mu.Unlock()
 	if len(ms) != 0 || w.Resumed || !slices.Equal(w.Lost, []string{"c2", "c0", "c1"}) {
 		t.Errorf("too much: %d messages, lost %q", len(ms), w.Lost)
@@ -160,7 +162,7 @@ func TestResumeTooMuch(t *testing.T) {
 		t.Errorf("lost %q, %v", w.Lost, err)
 	}
 	h.mu.Lock()
-	ms, w = h.since(channels, id, 0, 10<<20)
+	ms, w = h.replayFromLocked(channels, id, 0, 10<<20)
 	h.mu.Unlock()
 	if len(ms) != 300 || !w.Resumed || w.ID != id {
 		t.Errorf("what fits: %d messages from %s, lost %q", len(ms), w.ID, w.Lost)
@@ -231,10 +233,10 @@ func checkPlaces(t *testing.T, l *loop, seed uint64) {
 		}) {
 			t.Errorf("seed %d: audiences are not in order", seed)
 		}
-		for i, at := range c.places {
+		for i, at := range c.memberships {
 			a := at.audience
 			members[a]++
-			if len(c.places) > 1 {
+			if len(c.memberships) > 1 {
 				if a.mixed[at.index] != (member{c, i}) {
 					t.Errorf("seed %d: place %d is not in the mixed", seed, i)
 				}
@@ -266,20 +268,20 @@ func TestSpaceOfABatch(t *testing.T) {
 	}
 	l := c.conn.loop
 	h.onLoop(l, func(l *loop) {
-		a := c.conn.places[0].audience
-		b := c.conn.places[1].audience
+		a := c.conn.memberships[0].audience
+		b := c.conn.memberships[1].audience
 		for i, m := range ms {
 			m.Seq = uint64(i + 1)
 			a, b = b, a
-			a.batch = append(a.batch, m)
+			a.pending = append(a.pending, m)
 		}
 		l.touched = append(l.touched, a, b)
 		l.gen++
 		l.deliver()
-		if n := max(cap(l.merged), cap(l.mixed)); n > maxSpareEntries {
+		if n := max(cap(l.cache.run), cap(l.mixed)); n > maxSpareEntries {
 			t.Errorf("space for %d is kept", n)
 		}
-		for _, m := range l.merged[:cap(l.merged)] {
+		for _, m := range l.cache.run[:cap(l.cache.run)] {
 			if m != nil {
 				t.Fatal("a message is kept")
 			}
@@ -354,9 +356,9 @@ func TestConnectToManyIsRefused(t *testing.T) {
 		}
 		switch round % 3 {
 		case 0:
-			h.Retire([]*ConnOptions{o}, 1012, "")
+			h.Retire([]*ConnOptions{o}, ReasonRestart, "")
 		case 1:
-			h.Close(1012, "", 0, time.Minute)
+			h.Close(ReasonRestart, "", 0, time.Minute)
 		}
 		all.Wait()
 		waitFor(t, func() bool { return h.Stats().Connections == 0 })

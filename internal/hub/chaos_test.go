@@ -55,7 +55,7 @@ func TestNothingIsLeft(t *testing.T) {
 				}
 				var own sync.WaitGroup
 				if rand.IntN(2) == 0 {
-					own.Go(func() { time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond); conn.Close(1000, "bye") })
+					own.Go(func() { time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond); conn.Close(ReasonClient, "bye") })
 				}
 				for range rand.IntN(40) {
 					switch rand.IntN(6) {
@@ -93,7 +93,7 @@ func TestNothingIsLeft(t *testing.T) {
 		for time.Now().Before(until) {
 			h.Configure(Options{History: rand.IntN(200), MaxMemory: int64(rand.IntN(3)) << 20, MaxChannels: rand.IntN(2) * 300})
 			h.Channels("", "", 1000)
-			h.Kick(Filter{Channel: name()}, 1008, "")
+			h.Kick(Filter{Channel: name()}, ReasonPolicy, "")
 			time.Sleep(5 * time.Millisecond)
 		}
 	})
@@ -102,7 +102,7 @@ func TestNothingIsLeft(t *testing.T) {
 	h.Configure(Options{})
 	waitFor(t, func() bool { return h.Stats().Connections == 0 })
 	h.mu.Lock()
-	h.forgetKeys()
+	h.forgetKeysLocked()
 	h.mu.Unlock()
 	free := func() bool {
 		h.flushers.mu.Lock()
@@ -113,7 +113,7 @@ func TestNothingIsLeft(t *testing.T) {
 	waitFor(t, func() bool {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		return h.queued() == 0
+		return h.queuedLocked() == 0
 	})
 	h.mu.Lock()
 	if held := h.held.Load(); held != 0 {

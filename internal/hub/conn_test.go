@@ -20,7 +20,7 @@ func TestBacklogIsWhatItSays(t *testing.T) {
 		bulky.Format = padded{}
 		slow, quick := connect(t, h, o, "a"), connect(t, h, bulky, "b")
 		slow.open(0)
-		for i := range 2 * MinBacklog / sliceOverhead {
+		for i := range 2 * MinBacklog / pieceOverhead {
 			publish(t, h, "b") // leaves large arrays behind
 			m := publish(t, h, "a")
 			for h.Stats().Deliveries < m.Seq && h.Subscribers("a") > 0 {
@@ -36,11 +36,11 @@ func TestBacklogIsWhatItSays(t *testing.T) {
 			}
 		}
 		slow.conn.mu.Lock()
-		real := pieceSize * cap(slow.conn.backlog)
-		for _, p := range slow.conn.backlog {
+		real := pieceSize * cap(slow.conn.backlog.queue)
+		for _, p := range slow.conn.backlog.queue {
 			real += cap(p.array.bytes) + int(unsafe.Sizeof(*p.array))
 		}
-		n := len(slow.conn.backlog)
+		n := len(slow.conn.backlog.queue)
 		slow.conn.mu.Unlock()
 		if real > o.MaxBacklog {
 			t.Errorf("drop %v: %d slices take %d bytes", drop, n, real)
@@ -82,7 +82,7 @@ func TestSlowInReplay(t *testing.T) {
 		c.open(1 << 30)
 		synctest.Wait()
 		got := c.got[8:]
-		if !bytes.HasSuffix(got, seqs{}.Close(codeTryLater, "")) {
+		if !bytes.HasSuffix(got, seqs{}.Close(ReasonSlow, "")) {
 			t.Fatal("no close frame")
 		}
 		if got = got[:len(got)-8]; len(got)%paddedSize != 0 || len(got) == 0 {

@@ -34,9 +34,9 @@ func TestFail(t *testing.T) {
 			}
 			conn.Start(c, nil)
 			publish(t, h, "a")
-			conn.Fail(1002, "")
+			conn.Fail(ReasonProtocol, "")
 			synctest.Wait()
-			if c.after != 16 || binary.BigEndian.Uint64(c.got[8:]) != closeMark|1002 || c.closed || h.Stats().Connections != 1 {
+			if c.after != 16 || binary.BigEndian.Uint64(c.got[8:]) != closeMark|uint64(ReasonProtocol) || c.closed || h.Stats().Connections != 1 {
 				t.Errorf("slow %v: %q, ended after %d, closed %v", slow, c.got, c.after, c.closed)
 			}
 			time.Sleep((maxLinger + 1) * time.Second)
@@ -46,7 +46,7 @@ func TestFail(t *testing.T) {
 			}
 
 			whole := connect(t, h, options(), "a")
-			whole.conn.Fail(1002, "")
+			whole.conn.Fail(ReasonProtocol, "")
 			synctest.Wait()
 			if !whole.closed || len(whole.got) != 8 {
 				t.Errorf("%q, closed %v", whole.got, whole.closed)
@@ -56,10 +56,10 @@ func TestFail(t *testing.T) {
 			c = &halfCloser{newClient(), -1}
 			conn, _, _ = h.Connect(Subscriber{}, options())
 			conn.Start(c, nil)
-			conn.Close(1012, "")
-			conn.Fail(1002, "")
+			conn.Close(ReasonRestart, "")
+			conn.Fail(ReasonProtocol, "")
 			synctest.Wait()
-			if c.after != 8 || binary.BigEndian.Uint64(c.got) != closeMark|1012 {
+			if c.after != 8 || binary.BigEndian.Uint64(c.got) != closeMark|uint64(ReasonRestart) {
 				t.Errorf("%q, ended after %d", c.got, c.after)
 			}
 			conn.Done()
@@ -79,7 +79,7 @@ func TestReplies(t *testing.T) {
 		reply := func(seq uint64) { c.conn.Reply(binary.BigEndian.AppendUint64(nil, seq)) }
 		for range 3 { // again and again, and each time there is nothing left
 			busy := make(chan struct{})
-			h.post(c.conn.loop, entry{op: opCall, call: func() { <-busy }})
+			h.enqueue(c.conn.loop, entry{op: opCall, call: func() { <-busy }})
 			synctest.Wait()
 			for i := range uint64(maxReplies + 10) {
 				reply(i)

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// flushers write what the loops cannot write by themselves. They are a few goroutines that stay, which take one
-// connection after the other: to start one each time, and grow its stack to what TLS needs, cost as much as the
-// encryption. When they do not get on, as their peers take nothing, others are started beside them, so a peer that is
-// slow holds up nobody for more than a moment.
+// flushers write what the loops cannot write themselves. They are a few goroutines that stay, and take one connection
+// after the other. Starting one for each flush, and growing its stack to what TLS needs, cost as much as the encryption.
+// When they make no progress, because their peers accept nothing, more of them are started, so that a slow peer delays
+// others only for a moment.
 type flushers struct {
 	hub      *Hub
 	mu       sync.Mutex
@@ -23,17 +23,17 @@ type flushers struct {
 }
 
 const (
-	// watchInterval is how long a connection at most waits for others that are stuck, but for the next.
+	// watchInterval is how often the progress is checked, and so about how long connections wait for others that are stuck.
 	watchInterval = time.Millisecond
 
-	// busyFlushers finish at least so many connections in that time.
+	// busyFlushers is how many connections are finished in that time if the flushers make progress.
 	busyFlushers = 16
 )
 
-// flusherCost is about what a flusher takes that is stuck in TLS: its stack, and the chunk that it writes.
+// flusherCost is about what a flusher takes that is stuck in TLS: its stack, and the chunk that it is writing.
 const flusherCost = 32 << 10
 
-// maxFree is how many flushers stay.
+// maxFree is how many flushers stay when there is no work.
 var maxFree = runtime.GOMAXPROCS(0)
 
 // flush has the connections flushed.
@@ -47,14 +47,14 @@ func (f *flushers) flush(cs ...*Conn) {
 	if !f.watching {
 		f.watching = true
 		if f.free == 0 {
-			f.start()
+			f.startLocked()
 		}
 		go f.watch()
 	}
 }
 
-// start starts a flusher. Those that are more than stay count as memory, as they are stuck. The caller holds f.mu.
-func (f *flushers) start() {
+// startLocked starts a flusher. Those beyond maxFree count as memory, because they are there for others that are stuck.
+func (f *flushers) startLocked() {
 	if f.running++; f.running > maxFree {
 		f.hub.held.Add(flusherCost)
 	}
@@ -89,7 +89,8 @@ func (f *flushers) run() {
 	}
 }
 
-// watch starts flushers, more and more of them, as long as those that there are do not get on. It ends with the work.
+// watch starts flushers, twice as many each time, as long as those that there are make no progress. It ends when there is
+// no work.
 func (f *flushers) watch() {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
@@ -114,7 +115,7 @@ func (f *flushers) watch() {
 					more = max(1, n/2) // others end as room is made
 					break
 				}
-				f.start()
+				f.startLocked()
 			}
 			more *= 2
 		}

@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// atOnce bounds what is done at a time under Hub.mu where there may be much to do: so many channels, or messages, and
-// then the lock is released for others.
+// atOnce is how many channels or messages are handled at a time under Hub.mu, where there may be many. Then the lock is
+// released for others: a publisher waits for at most that much.
 const atOnce = 128
 
-// history keeps the last messages of each channel, within a count and an age a channel and a size over all. What is
-// oldest goes first. Hub.mu guards it.
+// history keeps the last messages: of each channel up to a count and an age, and of all together up to a size. The oldest
+// are dropped first. Hub.mu guards it; bytes is atomic because publishers look at it without the lock.
 type history struct {
 	bytes          atomic.Int64
 	count          int // messages kept
@@ -22,16 +22,16 @@ type history struct {
 	timer          *time.Timer
 }
 
-// stored is a message in the history: in that of its channel, and in the order of all, from which it can be taken
-// without looking at others.
+// stored is a message in the history of its channel. All stored messages are also in one list, in the order of the log,
+// from which one can be removed without a search.
 type stored struct {
 	message       *Message
 	channel       *channel
 	before, after *stored
 }
 
-// remember keeps a message in its channel's history. The caller holds h.mu.
-func (h *Hub) remember(ch *channel, m *Message) {
+// appendHistoryLocked keeps a message in its channel's history.
+func (h *Hub) appendHistoryLocked(ch *channel, m *Message) {
 	hi := &h.history
 	s := &stored{message: m, channel: ch, before: hi.newest}
 	if hi.newest == nil {
@@ -42,16 +42,16 @@ func (h *Hub) remember(ch *channel, m *Message) {
 	hi.newest = s
 	ch.history = append(ch.history, s)
 	hi.bytes.Add(int64(m.cost()))
-	h.keep(m)
+	h.holdHistoryLocked(m)
 	hi.count++
 	if len(ch.history) > h.options.History {
-		h.dropOldest(ch)
+		h.dropOldestLocked(ch)
 	}
-	h.trim(m.Time)
+	h.trimLocked(m.Time)
 }
 
-// dropOldest drops the oldest message of a channel. The caller holds h.mu.
-func (h *Hub) dropOldest(ch *channel) {
+// dropOldestLocked drops the oldest message of a channel.
+func (h *Hub) dropOldestLocked(ch *channel) {
 	hi := &h.history
 	s := ch.history[0]
 	if s.before == nil {
@@ -66,26 +66,26 @@ func (h *Hub) dropOldest(ch *channel) {
 	}
 	hi.bytes.Add(-int64(s.message.cost()))
 	hi.count--
-	ch.lost = max(ch.lost, s.message.Seq)
+	ch.droppedSeq = max(ch.droppedSeq, s.message.Seq)
 	s.message.dropped.Store(true)
 	h.letGo([]*Message{s.message})
 	ch.history[0] = nil
 	if ch.history = ch.history[1:]; len(ch.history) == 0 {
 		ch.history = nil
-		h.release(ch)
+		h.forgetChannelLocked(ch)
 	}
 }
 
-// trim drops what is too old or too much, but only a piece of it: the timer drops what else is too old, and a publisher
-// what else is too much. The caller holds h.mu.
-func (h *Hub) trim(now time.Time) {
-	h.trimTo(h.options.historyBytes(), now)
-	h.setTimer(now)
+// trimLocked drops what is too old or too much, but at most atOnce messages. The timer drops the rest of what is too old,
+// and a publisher the rest of what is too much.
+func (h *Hub) trimLocked(now time.Time) {
+	h.trimToLocked(h.options.historyBytes(), now)
+	h.setTimerLocked(now)
 }
 
-// trimTo drops what is too old or more than size bytes, but only a piece of it, and reports whether that was all. The
-// caller holds h.mu.
-func (h *Hub) trimTo(size int, now time.Time) (all bool) {
+// trimToLocked drops what is too old or more than size bytes, but at most atOnce messages, and reports whether that was
+// all.
+func (h *Hub) trimToLocked(size int, now time.Time) (all bool) {
 	hi := &h.history
 	for range atOnce {
 		s := hi.oldest
@@ -96,19 +96,18 @@ func (h *Hub) trimTo(size int, now time.Time) (all bool) {
 		if !old && hi.bytes.Load() <= int64(size) {
 			return true
 		}
-		h.dropOldest(s.channel)
+		h.dropOldestLocked(s.channel)
 	}
 	return false
 }
 
 // trimAll drops all that is too old or more than size bytes.
 func (h *Hub) trimAll(size int) {
-	h.inPieces(func() bool { return h.trimTo(size, time.Now()) })
+	h.inPieces(func() bool { return h.trimToLocked(size, time.Now()) })
 }
 
-// setTimer sees to it that the oldest message is dropped when it is too old, though nothing is published. The caller
-// holds h.mu.
-func (h *Hub) setTimer(now time.Time) {
+// setTimerLocked schedules the removal of the oldest message, for when nothing is published that would do it.
+func (h *Hub) setTimerLocked(now time.Time) {
 	hi := &h.history
 	if age := h.options.HistoryAge; age > 0 && hi.timer == nil && hi.oldest != nil {
 		hi.timer = time.AfterFunc(age-now.Sub(hi.oldest.message.Time), h.expire)
@@ -119,17 +118,17 @@ func (h *Hub) setTimer(now time.Time) {
 func (h *Hub) expire() {
 	h.inPieces(func() bool {
 		now := time.Now()
-		if !h.trimTo(h.options.historyBytes(), now) {
+		if !h.trimToLocked(h.options.historyBytes(), now) {
 			return false
 		}
 		h.history.timer = nil
-		h.setTimer(now)
+		h.setTimerLocked(now)
 		return true
 	})
 }
 
-// inPieces calls f, which reports whether it has done all, until it has: each time under h.mu, which others can have in
-// between. A hub that is closed has nothing left to do.
+// inPieces calls f until it reports that it has done all. Each call is under h.mu, and others can have the lock in
+// between. In a hub that is closed nothing is left to do.
 func (h *Hub) inPieces(f func() (all bool)) {
 	for {
 		h.mu.Lock()
@@ -161,7 +160,7 @@ func (h *Hub) shorten() {
 					next = name
 					return false
 				}
-				h.dropOldest(ch)
+				h.dropOldestLocked(ch)
 				left--
 			}
 			next = following(name)
@@ -170,7 +169,7 @@ func (h *Hub) shorten() {
 	})
 }
 
-// Welcome is what a connection, or a channel of it, starts from.
+// Welcome describes where a connection, or a channel that it joins, starts.
 type Welcome struct {
 	// ID is the position: who resumes after it gets all that comes from here on, beginning with what is replayed.
 	ID string
@@ -180,14 +179,14 @@ type Welcome struct {
 	Lost []string
 }
 
-// since returns what a subscriber of the channels starts with: from lastID on, if that is set, or the last n messages,
-// within the limit in bytes. Those of one channel are in order. The caller holds h.mu.
-func (h *Hub) since(channels []string, lastID string, n, limit int) (ms []*Message, w Welcome) {
+// replayFromLocked returns what a subscriber of the channels starts with: from lastID on, if that is set, or the last n
+// messages, within the limit in bytes. Those of one channel are in order.
+func (h *Hub) replayFromLocked(channels []string, lastID string, n, limit int) (ms []*Message, w Welcome) {
 	seq := h.seq
 	if lastID == "" {
-		ms = h.last(channels, n, limit)
+		ms = h.tailLocked(channels, n, limit)
 	} else {
-		ms, w.Lost = h.after(channels, lastID, limit)
+		ms, w.Lost = h.missedLocked(channels, lastID, limit)
 		w.Resumed = w.Lost == nil
 	}
 	for _, m := range ms {
@@ -199,20 +198,21 @@ func (h *Hub) since(channels []string, lastID string, n, limit int) (ms []*Messa
 
 func bySeq(a, b *Message) int { return cmp.Compare(a.Seq, b.Seq) }
 
-// after returns all messages of the channels after an ID, but for channels of which some are lost. What is longer than
-// the limit is lost as a whole, and is not looked at further than that. The caller holds h.mu.
-func (h *Hub) after(channels []string, id string, limit int) (ms []*Message, lost []string) {
+// missedLocked returns all messages of the channels after an ID, except for channels that have lost some, which it
+// returns instead. If the messages are more than the limit, all channels that have any count as lost, because a part of
+// them would be a hole.
+func (h *Hub) missedLocked(channels []string, id string, limit int) (ms []*Message, lost []string) {
 	epoch, seq, good := parseID(id)
 	if !good || epoch != h.epoch || seq > h.seq {
 		return nil, channels
 	}
-	h.trim(time.Now())
+	h.trimLocked(time.Now())
 	size := 0
 	var missed []string // the channels that have something
 	for _, name := range channels {
 		ch := h.channels[name]
 		switch {
-		case ch == nil && h.lost > seq, ch != nil && ch.lost > seq:
+		case ch == nil && h.droppedSeq > seq, ch != nil && ch.droppedSeq > seq:
 			lost = append(lost, name)
 		case ch != nil && len(ch.history) > 0 && ch.newest().Seq > seq:
 			missed = append(missed, name)
@@ -236,16 +236,16 @@ func (h *Hub) after(channels []string, id string, limit int) (ms []*Message, los
 	return ms, lost
 }
 
-// last returns the last n messages of some channels together, in the order of the log, or fewer if they have more than
-// limit bytes. The caller holds h.mu.
-func (h *Hub) last(channels []string, n, limit int) (ms []*Message) {
+// tailLocked returns the last n messages of some channels together, in the order of the log, or fewer if they have more
+// than limit bytes.
+func (h *Hub) tailLocked(channels []string, n, limit int) (ms []*Message) {
 	if n == 0 {
 		return nil
 	}
-	h.trim(time.Now())
+	h.trimLocked(time.Now())
 	var from newest
 	for _, name := range channels {
-		if ch := h.channels[name]; ch != nil && len(ch.history) > 0 && ch.lost < ch.newest().Seq {
+		if ch := h.channels[name]; ch != nil && len(ch.history) > 0 && ch.droppedSeq < ch.newest().Seq {
 			from = append(from, ch.history)
 		}
 	}
@@ -267,7 +267,7 @@ func (h *Hub) last(channels []string, n, limit int) (ms []*Message) {
 	return ms
 }
 
-// newest is a heap of histories, none of them empty: the one whose last message is the newest is first.
+// newest is a heap of histories that are not empty. The one whose last message is the newest is first.
 type newest [][]*stored
 
 func (x newest) seq(i int) uint64   { return x[i][len(x[i])-1].message.Seq }

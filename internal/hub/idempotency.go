@@ -71,7 +71,7 @@ type knownKey struct {
 
 func (k *knownKey) link() *uint32 { return &k.newer }
 
-// keyOwner is who has keys in the table.
+// keyOwner is a publisher that has keys in the table.
 type keyOwner struct {
 	id             uint64
 	count          uint32
@@ -169,8 +169,8 @@ func (r *repeats) look(keys []keyed, now time.Time) bool {
 	return true
 }
 
-// rememberKey keeps the key of a message that has been given its place. The caller holds h.mu.
-func (h *Hub) rememberKey(m *Message, k *keyed) {
+// recordKeyLocked keeps the key of a message that has been given its place.
+func (h *Hub) recordKeyLocked(m *Message, k *keyed) {
 	r := &h.repeats
 	now := m.Time.Sub(r.start)
 	r.expire(now, 4) // more than come
@@ -180,7 +180,7 @@ func (h *Hub) rememberKey(m *Message, k *keyed) {
 		}
 	}
 	before := r.bytes()
-	if len(r.known) >= h.keyLimit() {
+	if len(r.known) >= h.keyLimitLocked() {
 		r.evict(k.owner)
 	}
 	if r.known == nil {
@@ -213,9 +213,9 @@ func (h *Hub) rememberKey(m *Message, k *keyed) {
 	}
 }
 
-// keyLimit returns how many keys there may be: with Options.MaxMemory so many that they take an eighth of it at most,
-// though each has another owner. The caller holds h.mu.
-func (h *Hub) keyLimit() int {
+// keyLimitLocked returns how many keys there may be: with Options.MaxMemory so many that they take an eighth of it at
+// most, though each has another owner.
+func (h *Hub) keyLimitLocked() int {
 	if limit := h.options.MaxMemory; limit > 0 {
 		return int(min(maxKeys, limit/8/(keyCost+ownerCost)))
 	}
@@ -239,7 +239,7 @@ func (r *repeats) evict(wants uint64) {
 	r.evicted++
 }
 
-// expire forgets keys whose time is over, but not more than so many, and reports whether it forgot that many.
+// expire forgets at most that many keys whose time is over, and reports whether it forgot that many.
 func (r *repeats) expire(now time.Duration, most int) bool {
 	for range most {
 		if r.oldest == 0 || now-r.keys.at(r.oldest).at < repeatTime {
@@ -250,7 +250,7 @@ func (r *repeats) expire(now time.Duration, most int) bool {
 	return true
 }
 
-// expireKeys forgets the keys whose time is over, though none comes.
+// expireKeys forgets the keys whose time is over when no message comes that would.
 func (h *Hub) expireKeys() {
 	for more := true; more; {
 		h.mu.Lock()
@@ -263,7 +263,7 @@ func (h *Hub) expireKeys() {
 		if more = r.expire(now, 256); !more {
 			if r.oldest == 0 {
 				r.timer = nil
-				h.forgetKeys()
+				h.forgetKeysLocked()
 			} else {
 				r.timer.Reset(r.keys.at(r.oldest).at + repeatTime - now)
 			}
@@ -272,8 +272,8 @@ func (h *Hub) expireKeys() {
 	}
 }
 
-// forgetKeys gives the table back. The caller holds h.mu.
-func (h *Hub) forgetKeys() {
+// forgetKeysLocked gives the table back.
+func (h *Hub) forgetKeysLocked() {
 	r := &h.repeats
 	h.held.Add(-r.bytes())
 	r.evicted += uint64(len(r.known))

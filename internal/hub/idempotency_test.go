@@ -15,7 +15,7 @@ func TestKeysModel(t *testing.T) {
 		r := rand.New(rand.NewPCG(rand.Uint64(), 0))
 		const memory = 1 << 20
 		h := New(Options{MaxMemory: memory})
-		limit := h.keyLimit()
+		limit := h.keyLimitLocked()
 		type name struct{ publisher, channel, key string }
 		type known struct {
 			seq   uint64
@@ -94,14 +94,14 @@ func TestKeysOfOthers(t *testing.T) {
 		return m
 	}
 	first := send("ann", "1")
-	for i := range 3 * h.keyLimit() {
+	for i := range 3 * h.keyLimitLocked() {
 		send("eve", fmt.Sprint("eve", i))
 	}
 	if m := send("ann", "1"); m.Seq != first.Seq {
 		t.Errorf("ann's message was published again")
 	}
 	s := h.Stats()
-	if s.Keys != h.keyLimit() || s.KeysEvicted != uint64(2*h.keyLimit()+1) {
+	if s.Keys != h.keyLimitLocked() || s.KeysEvicted != uint64(2*h.keyLimitLocked()+1) {
 		t.Errorf("%d keys, %d evicted", s.Keys, s.KeysEvicted)
 	}
 	h.Configure(Options{MaxMemory: 1 << 19})
@@ -181,14 +181,13 @@ func BenchmarkKeyedBatch(b *testing.B) {
 				keys, _ := h.repeats.keysOf(ms)
 				h.mu.Lock()
 				start := time.Now()
-				_, ok := h.fits(ms)
-				ok = ok && h.repeats.look(keys, start)
-				wake := h.enter(ms, keys, start)
+				_, ok := h.fitsLocked(ms)
+				wake, err := h.appendLocked(ms, keys, start)
 				locked += time.Since(start)
 				h.mu.Unlock()
 				h.wake(wake)
-				if !ok {
-					b.Fatal("does not fit")
+				if !ok || err != nil {
+					b.Fatal("does not fit", err)
 				}
 				h.onLoops(func(*loop) {})
 			}

@@ -67,7 +67,7 @@ func (l *loop) tick() {
 		switch {
 		case c.state == stateClosed:
 		case l.now >= c.deadline:
-			l.end(c, c.reason)
+			l.finish(c, c.reason)
 		default:
 			waiting = append(waiting, c)
 		}
@@ -94,7 +94,7 @@ func (c *Conn) sleeps() bool {
 func (c *Conn) started() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.transport != nil
+	return c.sink != nil
 }
 
 // keepAlive ends a connection that has shown no life for two intervals, and pings any other.
@@ -104,7 +104,7 @@ func (l *loop) keepAlive(c *Conn) {
 	}
 	if c.sleeps() {
 		if c.missed++; c.missed >= 2 {
-			l.end(c, ReasonSilent)
+			l.finish(c, ReasonSilent)
 			return
 		}
 	} else {

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Filter names connections. What is not set does not matter.
+// Filter selects connections. Fields that are not set select all.
 type Filter struct {
-	ID      uint64
-	After   uint64 // those with larger IDs
+	ID      ConnID
+	After   ConnID // those with larger IDs
 	Options []*ConnOptions
 	User    string
 	Channel string
@@ -18,12 +18,12 @@ type Filter struct {
 
 func (f Filter) has(c *Conn) bool {
 	return (len(f.Options) == 0 || slices.Contains(f.Options, c.options)) && (f.ID == 0 || c.id == f.ID) && c.id > f.After && (f.User == "" || c.user == f.User) &&
-		(f.Channel == "" || slices.ContainsFunc(c.places, func(at place) bool { return at.audience.channel.name == f.Channel }))
+		(f.Channel == "" || slices.ContainsFunc(c.memberships, func(at membership) bool { return at.audience.channel.name == f.Channel }))
 }
 
-// Connection is what there is to say of one.
+// Connection describes a connection, for lists.
 type Connection struct {
-	ID        uint64
+	ID        ConnID
 	User      string
 	Remote    string
 	Transport string
@@ -33,7 +33,7 @@ type Connection struct {
 	Backlog   int    // bytes that wait for it
 }
 
-// Connections returns those that the filter names, limit at most, in the order in which they came.
+// Connections returns the connections that the filter selects, at most limit of them, in the order of their IDs.
 func (h *Hub) Connections(f Filter, limit int) (list []Connection) {
 	h.onLoops(func(l *loop) {
 		var some []*Conn
@@ -51,10 +51,10 @@ func (h *Hub) Connections(f Filter, limit int) (list []Connection) {
 	return list[:min(limit, len(list))]
 }
 
-// Describe says what there is to say of the connection. Only its loop, and so an Observer, may call it.
+// Describe describes the connection. Only its loop, and so an Observer, may call it.
 func (c *Conn) Describe() Connection {
 	c.mu.Lock()
-	backlog := c.size
+	backlog := c.backlog.size
 	c.mu.Unlock()
 	return Connection{c.id, c.user, c.remote, c.options.Transport, c.channels(), time.UnixMilli(c.connected), c.sent, backlog}
 }
@@ -72,52 +72,7 @@ func (h *Hub) Users(channel string) map[string]int {
 	return users
 }
 
-// Kick closes the connections that the filter names, and returns how many there were.
-func (h *Hub) Kick(f Filter, code uint16, text string) (n int) {
-	h.onLoops(func(l *loop) {
-		l.each(func(c *Conn) {
-			if c.state == stateOpen && f.has(c) {
-				l.close(c, code, text, false)
-				n++
-			}
-		})
-	})
-	return n
-}
-
-// Retire closes the connections that have one of the options, and from now on Connect refuses these options with
-// ErrRetired. A connection is found by one or the other: Connect looks at the mark under the lock that sets it, and a
-// connection that it admitted before is in its loop's inbox when the loop is asked to close it.
-func (h *Hub) Retire(options []*ConnOptions, code uint16, text string) {
-	if len(options) == 0 {
-		return // no options would mean every connection to Kick
-	}
-	h.mu.Lock()
-	for _, o := range options {
-		o.retired = true
-	}
-	h.mu.Unlock()
-	h.Kick(Filter{Options: options}, code, text)
-}
-
-// onLoops has each loop call f, one after the other.
-func (h *Hub) onLoops(f func(*loop)) {
-	for _, l := range h.loops {
-		h.onLoop(l, f)
-	}
-}
-
-// onLoop has a loop call f, and waits for that.
-func (h *Hub) onLoop(l *loop, f func(*loop)) {
-	done := make(chan struct{})
-	h.post(l, entry{op: opCall, call: func() { f(l); close(done) }})
-	select {
-	case <-done:
-	case <-h.stopped:
-	}
-}
-
-// Channel is what there is to say of one that has subscribers or history.
+// Channel describes a channel that has subscribers or history, for lists.
 type Channel struct {
 	Name        string
 	Subscribers int
@@ -125,8 +80,8 @@ type Channel struct {
 	LastID      string // of the last of them, if there is one
 }
 
-// Channels returns those whose names begin with prefix and come after another, limit at most, in the order of names.
-// It reads a piece of them at a time: what is opened or closed meanwhile may be in the list or not.
+// Channels returns the channels whose names begin with prefix and come after another name, at most limit of them, in the
+// order of their names. It reads atOnce of them at a time, so one that is opened or closed meanwhile may be missing or not.
 func (h *Hub) Channels(prefix, after string, limit int) (list []Channel) {
 	next := following(after)
 	some := make([]Channel, 0, atOnce)
@@ -135,7 +90,7 @@ func (h *Hub) Channels(prefix, after string, limit int) (list []Channel) {
 		n := min(atOnce, limit-len(list))
 		h.mu.Lock()
 		for name := range h.index.from(next, prefix) {
-			if some = append(some, h.describe(h.channels[name])); len(some) == n {
+			if some = append(some, h.describeLocked(h.channels[name])); len(some) == n {
 				break
 			}
 		}
@@ -158,10 +113,10 @@ func (h *Hub) Channel(name string) (c Channel, ok bool) {
 	if ch == nil {
 		return c, false
 	}
-	return h.describe(ch), true
+	return h.describeLocked(ch), true
 }
 
-func (h *Hub) describe(ch *channel) Channel {
+func (h *Hub) describeLocked(ch *channel) Channel {
 	c := Channel{Name: ch.name, Subscribers: ch.subscribers, History: len(ch.history)}
 	if n := len(ch.history); n > 0 {
 		c.LastID = ch.newest().ID()

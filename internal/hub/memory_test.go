@@ -33,8 +33,8 @@ func TestMemory(t *testing.T) {
 			}
 		}
 		large.open(1 << 40)
-		if _, code := large.wait(1); code != codeTryLater {
-			t.Errorf("the largest was closed with %d", code)
+		if _, why := large.wait(1); why != ReasonMemory {
+			t.Errorf("the largest was closed for %v", why)
 		}
 		large.conn.Done()
 		synctest.Wait()
@@ -95,8 +95,8 @@ func TestMemory(t *testing.T) {
 		}
 		h.held.Add(-limit)
 		connect(t, h, o, "a")
-		if s := h.Stats(); s.Refused["memory"] != 1 {
-			t.Errorf("%+v", s.Refused)
+		if s := h.Stats(); s.Rejected["memory"] != 1 {
+			t.Errorf("%+v", s.Rejected)
 		}
 		closeHub(h)
 		synctest.Wait()
@@ -124,17 +124,17 @@ func TestLessMemory(t *testing.T) {
 		}
 
 		h.held.Add(limit + 1)
-		if err := h.Publish(&Message{Channel: "b"}); err != ErrFull || h.Stats().Refused["memory"] != 1 {
+		if err := h.Publish(&Message{Channel: "b"}); err != ErrFull || h.Stats().Rejected["memory"] != 1 {
 			t.Errorf("a message while the memory is full: %v", err)
 		}
 		synctest.Wait()
-		if !h.relieving.Load() {
+		if !h.evicting.Load() {
 			t.Error("without success it is tried again at once")
 		}
 		h.held.Add(-limit - 1)
-		time.Sleep(relievePause)
+		time.Sleep(evictPause)
 		synctest.Wait()
-		if h.relieving.Load() {
+		if h.evicting.Load() {
 			t.Error("it is not tried again")
 		}
 		closeHub(h)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Kind says what a message's data is.
+// Kind is the kind of a message's data.
 type Kind uint8
 
 // The kinds of data.
@@ -19,7 +19,7 @@ const (
 )
 
 // Message is what is published once and delivered to every subscriber of its channel. After Publish it is shared by
-// all loops, and nothing in it changes but what the wire formats keep in it.
+// all loops, and nothing in it changes except the encodings that the wire formats keep in it.
 type Message struct {
 	Channel string
 	Event   string
@@ -64,7 +64,7 @@ type encoding struct {
 	bytes []byte
 }
 
-// messageOverhead is about what a waiting message costs besides its data.
+// messageOverhead is about what a waiting message costs beside its data.
 const messageOverhead = 256
 
 func (m *Message) cost() int { return len(m.Data) + messageOverhead }
@@ -108,8 +108,8 @@ func FormatID(epoch string, seq uint64) string {
 // maxID is the length in bytes of the longest ID.
 const maxID = 64
 
-// parseID takes an ID apart. One that FormatID cannot have made is not good.
-func parseID(id string) (epoch string, seq uint64, good bool) {
+// parseID is the inverse of FormatID. It reports false for an ID that FormatID cannot have made.
+func parseID(id string) (epoch string, seq uint64, ok bool) {
 	i := strings.LastIndexByte(id, '-')
 	if len(id) > maxID || i < 0 {
 		return "", 0, false
@@ -118,7 +118,8 @@ func parseID(id string) (epoch string, seq uint64, good bool) {
 	return id[:i], seq, err == nil && FormatID(id[:i], seq) == id
 }
 
-// Encoded returns what encode makes of the message, and makes it once for all loops: for forms that are costly.
+// Encoded returns what encode returns for the message. It is called once for all loops, so it is for encodings that are
+// costly, such as compression.
 func (m *Message) Encoded(key any, encode func(*Message) []byte) []byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -142,9 +143,9 @@ type Format interface {
 	// Ping returns what is sent to a quiet connection to learn whether it lives. It is shared.
 	Ping() []byte
 
-	// Close returns what is sent last. The code is one of RFC 6455, section 7.4. Unless the connection is one-way, the
-	// peer answers and hangs up.
-	Close(code uint16, text string) []byte
+	// Close returns what is sent last, made of the reason and a text for people. Unless the connection is one-way, the
+	// peer replies and closes the connection.
+	Close(why Reason, text string) []byte
 
 	// Gap returns what tells a connection that it misses messages of some channels, nil where the format has no such
 	// thing.

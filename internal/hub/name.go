@@ -10,7 +10,7 @@ import (
 // MaxName is the length in bytes of the longest name of a channel or an event.
 const MaxName = 255
 
-// CheckName says what is wrong with the name of a channel or an event, if anything.
+// CheckName returns what is wrong with the name of a channel or an event, if anything.
 func CheckName(s string) error {
 	switch {
 	case s == "":

@@ -210,7 +210,7 @@ func TestResumeAfter(t *testing.T) {
 	} {
 		channels := strings.Fields(c.channels)
 		h.mu.Lock()
-		ms, w := h.since(channels, c.id, 0, MinBacklog)
+		ms, w := h.replayFromLocked(channels, c.id, 0, MinBacklog)
 		h.mu.Unlock()
 		first, id := uint64(0), FormatID(h.epoch, h.seq)
 		if len(ms) > 0 {
@@ -228,7 +228,7 @@ func TestResumeAfter(t *testing.T) {
 	}
 	h.Configure(Options{History: 3})
 	h.mu.Lock()
-	_, w := h.since([]string{"a", "b", "quiet"}, FormatID(h.epoch, 10), 0, MinBacklog)
+	_, w := h.replayFromLocked([]string{"a", "b", "quiet"}, FormatID(h.epoch, 10), 0, MinBacklog)
 	h.mu.Unlock()
 	if fmt.Sprint(w.Lost) != "[a quiet]" {
 		t.Errorf("after the history was switched off: lost %q", w.Lost)

@@ -10,7 +10,7 @@ import (
 // TestRetire: no connection outlives its options, however Connect and Retire meet.
 func TestRetire(t *testing.T) {
 	h := New(Options{})
-	defer h.Close(1012, "", 0, time.Second)
+	defer h.Close(ReasonRestart, "", 0, time.Second)
 	options := func() *ConnOptions {
 		return &ConnOptions{Format: seqs{}, PingInterval: time.Minute, WriteTimeout: time.Second, MaxBacklog: MinBacklog, OneWay: true}
 	}
@@ -40,7 +40,7 @@ func TestRetire(t *testing.T) {
 				}
 			})
 		}
-		h.Retire([]*ConnOptions{old}, 1012, "")
+		h.Retire([]*ConnOptions{old}, ReasonRestart, "")
 		connecting.Wait()
 		clients.Range(func(_, c any) bool {
 			c.(*client).wait(1 << 20) // until it is closed
@@ -49,7 +49,7 @@ func TestRetire(t *testing.T) {
 		if _, _, err := h.Connect(Subscriber{Channels: []string{"a"}}, old); !errors.Is(err, ErrRetired) {
 			t.Fatalf("afterwards: %v, not %v", err, ErrRetired)
 		}
-		h.Retire(nil, 1012, "")
+		h.Retire(nil, ReasonRestart, "")
 		if got := h.Connections(Filter{ID: stays.ID()}, 1); len(got) != 1 {
 			t.Fatal("a connection with other options was closed")
 		}

@@ -16,7 +16,7 @@ import (
 // CR and LF together, which count as two ends of a line.
 func FuzzSize(f *testing.F) {
 	h := hub.New(hub.Options{})
-	f.Cleanup(func() { h.Close(1012, "", 0, 0) })
+	f.Cleanup(func() { h.Close(hub.ReasonRestart, "", 0, 0) })
 	for _, s := range []string{"", "plain", "\r", "\r\n", "\n\r", `"`, "\x00", "\r\"\x01ä"} {
 		f.Add("a", "", uint8(hub.Text), []byte(strings.Repeat(s, 1000)))
 	}
@@ -54,6 +54,6 @@ func TestReplayCountsWhatIsSent(t *testing.T) {
 			t.Errorf("%q: resumed: %+v, %v", data[:1], w, err)
 		}
 		c.Done()
-		h.Close(1012, "", 0, 10*time.Second)
+		h.Close(hub.ReasonRestart, "", 0, 10*time.Second)
 	}
 }

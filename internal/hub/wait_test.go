@@ -16,7 +16,7 @@ func TestWaitersGoOn(t *testing.T) {
 	}{
 		{"no limit", func(h *Hub) { h.Configure(Options{}) }, nil},
 		{"a higher one", func(h *Hub) { h.Configure(Options{MaxMemory: 10 * limit}) }, nil},
-		{"closed", func(h *Hub) { h.Close(1012, "", 0, time.Minute) }, ErrClosed},
+		{"closed", func(h *Hub) { h.Close(ReasonRestart, "", 0, time.Minute) }, ErrClosed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -80,7 +80,7 @@ func TestJoinersGoOn(t *testing.T) {
 		clients[0].conn.Done() // it is told when there is room
 		h.mu.Lock()
 		h.promised -= limit
-		h.room.Broadcast()
+		h.hasSpace.Broadcast()
 		h.mu.Unlock()
 		closed := 0
 		for range clients {
@@ -97,8 +97,8 @@ func TestJoinersGoOn(t *testing.T) {
 		}
 		synctest.Wait()
 		h.mu.Lock()
-		if h.promised != 0 || h.queued() != 0 || h.waiting != 0 {
-			t.Errorf("%d bytes are promised, %d queued, %d wait", h.promised, h.queued(), h.waiting)
+		if h.promised != 0 || h.queuedLocked() != 0 || h.waiting != 0 {
+			t.Errorf("%d bytes are promised, %d queued, %d wait", h.promised, h.queuedLocked(), h.waiting)
 		}
 		h.mu.Unlock()
 		for _, c := range clients {

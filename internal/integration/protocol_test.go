@@ -72,8 +72,8 @@ func (shoutFormat) Append(dst []byte, run []*hub.Message) []byte {
 	return dst
 }
 func (shoutFormat) Ping() []byte { return frame.PingFrame }
-func (shoutFormat) Close(code uint16, text string) []byte {
-	return frame.CloseFrame(frame.Code(code), text)
+func (shoutFormat) Close(why hub.Reason, text string) []byte {
+	return frame.CloseFrame(protocol.CloseCode(why), text)
 }
 func (shoutFormat) Gap([]string) []byte { return frame.TextFrame("MISSED") }
 

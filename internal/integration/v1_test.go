@@ -75,7 +75,7 @@ func TestV1(t *testing.T) {
 	talk(c, `{"join":{"channel":"room:7"},"ref":2}`, `[{"ack":{"ref":2,"channel":"room:7","id":"id3","resumed":false}}]`)
 	talk(c, `[{"publish":{"channel":"room:7","data":1,"key":"k"},"ref":3}, {"publish":{"channel":"room:7","data":1,"key":"k"},"ref":4}, {"publish":{"channel":"room:7","data":2,"key":"k"},"ref":5}]`,
 		`[{"id":"id4","channel":"room:7","data":1}]`,
-		`[{"ack":{"ref":3,"id":"id4"}},{"ack":{"ref":4,"id":"id4"}},{"error":{"ref":5,"code":"conflict","message":"the idempotency key is that of another message"}}]`)
+		`[{"ack":{"ref":3,"id":"id4"}},{"ack":{"ref":4,"id":"id4"}},{"error":{"ref":5,"code":"conflict","message":"the idempotency key was used for another message"}}]`)
 	talk(c, `{"leave":{"channel":"room:7"},"ref":6}`, `[{"ack":{"ref":6}}]`)
 	s.Publish("channel=room:7", "not for c")
 	talk(c, `{"join":{"channel":"ann:x"}}`, `[{"ack":{"channel":"ann:x","id":"id5","resumed":false}}]`)
@@ -209,7 +209,7 @@ func TestV1WithoutWebSocket(t *testing.T) {
 	}
 	post("/ws"+query, `{"publish":{"channel":"room:1","data":"y","key":"k"},"ref":3}`, `[{"ack":{"ref":3,"id":ID}}]`) // by the same user
 	post("/ws"+query, `{"publish":{"channel":"room:1","data":"z","key":"k"},"ref":3}`,
-		`[{"error":{"ref":3,"code":"conflict","message":"the idempotency key is that of another message"}}]`)
+		`[{"error":{"ref":3,"code":"conflict","message":"the idempotency key was used for another message"}}]`)
 	post("/ws"+query, `{"join":{"channel":"room:1"},"ref":4}`,
 		`[{"error":{"ref":4,"code":"invalid","message":"only a WebSocket can join and leave; name the channels with ?join= in the stream's address"}}]`)
 	post("/ws"+query, `{"publish":{"channel":"secret","data":"z"},"ref":5}`,

@@ -84,7 +84,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	for reason, n := range s.Closed {
 		counter(closed, n, reason)
 	}
-	for limit, n := range s.Refused {
+	for limit, n := range s.Rejected {
 		counter(refused, n, limit)
 	}
 	counter(gaps, s.Gaps)

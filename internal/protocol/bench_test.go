@@ -8,7 +8,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/raw"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
+	v1 "github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
 )
 
 // BenchmarkAppend encodes messages of what takes most, at three sizes: the time a byte must not grow with the size.

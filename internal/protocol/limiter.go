@@ -36,7 +36,7 @@ func (l *Limiter) Take() (ok bool, err *frame.CloseError) {
 		l.rejected = 0
 		return true, nil
 	}
-	l.hub.Refused(hub.RefusedRate)
+	l.hub.CountRejected(hub.LimitRate)
 	if l.rejected++; l.rejected > l.patience {
 		return false, &frame.CloseError{Code: frame.PolicyViolation, Text: "too fast"}
 	}

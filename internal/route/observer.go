@@ -21,7 +21,7 @@ func (o observer) Ended(conn *hub.Conn, why hub.Reason) {
 	o.Observer.Ended(conn, why)
 	if entry := o.logger.Check(zapcore.DebugLevel, "closed"); entry != nil {
 		c := conn.Describe()
-		entry.Write(zap.Uint64("connection", c.ID), zap.String("reason", why.String()), zap.String("remote", c.Remote),
+		entry.Write(zap.Uint64("connection", uint64(c.ID)), zap.String("reason", why.String()), zap.String("remote", c.Remote),
 			zap.String("transport", c.Transport), zap.String("user", c.User), zap.Duration("duration", time.Since(c.Since)),
 			zap.Uint64("sent", c.Sent))
 	}

@@ -20,7 +20,7 @@ func (route *Route) checkOrigin(w http.ResponseWriter, r *http.Request) error {
 		route.warnOfHost(r)
 	}
 	if verdict == origin.Denied {
-		route.hub.Refused(hub.RefusedOrigin)
+		route.hub.CountRejected(hub.LimitOrigin)
 		return deniedOrigin(r)
 	}
 	if len(route.origins) > 0 {

@@ -27,7 +27,7 @@ func (route *Route) servePost(w http.ResponseWriter, r *http.Request, c *identit
 		return caddyhttp.Error(http.StatusForbidden, errors.New("publishing is off on this route"))
 	}
 	if wait := route.wait(c); wait > 0 {
-		route.hub.Refused(hub.RefusedRate)
+		route.hub.CountRejected(hub.LimitRate)
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 		return caddyhttp.Error(http.StatusTooManyRequests, errors.New("the client publishes faster than the option rate lets it"))
 	}

@@ -27,9 +27,9 @@ import (
 
 // The names of the transports, as options, metrics and lists have them.
 const (
-	WebSocket   = "websocket"
-	EventStream = "sse"
-	Post        = "post"
+	WebSocket   = hub.TransportWebSocket
+	EventStream = hub.TransportEventStream
+	Post        = hub.SourcePost
 )
 
 // Transports are the names of all transports.
@@ -169,9 +169,9 @@ func (route *Route) connOptions(c Config, transport string) func(hub.Format) *hu
 	}
 }
 
-// Retire closes the route's connections with a code. A handshake that is under way is rejected; the client reconnects, to
+// Retire closes the route's connections for a reason. A handshake that is under way is rejected; the client reconnects, to
 // the new configuration.
-func (route *Route) Retire(code uint16, text string) { route.hub.Retire(route.options, code, text) }
+func (route *Route) Retire(why hub.Reason, text string) { route.hub.Retire(route.options, why, text) }
 
 // queryNames returns the names of the query parameters that the texts expand.
 func queryNames(texts []string) (names []string) {

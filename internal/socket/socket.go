@@ -23,7 +23,7 @@ type Receiver interface {
 	Ended()
 }
 
-// Socket is a connection that the server has let go of. Its writing half is the hub's, as a hub.Transport; one
+// Socket is a connection that the server has let go of. Its writing half is the hub's, as a hub.Sink; one
 // goroutine reads at a time: one that is there as long as the client, or, with a poller, one for as long as there is
 // something to read.
 type Socket struct {
@@ -104,7 +104,7 @@ func (s *Socket) CutOffAfter(d time.Duration) {
 	}
 }
 
-// TryWrite is part of hub.Transport. TLS goes through the backlog.
+// TryWrite is part of hub.Sink. TLS goes through the backlog.
 func (s *Socket) TryWrite(p []byte) (int, error) {
 	switch {
 	case s.fd < 0 || len(p) == 0:
@@ -115,7 +115,7 @@ func (s *Socket) TryWrite(p []byte) (int, error) {
 	return 0, nil // crypto/tls may wait for a lock that its reader holds while the client takes nothing
 }
 
-// Write is part of hub.Transport.
+// Write is part of hub.Sink.
 func (s *Socket) Write(p []byte, timeout time.Duration) (int, error) {
 	if s.secure {
 		return s.writeSecure(p, timeout)
@@ -151,7 +151,7 @@ func (s *Socket) CloseWrite() {
 
 type halfConn interface{ CloseWrite() error }
 
-// Close is part of hub.Transport.
+// Close is part of hub.Sink.
 func (s *Socket) Close() {
 	if s.secure {
 		s.SetDeadline(time.Now().Add(5 * time.Second)) // frees a reader that answers a client which takes nothing

@@ -13,7 +13,7 @@ import (
 )
 
 // Stream is a client that is written by way of its handler's response writer, and read by its request's body: on
-// HTTP/2 and 3, and where a connection cannot be taken over. It is the hub's, as a hub.Transport, but the handler has
+// HTTP/2 and 3, and where a connection cannot be taken over. It is the hub's, as a hub.Sink, but the handler has
 // to stay until it is done.
 type Stream struct {
 	w    http.ResponseWriter

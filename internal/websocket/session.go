@@ -51,9 +51,9 @@ func (s *session) Received(p []byte) (more bool) {
 		// Close waits for the client's close frame. Fail does not: the client's answer could not be found in its bytes (RFC
 		// 6455, section 7.1.7).
 		if s.frames.CloseReadable() {
-			s.conn.Close(uint16(err.Code), err.Text)
+			s.conn.Close(protocol.Reason(err.Code), err.Text)
 		} else {
-			s.conn.Fail(uint16(err.Code), err.Text)
+			s.conn.Fail(protocol.Reason(err.Code), err.Text)
 		}
 		p = rest
 	}
@@ -108,4 +108,4 @@ func (s *session) Control(op frame.Opcode, payload []byte) *frame.CloseError {
 }
 
 // Closed implements frame.Receiver. The hub sends the code back, unless the client's frame was itself an answer.
-func (s *session) Closed(code frame.Code) { s.conn.Answer(uint16(code)) }
+func (s *session) Closed(code frame.Code) { s.conn.ReplyClose(frame.CloseFrame(code, "")) }

@@ -23,7 +23,7 @@ func TestEmptyArraysAreRequests(t *testing.T) {
 	if first, payload := p.frame(); first != 0x88 || string(payload[:2]) != closeWith(1008) {
 		t.Errorf("%x %q", first, payload)
 	}
-	if got := fmt.Sprint(h.Stats().Refused[hub.RefusedRate.String()]); got != fmt.Sprint(rejected+1) {
+	if got := fmt.Sprint(h.Stats().Rejected[hub.LimitRate.String()]); got != fmt.Sprint(rejected+1) {
 		t.Errorf("%s rejected", got)
 	}
 }

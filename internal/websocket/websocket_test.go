@@ -24,7 +24,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/raw"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
+	v1 "github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
 )
 
@@ -60,7 +60,7 @@ func serve(t *testing.T, change func(*Endpoint)) (addr string, h *hub.Hub) {
 	}))
 	t.Cleanup(func() {
 		server.Close()
-		h.Close(1012, "", 0, 5*time.Second)
+		h.Close(hub.ReasonRestart, "", 0, 5*time.Second)
 		if n := endpoint.Poller.Len(); n > 0 {
 			t.Errorf("the poller still knows %d sessions", n)
 		}

@@ -3,6 +3,7 @@ package raw
 import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/frame"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
 )
 
 // Format implements hub.Format: a message is a frame.
@@ -39,8 +40,8 @@ func (f Format) Append(dst []byte, run []*hub.Message) []byte {
 func (Format) Ping() []byte { return frame.PingFrame }
 
 // Close returns a close frame.
-func (Format) Close(code uint16, reason string) []byte {
-	return frame.CloseFrame(frame.Code(code), reason)
+func (Format) Close(why hub.Reason, text string) []byte {
+	return frame.CloseFrame(protocol.CloseCode(why), text)
 }
 
 // Gap returns nil: a raw client gets nothing but what was published.

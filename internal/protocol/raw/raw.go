@@ -75,7 +75,7 @@ func (s *session) Receive(f frame.Message) error {
 	if err != nil {
 		return err
 	}
-	m := &hub.Message{Channel: s.channel, Data: data, Source: "websocket", From: s.conn, NoEcho: s.endpoint.NoEcho}
+	m := &hub.Message{Channel: s.channel, Data: data, Source: hub.SourceWebSocket, From: s.conn, NoEcho: s.endpoint.NoEcho}
 	if f.Opcode == frame.Binary {
 		m.Kind = hub.Binary
 	}

@@ -76,7 +76,7 @@ func (f Format) frame(dst []byte, fill func([]byte) []byte) []byte {
 
 // hello is what a client gets first.
 type hello struct {
-	connection   uint64
+	connection   hub.ConnID
 	channels     []string // that it is on
 	welcome      hub.Welcome
 	pingInterval time.Duration
@@ -88,7 +88,7 @@ func (f Format) hello(h hello) []byte { return f.frame(nil, h.append) }
 // append appends the hello and, in one frame with it, the gap and the errors. Its ID is the position from which the client
 // would resume if it were disconnected before the first message.
 func (h hello) append(p []byte) []byte {
-	p = strconv.AppendUint(append(p, `{"hello":{"connection":"c`...), h.connection, 10)
+	p = h.connection.Append(append(p, `{"hello":{"connection":"`...))
 	p = protocol.AppendStrings(append(p, `","channels":`...), h.channels)
 	p = append(append(append(p, `,"id":"`...), h.welcome.ID...), `","resumed":`...)
 	p = append(strconv.AppendBool(p, h.welcome.Resumed), `,"heartbeat":`...)
@@ -159,8 +159,8 @@ func appendRef(dst []byte, ref json.RawMessage) []byte {
 func (Format) Ping() []byte { return heartbeat }
 
 // Close returns a close frame.
-func (Format) Close(code uint16, reason string) []byte {
-	return frame.CloseFrame(frame.Code(code), reason)
+func (Format) Close(why hub.Reason, text string) []byte {
+	return frame.CloseFrame(protocol.CloseCode(why), text)
 }
 
 // Gap returns a frame with a gap. It has no ID: the position at which the loop drops messages is not known here.

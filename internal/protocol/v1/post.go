@@ -30,7 +30,7 @@ func (p posted) tooFast() bool {
 	if !p.reject() {
 		return false
 	}
-	p.endpoint.Hub.Refused(hub.RefusedRate)
+	p.endpoint.Hub.CountRejected(hub.LimitRate)
 	return true
 }
 
@@ -75,7 +75,7 @@ func (p posted) publish(q *request) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
-	m.Source = "post"
+	m.Source = hub.SourcePost
 	err = publishError(p.endpoint.Hub.Publish(m))
 	if err == nil {
 		return m.ID(), nil

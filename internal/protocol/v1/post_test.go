@@ -23,7 +23,7 @@ func postFrame(t *testing.T, e *protocol.Endpoint, r *protocol.Request, frame st
 // TestPostInvalid: what is posted and cannot be read by everybody is not published, and the answer is JSON nevertheless.
 func TestPostInvalid(t *testing.T) {
 	h := hub.New(hub.Options{})
-	defer h.Close(1012, "", 0, 0)
+	defer h.Close(hub.ReasonRestart, "", 0, 0)
 	e := &protocol.Endpoint{Hub: h, MaxMessage: 1000}
 	for _, frame := range []string{
 		"{\"publish\":{\"data\":{\"a\":\"\xff\xfe\"}},\"ref\":1}",
@@ -55,7 +55,7 @@ func TestPostInvalid(t *testing.T) {
 // TestPostedEmptyArraysAreRequests: a posted frame without requests counts as one.
 func TestPostedEmptyArraysAreRequests(t *testing.T) {
 	h := hub.New(hub.Options{})
-	defer h.Close(1012, "", 0, 0)
+	defer h.Close(hub.ReasonRestart, "", 0, 0)
 	e := &protocol.Endpoint{Hub: h, MaxMessage: 1000}
 	for _, frame := range []string{"[]", " [ ] ", "[1"} {
 		n := 0
@@ -64,7 +64,7 @@ func TestPostedEmptyArraysAreRequests(t *testing.T) {
 			t.Errorf("%s: %s after %d", frame, answer, n)
 		}
 	}
-	if n := h.Stats().Refused[hub.RefusedRate.String()]; n != 3 {
+	if n := h.Stats().Rejected[hub.LimitRate.String()]; n != 3 {
 		t.Errorf("%d rejected", n)
 	}
 }

@@ -215,7 +215,7 @@ func (s *session) publish(q *request) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
-	m.Source, m.From, m.NoEcho = "websocket", s.conn, s.endpoint.NoEcho
+	m.Source, m.From, m.NoEcho = hub.SourceWebSocket, s.conn, s.endpoint.NoEcho
 	if err := s.endpoint.Hub.PublishWait(m); err != nil {
 		return "", publishError(err)
 	}

@@ -48,4 +48,4 @@ func (StreamFormat) Gap(channels []string) []byte {
 func (StreamFormat) Ping() []byte { return heartbeatEvent }
 
 // Close returns when to reconnect.
-func (StreamFormat) Close(uint16, string) []byte { return eventstream.Retry() }
+func (StreamFormat) Close(hub.Reason, string) []byte { return eventstream.Retry() }

@@ -26,7 +26,7 @@ func FuzzStreamFormat(f *testing.F) {
 		var stream StreamFormat
 		var socket Format
 		p := append(stream.Append(stream.start(hello), run), stream.Ping()...)
-		p = append(append(p, stream.Gap([]string{channel})...), stream.Close(1012, "")...)
+		p = append(append(p, stream.Gap([]string{channel})...), stream.Close(hub.ReasonRestart, "")...)
 		var got []sse.Event
 		for e, err := range sse.Read(bytes.NewReader(p), &sse.ReadConfig{MaxEventSize: 1 << 20}) {
 			if err != nil {

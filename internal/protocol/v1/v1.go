@@ -3,8 +3,6 @@
 package v1
 
 import (
-	"slices"
-
 	"github.com/caddy-broadcast/caddy-broadcast/internal/frame"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
@@ -66,7 +64,7 @@ type opening struct {
 func open(r *protocol.Request) *opening {
 	o := new(opening)
 	r.Channels, o.errors = grant(r.Channels, r.Query["join"], r.MayJoin)
-	if o.channels = r.Channels; slices.Contains(o.channels, hub.All) {
+	if o.channels = r.Channels; r.All {
 		o.channels = []string{"*"}
 	}
 	return o

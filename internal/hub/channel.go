@@ -1,0 +1,152 @@
+package hub
+
+import "slices"
+
+// A channel is a name that has subscribers or history. Its subscribers are spread over the loops: those on one loop are
+// an audience, which is what a message is put in the loop's inbox for. Within an audience, the connections that are on
+// this channel alone are in groups, one for each format, and everyone in a group is written the same bytes. Those that
+// are on several channels are mixed: each is written the messages of all its channels together, in one piece.
+//
+//	channel "a" ─┬─ audience on loop 0 ─┬─ group raw:          c1 c4 c9
+//	             │                      ├─ group broadcast.v1: c2
+//	             │                      └─ mixed:              c7 (also on "b")
+//	             └─ audience on loop 1 ─── group raw:          c3 c5
+//
+// Hub.mu guards channels and what of an audience it counts. What is in the groups is the loop's own: it follows the
+// count when the loop comes to the entry in its inbox.
+type channel struct {
+	name        string // "" for the one that stands for all
+	subscribers int
+	audiences   []*audience // one for each loop that has a subscriber
+	history     []*stored   // oldest first
+	droppedSeq  uint64      // the last message that history does not have any more, or never had
+}
+
+// audience is the subscribers of a channel on one loop.
+type audience struct {
+	channel *channel
+	loop    *loop
+	size    int // guarded by Hub.mu: the subscribers by the log, which the loop follows
+
+	// The loop's own.
+	groups  []group
+	mixed   []member
+	pending []*Message // what the current batch has for this channel
+}
+
+// group is the connections of one format that are on a channel alone.
+type group struct {
+	format Format
+	conns  []*Conn
+}
+
+// openChannelLocked makes a channel. Nothing is known of messages that it had before, so it counts as having lost what
+// any forgotten channel has lost.
+func (h *Hub) openChannelLocked(name string) *channel {
+	ch := &channel{name: name, droppedSeq: h.droppedSeq}
+	h.channels[name] = ch
+	h.index.add(name)
+	return ch
+}
+
+// forgetChannelLocked forgets a channel that nobody needs.
+func (h *Hub) forgetChannelLocked(ch *channel) {
+	if ch.subscribers == 0 && len(ch.history) == 0 {
+		h.droppedSeq = max(h.droppedSeq, ch.droppedSeq)
+		delete(h.channels, ch.name)
+		h.index.remove(ch.name)
+	}
+}
+
+// subscribeLocked counts one more subscriber of a channel on a loop.
+func (h *Hub) subscribeLocked(l *loop, name string) *audience {
+	ch := h.channels[name]
+	if ch == nil {
+		ch = h.openChannelLocked(name)
+	}
+	if ch.subscribers == 0 {
+		h.subscribed++
+	}
+	return ch.addLocked(l)
+}
+
+// subscribeToAllLocked counts one more subscriber of every channel on a loop.
+func (h *Hub) subscribeToAllLocked(l *loop) *audience {
+	if h.all == nil {
+		h.all = new(channel)
+	}
+	return h.all.addLocked(l)
+}
+
+func (ch *channel) addLocked(l *loop) *audience {
+	ch.subscribers++
+	for _, a := range ch.audiences {
+		if a.loop == l {
+			a.size++
+			return a
+		}
+	}
+	a := &audience{channel: ch, loop: l, size: 1}
+	ch.audiences = append(ch.audiences, a)
+	return a
+}
+
+// unsubscribeLocked counts one subscriber less. An audience or a channel that is empty is forgotten. A later subscriber
+// gets a new one, so that what is still on its way to the old one does not reach it.
+func (h *Hub) unsubscribeLocked(a *audience) {
+	ch := a.channel
+	a.size--
+	ch.subscribers--
+	if a.size == 0 {
+		i, last := slices.Index(ch.audiences, a), len(ch.audiences)-1
+		ch.audiences[i] = ch.audiences[last]
+		ch.audiences[last] = nil
+		ch.audiences = ch.audiences[:last]
+	}
+	switch {
+	case ch.subscribers > 0:
+	case ch == h.all:
+		h.all = nil
+	default:
+		h.subscribed--
+		h.forgetChannelLocked(ch)
+	}
+}
+
+// unsubscribeAllLocked takes a connection out of its channels, but only out of some at once. It returns the others, for
+// unsubscribeRest. The connection gets no message that is published from now on, because the caller has the loop detach
+// it.
+func (h *Hub) unsubscribeAllLocked(c *Conn) (rest []*audience) {
+	if c.left {
+		return nil
+	}
+	c.left = true
+	rest, c.audiences = c.audiences, nil
+	return h.unsubscribeSomeLocked(rest)
+}
+
+// unsubscribeAll is unsubscribeAllLocked and unsubscribeRest, for a caller that does not hold Hub.mu.
+func (h *Hub) unsubscribeAll(c *Conn) {
+	h.mu.Lock()
+	rest := h.unsubscribeAllLocked(c)
+	h.mu.Unlock()
+	h.unsubscribeRest(rest)
+}
+
+// unsubscribeRest counts one subscriber less of each audience, and lets others have the lock in between.
+func (h *Hub) unsubscribeRest(rest []*audience) {
+	for len(rest) > 0 {
+		h.mu.Lock()
+		rest = h.unsubscribeSomeLocked(rest)
+		h.mu.Unlock()
+	}
+}
+
+// unsubscribeSomeLocked counts one subscriber less of some of the audiences, and returns the others.
+func (h *Hub) unsubscribeSomeLocked(all []*audience) (rest []*audience) {
+	n := min(atOnce, len(all))
+	for _, a := range all[:n] {
+		h.unsubscribeLocked(a)
+	}
+	return all[n:]
+}

@@ -1,0 +1,227 @@
+package hub
+
+import (
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Subscriber describes a client that connects.
+type Subscriber struct {
+	Channels []string // no name twice; none for a client that only publishes
+	All      bool     // it gets the messages of every channel instead, from now on
+	User     string
+	Remote   string // its address
+	LastID   string // if set, it resumes after this message
+	Replay   int    // otherwise, how many of the last messages it gets first
+
+	// Route is what the connection counts for. If they are not 0, MaxConnections limits the connections of the route, and
+	// MaxPerRemote those of one Network on it.
+	Route, Network               string
+	MaxConnections, MaxPerRemote int
+}
+
+// quota is what connections count for: a route, or one network on it.
+type quota struct{ route, network string }
+
+// Connect makes a connection and subscribes it: it gets every message published after Connect returns. Until Start, they
+// wait in its backlog. What is replayed is at most as large as a backlog may be. Of the last messages it is the newest
+// that fit. A resumed channel that does not fit is reported as having a gap.
+func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
+	c := &Conn{hub: h, options: o, user: s.User, remote: s.Remote, connected: time.Now().UnixMilli()}
+	c.alive.Store(true)
+	c.flushing.Store(true) // until Start there is nothing to write to
+	order := byName(s.Channels)
+	if n := len(order); n > 0 || s.All {
+		c.audiences = make([]*audience, max(n, 1))
+		c.memberships = make([]membership, max(n, 1))
+	}
+
+	h.mu.Lock()
+	if err := h.admitConnLocked(&s, o); err != nil {
+		h.mu.Unlock()
+		return nil, Welcome{}, err
+	}
+	h.countConnLocked(c, &s)
+	if s.All {
+		a := h.subscribeToAllLocked(c.loop)
+		c.audiences[0], c.memberships[0].audience = a, a
+		s.Channels, s.LastID, s.Replay = nil, "", 0
+	}
+	if err := h.subscribeEachLocked(c, s.Channels, order); err != nil {
+		rest := h.unsubscribeAllLocked(c)
+		h.mu.Unlock()
+		h.unsubscribeRest(rest)
+		h.forgetConn(c)
+		return nil, Welcome{}, err
+	}
+	c.startSeq = h.seq
+	ms, w := h.replayFromLocked(s.Channels, s.LastID, s.Replay, o.MaxBacklog)
+	if len(ms) > 0 {
+		c.holdReplayLocked(ms)
+	}
+	if w.Lost != nil {
+		h.gaps++
+	}
+	wake := c.loop.pushLocked(entry{op: opConnect, conn: c})
+	h.mu.Unlock()
+	h.wake(wake)
+	c.sortReplay()
+	return c, w, nil
+}
+
+// admitConnLocked returns the limit that keeps a connection out, if any.
+func (h *Hub) admitConnLocked(s *Subscriber, o *ConnOptions) error {
+	if h.closed || h.leaving {
+		return ErrClosed
+	}
+	if n := h.options.MaxConnections; n > 0 && h.connections >= n {
+		return h.reject(LimitConnections, ErrTooManyConnections)
+	}
+	if n := s.MaxConnections; n > 0 && h.quotas[quota{route: s.Route}] >= n {
+		return h.reject(LimitRoute, ErrTooManyConnections)
+	}
+	if n := s.MaxPerRemote; n > 0 && h.quotas[quota{s.Route, s.Network}] >= n {
+		return h.reject(LimitAddress, ErrTooManyConnections)
+	}
+	if n := h.options.MaxMemory; n > 0 && h.held.Load() > evictAt(n) {
+		return h.reject(LimitMemory, ErrMemory)
+	}
+	if n := h.options.MaxChannels; n > 0 {
+		more := 0
+		for _, name := range s.Channels {
+			if ch := h.channels[name]; ch == nil || ch.subscribers == 0 {
+				more++
+			}
+		}
+		if more > 0 && h.subscribed+more > n {
+			return h.reject(LimitChannels, ErrTooManyChannels)
+		}
+	}
+	if o.retired {
+		return ErrRetired
+	}
+	return nil
+}
+
+// countConnLocked counts a new connection, and gives it its ID and its loop.
+func (h *Hub) countConnLocked(c *Conn, s *Subscriber) {
+	h.connections++
+	h.connected++
+	c.id = ConnID(h.connected)
+	h.transports[c.options.Transport]++
+	if c.route = s.Route; s.MaxPerRemote > 0 {
+		c.network = s.Network // others are not counted, so that the map stays small
+	}
+	h.countQuotaLocked(c, 1)
+	c.loop = h.pickLoopLocked(s.Channels)
+	c.loop.load++
+}
+
+// subscribeEachLocked counts a new connection as a subscriber of its channels. Until Connect has the loop attach it the
+// connection gets no messages, so the lock can be released in between for others. On an error the caller unsubscribes
+// it from those that it has.
+func (h *Hub) subscribeEachLocked(c *Conn, names []string, order []int) error {
+	for i, at := range order {
+		var err error
+		if i > 0 && i%atOnce == 0 {
+			h.mu.Unlock()
+			runtime.Gosched() // see inPieces
+			h.mu.Lock()
+			switch { // what admitted the connection may have changed
+			case h.closed:
+				err = ErrClosed
+			case c.options.retired:
+				err = ErrRetired
+			}
+		}
+		if i >= atOnce && err == nil && h.overChannelsLocked(names[at]) {
+			err = h.reject(LimitChannels, ErrTooManyChannels)
+		}
+		if err != nil {
+			c.audiences = c.audiences[:i]
+			return err
+		}
+		a := h.subscribeLocked(c.loop, names[at])
+		c.audiences[i], c.memberships[at].audience = a, a
+	}
+	return nil
+}
+
+// overChannelsLocked reports whether one more subscriber of a channel would exceed Options.MaxChannels.
+func (h *Hub) overChannelsLocked(name string) bool {
+	n := h.options.MaxChannels
+	if n == 0 || h.subscribed < n {
+		return false
+	}
+	ch := h.channels[name]
+	return ch == nil || ch.subscribers == 0
+}
+
+// single is the order of a list of one, so that most connections allocate none.
+var single = []int{0}
+
+// byName returns the indexes of names, in the order of the names.
+func byName(names []string) []int {
+	if len(names) == 1 {
+		return single
+	}
+	order := make([]int, len(names))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return strings.Compare(names[a], names[b]) })
+	return order
+}
+
+// pickLoopLocked picks the loop of a new connection: the one with the fewest connections. But where the connection's
+// first channel is small, it is the loop that has the channel's other subscribers, so that a message to a few wakes one
+// loop. That must not unbalance the loops, so a loop with more than twice the connections of the least loaded one takes
+// no more; the addend lets the first channels of a hub stay together.
+func (h *Hub) pickLoopLocked(channels []string) *loop {
+	least := h.loops[0]
+	for _, l := range h.loops[1:] {
+		if l.load < least.load {
+			least = l
+		}
+	}
+	if len(channels) == 0 {
+		return least
+	}
+	ch := h.channels[channels[0]]
+	if ch == nil || ch.subscribers == 0 || ch.subscribers >= smallChannel {
+		return least
+	}
+	home := ch.audiences[0].loop
+	if home.load > 2*least.load+smallChannel {
+		return least
+	}
+	return home
+}
+
+// countQuotaLocked counts n more connections for the route and the network of c.
+func (h *Hub) countQuotaLocked(c *Conn, n int) {
+	add := func(q quota) {
+		if h.quotas[q] += n; h.quotas[q] == 0 {
+			delete(h.quotas, q)
+		}
+	}
+	add(quota{route: c.route})
+	if c.network != "" {
+		add(quota{c.route, c.network})
+	}
+}
+
+// forgetConn counts out a connection that has no subscriptions any more.
+func (h *Hub) forgetConn(c *Conn) {
+	h.mu.Lock()
+	c.loop.load--
+	h.connections--
+	h.transports[c.options.Transport]--
+	h.countQuotaLocked(c, -1)
+	if h.closed && h.connections == 0 {
+		close(h.empty)
+	}
+	h.mu.Unlock()
+}

@@ -1,0 +1,33 @@
+// Package hub is the engine: one log that gives every message its position, and loops that own the connections and
+// write to them. It knows no HTTP, no Caddy and no wire format.
+//
+//	Publish ──► log (Hub) ──► inbox of each loop that has a subscriber of the channel
+//	                              │ takes all that is waiting, as one batch
+//	                              ▼
+//	                            loop ──► one non-blocking write for each connection
+//
+// # Concurrency properties
+//
+//  1. Hub.mu guards the log, the channels, the inboxes of the loops, and what limits count. The order in which
+//     publishers, subscribers and closers get it is the order of everything that connections see.
+//  2. Nothing slow happens under Hub.mu: no socket is written, no loop is woken, and no message is encoded (except by
+//     the last try of Conn.Join). Where there may be much to do, it is done in pieces of at most atOnce, and others get
+//     the lock in between.
+//  3. A function whose name ends in Locked is called with a mutex held: in write.go and input.go that is Conn.mu, in
+//     flushers.go its own, everywhere else Hub.mu.
+//  4. A connection belongs to one loop, from Connect to its end. Its subscriptions, messages and closing all come
+//     through the loop's inbox, so they have one order: before a subscription's entry there is history, after it all
+//     that is published.
+//  5. A subscription counts when it is in the log (audience.size, by Hub.mu), and is effective when the loop comes to
+//     its entry (the audience's groups, the loop's own). The loop's view lags behind, but is never in another order.
+//  6. A loop gathers messages and delivers them together. It delivers what it has gathered before it changes an audience
+//     that the messages are for, or writes anything else to one of their connections (see loop.barrier).
+//  7. A connection's sink is used by one goroutine at a time. While Conn.flushing is false that is the loop, and the
+//     backlog is empty; while it is true it is one flusher. Only the flusher, and Start, make it false.
+//  8. Conn.mu guards the backlog, and is held for moments: it is released to write and to encode. Hub.mu
+//     may be taken under Conn.mu, never the other way around.
+//  9. Publish waits for no subscriber. What is too much is refused (ErrFull), or the publisher waits for room in an
+//     inbox (PublishWait), which its loop makes without waiting for anyone.
+//  10. A message that was published does not change, except for the encodings that the wire formats keep in it, which
+//     Message.mu guards. Bytes in backlogs are shared and do not change. Only counters are atomic.
+package hub

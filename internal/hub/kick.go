@@ -1,0 +1,46 @@
+package hub
+
+// Kick closes the connections that the filter selects, and returns how many there were.
+func (h *Hub) Kick(f Filter, why Reason, text string) (n int) {
+	h.onLoops(func(l *loop) {
+		l.each(func(c *Conn) {
+			if c.state == stateOpen && f.has(c) {
+				l.close(c, why, text, false)
+				n++
+			}
+		})
+	})
+	return n
+}
+
+// Retire closes the connections that have one of the options, and from now on Connect refuses these options with
+// ErrRetired. A connection is found by one or the other: Connect looks at the mark under the lock that sets it, and a
+// connection that it admitted before is in its loop's inbox when the loop is asked to close it.
+func (h *Hub) Retire(options []*ConnOptions, why Reason, text string) {
+	if len(options) == 0 {
+		return // no options would mean every connection to Kick
+	}
+	h.mu.Lock()
+	for _, o := range options {
+		o.retired = true
+	}
+	h.mu.Unlock()
+	h.Kick(Filter{Options: options}, why, text)
+}
+
+// onLoops has each loop call f, one after the other.
+func (h *Hub) onLoops(f func(*loop)) {
+	for _, l := range h.loops {
+		h.onLoop(l, f)
+	}
+}
+
+// onLoop has a loop call f, and waits for that.
+func (h *Hub) onLoop(l *loop, f func(*loop)) {
+	done := make(chan struct{})
+	h.enqueue(l, entry{op: opCall, call: func() { f(l); close(done) }})
+	select {
+	case <-done:
+	case <-h.stopped:
+	}
+}

@@ -1,0 +1,29 @@
+package hub
+
+// Limit is a limit that a connection or a message exceeded.
+type Limit uint8
+
+// Limits.
+const (
+	LimitConnections Limit = iota // Options.MaxConnections
+	LimitRoute                    // Subscriber.MaxConnections
+	LimitAddress                  // Subscriber.MaxPerRemote
+	LimitChannels                 // Options.MaxChannels
+	LimitMemory                   // Options.MaxMemory: a connection or a message
+	LimitFull                     // ErrFull
+	LimitRate                     // how fast a client may publish
+	LimitOrigin                   // where a page may come from
+	limits
+)
+
+func (r Limit) String() string {
+	return [...]string{"connections", "route", "address", "channels", "memory", "full", "rate", "origin"}[r]
+}
+
+// CountRejected counts something that was rejected because of a limit. The hub counts what it rejects itself.
+func (h *Hub) CountRejected(r Limit) { h.rejected[r].Add(1) }
+
+func (h *Hub) reject(r Limit, err error) error {
+	h.CountRejected(r)
+	return err
+}

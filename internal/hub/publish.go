@@ -1,0 +1,186 @@
+package hub
+
+import "time"
+
+// Publish appends the messages to the log, and leaves it to the loops to deliver them. Either all of them are published,
+// contiguously, or none is and it returns an error: an *InvalidError if one of them could not be sent to every client. It
+// never waits for subscribers. Afterwards the messages belong to the hub, and only what Publish has set may be read.
+func (h *Hub) Publish(ms ...*Message) error { return h.publish(ms, false) }
+
+// PublishWait is Publish for a publisher that can be slowed down. Instead of returning ErrFull it waits for room.
+func (h *Hub) PublishWait(ms ...*Message) error { return h.publish(ms, true) }
+
+func (h *Hub) publish(ms []*Message, wait bool) error {
+	if len(ms) == 0 {
+		return nil
+	}
+	if err := checkAll(ms); err != nil {
+		return err
+	}
+	keys, err := h.repeats.keysOf(ms)
+	if err != nil {
+		return err
+	}
+	from, now := ms[0].From, time.Now()
+	h.mu.Lock()
+	waited, err := h.admitLocked(ms, wait)
+	if waited > 0 {
+		defer from.countWaiting(-waited)
+		now = time.Now()
+	}
+	var wake uint64
+	if err == nil {
+		wake, err = h.appendLocked(ms, keys, now)
+	}
+	historyBytes := h.options.historyBytes()
+	h.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	h.wake(wake)
+	// keepLocked drops only a piece of what is too much, so that nobody waits long for the lock.
+	if h.history.bytes.Load() > int64(historyBytes) {
+		h.trimAll(historyBytes)
+	}
+	h.checkMemory()
+	return nil
+}
+
+// admitLocked returns when there is room for the messages, or an error if there is none and it must not wait. A
+// connection that waited holds bytes while it does: waited is how many, for the caller to count out.
+func (h *Hub) admitLocked(ms []*Message, wait bool) (waited int, err error) {
+	from := ms[0].From // all messages of a call are one publisher's
+	for {
+		if h.closed || from != nil && from.left {
+			return waited, ErrClosed
+		}
+		limit, ok := h.fitsLocked(ms)
+		if ok {
+			return waited, nil
+		}
+		if !wait {
+			h.CountRejected(limit)
+			h.checkMemory()
+			return waited, ErrFull
+		}
+		if waited == 0 && from != nil {
+			h.mu.Unlock()
+			waited = from.reserve(waiterCost + cap(ms[0].Data)) // or from.left is true now
+			h.mu.Lock()
+			continue // there may be room now
+		}
+		h.awaitRoomLocked()
+	}
+}
+
+// fitsLocked reports whether every loop that ms go to has room for them, and all together, or else which limit they are
+// over. A loop with nothing waiting always has room, so that a message larger than the limit can be delivered.
+func (h *Hub) fitsLocked(ms []*Message) (limit Limit, ok bool) {
+	need := 0
+	for _, m := range ms {
+		need += m.cost()
+		for _, ch := range [...]*channel{h.channels[m.Channel], h.all} {
+			if ch == nil {
+				continue
+			}
+			for _, a := range ch.audiences {
+				if n := a.loop.inboxBytes; n > 0 && n+need > h.options.MaxInbox {
+					return LimitFull, false
+				}
+			}
+		}
+	}
+	if h.options.MaxMemory > 0 && !h.hasRoomLocked(h.memoryForLocked(ms)) {
+		return LimitMemory, false
+	}
+	return 0, true
+}
+
+// appendLocked appends messages that fit to the log, all of them or none. It is where a broker comes in: with one, the
+// broker assigns positions, for many processes, and what comes after is local to each of them.
+func (h *Hub) appendLocked(ms []*Message, keys []keyed, now time.Time) (wake uint64, err error) {
+	if now.Before(h.seqTime) {
+		now = h.seqTime // another publisher was faster to get the lock: times are in the order of the log
+	}
+	h.seqTime = now
+	if !h.repeats.look(keys, now) {
+		return 0, ErrKeyReused
+	}
+	for i, m := range ms {
+		var k *keyed
+		if m.Key != "" {
+			k = &keys[i]
+		}
+		if !h.assignLocked(m, ms, k, now) {
+			continue
+		}
+		ch := h.channels[m.Channel]
+		wake |= h.fanOutLocked(ch, m)
+		h.keepLocked(ch, m, k)
+	}
+	return wake, nil
+}
+
+// assignLocked gives a message its position in the log. It reports false for a message that repeats another one, whose
+// position it is given; k is its key, or nil.
+func (h *Hub) assignLocked(m *Message, ms []*Message, k *keyed, now time.Time) bool {
+	m.hub = h
+	if !m.NoEcho {
+		m.From = nil // only the echo needs it, and history would hold the connection
+	}
+	if k != nil {
+		if first := ms[k.first]; first != m {
+			m.Seq, m.Subscribers, m.Time = first.Seq, first.Subscribers, first.Time
+			return false
+		}
+		if k.seq != 0 {
+			m.Seq, m.Subscribers, m.Time = k.seq, k.subscribers, k.at
+			return false
+		}
+	}
+	h.seq++
+	h.bytes += uint64(len(m.Data))
+	h.published[m.Source]++
+	m.Seq, m.Time = h.seq, now
+	return true
+}
+
+// fanOutLocked puts a message in the inboxes of the loops that have subscribers of its channel, if that exists, or of
+// all channels. It returns the loops that have to be woken.
+func (h *Hub) fanOutLocked(ch *channel, m *Message) (wake uint64) {
+	if h.all != nil {
+		wake = h.all.deliverLocked(m)
+	}
+	if ch != nil {
+		m.Subscribers = ch.subscribers
+		wake |= ch.deliverLocked(m)
+	}
+	return wake
+}
+
+func (ch *channel) deliverLocked(m *Message) (wake uint64) {
+	for _, a := range ch.audiences {
+		a.loop.inboxBytes += m.cost()
+		wake |= a.loop.pushLocked(entry{op: opMessage, audience: a, message: m})
+	}
+	return wake
+}
+
+// keepLocked keeps what is needed of a message later: its key, and the message itself in the history. Without a history
+// it notes that the channel has lost one, so that a client that resumes is notified of the gap.
+func (h *Hub) keepLocked(ch *channel, m *Message, k *keyed) {
+	if k != nil {
+		h.recordKeyLocked(m, k)
+	}
+	switch {
+	case h.options.History > 0:
+		if ch == nil {
+			ch = h.openChannelLocked(m.Channel)
+		}
+		h.appendHistoryLocked(ch, m)
+	case ch == nil:
+		h.droppedSeq = m.Seq
+	default:
+		ch.droppedSeq = m.Seq
+	}
+}

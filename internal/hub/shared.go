@@ -1,0 +1,30 @@
+package hub
+
+import "sync/atomic"
+
+// shared is an array that backlogs refer to. It counts as memory once, however many backlogs refer to it.
+type shared struct {
+	bytes []byte
+	refs  atomic.Int32
+	held  *atomic.Int64 // where it counts, until the last reference is gone
+}
+
+// sharedOverhead is about what an array costs beside its bytes: the struct, and the allocator's rounding of both.
+const sharedOverhead = 64
+
+// share counts p in held. The caller owns the first reference.
+func share(p []byte, held *atomic.Int64) *shared {
+	s := &shared{bytes: p, held: held}
+	s.refs.Store(1)
+	held.Add(s.cost())
+	return s
+}
+
+func (s *shared) cost() int64 { return int64(cap(s.bytes)) + sharedOverhead }
+
+// release drops a reference. It may be called on nil, which is no reference.
+func (s *shared) release() {
+	if s != nil && s.refs.Add(-1) == 0 {
+		s.held.Add(-s.cost())
+	}
+}

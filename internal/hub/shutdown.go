@@ -1,0 +1,74 @@
+package hub
+
+import "time"
+
+// Close closes every connection, waits until they have ended, but no longer than the timeout, and then stops the loops.
+// The closing is spread over the delay, so that not all clients reconnect to the next server at once. Meanwhile no new
+// connections are accepted. If Close was called already, it waits for that call.
+func (h *Hub) Close(why Reason, text string, delay, timeout time.Duration) {
+	h.closing.Do(func() {
+		h.spread(why, text, delay)
+		h.close(why, text, timeout)
+	})
+}
+
+// spreadStep is the time between two groups of connections that are closed.
+const spreadStep = 50 * time.Millisecond
+
+func (h *Hub) spread(why Reason, text string, delay time.Duration) {
+	h.mu.Lock()
+	h.leaving = true
+	h.mu.Unlock()
+	steps := int(delay / spreadStep)
+	first := make([]int, len(h.loops)) // how many there were
+	for step := range steps {
+		h.onLoops(func(l *loop) {
+			var open []*Conn
+			l.each(func(c *Conn) {
+				if c.state == stateOpen {
+					open = append(open, c)
+				}
+			})
+			if step == 0 {
+				first[l.id] = len(open)
+			}
+			stay := first[l.id] - first[l.id]*(step+1)/steps
+			for _, c := range open[min(stay, len(open)):] {
+				l.close(c, why, text, false)
+			}
+		})
+		time.Sleep(spreadStep)
+	}
+}
+
+func (h *Hub) close(why Reason, text string, timeout time.Duration) {
+	h.mu.Lock()
+	h.closed = true
+	if t := h.history.timer; t != nil {
+		t.Stop()
+	}
+	if t := h.repeats.timer; t != nil {
+		t.Stop()
+	}
+	h.hasSpace.Broadcast()
+	if h.connections == 0 {
+		close(h.empty)
+	}
+	h.mu.Unlock()
+
+	for _, l := range h.loops {
+		h.enqueue(l, entry{op: opCloseAll, why: why, text: text})
+	}
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-h.empty:
+	case <-timer.C:
+	}
+	for _, l := range h.loops {
+		h.enqueue(l, entry{op: opStop})
+	}
+	h.running.Wait()
+	close(h.stopped)
+	h.flushers.close()
+}
