@@ -12,7 +12,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/wire"
 )
 
-//go:generate go run github.com/evanw/esbuild/cmd/esbuild@v0.25.12 broadcast.js --minify --format=esm --target=es2022 --outfile=broadcast.min.js
+//go:generate go run github.com/evanw/esbuild/cmd/esbuild@v0.25.12 broadcast.js --bundle --minify --format=esm --target=es2022 --outfile=broadcast.min.js
 
 //go:embed broadcast.min.js
 var module []byte
