@@ -156,7 +156,7 @@ func TestReport(t *testing.T) {
 	tb.set("paced", ours, result{cpu: 1100, deliveries: 1})
 	tb.set("paced", "floor", result{cpu: 1000, deliveries: 1})
 	tb.set("idle", ours, result{memory: 5})
-	if s := tb.ratios(); !strings.Contains(s, "1.10, wanted at most 1.15") {
+	if s := tb.ratios(); !strings.Contains(s, "1.10, at most 1.15") {
 		t.Error(s)
 	}
 	if s := tb.figures(1, 1); !strings.Contains(s, "**missed by 11 %**") || !strings.Contains(s, "| floor | 0 | 1.00 µs |") {

@@ -45,7 +45,7 @@ var scenarios = []scenario{
 		subscribers: 200, load: load{size: 64 << 10, window: 4, posters: 4},
 	},
 	{
-		name: "tls", about: "as paced, over TLS",
+		name: "tls", about: "the same as paced, over TLS",
 		subscribers: 1000, load: load{size: 128, rate: 20, posters: 1}, tls: true,
 		skip: func(p peer) bool { return !p.tls },
 	},
@@ -55,21 +55,21 @@ var scenarios = []scenario{
 		skip: func(p peer) bool { return !p.sockets },
 	},
 	{
-		name: "alone", about: "1,000 subscribers, 20 messages/s of 16 KiB: what mixed is compared with",
+		name: "alone", about: "1,000 subscribers, 20 messages/s of 16 KiB: the reference for mixed",
 		subscribers: 1000, load: load{size: 16 << 10, rate: 20, posters: 1},
 	},
 	{
-		name: "mixed", about: "the same, with 50 more that have stopped reading",
+		name: "mixed", about: "the same as alone, plus 50 subscribers that have stopped reading",
 		subscribers: 1050, stopped: 50, load: load{size: 16 << 10, rate: 20, posters: 1},
 		skip: func(p peer) bool { return p.name == "floor" }, // would wait for them
 	},
 	{
-		name: "idle", about: "memory of 10,000 quiet connections",
+		name: "idle", about: "memory of 10,000 idle connections",
 		subscribers: 10_000, idle: true, load: load{size: 128},
 		skip: func(p peer) bool { return p.name == "floor" },
 	},
 	{
-		name: "idle-tls", about: "memory of 10,000 quiet connections over TLS",
+		name: "idle-tls", about: "memory of 10,000 idle connections over TLS",
 		subscribers: 10_000, idle: true, tls: true, load: load{size: 128},
 		skip: func(p peer) bool { return !p.tls },
 	},
@@ -85,7 +85,7 @@ type result struct {
 	p50, p99   time.Duration
 	first      time.Duration // to connect
 	tenth      time.Duration // on a connection that has others, or at least a ticket
-	memory     float64       // KiB a connection
+	memory     float64       // KiB per connection
 	missing    int64
 	extra      int64 // repeated, or of another room
 	closed     int64 // connections that the server ended

@@ -98,18 +98,18 @@ func p99Of(r result) float64     { return float64(r.p99) }
 func memoryOf(r result) float64  { return r.memory }
 
 var goals = []goal{
-	{"paced: CPU per delivery, to the floor's", "paced", ours, "paced", "floor", cpuOf, 1.15},
-	{"paced: to the gorilla hub's", "paced", ours, "paced", "gorilla hub", cpuOf, 0.65},
-	{"paced: event streams, to our own WebSockets", "paced", oursStream, "paced", ours, cpuOf, 1.2},
-	{"burst: to the gorilla hub's", "burst", ours, "burst", "gorilla hub", cpuOf, 0.10},
-	{"wide: to the gorilla hub's", "wide", ours, "wide", "gorilla hub", cpuOf, 0.70},
-	{"wide: p99, to nchan's", "wide", ours, "wide", "nchan", p99Of, 1},
-	{"rooms: CPU per message, to nchan's", "rooms", ours, "rooms", "nchan", messageOf, 0.70},
-	{"tls: CPU per delivery, to our own plain", "tls", ours, "paced", ours, cpuOf, 1.35},
-	{"idle: KiB a connection", "idle", ours, "", "", memoryOf, 4.5},
-	{"idle: event streams, to our own WebSockets", "idle", oursStream, "idle", ours, memoryOf, 1.2},
-	{"idle-tls: KiB a connection", "idle-tls", ours, "", "", memoryOf, 20},
-	{"mixed: the readers' p99, to the same without the stopped", "mixed", ours, "alone", ours, p99Of, 1.5},
+	{"paced: CPU per delivery, relative to the floor", "paced", ours, "paced", "floor", cpuOf, 1.15},
+	{"paced: the same, relative to the gorilla hub", "paced", ours, "paced", "gorilla hub", cpuOf, 0.65},
+	{"paced: event streams, relative to our WebSockets", "paced", oursStream, "paced", ours, cpuOf, 1.2},
+	{"burst: CPU per delivery, relative to the gorilla hub", "burst", ours, "burst", "gorilla hub", cpuOf, 0.10},
+	{"wide: CPU per delivery, relative to the gorilla hub", "wide", ours, "wide", "gorilla hub", cpuOf, 0.70},
+	{"wide: p99, relative to nchan", "wide", ours, "wide", "nchan", p99Of, 1},
+	{"rooms: CPU per message, relative to nchan", "rooms", ours, "rooms", "nchan", messageOf, 0.70},
+	{"tls: CPU per delivery, relative to our paced without TLS", "tls", ours, "paced", ours, cpuOf, 1.35},
+	{"idle: KiB per connection", "idle", ours, "", "", memoryOf, 4.5},
+	{"idle: event streams, relative to our WebSockets", "idle", oursStream, "idle", ours, memoryOf, 1.2},
+	{"idle-tls: KiB per connection", "idle-tls", ours, "", "", memoryOf, 20},
+	{"mixed: the readers' p99, relative to alone", "mixed", ours, "alone", ours, p99Of, 1.5},
 }
 
 // reached returns what a goal's figure is, if it was measured.
@@ -132,7 +132,7 @@ func (t *table) ratios() string {
 	var b strings.Builder
 	for _, g := range goals {
 		if v, ok := t.reached(g); ok {
-			fmt.Fprintf(&b, "%-58s %6.2f, wanted at most %.2f\n", g.what, v, g.most)
+			fmt.Fprintf(&b, "%-58s %6.2f, at most %.2f\n", g.what, v, g.most)
 		}
 	}
 	return "\n" + b.String()
