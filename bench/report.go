@@ -15,13 +15,13 @@ import (
 	"time"
 )
 
-// The part of performance.md between these lines is the bench's.
+// The bench replaces the part of performance.md between these lines.
 const (
 	beginMark = "<!-- figures: written by go run ./bench -->"
 	endMark   = "<!-- end of figures -->"
 )
 
-// write writes the figures into dir/performance.md, in place of those that are there, and the plot beside it.
+// write replaces the figures in dir/performance.md, and writes the plot next to it.
 func (t *table) write(dir string, rounds int, seconds float64) error {
 	path := filepath.Join(dir, "performance.md")
 	page, err := os.ReadFile(path)
@@ -114,7 +114,7 @@ func machine() string {
 	return fmt.Sprintf("%d cores of %s, Linux %s; server and load generator share them", runtime.NumCPU(), model, strings.TrimSpace(string(kernel)))
 }
 
-// versions names what was measured.
+// versions returns the names and versions of what was measured.
 func (t *table) versions() []string {
 	say := func(name string, args ...string) string {
 		out, _ := exec.Command(name, args...).CombinedOutput()
@@ -138,7 +138,7 @@ func (t *table) versions() []string {
 	return vs
 }
 
-// plot draws bars: for each peer the CPU of a delivery in three scenarios and the memory of a connection.
+// plot draws bars: for each peer the CPU per delivery in three scenarios, and the memory per connection.
 func (t *table) plot() string {
 	panels := []struct {
 		title, scenario string

@@ -33,7 +33,7 @@ func short(d time.Duration) string {
 	return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000)
 }
 
-// median takes each figure's median by itself, but all that was missing.
+// median takes the median of each figure separately, but adds up what was missing, so that no loss is hidden.
 func median(rs []result) (m result) {
 	m.messages, m.deliveries = medianOf(rs, func(r result) int64 { return r.messages }), medianOf(rs, func(r result) int64 { return r.deliveries })
 	m.perSecond = medianOf(rs, func(r result) float64 { return r.perSecond })
@@ -61,7 +61,7 @@ func medianOf[T int64 | float64 | time.Duration](rs []result, f func(result) T) 
 	return vs[len(vs)/2]
 }
 
-// table holds the medians.
+// table holds the medians of all results.
 type table struct {
 	peers []peer
 	cells map[[2]string]result // by scenario and peer
@@ -76,10 +76,11 @@ func (t *table) get(scenario, peer string) (result, bool) {
 	return r, ok
 }
 
-// goal is a bound on a ratio of ours to a peer's.
+// goal is an upper limit for a figure of ours, relative to another figure of the same run. Ratios are used because absolute
+// figures differ between machines.
 type goal struct {
 	what             string
-	a, aPeer, b, pee string // scenario and peer, over scenario and peer; no b: absolute
+	a, aPeer, b, pee string // scenario and peer, divided by scenario and peer; without b, an absolute figure
 	figure           func(result) float64
 	most             float64
 }
@@ -112,7 +113,7 @@ var goals = []goal{
 	{"mixed: the readers' p99, relative to alone", "mixed", ours, "alone", ours, p99Of, 1.5},
 }
 
-// reached returns what a goal's figure is, if it was measured.
+// reached returns the figure of a goal, if it was measured.
 func (t *table) reached(g goal) (v float64, ok bool) {
 	a, ok := t.get(g.a, g.aPeer)
 	if !ok {

@@ -9,7 +9,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/chromium"
 )
 
-// TestMeasure: what is measured is what is meant, whatever the speed.
+// TestMeasure: the measurement is meaningful, whatever the speed of the machine.
 func TestMeasure(t *testing.T) {
 	b, err := newBench()
 	if errors.Is(err, chromium.ErrNone) && os.Getenv("CI") == "" {

@@ -13,7 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// row is a line of the table.
+// row is one line of the table.
 type row struct {
 	run
 	figures
@@ -31,7 +31,7 @@ func (r row) String() string {
 		r.name(), r.rate, r.throttle, r.layouts, r.busy, r.frames, r.lateHalf, r.lateMost, r.pressHalf, r.pressMost, r.missing)
 }
 
-// The part of browser.md between these lines is ours.
+// The bench replaces the part of browser.md between these lines.
 const (
 	beginMark = "<!-- figures: written by go run ./bench/browser -->"
 	endMark   = "<!-- end of figures -->"

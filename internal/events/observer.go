@@ -7,16 +7,16 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
-// Observer emits what becomes of connections. It is a hub.Observer.
+// Observer emits an event for whatever happens to a connection. It implements hub.Observer.
 type Observer struct{ Emitter *Emitter }
 
-// Subscribed is part of hub.Observer.
+// Subscribed implements hub.Observer.
 func (o Observer) Subscribed(c *hub.Conn, channel string) { o.emit(Subscribed, c, channel, nil) }
 
-// Unsubscribed is part of hub.Observer.
+// Unsubscribed implements hub.Observer.
 func (o Observer) Unsubscribed(c *hub.Conn, channel string) { o.emit(Unsubscribed, c, channel, nil) }
 
-// Ended is part of hub.Observer.
+// Ended implements hub.Observer.
 func (o Observer) Ended(c *hub.Conn, why hub.Reason) {
 	o.emit(Closed, c, "", func(v hub.Connection, data map[string]any) {
 		delete(data, "channels")
