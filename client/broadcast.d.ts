@@ -62,6 +62,9 @@ export interface Hub {
 	 * It rejects with an Error that is also a Failure. The code is the server's ("forbidden", "too_big", "rate", …: see
 	 * docs/protocol.md); "timeout" if there is no answer after 100 s and one more attempt to connect; or the state: "refused"
 	 * or "closed", or whichever it is when a thousand requests are already waiting.
+	 *
+	 * A message longer than about twice max_message ends the connection with 1009. It and the requests after it, which the
+	 * server has not read, reject with the code "error" and this status.
 	 */
 	publish(data: any, options?: PublishOptions): Promise<string>
 
@@ -91,10 +94,10 @@ export interface Failure {
 	code: string
 	/**
 	 * The HTTP status or the close code, if there is one. 401, 403, 404, and close codes from 4400 to 4499 are "forbidden".
-	 * Connections closed with a code below 4400 cause no failure.
+	 * 1009 is an "error": a message was too long for the connection. Other close codes cause no failure.
 	 */
 	status?: number
-	/** The server's explanation: the text of the response, if it is not HTML, or the close reason. Otherwise the code. */
+	/** The server's explanation: the first line of the response, if it is not HTML, or the close reason. Otherwise the code. */
 	message: string
 }
 
@@ -123,6 +126,6 @@ export interface PublishOptions {
 	event?: string
 	/** A channel that the client has joined, or one of the route's. Default: the route's first. */
 	channel?: string
-	/** The idempotency key. Default: a random one. */
+	/** The idempotency key. Default: a random one. If it is set to undefined, the message may be published twice. */
 	key?: string
 }

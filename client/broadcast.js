@@ -8,8 +8,8 @@
 const WATCH_INTERVAL = 5000 // between two looks at the link
 const HELLO_TIMEOUT = 10_000 // from opening a link to its hello
 const SILENT_HEARTBEATS = 2 // a link without a frame for this many heartbeats is given up
-const RETRY_DELAY = 1000 // doubled with each failure in a row, times a random number from 0 to 1
-const MAX_DOUBLINGS = 5 // so the delay is at most 32 seconds
+const RETRY_DELAY = 250 // doubled with each failure in a row, times a random number from 0 to 1
+const MAX_DOUBLINGS = 7 // so the delay is at most 32 seconds
 const POST_DELAY = 1000 // before a POST that failed is repeated
 const FRAME_DELAY = 16 // in place of an animation frame where there are none, as in Node
 
@@ -28,15 +28,15 @@ export function connect(url, { lastId = "" } = {}) {
 		navigator,
 		requestAnimationFrame: nextFrame = setTimeout,
 	} = globalThis
-	const address = new URL((url + "").replace(/^ws/, "http"), location?.href)
+	const address = new URL((url + "").replace(/^ws/, "http"), location)
 
 	const listeners = new Set()
 	const joined = new Set() // the channels that the client has joined
 	const waiting = new Map() // requests without an answer, by ref, in the order in which they were made
 
 	let link // the WebSocket or EventSource, while there is one
-	let isStream // whether the link is, or the last one was, an EventSource
-	let isOpen // whether the link got its hello
+	let Stream // EventSource if the link is one, or the last one was; otherwise falsy
+	let granted // the channels in the link's hello. The link is open once it has them
 	let heartbeat // in seconds, from the last hello
 	let silentAt // when the link counts as silent, if no frame arrives until then
 	let timer // for the next look at the link, or the next attempt; undefined while the client is closed or refused
@@ -52,31 +52,29 @@ export function connect(url, { lastId = "" } = {}) {
 	// toFailure describes an HTTP status or a close code. A client that gets one that is forbidden stays away, because it
 	// would get it again.
 	const toFailure = (status, message) => {
-		const code = /^40[134]|^44/.test(status) ? "forbidden" : "error"
+		const code = /^44|40[134]/.test(status) ? "forbidden" : "error"
 		return { code, status, message: message || code }
 	}
 
 	const linkAddress = () => {
 		const u = new URL(address)
-		const query = u.searchParams
-		query.set("protocol", "broadcast.v1")
-		query.set("last_id", hub.lastId)
-		joined.forEach(channel => query.append("join", channel))
+		u.searchParams.set("protocol", "broadcast.v1")
+		u.searchParams.set("last_id", hub.lastId)
+		joined.forEach(channel => u.searchParams.append("join", channel))
 		return u
 	}
 
 	// requestHTTP sends an HTTP request: a POST if there is a body, else a GET, which only asks whether the route lets the
-	// client in. It throws a failure unless the status is 2xx. The response says why, unless it is an HTML page.
+	// client in. It throws a failure unless the status is 2xx. The first line of the response says why, unless it is HTML.
 	const requestHTTP = async body => {
 		const response = await fetch(linkAddress(), { credentials: "include", body, method: body && "POST" })
 		if (response.ok) return response
-		throw toFailure(response.status, (await response.text()).split("<")[0])
+		throw toFailure(response.status, (await response.text()).replace(/[<\n].*/s, ""))
 	}
 
 	const closeLink = () => {
 		clearTimeout(timer)
-		link?.close()
-		link = timer = isOpen = undefined
+		link = timer = granted = link?.close() // close returns undefined. This form saves the last 4 bytes of the limit
 	}
 
 	const openLink = () => {
@@ -84,9 +82,9 @@ export function connect(url, { lastId = "" } = {}) {
 		eachBrowserEvent(addEventListener)
 		silentAt = Date.now() + HELLO_TIMEOUT
 		// If the route lets the client in but the last WebSocket failed, something on the way blocks WebSockets.
-		isStream = !isStream && probed.ok && EventSource
-		const newLink = (link = isStream
-			? new EventSource(linkAddress(), { withCredentials: true })
+		Stream = !Stream && probed.ok && EventSource
+		const newLink = (link = Stream
+			? new Stream(linkAddress(), { withCredentials: true })
 			: new WebSocket(linkAddress(), "broadcast.v1"))
 		// A link that was given up may still have events in the browser's queue. They are ignored.
 		newLink.onmessage = event => {
@@ -105,18 +103,18 @@ export function connect(url, { lastId = "" } = {}) {
 	// Browsers do not tell pages why a WebSocket failed, so a probe asks over HTTP. Its outcome counts when the next link
 	// fails too, because the one that failed before it may have had another reason, such as a server that was just starting.
 	const retry = event => {
-		if (isOpen) probed = {}
-		else requestHTTP().catch(error => error).then(outcome => (probed = outcome))
-		const error = event?.code >= 4400 ? toFailure(event.code, event.reason) : probed
+		if (granted) probed = {}
+		else requestHTTP().then(response => (probed = response), error => (probed = error))
+		const error = /^44|1009/.test(event?.code) ? toFailure(event.code, event.reason) : probed
 		closeLink()
-		if (error.code == "forbidden") {
-			waiting.forEach(request => request.end(error))
-			setState("refused")
-		} else {
-			waiting.forEach(request => request.send()) // there is no link, so this ends those whose time is over
-			timer = setTimeout(watch, failures && Math.random() * RETRY_DELAY * 2 ** Math.min(MAX_DOUBLINGS, failures))
-			failures++
-			setState(navigator?.onLine === false ? "offline" : "waiting")
+		const isForbidden = error.code == "forbidden"
+		// After 1009, one of the requests was too long. The server has answered those before it and read none after it.
+		// Otherwise send, as there is no link now, only ends requests after their deadline.
+		waiting.forEach(request => (isForbidden || error.status == 1009 ? request.end(error) : request.send()))
+		if (isForbidden) setState("refused")
+		else {
+			timer = setTimeout(watch, failures++ && Math.random() * RETRY_DELAY * 2 ** Math.min(MAX_DOUBLINGS, failures))
+			setState(navigator?.onLine == false ? "offline" : "waiting")
 		}
 		if (error.code) hub.onerror?.(error)
 	}
@@ -126,19 +124,19 @@ export function connect(url, { lastId = "" } = {}) {
 	const watch = event => {
 		if (!link) {
 			if (timer) openLink()
-		} else if ((event && navigator?.onLine === false) || Date.now() > silentAt) {
+		} else if ((event && navigator?.onLine == false) || Date.now() > silentAt) {
 			retry()
 		} else if (!event) {
 			// A link counts as good when it has lasted until here. One that breaks right after its hello is a failure.
-			if (isOpen) failures = 0
+			if (granted) failures = 0
 			timer = setTimeout(watch, WATCH_INTERVAL)
 		}
 	}
 
 	// eachBrowserEvent adds or removes watch as a listener. Adding it twice does nothing.
 	const eachBrowserEvent = addOrRemove => {
-		addOrRemove?.("online", watch)
 		addOrRemove?.("offline", watch)
+		addOrRemove?.("online", watch)
 		addOrRemove?.("visibilitychange", watch)
 	}
 
@@ -156,12 +154,11 @@ export function connect(url, { lastId = "" } = {}) {
 	}
 
 	const receiveHello = hello => {
-		isOpen = true
+		granted = hello.channels
 		heartbeat = hello.heartbeat
 		hub.lastId = hello.id
-		// A join may open another link. The rest then waits for that one's hello.
-		waiting.forEach(request => isOpen && request.send(hello.channels))
-		if (isOpen) setState("open")
+		waiting.forEach(request => request.send())
+		if (granted) setState("open") // not if a join needed another link
 	}
 
 	const receiveAnswer = answer => {
@@ -171,7 +168,8 @@ export function connect(url, { lastId = "" } = {}) {
 		else if (answer.code) hub.onerror?.(answer)
 	}
 
-	// ask makes a request, and returns a promise of the answer's ID. It waits until it ends.
+	// ask makes a request, and returns a promise of the answer's ID. A join or leave also passes its channel. The request
+	// waits until it ends.
 	const ask = (content, channel) =>
 		new Promise((resolve, reject) => {
 			const ref = Math.random()
@@ -188,14 +186,14 @@ export function connect(url, { lastId = "" } = {}) {
 				} else resolve(answer.id)
 			}
 
-			// send sends the request if the link is open, and ends it after its deadline. It is also called with the channels in
-			// a link's hello: they are the answer to a join or leave that the link's address already carried out.
-			const send = helloChannels => {
-				if (helloChannels && link != firstLink && !content.publish)
-					end({ code: content.join && !helloChannels.includes(channel) && "forbidden" })
+			// send sends the request if the link is open, and ends it after its deadline. A join or leave needs no sending if
+			// the link's address already carried it out: then the channels that the link was granted are the answer.
+			const send = () => {
+				if (granted && channel && link != firstLink)
+					end({ code: content.join && !granted.includes(channel) && "forbidden" })
 				else if (Date.now() > deadline) end({ code: "timeout" })
-				else if (isOpen) {
-					if (!isStream) link.send(body)
+				else if (granted) {
+					if (!Stream) link.send(body)
 					else if (content.publish) lastPost = post(lastPost)
 					else openLink() // a stream subscribes to the channels in its address
 				}
@@ -234,12 +232,12 @@ export function connect(url, { lastId = "" } = {}) {
 		frame(fn, { event = "*", channel, key = message => message.id, limit = 10_000 } = {}) {
 			const queue = new Map() // the latest message of each key, in order
 			let dropped = 0
-			let scheduled // the frame in which flush will run
+			let scheduled // the ID of the frame in which flush will run, or 0
 
 			const flush = () => {
 				const messages = [...queue.values()]
 				queue.clear()
-				scheduled = false
+				scheduled = 0
 				if (messages[0]) fn(messages, dropped)
 				dropped = 0
 			}
@@ -248,8 +246,7 @@ export function connect(url, { lastId = "" } = {}) {
 				(_, message) => {
 					const k = key(message)
 					queue.delete(k) // so that it moves to the end
-					queue.set(k, message)
-					if (queue.size > limit) {
+					if (queue.set(k, message).size > limit) {
 						queue.delete(queue.keys().next().value) // the oldest
 						dropped++
 					}
@@ -263,15 +260,18 @@ export function connect(url, { lastId = "" } = {}) {
 			}
 		},
 		publish: (data, options) => ask({ publish: { key: Math.random() + "", ...options, data } }),
-		join(channel) {
+		join: channel => {
 			joined.add(channel)
 			return ask({ join: { channel } }, channel)
 		},
-		leave(channel) {
+		leave: channel => {
 			joined.delete(channel)
 			return ask({ leave: { channel } }, channel)
 		},
-		reconnect: openLink,
+		reconnect() {
+			probed = {} // the user may have logged in since
+			openLink()
+		},
 		close() {
 			eachBrowserEvent(removeEventListener)
 			closeLink()

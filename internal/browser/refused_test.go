@@ -37,7 +37,10 @@ func TestClientRefused(t *testing.T) {
 	const open = "broadcast /ws\n"
 	s, p := openClient(t, open+`
 		respond /401 "log in first" 401
-		respond /403 "<h1>not yours</h1>" 403`)
+		respond /403 "<h1>not yours</h1>" 403
+		respond /line "not today
+and not tomorrow
+" 403`)
 	config := s.config
 	for _, test := range []struct {
 		path    string
@@ -47,6 +50,7 @@ func TestClientRefused(t *testing.T) {
 		{"/401", 401, "log in first"},
 		{"/403", 403, "forbidden"}, // HTML is nothing for a message
 		{"/404", 404, "forbidden"},
+		{"/line", 403, "not today"}, // as the route's own words end with a line break
 	} {
 		connectTo(p, test.path)
 		p.wait(`hub.state == "refused" && other.rejected.length == 1`)
@@ -163,7 +167,9 @@ func fakeRoute(t *testing.T, first func(http.ResponseWriter, *http.Request) bool
 			c.Close(code, "because")
 			return
 		}
-		c.Read(r.Context())
+		for err == nil { // what the client publishes
+			_, _, err = c.Read(r.Context())
+		}
 	}))
 	t.Cleanup(server.Close)
 	return strings.TrimPrefix(server.URL, "http://")
