@@ -484,12 +484,20 @@ func (h *Handler) checkPlace(ctx caddy.Context) error {
 		if len(h.Channels) > 0 && !strings.ContainsAny(h.Channels[0], "{/: ") {
 			path = "/" + h.Channels[0]
 		}
-		return fmt.Errorf(`without a path this route takes every POST of its site, and publishes it: `+
-			`write "broadcast %s", put it into "handle %[1]s { … }", or list the transports that it is for`, path)
+		does := "publishes"
+		if h.Publish != nil && !*h.Publish {
+			does = "refuses"
+		}
+		return fmt.Errorf(`without a path this route takes every POST of its site, and %s it: `+
+			`write "broadcast %s", put it into "handle %[2]s { … }", or list the transports that it is for`, does, path)
 	}
 	if paths := place.RewrittenBefore(); len(paths) > 0 {
+		path := paths[0]
+		if !strings.HasPrefix(path, "/") { // a regular expression
+			path = "@…"
+		}
 		h.logger.Warn(fmt.Sprintf("no request reaches this route: try_files comes first, and rewrites %s to a file; "+
-			`write "handle %s { broadcast }", and put try_files, and file_server, into a "handle { … }" of their own`, strings.Join(paths, " "), paths[0]),
+			`write "handle %s { broadcast }", and put try_files, and file_server, into a "handle { … }" of their own`, strings.Join(paths, " "), path),
 			zap.Strings("channels", h.Channels))
 	}
 	sockets := len(h.Transports) == 0 || slices.Contains(h.Transports, transportWebSocket)

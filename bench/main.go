@@ -5,6 +5,7 @@
 //
 //	go run ./bench                                     # everything; writes docs/performance.md
 //	go run ./bench -scenarios paced,burst -peers caddy-broadcast,nchan
+//	go run ./bench -memory 64                          # how far the process grows with max_memory 64MiB
 //	go run ./bench -quick                              # only checks that every message is delivered
 package main
 
@@ -24,7 +25,15 @@ func main() {
 	rounds := flag.Int("rounds", 3, "how often each is measured; the median is reported")
 	seconds := flag.Float64("seconds", 5, "duration of each measurement")
 	report := flag.String("report", "", "folder that contains performance.md; default docs when everything is measured")
+	memory := flag.Int("memory", 0, "only measure how far misbehaving clients make the process grow with this max_memory, in MiB")
 	flag.Parse()
+	if *memory > 0 {
+		if err := benchMemory(*memory, *seconds); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if *quick {
 		*rounds, *seconds = 1, 1
 	}

@@ -189,7 +189,10 @@ func build(dir, pkg string) (string, error) {
 	return bin, nil
 }
 
-func startOurs(dir string, port int) (*server, error) {
+func startOurs(dir string, port int) (*server, error) { return startCaddy(dir, port, "") }
+
+// startCaddy starts this module, with global options of its own.
+func startCaddy(dir string, port int, options string) (*server, error) {
 	bin, err := build(dir, "cmd/caddy")
 	if err != nil {
 		return nil, err
@@ -203,11 +206,12 @@ func startOurs(dir string, port int) (*server, error) {
 	log {
 		level ERROR
 	}
+	%s
 }
 http://%s, https://localhost:%d {
 	broadcast /ws/* {path.1}
 	respond ok
-}`, admin, address(port), secure)
+}`, admin, options, address(port), secure)
 	file := filepath.Join(dir, "Caddyfile")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err

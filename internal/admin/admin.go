@@ -49,7 +49,7 @@ const (
 //     `{"channel":"…","event":"…","data":…}` a line, in order and with nothing in between, and answers a line each. A
 //     string is published as text, anything else as JSON; `"encoding":"base64"` says that the string is binary data,
 //     and `"key"` is the message's idempotency key.
-//     If a line is wrong nothing is published: 400 names it. The body may have 16 MiB and 65536 messages.
+//     If a line is wrong nothing is published: 400 names it. A query, or the header `Idempotency-Key`, is refused. The body may have 16 MiB and 65536 messages.
 //   - `GET /broadcast` answers the hub's totals.
 //   - `GET /broadcast/channels?prefix=` answers the channels that have subscribers or history, by name, and
 //     `GET /broadcast/channels/{name}` one of them with its users.
@@ -104,6 +104,9 @@ func handler(answer caddy.AdminHandlerFunc) caddy.AdminHandlerFunc {
 
 // engine returns the running configuration's hub.
 func engine() (*hub.Hub, error) {
+	if caddy.ActiveContext().Context == nil { // the endpoint answers before the first configuration runs, and after the last
+		return nil, caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: errors.New("no configuration is running: Caddy starts, or stops")}
+	}
 	app, err := caddy.ActiveContext().AppIfConfigured("broadcast")
 	if err == nil {
 		if e, ok := app.(interface{ Engine() *hub.Hub }); ok && e.Engine() != nil {
@@ -197,6 +200,12 @@ func publish(w http.ResponseWriter, r *http.Request) error {
 // read returns the messages of a request to publish, and their lines if it has them in lines.
 func read(w http.ResponseWriter, r *http.Request) (ms []*hub.Message, lines []int, err error) {
 	if media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media == "application/x-ndjson" {
+		switch {
+		case r.URL.RawQuery != "":
+			return nil, nil, bad("the query %q: of several messages, each line names its own channel and event", r.URL.RawQuery)
+		case r.Header.Get("Idempotency-Key") != "":
+			return nil, nil, bad(`the header Idempotency-Key: of several messages, each line has its own "key"`)
+		}
 		body, err := post.Body(w, r, maxBody)
 		if err != nil {
 			return nil, nil, err

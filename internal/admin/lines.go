@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -60,7 +61,7 @@ func bad(format string, args ...any) error {
 
 func parseLine(line []byte) (*hub.Message, error) {
 	var v struct {
-		Channel  *string         `json:"channel"`
+		Channel  post.Channel    `json:"channel"`
 		Event    string          `json:"event"`
 		Data     json.RawMessage `json:"data"`
 		Encoding string          `json:"encoding"`
@@ -78,10 +79,7 @@ func parseLine(line []byte) (*hub.Message, error) {
 		return nil, err
 	}
 
-	m := &hub.Message{Channel: defaultChannel, Event: v.Event, Key: v.Key}
-	if v.Channel != nil {
-		m.Channel = *v.Channel
-	}
+	m := &hub.Message{Channel: cmp.Or(string(v.Channel), defaultChannel), Event: v.Event, Key: v.Key}
 	if err := post.Data(m, v.Data, v.Encoding); err != nil {
 		return nil, err
 	}

@@ -32,14 +32,16 @@ const (
 // It has an HTTP client of its own because caddycmd.AdminAPIRequest reports every status from 400 on as one error text.
 type publisher struct {
 	client *http.Client
-	origin string
-	worked bool // the API has responded before, so if it is gone it will probably return
+	origin string // of the URL. DialContext does not use it
+	local  bool   // the API is on a Unix socket, and rejects the header Origin
+	worked bool   // the API has responded before, so if it is gone it will probably return
 }
 
 // httpError is a response with a status of 400 or above.
 type httpError struct {
 	status int
 	text   string
+	later  bool // it has a Retry-After
 }
 
 func (e *httpError) Error() string { return fmt.Sprintf("HTTP %d: %s", e.status, e.text) }
@@ -50,14 +52,14 @@ func newPublisher(a api) (*publisher, error) {
 		return nil, fmt.Errorf("invalid admin address %s: %w", a.address, err)
 	}
 	dial, origin := addr.JoinHostPort(0), "http://"+addr.JoinHostPort(0)
-	if addr.IsUnixNetwork() {
+	if addr.IsUnixNetwork() || addr.IsFdNetwork() {
 		dial, _, _ = strings.Cut(dial, "|") // without the socket's permissions
 		origin = "http://127.0.0.1"
 	}
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, addr.Network, dial)
 	}}
-	return &publisher{client: &http.Client{Transport: transport}, origin: origin}, nil
+	return &publisher{client: &http.Client{Transport: transport}, origin: origin, local: addr.IsUnixNetwork() || addr.IsFdNetwork()}, nil
 }
 
 // publish sends a request, with retries, and returns the body of the response.
@@ -89,7 +91,9 @@ func (p *publisher) try(ctx context.Context, query url.Values, header http.Heade
 		return nil, 0, err
 	}
 	r.Header = header.Clone()
-	r.Header.Set("Origin", p.origin) // the admin endpoint checks it if enforce_origin is on
+	if !p.local {
+		r.Header.Set("Origin", p.origin) // Caddy checks it if enforce_origin is on
+	}
 	resp, err := p.client.Do(r)
 	if err != nil {
 		return nil, 0, err
@@ -103,7 +107,7 @@ func (p *publisher) try(ctx context.Context, query url.Values, header http.Heade
 		return answer, 0, nil
 	}
 	seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
-	return nil, time.Duration(seconds) * time.Second, &httpError{resp.StatusCode, reasonOf(answer)}
+	return nil, time.Duration(seconds) * time.Second, &httpError{resp.StatusCode, reasonOf(answer), seconds > 0}
 }
 
 // reasonOf returns the message in an error response of Caddy's admin API.
@@ -115,15 +119,19 @@ func reasonOf(answer []byte) string {
 	return visible(strings.TrimSpace(string(answer)))
 }
 
-// retryable reports whether the same request may get a different response soon. An API that has never been reached is
-// not waited for: its address is probably wrong.
+// retryable reports whether the same request may get a different response soon. An API that has not responded yet is not
+// waited for, because its address may be wrong: it gets the request again only if the connection was interrupted, or if the
+// response has a Retry-After.
 func (p *publisher) retryable(err error) bool {
 	if answer := new(httpError); errors.As(err, &answer) {
-		return answer.status >= http.StatusBadGateway && answer.status <= http.StatusGatewayTimeout
+		return answer.status >= http.StatusBadGateway && answer.status <= http.StatusGatewayTimeout && (p.worked || answer.later)
 	}
 	if errors.Is(err, context.Canceled) {
 		return false
 	}
-	dialing := new(net.OpError)
-	return p.worked || !errors.As(err, &dialing) || dialing.Op != "dial"
+	if p.worked || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return true
+	}
+	failed := new(net.OpError)
+	return errors.As(err, &failed) && failed.Op != "dial"
 }

@@ -108,7 +108,6 @@ type Conn struct {
 	peerDone  bool   // its reader has ended
 	failing   bool   // it is not waited for an answer to the close frame; see Fail
 	missed    uint8  // pings without a sign of life
-	unstarted uint8  // pings without Start
 	reason    Reason // why it ends; known when it is closing
 	turn      int32  // in loop.mixed, of the batch gen
 	gen       uint64 // the last batch that it was gathered for

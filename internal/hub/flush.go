@@ -85,6 +85,7 @@ func (c *Conn) giveUpReplay() {
 
 // endPrelude ends a prelude whose messages are gone.
 func (c *Conn) endPrelude() {
+	c.prelude.replay = nil // its array counts, though it is empty
 	c.setPrelude(nil)
 	c.prelude = nil
 }

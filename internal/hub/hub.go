@@ -96,6 +96,7 @@ type Hub struct {
 	mu          sync.Mutex
 	room        sync.Cond // on mu: an inbox was emptied; for Publish that waits
 	waiting     int       // how many wait for room
+	promised    int       // bytes of what is encoded for a join, and queued then
 	options     Options
 	seq         uint64
 	seqTime     time.Time // when it was given out
@@ -274,14 +275,8 @@ func (h *Hub) awaitFit(ms []*Message, from *Conn, wait bool) (waited int, err er
 			return waited, ErrFull
 		}
 		if waited == 0 && from != nil {
-			n := waiterCost + cap(ms[0].Data)
 			h.mu.Unlock()
-			if h.crowded(n) {
-				from.cut()
-			} else {
-				waited = n
-				from.waits(n)
-			}
+			waited = from.reserve(waiterCost + cap(ms[0].Data))
 			h.mu.Lock()
 			continue // there may be room now
 		}

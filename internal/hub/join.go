@@ -41,13 +41,20 @@ func (c *Conn) Join(name, lastID string, frame func(Welcome, []*Message) []byte)
 	var p []byte // made of:
 	var made Welcome
 	var of []*Message
-	for try := 0; ; try++ {
+	size, waited := 0, 0
+	defer func() { c.waits(-waited) }()
+	for try, promised := 0, 0; ; try++ {
 		h.mu.Lock()
-		c.awaitRoom(len(p) + messageOverhead)
+		h.promised -= promised
+		waited += c.awaitRoom(max(size, len(p))+messageOverhead, len(p))
 		if err := c.mayJoin(name); err != nil {
+			if promised > 0 {
+				h.room.Broadcast() // others may have waited for that
+			}
 			h.mu.Unlock()
 			return err
 		}
+		promised = 0
 		var ms []*Message
 		w := Welcome{ID: FormatID(h.epoch, h.seq)}
 		at, on := c.on(name)
@@ -55,8 +62,16 @@ func (c *Conn) Join(name, lastID string, frame func(Welcome, []*Message) []byte)
 			ms, w = h.since([]string{name}, lastID, 0, c.options.MaxBacklog)
 		}
 		if p == nil || made.Resumed != w.Resumed || !slices.Equal(of, ms) {
-			locked := len(ms) == 0 || try == 3
-			if !locked { // encoding takes long: try again when it is done
+			locked := len(ms) == 0 || try == 4
+			if !locked {
+				before := size
+				if size = sizes(ms); size > before { // it may have to wait for room
+					h.mu.Unlock()
+					continue
+				}
+				// Encoding takes long: try again when it is done. What it makes counts as queued from now on.
+				promised = size
+				h.promised += promised
 				h.mu.Unlock()
 			}
 			p, made, of = frame(w, ms), w, ms
@@ -115,22 +130,39 @@ func (c *Conn) Leave(name string, p []byte) error {
 	return nil
 }
 
+// sizes returns at most how many bytes messages take when they are encoded.
+func sizes(ms []*Message) (n int) {
+	for _, m := range ms {
+		n += m.size()
+	}
+	return n
+}
+
 // Send sends p, after what was published before. It waits while the loop has as much waiting as it may.
 func (c *Conn) Send(p []byte) {
 	h, l := c.hub, c.loop
 	n := len(p) + messageOverhead
 	h.mu.Lock()
-	c.awaitRoom(n)
+	waited := c.awaitRoom(n, len(p))
 	l.inboxBytes += n
 	wake := l.push(entry{op: opSend, conn: c, bytes: p})
 	h.mu.Unlock()
 	h.wake(wake)
+	c.waits(-waited)
 }
 
-// awaitRoom waits while the loop, or all together, have as much waiting as they may. The caller holds Hub.mu.
-func (c *Conn) awaitRoom(n int) {
+// awaitRoom waits while the loop, or all together, have as much waiting as they may, to queue n bytes. Meanwhile the
+// reader holds some, which it counts, as its caller counts them out later. The caller holds Hub.mu.
+func (c *Conn) awaitRoom(n, holds int) (waited int) {
 	h, l := c.hub, c.loop
 	for !h.closed && !c.left && (l.inboxBytes > 0 && l.inboxBytes+n > h.options.MaxInbox || !h.hasRoom(n+entryOverhead)) {
+		if waited == 0 {
+			h.mu.Unlock()
+			waited = c.reserve(waiterCost + holds)
+			h.mu.Lock()
+			continue // there may be room now
+		}
 		h.awaitRoom()
 	}
+	return waited
 }

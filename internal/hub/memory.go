@@ -36,8 +36,10 @@ func (o *Options) historyBytes() int {
 // entryOverhead is about what an entry of an inbox costs, and a place in the history.
 const entryOverhead = 128
 
-// queued returns the bytes that wait in the inboxes or have just been taken from them. The caller holds h.mu.
+// queued returns the bytes that wait in the inboxes, are about to come there, or have just been taken from them. The
+// caller holds h.mu.
 func (h *Hub) queued() (n int64) {
+	n = int64(h.promised)
 	for _, l := range h.loops {
 		n += int64(l.inboxBytes + entryOverhead*len(l.inbox) + l.taken)
 	}
@@ -58,13 +60,18 @@ func (h *Hub) hasRoom(n int) bool {
 		return true
 	}
 	held, queued := h.held.Load(), h.queued()
-	return held <= heldLimit(limit) && queued+int64(n) <= limit/4 || queued == 0 && held <= relieveAt(limit)
+	if held <= heldLimit(limit) && queued+int64(n) <= limit/4 || queued == 0 && held <= relieveAt(limit) {
+		return true
+	}
+	if held > relieveAt(limit) { // even if it is less by now: makeRoom wakes who waits
+		h.startRelief()
+	}
+	return false
 }
 
-// awaitRoom waits until there may be room: something was taken from an inbox, or relieve has made it. The caller holds
-// h.mu.
+// awaitRoom waits until there may be room: something was taken from an inbox, or makeRoom has ended. The caller holds
+// h.mu since it has found that there is none.
 func (h *Hub) awaitRoom() {
-	h.checkMemory()
 	h.waiting++
 	h.room.Wait()
 	h.waiting--
@@ -75,11 +82,25 @@ const waiterCost = 32 << 10
 
 // waits counts a reader that waits with n bytes, or with n negative no longer does. The caller does not hold Hub.mu.
 func (c *Conn) waits(n int) {
+	if n == 0 {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.dead {
 		c.hold(n)
 	}
+}
+
+// reserve counts a reader that has to wait with n bytes, or where there is no room for that has the connection closed. It
+// returns what waits has to count out. The caller does not hold Hub.mu.
+func (c *Conn) reserve(n int) (reserved int) {
+	if c.hub.crowded(n) {
+		c.cut()
+		return 0
+	}
+	c.waits(n)
+	return n
 }
 
 // hold counts n more bytes that the connection's reader holds. It needs c.mu.
@@ -128,6 +149,10 @@ func (c *Conn) Unfinished(have, space int) bool {
 	c.hub.checkMemory()
 	return fits
 }
+
+// Finished notes that the message is whole that Unfinished told of, so that the next one is not taken for it. It takes
+// its space until Unfinished says that it does not. It is the reader's to call.
+func (c *Conn) Finished() { c.reading.Store(readingNothing) }
 
 // cut has the connection closed for what it would hold.
 func (c *Conn) cut() {
@@ -211,7 +236,14 @@ const relievePause = 100 * time.Millisecond
 // checkMemory sees to it that there is room again if there is little. Whoever adds something calls it.
 func (h *Hub) checkMemory() {
 	limit := h.maxMemory.Load()
-	if limit > 0 && h.held.Load() > relieveAt(limit) && h.relieving.CompareAndSwap(false, true) {
+	if limit > 0 && h.held.Load() > relieveAt(limit) {
+		h.startRelief()
+	}
+}
+
+// startRelief has makeRoom run, if it does not.
+func (h *Hub) startRelief() {
+	if h.relieving.CompareAndSwap(false, true) {
 		go h.makeRoom()
 	}
 }
@@ -223,11 +255,14 @@ func (h *Hub) makeRoom() {
 		if limit > 0 {
 			h.relieve(relieveAt(limit) - limit/8) // so that it need not be done again at once
 		}
+		enough := limit == 0 || h.held.Load() <= relieveAt(limit)
+		if enough {
+			h.relieving.Store(false) // before it wakes them: who finds no room from now on has it run again
+		}
 		h.mu.Lock()
 		h.room.Broadcast()
 		h.mu.Unlock()
-		if limit == 0 || h.held.Load() <= relieveAt(limit) {
-			h.relieving.Store(false)
+		if enough {
 			h.checkMemory()
 			return
 		}

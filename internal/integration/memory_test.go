@@ -84,11 +84,8 @@ func TestCloseReasons(t *testing.T) {
 		if err := ws.WriteFrame(c, ws.MaskFrame(ws.NewCloseFrame(ws.NewCloseFrameBody(code, "")))); err != nil {
 			t.Fatal(err)
 		}
-		f, err := ws.ReadFrame(c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got, _ := ws.ParseCloseFrameData(f.Payload); got != code {
+		_, payload := caddytest.ReadFrame(t, c)
+		if got, _ := ws.ParseCloseFrameData(payload); got != code {
 			t.Errorf("%d is answered with %d", code, got)
 		}
 	}

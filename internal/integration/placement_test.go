@@ -2,6 +2,7 @@ package integration
 
 import (
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -43,6 +44,9 @@ func TestSwallowedPosts(t *testing.T) {
 		{"handle /ws {\nbroadcast\n}", ""},
 		{"handle_path /a/* {\nroute {\nbroadcast\n}\n}", ""},
 		{"route /ws {\nbroadcast ws\n}", ""},
+		{"@ws host ws.a.test\nhandle @ws {\nbroadcast\n}\nreverse_proxy localhost:1", ""},
+		{"@ws host ws.a.test\nbroadcast @ws", ""},
+		{"broadcast {\npublish off\n}", "takes every POST of its site, and refuses it"},
 		{"broadcast ws {\ntransports websocket sse\n}", ""},
 		{"broadcast {\ntransports post\n}", ""},
 		{"reverse_proxy localhost:1 {\nhandle_response {\nbroadcast\n}\n}", ""}, // cannot be told
@@ -70,6 +74,7 @@ func TestTryFiles(t *testing.T) {
 		"try_files {path} {path}/ /index.html\nroute /ws {\nbroadcast\n}\nfile_server",
 		"handle /ws {\nbroadcast\n}\ntry_files {path} /index.html\nfile_server",
 		"try_files {path} /index.html?{query}\nbroadcast /ws\nfile_server",
+		"@ws path_regexp ^/ws$\nbroadcast @ws\ntry_files {path} /index.html\nfile_server",
 	}
 	good := []string{
 		"handle /ws {\nbroadcast\n}\nhandle {\ntry_files {path} /index.html\nfile_server\n}",
@@ -77,13 +82,18 @@ func TestTryFiles(t *testing.T) {
 		"route {\nbroadcast /ws\ntry_files {path} /index.html\nfile_server\n}",
 		"handle /app/* {\ntry_files {path} /index.html\nfile_server\n}\nbroadcast /ws",
 		"broadcast /ws\nphp_fastcgi localhost:1",
+		"@ws path_regexp ^/(ws|index.html)$\nbroadcast @ws\ntry_files {path} /index.html\nfile_server",
 	}
-	const warning = "no request reaches this route: try_files comes first, and rewrites /ws to a file; write \\\"handle /ws { broadcast }\\\""
+	const warning = "no request reaches this route: try_files comes first, and rewrites "
+	suggestion := regexp.MustCompile(`rewrites /ws to a file; write \\"handle /ws { broadcast }\\"|rewrites \^/ws\$ to a file; write \\"handle @`)
 	for i, config := range append(hidden, good...) {
 		s := caddytest.Start(t, "root "+root+"\n"+config)
 		log, _ := os.ReadFile(s.Log)
 		if got, want := strings.Contains(string(log), warning), i < len(hidden); got != want {
 			t.Errorf("%s: warned %v\n%s", config, got, log)
+		}
+		if i < len(hidden) && !suggestion.Match(log) {
+			t.Errorf("%s: says\n%s", config, log)
 		}
 		_, resp, err := s.TryDial("/ws", nil)
 		if (err == nil) != (i >= len(hidden)) {

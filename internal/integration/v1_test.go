@@ -101,7 +101,7 @@ func TestV1(t *testing.T) {
 		{`{"join":{"channel":""}}`, "invalid", "the channel is empty"},
 		{`{"join":{"channel":"other"}}`, "forbidden", `the channel "other" may not be joined on this route`},
 		{`{"leave":{"channel":"other"}}`, "invalid", `the channel "other": the connection is not on the channel`},
-		{`[` + strings.Repeat(`{},`, 256) + `{}]`, "invalid", "a frame of 257 requests, more than 256"},
+		{`[` + strings.Repeat(`{},`, 256) + `{}]`, "invalid", "a frame of more than 256 requests"},
 	} {
 		s.Send(c, bad.send)
 		got := read(c)

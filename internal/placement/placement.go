@@ -2,6 +2,8 @@
 package placement
 
 import (
+	"cmp"
+	"regexp"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -55,13 +57,14 @@ func beingProvisioned(routes caddyhttp.RouteList) int {
 	return -1
 }
 
-// Restricted reports whether a matcher lets only some of a site's requests through to the handler.
+// Restricted reports whether a matcher lets only some of a site's requests through to the handler. The matchers that make
+// the site do not: they are those of a server's route that is terminal.
 func (p Place) Restricted() bool {
-	for _, s := range p {
+	for i, s := range p {
 		sets := s.routes[s.index].MatcherSets
 		all := len(sets) > 0
 		for _, set := range sets {
-			all = all && restricts(set)
+			all = all && restricts(set, i == 0 && s.routes[s.index].Terminal)
 		}
 		if all {
 			return true
@@ -70,10 +73,13 @@ func (p Place) Restricted() bool {
 	return false
 }
 
-func restricts(set caddyhttp.MatcherSet) bool {
+func restricts(set caddyhttp.MatcherSet, ofSite bool) bool {
 	for _, m := range set {
 		switch m.(type) {
-		case caddyhttp.MatchHost, *caddyhttp.MatchHost, caddyhttp.MatchProtocol, *caddyhttp.MatchProtocol: // these make a site
+		case caddyhttp.MatchHost, *caddyhttp.MatchHost, caddyhttp.MatchProtocol, *caddyhttp.MatchProtocol:
+			if !ofSite {
+				return true
+			}
 		default:
 			return true
 		}
@@ -81,23 +87,38 @@ func restricts(set caddyhttp.MatcherSet) bool {
 	return false
 }
 
-// RewrittenBefore returns the path patterns that let requests through to the handler, if none comes: a try_files before
-// has rewritten them to one of its files.
+// RewrittenBefore returns the path patterns, or regular expressions, that let requests through to the handler, if none
+// comes: a try_files before has rewritten them to one of its files.
 func (p Place) RewrittenBefore() (paths []string) {
-	rewritten := false
+	fallback := ""
 	for _, s := range p {
 		for _, r := range s.routes[:s.index] {
-			rewritten = rewritten || triesFiles(r)
+			fallback = cmp.Or(fallback, triesFiles(r))
 		}
-		if rewritten {
+		if fallback != "" {
 			paths = append(paths, pathsOf(s.routes[s.index])...)
+			paths = append(paths, regexpsOf(s.routes[s.index], fallback)...)
 		}
 	}
 	return paths
 }
 
-// triesFiles reports whether a route is what a try_files with a fallback makes, and is for all requests.
-func triesFiles(r caddyhttp.Route) bool {
+// regexpsOf returns the regular expressions that a route has for paths, without those that match one path.
+func regexpsOf(r caddyhttp.Route, except string) (patterns []string) {
+	for _, set := range r.MatcherSets {
+		for _, m := range set {
+			if m, ok := m.(*caddyhttp.MatchPathRE); ok {
+				if re, err := regexp.Compile(m.Pattern); err == nil && !re.MatchString(except) {
+					patterns = append(patterns, m.Pattern)
+				}
+			}
+		}
+	}
+	return patterns
+}
+
+// triesFiles returns the fallback of a route that is what a try_files with one makes, and is for all requests, or "".
+func triesFiles(r caddyhttp.Route) (fallback string) {
 	rewrites := false
 	for _, h := range r.Handlers {
 		if to, ok := h.(*rewrite.Rewrite); ok && strings.HasPrefix(to.URI, "{http.matchers.file.relative}") {
@@ -105,7 +126,7 @@ func triesFiles(r caddyhttp.Route) bool {
 		}
 	}
 	if !rewrites {
-		return false
+		return ""
 	}
 	for _, set := range r.MatcherSets {
 		if len(set) != 1 {
@@ -117,11 +138,11 @@ func triesFiles(r caddyhttp.Route) bool {
 		}
 		for _, try := range file.TryFiles {
 			if !strings.Contains(try, "{") {
-				return true
+				return try
 			}
 		}
 	}
-	return false
+	return ""
 }
 
 // pathsOf returns the path patterns of a route, without those that match every path.

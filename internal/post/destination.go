@@ -16,6 +16,24 @@ import (
 // A message that names its channel in a way that we do not understand would go to the default channel, and so to others
 // than it was meant for. The following refuse such requests.
 
+// Channel is the name of a channel in JSON. A null or an empty one is refused: the program that sent it meant some channel.
+type Channel string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (c *Channel) UnmarshalJSON(b []byte) error {
+	var name *string
+	switch err := json.Unmarshal(b, &name); {
+	case err != nil:
+		return errors.New("the channel is not a string")
+	case name == nil:
+		return errors.New("the channel is null; leave it out for the default channel")
+	case *name == "":
+		return errors.New("the channel is empty; leave it out for the default channel")
+	}
+	*c = Channel(*name)
+	return nil
+}
+
 // destination is what a request says of its message besides the data.
 type destination struct {
 	channel, event string
@@ -71,7 +89,7 @@ func (d *destination) fromForm(body []byte) (data []byte, ok bool, err error) {
 		return fields.Has(name) || err != nil && bytes.Contains(append([]byte{'&'}, body...), []byte("&"+name+"="))
 	}
 	if !known("channel") && !known("event") && !known("data") {
-		return nil, false, nil
+		return nil, false, d.notEnvelope(body)
 	}
 	const plain = `; to publish the body as it is, send it with Content-Type: text/plain`
 	if err != nil {
@@ -89,6 +107,24 @@ func (d *destination) fromForm(body []byte) (data []byte, ok bool, err error) {
 		return nil, false, err
 	}
 	return []byte(fields.Get("data")), true, nil
+}
+
+// notEnvelope refuses a body that is an envelope in JSON, sent without the Content-Type that says so, as curl -d sends it.
+func (d *destination) notEnvelope(body []byte) error {
+	if d.named {
+		return nil
+	}
+	members := membersOf(body)
+	if !slices.Contains(members, "channel") || !slices.Contains(members, "data") {
+		return nil
+	}
+	for _, name := range members {
+		if !slices.Contains(envelope, name) {
+			return nil
+		}
+	}
+	return errors.New("the body is a JSON object that names a channel: send it with Content-Type: application/json, " +
+		"or to publish it as it is, with Content-Type: text/plain")
 }
 
 // fromJSON reads an envelope: a JSON object that names a channel, as a line of application/x-ndjson does. If the query

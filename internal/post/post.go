@@ -69,7 +69,8 @@ func tooLarge(limit int64) error {
 // Message reads a message from a request: the body is the data, and the query names the channel and the event. It is JSON
 // if its Content-Type is application/json or ends in +json, text if that is text/*, a form or absent, else binary. A form
 // with the field data is taken by its fields channel, event and data; one without any of these is what curl -d says of
-// everything. An object of application/json that names a channel is taken as a line of application/x-ndjson is. The channel
+// everything. An object of application/json that names a channel is taken as a line of application/x-ndjson is, and refused if it comes as a
+// form or without a type. The channel
 // is empty if none is named. The header Idempotency-Key is the message's key
 // (draft-ietf-httpapi-idempotency-key-header). Other parameters of the query are refused, unless they are among more.
 func Message(w http.ResponseWriter, r *http.Request, limit int64, more ...string) (*hub.Message, error) {
@@ -93,6 +94,10 @@ func Message(w http.ResponseWriter, r *http.Request, limit int64, more ...string
 		}
 		if ok {
 			m.Data = data
+		}
+	case media == "":
+		if err := to.notEnvelope(m.Data); err != nil {
+			return nil, bad("%w", err)
 		}
 	case media == "multipart/form-data":
 		return nil, &Error{http.StatusUnsupportedMediaType, errors.New("a form is published as application/x-www-form-urlencoded, not multipart/form-data")}

@@ -123,6 +123,9 @@ func (s *session) closed(code uint16) {
 
 // message publishes what the client sent.
 func (s *session) message(kind uint8, deflated bool, data []byte, own bool) *fault {
+	if s.holds {
+		s.conn.Finished()
+	}
 	if s.channel == "" && s.v1 == nil {
 		return &fault{codePolicy, "publishing is off"}
 	}

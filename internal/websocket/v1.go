@@ -62,7 +62,7 @@ func refused(code, format string, args ...any) error {
 type request struct {
 	Ref     json.RawMessage `json:"ref"`
 	Publish *struct {
-		Channel  string          `json:"channel"`
+		Channel  post.Channel    `json:"channel"`
 		Event    string          `json:"event"`
 		Data     json.RawMessage `json:"data"`
 		Encoding string          `json:"encoding"`
@@ -111,16 +111,29 @@ func (s *session) requests(kind uint8, frame []byte) *fault {
 	return nil
 }
 
-// split returns the requests of a frame: one, or an array of them.
+// split returns the requests of a frame: one, or an array of them. It looks no further than at as many as there may be.
 func split(frame []byte) (list []json.RawMessage, err error) {
-	list = []json.RawMessage{frame}
-	if p := bytes.TrimLeft(frame, " \t\r\n"); len(p) > 0 && p[0] == '[' {
-		if err := json.Unmarshal(p, &list); err != nil {
+	p := bytes.TrimLeft(frame, " \t\r\n")
+	if len(p) == 0 || p[0] != '[' {
+		return []json.RawMessage{frame}, nil
+	}
+	d := json.NewDecoder(bytes.NewReader(p))
+	d.Token() // the bracket
+	for d.More() {
+		if len(list) == maxRequests {
+			return nil, fmt.Errorf("a frame of more than %d requests", maxRequests)
+		}
+		var raw json.RawMessage
+		if err := d.Decode(&raw); err != nil {
 			return nil, err
 		}
+		list = append(list, raw)
 	}
-	if len(list) > maxRequests {
-		return nil, fmt.Errorf("a frame of %d requests, more than %d", len(list), maxRequests)
+	if _, err := d.Token(); err != nil { // the other bracket
+		return nil, err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errors.New("more than one JSON value")
 	}
 	return list, nil
 }
@@ -236,7 +249,7 @@ func (q *request) message(channels []string, limit int, user, remote string, on 
 	if len(channels) == 0 {
 		return nil, refused(errForbidden, "publishing is off on this route")
 	}
-	m := &hub.Message{Channel: cmp.Or(p.Channel, channels[0]), Event: p.Event, Key: p.Key}
+	m := &hub.Message{Channel: cmp.Or(string(p.Channel), channels[0]), Event: p.Event, Key: p.Key}
 	if !slices.Contains(channels, m.Channel) && !on(m.Channel) {
 		return nil, refused(errForbidden, "the client is not on the channel %q", m.Channel)
 	}
