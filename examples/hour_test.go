@@ -44,6 +44,44 @@ func TestChatHistory(t *testing.T) {
 	}
 }
 
+// TestChatClocks: whether somebody is here is judged by the page's own clock, for the others' may be wrong.
+func TestChatClocks(t *testing.T) {
+	e := start(t, "chat")
+	p := e.open()
+	p.shows("#state", "open")
+	p.wait(`document.querySelectorAll("#people li").length == 1`)
+	for _, at := range []string{"0", "9e15"} {
+		e.publishJSON("channel=here:lobby&event=here", `{"from":"`+at+`","name":"clock `+at+`","at":`+at+`}`)
+		p.shows("#people", "clock "+at)
+	}
+	p.do(`const now = Date.now; Date.now = () => now() + 60_000`)
+	p.wait(`document.querySelectorAll("#people li").length < 2`) // itself, if it has just told
+}
+
+// TestLogJSON: what is published as JSON, such as one of Caddy's events, is shown too, and keeps no line from being shown.
+func TestLogJSON(t *testing.T) {
+	t.Setenv("LOG_FILE", t.TempDir()+"/access.log")
+	e := start(t, "log")
+	p := e.open()
+	p.shows("#state", "open")
+	e.publishJSON("channel=log", `{"a":["<b>"]}`)
+	e.publish("channel=log", "a line")
+	p.shows("#log", "a line")
+	p.shows("#log", `{"a":["<b>"]}`)
+}
+
+func (e *example) publishJSON(query, data string) {
+	e.t.Helper()
+	resp, err := http.Post(e.admin+"/broadcast/publish?"+query, "application/json", strings.NewReader(data))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		e.t.Fatal(resp.Status)
+	}
+}
+
 type message struct {
 	Channel string          `json:"channel"`
 	Event   string          `json:"event"`
