@@ -15,7 +15,7 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// TestScan: markers are found however the bytes are cut up, and whatever is between them.
+// TestScan: markers are found however the bytes are split, and whatever is between them.
 func TestScan(t *testing.T) {
 	var stream []byte
 	var want tally
@@ -52,7 +52,7 @@ func TestHistogram(t *testing.T) {
 	}
 }
 
-// fake is a server whose faults are known: it drops or repeats some deliveries, or sends one for another.
+// fake is a server with known faults: it drops, repeats or swaps some deliveries.
 func fake(t *testing.T, fault string) (s *server, ready func()) {
 	var mu sync.Mutex
 	up := make(chan bool, 100)
@@ -115,7 +115,7 @@ func fake(t *testing.T, fault string) (s *server, ready func()) {
 	}
 }
 
-// TestFaults: a server that drops, repeats or confuses messages, or cuts off a client, is reported.
+// TestFaults: a server that drops, repeats or swaps messages, or disconnects a client, is reported.
 func TestFaults(t *testing.T) {
 	for fault, want := range map[string]string{
 		"":         "missing 0 extra 0 closed 0",
@@ -138,7 +138,7 @@ func TestFaults(t *testing.T) {
 		missing, extra := f.compare(expected)
 		count := fmt.Sprint(missing)
 		if fault == "cuts off" && missing >= messages-4 {
-			count = "some" // from the fifth on, or the fourth, which the kernel may throw away with the connection
+			count = "some" // from the fifth on, or from the fourth, which the kernel may discard with the connection
 		}
 		if got := fmt.Sprintf("missing %s extra %d closed %d", count, extra, f.closed.Load()); got != want {
 			t.Errorf("a server that %s: %s, not %s", fault, got, want)
@@ -156,7 +156,7 @@ func TestReport(t *testing.T) {
 	tb.set("paced", ours, result{cpu: 1100, deliveries: 1})
 	tb.set("paced", "floor", result{cpu: 1000, deliveries: 1})
 	tb.set("idle", ours, result{memory: 5})
-	if s := tb.ratios(); !strings.Contains(s, "1.10, wanted at most 1.15") {
+	if s := tb.ratios(); !strings.Contains(s, "1.10, at most 1.15") {
 		t.Error(s)
 	}
 	if s := tb.figures(1, 1); !strings.Contains(s, "**missed by 11 %**") || !strings.Contains(s, "| floor | 0 | 1.00 µs |") {

@@ -20,8 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A payload begins with a marker that says when it was published and which it is. The readers look for markers and
-// know nothing else of what a server sends, so they treat all protocols alike and cost little.
+// A payload begins with a marker that contains its time of publishing and its number. The readers search for markers and
+// ignore everything else that a server sends, so they treat all protocols alike and cost little.
 const (
 	markerStart = "@@"
 	markerLen   = 2 + 16 + 8 + 1 // start, nanoseconds, number, '#'
@@ -33,13 +33,13 @@ func payload(size int, number uint32) []byte {
 	return p
 }
 
-// mix makes sums of numbers tell which were among them.
+// mix scrambles a number, so that the sum of many identifies which ones were added.
 func mix(number uint32) uint64 {
 	x := uint64(number)*0x9e3779b97f4a7c15 + 1
 	return x ^ bits.RotateLeft64(x, 31)*0xbf58476d1ce4e5b9
 }
 
-// tally is what a reader got, or ought to have got.
+// tally is what a reader got, or should have got.
 type tally struct {
 	count, sum uint64
 }
@@ -49,18 +49,18 @@ func (t *tally) add(number uint32) {
 	t.sum += mix(number)
 }
 
-// reader is a connection that counts.
+// reader is a connection that counts deliveries.
 type reader struct {
 	tally
 	room    int
 	fd      int
 	stopped bool   // does not read
-	tail    []byte // the end of what was read last: a marker may have begun in it
+	tail    []byte // the end of the previous read, in which a marker may have begun
 }
 
-// scan counts the markers in what was read.
+// scan counts the markers in data that was read.
 func (r *reader) scan(p []byte, now int64, h *histogram) (n int) {
-	if len(r.tail) > 0 { // a marker may have begun before
+	if len(r.tail) > 0 { // a marker may have begun in the previous read
 		p = append(r.tail, p...)
 		r.tail = nil
 	}
@@ -88,18 +88,18 @@ func (r *reader) scan(p []byte, now int64, h *histogram) (n int) {
 	}
 }
 
-// fleet is all connections to one server.
+// fleet holds all connections to one server.
 type fleet struct {
 	readers   []*reader
 	latency   histogram
 	delivered atomic.Int64
-	progress  chan struct{} // something was delivered
+	progress  chan struct{} // receives a value after a delivery
 	closing   atomic.Bool
 	reading   sync.WaitGroup
 	closed    atomic.Int64 // connections that the server ended
 	conns     []io.Closer
 
-	// How long the connects took that were the first and the tenth on their connection, or of all; of TLS only.
+	// The times to connect of WebSockets that were the first, and the tenth, on their connection (or of all). TLS only.
 	first, tenth []time.Duration
 }
 
@@ -112,19 +112,19 @@ func (f *fleet) noteConnect(i int, took time.Duration) {
 	}
 }
 
-// target is how to reach a server's subscribers' end.
+// target describes how to subscribe at a server.
 type target struct {
 	addr  string
 	path  func(room int) string
-	hello string // frame to send when the connection is up, as text
+	hello string // text frame to send once connected
 
-	stream      bool   // it is an event stream, not a WebSocket
-	tunnel      int    // if not 0: the WebSocket is inside this version of HTTP
+	stream      bool   // an event stream instead of a WebSocket
+	tunnel      int    // if not 0, the WebSocket is carried over this version of HTTP
 	subprotocol string // of the WebSocket
 	tls         bool
 }
 
-// dialAll connects n readers, spread over rooms.
+// dialAll connects n readers, distributed over rooms.
 func dialAll(t target, n, rooms int, stopped int) (*fleet, error) {
 	f := &fleet{progress: make(chan struct{}, 1)}
 	f.readers = make([]*reader, n)
@@ -192,7 +192,7 @@ func (f *fleet) dial(t target, r *reader) error {
 	return unix.SetNonblock(fd, true)
 }
 
-// fdConn reads and writes a blocking socket.
+// fdConn reads and writes a blocking socket directly.
 type fdConn int
 
 func (fd fdConn) Write(p []byte) (int, error) { return unix.Write(int(fd), p) }
@@ -207,8 +207,8 @@ func (fd fdConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// handshake upgrades the connection. What comes behind the answer is scanned later than it came, but that is before
-// anything is published.
+// handshake upgrades the connection. Data that follows the response is scanned later than it arrived, which is harmless
+// because nothing has been published yet.
 func handshake(c io.ReadWriter, t target, r *reader) error {
 	request := "GET " + t.path(r.room) + " HTTP/1.1\r\nHost: " + t.addr + "\r\n"
 	status := "HTTP/1.1 101"
@@ -245,7 +245,7 @@ func handshake(c io.ReadWriter, t target, r *reader) error {
 	return nil
 }
 
-// clientFrame makes a text frame of a client's, masked with zeros.
+// clientFrame returns a client's text frame. Its mask is zero, so the payload needs no masking (RFC 6455, section 5.3).
 func clientFrame(p []byte) []byte {
 	var h []byte
 	switch n := len(p); {
@@ -311,7 +311,8 @@ func (f *fleet) note(delivered int) {
 	}
 }
 
-// wait waits until n messages were delivered in all, but not on when none comes for a while. It says whether they were.
+// wait waits until n messages were delivered in total, and reports whether they were. It gives up when none arrives for a
+// while.
 func (f *fleet) wait(n int64, patience time.Duration) bool {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
@@ -339,9 +340,9 @@ func (f *fleet) close() {
 	}
 }
 
-// histogram counts durations with a precision of 3 %.
+// histogram counts durations, with a precision of 3 %.
 type histogram struct {
-	mu     sync.Mutex // for the readers of TLS, which are many
+	mu     sync.Mutex // for the readers over TLS, which run concurrently
 	counts [64 * 32]uint64
 	n      uint64
 }
@@ -359,7 +360,7 @@ func bucket(v uint64) int {
 	return (shift+1)*32 + int(v>>shift) - 32
 }
 
-// quantile returns the duration that a share q of all are not longer than.
+// quantile returns the duration that a share q of all durations do not exceed.
 func (h *histogram) quantile(q float64) time.Duration {
 	if h.n == 0 {
 		return 0

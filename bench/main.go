@@ -1,12 +1,12 @@
 //go:build linux
 
-// Command bench measures this module against its peers: it builds and starts each server, loads it, and reads the
-// server's own CPU time and memory from /proc, so that what the load generator costs does not count.
+// Command bench measures this module against its peers. It builds and starts each server, puts load on it, and reads the
+// server's own CPU time and memory from /proc, so that the cost of the load generator does not count.
 //
 //	go run ./bench                                     # everything; writes docs/performance.md
 //	go run ./bench -scenarios paced,burst -peers caddy-broadcast,nchan
-//	go run ./bench -quick                              # checks that nothing is missing, and no more
-//	go run ./bench -memory 64                          # what max_memory 64MiB lets the process grow to
+//	go run ./bench -memory 64                          # how far the process grows with max_memory 64MiB
+//	go run ./bench -quick                              # only checks that every message is delivered
 package main
 
 import (
@@ -19,13 +19,13 @@ import (
 )
 
 func main() {
-	only := flag.String("peers", "", "the peers, by name, separated by commas; default all")
-	which := flag.String("scenarios", "", "the scenarios, by name, separated by commas; default all")
-	quick := flag.Bool("quick", false, "a second each, without a report: are all messages delivered?")
-	rounds := flag.Int("rounds", 3, "how often each is measured; the median counts")
-	seconds := flag.Float64("seconds", 5, "how long each is measured")
-	report := flag.String("report", "", "the folder to write performance.md into; default docs when all is measured")
-	memory := flag.Int("memory", 0, "instead: measure how far clients that do wrong make the process grow with this max_memory, in MiB")
+	only := flag.String("peers", "", "peers, by name, separated by commas; default all")
+	which := flag.String("scenarios", "", "scenarios, by name, separated by commas; default all")
+	quick := flag.Bool("quick", false, "one second each, without a report: only check that every message is delivered")
+	rounds := flag.Int("rounds", 3, "how often each is measured; the median is reported")
+	seconds := flag.Float64("seconds", 5, "duration of each measurement")
+	report := flag.String("report", "", "folder that contains performance.md; default docs when everything is measured")
+	memory := flag.Int("memory", 0, "only measure how far misbehaving clients make the process grow with this max_memory, in MiB")
 	flag.Parse()
 	if *memory > 0 {
 		if err := benchMemory(*memory, *seconds); err != nil {
@@ -53,7 +53,7 @@ func main() {
 	}
 }
 
-// pick returns those that are named, or all.
+// pick returns the entries with these names, or all of them.
 func pick[T any](all []T, names string, name func(T) string) (some []T, err error) {
 	if names == "" {
 		return all, nil
@@ -61,7 +61,7 @@ func pick[T any](all []T, names string, name func(T) string) (some []T, err erro
 	for n := range strings.SplitSeq(names, ",") {
 		i := slices.IndexFunc(all, func(v T) bool { return name(v) == n })
 		if i < 0 {
-			return nil, fmt.Errorf("there is no %q", n)
+			return nil, fmt.Errorf("unknown name %q", n)
 		}
 		some = append(some, all[i])
 	}
@@ -80,7 +80,7 @@ func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, r
 		}
 		what := p.lacks()
 		if what != "" {
-			fmt.Printf("%s is left out: it needs %s\n", p.name, what)
+			fmt.Printf("%s is skipped: it needs %s\n", p.name, what)
 		}
 		return what != ""
 	})
@@ -93,7 +93,7 @@ func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, r
 		}
 		fmt.Printf("\n%s: %s\n%s", sc.name, sc.about, header)
 		results := make(map[string][]result)
-		for range rounds { // in turn, so that a machine that drifts drifts for all
+		for range rounds { // in turn, so that a machine that becomes slower does so for all peers
 			for _, p := range ps {
 				if sc.skip != nil && sc.skip(p) || p.only != nil && !slices.Contains(p.only, sc.name) {
 					continue
@@ -110,7 +110,7 @@ func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, r
 				results[p.name] = append(results[p.name], r)
 				fmt.Print(r.line(p.name))
 				if p.ours() && r.missing+r.extra+r.closed > 0 {
-					wrong++ // what peers lose is their own
+					wrong++ // peers may lose messages; ours must not
 				}
 				time.Sleep(200 * time.Millisecond)
 			}

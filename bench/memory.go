@@ -27,15 +27,15 @@ type attack struct {
 }
 
 var attacks = []attack{
-	{"quiet", "clients that do nothing wrong: what connections cost by themselves", (*attackers).quiet},
-	{"stuck", "clients that accept nothing, while 8 publishers post messages of 16 KiB", (*attackers).stuck},
-	{"unfinished", "clients that send all of a message but its last byte", (*attackers).unfinished},
+	{"quiet", "idle clients: the cost of the connections themselves", (*attackers).quiet},
+	{"stuck", "clients that accept no data, while 8 publishers post messages of 16 KiB", (*attackers).stuck},
+	{"unfinished", "clients that send all of a message except its last byte", (*attackers).unfinished},
 	{"replay", "clients that resume from the first message and accept nothing, while the history moves on", (*attackers).replay},
 	{"inboxes", "1,000 WebSockets that publish as fast as they can, to 50 that read", (*attackers).inboxes},
 }
 
-// benchMemory prints, for each attack, the most that the server's resident memory grew, as a multiple of max_memory. The
-// process before any client connected is what it is compared with.
+// benchMemory prints, for each attack, how far the server's resident memory grew at most, as a multiple of max_memory. The
+// reference is the process before any client connected.
 func benchMemory(mib int, seconds float64) error {
 	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {
@@ -87,8 +87,8 @@ func (a *attackers) close() {
 	}
 }
 
-// dial opens a WebSocket and returns it with what the handshake's answer left in the reader. An answer other than 101 is
-// counted, and not an error: refusing is what the server is asked to do.
+// dial opens a WebSocket, and returns it with the data that followed the handshake's response in the reader. A response other
+// than 101 is counted and is not an error, because the server is supposed to reject clients when its memory is full.
 func (a *attackers) dial(query, protocol string) (net.Conn, *bufio.Reader, error) {
 	c, err := net.Dial("tcp", a.server.addr)
 	if err != nil {
@@ -97,7 +97,7 @@ func (a *attackers) dial(query, protocol string) (net.Conn, *bufio.Reader, error
 	a.mu.Lock()
 	a.conns = append(a.conns, c)
 	a.mu.Unlock()
-	c.(*net.TCPConn).SetReadBuffer(4 << 10) // or the kernel takes megabytes for a client that reads nothing
+	c.(*net.TCPConn).SetReadBuffer(4 << 10) // otherwise the kernel buffers megabytes for a client that reads nothing
 	if protocol != "" {
 		protocol = "Sec-WebSocket-Protocol: " + protocol + "\r\n"
 	}
@@ -116,7 +116,7 @@ func (a *attackers) dial(query, protocol string) (net.Conn, *bufio.Reader, error
 	return c, r, nil
 }
 
-// post publishes until done.
+// post publishes until done is closed.
 func (a *attackers) post(publishers, size int, done <-chan struct{}) {
 	var all sync.WaitGroup
 	body := strings.Repeat("x", size)
@@ -175,7 +175,7 @@ func frame(p []byte) []byte {
 }
 
 func (a *attackers) unfinished(done <-chan struct{}) error {
-	f := frame(bytes.Repeat([]byte(" "), 132<<10)) // the most that a frame of broadcast.v1 may have
+	f := frame(bytes.Repeat([]byte(" "), 132<<10)) // the longest frame that broadcast.v1 allows
 	for range harmful {
 		c, _, err := a.dial("", "broadcast.v1")
 		if err != nil {
@@ -207,7 +207,7 @@ func (a *attackers) replay(done <-chan struct{}) error {
 	epoch, _, _ := strings.Cut(id, "-")
 	go a.post(8, 16<<10, done)
 	for i := range harmful {
-		// Resuming needs all that came since, so each client starts where about 60 messages are missing.
+		// A client can resume only if history has everything since, so each one starts about 60 messages back.
 		if _, _, err := a.dial(fmt.Sprintf("?last_id=%s-%d", epoch, max(0, int(a.published.Load())-60-i%4)), "broadcast.v1"); err != nil {
 			return err
 		}
@@ -238,7 +238,7 @@ func (a *attackers) inboxes(done <-chan struct{}) error {
 			publishers = append(publishers, c)
 		}
 	}
-	for _, c := range publishers { // when all are there, or those that publish hold up the others
+	for _, c := range publishers { // only when all are connected, because publishers would delay the handshakes of the others
 		go func() {
 			for range 10_000 {
 				if _, err := c.Write(f); err != nil {

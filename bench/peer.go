@@ -15,16 +15,16 @@ import (
 	"time"
 )
 
-// peer is a kind of server that is measured.
+// peer is a kind of server to measure.
 type peer struct {
 	name    string
 	about   string
 	start   func(dir string, port int) (*server, error)
-	lacks   func() string // what is not installed
+	lacks   func() string // returns what is not installed
 	rooms   bool          // can separate audiences
-	sockets bool          // takes messages on its sockets
+	sockets bool          // accepts messages on its sockets
 	tls     bool
-	only    []string // scenarios; all if nil
+	only    []string // its scenarios; nil for all
 }
 
 func (p peer) ours() bool { return p.name == ours || strings.HasPrefix(p.name, "ours: ") }
@@ -36,7 +36,7 @@ type server struct {
 	wrap    func(data string) string
 	cmd     *exec.Cmd
 	tlsAddr string
-	settle  func() // brings the server's memory to rest
+	settle  func() // makes the server release garbage before its memory is read
 	out     *bytes.Buffer
 }
 
@@ -134,10 +134,10 @@ var peers = []peer{
 	},
 }
 
-// startTunnels starts ours for WebSockets inside a version of HTTP.
+// startTunnels starts our server for WebSockets over a version of HTTP.
 func startTunnels(version int) func(string, int) (*server, error) {
 	return func(dir string, port int) (*server, error) {
-		os.Setenv("GODEBUG", "http2xconnect=1") // for the server; a variable is all that Go has for it
+		os.Setenv("GODEBUG", "http2xconnect=1") // for the server, which inherits it: Go has no other way to set it yet (golang/go#71128, golang/go#53208)
 		s, err := startOurs(dir, port)
 		if err == nil {
 			s.tunnel = version
@@ -146,7 +146,7 @@ func startTunnels(version int) func(string, int) (*server, error) {
 	}
 }
 
-// run starts a command and waits for its port.
+// run starts a command and waits until its port accepts connections.
 func run(s *server, dir string, name string, args ...string) (*server, error) {
 	s.cmd = exec.Command(name, args...)
 	s.cmd.Dir = dir
@@ -176,7 +176,7 @@ func (s *server) stop() {
 
 func address(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
 
-// build compiles a Go program of this module once.
+// build compiles a Go program of this module, once.
 func build(dir, pkg string) (string, error) {
 	bin := filepath.Join(dir, strings.ReplaceAll(pkg, "/", "_"))
 	if _, err := os.Stat(bin); err == nil {
@@ -218,7 +218,7 @@ http://%s, https://localhost:%d {
 	}
 	room := func(i int) string { return "/ws/" + strconv.Itoa(i) }
 	s := &server{target: target{addr: address(port), path: room}, publish: room, wrap: plain, tlsAddr: "localhost:" + strconv.Itoa(secure)}
-	s.settle = func() { // Caddy's admin API has Go's profiles, and one of them collects garbage first
+	s.settle = func() { // Caddy's admin API serves Go's profiles, and this one runs a garbage collection first
 		for range 3 {
 			exec.Command("curl", "-s", "-o", "/dev/null", "http://"+admin+"/debug/pprof/heap?gc=1").Run()
 			time.Sleep(500 * time.Millisecond)
@@ -286,7 +286,7 @@ http {
 	return run(s, dir, "/usr/sbin/nginx", "-c", file, "-p", dir)
 }
 
-// nodeDir holds the packages of Node's peers, once npm has fetched them.
+// nodeDir is where npm puts the packages of the Node peers.
 func nodeDir() string {
 	out, err := exec.Command("go", "list", "-f", "{{.Dir}}", "github.com/caddy-broadcast/caddy-broadcast/bench").Output()
 	if err != nil {
@@ -324,14 +324,14 @@ func startNode(script, hello string) func(string, int) (*server, error) {
 	}
 }
 
-// socketIO speaks Engine.IO 4 and Socket.IO 5 as far as it is needed.
+// socketIO speaks as much of Engine.IO 4 and Socket.IO 5 as the bench needs.
 func socketIO(s *server) {
 	s.path = func(i int) string { return "/socket.io/?EIO=4&transport=websocket&room=" + strconv.Itoa(i) }
 	s.hello = "40"
 	s.wrap = func(data string) string { return `42["say","` + data + `"]` }
 }
 
-// debianPython is the one that Debian's packages are for.
+// debianPython is the interpreter that Debian's packages are installed for.
 const debianPython = "/usr/bin/python3"
 
 func missingFlask() string {
@@ -350,7 +350,7 @@ func startFlask(dir string, port int) (*server, error) {
 	return run(s, filepath.Join(nodeDir(), "..", "flask"), debianPython, "app.py", strconv.Itoa(port))
 }
 
-// usage is what a server and its children have used.
+// usage is what a server and its child processes have used.
 type usage struct {
 	cpu time.Duration
 	rss int64 // bytes
@@ -368,7 +368,7 @@ func (s *server) usage() (u usage) {
 	return u
 }
 
-// cpu adds up the nanoseconds of a process's threads; /proc/PID/stat counts in hundredths of a second.
+// cpu adds up the nanoseconds of a process's threads. /proc/PID/stat would be simpler, but counts in hundredths of a second.
 func cpu(pid int) (sum time.Duration) {
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	for _, t := range tasks {
@@ -381,7 +381,7 @@ func cpu(pid int) (sum time.Duration) {
 	return sum
 }
 
-// family returns a process and its children.
+// family returns the IDs of a process and its children.
 func family(pid int) []int {
 	pids := []int{pid}
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// poster is a kept connection that publishes by POST, with little cost.
+// poster publishes by POST over a keep-alive connection, at little cost to the generator.
 type poster struct {
 	c net.Conn
 	r *bufio.Reader
@@ -52,17 +52,17 @@ func (p *poster) publish(addr, path string, data []byte) error {
 	return nil
 }
 
-// load is how messages are published.
+// load describes how messages are published.
 type load struct {
 	size    int
 	rooms   int
-	rate    int // messages a second; 0: as many as the window lets
-	window  int // messages published and not yet delivered to everyone; 0: no bound
+	rate    int // messages per second; 0 is as many as the window allows
+	window  int // maximum number of messages published but not yet delivered to everyone; 0 is no limit
 	posters int
-	sockets int // publish on so many of the readers' sockets instead
+	sockets int // how many of the readers' sockets publish, instead of POSTs
 }
 
-// drive publishes for a time and returns what each room's readers ought to have got, and how many messages there were.
+// drive publishes for a time, and returns what the readers of each room should have got and the number of messages.
 func (f *fleet) drive(s *server, l load, d time.Duration) (expected []tally, messages int64, err error) {
 	var mu sync.Mutex
 	expected = make([]tally, l.rooms)

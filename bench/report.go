@@ -15,13 +15,13 @@ import (
 	"time"
 )
 
-// The part of performance.md between these lines is the bench's.
+// The bench replaces the part of performance.md between these lines.
 const (
 	beginMark = "<!-- figures: written by go run ./bench -->"
 	endMark   = "<!-- end of figures -->"
 )
 
-// write writes the figures into dir/performance.md, in place of those that are there, and the plot beside it.
+// write replaces the figures in dir/performance.md, and writes the plot next to it.
 func (t *table) write(dir string, rounds int, seconds float64) error {
 	path := filepath.Join(dir, "performance.md")
 	page, err := os.ReadFile(path)
@@ -48,7 +48,7 @@ func (t *table) figures(rounds int, seconds float64) string {
 	fmt.Fprintf(&b, "Measured on %s: %s. Each figure is the median of %d runs of %g s.\n", time.Now().Format("2006-01-02"), machine(), rounds, seconds)
 	fmt.Fprintf(&b, "%s.\n\n![CPU per delivery and memory per connection](performance.svg)\n\n", strings.Join(t.versions(), ", "))
 
-	b.WriteString("| goal: a ratio in one run, unless a unit is named | wanted at most | reached | |\n| --- | --- | --- | --- |\n")
+	b.WriteString("| goal: a ratio within one run, unless a unit is given | at most | reached | |\n| --- | --- | --- | --- |\n")
 	for _, g := range goals {
 		if v, ok := t.reached(g); ok {
 			met := "met"
@@ -76,13 +76,13 @@ func (t *table) figures(rounds int, seconds float64) string {
 		}
 		fmt.Fprintf(&b, "\n### %s\n\n%s.\n\n", sc.name, sc.about)
 		if sc.idle {
-			b.WriteString("| | KiB a connection |\n| --- | ---: |\n")
+			b.WriteString("| | KiB per connection |\n| --- | ---: |\n")
 		} else {
-			b.WriteString("| | deliveries/s | CPU a delivery | CPU a message | p50 | p99 | KiB a connection | missing |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+			b.WriteString("| | deliveries/s | CPU per delivery | CPU per message | p50 | p99 | KiB per connection | missing |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 		}
 		b.WriteString(rows.String())
 		if r, ok := t.get(sc.name, ours); ok && r.first > 0 {
-			b.WriteString("\n| | the first WebSocket connects in | the tenth |\n| --- | ---: | ---: |\n")
+			b.WriteString("\n| | time to connect the first WebSocket | the tenth |\n| --- | ---: | ---: |\n")
 			for _, p := range t.peers {
 				if r, ok := t.get(sc.name, p.name); ok && r.first > 0 {
 					fmt.Fprintf(&b, "| %s | %s | %s |\n", p.name, short(r.first), short(r.tenth))
@@ -96,10 +96,10 @@ func (t *table) figures(rounds int, seconds float64) string {
 func (r result) faults() string {
 	s := fmt.Sprint(r.missing)
 	if r.extra > 0 {
-		s += fmt.Sprintf(", %d too much", r.extra)
+		s += fmt.Sprintf(", %d extra", r.extra)
 	}
 	if r.closed > 0 {
-		s += fmt.Sprintf(", %d cut off", r.closed)
+		s += fmt.Sprintf(", %d disconnected", r.closed)
 	}
 	return s
 }
@@ -114,7 +114,7 @@ func machine() string {
 	return fmt.Sprintf("%d cores of %s, Linux %s; server and load generator share them", runtime.NumCPU(), model, strings.TrimSpace(string(kernel)))
 }
 
-// versions names what was measured.
+// versions returns the names and versions of what was measured.
 func (t *table) versions() []string {
 	say := func(name string, args ...string) string {
 		out, _ := exec.Command(name, args...).CombinedOutput()
@@ -138,17 +138,17 @@ func (t *table) versions() []string {
 	return vs
 }
 
-// plot draws bars: for each peer the CPU of a delivery in three scenarios and the memory of a connection.
+// plot draws bars: for each peer the CPU per delivery in three scenarios, and the memory per connection.
 func (t *table) plot() string {
 	panels := []struct {
 		title, scenario string
 		figure          func(result) float64
 		unit            string
 	}{
-		{"paced: CPU a delivery", "paced", cpuOf, "µs"},
-		{"burst: CPU a delivery", "burst", cpuOf, "µs"},
-		{"wide: CPU a delivery", "wide", cpuOf, "µs"},
-		{"idle: memory a connection", "idle", memoryOf, "KiB"},
+		{"paced: CPU per delivery", "paced", cpuOf, "µs"},
+		{"burst: CPU per delivery", "burst", cpuOf, "µs"},
+		{"wide: CPU per delivery", "wide", cpuOf, "µs"},
+		{"idle: memory per connection", "idle", memoryOf, "KiB"},
 	}
 	const left, bar, gap, width, panelHeight = 120, 16, 6, 300, 46
 	height := 0

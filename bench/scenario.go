@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// scenario is a load, and what is asked of a server under it.
+// scenario is a load, and what is measured under it.
 type scenario struct {
 	name        string
 	about       string
 	subscribers int
-	stopped     int // of the subscribers, those who do not read
+	stopped     int // how many of the subscribers do not read
 	load        load
 	tls         bool
 	idle        bool // only memory
@@ -45,7 +45,7 @@ var scenarios = []scenario{
 		subscribers: 200, load: load{size: 64 << 10, window: 4, posters: 4},
 	},
 	{
-		name: "tls", about: "as paced, over TLS",
+		name: "tls", about: "the same as paced, over TLS",
 		subscribers: 1000, load: load{size: 128, rate: 20, posters: 1}, tls: true,
 		skip: func(p peer) bool { return !p.tls },
 	},
@@ -55,27 +55,27 @@ var scenarios = []scenario{
 		skip: func(p peer) bool { return !p.sockets },
 	},
 	{
-		name: "alone", about: "1,000 subscribers, 20 messages/s of 16 KiB: what mixed is compared with",
+		name: "alone", about: "1,000 subscribers, 20 messages/s of 16 KiB: the reference for mixed",
 		subscribers: 1000, load: load{size: 16 << 10, rate: 20, posters: 1},
 	},
 	{
-		name: "mixed", about: "the same, with 50 more that have stopped reading",
+		name: "mixed", about: "the same as alone, plus 50 subscribers that have stopped reading",
 		subscribers: 1050, stopped: 50, load: load{size: 16 << 10, rate: 20, posters: 1},
-		skip: func(p peer) bool { return p.name == "floor" }, // would wait for them
+		skip: func(p peer) bool { return p.name == "floor" }, // the floor retries each write until the socket accepts it, so it would wait for them
 	},
 	{
-		name: "idle", about: "memory of 10,000 quiet connections",
+		name: "idle", about: "memory of 10,000 idle connections",
 		subscribers: 10_000, idle: true, load: load{size: 128},
 		skip: func(p peer) bool { return p.name == "floor" },
 	},
 	{
-		name: "idle-tls", about: "memory of 10,000 quiet connections over TLS",
+		name: "idle-tls", about: "memory of 10,000 idle connections over TLS",
 		subscribers: 10_000, idle: true, tls: true, load: load{size: 128},
 		skip: func(p peer) bool { return !p.tls },
 	},
 }
 
-// result is what was measured. Zero is not measured.
+// result is what was measured. A zero means that it was not.
 type result struct {
 	messages   int64
 	deliveries int64
@@ -84,10 +84,10 @@ type result struct {
 	cpuMessage time.Duration // per message
 	p50, p99   time.Duration
 	first      time.Duration // to connect
-	tenth      time.Duration // on a connection that has others, or at least a ticket
-	memory     float64       // KiB a connection
+	tenth      time.Duration // to connect on a connection that has others or, over HTTP/1.1, with a TLS session ticket
+	memory     float64       // KiB per connection
 	missing    int64
-	extra      int64 // repeated, or of another room
+	extra      int64 // repeated, or from another room
 	closed     int64 // connections that the server ended
 }
 
@@ -134,7 +134,7 @@ func (sc scenario) measure(p peer, dir string, port int, seconds float64) (r res
 	begin := time.Now()
 	expected, messages, err := f.drive(s, l, time.Duration(seconds*float64(time.Second)))
 	if err != nil {
-		return r, fmt.Errorf("%w; the server says %.300s", err, s.out)
+		return r, fmt.Errorf("%w; the server's output: %.300s", err, s.out)
 	}
 	want := int64(0)
 	for _, reader := range f.readers {
@@ -144,7 +144,7 @@ func (sc scenario) measure(p peer, dir string, port int, seconds float64) (r res
 	}
 	f.wait(want, 5*time.Second)
 	took := time.Since(begin)
-	time.Sleep(50 * time.Millisecond) // for what is too much
+	time.Sleep(50 * time.Millisecond) // time for extra deliveries to arrive
 	used := s.usage().cpu - at.cpu
 	r.missing, r.extra = f.compare(expected)
 	r.messages = messages
@@ -159,7 +159,7 @@ func (sc scenario) measure(p peer, dir string, port int, seconds float64) (r res
 	return r, nil
 }
 
-// warm makes a server do everything once before it is measured, such as getting a certificate.
+// warm makes a server do everything once before the measurement, such as load a certificate.
 func warm(t target) {
 	for range 50 {
 		if f, err := dialAll(t, 1, 1, 0); err == nil {
@@ -170,7 +170,7 @@ func warm(t target) {
 	}
 }
 
-// compare says what the readers lack, and what they have too much or instead.
+// compare counts the deliveries that the readers lack, and those that are extra.
 func (f *fleet) compare(expected []tally) (missing, extra int64) {
 	f.latency.mu.Lock()
 	defer f.latency.mu.Unlock()
@@ -182,7 +182,7 @@ func (f *fleet) compare(expected []tally) (missing, extra int64) {
 			missing += int64(want.count - r.count)
 		case r.count > want.count:
 			extra += int64(r.count - want.count)
-		case r.sum != want.sum: // as many, but others: at least one is missing and one too much
+		case r.sum != want.sum: // the right number, but wrong ones: at least one is missing and one is extra
 			missing++
 			extra++
 		}

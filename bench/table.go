@@ -33,7 +33,7 @@ func short(d time.Duration) string {
 	return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000)
 }
 
-// median takes each figure's median by itself, but all that was missing.
+// median takes the median of each figure separately, but adds up what was missing, so that no loss is hidden.
 func median(rs []result) (m result) {
 	m.messages, m.deliveries = medianOf(rs, func(r result) int64 { return r.messages }), medianOf(rs, func(r result) int64 { return r.deliveries })
 	m.perSecond = medianOf(rs, func(r result) float64 { return r.perSecond })
@@ -61,7 +61,7 @@ func medianOf[T int64 | float64 | time.Duration](rs []result, f func(result) T) 
 	return vs[len(vs)/2]
 }
 
-// table holds the medians.
+// table holds the medians of all results.
 type table struct {
 	peers []peer
 	cells map[[2]string]result // by scenario and peer
@@ -76,10 +76,11 @@ func (t *table) get(scenario, peer string) (result, bool) {
 	return r, ok
 }
 
-// goal is a bound on a ratio of ours to a peer's.
+// goal is an upper limit for a figure of ours, relative to another figure of the same run. Ratios are used because absolute
+// figures differ between machines.
 type goal struct {
 	what             string
-	a, aPeer, b, pee string // scenario and peer, over scenario and peer; no b: absolute
+	a, aPeer, b, pee string // scenario and peer, divided by scenario and peer; without b, an absolute figure
 	figure           func(result) float64
 	most             float64
 }
@@ -98,21 +99,21 @@ func p99Of(r result) float64     { return float64(r.p99) }
 func memoryOf(r result) float64  { return r.memory }
 
 var goals = []goal{
-	{"paced: CPU per delivery, to the floor's", "paced", ours, "paced", "floor", cpuOf, 1.15},
-	{"paced: to the gorilla hub's", "paced", ours, "paced", "gorilla hub", cpuOf, 0.65},
-	{"paced: event streams, to our own WebSockets", "paced", oursStream, "paced", ours, cpuOf, 1.2},
-	{"burst: to the gorilla hub's", "burst", ours, "burst", "gorilla hub", cpuOf, 0.10},
-	{"wide: to the gorilla hub's", "wide", ours, "wide", "gorilla hub", cpuOf, 0.70},
-	{"wide: p99, to nchan's", "wide", ours, "wide", "nchan", p99Of, 1},
-	{"rooms: CPU per message, to nchan's", "rooms", ours, "rooms", "nchan", messageOf, 0.70},
-	{"tls: CPU per delivery, to our own plain", "tls", ours, "paced", ours, cpuOf, 1.35},
-	{"idle: KiB a connection", "idle", ours, "", "", memoryOf, 4.5},
-	{"idle: event streams, to our own WebSockets", "idle", oursStream, "idle", ours, memoryOf, 1.2},
-	{"idle-tls: KiB a connection", "idle-tls", ours, "", "", memoryOf, 20},
-	{"mixed: the readers' p99, to the same without the stopped", "mixed", ours, "alone", ours, p99Of, 1.5},
+	{"paced: CPU per delivery, relative to the floor", "paced", ours, "paced", "floor", cpuOf, 1.15},
+	{"paced: the same, relative to the gorilla hub", "paced", ours, "paced", "gorilla hub", cpuOf, 0.65},
+	{"paced: event streams, relative to our WebSockets", "paced", oursStream, "paced", ours, cpuOf, 1.2},
+	{"burst: CPU per delivery, relative to the gorilla hub", "burst", ours, "burst", "gorilla hub", cpuOf, 0.10},
+	{"wide: CPU per delivery, relative to the gorilla hub", "wide", ours, "wide", "gorilla hub", cpuOf, 0.70},
+	{"wide: p99, relative to nchan", "wide", ours, "wide", "nchan", p99Of, 1},
+	{"rooms: CPU per message, relative to nchan", "rooms", ours, "rooms", "nchan", messageOf, 0.70},
+	{"tls: CPU per delivery, relative to our paced without TLS", "tls", ours, "paced", ours, cpuOf, 1.35},
+	{"idle: KiB per connection", "idle", ours, "", "", memoryOf, 4.5},
+	{"idle: event streams, relative to our WebSockets", "idle", oursStream, "idle", ours, memoryOf, 1.2},
+	{"idle-tls: KiB per connection", "idle-tls", ours, "", "", memoryOf, 20},
+	{"mixed: the readers' p99, relative to alone", "mixed", ours, "alone", ours, p99Of, 1.5},
 }
 
-// reached returns what a goal's figure is, if it was measured.
+// reached returns the figure of a goal, if it was measured.
 func (t *table) reached(g goal) (v float64, ok bool) {
 	a, ok := t.get(g.a, g.aPeer)
 	if !ok {
@@ -132,7 +133,7 @@ func (t *table) ratios() string {
 	var b strings.Builder
 	for _, g := range goals {
 		if v, ok := t.reached(g); ok {
-			fmt.Fprintf(&b, "%-58s %6.2f, wanted at most %.2f\n", g.what, v, g.most)
+			fmt.Fprintf(&b, "%-58s %6.2f, at most %.2f\n", g.what, v, g.most)
 		}
 	}
 	return "\n" + b.String()

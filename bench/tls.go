@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// dialTLS connects the readers over TLS, each with a goroutine of its own: Go's TLS reads no other way. It costs the
-// generator more, but not the server.
+// dialTLS connects the readers over TLS. Each has a goroutine, because crypto/tls can only be read with blocking calls. That
+// costs the generator more, but not the server.
 func (f *fleet) dialTLS(t target) error {
 	config := &tls.Config{InsecureSkipVerify: true, ServerName: "localhost", ClientSessionCache: tls.NewLRUClientSessionCache(1)}
 	slots := make(chan struct{}, 8)
@@ -41,7 +41,7 @@ func (f *fleet) dialTLS(t target) error {
 	return failed
 }
 
-// readEach reads for one reader until its end.
+// readEach reads for one reader until its connection ends.
 func (f *fleet) readEach(c io.Reader, r *reader) {
 	buf := make([]byte, 16<<10)
 	for {

@@ -15,14 +15,14 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// tunnelsEach is how many WebSockets share a connection of HTTP/2 or 3.
+// tunnelsEach is how many WebSockets share a connection over HTTP/2 or HTTP/3.
 const tunnelsEach = 20
 
 type closer func()
 
 func (c closer) Close() error { c(); return nil }
 
-// dialTunnels connects the readers inside HTTP/2 or 3, as many as a page might have on each connection.
+// dialTunnels connects the readers over HTTP/2 or HTTP/3, with as many on each connection as a page might have.
 func (f *fleet) dialTunnels(t target) error {
 	slots := make(chan struct{}, 8)
 	var wg sync.WaitGroup
@@ -64,16 +64,16 @@ func transport(version int) (rt http.RoundTripper, end func()) {
 		t := &http3.Transport{TLSClientConfig: config}
 		return t, func() { t.Close() }
 	}
-	//lint:ignore SA1019 net/http's own client refuses the header :protocol
+	//lint:ignore SA1019 net/http's own client rejects the header :protocol
 	t := &http2.Transport{TLSClientConfig: config}
 	//lint:ignore SA1019 as above
 	return t, t.CloseIdleConnections
 }
 
-// tunnel asks for a WebSocket (RFC 8441, RFC 9220).
+// tunnel opens a WebSocket with an extended CONNECT (RFC 8441, RFC 9220).
 func tunnel(rt http.RoundTripper, t target, r *reader) (io.Reader, context.CancelFunc, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	never, pipe := io.Pipe() // the client's half says nothing
+	never, pipe := io.Pipe() // the client sends nothing
 	req, err := http.NewRequestWithContext(ctx, http.MethodConnect, "https://"+t.addr+t.path(r.room), never)
 	if err != nil {
 		cancel()

@@ -1,6 +1,6 @@
 /**
- * One connection to a route of caddy-broadcast, which comes back by itself and goes on after the last message that it
- * has. It speaks broadcast.v1: by WebSocket, or where these are blocked by event stream and POST.
+ * One connection to a route of caddy-broadcast. It reconnects on its own and resumes after the last message it received. It
+ * speaks broadcast.v1 over a WebSocket, or, where WebSockets are blocked, over an event stream and POST.
  *
  *     import { connect } from "/ws?client"
  *     const hub = connect("/ws")
@@ -9,76 +9,78 @@
 export function connect(url: string | URL, options?: Options): Hub
 
 export interface Options {
-	/** Goes on after this message: the ID that a page was rendered at. Default: from now on. */
+	/** Resumes after this message, for example the ID at which a page was rendered. Default: only new messages. */
 	lastId?: string
 }
 
 export interface Hub {
 	/**
 	 * What the connection is doing. While it is "waiting", or "offline" because the browser has no network, the client
-	 * tries again: immediately, then after random delays of up to half a minute, and as soon as the browser is online
-	 * again or the page is looked at. It is "refused" after a failure with the code "forbidden", and then tries nothing
+	 * retries: immediately, then after random delays of up to half a minute, and as soon as the browser is online again or
+	 * the page becomes visible. After a failure with the code "forbidden" it is "refused", and makes no further attempts
 	 * until reconnect is called.
 	 */
 	readonly state: State
 
-	/** The ID of the last message, or the position that the connection started at. */
+	/** The ID of the last message, or the position at which the connection started. */
 	readonly lastId: string
 
 	/** Called when the state changes. */
 	onstate?: (state: State) => void
 
 	/**
-	 * Called when messages are lost for good: the server does not keep what these channels had before the position id, or
-	 * dropped messages as the page was too slow. Load the state anew. What comes after it is complete.
+	 * Called when messages are lost for good: the server no longer keeps what these channels had before the position id, or
+	 * it dropped messages because the page was too slow. Load the state again. What arrives afterwards is complete.
 	 */
 	ongap?: (gap: { channels: string[]; id?: string }) => void
 
 	/**
-	 * Called with an error that answers no request: the server's, such as a channel that may no longer be joined, or why
-	 * the client cannot connect. A browser does not tell why a WebSocket failed, so the client asks the route over HTTP.
+	 * Called with an error that does not belong to a request: one from the server, for example about a channel that may no
+	 * longer be joined, or the reason why the client cannot connect. Browsers do not tell pages why a WebSocket failed, so
+	 * the client asks the route over HTTP.
 	 */
 	onerror?: (error: Failure) => void
 
 	/**
-	 * Calls fn with the data of each message with the event, as it comes: "message" stands for messages without an event,
-	 * "*" for all. With a channel, only of that. Returns a function that ends it.
+	 * Calls fn with the data of each message with this event, as it arrives. "message" stands for messages without an event,
+	 * "*" for all messages. With a channel, only messages of that channel. Returns a function that removes the listener.
 	 */
 	on(event: string, fn: (data: any, message: Message) => void, channel?: string): () => void
 
 	/**
-	 * Calls fn at most once an animation frame, with all messages since the last time, in order: one update of the page
-	 * however many came. A hidden page has no frames: its messages wait, limit of them at most, and dropped says how many
-	 * of the oldest are gone. Where there are no frames, as in Node, every 16 ms. Returns a function that ends it.
+	 * Calls fn at most once per animation frame, with all messages received since the last call, in order. The page then
+	 * updates once, however many messages arrived. A hidden page has no frames: its messages are queued, up to limit, and
+	 * dropped is the number of older ones that were discarded. Where there are no frames, as in Node, fn is called at most
+	 * every 16 ms. Returns a function that removes the listener.
 	 */
 	frame(fn: (messages: Message[], dropped: number) => void, options?: FrameOptions): () => void
 
 	/**
-	 * Publishes data, which JSON can say, and promises the message's ID. It waits for a connection, and is repeated on
-	 * the next one if that breaks, without being published twice, unless the server was restarted meanwhile. Rejects with
-	 * an Error that is a Failure, too. Its code is the server's ("forbidden", "too_big", "rate", …: see docs/protocol.md);
-	 * "timeout" when there is no answer after 100 s and one more attempt to connect; or the state: "refused", "closed",
-	 * or any when a thousand requests wait already. A message of more than about twice max_message ends the connection
-	 * with 1009. It and the requests behind it, which the server has not read, reject with "error" and this status.
+	 * Publishes data that can be represented as JSON, and resolves to the message's ID. It waits for a connection. If that
+	 * breaks, it is retried on the next one, without being published twice, unless the server was restarted in between.
+	 *
+	 * It rejects with an Error that is also a Failure. The code is the server's ("forbidden", "too_big", "rate", …: see
+	 * docs/protocol.md); "timeout" if there is no answer after 100 s and one more attempt to connect; or the state: "refused"
+	 * or "closed", or whichever it is when a thousand requests are already waiting.
+	 *
+	 * A message longer than about twice max_message ends the connection with 1009. It and the requests after it, which the
+	 * server has not read, reject with the code "error" and this status.
 	 */
 	publish(data: any, options?: PublishOptions): Promise<string>
 
 	/**
-	 * Subscribes to one more channel, which the route's option join has to allow, now and after each reconnect. By event
-	 * stream this connects anew, and what came on the channel since the last message comes too.
+	 * Subscribes to another channel, now and after each reconnect. The route's option join must allow it. Over an event
+	 * stream this reconnects, and messages published on the channel since the last message arrive too.
 	 */
 	join(channel: string): Promise<string | undefined>
 
-	/** The other way. */
+	/** Unsubscribes from the channel. */
 	leave(channel: string): Promise<string | undefined>
 
-	/**
-	 * Connects now: after "refused", for example when the user has logged in, or anew. If a listener calls it, messages
-	 * that came together with the one that it has may come once more.
-	 */
+	/** Connects now: after "refused", for example when the user has logged in, or with a new connection. */
 	reconnect(): void
 
-	/** Ends the connection, and all requests. Only reconnect would open it again. */
+	/** Ends the connection, and rejects all pending requests. Only reconnect opens it again. */
 	close(): void
 }
 
@@ -86,17 +88,16 @@ export type State = "connecting" | "open" | "waiting" | "offline" | "refused" | 
 
 export interface Failure {
 	/**
-	 * The code of a broadcast.v1 error, see docs/protocol.md. For an answer over HTTP or a closed connection it is
-	 * "forbidden", which ends in the state "refused", or else "error", and the client tries again.
+	 * The code of a broadcast.v1 error; see docs/protocol.md. For an HTTP response or a closed connection it is "forbidden",
+	 * which leads to the state "refused", or otherwise "error", after which the client retries.
 	 */
 	code: string
 	/**
-	 * The HTTP status or the close code, if there is one. 401, 403, 404, and close codes from 4400 to 4499 are
-	 * "forbidden". 1009 is an "error": a message was too long for the connection. A closed connection has no failure
-	 * otherwise.
+	 * The HTTP status or the close code, if there is one. 401, 403, 404, and close codes from 4400 to 4499 are "forbidden".
+	 * 1009 is an "error": a message was too long for the connection. Other close codes cause no failure.
 	 */
 	status?: number
-	/** What the server says: the first line of the response, if it is not HTML, or the reason of the close. Else the code. */
+	/** The server's explanation: the first line of the response, if it is not HTML, or the close reason. Otherwise the code. */
 	message: string
 }
 
@@ -104,27 +105,27 @@ export interface Message {
 	id: string
 	channel: string
 	event?: string
-	/** What was published: a JSON value, a text, or binary data in base64. */
+	/** What was published: a JSON value, text, or binary data in base64. */
 	data: any
 	encoding?: "base64"
 }
 
 export interface FrameOptions {
-	/** Only messages with this event, see on. Default: "*". */
+	/** Only messages with this event; see on. Default: "*". */
 	event?: string
 	/** Only messages of this channel. */
 	channel?: string
-	/** Of messages with the same key only the latest is kept, in its own place. Default: all are. */
+	/** Of messages with the same key, only the latest is kept, at its own position. Default: all are kept. */
 	key?: (message: Message) => unknown
-	/** How many messages wait at most. Default: 10000. */
+	/** Maximum number of queued messages. Default: 10000. */
 	limit?: number
 }
 
 export interface PublishOptions {
 	/** Default: none. */
 	event?: string
-	/** One that the connection is on, or the route's. Default: the route's first. */
+	/** A channel that the client has joined, or one of the route's. Default: the route's first. */
 	channel?: string
-	/** The idempotency key. Default: one of its own. With an undefined one the message may be published twice. */
+	/** The idempotency key. Default: a random one. If it is set to undefined, the message may be published twice. */
 	key?: string
 }

@@ -1,199 +1,284 @@
-// The browser's half of caddy-broadcast: one connection that comes back and resumes, with messages by event, by
-// channel, or once an animation frame. No dependencies; what each part does is said in broadcast.d.ts.
+// The browser's half of caddy-broadcast: one connection that reconnects and resumes on its own, with messages by event,
+// by channel, or once per animation frame. It has no dependencies. broadcast.d.ts documents what each part does.
+//
+// Every page loads this file, so it is written to be read here and minified to broadcast.min.js (go generate ./client).
+// A test limits the minified size.
+
+// Times are in milliseconds.
+const WATCH_INTERVAL = 5000 // between two looks at the link
+const HELLO_TIMEOUT = 10_000 // from opening a link to its hello
+const SILENT_HEARTBEATS = 2 // a link without a frame for this many heartbeats is given up
+const RETRY_DELAY = 250 // doubled with each failure in a row, times a random number from 0 to 1
+const MAX_DOUBLINGS = 7 // so the delay is at most 32 seconds
+const POST_DELAY = 1000 // before a POST that failed is repeated
+const FRAME_DELAY = 16 // in place of an animation frame where there are none, as in Node
+
+// The server forgets an idempotency key after two minutes. A publish repeated after that would be published twice, so a
+// request ends well before.
+const REQUEST_TIMEOUT = 100_000
+const MAX_WAITING = 1000 // requests
 
 export function connect(url, { lastId = "" } = {}) {
-	const listeners = new Set()
-	const waiting = new Map() // requests without an answer, by ref, in their order
-	const { addEventListener, removeEventListener, EventSource, location, navigator, requestAnimationFrame: nextFrame = setTimeout } = globalThis
+	// All of these but WebSocket and fetch may be missing outside a page: in a worker, or in Node.
+	const {
+		addEventListener,
+		removeEventListener,
+		EventSource,
+		location,
+		navigator,
+		requestAnimationFrame: nextFrame = setTimeout,
+	} = globalThis
 	const address = new URL((url + "").replace(/^ws/, "http"), location)
-	const joined = new Set()
+
+	const listeners = new Set()
+	const joined = new Set() // the channels that the client has joined
+	const waiting = new Map() // requests without an answer, by ref, in the order in which they were made
 
 	let link // the WebSocket or EventSource, while there is one
-	let streams // whether it is, or was, an EventSource
-	let asked // the requests, by ref, that its hello answers: those that it was opened with
-	let tries = 0
-	let opened // whether it got its hello
-	let silent // when the link is too silent, if nothing comes
-	let heartbeat // in seconds
-	let timer // of the next look at the link, or the next try: none while the client is closed or refused
-	let posts // the last of the requests that are posted one after the other
-	let answered = 0 // the route's last answer over HTTP, as long as links get no hello
+	let Stream // EventSource if the link is one, or the last one was; otherwise falsy
+	let granted // the channels in the link's hello. The link is open once it has them
+	let heartbeat // in seconds, from the last hello
+	let silentAt // when the link counts as silent, if no frame arrives until then
+	let timer // for the next look at the link, or the next attempt; undefined while the client is closed or refused
+	let failures = 0 // in a row
+	let probed = {} // the outcome of the last probe: a Response or an error. It is empty after a link that got its hello
+	let lastPost // POSTs are sent one after another; this is the promise of the last one
 
-	// failure describes an HTTP status or a close code. 401, 403, 404 and 4400 to 4499 keep the client out.
-	const failure = (status, message, code = /^44|40[134]/.test(status) ? "forbidden" : "error") =>
-		({ code, status, message: message || code })
-
-	const to = () => {
-		const u = new URL(address)
-		u.searchParams.set("protocol", "broadcast.v1")
-		u.searchParams.set("last_id", hub.lastId)
-		for (const channel of joined) u.searchParams.append("join", channel)
-		return u
-	}
-
-	// request sends a request over HTTP: a POST with a body, or a GET, which only asks whether the route lets the client
-	// in. It throws a failure if that is the answer. The first line of the body says why, unless it is HTML.
-	const request = async body => {
-		const r = await fetch(to(), { credentials: "include", body, method: body && "POST" })
-		if (r.ok) return r
-		throw failure(r.status, (await r.text()).replace(/[<\n].*/s, ""))
-	}
-
-	const drop = () => {
-		clearTimeout(timer)
-		link = timer = opened = link?.close() // undefined
-	}
-
-	const open = () => {
-		drop()
-		events(addEventListener)
-		silent = Date.now() + 1e4
-		asked = new Map(waiting)
-		streams = !streams && answered.ok && EventSource // the route lets the client in, but no WebSocket got through
-		link = streams
-			? new streams(to(), { withCredentials: true })
-			: new WebSocket(to(), "broadcast.v1")
-		const it = link
-		it.onmessage = e => it == link && receive(JSON.parse(e.data))
-		it.onerror = it.onclose = e => it == link && again(e)
-		watch()
-		become("connecting")
-	}
-
-	// again tries once more: immediately, then after random delays that grow. A browser does not tell why a WebSocket
-	// failed, so the client asks over HTTP. The answer counts when the next link fails too, because the link that failed
-	// before it may have had another reason, such as a server that was just starting.
-	const again = e => {
-		if (opened) answered = 0
-		else request().catch(error => error).then(r => (answered = r))
-		drop()
-		const error = /^44|1009/.test(e?.code) ? failure(e.code, e.reason) : answered
-		const refused = error.code == "forbidden"
-		// After 1009 one of the requests was too long. The server has read nothing behind it, and answered what was before it.
-		waiting.forEach(act => act((refused || error.status == 1009) && error))
-		if (!refused) timer = setTimeout(watch, tries++ && Math.random() * 250 * 2 ** Math.min(7, tries))
-		become(refused ? "refused" : navigator?.onLine == false ? "offline" : "waiting")
-		if (error.code) hub.onerror?.(error)
-	}
-
-	const become = state => {
+	const setState = state => {
 		hub.state = state
 		hub.onstate?.(state)
 	}
 
-	// watch looks after the link: every 5 seconds, and on each event of the browser. It gives up a link that is silent, as
-	// after a sleep, or when the browser is offline. Without a link it tries the next.
+	// toFailure describes an HTTP status or a close code. A client that gets one that is forbidden stays away, because it
+	// would get it again.
+	const toFailure = (status, message) => {
+		const code = /^44|40[134]/.test(status) ? "forbidden" : "error"
+		return { code, status, message: message || code }
+	}
+
+	const linkAddress = () => {
+		const u = new URL(address)
+		u.searchParams.set("protocol", "broadcast.v1")
+		u.searchParams.set("last_id", hub.lastId)
+		joined.forEach(channel => u.searchParams.append("join", channel))
+		return u
+	}
+
+	// requestHTTP sends an HTTP request: a POST if there is a body, else a GET, which only asks whether the route lets the
+	// client in. It throws a failure unless the status is 2xx. The first line of the response says why, unless it is HTML.
+	const requestHTTP = async body => {
+		const response = await fetch(linkAddress(), { credentials: "include", body, method: body && "POST" })
+		if (response.ok) return response
+		throw toFailure(response.status, (await response.text()).replace(/[<\n].*/s, ""))
+	}
+
+	const closeLink = () => {
+		clearTimeout(timer)
+		link = timer = granted = link?.close() // close returns undefined. This form saves the last 4 bytes of the limit
+	}
+
+	const openLink = () => {
+		closeLink()
+		eachBrowserEvent(addEventListener)
+		silentAt = Date.now() + HELLO_TIMEOUT
+		// If the route lets the client in but the last WebSocket failed, something on the way blocks WebSockets.
+		Stream = !Stream && probed.ok && EventSource
+		const newLink = (link = Stream
+			? new Stream(linkAddress(), { withCredentials: true })
+			: new WebSocket(linkAddress(), "broadcast.v1"))
+		// A link that was given up may still have events in the browser's queue. They are ignored.
+		newLink.onmessage = event => {
+			if (newLink == link) receive(JSON.parse(event.data))
+		}
+		newLink.onerror = newLink.onclose = event => {
+			if (newLink == link) retry(event)
+		}
+		watch()
+		setState("connecting")
+	}
+
+	// retry gives up the link and schedules the next attempt: immediately the first time, then after random delays that
+	// grow.
+	//
+	// Browsers do not tell pages why a WebSocket failed, so a probe asks over HTTP. Its outcome counts when the next link
+	// fails too, because the one that failed before it may have had another reason, such as a server that was just starting.
+	const retry = event => {
+		if (granted) probed = {}
+		else requestHTTP().then(response => (probed = response), error => (probed = error))
+		const error = /^44|1009/.test(event?.code) ? toFailure(event.code, event.reason) : probed
+		closeLink()
+		const isForbidden = error.code == "forbidden"
+		// After 1009, one of the requests was too long. The server has answered those before it and read none after it.
+		// Otherwise send, as there is no link now, only ends requests after their deadline.
+		waiting.forEach(request => (isForbidden || error.status == 1009 ? request.end(error) : request.send()))
+		if (isForbidden) setState("refused")
+		else {
+			timer = setTimeout(watch, failures++ && Math.random() * RETRY_DELAY * 2 ** Math.min(MAX_DOUBLINGS, failures))
+			setState(navigator?.onLine == false ? "offline" : "waiting")
+		}
+		if (error.code) hub.onerror?.(error)
+	}
+
+	// watch runs every few seconds, and on each event of the browser. It gives up a link that is silent, as after the
+	// computer slept, or when the browser goes offline. Without a link it makes the next attempt.
 	const watch = event => {
-		if (!link) timer && open()
-		else if ((event && navigator?.onLine == false) || Date.now() > silent) again()
-		else if (!event) {
-			if (opened) tries = 0
-			timer = setTimeout(watch, 5e3)
+		if (!link) {
+			if (timer) openLink()
+		} else if ((event && navigator?.onLine == false) || Date.now() > silentAt) {
+			retry()
+		} else if (!event) {
+			// A link counts as good when it has lasted until here. One that breaks right after its hello is a failure.
+			if (granted) failures = 0
+			timer = setTimeout(watch, WATCH_INTERVAL)
 		}
 	}
 
-	// events adds or removes watch as a listener. Adding it twice does nothing.
-	const events = act => ["offline", "online", "visibilitychange"].forEach(e => act?.(e, watch))
+	// eachBrowserEvent adds or removes watch as a listener. Adding it twice does nothing.
+	const eachBrowserEvent = addOrRemove => {
+		addOrRemove?.("offline", watch)
+		addOrRemove?.("online", watch)
+		addOrRemove?.("visibilitychange", watch)
+	}
 
 	const receive = frame => {
-		for (const m of frame) {
-			if (m.id) {
-				hub.lastId = m.id
-				listeners.forEach(async listener => listener(m)) // async: an exception goes to the console, not to the next listener
-			} else if (m.hello) {
-				hub.lastId = m.hello.id
-				heartbeat = m.hello.heartbeat
-				opened = true
-				waiting.forEach((act, ref) => act(null, asked.has(ref) && m.hello.channels))
-				if (opened) become("open")
-			} else if (m.gap) hub.ongap?.(m.gap)
-			else {
-				const answer = m.ack ?? m.error
-				if (answer.channel) hub.lastId = answer.id // a join's is a position
-				const act = waiting.get(answer.ref) ?? (answer.code && hub.onerror)
-				act?.(answer)
-			}
-		}
-		silent = Date.now() + heartbeat * 2e3
+		frame.forEach(entry => {
+			if (entry.id) {
+				hub.lastId = entry.id
+				// The function is async so that an exception in a listener goes to the console, not to the next listener.
+				listeners.forEach(async listener => listener(entry))
+			} else if (entry.hello) receiveHello(entry.hello)
+			else if (entry.gap) hub.ongap?.(entry.gap)
+			else receiveAnswer(entry.ack ?? entry.error)
+		})
+		silentAt = Date.now() + 1000 * SILENT_HEARTBEATS * heartbeat
 	}
 
-	// ask makes a request, which waits as a function. Called with its answer, or with the channels of a hello that answers
-	// it, it settles the promise; else it sends the request if there is a link, or ends it when its time is over.
-	const ask = (wanted, channel) =>
+	const receiveHello = hello => {
+		granted = hello.channels
+		heartbeat = hello.heartbeat
+		hub.lastId = hello.id
+		waiting.forEach(request => request.send())
+		if (granted) setState("open") // not if a join needed another link
+	}
+
+	const receiveAnswer = answer => {
+		if (answer.channel) hub.lastId = answer.id // the answer to a join: its ID is a position
+		const request = waiting.get(answer.ref)
+		if (request) request.end(answer)
+		else if (answer.code) hub.onerror?.(answer)
+	}
+
+	// ask makes a request, and returns a promise of the answer's ID. A join or leave also passes its channel. The request
+	// waits until it ends.
+	const ask = (content, channel) =>
 		new Promise((resolve, reject) => {
-			const ref = (wanted.ref = Math.random())
-			const body = JSON.stringify(wanted)
-			const until = Date.now() + 1e5 // after 2 minutes the server forgets the key, and would publish again
+			const ref = Math.random()
+			const body = JSON.stringify({ ...content, ref })
+			const deadline = Date.now() + REQUEST_TIMEOUT
+			const firstLink = link // the address of each later link has the channels of a join, and not those of a leave
 
-			// post repeats the request until it is answered. The following ones wait for it, so that they stay in order.
-			const post = async others => {
-				await others
-				while (waiting.has(ref))
-					try {
-						receive(await (await request(body)).json())
-					} catch (error) {
-						act(error.status < 500 && error) || (await new Promise(r => setTimeout(r, 1e3)))
-					}
+			// end ends the request, with the server's answer or with a failure, which has a code.
+			const end = answer => {
+				waiting.delete(ref)
+				if (answer.code) {
+					joined.delete(channel)
+					reject(Object.assign(Error(answer.message ?? answer.code), answer))
+				} else resolve(answer.id)
 			}
 
-			const act = (answer, channels) => {
-				if (channels && !wanted.publish) answer = { code: wanted.join && !channels.includes(channel) && "forbidden" }
-				answer ||= Date.now() > until && { code: "timeout" }
-				if (answer) {
-					if (answer.code) {
-						joined.delete(channel)
-						reject(Object.assign(Error(answer.message ?? answer.code), answer))
-					}
-					resolve(answer.id)
-					return waiting.delete(ref)
+			// send sends the request if the link is open, and ends it after its deadline. A join or leave needs no sending if
+			// the link's address already carried it out: then the channels that the link was granted are the answer.
+			const send = () => {
+				if (granted && channel && link != firstLink)
+					end({ code: content.join && !granted.includes(channel) && "forbidden" })
+				else if (Date.now() > deadline) end({ code: "timeout" })
+				else if (granted) {
+					if (!Stream) link.send(body)
+					else if (content.publish) lastPost = post(lastPost)
+					else openLink() // a stream subscribes to the channels in its address
 				}
-				if (opened)
-					if (!streams) link.send(body)
-					else if (!wanted.publish) open() // with the channels that it is to have
-					else posts = post(posts)
 			}
-			waiting.set(ref, act)
-			act((!timer || waiting.size > 1e3) && { code: hub.state })
+
+			// post repeats the request until it ends. The next one waits for it, so that they stay in order.
+			const post = async previous => {
+				await previous
+				while (waiting.has(ref)) {
+					try {
+						receive(await (await requestHTTP(body)).json())
+					} catch (error) {
+						if (error.status < 500) end(error)
+						else if (Date.now() > deadline) end({ code: "timeout" })
+						else await new Promise(done => setTimeout(done, POST_DELAY))
+					}
+				}
+			}
+
+			waiting.set(ref, { send, end })
+			if (!timer || waiting.size > MAX_WAITING) end({ code: hub.state })
+			else send()
 		})
 
 	const hub = {
 		lastId,
 		on(event, fn, channel) {
-			const listener = m =>
-				["*", m.event ?? "message"].includes(event) && (channel ?? m.channel) == m.channel && fn(m.data, m)
+			const listener = message => {
+				if (event != "*" && event != (message.event ?? "message")) return
+				if (channel && channel != message.channel) return
+				fn(message.data, message)
+			}
 			listeners.add(listener)
 			return () => listeners.delete(listener)
 		},
-		frame(fn, { event = "*", channel, key = m => m.id, limit = 1e4 } = {}) {
-			const queue = new Map()
-			let due
+		frame(fn, { event = "*", channel, key = message => message.id, limit = 10_000 } = {}) {
+			const queue = new Map() // the latest message of each key, in order
 			let dropped = 0
+			let scheduled // the ID of the frame in which flush will run, or 0
+
 			const flush = () => {
 				const messages = [...queue.values()]
-				due = queue.clear()
+				queue.clear()
+				scheduled = 0
 				if (messages[0]) fn(messages, dropped)
 				dropped = 0
 			}
-			const off = hub.on(event, (_, m) => {
-				const k = key(m)
-				queue.delete(k)
-				queue.set(k, m)
-				if (queue.size > limit) dropped += queue.delete(queue.keys().next().value)
-				due ||= nextFrame(flush, 16)
-			}, channel)
-			return () => off(queue.clear())
+			const off = hub.on(
+				event,
+				(_, message) => {
+					const k = key(message)
+					queue.delete(k) // so that it moves to the end
+					if (queue.set(k, message).size > limit) {
+						queue.delete(queue.keys().next().value) // the oldest
+						dropped++
+					}
+					scheduled ||= nextFrame(flush, FRAME_DELAY)
+				},
+				channel,
+			)
+			return () => {
+				queue.clear()
+				off()
+			}
 		},
 		publish: (data, options) => ask({ publish: { key: Math.random() + "", ...options, data } }),
-		join: channel => ask({ join: { channel } }, channel, joined.add(channel)),
-		leave: channel => ask({ leave: { channel } }, joined.delete(channel)),
-		reconnect: () => open((answered = 0)),
+		join: channel => {
+			joined.add(channel)
+			return ask({ join: { channel } }, channel)
+		},
+		leave: channel => {
+			joined.delete(channel)
+			return ask({ leave: { channel } }, channel)
+		},
+		reconnect() {
+			probed = {} // the user may have logged in since
+			openLink()
+		},
 		close() {
-			events(removeEventListener)
-			drop()
-			become("closed")
-			waiting.forEach(act => act({ code: hub.state }))
+			eachBrowserEvent(removeEventListener)
+			closeLink()
+			setState("closed")
+			waiting.forEach(request => request.end({ code: hub.state }))
 		},
 	}
-	open()
+	openLink()
 	return hub
 }

@@ -1,4 +1,4 @@
-// Package client is the browser's half: an ES module that a route serves itself.
+// Package client is the browser's half: an ES module that routes serve themselves.
 package client
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
 )
 
-//go:generate go run github.com/evanw/esbuild/cmd/esbuild@v0.25.12 broadcast.js --minify --format=esm --target=es2022 --outfile=broadcast.min.js
+//go:generate go run github.com/evanw/esbuild/cmd/esbuild@v0.25.12 broadcast.js --bundle --minify --format=esm --target=es2022 --outfile=broadcast.min.js
 
 //go:embed broadcast.min.js
 var module []byte
@@ -30,19 +30,19 @@ func Asks(r *http.Request) bool {
 	return r.Method == http.MethodGet && r.URL.Query().Get(protocol.QueryParameter) == v1.Name
 }
 
-// Admit answers such a request of a client that may connect.
+// Admit responds to such a request from a client that may connect.
 func Admit(w http.ResponseWriter) error {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-// Wants reports whether a request is one for the module: its query is the word client alone.
+// Wants reports whether a request is for the module: its query is just the word client.
 func Wants(r *http.Request) bool {
 	return r.URL.RawQuery == "client" && (r.Method == http.MethodGet || r.Method == http.MethodHead)
 }
 
-// Serve answers a request with the module. Pages of any origin may import it.
+// Serve responds with the module. Pages of any origin may import it, because it is public code.
 func Serve(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()
 	h.Set("Content-Type", "text/javascript; charset=utf-8")

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestSize: what every page loads stays small. .ci/run checks that it is made of broadcast.js.
+// TestSize: the module that every page loads stays small. .ci/run checks that it matches broadcast.js.
 func TestSize(t *testing.T) {
 	if n := len(module); n > 3072 {
 		t.Errorf("the module has %d bytes, more than 3 KiB", n)

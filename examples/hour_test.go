@@ -11,7 +11,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// TestChatHistory: what people said is there after an hour of 8 pages that tell each other that they are there.
+// TestChatHistory: the conversation is still in the history after an hour of 8 pages that announce their presence.
 func TestChatHistory(t *testing.T) {
 	e := start(t, "chat")
 	stream, err := http.Get(e.admin + "/broadcast/stream")
@@ -44,7 +44,7 @@ func TestChatHistory(t *testing.T) {
 	}
 }
 
-// TestChatClocks: whether somebody is here is judged by the page's own clock, for the others' may be wrong.
+// TestChatClocks: a page decides by its own clock who is present, because the others' clocks may be wrong.
 func TestChatClocks(t *testing.T) {
 	e := start(t, "chat")
 	p := e.open()
@@ -58,7 +58,7 @@ func TestChatClocks(t *testing.T) {
 	p.wait(`document.querySelectorAll("#people li").length < 2`) // itself, if it has just told
 }
 
-// TestLogJSON: what is published as JSON, such as one of Caddy's events, is shown too, and keeps no line from being shown.
+// TestLogJSON: JSON messages, such as Caddy's events, are shown too, and do not keep other lines from being shown.
 func TestLogJSON(t *testing.T) {
 	t.Setenv("LOG_FILE", t.TempDir()+"/access.log")
 	e := start(t, "log")

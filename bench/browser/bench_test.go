@@ -9,7 +9,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/chromium"
 )
 
-// TestMeasure: what is measured is what is meant, whatever the speed.
+// TestMeasure: the measurement is meaningful, whatever the speed of the machine.
 func TestMeasure(t *testing.T) {
 	b, err := newBench()
 	if errors.Is(err, chromium.ErrNone) && os.Getenv("CI") == "" {
@@ -29,12 +29,12 @@ func TestMeasure(t *testing.T) {
 	}
 	t.Log(row{run{false, 200, 1}, naive}, row{run{true, 200, 1}, ours})
 	if naive.missing+ours.missing > 0 {
-		t.Errorf("rows are wrong at the end: %d, and once a frame %d", naive.missing, ours.missing)
+		t.Errorf("rows are wrong at the end: %d, and once per frame %d", naive.missing, ours.missing)
 	}
 	if naive.layouts < naive.messages/2 || naive.presses == 0 {
 		t.Errorf("each message: %+v", naive)
 	}
 	if ours.layouts > ours.frames+10 || ours.presses == 0 || ours.messages == 0 {
-		t.Errorf("once a frame: %+v", ours)
+		t.Errorf("once per frame: %+v", ours)
 	}
 }

@@ -1,5 +1,5 @@
-// Command browser measures what a stream of updates costs a page: one DOM update a message, as a naive page does it, and
-// one a frame, as the client does it.
+// Command browser measures what a stream of updates costs a page: with one DOM update per message, as a naive page does it,
+// and with one per frame, as the client does it.
 //
 //	go run ./bench/browser
 package main
@@ -40,20 +40,20 @@ var page []byte
 
 const rows = 300
 
-// run is one way to update the page, at one rate, with the processor slowed down or not.
+// run is one way to update the page, at one rate and one CPU throttling.
 type run struct {
 	ours     bool
 	rate     int
 	throttle float64
 }
 
-// figures are what a run comes to, a second where they are rates.
+// figures are the results of a run. Rates are per second.
 type figures struct {
 	messages, layouts, styles, busy, frames float64 // busy in milliseconds
-	lateHalf, lateMost                      float64 // milliseconds: the median, and what 95 of 100 are below
-	pressHalf, pressMost                    float64 // the median, and what 98 of 100 are below
+	lateHalf, lateMost                      float64 // milliseconds: p50 and p95
+	pressHalf, pressMost                    float64 // milliseconds: p50 and p98
 	presses                                 int
-	missing                                 int // rows that do not have their last value 20 s after the end
+	missing                                 int // rows that do not show their last value 20 s after the end
 }
 
 func main() {
@@ -101,7 +101,7 @@ func main() {
 	}
 }
 
-// bench is a Caddy and a browser.
+// bench holds a Caddy and a browser.
 type bench struct {
 	url    string
 	hub    *hub.Hub
@@ -165,7 +165,7 @@ func newBench() (_ *bench, err error) {
 	b.ctx, cancel = chromedp.NewContext(allocator)
 	ctx := b.ctx
 	b.closes = append(b.closes, func() { chromedp.Cancel(ctx); cancel() })
-	return b, chromedp.Do(ctx) // tabs are of a browser that runs
+	return b, chromedp.Do(ctx) // starts the browser, so that later contexts are tabs of it
 }
 
 func (b *bench) close() {
@@ -175,10 +175,10 @@ func (b *bench) close() {
 	b.closes = nil
 }
 
-// warmUp is how long a run lasts before it counts.
+// warmUp is how long a run lasts before it is measured.
 const warmUp = 2 * time.Second
 
-// result is what the page has counted.
+// result is what the page counted.
 type result struct {
 	Open             bool
 	Messages, Frames int
@@ -227,7 +227,7 @@ func (b *bench) measure(r run, length time.Duration) (f figures, err error) {
 			stop()
 			return f, err
 		}
-		time.Sleep(time.Until(begin.Add(time.Duration(n+1)*220*time.Millisecond + time.Duration(rand.IntN(30))*time.Millisecond))) // not in step with the frames
+		time.Sleep(time.Until(begin.Add(time.Duration(n+1)*220*time.Millisecond + time.Duration(rand.IntN(30))*time.Millisecond))) // random, so that presses are not in step with frames
 	}
 	took := time.Since(begin).Seconds()
 	after, err := metrics(ctx)
@@ -271,7 +271,7 @@ func (b *bench) measure(r run, length time.Duration) (f figures, err error) {
 	}
 }
 
-// publish publishes at the rate until the end, and returns the last price of each row.
+// publish publishes at a rate until the end, and returns the last price of each row.
 func (b *bench) publish(ctx context.Context, rate int) map[int]float64 {
 	last := make(map[int]float64)
 	begin := time.Now()
@@ -313,7 +313,7 @@ func share(sorted []float64, q float64) float64 {
 	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
 }
 
-// version returns what the browser says that it is.
+// version returns the browser's name and version.
 func (b *bench) version() string {
 	v, err := chromedp.CallBrowser(b.ctx, browser.GetVersion, cdp.Empty{})
 	if err != nil {

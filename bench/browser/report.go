@@ -13,7 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// row is a line of the table.
+// row is one line of the table.
 type row struct {
 	run
 	figures
@@ -21,7 +21,7 @@ type row struct {
 
 func (r run) name() string {
 	if r.ours {
-		return "once a frame"
+		return "once per frame"
 	}
 	return "each message"
 }
@@ -31,7 +31,7 @@ func (r row) String() string {
 		r.name(), r.rate, r.throttle, r.layouts, r.busy, r.frames, r.lateHalf, r.lateMost, r.pressHalf, r.pressMost, r.missing)
 }
 
-// The part of browser.md between these lines is ours.
+// The bench replaces the part of browser.md between these lines.
 const (
 	beginMark = "<!-- figures: written by go run ./bench/browser -->"
 	endMark   = "<!-- end of figures -->"
@@ -56,17 +56,17 @@ func (b *bench) write(dir string, table []row, seconds float64) error {
 	}
 	fmt.Fprintf(&out, "Measured on %s: %s, headless, Caddy %s, %s, %d cores; runs of %g s.\n\n![Layouts and main-thread time](browser.svg)\n\n",
 		time.Now().Format("2006-01-02"), b.version(), version, runtime.Version(), runtime.NumCPU(), seconds)
-	out.WriteString("| messages/s | processor | update | layouts/s | main thread, ms/s | frames/s | lag ms, half / 95 of 100 | press ms, half / 98 of 100 | rows behind 20 s later |\n")
+	out.WriteString("| messages/s | processor | update | layouts/s | main thread, ms/s | frames/s | lag ms, p50 / p95 | press ms, p50 / p98 | stale rows after 20 s |\n")
 	out.WriteString("| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, r := range table {
-		speed := "as it is"
+		speed := "unthrottled"
 		if r.throttle > 1 {
-			speed = fmt.Sprintf("%g x slower", r.throttle)
+			speed = fmt.Sprintf("%gx slower", r.throttle)
 		}
 		fmt.Fprintf(&out, "| %d | %s | %s | %.0f | %.0f | %.0f | %.1f / %.1f | %.0f / %.0f | %d |\n", r.rate, speed, r.name(), r.layouts, r.busy, r.frames,
 			r.lateHalf, r.lateMost, r.pressHalf, r.pressMost, r.missing)
 	}
-	out.WriteString("\n| goal, at 500 messages/s | wanted at most | reached | |\n| --- | --- | --- | --- |\n")
+	out.WriteString("\n| goal, at 500 messages/s | at most | reached | |\n| --- | --- | --- | --- |\n")
 	for _, g := range goals(table) {
 		met := "met"
 		if g.reached > g.most {
@@ -109,14 +109,14 @@ func goals(table []row) (list []goal) {
 	}
 	return []goal{
 		{"layouts/s", 62, ours.layouts},
-		{"main thread, to each message", .35, ours.busy / naive.busy},
-		{"press, 98 of 100, ms", 100, ours.pressMost},
-		{"press, 98 of 100, ms, 4 x slower", 100, slow.pressMost},
-		{"lag, 95 of 100, ms", 60, ours.lateMost},
+		{"main thread, relative to each message", .35, ours.busy / naive.busy},
+		{"press, p98, ms", 100, ours.pressMost},
+		{"press, p98, ms, 4x slower", 100, slow.pressMost},
+		{"lag, p95, ms", 60, ours.lateMost},
 	}
 }
 
-// plot draws layouts and main-thread time by rate, on the processor as it is.
+// plot draws layouts and main-thread time by rate, without throttling.
 func plot(table []row) string {
 	const width, height, bar, left, top = 760, 260, 22, 40, 50
 	var b strings.Builder
@@ -160,7 +160,7 @@ func plot(table []row) string {
 		}
 	}
 	fmt.Fprintf(&b, `<rect class="a" x="%d" y="%d" width="10" height="10"/><text x="%d" y="%d">each message</text>`, left, height-12, left+16, height-3)
-	fmt.Fprintf(&b, `<rect class="b" x="%d" y="%d" width="10" height="10"/><text x="%d" y="%d">once a frame (hub.frame)</text>`, left+120, height-12, left+136, height-3)
+	fmt.Fprintf(&b, `<rect class="b" x="%d" y="%d" width="10" height="10"/><text x="%d" y="%d">once per frame (hub.frame)</text>`, left+120, height-12, left+136, height-3)
 	b.WriteString("</svg>\n")
 	return b.String()
 }

@@ -1,4 +1,4 @@
-// Command dashboard is a Caddy with a page of 300 prices, and what changes a thousand of them a second:
+// Command dashboard runs Caddy with a page of 300 prices, and publishes a thousand changes a second:
 //
 //	go run ./examples/dashboard
 package main
@@ -26,7 +26,7 @@ import (
 const rows = 300
 
 func main() {
-	rate := flag.Int("rate", 1000, "updates a second")
+	rate := flag.Int("rate", 1000, "updates per second")
 	admin := flag.String("admin", "localhost:2019", "address of Caddy's admin API")
 	flag.Parse()
 	file, err := os.ReadFile("examples/dashboard/Caddyfile")
@@ -44,7 +44,7 @@ func main() {
 	log.Fatal(Feed("http://"+*admin+"/broadcast/publish", *rate))
 }
 
-// Feed publishes so many updates a second, a few with each request, one a line.
+// Feed publishes the given number of updates per second, a few per request, one per line.
 func Feed(url string, rate int) error {
 	prices := make([]float64, rows)
 	for i := range prices {

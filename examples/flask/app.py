@@ -1,4 +1,4 @@
-"""A Flask app that tells every browser what has changed, with one HTTP call to Caddy."""
+"""A Flask app that notifies every browser of a change, with one HTTP call to Caddy."""
 
 import http.client
 import json
@@ -17,10 +17,10 @@ CADDY = os.environ.get("CADDY_ADMIN", "http://localhost:2019")
 
 
 def emit(event, data, tries=5):
-    """Takes the place of Flask-SocketIO's emit(event, data, broadcast=True).
+    """Replaces Flask-SocketIO's emit(event, data, broadcast=True).
 
-    Every try has the same key, so that the message is published once. If all fail it is logged: the page that is being
-    answered has nothing to do with it.
+    Every attempt has the same key, so that the message is published once. If all of them fail, the failure is logged
+    instead of raised, because the request being handled does not depend on it.
     """
     publish = urllib.request.Request(
         f"{CADDY}/broadcast/publish?{urllib.parse.urlencode({'event': event})}",
@@ -44,7 +44,7 @@ def emit(event, data, tries=5):
 @app.post("/vote/<what>")
 def vote(what):
     if what not in votes:
-        return "what?", 404
+        return "no such option", 404
     votes[what] += 1
     emit("update", votes)
     return "", 204

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Flask behind Caddy: both end with Ctrl-C.
+# Flask behind Caddy. Ctrl-C ends both.
 cd "$(dirname "$0")/../.." || exit
 python3 examples/flask/app.py &
 trap 'kill $!' EXIT

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A site whose access log can be watched by its visitors: all ends with Ctrl-C.
+# A site whose visitors can watch its access log. Ctrl-C ends everything.
 cd "$(dirname "$0")/../.." || exit
 dir=$(mktemp -d)
 export LOG_FILE="$dir/access.log"

@@ -200,6 +200,37 @@ func TestClientByEventStreamClosed(t *testing.T) {
 	p.wait(`seen.after == "closed" && seen.end == "closed" && seen.states.at(-1) == "closed"`)
 }
 
+// TestClientByEventStreamJoins: two joins that are made while an event stream connects need another stream, and both are
+// answered by that one.
+func TestClientByEventStreamJoins(t *testing.T) {
+	_, p := openClient(t, `@upgrade header Connection *Upgrade*
+	error @upgrade 403
+	broadcast /ws {
+		join room:*
+	}`)
+	p.run(chromedp.Evaluate[chromedp.Void](`
+		let streams = 0
+		globalThis.EventSource = class extends EventSource {
+			constructor(url, options) {
+				super(url, options)
+				streams++
+			}
+		}
+		import("/ws?client").then(({ connect }) => {
+			const other = connect("/ws")
+			other.onstate = state => {
+				if (state != "connecting" || streams != 1 || seen.asked) return
+				seen.asked = true
+				Promise.all([other.join("room:1"), other.join("room:2")]).then(() => seen.joined = "both", e => seen.joined = e.code)
+			}
+		})
+		undefined`))
+	p.wait("seen.joined")
+	if got := evaluate[string](p, "seen.joined"); got != "both" {
+		t.Errorf("joined %s", got)
+	}
+}
+
 // TestClientTimeout: a request ends though there is no server to answer it.
 func TestClientTimeout(t *testing.T) {
 	s, p := openClient(t, "broadcast /ws")

@@ -88,7 +88,7 @@ func TestUI(t *testing.T) {
 
 	// JSON, checked before it goes.
 	p.run(chromedp.Click(chromedp.CSS(`[name=kind][value=json]`)))
-	p.wait(`document.querySelector("#curl").textContent.startsWith("This is not JSON") && !document.querySelector("#data").validity.valid`)
+	p.wait(`document.querySelector("#curl").textContent.startsWith("This is not valid JSON") && !document.querySelector("#data").validity.valid`)
 	nasty = `{"__proto__": [1, "it's"]}`
 	p.fill("#data", nasty)
 	p.wait(`document.querySelector("#data").validity.valid`)

@@ -1,4 +1,4 @@
-// Package caddytest runs a real Caddy in the test's process and has clients of every kind talk to it.
+// Package caddytest runs a real Caddy in the test's process, and has clients of every kind that talk to it.
 package caddytest
 
 import (
@@ -18,8 +18,8 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 )
 
-// Main runs a package's tests with Caddy's files kept out of the home directory, and returns the exit code. With
-// AsCaddy in the environment it is a Caddy instead, for tests that need a process.
+// Main runs a package's tests and returns the exit code. It keeps Caddy's files out of the home directory. If AsCaddy is in
+// the environment, it runs Caddy instead, for tests that need a process.
 func Main(m *testing.M) int {
 	if os.Getenv(AsCaddy) != "" {
 		caddycmd.Main()
@@ -35,8 +35,9 @@ func Main(m *testing.M) int {
 	return m.Run()
 }
 
-// WithHTTP2WebSockets starts the test binary again with the setting that makes Go offer WebSockets inside HTTP/2, which it
-// reads before anything else. It returns in the new process, or where there is no exec.
+// WithHTTP2WebSockets starts the test binary again with the setting that makes Go offer WebSockets over HTTP/2. Go reads it
+// from the environment before any code of ours runs, and has it off by default (golang/go#71128). The function returns in the
+// new process, or where the system has no exec.
 func WithHTTP2WebSockets() {
 	debug := os.Getenv("GODEBUG")
 	if strings.Contains(debug, "http2xconnect=1") {
@@ -49,7 +50,7 @@ func WithHTTP2WebSockets() {
 	}
 }
 
-// AsCaddy is the variable that makes the test binary a Caddy, for tests that need a process.
+// AsCaddy is the environment variable that turns the test binary into Caddy, for tests that need a process.
 const AsCaddy = "CADDY_BROADCAST_TEST_AS_CADDY"
 
 // Server is Caddy, running in this process.
@@ -63,7 +64,7 @@ type Server struct {
 var nextPort = atomic.Int32{}
 
 // Start runs Caddy with a site's directives, or with a whole Caddyfile if it has braces of its own: ADDR, ADMIN and
-// LOG stand for what the server gives.
+// LOG in it are replaced with the server's.
 func Start(t testing.TB, config string) *Server {
 	t.Helper()
 	s := &Server{T: t, Addr: FreeAddr(t), Admin: FreeAddr(t), Log: filepath.Join(t.TempDir(), "log")}
@@ -101,7 +102,8 @@ func Load(config string) error {
 	return caddy.Load(cfg, true)
 }
 
-// Frame is the Caddyfile around a test's site. Only our own lines are at debug level: with the others' Caddy's TLS app emits events that race with its own start.
+// Frame is the Caddyfile around a test's site. Only our own log messages are at debug level, because with all of them Caddy's
+// TLS app logs events while it starts, which the race detector reports.
 const Frame = `{
 	admin ADMIN
 	persist_config off
@@ -131,7 +133,7 @@ func (s *Server) Load(config string) error {
 	return Load(config)
 }
 
-// Adapt turns a Caddyfile into JSON. Warnings are errors, except that the file is not formatted.
+// Adapt converts a Caddyfile to JSON. Warnings are errors, except the one that the file is not formatted.
 func Adapt(config string) ([]byte, error) {
 	cfg, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), map[string]any{"filename": "Caddyfile"})
 	if err == nil && len(warnings) > 0 && !strings.Contains(warnings[0].Message, "not formatted") {

@@ -13,8 +13,8 @@ import (
 	"github.com/coder/websocket"
 )
 
-// UntilAnswered does what a client does whose connection was lost before it was answered: a listener that goes, the old
-// configuration's or a refused one's, takes along those that wait in its queue.
+// UntilAnswered retries as a client does whose connection broke before it got a response. That happens during reloads: when a
+// listener closes, of the old configuration or of a rejected one, the connections in its queue are lost.
 func UntilAnswered(ask func() error) (err error) {
 	for range 10 {
 		if err = ask(); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) {
@@ -24,7 +24,7 @@ func UntilAnswered(ask func() error) (err error) {
 	return err
 }
 
-// TryDial is for handshakes that may be refused.
+// TryDial opens a WebSocket, or returns the response that rejects the handshake.
 func (s *Server) TryDial(path string, o *websocket.DialOptions) (c *websocket.Conn, resp *http.Response, err error) {
 	s.T.Helper()
 	err = UntilAnswered(func() (err error) {
@@ -46,7 +46,7 @@ func (s *Server) Dial(path string, o *websocket.DialOptions) *websocket.Conn {
 	return c
 }
 
-// Send sends a text.
+// Send sends a text message.
 func (s *Server) Send(c *websocket.Conn, text string) {
 	s.T.Helper()
 	if err := c.Write(s.T.Context(), websocket.MessageText, []byte(text)); err != nil {
@@ -54,7 +54,7 @@ func (s *Server) Send(c *websocket.Conn, text string) {
 	}
 }
 
-// Expect reads texts.
+// Expect reads text messages, which must be these.
 func (s *Server) Expect(c *websocket.Conn, texts ...string) {
 	s.T.Helper()
 	for _, want := range texts {
@@ -65,7 +65,7 @@ func (s *Server) Expect(c *websocket.Conn, texts ...string) {
 	}
 }
 
-// ExpectClose reads until the connection is closed, which must be with the code.
+// ExpectClose reads until the connection is closed, which must be with this code.
 func (s *Server) ExpectClose(c *websocket.Conn, want websocket.StatusCode) {
 	s.T.Helper()
 	for {
@@ -86,7 +86,7 @@ func (s *Server) Post(url, contentType, body string, header ...string) (int, str
 	return s.Do(http.MethodPost, url, body, append(header, "Content-Type", contentType)...)
 }
 
-// Do sends a request, with header fields as name and value, and returns the status and the body.
+// Do sends a request, with header fields as pairs of name and value, and returns the status and the body.
 func (s *Server) Do(method, url, body string, header ...string) (int, string) {
 	s.T.Helper()
 	r, err := http.NewRequest(method, "http://"+url, strings.NewReader(body))
@@ -113,7 +113,7 @@ func (s *Server) Do(method, url, body string, header ...string) (int, string) {
 	return resp.StatusCode, string(p)
 }
 
-// Stream opens an event stream and returns what it says after its head, a block at a time.
+// Stream opens an event stream and returns what it sends after its first block, one block at a time.
 func (s *Server) Stream(url string, header ...string) (resp *http.Response, next func() string) {
 	s.T.Helper()
 	r, err := http.NewRequestWithContext(s.T.Context(), "GET", url, nil)

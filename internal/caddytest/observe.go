@@ -23,7 +23,7 @@ type Totals struct {
 	HistoryBytes          int `json:"history_bytes"`
 }
 
-// Totals asks the admin API for the totals.
+// Totals gets the totals from the admin API.
 func (s *Server) Totals() (v Totals) {
 	s.T.Helper()
 	status, body := s.Do(http.MethodGet, s.Admin+"/broadcast", "")
@@ -35,7 +35,7 @@ func (s *Server) Totals() (v Totals) {
 	return v
 }
 
-// WaitTotals waits until the totals are as wanted.
+// WaitTotals waits until the totals satisfy a condition.
 func (s *Server) WaitTotals(done func(Totals) bool) {
 	s.T.Helper()
 	deadline := time.Now().Add(20 * time.Second)
@@ -51,7 +51,7 @@ func (s *Server) WaitTotals(done func(Totals) bool) {
 	}
 }
 
-// ExpectMetrics waits until Caddy's metrics have these lines.
+// ExpectMetrics waits until Caddy's metrics contain these lines.
 func (s *Server) ExpectMetrics(want ...string) {
 	s.T.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
@@ -71,7 +71,7 @@ func (s *Server) ExpectMetrics(want ...string) {
 	}
 }
 
-// WaitLog waits until the log has a text.
+// WaitLog waits until the log contains a text.
 func (s *Server) WaitLog(want string) {
 	s.T.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// StartProcess starts a Caddy as a process, and returns when it listens on the addresses.
+// StartProcess starts Caddy as a process, and returns when it listens on the addresses.
 func StartProcess(t *testing.T, binary, file string, addrs ...string) (cmd *exec.Cmd, ended chan error) {
 	t.Helper()
 	cmd = exec.Command(binary, "run", "--config", file, "--adapter", "caddyfile")
@@ -27,7 +27,7 @@ func StartProcess(t *testing.T, binary, file string, addrs ...string) (cmd *exec
 	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() { cmd.Process.Kill() })
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		up := 0 // the servers, for the admin API is there before them
+		up := 0 // addresses that accept connections: the admin API does so before the servers
 		for _, addr := range addrs {
 			if c, err := net.Dial("tcp", addr); err == nil {
 				c.Close()
@@ -43,8 +43,8 @@ func StartProcess(t *testing.T, binary, file string, addrs ...string) (cmd *exec
 	}
 }
 
-// Certificate makes one and returns the directive that uses it. (With "tls internal" Caddy makes it while it starts,
-// with a data race of its own.)
+// Certificate makes a certificate and returns the directive that uses it. It is used instead of "tls internal", because there
+// Caddy makes certificates while it starts, with a data race of its own.
 func Certificate(t testing.TB) string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// Tunnel is a WebSocket inside HTTP/2 or 3, as a client has it.
+// Tunnel is the client side of a WebSocket over HTTP/2 or HTTP/3.
 type Tunnel struct {
 	io.Reader
 	io.Writer
@@ -21,7 +21,7 @@ type Tunnel struct {
 	End  func()
 }
 
-// DialTunnel asks for a WebSocket by an extended CONNECT.
+// DialTunnel opens a WebSocket with an extended CONNECT (RFC 8441, RFC 9220).
 func (s *Server) DialTunnel(rt http.RoundTripper, url string, header ...string) *Tunnel {
 	s.T.Helper()
 	r, w := io.Pipe()
@@ -50,7 +50,7 @@ func (s *Server) DialTunnel(rt http.RoundTripper, url string, header ...string) 
 	return c
 }
 
-// CloseOf reads until a close frame, answers it, and returns its code.
+// CloseOf reads until a close frame, replies to it, and returns its code.
 func (s *Server) CloseOf(c *Tunnel) ws.StatusCode {
 	s.T.Helper()
 	for {
@@ -64,13 +64,13 @@ func (s *Server) CloseOf(c *Tunnel) ws.StatusCode {
 		}
 		if head.OpCode == ws.OpClose {
 			code, _ := ws.ParseCloseFrameData(payload)
-			wsutil.WriteClientMessage(c, ws.OpClose, payload) // it may be the answer to ours, and too late
+			wsutil.WriteClientMessage(c, ws.OpClose, payload) // fails if it was the reply to ours and the stream has ended
 			return code
 		}
 	}
 }
 
-// HTTP2 returns a client of HTTP/2 that knows extended CONNECT: net/http's own refuses the header that asks for it.
+// HTTP2 returns an HTTP/2 client that supports extended CONNECT. net/http's own client rejects the header :protocol.
 func (s *Server) HTTP2() http.RoundTripper {
 	//lint:ignore SA1019 see above
 	tr := &http2.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
@@ -79,7 +79,7 @@ func (s *Server) HTTP2() http.RoundTripper {
 	return tr
 }
 
-// ExpectTunnel reads texts.
+// ExpectTunnel reads text messages, which must be these.
 func (s *Server) ExpectTunnel(c *Tunnel, texts ...string) {
 	s.T.Helper()
 	for _, want := range texts {

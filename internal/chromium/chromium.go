@@ -14,7 +14,8 @@ import (
 // ErrNone is returned where no browser is installed.
 var ErrNone = errors.New("no Chromium is installed: apt-get install chromium")
 
-// Options returns how to start a browser that keeps its files in a folder.
+// Options returns the options that start an installed browser, which keeps its files in dir. The sandbox is off because tests
+// may run as root, where Chromium refuses to start with it.
 func Options(dir string) ([]chromedp.ExecAllocatorOption, error) {
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome"} {
 		if path, err := exec.LookPath(name); err == nil {
@@ -24,7 +25,7 @@ func Options(dir string) ([]chromedp.ExecAllocatorOption, error) {
 	return nil, ErrNone
 }
 
-// Open starts a browser, which ends with the test. Where none is installed the test is skipped, but not in CI.
+// Open starts a browser that ends with the test. Where none is installed, the test is skipped, except in CI, where it fails.
 func Open(t testing.TB, more ...chromedp.ExecAllocatorOption) context.Context {
 	t.Helper()
 	options, err := Options(t.TempDir())
@@ -38,7 +39,7 @@ func Open(t testing.TB, more ...chromedp.ExecAllocatorOption) context.Context {
 	t.Cleanup(cancel)
 	ctx, cancel := chromedp.NewContext(allocator)
 	t.Cleanup(func() {
-		chromedp.Cancel(ctx) // waits for the browser's end
+		chromedp.Cancel(ctx) // waits until the browser has ended, so that its folder can be removed
 		cancel()
 	})
 	return ctx

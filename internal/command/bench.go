@@ -25,33 +25,34 @@ import (
 func benchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench <url> [--connections <n>] [--rate <n>] [--duration <time>] [--size <bytes>] [--admin]",
-		Short: "Measures a route: how many messages reach how many WebSockets, and how late",
+		Short: "Load-tests a route: deliveries and latency over many WebSockets",
 		Long: `
-Opens WebSockets to a route, publishes messages, and tells how many arrived and
-how late. It runs on one machine, so it is a check of a whole set-up, proxies
-included, rather than of the hub's limits: those are in docs/performance.md.
+Opens WebSockets to a route, publishes messages, and reports how many were
+delivered and how late. It runs on one machine, so use it to check a whole
+setup, including proxies. For the hub's own limits see docs/performance.md.
 
-Messages are published by one more WebSocket, or with --admin by the admin API,
-on the channel named. The exit code is 1 if a message is missing.
+Messages are published over another WebSocket or, with --admin, through the
+admin API on the channel given by --channel. The exit code is 1 if a message is
+missing.
 
     caddy broadcast bench http://localhost:8080/ws --connections 1000
 `,
 		Args: cobra.ExactArgs(1),
 	}
-	cmd.Flags().Int("connections", 100, "How many WebSockets subscribe")
-	cmd.Flags().Float64("rate", 20, "How many messages a second")
-	cmd.Flags().Duration("duration", 10*time.Second, "For how long")
-	cmd.Flags().Int("size", 128, "The length of a message in bytes, at least 64")
-	cmd.Flags().Bool("admin", false, "Publish by the admin API")
-	cmd.Flags().String("channel", "default", "The channel that the admin API publishes on")
+	cmd.Flags().Int("connections", 100, "Number of WebSockets that subscribe")
+	cmd.Flags().Float64("rate", 20, "Messages per second")
+	cmd.Flags().Duration("duration", 10*time.Second, "How long to publish")
+	cmd.Flags().Int("size", 128, "Length of a message in bytes, at least 64")
+	cmd.Flags().Bool("admin", false, "Publish through the admin API")
+	cmd.Flags().String("channel", "default", "Channel to publish on with --admin")
 	cmd.Flags().Bool("insecure", false, "Do not verify the server's certificate")
 	cmd.RunE = run(bench)
 	return cmd
 }
 
-// load is a run of the benchmark.
+// load is one run of the benchmark.
 type load struct {
-	mark        string // what its messages begin with, as others may publish there too
+	mark        string // prefix of its messages, because others may publish on the channel too
 	connections []*websocket.Conn
 	expected    atomic.Int64 // deliveries
 	arrived     atomic.Int64
@@ -59,8 +60,8 @@ type load struct {
 	ending      atomic.Bool
 
 	mu     sync.Mutex
-	late   []time.Duration // of each delivery
-	closed map[string]int  // connections that ended, by why
+	late   []time.Duration // the latency of each delivery
+	closed map[string]int  // connections that ended early, by error
 }
 
 func bench(cmd *cobra.Command, args []string) error {
@@ -71,11 +72,11 @@ func bench(cmd *cobra.Command, args []string) error {
 	byAdmin, _ := cmd.Flags().GetBool("admin")
 	insecure, _ := cmd.Flags().GetBool("insecure")
 	if connections < 1 || perSecond <= 0 || duration <= 0 || size < 64 {
-		return errors.New("--connections must be at least 1, --rate and --duration more than 0, --size at least 64")
+		return errors.New("--connections must be at least 1, --rate and --duration greater than 0, and --size at least 64")
 	}
 	u, err := url.Parse(args[0])
 	if err != nil || u.Host == "" {
-		return fmt.Errorf("%q is not the address of a route, such as http://localhost:8080/ws", args[0])
+		return fmt.Errorf("%q is not the URL of a route (for example http://localhost:8080/ws)", args[0])
 	}
 	u.Scheme = strings.Replace(u.Scheme, "http", "ws", 1)
 	dialer := websocket.Dialer{
@@ -116,7 +117,7 @@ func bench(cmd *cobra.Command, args []string) error {
 	return l.report(cmd, connections, messages, connected, time.Since(began))
 }
 
-// connect opens the WebSockets, some at a time.
+// connect opens the WebSockets, up to 32 at a time, so that a large run does not overflow the listener's queue.
 func (l *load) connect(dialer websocket.Dialer, url string, n int) error {
 	l.connections = make([]*websocket.Conn, n)
 	var next atomic.Int64
@@ -154,7 +155,7 @@ func (l *load) connect(dialer websocket.Dialer, url string, n int) error {
 func dial(dialer websocket.Dialer, url string) (*websocket.Conn, error) {
 	c, resp, err := dialer.Dial(url, nil)
 	if err != nil && resp != nil {
-		return nil, fmt.Errorf("the handshake is answered %s", resp.Status)
+		return nil, fmt.Errorf("the handshake got the response %s", resp.Status)
 	}
 	return c, err
 }
@@ -190,7 +191,7 @@ func (l *load) read(c *websocket.Conn) {
 	}
 }
 
-// publisher returns how to publish.
+// publisher returns a function that publishes a text, and one that releases what it uses.
 func (l *load) publisher(cmd *cobra.Command, dialer websocket.Dialer, address string, byAdmin bool) (publish func(string) error, done func(), err error) {
 	if byAdmin {
 		if err := hub.CheckName(cmd.Flag("channel").Value.String()); err != nil {
@@ -213,7 +214,7 @@ func (l *load) publisher(cmd *cobra.Command, dialer websocket.Dialer, address st
 	if err != nil {
 		return nil, nil, err
 	}
-	go func() { // what it gets itself does not count
+	go func() { // its own deliveries are not measured, but have to be read
 		for {
 			if _, _, err := c.ReadMessage(); err != nil {
 				return
@@ -223,14 +224,14 @@ func (l *load) publisher(cmd *cobra.Command, dialer websocket.Dialer, address st
 	return func(text string) error { return c.WriteMessage(websocket.TextMessage, []byte(text)) }, func() { c.Close() }, nil
 }
 
-// patience is how long nothing may arrive before what has not is missing.
-const patience = 5 * time.Second
+// idleTimeout is how long to wait without a delivery before counting the rest as missing.
+const idleTimeout = 5 * time.Second
 
 func (l *load) drain() {
 	for l.arrived.Load() < l.expected.Load() {
 		select {
 		case <-l.changed:
-		case <-time.After(patience):
+		case <-time.After(idleTimeout):
 			return
 		}
 	}
@@ -249,7 +250,7 @@ func (l *load) report(cmd *cobra.Command, connections, messages int, connected, 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	slices.Sort(l.late)
-	at := func(share float64) float64 { // in milliseconds
+	at := func(share float64) float64 { // a quantile, in milliseconds
 		if len(l.late) == 0 {
 			return 0
 		}
@@ -262,18 +263,18 @@ func (l *load) report(cmd *cobra.Command, connections, messages int, connected, 
 			"connections": connections, "connect_seconds": connected.Seconds(), "messages": messages, "deliveries": l.arrived.Load(),
 			"missing": missing, "deliveries_per_second": float64(l.arrived.Load()) / took.Seconds(),
 			"p50_ms": at(.5), "p99_ms": at(.99), "max_ms": at(1), "closed": l.closed,
-		}), lost(missing))
+		}), missingError(missing))
 	}
 	fmt.Fprintf(out, "%d connections in %.2f s\n", connections, connected.Seconds())
 	fmt.Fprintf(out, "%d messages in %.1f s, %.0f deliveries/s\n", messages, took.Seconds(), float64(l.arrived.Load())/took.Seconds())
-	fmt.Fprintf(out, "late: half %.2f ms, 99 of 100 %.2f ms, the last %.2f ms\n", at(.5), at(.99), at(1))
+	fmt.Fprintf(out, "latency: p50 %.2f ms, p99 %.2f ms, max %.2f ms\n", at(.5), at(.99), at(1))
 	for why, n := range l.closed {
 		fmt.Fprintf(out, "%d connections ended: %s\n", n, visible(why))
 	}
-	return lost(missing)
+	return missingError(missing)
 }
 
-func lost(n int64) error {
+func missingError(n int64) error {
 	if n == 0 {
 		return nil
 	}

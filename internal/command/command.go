@@ -1,4 +1,4 @@
-// Package command is `caddy broadcast …`: the hub's admin API from a terminal.
+// Package command implements `caddy broadcast …`, which uses the hub's admin API from a terminal.
 package command
 
 import (
@@ -21,13 +21,13 @@ func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "broadcast",
 		Usage: "publish|channels|connections|kick|tail|bench|ui",
-		Short: "Publishes messages and looks into the hub of a running Caddy",
+		Short: "Publishes messages, and inspects the hub of a running Caddy",
 		Long: `
 Publishes messages to the subscribers of a running Caddy, and shows its channels
-and connections, by its admin API.
+and connections. It uses Caddy's admin API.
 
-The admin endpoint is that of the --address flag if given; else of the --config
-file; else the default. On an error the exit code is 1.
+The admin endpoint is taken from the --address flag, otherwise from the --config
+file, otherwise it is the default. The exit code is 1 after an error.
 `,
 		CobraFunc: setUp,
 	})
@@ -35,20 +35,20 @@ file; else the default. On an error the exit code is 1.
 
 func setUp(root *cobra.Command) {
 	root.PersistentFlags().String("address", "", "Address of the administration listener, if different from config")
-	root.PersistentFlags().StringP("config", "c", "", "Configuration file to find it in")
+	root.PersistentFlags().StringP("config", "c", "", "Configuration file that contains the address")
 	root.PersistentFlags().StringP("adapter", "a", "", "Name of the config adapter to apply")
-	root.PersistentFlags().Bool("json", false, "Answer as the API does, in JSON")
+	root.PersistentFlags().Bool("json", false, "Print the API's JSON")
 	root.AddCommand(publishCommand(), channelsCommand(), connectionsCommand(), kickCommand(), tailCommand(), benchCommand(), uiCommand())
 }
 
-// api is a running Caddy's admin API.
+// api is the admin API of a running Caddy, at an address in Caddy's form (which may be a Unix socket).
 type api struct{ address string }
 
 func connect(cmd *cobra.Command) (api, error) {
 	flag := func(name string) string { return cmd.Flag(name).Value.String() }
 	address, err := caddycmd.DetermineAdminAPIAddress(flag("address"), nil, flag("config"), flag("adapter"))
 	if err != nil {
-		return api{}, fmt.Errorf("where is the admin API? %w", err)
+		return api{}, fmt.Errorf("finding the admin API: %w", err)
 	}
 	return api{address}, nil
 }
@@ -57,7 +57,7 @@ func (a api) do(method, path string, header http.Header, body io.Reader) (*http.
 	return caddycmd.AdminAPIRequest(a.address, method, "/broadcast"+path, header, body)
 }
 
-// get answers a list, all of its pages, as one value each.
+// get calls each with every entry of a list. It follows the Link headers from page to page.
 func (a api) get(path string, query url.Values, each func(json.RawMessage) error) error {
 	for {
 		resp, err := a.do(http.MethodGet, path+"?"+query.Encode(), nil, nil)
@@ -68,7 +68,7 @@ func (a api) get(path string, query url.Values, each func(json.RawMessage) error
 		err = json.NewDecoder(resp.Body).Decode(&page)
 		resp.Body.Close()
 		if err != nil {
-			return fmt.Errorf("reading the answer: %w", err)
+			return fmt.Errorf("reading the response: %w", err)
 		}
 		for _, v := range page {
 			if err := each(v); err != nil {
@@ -81,7 +81,7 @@ func (a api) get(path string, query url.Values, each func(json.RawMessage) error
 		}
 		next, err := url.Parse(strings.TrimPrefix(strings.Split(link, ">")[0], "<"))
 		if err != nil {
-			return fmt.Errorf("the next page %q: %w", link, err)
+			return fmt.Errorf("parsing the link to the next page, %q: %w", link, err)
 		}
 		query = next.Query()
 	}
@@ -117,11 +117,11 @@ func channelsCommand() *cobra.Command {
 func connectionsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "connections [--channel <name>] [--user <name>]",
-		Short: "Lists the connections, the oldest first",
+		Short: "Lists the connections, oldest first",
 		Args:  cobra.NoArgs,
 	}
-	cmd.Flags().String("channel", "", "Only those on the channel")
-	cmd.Flags().String("user", "", "Only those of the user")
+	cmd.Flags().String("channel", "", "Only connections on this channel")
+	cmd.Flags().String("user", "", "Only connections of this user")
 	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
 		query := url.Values{}
 		for _, name := range []string{"channel", "user"} {
@@ -142,7 +142,7 @@ func connectionsCommand() *cobra.Command {
 	return cmd
 }
 
-// list prints a list of the API's, as it is, one entry a line, or as a table.
+// list prints a list from the API, as a table or, with --json, one unchanged entry per line.
 func list[T any](cmd *cobra.Command, path string, query url.Values, head string, row func(T) string) error {
 	a, err := connect(cmd)
 	if err != nil {
@@ -174,11 +174,11 @@ func list[T any](cmd *cobra.Command, path string, query url.Values, head string,
 func kickCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kick <id> | --user <name>",
-		Short: "Closes a connection, or all of a user",
-		Long:  "Closes a connection, or all of a user, with code 1008. Clients that come back are kept out by the site's own rules alone.",
+		Short: "Closes a connection, or all connections of a user",
+		Long:  "Closes a connection, or all connections of a user, with code 1008. Clients may reconnect unless the site's own rules prevent it.",
 		Args:  cobra.MaximumNArgs(1),
 	}
-	cmd.Flags().String("user", "", "The user")
+	cmd.Flags().String("user", "", "Close all connections of this user")
 	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
 		user := cmd.Flag("user").Value.String()
 		path := "/connections?user=" + url.QueryEscape(user)
@@ -186,7 +186,7 @@ func kickCommand() *cobra.Command {
 		case len(args) == 1 && user == "":
 			path = "/connections/" + url.PathEscape(args[0])
 		case len(args) == 1 || user == "":
-			return errors.New("whom? Give an ID, or --user")
+			return errors.New("specify a connection ID or --user")
 		}
 		a, err := connect(cmd)
 		if err != nil {
@@ -203,7 +203,7 @@ func kickCommand() *cobra.Command {
 		}
 		var v struct{ Closed int }
 		if err := json.Unmarshal(body, &v); err != nil {
-			return fmt.Errorf("reading the answer: %w", err)
+			return fmt.Errorf("reading the response: %w", err)
 		}
 		if isJSON(cmd) {
 			_, err = cmd.OutOrStdout().Write(body)
@@ -215,7 +215,7 @@ func kickCommand() *cobra.Command {
 	return cmd
 }
 
-// run is for commands that know what went wrong: how they are used need not be said again.
+// run wraps a command so that its errors do not print the usage text.
 func run(f func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		cmd.SilenceUsage = true
@@ -226,7 +226,7 @@ func run(f func(*cobra.Command, []string) error) func(*cobra.Command, []string) 
 	}
 }
 
-// visible shows what a terminal would obey.
+// visible returns s with control characters escaped, because clients choose these texts and a terminal would obey them.
 func visible(s string) string {
 	var b bytes.Buffer
 	for _, r := range s {

@@ -18,28 +18,30 @@ import (
 )
 
 const (
-	// batchLines and batchBytes bound what is published with one request. The admin API takes 65,536 lines and 16 MiB.
+	// batchLines and batchBytes limit one request. They are well below the admin API's own limits of 65,536 lines and 16
+	// MiB, so that a batch is published soon and one bad line does not cost much to send again.
 	batchLines = 1000
 	batchBytes = 8 << 20
 
-	// maxLine is the longest message that the admin API takes.
+	// maxLine is the longest message that the admin API accepts.
 	maxLine = 1 << 20
 )
 
-// line is a line of the input, as the admin API takes it.
+// line is a line of the input, encoded for the admin API.
 type line struct {
 	number int
 	body   []byte
 }
 
-// lines is the lines that wait to be published, at most a batch of them.
+// lines is a queue of lines to publish. It holds at most one batch, so that a fast input waits for the server instead of
+// filling memory.
 type lines struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	waiting []line
 	bytes   int
 	ended   bool
-	err     error // why the input has ended, if it is not its end
+	err     error // the reading error that ended the input, or nil at its end
 }
 
 func newLines() *lines {
@@ -48,7 +50,7 @@ func newLines() *lines {
 	return q
 }
 
-// add adds a line, and waits for room before.
+// add adds a line. It blocks while the queue is full.
 func (q *lines) add(l line) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -67,7 +69,7 @@ func (q *lines) end(err error) {
 	q.changed.Signal()
 }
 
-// take returns all lines that wait. It waits for the first, and returns none at the end of the input.
+// take returns all queued lines. It blocks until there is one, and returns none at the end of the input.
 func (q *lines) take() ([]line, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -89,13 +91,14 @@ type linePublisher struct {
 	cmd            *cobra.Command
 	channel, event string
 	asJSON         bool
-	keys           string // what the keys of this run begin with
+	keys           string // prefix of the idempotency keys of this run
 
 	mu  sync.Mutex
 	bad int // lines that were not published
 }
 
-// run publishes lines as they come, those that are there together. A bad line is reported, and the others are published.
+// run publishes lines as they arrive, all that are queued in one request. A bad line is reported, and the others are
+// published.
 func (p *linePublisher) run() error {
 	p.keys = rand.Text()
 	q := newLines()
@@ -137,11 +140,11 @@ func (p *linePublisher) read(q *lines) error {
 	}
 }
 
-// readLine returns a line without its end. Of one that is too long it returns the beginning.
+// readLine returns a line without its end. If the line is too long, it returns only the beginning.
 func readLine(in *bufio.Reader) (text []byte, long bool, err error) {
 	for {
 		part, err := in.ReadSlice('\n')
-		if len(text) <= maxLine+1 { // and CR
+		if len(text) <= maxLine+1 { // one more for a CR
 			text = append(text, part...)
 		}
 		if !errors.Is(err, bufio.ErrBufferFull) {
@@ -152,7 +155,7 @@ func readLine(in *bufio.Reader) (text []byte, long bool, err error) {
 	}
 }
 
-// encode returns a message as a line of the admin API's.
+// encode returns the NDJSON line for a message.
 func (p *linePublisher) encode(number int, text []byte, long bool) ([]byte, error) {
 	message := struct {
 		Channel string `json:"channel"`
@@ -162,13 +165,13 @@ func (p *linePublisher) encode(number int, text []byte, long bool) ([]byte, erro
 	}{p.channel, p.event, p.keys + "-" + strconv.Itoa(number), string(text)}
 	switch {
 	case long:
-		return nil, fmt.Errorf("is longer than %d bytes", maxLine)
+		return nil, fmt.Errorf("longer than %d bytes", maxLine)
 	case p.asJSON && !json.Valid(text):
-		return nil, errors.New("is not JSON")
+		return nil, errors.New("not valid JSON")
 	case p.asJSON:
 		message.Data = json.RawMessage(text)
 	case !utf8.Valid(text):
-		return nil, errors.New("is not UTF-8")
+		return nil, errors.New("not valid UTF-8")
 	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -183,12 +186,12 @@ func (p *linePublisher) report(number int, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.bad++
-	fmt.Fprintf(p.cmd.ErrOrStderr(), "line %d %s\n", number, visible(err.Error()))
+	fmt.Fprintf(p.cmd.ErrOrStderr(), "line %d: %s\n", number, visible(err.Error()))
 }
 
-var refusedLine = regexp.MustCompile(`^line (\d+): (.*?)(; nothing was published)?$`)
+var rejectedLine = regexp.MustCompile(`^line (\d+): (.*?)(; nothing was published)?$`)
 
-// publishBatch publishes lines with one request. If the server refuses one of them it publishes the others without it.
+// publishBatch publishes lines with one request. If the server rejects one of them, it publishes the others without it.
 func (p *linePublisher) publishBatch(batch []line) error {
 	header := http.Header{"Content-Type": {"application/x-ndjson"}}
 	for len(batch) > 0 {
@@ -200,7 +203,7 @@ func (p *linePublisher) publishBatch(batch []line) error {
 		if err == nil {
 			return printAnswers(p.cmd, answer)
 		}
-		i, reason := refusedBy(err, len(batch))
+		i, reason := rejectedBy(err, len(batch))
 		if i < 0 {
 			return fmt.Errorf("lines %d to %d: %w", batch[0].number, batch[len(batch)-1].number, err)
 		}
@@ -210,13 +213,13 @@ func (p *linePublisher) publishBatch(batch []line) error {
 	return nil
 }
 
-// refusedBy returns which of n lines an answer refuses, and why, or -1 if the error is not about one line.
-func refusedBy(err error, n int) (index int, reason error) {
+// rejectedBy returns which of n lines a response rejects, and why, or -1 if the error does not concern a single line.
+func rejectedBy(err error, n int) (index int, reason error) {
 	answer := new(httpError)
 	if !errors.As(err, &answer) || answer.status >= 500 {
 		return -1, nil
 	}
-	m := refusedLine.FindStringSubmatch(answer.text)
+	m := rejectedLine.FindStringSubmatch(answer.text)
 	if m == nil {
 		return -1, nil
 	}
@@ -224,5 +227,5 @@ func refusedBy(err error, n int) (index int, reason error) {
 	if number < 1 || number > n {
 		return -1, nil
 	}
-	return number - 1, errors.New("was refused: " + m[2])
+	return number - 1, errors.New("rejected: " + m[2])
 }

@@ -27,27 +27,27 @@ func publishCommand() *cobra.Command {
 		Use:   "publish [<data>] [--channel <name>] [--event <name>] [--as text|json|binary] [--key <key>] [--lines]",
 		Short: "Publishes a message",
 		Long: `
-Publishes the argument, or what comes on the standard input, and prints the
-message's ID and how many subscribers its channel had.
+Publishes the argument, or the standard input, and prints the message's ID and
+the number of subscribers that its channel had.
 
-With --lines each line of the input is a message, published as soon as it comes:
+With --lines, each line of the input is a message, published as it arrives:
 
     tail -f log | caddy broadcast publish --channel log --lines
 
-A line that cannot be published is reported with its number, the others are
-published, and the exit code at the end is 1.
+A line that cannot be published is reported with its number. The others are
+published, and the exit code is 1.
 
-A request that gets no answer, for example during a reload, or that the hub has
-no room for, is repeated for up to 100 seconds. Its messages have idempotency
-keys, so that each is published once.
+A request that gets no response, for example during a reload, or that the hub
+has no room for, is retried for up to 100 seconds. Messages have idempotency
+keys, so each is published only once.
 `,
 		Args: cobra.MaximumNArgs(1),
 	}
-	cmd.Flags().String("channel", "default", "The channel")
-	cmd.Flags().String("event", "", "The event's name")
-	cmd.Flags().String("as", "text", "What the data is: text, json or binary")
-	cmd.Flags().String("key", "", "Idempotency key: publishes once, if repeated within two minutes")
-	cmd.Flags().Bool("lines", false, "Each line of the standard input is a message")
+	cmd.Flags().String("channel", "default", "Channel to publish on")
+	cmd.Flags().String("event", "", "Event name")
+	cmd.Flags().String("as", "text", "Type of the data: text, json or binary")
+	cmd.Flags().String("key", "", "Idempotency key: repeated within two minutes, it publishes only once")
+	cmd.Flags().Bool("lines", false, "Publish each line of the standard input as a message")
 	cmd.RunE = run(publish)
 	return cmd
 }
@@ -77,11 +77,11 @@ func publish(cmd *cobra.Command, args []string) error {
 	if lines, _ := cmd.Flags().GetBool("lines"); lines {
 		switch {
 		case len(args) > 0:
-			return errors.New("--lines takes the standard input, not an argument")
+			return errors.New("--lines reads the standard input and cannot be combined with an argument")
 		case flag("key") != "":
 			return errors.New("--key cannot be combined with --lines")
 		case flag("as") == "binary":
-			return errors.New("lines are text or json, not binary")
+			return errors.New("--lines cannot be combined with --as binary")
 		}
 		l := linePublisher{publisher: p, cmd: cmd, channel: flag("channel"), event: flag("event"), asJSON: flag("as") == "json"}
 		return l.run()
@@ -104,7 +104,7 @@ func publish(cmd *cobra.Command, args []string) error {
 	return printAnswers(cmd, answer)
 }
 
-// printAnswers prints what the admin API answers, or one line a message.
+// printAnswers prints the admin API's response: one line per message, or unchanged with --json.
 func printAnswers(cmd *cobra.Command, answers []byte) error {
 	out := cmd.OutOrStdout()
 	if isJSON(cmd) {
@@ -119,7 +119,7 @@ func printAnswers(cmd *cobra.Command, answers []byte) error {
 		if err := d.Decode(&v); err == io.EOF {
 			return nil
 		} else if err != nil {
-			return fmt.Errorf("reading the answer: %w", err)
+			return fmt.Errorf("reading the response: %w", err)
 		}
 		fmt.Fprintf(out, "%s to %d\n", v.ID, v.Subscribers)
 	}

@@ -124,7 +124,7 @@ func TestLinesBad(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "2 lines were not published") {
 		t.Errorf("the error is %v", err)
 	}
-	if !strings.Contains(errs, "line 501 is not JSON\n") || !strings.Contains(errs, "line 1002 was refused: has something\n") {
+	if !strings.Contains(errs, "line 501: not valid JSON\n") || !strings.Contains(errs, "line 1002: rejected: has something\n") {
 		t.Errorf("it reports %q", errs)
 	}
 	if !slices.Equal(f.got, want) {
@@ -137,7 +137,7 @@ func TestLinesBad(t *testing.T) {
 	if err == nil || !slices.Equal(f.got, []string{"a", long[1:], "c"}) {
 		t.Errorf("%v: %d lines were published", err, len(f.got))
 	}
-	if errs != "line 2 is longer than 1048576 bytes\nline 4 is not UTF-8\n" {
+	if errs != "line 2: longer than 1048576 bytes\nline 4: not valid UTF-8\n" {
 		t.Errorf("it reports %q", errs)
 	}
 }

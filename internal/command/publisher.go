@@ -19,26 +19,29 @@ import (
 )
 
 const (
-	// publishPatience is how long a request is repeated. After two minutes the hub forgets its key.
-	publishPatience = 100 * time.Second
+	// retryTimeout is how long a request is retried. After two minutes the hub forgets its key, and would publish its
+	// messages again.
+	retryTimeout = 100 * time.Second
 
 	firstDelay, longestDelay = 50 * time.Millisecond, 5 * time.Second
 )
 
-// publisher publishes through the admin API. It repeats a request whose outcome is unknown, or that the hub has no room
-// for. Requests carry keys, so that a message is published once however often it is sent.
+// publisher publishes through the admin API. It retries a request whose outcome is unknown, or that the hub has no room
+// for. Requests carry keys, so that a message is published only once however often it is sent.
+//
+// It has an HTTP client of its own because caddycmd.AdminAPIRequest reports every status from 400 on as one error text.
 type publisher struct {
 	client *http.Client
-	origin string // in the URL; what DialContext connects to is not read from it
-	local  bool   // the API is on a unix socket, and takes no header Origin
-	worked bool   // the API has answered before, so it will be back
+	origin string // of the URL. DialContext does not use it
+	local  bool   // the API is on a Unix socket, and rejects the header Origin
+	worked bool   // the API has responded before, so if it is gone it will probably return
 }
 
-// httpError is an answer with a status from 400 on.
+// httpError is a response with a status of 400 or above.
 type httpError struct {
 	status int
 	text   string
-	later  bool // it has said when to come back
+	later  bool // it has a Retry-After
 }
 
 func (e *httpError) Error() string { return fmt.Sprintf("HTTP %d: %s", e.status, e.text) }
@@ -59,7 +62,7 @@ func newPublisher(a api) (*publisher, error) {
 	return &publisher{client: &http.Client{Transport: transport}, origin: origin, local: addr.IsUnixNetwork() || addr.IsFdNetwork()}, nil
 }
 
-// publish returns the body of the answer.
+// publish sends a request, with retries, and returns the body of the response.
 func (p *publisher) publish(ctx context.Context, query url.Values, header http.Header, body []byte) ([]byte, error) {
 	began, delay := time.Now(), firstDelay
 	for {
@@ -68,7 +71,7 @@ func (p *publisher) publish(ctx context.Context, query url.Values, header http.H
 			p.worked = true
 			return answer, nil
 		}
-		if !p.retryable(err) || time.Since(began)+wait > publishPatience {
+		if !p.retryable(err) || time.Since(began)+wait > retryTimeout {
 			return nil, err
 		}
 		wait = max(wait, time.Duration(rand.Int64N(int64(delay))))
@@ -81,7 +84,7 @@ func (p *publisher) publish(ctx context.Context, query url.Values, header http.H
 	}
 }
 
-// try sends the request once. Wait is how long the answer asks to wait before the next time.
+// try sends the request once. Wait is the response's Retry-After.
 func (p *publisher) try(ctx context.Context, query url.Values, header http.Header, body []byte) (answer []byte, wait time.Duration, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, p.origin+"/broadcast/publish?"+query.Encode(), bytes.NewReader(body))
 	if err != nil {
@@ -89,7 +92,7 @@ func (p *publisher) try(ctx context.Context, query url.Values, header http.Heade
 	}
 	r.Header = header.Clone()
 	if !p.local {
-		r.Header.Set("Origin", p.origin) // Caddy asks for it
+		r.Header.Set("Origin", p.origin) // Caddy checks it if enforce_origin is on
 	}
 	resp, err := p.client.Do(r)
 	if err != nil {
@@ -98,7 +101,7 @@ func (p *publisher) try(ctx context.Context, query url.Values, header http.Heade
 	defer resp.Body.Close()
 	answer, err = io.ReadAll(resp.Body)
 	if err != nil {
-		return nil, 0, fmt.Errorf("reading the answer: %w", err)
+		return nil, 0, fmt.Errorf("reading the response: %w", err)
 	}
 	if resp.StatusCode < 400 {
 		return answer, 0, nil
@@ -107,7 +110,7 @@ func (p *publisher) try(ctx context.Context, query url.Values, header http.Heade
 	return nil, time.Duration(seconds) * time.Second, &httpError{resp.StatusCode, reasonOf(answer), seconds > 0}
 }
 
-// reasonOf returns the text in an error of Caddy's admin API.
+// reasonOf returns the message in an error response of Caddy's admin API.
 func reasonOf(answer []byte) string {
 	var v struct{ Error string }
 	if json.Unmarshal(answer, &v) == nil && v.Error != "" {
@@ -116,8 +119,9 @@ func reasonOf(answer []byte) string {
 	return visible(strings.TrimSpace(string(answer)))
 }
 
-// retryable reports whether the same request may get another answer soon. An API that nobody has reached yet is not
-// waited for: a request is only sent to it again if it was cut off, or if the answer says when.
+// retryable reports whether the same request may get a different response soon. An API that has not responded yet is not
+// waited for, because its address may be wrong: it gets the request again only if the connection was interrupted, or if the
+// response has a Retry-After.
 func (p *publisher) retryable(err error) bool {
 	if answer := new(httpError); errors.As(err, &answer) {
 		return answer.status >= http.StatusBadGateway && answer.status <= http.StatusGatewayTimeout && (p.worked || answer.later)

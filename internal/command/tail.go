@@ -18,7 +18,7 @@ import (
 func tailCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tail [<channels...>]",
-		Short: "Shows what is published, as it is: on some channels, or on all",
+		Short: "Shows messages as they are published, on some channels or on all",
 	}
 	cmd.RunE = run(tail)
 	return cmd
@@ -74,7 +74,7 @@ func tail(cmd *cobra.Command, channels []string) error {
 	for in := bufio.NewReaderSize(resp.Body, 64<<10); ; {
 		line, err := in.ReadBytes('\n')
 		if err != nil {
-			return errors.New("the server has ended the stream")
+			return errors.New("the server ended the stream")
 		}
 		data, ok := bytes.CutPrefix(line, []byte("data: "))
 		if !ok {

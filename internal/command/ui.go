@@ -16,16 +16,17 @@ import (
 func uiCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ui [--listen <address>]",
-		Short: "Serves the inspector, a page that shows the hub and publishes",
+		Short: "Serves the inspector, a web page that shows the hub",
 		Long: `
-Serves a page on this machine that shows the hub live: totals, channels,
-connections, messages; that closes connections, and publishes. It ends with
-Ctrl-C. Who can reach the address can do all of that, so it has to be this
-machine's own.
+Serves a web page that shows the hub live: totals, channels, connections and
+messages. It can also close connections and publish. Ctrl-C ends it.
+
+Anyone who can reach the page can do all of that, so it is served only on a
+loopback address.
 `,
 		Args: cobra.NoArgs,
 	}
-	cmd.Flags().String("listen", "localhost:2020", "Where the page is served; port 0 picks one")
+	cmd.Flags().String("listen", "localhost:2020", "Address to serve the page on; port 0 picks a free port")
 	cmd.RunE = run(func(cmd *cobra.Command, _ []string) error {
 		a, err := connect(cmd)
 		if err != nil {
@@ -38,7 +39,7 @@ machine's own.
 		defer l.Close()
 		addr := l.Addr().(*net.TCPAddr)
 		if !addr.IP.IsLoopback() {
-			return fmt.Errorf("--listen %s: must be an address of this machine alone, such as localhost:2020", addr)
+			return fmt.Errorf("--listen %s: must be a loopback address (for example localhost:2020)", addr)
 		}
 		host := fmt.Sprint("localhost:", addr.Port)
 		handler, err := inspector.Handler(host, a.address)
@@ -46,7 +47,7 @@ machine's own.
 			return err
 		}
 		if resp, err := a.do(http.MethodGet, "", nil, nil); err != nil {
-			return err // rather now than in the page
+			return err // report it here rather than in the page
 		} else {
 			resp.Body.Close()
 		}

@@ -1,5 +1,5 @@
-// Package events connects the hub to Caddy's events: it emits what happens to connections, and publishes what others
-// emit.
+// Package events connects the hub to Caddy's events. It emits events about connections, and has an event handler that
+// publishes the events of others.
 package events
 
 import (
@@ -12,18 +12,18 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/active"
 )
 
-// Names of the events.
+// Names of the emitted events.
 const (
-	Subscribed   = "broadcast.subscribed"   // a connection is on channels: its first ones, or one more
-	Unsubscribed = "broadcast.unsubscribed" // it is not on them any more
-	Closed       = "broadcast.closed"       // it has ended
+	Subscribed   = "broadcast.subscribed"   // a connection subscribed to its first channels, or to one more
+	Unsubscribed = "broadcast.unsubscribed" // it unsubscribed from one channel, or from all
+	Closed       = "broadcast.closed"       // it ended
 )
 
-// maxWaiting is how many events may wait for handlers.
+// maxWaiting is how many events may wait for handlers: enough for a burst of connections, at a few hundred bytes each.
 const maxWaiting = 1024
 
-// Emitter emits events, one after the other, beside those that have them: when handlers are slow, events are dropped
-// and counted.
+// Emitter emits events one after another, in a goroutine of its own. The hub's loops must not wait for event handlers, so when
+// handlers are slow, events are dropped and counted.
 type Emitter struct {
 	waiting chan event
 	ended   chan struct{}
@@ -48,7 +48,7 @@ func (e *Emitter) HasListeners(name string) bool {
 	return app != nil && app.ShouldEmit(name)
 }
 
-// Emit leaves an event to be emitted. It does not wait.
+// Emit queues an event, or drops it if the queue is full. It does not block.
 func (e *Emitter) Emit(name string, data map[string]any) {
 	select {
 	case e.waiting <- event{name, data}:
@@ -57,14 +57,14 @@ func (e *Emitter) Emit(name string, data map[string]any) {
 	}
 }
 
-// Dropped returns how many events were not emitted, as too many were waiting.
+// Dropped returns how many events were dropped because the queue was full.
 func (e *Emitter) Dropped() uint64 { return e.dropped.Load() }
 
-// Close ends the emitter. What waits is dropped.
+// Close ends the emitter. Queued events are dropped.
 func (e *Emitter) Close() { close(e.ended) }
 
 func (e *Emitter) run() {
-	told := uint64(0) // how many of the dropped were logged
+	logged := uint64(0) // how many dropped events have been logged
 	for {
 		select {
 		case <-e.ended:
@@ -75,9 +75,9 @@ func (e *Emitter) run() {
 				continue
 			}
 			app.Emit(ctx, v.name, v.data)
-			if n := e.Dropped(); n > told && len(e.waiting) == 0 { // once a burst
-				ctx.Logger().Warn("events were dropped, as their handlers are slow", zap.Uint64("dropped", n-told))
-				told = n
+			if n := e.Dropped(); n > logged && len(e.waiting) == 0 { // once per burst
+				ctx.Logger().Warn("events were dropped because their handlers are slow", zap.Uint64("dropped", n-logged))
+				logged = n
 			}
 		}
 	}

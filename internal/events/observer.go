@@ -6,7 +6,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
-// Observer emits what happens to connections. It implements hub.Observer.
+// Observer emits an event for whatever happens to a connection. It implements hub.Observer.
 type Observer struct{ Emitter *Emitter }
 
 // Subscribed implements hub.Observer.

@@ -18,11 +18,11 @@ func init() {
 	caddy.RegisterModule(Publisher{})
 }
 
-// Publisher is an event handler that publishes Caddy's events, such as `cert_obtained`: each is a message with the
-// event's name as its event, and the event as a CloudEvent (cloudevents.io) in JSON as its data.
+// Publisher is an event handler that publishes Caddy's events, such as `cert_obtained`. Each becomes a message. The message's
+// event is the name of Caddy's event, and its data is that event as a [CloudEvent](https://cloudevents.io) in JSON.
 type Publisher struct {
-	// The channel; placeholders are expanded, also those of the event: `{event.name}`, `{event.data.*}`. Default:
-	// `default`.
+	// The channel to publish on. Placeholders are expanded, including those of the event: `{event.name}`,
+	// `{event.data.*}`. Default: `default`.
 	Channel string `json:"channel,omitempty"`
 
 	hub *hub.Hub

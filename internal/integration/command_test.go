@@ -125,15 +125,15 @@ func TestCommands(t *testing.T) {
 	}{
 		{"", "must be text, json or binary", []string{"publish", "x", "--as", "xml"}},
 		{"", "is not JSON", []string{"publish", "{", "--as", "json"}},
-		{"{}\n{\n", "line 2 is not JSON", []string{"publish", "--lines", "--as", "json"}},
-		{"", "not an argument", []string{"publish", "x", "--lines"}},
-		{"", "whom?", []string{"kick"}},
+		{"{}\n{\n", "line 2: not valid JSON", []string{"publish", "--lines", "--as", "json"}},
+		{"", "cannot be combined with an argument", []string{"publish", "x", "--lines"}},
+		{"", "specify a connection ID", []string{"kick"}},
 		{"", "is not the ID", []string{"kick", "x"}},
 		{"", "no such connection", []string{"kick", "c99"}},
 		{"", "control character", []string{"tail", "a\x01"}},
-		{"", "is not the address", []string{"bench", "localhost"}},
-		{"", "this machine alone", []string{"ui", "--listen", "0.0.0.0:0"}},
-		{"", "the handshake is answered 200", []string{"bench", "http://" + s.Addr + "/none"}},
+		{"", "is not the URL of a route", []string{"bench", "localhost"}},
+		{"", "must be a loopback address", []string{"ui", "--listen", "0.0.0.0:0"}},
+		{"", "the handshake got the response 200", []string{"bench", "http://" + s.Addr + "/none"}},
 	} {
 		if out, good := run(c.stdin, c.args...); good || !strings.Contains(out, c.want) {
 			t.Errorf("%q: %v %q lacks %q", c.args, good, out, c.want)

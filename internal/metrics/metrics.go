@@ -1,4 +1,4 @@
-// Package metrics shows the hub to Prometheus.
+// Package metrics exports the hub's figures to Prometheus.
 package metrics
 
 import (
@@ -15,31 +15,32 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	connections = desc("connections", "Connections open now.", "transport")
-	channels    = desc("channels", "Channels with subscribers now.")
+	connections = desc("connections", "Open connections.", "transport")
+	channels    = desc("channels", "Channels that have subscribers.")
 	published   = desc("published_total", "Messages published.", "source")
 	deliveries  = desc("deliveries_total", "Messages handed to connections.")
 	delivered   = desc("delivered_bytes_total", "Bytes handed to connections.")
-	writes      = desc("writes_total", "Times that a connection was handed bytes, however many messages they were.")
-	backlog     = desc("backlog_bytes", "Bytes that wait for connections that do not take them.")
-	history     = desc("history_bytes", "What the messages cost that are kept.")
-	memory      = desc("memory_bytes", "Bytes that max_memory bounds: what waits, what is kept, and what has come of unfinished messages.")
-	keys        = desc("keys", "Idempotency keys that are known.")
-	evicted     = desc("keys_evicted_total", "Idempotency keys that were forgotten within two minutes, as there was no room for more.")
+	writes      = desc("writes_total", "Writes to connections. One write may carry several messages.")
+	backlog     = desc("backlog_bytes", "Bytes queued for connections that do not accept them yet.")
+	history     = desc("history_bytes", "Bytes kept in history.")
+	memory      = desc("memory_bytes", "Bytes that count against max_memory: queued, kept, and received of incomplete messages.")
+	keys        = desc("keys", "Idempotency keys held.")
+	evicted     = desc("keys_evicted_total", "Idempotency keys removed before two minutes had passed, because there was no room for more.")
 	closed      = desc("closed_total", "Connections that have ended.", "reason")
-	refused     = desc("refused_total", "Connections and messages that were over a limit.", "limit")
-	gaps        = desc("gaps_total", "Gaps that connections were told of.")
-	dropped     = desc("events_dropped_total", "Caddy events that were not emitted, as their handlers were slow.")
-	fanout      = desc("fanout_seconds", "From a message's publishing to the last of its writes handed to the kernel, on each loop that delivers it.")
+	refused     = desc("refused_total", "Connections, messages and requests that a limit rejected.", "limit")
+	gaps        = desc("gaps_total", "Gaps that clients were notified of.")
+	dropped     = desc("events_dropped_total", "Caddy events that were not emitted because their handlers were slow.")
+	fanout      = desc("fanout_seconds", "Time from publishing a message until its last write is handed to the kernel, on each loop that delivers it.")
 )
 
-// collector reads the hub when it is scraped. The hot path has nothing but a few counters, one set a loop.
+// collector reads the hub when it is scraped. So the hot path only adds to a few counters, one set per loop.
 type collector struct {
 	hub     *hub.Hub
 	emitter *events.Emitter
 }
 
-// Register registers the hub with a configuration's registry. Each configuration has a new one.
+// Register registers the hub with a configuration's registry. Caddy makes a new registry for each
+// configuration. Registering twice with the same one is not an error.
 func Register(r *prometheus.Registry, h *hub.Hub, e *events.Emitter) error {
 	err := r.Register(collector{h, e})
 	if errors.As(err, new(prometheus.AlreadyRegisteredError)) {
@@ -48,7 +49,7 @@ func Register(r *prometheus.Registry, h *hub.Hub, e *events.Emitter) error {
 	return err
 }
 
-// Describe is part of prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		connections, channels, published, deliveries, delivered, writes, backlog, history, memory, keys, evicted, closed, refused, gaps, dropped, fanout,
@@ -57,7 +58,7 @@ func (collector) Describe(out chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect is part of prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (c collector) Collect(out chan<- prometheus.Metric) {
 	s := c.hub.Stats()
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {

@@ -1,5 +1,5 @@
-// Package origin decides which pages may use a route. It has to, because a browser sends a page's WebSocket handshakes and
-// simple POSTs to any server without asking the server first. It names the page's origin in a header (RFC 6454).
+// Package origin decides which pages may use a route. A browser sends WebSocket handshakes and simple POSTs to any server
+// without asking it first, so the server has to check the page's origin, which the browser puts in a header (RFC 6454).
 package origin
 
 import (
@@ -14,14 +14,17 @@ import (
 type Pattern struct {
 	any      bool
 	scheme   string // "" is any
-	host     string // lower case, without the port
-	wildcard bool   // host and all below it, but not itself
-	port     string // "" is the scheme's own
+	host     string // in lower case, without the port
+	wildcard bool   // matches all subdomains of host, but not host itself
+	port     string // "" is the scheme's default
 }
 
-// Parse reads a pattern: "*", an origin as in the header ("https://example.com"), one without the scheme for any
-// ("example.com:8080"), or either with "*." before the host for all hosts below it; or "null", the origin of
-// sandboxed pages and of files.
+// Parse parses a pattern. It is one of:
+//   - "*" for any origin
+//   - an origin as in the header, such as "https://example.com"
+//   - an origin without a scheme, for any scheme, such as "example.com:8080"
+//   - one of these two with "*." before the host, for all its subdomains
+//   - "null", the origin of sandboxed pages and of files
 func Parse(s string) (Pattern, error) {
 	switch s {
 	case "*":
@@ -39,7 +42,7 @@ func Parse(s string) (Pattern, error) {
 	}
 	rest, p.wildcard = strings.CutPrefix(rest, "*.")
 	if strings.Contains(rest, "*") {
-		return Pattern{}, fmt.Errorf("origin %q: * stands alone, or as *. before a host", s)
+		return Pattern{}, fmt.Errorf("origin %q: * may only be used alone or as *. before a host", s)
 	}
 	u, err := url.Parse("//" + rest)
 	if err != nil {
@@ -55,7 +58,7 @@ func Parse(s string) (Pattern, error) {
 	return p, nil
 }
 
-// Verdict is whether a request may come from the page it comes from, and why.
+// Verdict is whether a page may send a request, and why.
 type Verdict int
 
 // Verdicts.
@@ -93,7 +96,7 @@ func Check(r *http.Request, patterns []Pattern) Verdict {
 	} else if err != nil || u.Scheme == "" || u.Hostname() == "" || u.User != nil {
 		return Denied
 	} else if r.TLS != nil && u.Scheme == "http" {
-		// Not the page's own: a man in the middle can forge pages served over plain HTTP.
+		// Not the same server: a man in the middle can forge pages served over plain HTTP.
 	} else if sameHost(u, r.Host) || site == "same-origin" {
 		return SameOrigin
 	}
@@ -109,8 +112,8 @@ func Check(r *http.Request, patterns []Pattern) Verdict {
 	return verdict
 }
 
-// HostChanged reports whether a request looks like one of the server's own page that came through a proxy which has
-// changed the Host header.
+// HostChanged reports whether a request seems to come from a page of the same server, through a proxy that changed the Host
+// header.
 func HostChanged(r *http.Request) bool {
 	u, err := url.Parse(r.Header.Get("Origin"))
 	if err != nil || u.Hostname() == "" || sameHost(u, r.Host) {
@@ -132,13 +135,13 @@ func (v Verdict) SetHeaders(h http.Header, r *http.Request) {
 	h.Add("Vary", "Origin")
 }
 
-// IsPreflight reports whether a browser asks whether it may send a request.
+// IsPreflight reports whether a request is a CORS preflight, with which a browser asks whether a page may send a request.
 func IsPreflight(r *http.Request) bool {
 	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
 }
 
-// sameHost compares an origin with a Host header. The scheme is not compared: behind a proxy that ends TLS we do not
-// know our own.
+// sameHost reports whether an origin and a Host header have the same host and port. It does not compare schemes, because
+// behind a proxy that terminates TLS the server does not know its own.
 func sameHost(u *url.URL, host string) bool {
 	h, err := url.Parse("//" + host)
 	if err != nil || h.Host != host || !strings.EqualFold(u.Hostname(), h.Hostname()) {
@@ -148,12 +151,12 @@ func sameHost(u *url.URL, host string) bool {
 	return portOr(u, own) == portOr(h, own)
 }
 
-// matches reports whether the pattern names the origin; nil is null.
+// matches reports whether the pattern matches the origin u, or the origin "null" if u is nil.
 func (p Pattern) matches(u *url.URL) bool {
 	if u == nil || p.scheme == "null" {
 		return u == nil && p.scheme == "null"
 	}
-	if p.scheme != "" && p.scheme != u.Scheme { // url.Parse has lowered it
+	if p.scheme != "" && p.scheme != u.Scheme { // url.Parse returns it in lower case
 		return false
 	}
 	own := defaultPort(u.Scheme)

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// hijackable is a server's writer whose client takes nothing.
+// hijackable is a server's writer whose client accepts no data.
 type hijackable struct {
 	http.ResponseWriter
 	conn net.Conn
@@ -21,7 +21,7 @@ type hijackable struct {
 
 func (h hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) { return h.conn, h.brw, nil }
 
-// TestHijackStuck: a client that takes nothing of the answer does not hold the handler for ever.
+// TestHijackStuck: a client that accepts no data of the response does not block the handler forever.
 func TestHijackStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn, client := net.Pipe()

@@ -8,22 +8,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Poller waits for many clients at once, so that a quiet one needs no goroutine. It owns an epoll instance beside the
-// one of Go's runtime, which wakes only goroutines that are already there.
+// Poller waits for many clients at once, so that an idle one needs no goroutine. It has an epoll instance of its own, next to
+// that of Go's runtime, because the runtime's can only wake goroutines that already exist. Together with
+// a frame reader without buffers, this reduced an idle connection from 7.8 to 1.9 KiB (docs/performance.md).
 type Poller struct {
 	fd      int
-	stop    int // an eventfd that ends the waiting
+	stop    int // an eventfd that wakes the poller to end it
 	stopped sync.WaitGroup
 
 	mu      sync.Mutex
 	next    uint64
-	sockets map[uint64]*Socket // by the number that their events carry, which no other ever has
+	sockets map[uint64]*Socket // by the number in their events. Unlike descriptors, numbers are never reused
 }
 
-// stopEvent is the number of the eventfd.
+// stopEvent is the number of the eventfd. Sockets are numbered from 1.
 const stopEvent = 0
 
-// NewPoller starts a poller. It returns nil, which is a good poller too, if the system does not let it.
+// NewPoller starts a poller. It returns nil, which is a valid Poller, if epoll is unavailable.
 func NewPoller() *Poller {
 	p := &Poller{sockets: make(map[uint64]*Socket)}
 	var err error
@@ -52,7 +53,7 @@ func (p *Poller) Close() {
 	unix.Close(p.fd)
 }
 
-// event makes an event that carries a number.
+// event returns an epoll event with a number in its 64 bits of user data, which unix.EpollEvent splits into Fd and Pad.
 func event(events uint32, number uint64) *unix.EpollEvent {
 	return &unix.EpollEvent{Events: events, Fd: int32(uint32(number)), Pad: int32(number >> 32)}
 }
@@ -63,7 +64,7 @@ func (p *Poller) run() {
 	for {
 		n, err := unix.EpollWait(p.fd, events, -1)
 		if err != nil && !errors.Is(err, unix.EINTR) {
-			panic(err) // a bad descriptor: somebody else closed it
+			panic(err) // the descriptor is bad, so other code has closed it
 		}
 		ready = ready[:0]
 		p.mu.Lock()
@@ -73,7 +74,7 @@ func (p *Poller) run() {
 				p.mu.Unlock()
 				return
 			}
-			if s := p.sockets[number]; s != nil { // else it has just ended
+			if s := p.sockets[number]; s != nil { // otherwise it has ended since the event
 				if ev.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 					s.hungUp.Store(true)
 				}
@@ -97,10 +98,10 @@ func (p *Poller) Len() int {
 	return len(p.sockets)
 }
 
-// add has a socket read whenever there is something. It is told of each change once (EPOLLET), so reading goes on
-// until there is nothing more.
+// add makes the poller read a socket whenever there is data. The poller is edge-triggered (EPOLLET): each change is reported
+// once, so a reader must go on until there is nothing left. It reports whether that worked.
 func (p *Poller) add(s *Socket) bool {
-	early := s.early != nil // from here on it may be read
+	early := s.early != nil // looked at before the socket is registered: afterwards a reader may clear it
 	p.mu.Lock()
 	p.next++
 	s.number = p.next
@@ -122,21 +123,30 @@ func (p *Poller) add(s *Socket) bool {
 	return true
 }
 
-// remove forgets a socket that has ended. Closing it takes it out of epoll.
+// remove forgets a socket that has ended. Closing its descriptor removes it from epoll.
 func (p *Poller) remove(s *Socket) {
 	p.mu.Lock()
 	delete(p.sockets, s.number)
 	p.mu.Unlock()
 }
 
-// States of a socket.
+// States of a socket. The transitions are:
+//
+//	idle    -> reading   notify starts a reader
+//	reading -> again     notify, while the reader runs
+//	again   -> reading   the reader, which then reads again
+//	reading -> idle      the reader, when it has found nothing left
+//
+// No wake-up is lost. An event that comes before the reader's last read is seen by that read. One that comes after it
+// either changes reading to again, so that the reader's compare-and-swap to idle fails, or finds the state idle and starts
+// another reader.
 const (
 	idle    = iota
 	reading // a goroutine reads
-	again   // it reads, and there may be more
+	again   // a goroutine reads, and has to look once more
 )
 
-// notify has a goroutine read the socket, if none does.
+// notify makes a goroutine read the socket. It starts one, unless one is reading.
 func (s *Socket) notify(p *Poller) {
 	for {
 		switch s.state.Load() {
@@ -155,12 +165,12 @@ func (s *Socket) notify(p *Poller) {
 	}
 }
 
-// readSize is what is read at once by a goroutine that is there only to read.
+// readSize is the buffer size of a reader. It can be generous, because a reader has a buffer only while there is data.
 const readSize = 16 << 10
 
 var readBuffers = sync.Pool{New: func() any { return new([readSize]byte) }}
 
-// readAll reads what there is.
+// readAll reads until there is no more data, or the socket ends.
 func (s *Socket) readAll(p *Poller) {
 	buf := readBuffers.Get().(*[readSize]byte)
 	defer readBuffers.Put(buf)
@@ -174,7 +184,7 @@ func (s *Socket) readAll(p *Poller) {
 		if n > 0 {
 			more = s.receiver.Received(buf[:n])
 			if !more || n == len(buf) || s.hungUp.Load() {
-				continue // there may be more, or the end
+				continue // there may be more data, or the end. Otherwise a short read means that the socket is empty
 			}
 		} else if !errors.Is(err, unix.EAGAIN) {
 			break
@@ -182,13 +192,14 @@ func (s *Socket) readAll(p *Poller) {
 		if s.state.CompareAndSwap(reading, idle) {
 			return
 		}
-		s.state.Store(reading) // more has come meanwhile
+		s.state.Store(reading) // an event arrived since the last read
 	}
 	p.remove(s)
-	s.receiver.Ended() // its state stays at reading, so nobody reads it again
+	s.receiver.Ended() // the state stays at reading, so notify starts no other reader
 }
 
-// readOnce reads what is there, or returns EAGAIN. RawConn sees to it that the descriptor is not closed meanwhile.
+// readOnce reads once, or returns EAGAIN. RawConn.Read keeps the descriptor from being closed meanwhile. Returning true from
+// its function keeps it from waiting in the runtime's poller.
 func (s *Socket) readOnce(buf []byte) (n int, err error) {
 	e := s.raw.Read(func(fd uintptr) bool {
 		for {

@@ -2,7 +2,7 @@
 
 package socket
 
-// Poller is only on Linux: elsewhere each client has a goroutine.
+// Poller exists only on Linux. Elsewhere each client has a goroutine.
 type Poller struct{}
 
 // NewPoller returns nil.

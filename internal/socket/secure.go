@@ -9,10 +9,10 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
-// writeSecure writes over TLS. When a write of crypto/tls has reached its deadline, nothing can be written any more,
-// and how much the client has accepted of it is not known. So the deadline moves on as long as the client's system
-// confirms anything: write_timeout means the same as without TLS. Where the system does not tell, a chunk has to be
-// accepted as a whole in that time.
+// writeSecure writes over TLS. After a write has timed out, the TLS state is corrupt and all later writes fail with the same
+// error (documented at tls.Conn.SetWriteDeadline), and it is not known how much the client has accepted. So the deadline is
+// extended while the client's system confirms any bytes. That gives write_timeout the same meaning as without TLS. Where
+// the system does not report confirmed bytes, a whole chunk has to be accepted within that time.
 func (s *Socket) writeSecure(p []byte, timeout time.Duration) (int, error) {
 	w := watches.Get().(*watch)
 	w.begin(s, timeout)
@@ -25,20 +25,20 @@ func (s *Socket) writeSecure(p []byte, timeout time.Duration) (int, error) {
 	return n, err
 }
 
-// watch moves the deadline of a write.
+// watch extends the deadline of a write.
 type watch struct {
 	timer *time.Timer
 
 	mu      sync.Mutex
 	socket  *Socket // nil when the write has ended
 	timeout time.Duration
-	acked   uint64 // bytes that the client's system had confirmed at the last look
+	acked   uint64 // bytes that the client's system had confirmed at the last check
 	looked  bool
 }
 
 var watches = sync.Pool{New: func() any { return new(watch) }}
 
-// looks is how often in the timeout the watch looks.
+// looks is the number of checks within the timeout. A stalled client is noticed up to one interval late.
 const looks = 4
 
 func (w *watch) begin(s *Socket, timeout time.Duration) {
@@ -46,7 +46,7 @@ func (w *watch) begin(s *Socket, timeout time.Duration) {
 	defer w.mu.Unlock()
 	w.socket, w.timeout, w.looked = s, timeout, false
 	step := timeout / looks
-	s.SetWriteDeadline(time.Now().Add(timeout + step)) // the first look only notes where it is
+	s.SetWriteDeadline(time.Now().Add(timeout + step)) // the first check has nothing to compare with
 	if w.timer == nil {
 		w.timer = time.AfterFunc(step, w.look)
 	} else {
@@ -79,7 +79,7 @@ func (w *watch) end() {
 	w.socket = nil
 }
 
-// acked returns how many bytes the client's system has confirmed, if ours tells.
+// acked returns how many bytes the client's system has confirmed, if this system can report it.
 func (s *Socket) acked() (n uint64, ok bool) {
 	if s.raw == nil {
 		return 0, false

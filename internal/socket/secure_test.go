@@ -17,7 +17,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
-// nobody is a receiver that is told nothing that matters.
+// nobody is a receiver that ignores everything.
 type nobody struct{}
 
 func (nobody) Received([]byte) bool { return true }
@@ -64,7 +64,7 @@ func secure(t testing.TB) (*Socket, *tls.Conn) {
 	return New(server, nil, nobody{}, nil), client
 }
 
-// TestStuckTLS: a TLS client that accepts nothing in the timeout is told from one whose connection broke.
+// TestStuckTLS: a TLS client that accepts no data within the timeout is distinguished from a broken connection.
 func TestStuckTLS(t *testing.T) {
 	s, _ := secure(t)
 	const timeout = 200 * time.Millisecond
@@ -77,11 +77,11 @@ func TestStuckTLS(t *testing.T) {
 	}
 }
 
-// TestSlowTLS: a TLS client that accepts something all the time is not cut off, though a chunk takes it several times
-// the timeout.
+// TestSlowTLS: a slow TLS client that keeps accepting data is not disconnected, even if one chunk takes several times the
+// timeout.
 func TestSlowTLS(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("the system does not tell what a client has confirmed")
+		t.Skip("the system does not report what a client has confirmed")
 	}
 	s, client := secure(t)
 	const timeout = 400 * time.Millisecond

@@ -1,5 +1,5 @@
-// Package socket is a client's network connection: the hub writes to it without waiting, and it is read without a
-// goroutine of its own where the system tells what has come.
+// Package socket is the network connection of a client. The hub writes to it without blocking, and where the system
+// supports it (see Poller) it is read without a goroutine of its own.
 package socket
 
 import (
@@ -14,37 +14,38 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
-// Receiver is told what a socket reads.
+// Receiver gets what a socket reads. Its methods are not called concurrently.
 type Receiver interface {
-	// Received takes what was read, which is lent, and says whether more is to be read.
+	// Received takes data that was read, and reports whether to read more. The data is valid only during the call.
 	Received(p []byte) (more bool)
 
-	// Ended says that the client is gone, or Received wants no more. Nothing is called after it.
+	// Ended is called once, when the client is gone or Received has returned false. Nothing is called after it.
 	Ended()
 }
 
-// Socket is a connection that the server has let go of. Its writing half is the hub's, as a hub.Sink; one
-// goroutine reads at a time: one that is there as long as the client, or, with a poller, one for as long as there is
-// something to read.
+// Socket is a hijacked connection. The hub owns its writing half, as a hub.Transport. One goroutine at a time reads: one that
+// lives as long as the connection or, with a poller, one that lives while there is data.
 type Socket struct {
 	net.Conn
 	receiver Receiver
-	early    []byte // was read by the server
-	fd       int    // -1 if it cannot be written without waiting
-	secure   bool   // by TLS
+	early    []byte // data that the server read before the takeover
+	fd       int    // -1 if it cannot be written without blocking
+	secure   bool   // over TLS
 
-	raw syscall.RawConn // nil if it is none of the system's
+	raw syscall.RawConn // nil if it is not a socket of the system
 
 	// With a poller:
 	poller *Poller
 	number uint64
-	state  atomic.Int32 // idle, reading, or reading with more to come
+	state  atomic.Int32 // idle, reading or again
 	hungUp atomic.Bool  // the client sends no more
 }
 
-// New makes a socket of a connection and what was already read from it. The descriptor of a TCP or Unix connection,
-// or of the one under TLS, is good until Close, as nobody else closes it, and the hub does not write after that.
-// Writing to it costs half of what RawConn.Write does on top of the system call.
+// New returns a socket for a connection and the data already read from it.
+//
+// It keeps the descriptor of a TCP or Unix connection, or of the one under TLS, outside of RawConn's protection. That is safe:
+// nobody else closes the connection, and the hub does not write after Close. Writing to it directly halves what
+// RawConn.Write costs on top of the system call (docs/performance.md).
 func New(conn net.Conn, early []byte, r Receiver, p *Poller) *Socket {
 	s := &Socket{Conn: conn, receiver: r, early: early, fd: -1}
 	if c, ok := conn.(*tls.Conn); ok {
@@ -68,17 +69,17 @@ func New(conn net.Conn, early []byte, r Receiver, p *Poller) *Socket {
 	return s
 }
 
-// Receive begins to read.
+// Receive starts reading.
 func (s *Socket) Receive() {
 	if s.poller == nil || !s.poller.add(s) {
 		go s.wait()
 	}
 }
 
-// waitingSize is what is read at once by a goroutine that is there for one client.
+// waitingSize is the buffer size of a goroutine that waits for one client. It is small, because every idle client has one.
 const waitingSize = 512
 
-// wait reads until the client is gone.
+// wait reads until the client is gone. It is used where there is no poller.
 func (s *Socket) wait() {
 	defer s.receiver.Ended()
 	if early := s.early; early != nil {
@@ -96,15 +97,15 @@ func (s *Socket) wait() {
 	}
 }
 
-// CutOffAfter has the system end the connection if the client's does not confirm what it is sent for so long. It is
-// for a client that never sends anything itself.
+// CutOffAfter makes the system end the connection if the client's system confirms nothing that it is sent for this long
+// (TCP_USER_TIMEOUT, RFC 5482). It is for clients that never send anything themselves, such as event streams.
 func (s *Socket) CutOffAfter(d time.Duration) {
 	if s.fd >= 0 {
-		setUserTimeout(s.fd, d) // where there is no such thing, TCP gives up by itself, later
+		setUserTimeout(s.fd, d) // without it, TCP gives up on its own, but later
 	}
 }
 
-// TryWrite is part of hub.Sink. TLS goes through the backlog.
+// TryWrite implements hub.Transport. Over TLS it writes nothing, so that everything goes through the backlog.
 func (s *Socket) TryWrite(p []byte) (int, error) {
 	switch {
 	case s.fd < 0 || len(p) == 0:
@@ -112,10 +113,10 @@ func (s *Socket) TryWrite(p []byte) (int, error) {
 	case !s.secure:
 		return writeOnce(s.fd, p)
 	}
-	return 0, nil // crypto/tls may wait for a lock that its reader holds while the client takes nothing
+	return 0, nil // tls.Conn.Write may block on a lock that its reader holds, for example to answer a key update, while the client accepts no data
 }
 
-// Write is part of hub.Sink.
+// Write implements hub.Transport.
 func (s *Socket) Write(p []byte, timeout time.Duration) (int, error) {
 	if s.secure {
 		return s.writeSecure(p, timeout)
@@ -129,13 +130,13 @@ func (s *Socket) Write(p []byte, timeout time.Duration) (int, error) {
 	return n, err
 }
 
-// lingerTime is how long the client may take to end a connection that cannot be ended by half.
+// lingerTime is how long the client may take to end a connection that cannot be half-closed.
 const lingerTime = time.Second
 
-// CloseWrite is part of hub.HalfCloser.
+// CloseWrite implements hub.HalfCloser.
 func (s *Socket) CloseWrite() {
 	switch c := s.Conn.(type) {
-	case *tls.Conn: // it says goodbye, and may wait for that
+	case *tls.Conn: // sends an alert, and may block on that (golang/go#31224)
 		go func() {
 			c.CloseWrite()
 			if under, ok := c.NetConn().(halfConn); ok {
@@ -145,21 +146,21 @@ func (s *Socket) CloseWrite() {
 	case halfConn:
 		c.CloseWrite()
 	default:
-		s.SetReadDeadline(time.Now().Add(lingerTime)) // ends the reading, and by that the connection
+		s.SetReadDeadline(time.Now().Add(lingerTime)) // ends the reader, and with it the connection
 	}
 }
 
 type halfConn interface{ CloseWrite() error }
 
-// Close is part of hub.Sink.
+// Close implements hub.Transport.
 func (s *Socket) Close() {
 	if s.secure {
-		s.SetDeadline(time.Now().Add(5 * time.Second)) // frees a reader that answers a client which takes nothing
-		go s.Conn.Close()                              // TLS says goodbye, and may wait for that
+		s.SetDeadline(time.Now().Add(5 * time.Second)) // unblocks a reader that is answering a client which accepts no data
+		go s.Conn.Close()                              // sends an alert, which may block for 5 seconds whatever the deadline (golang/go#31224, golang/go#45162)
 		return
 	}
 	s.Conn.Close()
 	if s.poller != nil {
-		s.poller.remove(s) // epoll does not tell
+		s.poller.remove(s) // epoll reports no event for a closed descriptor
 	}
 }

@@ -12,26 +12,26 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
-// Stream is a client that is written by way of its handler's response writer, and read by its request's body: on
-// HTTP/2 and 3, and where a connection cannot be taken over. It is the hub's, as a hub.Sink, but the handler has
-// to stay until it is done.
+// Stream is a client that is written through its handler's response writer and read through its request's body. It is used
+// on HTTP/2 and HTTP/3, and where a connection cannot be taken over. The hub owns it, as a hub.Transport, but the handler
+// must not return until it is done.
 type Stream struct {
 	w    http.ResponseWriter
 	rc   *http.ResponseController
-	base *http.ResponseController // of the server's own writer: Caddy's are not safe to be used while another writes
+	base *http.ResponseController // of the server's own writer: Caddy's writers are not safe for concurrent use
 	body io.Reader
-	done chan struct{} // closed when the handler may return: nothing is written any more
+	done chan struct{} // closed when the handler may return, because nothing is written any more
 
 	mu      sync.Mutex
 	writing bool
 	closed  bool
 }
 
-// never is when a client that is silent is cut off here: its keep-alive is the hub's.
+// never replaces Caddy's idle timeout. The hub itself notices silent clients.
 const never = 100 * 365 * 24 * time.Hour
 
-// NewStream makes a stream of a request that was answered. Caddy's own idle timeouts are set aside; timeout is that of
-// writes.
+// NewStream returns a stream for a request whose response has begun. It overrides Caddy's idle timeouts
+// (caddyserver/caddy#7913), which would end an idle client after a minute. timeout is that of writes.
 func NewStream(w http.ResponseWriter, r *http.Request, timeout time.Duration) *Stream {
 	reader, writer := caddyhttp.IdleTimeoutsFromContext(r.Context())
 	if reader != nil {
@@ -49,7 +49,7 @@ func NewStream(w http.ResponseWriter, r *http.Request, timeout time.Duration) *S
 	}
 }
 
-// Wait waits until the stream is done, or calls gone when the request is over and then waits.
+// Wait waits until the stream is done. If the request is over first, it calls gone and then waits.
 func (s *Stream) Wait(ctx context.Context, gone func()) {
 	select {
 	case <-s.done:
@@ -72,11 +72,12 @@ func (s *Stream) Receive(r Receiver) {
 	<-s.done
 }
 
-// TryWrite takes nothing: a response writer may wait.
+// TryWrite implements hub.Transport. It writes nothing, because a response writer may block.
 func (s *Stream) TryWrite([]byte) (int, error) { return 0, nil }
 
-// Write writes p and sends it off. The deadline does not stay, for on HTTP/2 it resets even a stream that is not
-// being written.
+// Write implements hub.Transport. It clears the deadline afterwards, because on HTTP/2 net/http resets the stream when the
+// deadline passes, even if nothing is being written, and a deadline that has passed cannot be extended (documented at
+// http.ResponseController.SetWriteDeadline).
 func (s *Stream) Write(p []byte, timeout time.Duration) (n int, err error) {
 	s.mu.Lock()
 	if s.closed {
@@ -101,12 +102,12 @@ func (s *Stream) Write(p []byte, timeout time.Duration) (n int, err error) {
 	} else if err == nil {
 		s.rc.SetWriteDeadline(time.Time{})
 	} else if !time.Now().Before(deadline) {
-		err = hub.ErrTimeout // which the server reports as a stream that was closed
+		err = hub.ErrTimeout // servers report it in different ways, HTTP/2 as a closed stream (see golang/go#56478)
 	}
 	return n, err
 }
 
-// Close ends the stream: at once, or when what is being written is cut off.
+// Close implements hub.Transport. It ends the stream immediately, or interrupts the current write, which then ends it.
 func (s *Stream) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +115,7 @@ func (s *Stream) Close() {
 		return
 	}
 	s.closed = true
-	s.rc.SetReadDeadline(time.Now()) // frees Receive
+	s.rc.SetReadDeadline(time.Now()) // unblocks Receive
 	if s.writing {
 		s.base.SetWriteDeadline(time.Now())
 	} else {

@@ -6,10 +6,12 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// Through calls answer, which answers a request by way of w, and reports whether the answer got through to the server's
-// own writer. Handlers in front may wrap that writer, and some keep an answer back until the handler returns. That is
-// seen from below: Caddy's writer with an idle timeout is under all the others, and it is made to write to a witness
-// meanwhile. On a site without idle timeouts only Caddy's own recorders can be asked.
+// Through calls answer, which writes a response to w, and reports whether the response reached the server's own writer.
+// Handlers in front may wrap that writer, and some hold back the response until the handler returns.
+//
+// This can only be seen from below. Caddy's IdleTimeoutWriter (caddyserver/caddy#7913) is below all other wrappers, so it is
+// made to write to a witness during the call. On a site without idle timeouts there is none, and only Caddy's own
+// recorders can be asked.
 func Through(w http.ResponseWriter, r *http.Request, answer func() error) (bool, error) {
 	_, lowest := caddyhttp.IdleTimeoutsFromContext(r.Context())
 	if lowest == nil {
@@ -24,7 +26,7 @@ func Through(w http.ResponseWriter, r *http.Request, answer func() error) (bool,
 	return seen.answered, err
 }
 
-// witness sees an answer's head pass.
+// witness records whether a response's header passes through it.
 type witness struct {
 	http.ResponseWriter
 	answered bool
@@ -42,7 +44,7 @@ func (w *witness) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// buffers reports whether one of the writers says that it keeps the answer back.
+// buffers reports whether one of the writers says that it holds back the response.
 func buffers(w http.ResponseWriter) bool {
 	for {
 		if recorder, ok := w.(interface{ Buffered() bool }); ok && recorder.Buffered() {

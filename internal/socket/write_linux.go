@@ -10,7 +10,8 @@ import (
 
 const nonBlocking = true
 
-// writeOnce writes what the socket takes at once. The call does not wait, so the scheduler is not told of it.
+// writeOnce writes what the socket accepts without blocking. Because the call does not block, RawSyscall can be used, which
+// does not involve the scheduler (docs/performance.md: paced 6.3 to 5.7 µs, with other changes).
 func writeOnce(fd int, p []byte) (int, error) {
 	for {
 		n, _, err := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
@@ -26,7 +27,7 @@ func writeOnce(fd int, p []byte) (int, error) {
 	}
 }
 
-// bytesAcked returns how many bytes of a TCP connection the peer's system has confirmed.
+// bytesAcked returns how many bytes of a TCP connection the peer's system has confirmed (tcpi_bytes_acked, RFC 4898).
 func bytesAcked(fd int) (n uint64, ok bool) {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Elsewhere, as on Windows, a socket cannot be written without waiting, and every write goes through the backlog.
+// On other systems, such as Windows, a socket cannot be written without blocking, so every write goes through the backlog.
 const nonBlocking = false
 
 func writeOnce(int, []byte) (int, error) { return 0, errors.ErrUnsupported }

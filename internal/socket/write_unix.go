@@ -9,7 +9,7 @@ import (
 
 const nonBlocking = true
 
-// writeOnce writes what the socket takes at once.
+// writeOnce writes what the socket accepts without blocking.
 func writeOnce(fd int, p []byte) (int, error) {
 	for {
 		n, err := syscall.Write(fd, p)

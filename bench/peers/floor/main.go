@@ -1,7 +1,7 @@
 //go:build linux
 
-// The floor is what any server has to pay: for each message, one write(2) of ready-made bytes to each socket, in a
-// bare loop. It upgrades connections, and it does nothing else.
+// The floor is the least that any server has to pay: for each message, one write(2) of prepared bytes to each socket, in a
+// bare loop. It upgrades connections and does nothing else.
 package main
 
 import (

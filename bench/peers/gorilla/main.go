@@ -1,6 +1,6 @@
 // The hub that most Go servers copy, from gorilla/websocket's chat example: a goroutine that owns a map of clients, and
-// for each client a channel and two goroutines. A message is a frame, as for the other peers; with "join" what waits in
-// a client's channel becomes one frame of lines, as in the example itself, which suits a chat and little else.
+// for each client a channel and two goroutines. Each message is a frame, as for the other peers. With "join", everything in a
+// client's channel becomes one frame of lines, as in the example itself, which suits a chat and little else.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// The inspector: what the admin API says, drawn. What clients say is only ever set as text.
+// The inspector shows what the admin API reports. Texts from clients are only ever set as text, never as HTML.
 import { connect } from "./broadcast.js"
 
 const $ = id => document.getElementById(id)
@@ -19,11 +19,11 @@ const count = n => n < 1e5 ? number(n) : scaled(n / 1e3, ["k", "M", "G"], 1e3)
 const bytes = n => scaled(n, [" B", " KiB", " MiB", " GiB"], 1024)
 const age = s => s < 60 ? `${s | 0} s` : s < 3600 ? `${s / 60 | 0} min` : s < 86400 ? `${s / 3600 | 0} h ${s / 60 % 60 | 0} min` : `${s / 86400 | 0} d ${s / 3600 % 24 | 0} h`
 
-let admin = new URL("../../", location).href // where others find the API
+let admin = new URL("../../", location).href // the address of the API for programs outside this page
 const api = async (path, options) => {
 	const r = await fetch("../../broadcast" + path, { cache: "no-store", ...options })
 	const answer = await r.json()
-	const at = r.headers.get("Broadcast-Admin") // of `caddy broadcast ui`, whose own address ends with it
+	const at = r.headers.get("Broadcast-Admin") // set by `caddy broadcast ui`, whose own address is gone when the command ends
 	if (at && at != admin) {
 		admin = at
 		write()
@@ -32,8 +32,8 @@ const api = async (path, options) => {
 	return { answer, more: r.headers.has("Link") }
 }
 
-// every calls f, and again after a pause: of ms at least, and so many times what f took, for the hub has other work too.
-// A page that nobody sees asks for nothing. It returns a function that calls f now.
+// every calls f, and again after a pause of at least ms, and of at least times as long as f took, so that a busy hub is
+// asked less often. A hidden page asks for nothing. It returns a function that calls f now.
 const every = (ms, times, f) => {
 	let timer
 	const now = async () => {
@@ -87,13 +87,13 @@ every(1e3, 0, async () => {
 		const { answer: t } = await api("")
 		reached = ""
 		if (before?.uptime > t.uptime) {
-			before = null // another hub
+			before = null // the hub was restarted
 			for (const p of plots) p.clear()
 		}
 		const rate = name => before ? (t[name] - before[name]) / (t.uptime - before.uptime || 1) : 0
 		for (const p of plots) p.draw(t, rate)
 		before = t
-		set($("facts"), `up ${age(t.uptime)} · ${count(t.messages)} messages · ${bytes(t.delivered_bytes)} delivered · ${count(t.history)} kept`)
+		set($("facts"), `up ${age(t.uptime)} · ${count(t.messages)} messages · ${bytes(t.delivered_bytes)} delivered · ${count(t.history)} in history`)
 	} catch (e) {
 		reached = e.message
 	}
@@ -102,8 +102,8 @@ every(1e3, 0, async () => {
 
 // Lists
 
-// list has a table be like a list of the API. A row stays the same one while its item is there, and so do focus and
-// selection.
+// list keeps a table in step with a list of the API. The row of an item stays the same element while the item exists, so
+// that focus and selection are kept.
 const list = (name, query, key, row) => {
 	const table = $(name)
 	const body = table.tBodies[0]
@@ -114,7 +114,7 @@ const list = (name, query, key, row) => {
 	const load = every(2e3, 9, async () => {
 		const mine = ++asked
 		const got = await api(`/${name}?` + new URLSearchParams({ ...query(), limit })).catch(() => {})
-		if (!got || mine != asked) return // the totals say what is wrong; or another filter has been set
+		if (!got || mine != asked) return // the totals show the error; or the filter was changed meanwhile
 		const keys = new Set(got.answer.map(key))
 		for (const [k, r] of rows) {
 			if (keys.has(k)) continue
@@ -186,18 +186,18 @@ $("of-channel").oninput = () => {
 	loadChannels()
 }
 
-let leaving // the connection that is about to be closed
+let closing // the connection that the dialog asks about
 const ask = c => {
-	leaving = c
+	closing = c
 	set($("question"), `Close ${c.id}?`)
-	set($("whose"), `${c.user ?? "Nobody known"}, from ${c.remote} by ${c.transport}, on ${c.channels.join(", ")}`)
+	set($("whose"), `${c.user ? `User ${c.user}` : "No user"}, from ${c.remote}, over ${c.transport}, on ${c.channels.join(", ")}`)
 	$("confirm").showModal()
 }
 $("keep").onclick = () => $("confirm").close()
 $("close").onclick = async () => {
 	$("confirm").close()
 	const button = document.activeElement
-	await api("/connections/" + leaving.id, { method: "DELETE" }).catch(() => {}) // it has gone by itself
+	await api("/connections/" + closing.id, { method: "DELETE" }).catch(() => {}) // it has already ended
 	await loadConnections()
 	if (!button.isConnected) ($("connections").querySelector("button") ?? $("of-user")).focus()
 }
@@ -258,8 +258,8 @@ $("pause").onclick = () => {
 	set($("pause"), waiting ? "Resume" : "Pause")
 }
 
-// The admin endpoint has no WebSockets, only an event stream of the same protocol, and the client would try them first:
-// to it this is one, and it comes back, notices silence, and hands over what came since the last frame.
+// The admin endpoint has no WebSockets, only an event stream of the same protocol, and the client tries WebSockets first.
+// So it is given an EventSource under that name. It still reconnects, notices silence, and delivers once per frame.
 globalThis.WebSocket = class extends EventSource {
 	constructor(url) {
 		super(url)
@@ -267,20 +267,20 @@ globalThis.WebSocket = class extends EventSource {
 }
 const hub = connect(new URL("../stream", location))
 hub.frame((messages, dropped) => {
-	add(dropped ? [{ note: `${number(dropped)} more that are not shown` }, ...messages] : messages)
+	add(dropped ? [{ note: `${number(dropped)} more messages are not shown` }, ...messages] : messages)
 }, { limit: 500 })
 hub.ongap = gap => add([{ note: `Messages of ${gap.channels.join(", ")} are missing here` }])
 let opened
 hub.onstate = state => {
 	if (state == "open") {
-		if (opened) add([{ note: "The connection was lost for a while, and what was published then is not here" }])
+		if (opened) add([{ note: "The connection was interrupted. Messages published meanwhile are missing." }])
 		opened = true
 	}
 	status()
 }
 const status = () => {
 	const open = hub.state == "open" && !reached
-	set($("state"), reached || (open ? "live" : hub.state == "waiting" ? "lost, coming back" : "connecting"))
+	set($("state"), reached || (open ? "live" : hub.state == "waiting" ? "reconnecting" : "connecting"))
 	$("state").className = open ? "open" : ""
 }
 
@@ -300,7 +300,7 @@ const request = () => {
 	return { path: "/publish?" + query, type: types[kind()], body: $("data").value.toWellFormed() }
 }
 
-// What JSON writes is a literal of JavaScript and Python too, and without < of a script in HTML.
+// A JSON string is also a literal in JavaScript and in Python. Without <, it is also safe inside a script in HTML.
 const quote = v => JSON.stringify(v).replaceAll("<", "\\u003c")
 const shell = s => `'${s.replaceAll("'", `'\\''`)}'`
 
@@ -319,7 +319,7 @@ const languages = {
 	python: ({ url, type, body }) => `import urllib.request as u\nu.urlopen(u.Request(${quote(url)}, ${quote(body)}.encode(), {"Content-Type": ${quote(type)}}))`,
 }
 
-// write writes the same request in each language.
+// write shows the form's request in each language.
 const write = () => {
 	const r = request()
 	const url = new URL("broadcast" + r.path, admin).href
@@ -328,7 +328,7 @@ const write = () => {
 		try {
 			JSON.parse(r.body)
 		} catch (e) {
-			wrong = "This is not JSON: " + e.message
+			wrong = "This is not valid JSON: " + e.message
 		}
 	$("data").setCustomValidity(wrong)
 	for (const name in languages) set($(name), wrong || languages[name]({ ...r, url }))
@@ -359,7 +359,7 @@ $("copy").onclick = async () => {
 	try {
 		await navigator.clipboard.writeText(shown().textContent)
 		set($("copy"), "Copied")
-	} catch { // no permission, or not on localhost and without TLS
+	} catch { // no permission, or the page is neither on localhost nor served over TLS
 		getSelection().selectAllChildren(shown())
 		set($("copy"), "Selected")
 	}
