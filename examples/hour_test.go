@@ -138,6 +138,9 @@ func TestLogEnd(t *testing.T) {
 	}
 	p.run(chromedp.EmulateViewport(400, 700))
 	atEnd()
+	const drawn = `globalThis.drawn = false; requestAnimationFrame(() => requestAnimationFrame(() => globalThis.drawn = true))`
+	p.do(drawn)
+	p.wait(`globalThis.drawn`) // the page has the scroll events of its own scrolling
 	p.do(`document.getElementById("log").scrollTop -= 500`)
 	p.wait(fromEnd + ` > 400`)
 	p.do(`requestAnimationFrame(() => requestAnimationFrame(() => globalThis.drawn = true))`)

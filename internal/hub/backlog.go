@@ -46,7 +46,7 @@ const (
 	pieceSize = int(unsafe.Sizeof(piece{}))
 
 	// pieceOverhead is about what a piece costs beside its bytes, in its own array and the queue's.
-	pieceOverhead = 96
+	pieceOverhead = 112
 
 	// maxRequired bounds the required pieces of a queue that drops the oldest, so that dropping does not have to look
 	// at many of them each time.

@@ -63,12 +63,20 @@ func (l *loop) readerEnded(c *Conn) {
 	}
 }
 
-// maxLinger is how many seconds the peer has to end a connection whose writing side we have closed.
-const maxLinger = 3
+const (
+	// maxLinger is how many seconds the peer has to end a connection whose writing side we have closed.
+	maxLinger = 3
+
+	// replyTime is how many ticks a peer that was stopped in the middle of a frame has to send the rest of it and its close
+	// frame. Closing our side at once would lose the close frame for clients behind a proxy: most proxies answer a half-closed
+	// connection by closing both sides, and what the client is still sending is then reset.
+	replyTime = 2
+)
 
 // fail closes a connection for Conn.Fail.
 func (l *loop) fail(c *Conn, why Reason, text string) {
 	c.failing = true
+	c.mayReply = why != ReasonProtocol && why != ReasonInvalid // the faults that fail a connection (RFC 6455, section 7.1.7)
 	switch {
 	case c.state == stateOpen:
 		l.close(c, why, text, false)
@@ -83,14 +91,36 @@ func (l *loop) flushed(c *Conn) {
 	if c.state != stateClosing {
 		return
 	}
-	half, canHalf := c.sink.(HalfCloser)
+	_, canHalf := c.sink.(HalfCloser)
 	switch {
 	case c.failing && canHalf && !c.peerDone:
-		half.CloseWrite()
-		c.deadline = min(c.deadline, l.now+maxLinger)
+		if c.mayReply {
+			c.deadline = min(c.deadline, l.now+replyTime)
+		} else {
+			l.closeWriting(c)
+		}
 	case c.failing, c.peerDone:
 		l.finish(c, c.reason)
 	}
+}
+
+// closeWriting ends our half of the connection, which has the peer end the other (RFC 6455, section 7.1.1).
+func (l *loop) closeWriting(c *Conn) {
+	c.sink.(HalfCloser).CloseWrite()
+	c.deadline = min(max(c.deadline, l.now+1), l.now+maxLinger)
+}
+
+// timeUp ends a closing connection at its deadline. It reports whether the connection gets another one, because it had
+// time to reply and used it up.
+func (l *loop) timeUp(c *Conn) (more bool) {
+	if _, canHalf := c.sink.(HalfCloser); !c.mayReply || !canHalf || c.flushing.Load() {
+		l.finish(c, c.reason)
+		return false
+	}
+	c.mayReply = false
+	c.deadline = l.now + maxLinger
+	l.closeWriting(c)
+	return true
 }
 
 // writeFailed handles a flusher that gave up. If the peer is only stuck, the connection is closed as too slow, and what

@@ -101,7 +101,8 @@ type Conn struct {
 	memberships []membership // in its audiences, by the entries of the inbox that the loop has processed
 	state       state
 	peerDone    bool   // its reader has ended
-	failing     bool   // nobody waits for a reply to the close frame; see Fail
+	failing     bool   // a reply to the close frame may not be recognized; see Fail
+	mayReply    bool   // but it has some time for one
 	missed      uint8  // pings without a sign of life
 	reason      Reason // why it ends; known when it is closing
 	turn        int32  // in loop.mixed, of the batch gen
@@ -187,9 +188,10 @@ func (c *Conn) Close(why Reason, text string) {
 	c.enqueueFinal(entry{op: opClose, conn: c, why: why, text: text})
 }
 
-// Fail is Close for a peer that cannot be understood any more, so that a reply of it to the close frame would not be
-// recognized (RFC 6455, section 7.1.7). After the close frame the writing side is closed, which makes the peer end the
-// connection (section 7.1.1).
+// Fail is Close for a peer whose reply to the close frame may not be recognized. One that broke the protocol
+// (ReasonProtocol, ReasonInvalid) cannot be understood any more (RFC 6455, section 7.1.7): after the close frame the writing side is closed,
+// which makes the peer end the connection (section 7.1.1). For other reasons it was stopped in the middle of a frame. It
+// may send the rest and then reply, so the writing side stays open for a moment.
 func (c *Conn) Fail(why Reason, text string) {
 	c.enqueueFinal(entry{op: opFail, conn: c, why: why, text: text})
 }

@@ -35,6 +35,11 @@ func TestBacklogIsWhatItSays(t *testing.T) {
 				break
 			}
 		}
+		for closing := drop; !closing; runtime.Gosched() { // until its loop has dropped what it may
+			slow.conn.mu.Lock()
+			closing = slow.conn.closing || slow.conn.dead
+			slow.conn.mu.Unlock()
+		}
 		slow.conn.mu.Lock()
 		real := pieceSize * cap(slow.conn.backlog.queue)
 		for _, p := range slow.conn.backlog.queue {

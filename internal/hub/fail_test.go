@@ -69,6 +69,47 @@ func TestFail(t *testing.T) {
 	}
 }
 
+// TestFailInFrame: a peer that was stopped in the middle of a frame can reply before the connection is ended by half. If it
+// does not, it is ended as after a protocol error.
+func TestFailInFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Options{})
+		fail := func() (*Conn, *halfCloser) {
+			c := &halfCloser{newClient(), -1}
+			conn, _, err := h.Connect(Subscriber{}, options())
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.Start(c, nil)
+			conn.Fail(ReasonTooBig, "")
+			synctest.Wait()
+			if c.after >= 0 || len(c.got) != 8 || c.closed {
+				t.Errorf("%q, ended after %d, closed %v", c.got, c.after, c.closed)
+			}
+			return conn, c
+		}
+		conn, c := fail()
+		conn.ReplyClose(nil)
+		conn.Done()
+		synctest.Wait()
+		if c.after >= 0 || !c.closed {
+			t.Errorf("replied: ended after %d, closed %v", c.after, c.closed)
+		}
+		_, c = fail()
+		time.Sleep(replyTime * time.Second)
+		synctest.Wait()
+		if c.after != 8 || c.closed {
+			t.Errorf("silent: ended after %d, closed %v", c.after, c.closed)
+		}
+		time.Sleep((maxLinger + 1) * time.Second)
+		synctest.Wait()
+		if !c.closed || h.Stats().Connections != 0 {
+			t.Errorf("silent: closed %v", c.closed)
+		}
+		closeHub(h)
+	})
+}
+
 // TestReplies: so many replies wait, in order, and where there are more, the newest takes the place of the one before it.
 func TestReplies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

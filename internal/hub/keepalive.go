@@ -66,8 +66,7 @@ func (l *loop) tick() {
 	for _, c := range l.closing {
 		switch {
 		case c.state == stateClosed:
-		case l.now >= c.deadline:
-			l.finish(c, c.reason)
+		case l.now >= c.deadline && !l.timeUp(c):
 		default:
 			waiting = append(waiting, c)
 		}

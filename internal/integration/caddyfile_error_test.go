@@ -33,7 +33,7 @@ func TestOptionErrors(t *testing.T) {
 		{"channel " + strings.Repeat("x", 256), 2, "has 256 bytes, more than 255"},
 		{"transports websocket carrier_pigeon", 2, `transport "carrier_pigeon" is not one of`},
 		{"transports post post", 2, `transport "post" is named twice`},
-		{"origins https://a.*.org", 2, "* stands alone"},
+		{"origins https://a.*.org", 2, "* may only be used alone"},
 		{"ping_interval soon", 3, `ping_interval is "soon", must be a duration`},
 		{"ping_interval 0", 3, "ping_interval must be greater than 0"},
 		{"ipv6_prefix 0", 3, "ipv6_prefix is 0, must be 1 to 128"},

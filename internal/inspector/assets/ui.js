@@ -32,8 +32,8 @@ const api = async (path, options) => {
 	return { answer, more: r.headers.has("Link") }
 }
 
-// every calls f, and again after a pause of at least ms, and of at least times as long as f took, so that a busy hub is
-// asked less often. A hidden page asks for nothing. It returns a function that calls f now.
+// every calls f again and again, with pauses of at least ms and at least times as long as f took, to spare a busy hub. A
+// hidden page asks for nothing. It returns a function that calls f now.
 const every = (ms, times, f) => {
 	let timer
 	const now = async () => {
@@ -102,8 +102,7 @@ every(1e3, 0, async () => {
 
 // Lists
 
-// list keeps a table in step with a list of the API. The row of an item stays the same element while the item exists, so
-// that focus and selection are kept.
+// list keeps a table in step with a list of the API. An item keeps its row's element, and so focus and selection.
 const list = (name, query, key, row) => {
 	const table = $(name)
 	const body = table.tBodies[0]
