@@ -102,7 +102,7 @@ every(1e3, 0, async () => {
 
 // Lists
 
-// list keeps a table in step with a list of the API. An item keeps its row's element, and so focus and selection.
+// list keeps a table in step with one of the API. An item keeps its row's element, and so focus and selection.
 const list = (name, query, key, row) => {
 	const table = $(name)
 	const body = table.tBodies[0]
