@@ -32,7 +32,7 @@ const api = async (path, options) => {
 	return { answer, more: r.headers.has("Link") }
 }
 
-// every calls f again and again, with pauses of at least ms and at least times as long as f took, to spare a busy hub. A
+// every calls f repeatedly, with pauses of at least ms and at least times as long as f took, to spare a busy hub. A
 // hidden page asks for nothing. It returns a function that calls f now.
 const every = (ms, times, f) => {
 	let timer
