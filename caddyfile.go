@@ -148,9 +148,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err != nil {
 		return err
 	}
-	full := *h // what is checked has the defaults, which do not belong in the JSON
-	full.setDefaults()
-	return option.At(start, full.Validate())
+	return option.At(start, h.Validate())
 }
 
 func (h *Handler) parseChannel(d *caddyfile.Dispenser) error {

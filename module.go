@@ -2,6 +2,7 @@ package broadcast
 
 import (
 	"cmp"
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -92,6 +93,13 @@ var hubs = caddy.NewUsagePool()
 
 const hubKey = "hub"
 
+// Limits of the options.
+const (
+	minMemory        = 1 << 20 // room for a few backlogs that are not large
+	maxCoalesce      = time.Second
+	maxShutdownDelay = 10 * time.Minute
+)
+
 // closeTimeout is how long the last configuration that uses the hub waits for clients to say goodbye.
 const closeTimeout = 2 * time.Second
 
@@ -129,6 +137,29 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	})
 	return metrics.Register(ctx.GetMetricsRegistry(), a.hub, a.emitter)
+}
+
+// Validate checks the options.
+func (a *App) Validate() error {
+	switch {
+	case a.Coalesce < 0 || time.Duration(a.Coalesce) > maxCoalesce:
+		return fmt.Errorf("coalesce is %s, must be 0 to 1s", time.Duration(a.Coalesce))
+	case a.History < 0:
+		return fmt.Errorf("history is %d, must not be negative", a.History)
+	case a.HistoryMaxAge < 0:
+		return fmt.Errorf("history's max_age is %s, must not be negative", time.Duration(a.HistoryMaxAge))
+	case a.HistoryBytes < 0:
+		return fmt.Errorf("history_bytes is %d, must not be negative", a.HistoryBytes)
+	case a.MaxMemory != 0 && a.MaxMemory < minMemory:
+		return fmt.Errorf("max_memory is %d bytes, must be at least %d", a.MaxMemory, minMemory)
+	case a.MaxConnections < 0:
+		return fmt.Errorf("max_connections is %d, must not be negative", a.MaxConnections)
+	case a.ShutdownDelay < 0 || time.Duration(a.ShutdownDelay) > maxShutdownDelay:
+		return fmt.Errorf("shutdown_delay is %s, must be 0 to 10m", time.Duration(a.ShutdownDelay))
+	case a.MaxChannels < 0:
+		return fmt.Errorf("max_channels is %d, must not be negative", a.MaxChannels)
+	}
+	return nil
 }
 
 // Start applies the options. This configuration may yet be refused, so until the one before it stops nothing that is
@@ -339,6 +370,12 @@ type Handler struct {
 	route *route.Route
 }
 
+// Rate and Compression are options with options of their own.
+type (
+	Rate        = route.Rate
+	Compression = route.Compression
+)
+
 // CaddyModule returns the Caddy module information.
 func (Handler) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.broadcast", New: func() caddy.Module { return new(Handler) }}
@@ -349,7 +386,6 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := route.CheckPlace(ctx, h.Channels, h.Transports, h.Publish == nil || *h.Publish); err != nil {
 		return err
 	}
-	h.setDefaults()
 	module, err := ctx.App(active.Name)
 	if err != nil {
 		return err
@@ -358,36 +394,30 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		server.RegisterOnShutdown(app.serverStops)
 	}
-	h.route, err = route.New(route.Config{
-		Hub:            app.hub,
-		Poller:         app.poller,
-		Emitter:        app.emitter,
-		Errors:         httperror.For(h),
-		Logger:         ctx.Logger(),
-		Channels:       h.Channels,
-		Join:           h.Join,
-		User:           h.User,
-		Greeting:       h.Greeting,
-		Transports:     h.Transports,
-		Query:          h.Query,
-		Origins:        h.Origins,
-		Publish:        *h.Publish,
-		Subscribe:      *h.Subscribe,
-		Echo:           *h.Echo,
-		Replay:         h.Replay,
-		PingInterval:   time.Duration(h.PingInterval),
-		WriteTimeout:   time.Duration(h.WriteTimeout),
-		MaxMessage:     h.MaxMessage,
-		MaxBacklog:     h.MaxBacklog,
-		DropOldest:     h.Slow == slowDrop,
-		MinDeflate:     h.Compression.minSize(),
-		Rate:           h.Rate.limit(),
-		MaxConnections: h.MaxConnections,
-		MaxPerIP:       h.MaxPerIP,
-		IPv6Prefix:     h.IPv6Prefix,
-	})
+	c := h.options()
+	c.Hub, c.Poller, c.Emitter = app.hub, app.poller, app.emitter
+	c.Errors, c.Logger = httperror.For(h), ctx.Logger()
+	h.route, err = route.New(c)
 	return err
 }
+
+// options returns the options with their defaults.
+func (h *Handler) options() route.Config {
+	isOn := func(option *bool) bool { return option == nil || *option }
+	c := route.Config{
+		Channels: h.Channels, Join: h.Join, User: h.User, Greeting: h.Greeting,
+		Transports: h.Transports, Query: h.Query, Origins: h.Origins,
+		Publish: isOn(h.Publish), Subscribe: isOn(h.Subscribe), Echo: isOn(h.Echo), Replay: h.Replay,
+		PingInterval: time.Duration(h.PingInterval), WriteTimeout: time.Duration(h.WriteTimeout),
+		MaxMessage: h.MaxMessage, MaxBacklog: h.MaxBacklog, Slow: h.Slow, Compression: h.Compression,
+		Rate: h.Rate, MaxConnections: h.MaxConnections, MaxPerIP: h.MaxPerIP, IPv6Prefix: h.IPv6Prefix,
+	}
+	c.SetDefaults()
+	return c
+}
+
+// Validate checks the options.
+func (h *Handler) Validate() error { return h.options().Validate() }
 
 // ServeHTTP serves WebSocket handshakes, event streams and POSTs, and the client for browsers.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {

@@ -8,7 +8,6 @@ package route
 import (
 	"slices"
 	"strings"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -19,9 +18,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/raw"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
+	v1 "github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/websocket"
 )
 
@@ -37,36 +35,6 @@ var Transports = []string{WebSocket, EventStream, Post}
 
 // Protocols are what the clients of a route can speak. The first one is for those that ask for none of the others.
 var Protocols = protocol.Set{raw.Protocol{}, v1.Protocol{}}
-
-// Config is a handler's options, valid and with their defaults, and what it shares with others.
-type Config struct {
-	Hub     *hub.Hub
-	Poller  *socket.Poller
-	Emitter *events.Emitter
-	Errors  *httperror.Responder
-	Logger  *zap.Logger
-
-	Channels, Join []string // with placeholders, as are the next two
-	User, Greeting string
-	Transports     []string
-	Query          []string
-	Origins        []string
-
-	Publish, Subscribe, Echo bool
-
-	Replay       int
-	PingInterval time.Duration
-	WriteTimeout time.Duration
-	MaxMessage   int64
-	MaxBacklog   int64
-	DropOldest   bool
-	MinDeflate   int // 0: no compression
-
-	Rate           ratelimit.Limit
-	MaxConnections int
-	MaxPerIP       int
-	IPv6Prefix     int
-}
 
 // Route serves the requests to a handler.
 type Route struct {
@@ -96,6 +64,7 @@ type Route struct {
 
 // New returns the route of a handler with these options. An error is one of the origins.
 func New(c Config) (*Route, error) {
+	limit := c.Rate.limit()
 	route := &Route{
 		hub:            c.Hub,
 		errors:         c.Errors,
@@ -110,7 +79,7 @@ func New(c Config) (*Route, error) {
 		greeting:       c.Greeting,
 		ipv6Prefix:     c.IPv6Prefix,
 		maxMessage:     c.MaxMessage,
-		posters:        ratelimit.NewKeyed(c.Rate),
+		posters:        ratelimit.NewKeyed(limit),
 		common: hub.Subscriber{
 			Route:          quotaKey(c.Channels),
 			MaxConnections: c.MaxConnections,
@@ -135,8 +104,8 @@ func New(c Config) (*Route, error) {
 	route.query = slices.Concat(c.Query, expanded, []string{"join", "last_id"})
 	route.sockets = websocket.Endpoint{
 		Endpoint: &protocol.Endpoint{Hub: c.Hub, MaxMessage: int(c.MaxMessage), NoEcho: !c.Echo},
-		Offers:   websocket.Offers(Protocols, c.MinDeflate, route.connOptions(c, WebSocket)),
-		Rate:     c.Rate,
+		Offers:   websocket.Offers(Protocols, c.Compression.minSize(), route.connOptions(c, WebSocket)),
+		Rate:     limit,
 		Poller:   c.Poller,
 	}
 	route.streams = eventstream.Endpoint{
@@ -161,7 +130,7 @@ func (route *Route) connOptions(c Config, transport string) func(hub.Format) *hu
 			PingInterval: c.PingInterval,
 			WriteTimeout: c.WriteTimeout,
 			MaxBacklog:   int(c.MaxBacklog),
-			DropOldest:   c.DropOldest,
+			DropOldest:   c.Slow == slowDrop,
 			Observer:     observer{c.Logger, events.Observer{Emitter: c.Emitter}},
 		}
 		route.options = append(route.options, o)

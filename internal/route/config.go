@@ -1,0 +1,223 @@
+package route
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/events"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/httperror"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
+)
+
+// Config is a handler's options, and what it shares with others. The module broadcast.Handler documents the options.
+type Config struct {
+	Hub     *hub.Hub
+	Poller  *socket.Poller
+	Emitter *events.Emitter
+	Errors  *httperror.Responder
+	Logger  *zap.Logger
+
+	Channels, Join []string // with placeholders, as are the next two
+	User, Greeting string
+	Transports     []string
+	Query          []string
+	Origins        []string
+
+	Publish, Subscribe, Echo bool
+
+	Replay       int
+	PingInterval time.Duration
+	WriteTimeout time.Duration
+	MaxMessage   int64
+	MaxBacklog   int64
+	Slow         string
+	Compression  *Compression
+
+	Rate           *Rate
+	MaxConnections int
+	MaxPerIP       int
+	IPv6Prefix     int
+}
+
+// Defaults and limits of the options.
+const (
+	defaultPingInterval = 25 * time.Second // many proxies cut off what was silent for 30 s or 60 s
+	defaultWriteTimeout = 10 * time.Second
+	defaultMaxMessage   = 64 << 10
+	defaultMaxBacklog   = 1 << 20
+	defaultMinDeflate   = 256
+
+	minPingInterval = time.Second // the resolution of the hub's keep-alive
+	maxPingInterval = time.Hour
+	maxMessage      = 64 << 20
+)
+
+// What happens to slow connections.
+const (
+	slowClose = "close"
+	slowDrop  = "drop"
+)
+
+// SetDefaults sets the options that are not given.
+func (c *Config) SetDefaults() {
+	if len(c.Channels) == 0 {
+		c.Channels = []string{hub.DefaultChannel}
+	}
+	if len(c.Transports) == 0 {
+		c.Transports = Transports
+	}
+	c.PingInterval = cmp.Or(c.PingInterval, defaultPingInterval)
+	c.WriteTimeout = cmp.Or(c.WriteTimeout, defaultWriteTimeout)
+	c.MaxMessage = cmp.Or(c.MaxMessage, defaultMaxMessage)
+	c.MaxBacklog = cmp.Or(c.MaxBacklog, max(defaultMaxBacklog, c.MaxMessage))
+	c.IPv6Prefix = cmp.Or(c.IPv6Prefix, ratelimit.DefaultIPv6Prefix)
+	c.Slow = cmp.Or(c.Slow, slowClose)
+}
+
+// Validate reports what is wrong with the options, which have their defaults. New takes only valid ones.
+func (c Config) Validate() error {
+	for _, err := range []error{
+		c.validateNames(), c.validateEffect(), c.validateBounds(), c.Rate.validate(), c.Compression.validate(),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Config) validateNames() error {
+	for i, name := range c.Channels {
+		if slices.Contains(c.Channels[:i], name) {
+			return fmt.Errorf("channel %q is named twice", name)
+		}
+		if !strings.Contains(name, "{") {
+			if err := hub.CheckName(name); err != nil {
+				return fmt.Errorf("channel %q %w", name, err)
+			}
+		}
+	}
+	for i, t := range c.Transports {
+		if !slices.Contains(Transports, t) {
+			return fmt.Errorf("transport %q is not one of %s", t, strings.Join(Transports, ", "))
+		}
+		if slices.Contains(c.Transports[:i], t) {
+			return fmt.Errorf("transport %q is named twice", t)
+		}
+	}
+	for _, s := range c.Origins {
+		if _, err := origin.Parse(s); err != nil {
+			return err
+		}
+	}
+	if c.Slow != slowClose && c.Slow != slowDrop {
+		return fmt.Errorf("slow is %q, must be close or drop", c.Slow)
+	}
+	return nil
+}
+
+// validateEffect rejects options that together have no effect: somebody meant something else.
+func (c *Config) validateEffect() error {
+	only := func(transport string) bool { return len(c.Transports) == 1 && c.Transports[0] == transport }
+	switch {
+	case !c.Publish && !c.Subscribe:
+		return errors.New("publish and subscribe are both off, so the route can do nothing")
+	case !c.Publish && only(Post):
+		return errors.New("publish is off and the only transport is post, so the route can do nothing")
+	case !c.Subscribe && only(EventStream):
+		return errors.New("subscribe is off and the only transport is sse, so the route can do nothing")
+	case !c.Subscribe && len(c.Join) > 0:
+		return errors.New("subscribe is off, so clients cannot join channels")
+	case !c.Subscribe && c.Replay > 0:
+		return errors.New("subscribe is off, so nothing can be replayed")
+	case !c.Publish && c.Rate != nil:
+		return errors.New("publish is off, so there is no rate to limit")
+	}
+	return nil
+}
+
+func (c *Config) validateBounds() error {
+	ping, timeout := c.PingInterval, c.WriteTimeout
+	switch {
+	case c.Replay < 0:
+		return fmt.Errorf("replay is %d, must not be negative", c.Replay)
+	case ping < minPingInterval || ping > maxPingInterval:
+		return fmt.Errorf("ping_interval is %s, must be 1s to 1h", ping)
+	case ping%time.Second != 0:
+		return fmt.Errorf("ping_interval is %s, must be whole seconds", ping)
+	case timeout < 0:
+		return fmt.Errorf("write_timeout is %s, must not be negative", timeout)
+	case c.MaxMessage < 0 || c.MaxMessage > maxMessage:
+		return fmt.Errorf("max_message is %d bytes, must be 1 to %d", c.MaxMessage, maxMessage)
+	case c.MaxBacklog < hub.MinBacklog:
+		return fmt.Errorf("max_backlog is %d bytes, must be at least %d", c.MaxBacklog, hub.MinBacklog)
+	case c.MaxBacklog < c.MaxMessage:
+		return fmt.Errorf("max_backlog is %d bytes, less than the %d of max_message", c.MaxBacklog, c.MaxMessage)
+	case c.MaxConnections < 0:
+		return fmt.Errorf("max_connections is %d, must not be negative", c.MaxConnections)
+	case c.MaxPerIP < 0:
+		return fmt.Errorf("max_connections per_ip is %d, must not be negative", c.MaxPerIP)
+	case c.IPv6Prefix < 1 || c.IPv6Prefix > 128:
+		return fmt.Errorf("ipv6_prefix is %d, must be 1 to 128", c.IPv6Prefix)
+	}
+	return nil
+}
+
+// Compression configures permessage-deflate.
+type Compression struct {
+	// The size in bytes from which on a message is deflated. Smaller ones gain little: they have few repetitions, and mostly
+	// fit one packet anyway. Default: `256`.
+	MinSize int `json:"min_size,omitempty"`
+}
+
+func (c *Compression) validate() error {
+	if c != nil && c.MinSize < 0 {
+		return fmt.Errorf("compression's min_size is %d, must not be negative", c.MinSize)
+	}
+	return nil
+}
+
+// minSize returns the size from which on messages are deflated, or 0 if none are.
+func (c *Compression) minSize() int {
+	if c == nil {
+		return 0
+	}
+	return cmp.Or(c.MinSize, defaultMinDeflate)
+}
+
+// Rate is a token bucket.
+type Rate struct {
+	// How many messages are allowed in the time of `per`.
+	Messages int `json:"messages,omitempty"`
+
+	// The time. Choose a longer one, such as `1m`, for rates below one message per second. Default: `1s`.
+	Per caddy.Duration `json:"per,omitempty"`
+
+	// How many messages may come at once, after a pause. Default: as many as `messages`.
+	Burst int `json:"burst,omitempty"`
+}
+
+func (r *Rate) validate() error {
+	if r != nil && (r.Messages < 1 || r.Per < 0 || r.Burst < 0) {
+		return errors.New("rate: messages must be at least 1, and per and burst must not be negative")
+	}
+	return nil
+}
+
+func (r *Rate) limit() ratelimit.Limit {
+	if r == nil {
+		return ratelimit.Limit{}
+	}
+	per := cmp.Or(time.Duration(r.Per), time.Second)
+	return ratelimit.Limit{PerSecond: float64(r.Messages) / per.Seconds(), Burst: cmp.Or(r.Burst, r.Messages)}
+}
