@@ -80,16 +80,18 @@ func (n *numbers) expect(p page) {
 // on those that it has joined; and what it publishes arrives once.
 func TestClient(t *testing.T) {
 	s, p := openClient(t, "broadcast /ws {\n join room:*\n }")
-	testClient(t, s, p)
+	testClient(t, s, p, func(t *testing.T, p page) {
+		if got := evaluate[[]string](p, "seen.states"); !slices.Equal(got[:4], []string{"open", "waiting", "connecting", "open"}) {
+			t.Errorf("its states were %q", got)
+		}
+	})
 	if evaluate[bool](p, `performance.getEntriesByType("resource").some(e => e.initiatorType == "eventsource")`) {
 		t.Error("it fell back to event streams")
 	}
-	if got := evaluate[[]string](p, "seen.states"); !slices.Equal(got[:4], []string{"open", "waiting", "connecting", "open"}) {
-		t.Errorf("its states were %q", got)
-	}
 }
 
-func testClient(t *testing.T, s *site, p page) {
+// testClient has subtests with a page. afterCuts is for when it has been cut off, and has come back.
+func testClient(t *testing.T, s *site, p page, afterCuts func(*testing.T, page)) {
 	p.run(chromedp.Evaluate[chromedp.Void](`let drawn = 0; Math.random = () => drawn += 1e-9; undefined`)) // comes back at once
 	n := &numbers{s: s, next: map[string]int{}}
 	n.publish(t, 3, "room:1", "default")
@@ -97,6 +99,22 @@ func testClient(t *testing.T, s *site, p page) {
 	n.expect(p)
 	p.run(chromedp.Evaluate[chromedp.Void](`hub.join("room:1").then(() => seen.joined = true); undefined`))
 	p.wait("seen.joined")
+	t.Run("misses nothing and repeats nothing", func(t *testing.T) {
+		p := page{t, p.ctx}
+		testCuts(t, s, p, n)
+		afterCuts(t, p)
+	})
+	t.Run("what it publishes arrives once", func(t *testing.T) { testPublishes(t, s, page{t, p.ctx}) })
+	t.Run("leaves a channel", func(t *testing.T) { testLeaves(t, s, page{t, p.ctx}) })
+	t.Run("closes", func(t *testing.T) {
+		p := page{t, p.ctx}
+		p.run(chromedp.Evaluate[chromedp.Void](`hub.close(); hub.publish(1).catch(e => seen.end = e.code); undefined`))
+		p.wait(`hub.state == "closed" && seen.end == "closed"`)
+	})
+}
+
+// testCuts cuts it off again and again, also after it was refused a channel.
+func testCuts(t *testing.T, s *site, p page, n *numbers) {
 	for range 3 {
 		n.publish(t, 3, "room:1", "default")
 		s.cut()
@@ -108,8 +126,11 @@ func testClient(t *testing.T, s *site, p page) {
 	s.cut()
 	n.publish(t, 1, "room:1", "default")
 	n.expect(p)
+}
 
-	// What is published while it is cut off again and again arrives once, and in order where there is one line.
+// testPublishes: what is published while it is cut off again and again arrives once, and in order where there is one
+// line.
+func testPublishes(t *testing.T, s *site, p page) {
 	out := s.subscribe(t)
 	p.run(chromedp.Evaluate[chromedp.Void](`
 		seen.ids = []
@@ -124,12 +145,9 @@ func testClient(t *testing.T, s *site, p page) {
 		s.cut()
 	}
 	p.wait("seen.ids.length == 100 && seen.events.length >= 100")
-	var want []string
+	var got, want []string
 	for i := range 100 {
 		want = append(want, fmt.Sprintf(`{"n":%d}`, i))
-	}
-	var got []string
-	for range want {
 		_, data, err := out.Read(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -142,6 +160,10 @@ func testClient(t *testing.T, s *site, p page) {
 	if got := evaluate[int](p, "seen.events.length"); got != 100 {
 		t.Errorf("the page got %d of its 100 messages", got)
 	}
+}
+
+// testLeaves: it gets nothing more of a channel that it leaves. Nor did anything go wrong before.
+func testLeaves(t *testing.T, s *site, p page) {
 	p.run(chromedp.Evaluate[chromedp.Void](`seen.got.length = 0; hub.leave("room:1").then(() => seen.left = true); undefined`))
 	p.wait("seen.left")
 	s.publishOn(t, "room:1", "not for me")
@@ -150,8 +172,6 @@ func testClient(t *testing.T, s *site, p page) {
 	if evaluate[bool](p, `seen.got.length > 1 || seen.gaps.length > 0 || seen.errors.some(e => e.code != "forbidden")`) {
 		t.Errorf("seen: %s", evaluate[string](p, "JSON.stringify(seen)"))
 	}
-	p.run(chromedp.Evaluate[chromedp.Void](`hub.close(); hub.publish(1).catch(e => seen.end = e.code); undefined`))
-	p.wait(`hub.state == "closed" && seen.end == "closed"`)
 }
 
 // subscribe connects a client that is no browser, past the line.
@@ -179,7 +199,7 @@ func TestClientByEventStream(t *testing.T) {
 			join room:*
 		}
 	}`)
-	testClient(t, s, p)
+	testClient(t, s, p, func(*testing.T, page) {})
 }
 
 // TestClientByEventStreamClosed: what was on its way when the client was closed does not open it again.

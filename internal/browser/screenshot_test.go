@@ -22,6 +22,20 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
+// says are what is published for the picture, in turn.
+var says = []struct {
+	channel, event, contentType string
+	data                        func(int) string
+}{
+	{channel: "prices", event: "tick", contentType: "application/json", data: func(n int) string { return fmt.Sprintf(`{"symbol":"ACME","price":%d.%02d}`, n, 97*n%100) }},
+	{channel: "orders", event: "update", contentType: "application/json", data: func(n int) string { return fmt.Sprintf(`{"order":%d,"state":"shipped"}`, 4000+n) }},
+	{channel: "prices", event: "tick", contentType: "application/json", data: func(n int) string { return fmt.Sprintf(`{"symbol":"GLOBEX","price":%d.5}`, 3*n) }},
+	{channel: "chat", event: "", contentType: "text/plain", data: func(n int) string { return fmt.Sprintf("ann: has anyone seen build %d?", n) }},
+	{channel: "prices", event: "tick", contentType: "application/json", data: func(n int) string { return fmt.Sprintf(`{"symbol":"INITECH","price":%d.25}`, n/2) }},
+	{channel: "chat", event: "", contentType: "text/plain", data: func(int) string { return "ben: yes, and it is <b>green</b>" }},
+	{channel: "news", event: "", contentType: "text/plain", data: func(n int) string { return fmt.Sprintf("Release 1.%d is out", n) }},
+}
+
 // TestUIScreenshot takes the README's picture.
 func TestUIScreenshot(t *testing.T) {
 	if os.Getenv("SCREENSHOTS") != "1" {
@@ -33,39 +47,7 @@ func TestUIScreenshot(t *testing.T) {
 		p.connect([]string{"prices", "chat", "news", "orders"}[i%4], user)
 	}
 	p.open()
-	says := []struct {
-		channel, event, contentType string
-		data                        func(int) string
-	}{
-		{"prices", "tick", "application/json", func(n int) string { return fmt.Sprintf(`{"symbol":"ACME","price":%d.%02d}`, n, 97*n%100) }},
-		{"orders", "update", "application/json", func(n int) string { return fmt.Sprintf(`{"order":%d,"state":"shipped"}`, 4000+n) }},
-		{"prices", "tick", "application/json", func(n int) string { return fmt.Sprintf(`{"symbol":"GLOBEX","price":%d.5}`, 3*n) }},
-		{"chat", "", "text/plain", func(n int) string { return fmt.Sprintf("ann: has anyone seen build %d?", n) }},
-		{"prices", "tick", "application/json", func(n int) string { return fmt.Sprintf(`{"symbol":"INITECH","price":%d.25}`, n/2) }},
-		{"chat", "", "text/plain", func(int) string { return "ben: yes, and it is <b>green</b>" }},
-		{"news", "", "text/plain", func(n int) string { return fmt.Sprintf("Release 1.%d is out", n) }},
-	}
-	stop, done := make(chan struct{}), make(chan struct{})
-	defer func() { close(stop); <-done }()
-	go func() {
-		defer close(done)
-		for n := 0; ; n++ {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			m := says[n%len(says)]
-			query := url.Values{"channel": {m.channel}, "event": {m.event}}
-			resp, err := http.Post("http://"+p.admin+"/broadcast/publish?"+query.Encode(), m.contentType, strings.NewReader(m.data(40+n%50)))
-			if err != nil {
-				return
-			}
-			resp.Body.Close()
-			x := float64(n) / 170
-			time.Sleep(time.Duration(float64(time.Second) / (24 + 9*math.Sin(x) + 5*math.Sin(3.7*x) + 3*math.Sin(9.1*x))))
-		}
-	}()
+	defer p.publishSteadily()()
 	for n := 20; n <= 120; n += 20 {
 		p.wait(fmt.Sprintf(`document.querySelector("#totals .curve").getAttribute("d").split("L").length >= %d`, n))
 	}
@@ -83,23 +65,57 @@ func TestUIScreenshot(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		picture, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if picture, err = shrink(picture); err != nil {
-			t.Fatal(err)
-		}
 		path := filepath.Join("..", "..", "docs", "inspector.png")
 		if scheme == "dark" {
 			path = filepath.Join(os.TempDir(), "inspector-dark.png")
 			t.Log("the dark one is ", path)
 		}
-		if err := os.WriteFile(path, picture, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		p.capture(path)
 	}
 	p.noProblems()
+}
+
+// publishSteadily publishes at a rate that goes up and down, until stop is called.
+func (p *inspector) publishSteadily() (stop func()) {
+	ending, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for n := 0; ; n++ {
+			select {
+			case <-ending:
+				return
+			default:
+			}
+			m := says[n%len(says)]
+			query := url.Values{"channel": {m.channel}, "event": {m.event}}
+			resp, err := http.Post("http://"+p.admin+"/broadcast/publish?"+query.Encode(), m.contentType, strings.NewReader(m.data(40+n%50)))
+			if err != nil {
+				return
+			}
+			resp.Body.Close()
+			x := float64(n) / 170
+			time.Sleep(time.Duration(float64(time.Second) / (24 + 9*math.Sin(x) + 5*math.Sin(3.7*x) + 3*math.Sin(9.1*x))))
+		}
+	}()
+	return func() {
+		close(ending)
+		<-done
+	}
+}
+
+// capture writes a picture of the page.
+func (p *inspector) capture(path string) {
+	p.t.Helper()
+	picture, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if picture, err = shrink(picture); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, picture, 0o644); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 // shrink leaves a picture the 256 colours that it has most of.

@@ -34,16 +34,9 @@ for (let i = 0; i < 3; i++) {
 }
 </script>`
 
-// TestHTTP2: a browser puts its WebSockets into the HTTP/2 connection that it has, and they are WebSockets.
-func TestHTTP2(t *testing.T) {
-	ctx := chromium.Open(t, chromedp.Flag("ignore-certificate-errors", true))
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "index.html"), []byte(socketPage), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	port := caddytest.FreePort(t)
-	log := filepath.Join(dir, "log")
-	config := fmt.Sprintf(`{
+// secureConfig is a site with TLS, whose files are in a folder, as is the log of what the handler does.
+func secureConfig(dir, port string) string {
+	return fmt.Sprintf(`{
 		admin off
 		persist_config off
 		auto_https disable_redirects
@@ -64,7 +57,17 @@ func TestHTTP2(t *testing.T) {
 		broadcast /ws
 		file_server
 	}`, dir, port)
-	if err := caddytest.Load(config); err != nil {
+}
+
+// TestHTTP2: a browser puts its WebSockets into the HTTP/2 connection that it has, and they are WebSockets.
+func TestHTTP2(t *testing.T) {
+	ctx := chromium.Open(t, chromedp.Flag("ignore-certificate-errors", true))
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "index.html"), []byte(socketPage), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	port := caddytest.FreePort(t)
+	if err := caddytest.Load(secureConfig(dir, port)); err != nil {
 		t.Fatal(err)
 	}
 	defer caddy.Stop()
@@ -92,7 +95,7 @@ func TestHTTP2(t *testing.T) {
 			break
 		}
 	}
-	text, err := os.ReadFile(log)
+	text, err := os.ReadFile(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,140 +13,207 @@ import (
 	"github.com/coder/websocket"
 )
 
+// shown is an inspector with two clients, which has a page open for all subtests.
+type shown struct {
+	*inspector
+	whole    *inspector // the one of the whole test, which has the problems
+	ann, ben *client
+}
+
+// The rows that the lists show.
+var (
+	connectionRows = fmt.Sprintf(rowsOf, "connections")
+	channelRows    = fmt.Sprintf(rowsOf, "channels")
+)
+
+// Of a stranger who has markup for a channel and for a name: as they are in a URL.
+const markupChannel, markupUser = `%3Cimg%20src=x%20onerror=alert(1)%3E`, `%3Cb%3Ebad%3C%2Fb%3E`
+
 // TestUI: the inspector shows the hub, safely, and what it does is done.
 func TestUI(t *testing.T) {
 	p := inspect(t)
-	connections := fmt.Sprintf(rowsOf, "connections")
-	channels := fmt.Sprintf(rowsOf, "channels")
-	ann, ben := p.connect("news", "ann"), p.connect("prices", "ben")
-	p.open()
+	u := shown{p, p, p.connect("news", "ann"), p.connect("prices", "ben")}
+	u.open()
+	u.sub("totals and lists", shown.testLists)
+	u.sub("markup of strangers is text", shown.testMarkup)
+	u.sub("filters of the lists", shown.testListFilters)
+	u.sub("publish text, and what does the same", shown.testPublish)
+	u.sub("publish JSON, checked before it goes", shown.testPublishJSON)
+	u.sub("a refusal is shown", shown.testRefusal)
+	u.sub("filters of the tail", shown.testTailFilters)
+	u.sub("pause of the tail", shown.testTailPause)
+	u.sub("the tail is bounded", shown.testTailBounds)
+	u.sub("close a connection after a question", shown.testClose)
+	u.noProblems()
+}
 
-	// The totals and the lists: two clients, and the page itself.
-	p.wait(`document.querySelector("#totals dd").textContent == "3"`)
-	p.wait(`document.querySelectorAll("#totals .curve[d]").length == 4`)
-	p.wait(connections + `.length == 3`)
-	p.wait(channels + `.join() == "news|1|0,prices|1|0"`)
-	if s := p.eval(connections + `[0]`); !strings.Contains(s, "|ann|") || !strings.Contains(s, "|websocket|news|") {
-		t.Errorf("the first connection is %q", s)
+// sub runs a subtest, whose failures are its own.
+func (u shown) sub(name string, test func(shown)) {
+	u.t.Run(name, func(t *testing.T) {
+		p := &inspector{t: t, ctx: u.ctx, addr: u.addr, admin: u.admin}
+		test(shown{p, u.whole, &client{t, u.ann.messages, u.ann.closed}, &client{t, u.ben.messages, u.ben.closed}})
+	})
+}
+
+// testLists expects two clients, and the page itself.
+func (u shown) testLists() {
+	u.wait(`document.querySelector("#totals dd").textContent == "3"`)
+	u.wait(`document.querySelectorAll("#totals .curve[d]").length == 4`)
+	u.wait(connectionRows + `.length == 3`)
+	u.wait(channelRows + `.join() == "news|1|0,prices|1|0"`)
+	if s := u.eval(connectionRows + `[0]`); !strings.Contains(s, "|ann|") || !strings.Contains(s, "|websocket|news|") {
+		u.t.Errorf("the first connection is %q", s)
 	}
+}
 
-	// What strangers say is text.
+func (u shown) testMarkup() {
 	markup := `<img src=x onerror="document.title='hacked'"><script>document.title='hacked'</script>`
-	p.publish("news", "text/plain", markup)
-	ann.wants(markup)
-	p.wait(tailed + `.length == 1`)
-	if s := p.eval(tailed + `[0]`); s != markup {
-		t.Errorf("the message is shown as %q", s)
+	u.publish("news", "text/plain", markup)
+	u.ann.wants(markup)
+	u.wait(tailed + `.length == 1`)
+	if s := u.eval(tailed + `[0]`); s != markup {
+		u.t.Errorf("the message is shown as %q", s)
 	}
-	bad := p.connect(`%3Cimg%20src=x%20onerror=alert(1)%3E`, `%3Cb%3Ebad%3C%2Fb%3E`)
-	p.wait(connections + `.some(s => s.includes("|<b>bad</b>|") && s.includes("|<img src=x onerror=alert(1)>|"))`)
-	p.wait(channels + `[0].startsWith("<img")`)
-	if s := p.eval(`document.title + document.querySelectorAll("main img, main b, main script").length`); s != "Inspector · caddy-broadcast0" {
-		t.Errorf("after markup: %q", s)
+	u.connect(markupChannel, markupUser)
+	u.wait(connectionRows + `.some(s => s.includes("|<b>bad</b>|") && s.includes("|<img src=x onerror=alert(1)>|"))`)
+	u.wait(channelRows + `[0].startsWith("<img")`)
+	if s := u.eval(`document.title + document.querySelectorAll("main img, main b, main script").length`); s != "Inspector · caddy-broadcast0" {
+		u.t.Errorf("after markup: %q", s)
 	}
+}
 
-	// The filters of the lists.
-	p.fill("#prefix", "pri")
-	p.wait(channels + `.join() == "prices|1|0"`)
-	p.fill("#of-user", "ben")
-	p.wait(connections + `.length == 1`)
-	p.fill("#of-user", "")
-	p.fill("#of-channel", "news")
-	p.wait(connections + `.length == 1 && ` + connections + `[0].includes("ann")`)
-	p.fill("#of-channel", "")
-	p.fill("#prefix", "")
-	p.wait(connections + `.length == 4`)
+func (u shown) testListFilters() {
+	u.connect(markupChannel, markupUser)
+	u.wait(connectionRows + `.length == 4`)
+	u.fill("#prefix", "pri")
+	u.wait(channelRows + `.join() == "prices|1|0"`)
+	u.fill("#of-user", "ben")
+	u.wait(connectionRows + `.length == 1`)
+	u.fill("#of-user", "")
+	u.fill("#of-channel", "news")
+	u.wait(connectionRows + `.length == 1 && ` + connectionRows + `[0].includes("ann")`)
+	u.fill("#of-channel", "")
+	u.fill("#prefix", "")
+	u.wait(connectionRows + `.length == 4`)
+}
 
-	// The form, and the same from a shell and from Python.
+// testPublish fills in the form, and runs what it shows for a shell, for Python and for JavaScript.
+func (u shown) testPublish() {
 	nasty := "it's \"1\" `2` $HOME \\n <!-- é 😀 -->\n@data=3&data=%41"
-	p.fill("#channel", "news")
-	p.fill("#event", "it's")
-	p.run(chromedp.SetValue(chromedp.CSS("#data"), nasty), chromedp.SendKeys(chromedp.CSS("#data"), kb.End+"!"))
+	u.fill("#channel", "news")
+	u.fill("#event", "it's")
+	u.run(chromedp.SetValue(chromedp.CSS("#data"), nasty), chromedp.SendKeys(chromedp.CSS("#data"), kb.End+"!"))
 	nasty += "!"
-	p.run(chromedp.Click(chromedp.CSS("#publish .main")))
-	ann.wants(nasty)
-	p.wait(`/^\w+-\d+, to 1 client$/.test(document.querySelector("#published").textContent)`)
-	shell := func(name string, args ...string) {
-		t.Helper()
-		if _, err := exec.LookPath(name); err != nil {
-			t.Logf("%s is not installed", name)
-			return
+	u.run(chromedp.Click(chromedp.CSS("#publish .main")))
+	u.ann.wants(nasty)
+	u.wait(`/^\w+-\d+, to 1 client$/.test(document.querySelector("#published").textContent)`)
+	u.runShown(nasty)
+	u.wait(tailed + `.filter(s => s == ` + quoted(nasty) + `).length >= 2`)
+	js := u.eval(`document.querySelector("#js").textContent`)
+	if s := u.eval(`new Function("connect", ` + quoted(js) + `.replace(/^import.*\n/, "return "))(u => ({ publish: (...args) => JSON.stringify([u, ...args]) }))`); s !=
+		u.eval(`JSON.stringify(["/ws", `+quoted(nasty)+`, { channel: "news", event: "it's" }])`) {
+		u.t.Errorf("JavaScript publishes %s", s)
+	}
+}
+
+// runShown runs the commands that the page shows, each of which publishes data to ann.
+func (u shown) runShown(data string) {
+	u.t.Helper()
+	for _, c := range []struct{ name, option, element string }{
+		{name: "sh", option: "-c", element: "#curl"},
+		{name: "python3", option: "-c", element: "#python"},
+	} {
+		if _, err := exec.LookPath(c.name); err != nil {
+			u.t.Logf("%s is not installed", c.name)
+			continue
 		}
-		if out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput(); err != nil {
-			t.Fatalf("%q: %v: %s", args, err, out)
+		text := u.eval(`document.querySelector("` + c.element + `").textContent`)
+		if out, err := exec.CommandContext(u.t.Context(), c.name, c.option, text).CombinedOutput(); err != nil {
+			u.t.Fatalf("%s %q: %v: %s", c.name, text, err, out)
 		}
-		ann.wants(nasty)
+		u.ann.wants(data)
 	}
-	shell("sh", "-c", p.eval(`document.querySelector("#curl").textContent`))
-	shell("python3", "-c", p.eval(`document.querySelector("#python").textContent`))
-	p.wait(tailed + `.filter(s => s == ` + quoted(nasty) + `).length >= 2`)
-	js := p.eval(`document.querySelector("#js").textContent`)
-	if s := p.eval(`new Function("connect", ` + quoted(js) + `.replace(/^import.*\n/, "return "))(u => ({ publish: (...args) => JSON.stringify([u, ...args]) }))`); s !=
-		p.eval(`JSON.stringify(["/ws", `+quoted(nasty)+`, { channel: "news", event: "it's" }])`) {
-		t.Errorf("JavaScript publishes %s", s)
+}
+
+func (u shown) testPublishJSON() {
+	u.fill("#channel", "news")
+	u.fill("#event", "it's")
+	u.fill("#data", "no JSON")
+	u.run(chromedp.Click(chromedp.CSS(`[name=kind][value=json]`)))
+	u.wait(`document.querySelector("#curl").textContent.startsWith("This is not valid JSON") && !document.querySelector("#data").validity.valid`)
+	data := `{"__proto__": [1, "it's"]}`
+	u.fill("#data", data)
+	u.wait(`document.querySelector("#data").validity.valid`)
+	u.run(chromedp.Click(chromedp.CSS("#publish .main")))
+	u.ann.wants(data)
+	u.runShown(data)
+}
+
+func (u shown) testRefusal() {
+	u.fill("#channel", strings.Repeat("x", 256))
+	u.fill("#data", `{"valid": "as JSON, and as text"}`)
+	u.run(chromedp.Click(chromedp.CSS("#publish .main")))
+	u.wait(`document.querySelector("#published.bad")?.textContent.includes("channel")`)
+	u.whole.mu.Lock()
+	defer u.whole.mu.Unlock()
+	if n := len(u.whole.problems); n != 1 || !strings.Contains(u.whole.problems[0], "400") {
+		u.t.Errorf("the browser's own line about the status 400 is not the only one: %q", u.whole.problems)
 	}
+	u.whole.problems = nil
+}
 
-	// JSON, checked before it goes.
-	p.run(chromedp.Click(chromedp.CSS(`[name=kind][value=json]`)))
-	p.wait(`document.querySelector("#curl").textContent.startsWith("This is not valid JSON") && !document.querySelector("#data").validity.valid`)
-	nasty = `{"__proto__": [1, "it's"]}`
-	p.fill("#data", nasty)
-	p.wait(`document.querySelector("#data").validity.valid`)
-	p.run(chromedp.Click(chromedp.CSS("#publish .main")))
-	ann.wants(nasty)
-	shell("sh", "-c", p.eval(`document.querySelector("#curl").textContent`))
-	shell("python3", "-c", p.eval(`document.querySelector("#python").textContent`))
+func (u shown) testTailFilters() {
+	u.fill("#tail-channel", "pri")
+	u.wait(tailed + `.length == 0`)
+	u.publish("prices", "application/json", `{"price": 3}`)
+	u.publish("news", "text/plain", "no price")
+	u.ben.wants(`{"price": 3}`)
+	u.wait(tailed + `.join() == '{"price":3}'`)
+	u.fill("#tail-channel", "")
+	u.fill("#tail-text", "PRICE")
+	u.wait(tailed + `.join() == '{"price":3},no price'`)
+	u.fill("#tail-text", "")
+}
 
-	// A refusal is shown.
-	p.fill("#channel", strings.Repeat("x", 256))
-	p.run(chromedp.Click(chromedp.CSS("#publish .main")))
-	p.wait(`document.querySelector("#published.bad")?.textContent.includes("channel")`)
-	p.mu.Lock()
-	if n := len(p.problems); n != 1 || !strings.Contains(p.problems[0], "400") {
-		t.Errorf("the browser's own line about the status 400 is not the only one: %q", p.problems)
-	}
-	p.problems = nil
-	p.mu.Unlock()
+func (u shown) testTailPause() {
+	u.fill("#tail-text", "PAUSED")
+	u.wait(tailed + `.length == 0`)
+	u.publish("prices", "text/plain", "not paused")
+	u.publish("news", "text/plain", "not paused either")
+	u.wait(tailed + `.join() == 'not paused,not paused either'`)
+	u.run(chromedp.Click(chromedp.CSS("#pause")))
+	u.publish("news", "text/plain", "paused")
+	u.wait(`document.querySelector("#pause").textContent == "Resume (1)"`)
+	u.wait(tailed + `.length == 2`)
+	u.run(chromedp.Click(chromedp.CSS("#pause")))
+	u.wait(tailed + `.join() == 'not paused,not paused either,paused' && document.querySelector("#pause").textContent == "Pause"`)
+	u.fill("#tail-text", "")
+}
 
-	// The tail's filters, and its pause.
-	p.fill("#tail-channel", "pri")
-	p.wait(tailed + `.length == 0`)
-	p.publish("prices", "application/json", `{"price": 3}`)
-	p.publish("news", "text/plain", "no price")
-	ben.wants(`{"price": 3}`)
-	p.wait(tailed + `.join() == '{"price":3}'`)
-	p.fill("#tail-channel", "")
-	p.fill("#tail-text", "PRICE")
-	p.wait(tailed + `.join() == '{"price":3},no price'`)
-	p.run(chromedp.Click(chromedp.CSS("#pause")))
-	p.publish("news", "text/plain", "another price")
-	p.wait(`document.querySelector("#pause").textContent == "Resume (1)"`)
-	p.wait(tailed + `.length == 2`)
-	p.run(chromedp.Click(chromedp.CSS("#pause")))
-	p.wait(tailed + `.join() == '{"price":3},no price,another price' && document.querySelector("#pause").textContent == "Pause"`)
-
-	// It is bounded, also in what one message takes.
-	p.fill("#tail-text", "")
+// testTailBounds: in how many messages are shown, and in what one message takes.
+func (u shown) testTailBounds() {
 	for range 6 {
-		resp, err := http.Post("http://"+p.admin+"/broadcast/publish", "application/x-ndjson", strings.NewReader(strings.Repeat(`{"data": "many"}`+"\n", 100)))
+		resp, err := http.Post("http://"+u.admin+"/broadcast/publish", "application/x-ndjson", strings.NewReader(strings.Repeat(`{"data": "many"}`+"\n", 100)))
 		if err != nil {
-			t.Fatal(err)
+			u.t.Fatal(err)
 		}
 		resp.Body.Close()
 	}
-	p.publish("prices", "text/plain", strings.Repeat("long", 200_000)+"end")
-	p.wait(tailed + `.at(-1).endsWith("… (800,003 characters)")`)
-	p.wait(`document.querySelectorAll("#tail p").length == 500`)
+	u.publish("prices", "text/plain", strings.Repeat("long", 200_000)+"end")
+	u.wait(tailed + `.at(-1).endsWith("… (800,003 characters)")`)
+	u.wait(`document.querySelectorAll("#tail p").length == 500`)
+}
 
-	// Closing, after a question.
-	p.fill("#of-user", "<b>bad</b>")
-	p.wait(connections + `.length == 1`)
-	p.run(chromedp.Click(chromedp.CSS("#connections tbody button")), chromedp.WaitVisible(chromedp.CSS("#confirm")), chromedp.Click(chromedp.CSS("#keep")))
-	p.wait(`!document.querySelector("#confirm").open`)
-	p.run(chromedp.Click(chromedp.CSS("#connections tbody button")), chromedp.WaitVisible(chromedp.CSS("#confirm")), chromedp.Click(chromedp.CSS("#close")))
+func (u shown) testClose() {
+	bad := u.connect(markupChannel, markupUser)
+	u.fill("#of-user", "<b>bad</b>")
+	u.wait(connectionRows + `.length == 1`)
+	button, asked := chromedp.CSS("#connections tbody button"), chromedp.CSS("#confirm")
+	u.run(chromedp.Click(button), chromedp.WaitVisible(asked), chromedp.Click(chromedp.CSS("#keep")))
+	u.wait(`!document.querySelector("#confirm").open`)
+	u.run(chromedp.Click(button), chromedp.WaitVisible(asked), chromedp.Click(chromedp.CSS("#close")))
 	bad.wantsClose(websocket.StatusPolicyViolation)
-	p.wait(connections + `.length == 0`)
-	p.noProblems()
+	u.wait(connectionRows + `.length == 0`)
 }
 
 // TestUIMore: of a long list the first hundred are shown.

@@ -127,56 +127,78 @@ func eventually(t *testing.T, what string, done func() bool) {
 	}
 }
 
+// others are a publisher and the good client, who go on while there are hostile ones.
+type others struct {
+	s    *server
+	good *websocket.Conn
+
+	published, got int
+	peak           uint64 // of the heap
+}
+
+func (o *others) publish(t *testing.T, text string) {
+	if _, err := o.s.do("POST", "/broadcast/publish", text); err != nil {
+		t.Error(err)
+	}
+}
+
+// startOthers connects the good client.
+func startOthers(ctx context.Context, t *testing.T, s *server) *others {
+	good, _, err := websocket.Dial(ctx, "ws://"+s.addr+"/ws", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { good.CloseNow() })
+	o := &others{s: s, good: good}
+	o.publish(t, "first")
+	if _, text, err := good.Read(ctx); err != nil || string(text) != "first" {
+		t.Fatalf("the good client got %q and %v", text, err)
+	}
+	return o
+}
+
+// publishUntil publishes numbers, and at the end the last message.
+func (o *others) publishUntil(t *testing.T, stop <-chan struct{}) {
+	defer o.publish(t, "last")
+	for tick := time.NewTicker(time.Millisecond); ; o.published++ {
+		select {
+		case <-tick.C:
+			o.publish(t, fmt.Sprint(o.published))
+			o.peak = max(o.peak, heapNow())
+		case <-stop:
+			return
+		}
+	}
+}
+
+// read has the good client get each number, in order, until the last message.
+func (o *others) read(ctx context.Context, t *testing.T) {
+	for ; ; o.got++ {
+		_, text, err := o.good.Read(ctx)
+		if string(text) == "last" {
+			return
+		}
+		if err != nil || string(text) != fmt.Sprint(o.got) {
+			t.Errorf("the good client got %q and %v, not %d", text, err, o.got)
+			return
+		}
+	}
+}
+
 // TestHostile: whatever clients do, it ends as it should, at the latest a write_timeout later, though they do not help;
 // and nothing of it is to be noticed by others, or is left.
 func TestHostile(t *testing.T) {
 	s := start(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*timeout)
 	defer cancel()
-	good, _, err := websocket.Dial(ctx, "ws://"+s.addr+"/ws", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer good.CloseNow()
-	publish := func(text string) {
-		if _, err := s.do("POST", "/broadcast/publish", text); err != nil {
-			t.Error(err)
-		}
-	}
-	publish("first")
-	if _, text, err := good.Read(ctx); err != nil || string(text) != "first" {
-		t.Fatalf("the good client got %q and %v", text, err)
-	}
+	o := startOthers(ctx, t, s)
 	http.DefaultClient.CloseIdleConnections()
 	heap, goroutines := heapSize(), runtime.NumGoroutine()
 
-	var others, hostile sync.WaitGroup
+	var running, hostile sync.WaitGroup
 	stop := make(chan struct{})
-	published, got, peak := 0, 0, uint64(0)
-	others.Go(func() {
-		defer publish("last")
-		for tick := time.NewTicker(time.Millisecond); ; published++ {
-			select {
-			case <-tick.C:
-				publish(fmt.Sprint(published))
-				peak = max(peak, heapNow())
-			case <-stop:
-				return
-			}
-		}
-	})
-	others.Go(func() {
-		for ; ; got++ {
-			_, text, err := good.Read(ctx)
-			if string(text) == "last" {
-				return
-			}
-			if err != nil || string(text) != fmt.Sprint(got) {
-				t.Errorf("the good client got %q and %v, not %d", text, err, got)
-				return
-			}
-		}
-	})
+	running.Go(func() { o.publishUntil(t, stop) })
+	running.Go(func() { o.read(ctx, t) })
 	for _, r := range rows() {
 		for way := range ways {
 			if way == "whole" || r.send != "" && len(r.send) < 200 {
@@ -187,29 +209,39 @@ func TestHostile(t *testing.T) {
 	}
 	hostile.Wait()
 	close(stop)
-	others.Wait()
-	if got != published {
-		t.Errorf("the good client got %d messages of %d", got, published)
+	running.Wait()
+	if o.got != o.published {
+		t.Errorf("the good client got %d messages of %d", o.got, o.published)
 	}
 
-	eventually(t, "the good client is alone", func() bool {
-		body, err := s.do("GET", "/broadcast", "")
-		var totals struct{ Connections, Channels, Backlog int }
-		if err == nil {
-			err = json.Unmarshal([]byte(body), &totals)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return totals.Connections == 1 && totals.Channels == 1 && totals.Backlog == 0
-	})
+	eventually(t, "the good client is alone", func() bool { return s.hasOneClient(t) })
 	http.DefaultClient.CloseIdleConnections()
 	eventually(t, "the goroutines are gone", func() bool { return runtime.NumGoroutine() <= goroutines+5 })
-	if n := heapSize(); n > heap+8<<20 || peak > heap+128<<20 {
-		t.Errorf("the heap was %d KiB, %d at most, and is %d", heap>>10, peak>>10, n>>10)
+	if n := heapSize(); n > heap+8<<20 || o.peak > heap+128<<20 {
+		t.Errorf("the heap was %d KiB, %d at most, and is %d", heap>>10, o.peak>>10, n>>10)
 	}
 	t.Logf("%d messages; heap %d KiB, %d at most, then %d; %d goroutines, then %d",
-		published, heap>>10, peak>>10, heapSize()>>10, goroutines, runtime.NumGoroutine())
+		o.published, heap>>10, o.peak>>10, heapSize()>>10, goroutines, runtime.NumGoroutine())
+	s.expectNoPanic(t)
+}
+
+// hasOneClient reports whether there is one connection, on one channel, and nothing on its way to it.
+func (s *server) hasOneClient(t *testing.T) bool {
+	t.Helper()
+	body, err := s.do("GET", "/broadcast", "")
+	var totals struct{ Connections, Channels, Backlog int }
+	if err == nil {
+		err = json.Unmarshal([]byte(body), &totals)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return totals.Connections == 1 && totals.Channels == 1 && totals.Backlog == 0
+}
+
+// expectNoPanic: there is a log, and no panic in it.
+func (s *server) expectNoPanic(t *testing.T) {
+	t.Helper()
 	log, err := os.ReadFile(s.log)
 	if err != nil || len(log) == 0 {
 		t.Errorf("the log has %d bytes: %v", len(log), err)

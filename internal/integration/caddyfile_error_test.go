@@ -11,63 +11,66 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
 
+// optionErrors are options of a route, which begin on line 3, and the error that they are.
+var optionErrors = []struct {
+	options string
+	line    int
+	want    string
+}{
+	{options: "chanel a", line: 3, want: "unrecognized option chanel"},
+	{options: "echo on\necho off", line: 4, want: "the option echo is given twice, first on line 3"},
+	{options: "publish off\nsubscribe off", line: 2, want: "publish and subscribe are both off"},
+	{options: "publish off\ntransports post", line: 2, want: "the only transport is post"},
+	{options: "publish maybe", line: 3, want: `publish is "maybe", must be on or off`},
+	{options: "publish", line: 3, want: "wrong argument count"},
+	{options: "user", line: 3, want: "wrong argument count"},
+	{options: "user a b", line: 3, want: "wrong argument count"},
+	{options: "channel", line: 3, want: "wrong argument count"},
+	{options: "channel a a", line: 2, want: `channel "a" is named twice`},
+	{options: "channel \"\"", line: 2, want: `channel "" is empty`},
+	{options: "channel " + strings.Repeat("x", 256), line: 2, want: "has 256 bytes, more than 255"},
+	{options: "transports websocket carrier_pigeon", line: 2, want: `transport "carrier_pigeon" is not one of`},
+	{options: "transports post post", line: 2, want: `transport "post" is named twice`},
+	{options: "origins https://a.*.org", line: 2, want: "* may only be used alone"},
+	{options: "ping_interval soon", line: 3, want: `ping_interval is "soon", must be a duration`},
+	{options: "ping_interval 0", line: 3, want: "ping_interval must be greater than 0"},
+	{options: "ipv6_prefix 0", line: 3, want: "ipv6_prefix is 0, must be 1 to 128"},
+	{options: "ipv6_prefix 129", line: 3, want: "ipv6_prefix is 129, must be 1 to 128"},
+	{options: "ping_interval 10ms", line: 2, want: "ping_interval is 10ms, must be 1s to 1h"},
+	{options: "write_timeout -1s", line: 2, want: "write_timeout is -1s"},
+	{options: "max_message big", line: 3, want: `max_message: "big" is not a valid size (for example 64KiB)`},
+	{options: "max_message 0", line: 3, want: "max_message must be greater than 0"},
+	{options: "max_message 1GiB", line: 2, want: "max_message is 1073741824 bytes, must be 1 to 67108864"},
+	{options: "max_backlog 1KiB", line: 2, want: "max_backlog is 1024 bytes, must be at least 65536"},
+	{options: "max_backlog 18EiB", line: 3, want: "max_backlog:"},
+	{options: "max_message 1MiB\nmax_backlog 512KiB", line: 2, want: "less than the 1048576 of max_message"},
+	{options: "replay all", line: 3, want: `replay is "all", must be a whole number`},
+	{options: "replay -1", line: 2, want: "replay is -1"},
+	{options: "replay 1\nsubscribe off", line: 2, want: "subscribe is off, so nothing can be replayed"},
+	{options: "slow down", line: 2, want: `slow is "down", must be close or drop`},
+	{options: "compression", line: 3, want: "must be off, on, or on <min_size>"},
+	{options: "compression on lots", line: 3, want: `compression: "lots" is not a valid size`},
+	{options: "compression off 1KiB", line: 3, want: "must be off"},
+	{options: "ping_interval 1500ms", line: 2, want: "ping_interval is 1.5s, must be whole seconds"},
+	{options: "rate", line: 3, want: "rate"},
+	{options: "close_on_reload yes", line: 3, want: "wrong argument count"},
+	{options: "rate fast", line: 3, want: `rate is "fast", must be a positive number`},
+	{options: "rate 5/d", line: 3, want: `rate is "5/d", must be a positive number, optionally per /s, /m or /h`},
+	{options: "rate 0", line: 3, want: `rate is "0", must be a positive number`},
+	{options: "rate 5 0", line: 3, want: `rate's burst is "0"`},
+	{options: "max_connections many", line: 3, want: `max_connections is "many", must be a whole number`},
+	{options: "max_connections 5 per_user 1", line: 3, want: "must be <n> [per_ip <n>]"},
+	{options: "max_connections -1", line: 2, want: "max_connections is -1, must not be negative"},
+	{options: "publish off\n\trate 5", line: 2, want: "publish is off, so there is no rate to limit"},
+	{options: "subscribe off\n\tjoin a", line: 2, want: "subscribe is off, so clients cannot join channels"},
+	{options: "subscribe off\n\ttransports sse", line: 2, want: "subscribe is off and the only transport is sse"},
+	{options: "echo {\non\n}", line: 3, want: ""},
+}
+
 // TestOptionErrors: an error names the option, what is wrong with it, and the line. What only the block as a whole has
 // wrong is an error of its first line.
 func TestOptionErrors(t *testing.T) {
-	for _, c := range []struct {
-		options string
-		line    int
-		want    string
-	}{
-		{"chanel a", 3, "unrecognized option chanel"},
-		{"echo on\necho off", 4, "the option echo is given twice, first on line 3"},
-		{"publish off\nsubscribe off", 2, "publish and subscribe are both off"},
-		{"publish off\ntransports post", 2, "the only transport is post"},
-		{"publish maybe", 3, `publish is "maybe", must be on or off`},
-		{"publish", 3, "wrong argument count"},
-		{"user", 3, "wrong argument count"},
-		{"user a b", 3, "wrong argument count"},
-		{"channel", 3, "wrong argument count"},
-		{"channel a a", 2, `channel "a" is named twice`},
-		{"channel \"\"", 2, `channel "" is empty`},
-		{"channel " + strings.Repeat("x", 256), 2, "has 256 bytes, more than 255"},
-		{"transports websocket carrier_pigeon", 2, `transport "carrier_pigeon" is not one of`},
-		{"transports post post", 2, `transport "post" is named twice`},
-		{"origins https://a.*.org", 2, "* may only be used alone"},
-		{"ping_interval soon", 3, `ping_interval is "soon", must be a duration`},
-		{"ping_interval 0", 3, "ping_interval must be greater than 0"},
-		{"ipv6_prefix 0", 3, "ipv6_prefix is 0, must be 1 to 128"},
-		{"ipv6_prefix 129", 3, "ipv6_prefix is 129, must be 1 to 128"},
-		{"ping_interval 10ms", 2, "ping_interval is 10ms, must be 1s to 1h"},
-		{"write_timeout -1s", 2, "write_timeout is -1s"},
-		{"max_message big", 3, `max_message: "big" is not a valid size (for example 64KiB)`},
-		{"max_message 0", 3, "max_message must be greater than 0"},
-		{"max_message 1GiB", 2, "max_message is 1073741824 bytes, must be 1 to 67108864"},
-		{"max_backlog 1KiB", 2, "max_backlog is 1024 bytes, must be at least 65536"},
-		{"max_backlog 18EiB", 3, "max_backlog:"},
-		{"max_message 1MiB\nmax_backlog 512KiB", 2, "less than the 1048576 of max_message"},
-		{"replay all", 3, `replay is "all", must be a whole number`},
-		{"replay -1", 2, "replay is -1"},
-		{"replay 1\nsubscribe off", 2, "subscribe is off, so nothing can be replayed"},
-		{"slow down", 2, `slow is "down", must be close or drop`},
-		{"compression", 3, "must be off, on, or on <min_size>"},
-		{"compression on lots", 3, `compression: "lots" is not a valid size`},
-		{"compression off 1KiB", 3, "must be off"},
-		{"ping_interval 1500ms", 2, "ping_interval is 1.5s, must be whole seconds"},
-		{"rate", 3, "rate"},
-		{"close_on_reload yes", 3, "wrong argument count"},
-		{"rate fast", 3, `rate is "fast", must be a positive number`},
-		{"rate 5/d", 3, `rate is "5/d", must be a positive number, optionally per /s, /m or /h`},
-		{"rate 0", 3, `rate is "0", must be a positive number`},
-		{"rate 5 0", 3, `rate's burst is "0"`},
-		{"max_connections many", 3, `max_connections is "many", must be a whole number`},
-		{"max_connections 5 per_user 1", 3, "must be <n> [per_ip <n>]"},
-		{"max_connections -1", 2, "max_connections is -1, must not be negative"},
-		{"publish off\n\trate 5", 2, "publish is off, so there is no rate to limit"},
-		{"subscribe off\n\tjoin a", 2, "subscribe is off, so clients cannot join channels"},
-		{"subscribe off\n\ttransports sse", 2, "subscribe is off and the only transport is sse"},
-		{"echo {\non\n}", 3, ""},
-	} {
+	for _, c := range optionErrors {
 		t.Run(c.options, func(t *testing.T) {
 			wantError(t, ":80 {\nbroadcast /ws {\n"+c.options+"\n}\n}", c.line, c.want)
 		})
@@ -84,19 +87,19 @@ func TestGlobalOptionErrors(t *testing.T) {
 		line   int
 		want   string
 	}{
-		{"broadcast fast", 2, "wrong argument count"},
-		{"broadcast {\nhurry on\n}", 3, "unrecognized option hurry"},
-		{"broadcast {\nmax_channels many\n}", 3, `max_channels is "many", must be a whole number`},
-		{"broadcast {\nmax_channels -1\n}", 2, "max_channels is -1, must not be negative"},
-		{"broadcast {\nmax_memory 1KiB\n}", 2, "max_memory is 1024 bytes, must be at least 1048576"},
-		{"events {\non * broadcast a b\n}", 3, "wrong argument count"},
-		{"broadcast {\nhistory\n}", 3, "wrong argument count"},
-		{"broadcast {\nhistory 10 0s\n}", 3, `history's max_age is "0s", must be a duration such as 10m`},
-		{"broadcast {\nhistory -1\n}", 2, "history is -1, must not be negative"},
-		{"broadcast {\nhistory_bytes much\n}", 3, `history_bytes: "much" is not a valid size`},
-		{"broadcast {\ncoalesce 2s\n}", 2, "coalesce is 2s, must be 0 to 1s"},
-		{"broadcast {\n}\nbroadcast {\n}", 4, "the global option broadcast is given twice"},
-		{"broadcast {\ncoalesce 0\ncoalesce 1s\n}", 4, "the option coalesce is given twice, first on line 3"},
+		{option: "broadcast fast", line: 2, want: "wrong argument count"},
+		{option: "broadcast {\nhurry on\n}", line: 3, want: "unrecognized option hurry"},
+		{option: "broadcast {\nmax_channels many\n}", line: 3, want: `max_channels is "many", must be a whole number`},
+		{option: "broadcast {\nmax_channels -1\n}", line: 2, want: "max_channels is -1, must not be negative"},
+		{option: "broadcast {\nmax_memory 1KiB\n}", line: 2, want: "max_memory is 1024 bytes, must be at least 1048576"},
+		{option: "events {\non * broadcast a b\n}", line: 3, want: "wrong argument count"},
+		{option: "broadcast {\nhistory\n}", line: 3, want: "wrong argument count"},
+		{option: "broadcast {\nhistory 10 0s\n}", line: 3, want: `history's max_age is "0s", must be a duration such as 10m`},
+		{option: "broadcast {\nhistory -1\n}", line: 2, want: "history is -1, must not be negative"},
+		{option: "broadcast {\nhistory_bytes much\n}", line: 3, want: `history_bytes: "much" is not a valid size`},
+		{option: "broadcast {\ncoalesce 2s\n}", line: 2, want: "coalesce is 2s, must be 0 to 1s"},
+		{option: "broadcast {\n}\nbroadcast {\n}", line: 4, want: "the global option broadcast is given twice"},
+		{option: "broadcast {\ncoalesce 0\ncoalesce 1s\n}", line: 4, want: "the option coalesce is given twice, first on line 3"},
 	} {
 		t.Run(c.option, func(t *testing.T) {
 			wantError(t, "{\n"+c.option+"\n}\n:80 {\nbroadcast\n}", c.line, c.want)

@@ -15,6 +15,25 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
 
+// expectProtocolError sends a frame that is none, and wants to be told so, and then nothing more.
+func expectProtocolError(t *testing.T, c io.ReadWriter) {
+	t.Helper()
+	broken := ws.MustCompileFrame(ws.MaskFrame(ws.NewFrame(15, true, nil)))
+	if _, err := c.Write(broken); err != nil {
+		t.Fatal(err)
+	}
+	h, payload := caddytest.ReadFrame(t, c)
+	if h.OpCode != ws.OpClose {
+		t.Fatalf("%+v %q", h, payload)
+	}
+	if code, _ := ws.ParseCloseFrameData(payload); code != 1002 {
+		t.Errorf("closed with %d", code)
+	}
+	if p, err := io.ReadAll(c); err != nil || len(p) > 0 {
+		t.Errorf("then %q, %v", p, err)
+	}
+}
+
 // TestProtocolError: a client that breaks the protocol is told so, and that there is no more, whatever the connection is
 // made of, and though it has not ended it itself.
 func TestProtocolError(t *testing.T) {
@@ -33,23 +52,6 @@ func TestProtocolError(t *testing.T) {
 	https://localhost:`+secure+` {
 		`+caddytest.Certificate(t)+`
 		broadcast /ws`)
-	broken := ws.MustCompileFrame(ws.MaskFrame(ws.NewFrame(15, true, nil)))
-	told := func(t *testing.T, c io.ReadWriter) {
-		t.Helper()
-		if _, err := c.Write(broken); err != nil {
-			t.Fatal(err)
-		}
-		h, payload := caddytest.ReadFrame(t, c)
-		if h.OpCode != ws.OpClose {
-			t.Fatalf("%+v %q", h, payload)
-		}
-		if code, _ := ws.ParseCloseFrameData(payload); code != 1002 {
-			t.Errorf("closed with %d", code)
-		}
-		if p, err := io.ReadAll(c); err != nil || len(p) > 0 {
-			t.Errorf("then %q, %v", p, err)
-		}
-	}
 	for name, host := range map[string]string{"plain": s.Addr, "protocols h1": "localhost:" + wrapped, "TLS": "localhost:" + secure} {
 		t.Run(name, func(t *testing.T) {
 			c, err := net.Dial("tcp", host)
@@ -64,16 +66,16 @@ func TestProtocolError(t *testing.T) {
 			if _, _, err := (ws.Dialer{}).Upgrade(c, &url.URL{Scheme: "ws", Host: host, Path: "/ws"}); err != nil {
 				t.Fatal(err)
 			}
-			told(t, c)
+			expectProtocolError(t, c)
 		})
 	}
 	h3 := &http3.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	defer h3.Close()
 	for name, rt := range map[string]http.RoundTripper{"HTTP/2": s.HTTP2(), "HTTP/3": h3} {
 		t.Run(name, func(t *testing.T) {
-			c := s.DialTunnel(rt, "https://localhost:"+secure+"/ws")
+			c := serverIn(t, s).DialTunnel(rt, "https://localhost:"+secure+"/ws")
 			defer c.End()
-			told(t, c)
+			expectProtocolError(t, c)
 		})
 	}
 	s.WaitTotals(func(v caddytest.Totals) bool { return v.Connections == 0 })

@@ -16,127 +16,207 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
 
-// TestCommands runs `caddy broadcast …` against a running Caddy.
-func TestCommands(t *testing.T) {
-	s := caddytest.Start(t, `broadcast /ws/* room:{path.1} {
-			user {query.user}
-		}`)
-	command := func(stdin string, args ...string) *exec.Cmd {
-		cmd := exec.Command(os.Args[0], append([]string{"broadcast"}, append(args, "--address", s.Admin)...)...)
-		cmd.Env = append(os.Environ(), caddytest.AsCaddy+"=1")
-		cmd.Stdin = strings.NewReader(stdin)
-		return cmd
-	}
-	alike := func(s string) string {
-		s = regexp.MustCompile(`[A-Z2-7]{8}-\d+`).ReplaceAllString(s, "ID")
-		s = regexp.MustCompile(`\d\d:\d\d:\d\d\.\d+`).ReplaceAllString(s, "TIME")
-		return regexp.MustCompile(` +`).ReplaceAllString(s, " ")
-	}
-	run := func(stdin string, args ...string) (out string, good bool) {
-		t.Helper()
-		cmd := command(stdin, args...)
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		p, err := cmd.Output()
-		if err != nil {
-			if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != 1 {
-				t.Errorf("%q: %v", args, err)
-			}
-			return stderr.String(), false
-		}
-		return alike(string(p)), true
-	}
-	tail := command("", "tail")
-	seen, err := tail.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := tail.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer tail.Wait()
-	defer tail.Process.Kill()
-	s.WaitTotals(func(v caddytest.Totals) bool { return v.Connections == 1 })
+// commandLine runs `caddy broadcast …` against a running Caddy.
+type commandLine struct{ *caddytest.Server }
 
-	ann, ben := s.Dial("/ws/1?user=ann", nil), s.Dial("/ws/2?user=ben", nil)
-	for _, c := range []struct {
-		stdin string
-		args  []string
-		want  string
-	}{
-		{"", []string{"publish", "hello", "--channel", "room:1"}, "ID to 1\n"},
-		{"from stdin", []string{"publish", "--channel", "room:1", "--event", "e\u00e4"}, "ID to 1\n"},
-		{"", []string{"publish", `{"a":1}`, "--as", "json", "--channel", "room:1", "--json"}, `{"id":"ID","channel":"room:1","subscribers":1}` + "\n"},
-		{"one\n\ntwo\r\nthree", []string{"publish", "--lines", "--channel", "room:1"}, "ID to 1\nID to 1\nID to 1\nID to 1\n"},
-		{"", []string{"channels"}, "CHANNEL SUBSCRIBERS HISTORY LAST ID\nroom:1 1 0 \nroom:2 1 0 \n"},
-		{"", []string{"channels", "room:2", "--json"}, `{"channel":"room:2","subscribers":1,"history":0}` + "\n"},
-		{"", []string{"connections", "--user", "nobody"}, "ID USER REMOTE TRANSPORT SINCE SENT BACKLOG CHANNELS\n"},
-		{"", []string{"connections", "--channel", "room:2"}, "ID USER REMOTE TRANSPORT SINCE SENT BACKLOG CHANNELS\nc3 ben 127.0.0.1 websocket 0s 0 0 room:2\n"},
-		{"", []string{"kick", "--user", "ben"}, "closed 1\n"},
-		{"", []string{"publish", "\x1b[31mred", "--channel", "room:1"}, "ID to 1\n"},
-	} {
-		out, good := run(c.stdin, c.args...)
-		out = regexp.MustCompile(` \d+s `).ReplaceAllString(out, " 0s ")
-		if !good || out != c.want {
-			t.Errorf("%q: %v %q, not %q", c.args, good, out, c.want)
+func startForCommands(t *testing.T) commandLine {
+	return commandLine{caddytest.Start(t, `broadcast /ws/* room:{path.1} {
+			user {query.user}
+		}`)}
+}
+
+func (s commandLine) command(stdin string, args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], append([]string{"broadcast"}, append(args, "--address", s.Admin)...)...)
+	cmd.Env = append(os.Environ(), caddytest.AsCaddy+"=1")
+	cmd.Stdin = strings.NewReader(stdin)
+	return cmd
+}
+
+// run returns what a command prints, and whether it succeeds.
+func (s commandLine) run(t *testing.T, stdin string, args ...string) (out string, good bool) {
+	t.Helper()
+	cmd := s.command(stdin, args...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	p, err := cmd.Output()
+	if err != nil {
+		if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+			t.Errorf("%q: %v", args, err)
 		}
+		return stderr.String(), false
 	}
-	s.Expect(ann, "hello", "from stdin", `{"a":1}`, "one", "", "two", "three", "\x1b[31mred")
-	for _, more := range [][]string{nil, {"--admin", "--channel", "room:9"}} {
-		args := append([]string{"bench", "http://" + s.Addr + "/ws/9", "--connections", "20", "--duration", "300ms", "--rate", "100", "--json"}, more...)
-		out, good := run("", args...)
-		var v struct{ Connections, Messages, Deliveries, Missing int }
-		if err := json.Unmarshal([]byte(out), &v); !good || err != nil || v.Connections != 20 || v.Messages < 5 || v.Deliveries != 20*v.Messages {
-			t.Errorf("%q: %v %s", args, good, out)
-		}
-	}
-	if out, good := run("", "bench", "http://"+s.Addr+"/ws/9", "--connections", "2", "--duration", "50ms"); !good || !strings.Contains(out, "2 connections in") {
-		t.Errorf("bench: %v %q", good, out)
-	}
-	s.ExpectClose(ben, websocket.StatusPolicyViolation)
-	ui := command("", "ui", "--listen", "localhost:0")
-	shown, err := ui.StdoutPipe()
+	return alike(string(p)), true
+}
+
+// start starts a command that runs until the test ends, and returns what it prints.
+func (s commandLine) start(t *testing.T, args ...string) *bufio.Reader {
+	t.Helper()
+	cmd := s.command("", args...)
+	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := ui.Start(); err != nil {
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer ui.Wait()
-	defer ui.Process.Kill()
-	url, err := bufio.NewReader(shown).ReadString('\n')
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	return bufio.NewReader(out)
+}
+
+// alike replaces what differs from run to run.
+func alike(s string) string {
+	s = regexp.MustCompile(`[A-Z2-7]{8}-\d+`).ReplaceAllString(s, "ID")
+	s = regexp.MustCompile(`\d\d:\d\d:\d\d\.\d+`).ReplaceAllString(s, "TIME")
+	return regexp.MustCompile(` +`).ReplaceAllString(s, " ")
+}
+
+const connectionsHead = "ID USER REMOTE TRANSPORT SINCE SENT BACKLOG CHANNELS\n"
+
+// commandRows are run in this order. got is what ann is sent by them, and tail what `caddy broadcast tail` shows of it.
+var commandRows = []struct {
+	name, stdin string
+	args        []string
+	want        string
+	got, tail   []string
+}{
+	{
+		name: "publish an argument", args: []string{"publish", "hello", "--channel", "room:1"}, want: "ID to 1\n",
+		got: []string{"hello"}, tail: []string{"hello"},
+	},
+	{
+		name: "publish stdin as an event", stdin: "from stdin", args: []string{"publish", "--channel", "room:1", "--event", "e\u00e4"}, want: "ID to 1\n",
+		got: []string{"from stdin"}, tail: []string{"e\u00e4 from stdin"},
+	},
+	{
+		name: "publish JSON and print JSON", args: []string{"publish", `{"a":1}`, "--as", "json", "--channel", "room:1", "--json"},
+		want: `{"id":"ID","channel":"room:1","subscribers":1}` + "\n",
+		got:  []string{`{"a":1}`}, tail: []string{`{"a":1}`},
+	},
+	{
+		name: "publish lines", stdin: "one\n\ntwo\r\nthree", args: []string{"publish", "--lines", "--channel", "room:1"},
+		want: "ID to 1\nID to 1\nID to 1\nID to 1\n",
+		got:  []string{"one", "", "two", "three"}, tail: []string{"one", "", "two", "three"},
+	},
+	{
+		name: "list channels", args: []string{"channels"},
+		want: "CHANNEL SUBSCRIBERS HISTORY LAST ID\nroom:1 1 0 \nroom:2 1 0 \n",
+	},
+	{
+		name: "list one channel as JSON", args: []string{"channels", "room:2", "--json"},
+		want: `{"channel":"room:2","subscribers":1,"history":0}` + "\n",
+	},
+	{
+		name: "list connections of nobody", args: []string{"connections", "--user", "nobody"},
+		want: connectionsHead,
+	},
+	{
+		name: "list connections of a channel", args: []string{"connections", "--channel", "room:2"},
+		want: connectionsHead + "c3 ben 127.0.0.1 websocket 0s 0 0 room:2\n",
+	},
+	{
+		name: "kick a user", args: []string{"kick", "--user", "ben"}, want: "closed 1\n",
+	},
+	{
+		name: "publish a control character", args: []string{"publish", "\x1b[31mred", "--channel", "room:1"}, want: "ID to 1\n",
+		got: []string{"\x1b[31mred"}, tail: []string{`\x1b[31mred`},
+	},
+}
+
+// TestCommands: what the commands print, and what clients and `caddy broadcast tail` get of it.
+func TestCommands(t *testing.T) {
+	s := startForCommands(t)
+	tail := s.start(t, "tail")
+	s.WaitTotals(func(v caddytest.Totals) bool { return v.Connections == 1 })
+	ann, ben := s.Dial("/ws/1?user=ann", nil), s.Dial("/ws/2?user=ben", nil)
+	for _, c := range commandRows {
+		t.Run(c.name, func(t *testing.T) {
+			out, good := s.run(t, c.stdin, c.args...)
+			out = regexp.MustCompile(` \d+s `).ReplaceAllString(out, " 0s ")
+			if !good || out != c.want {
+				t.Errorf("%q: %v %q, not %q", c.args, good, out, c.want)
+			}
+			serverIn(t, s.Server).Expect(ann, c.got...)
+			for _, want := range c.tail {
+				line, err := tail.ReadString('\n')
+				want = "TIME room:1 " + want + "\n"
+				if line = alike(line); line != want {
+					t.Errorf("tail: %q and %v, not %q", line, err, want)
+				}
+			}
+			if c.args[0] == "kick" {
+				serverIn(t, s.Server).ExpectClose(ben, websocket.StatusPolicyViolation)
+			}
+		})
+	}
+}
+
+// serverIn is the same server, whose failures are those of a subtest.
+func serverIn(t *testing.T, s *caddytest.Server) *caddytest.Server {
+	sub := *s
+	sub.T = t
+	return &sub
+}
+
+// TestBenchCommand: what the load generator counts adds up.
+func TestBenchCommand(t *testing.T) {
+	s := startForCommands(t)
+	url := "http://" + s.Addr + "/ws/9"
+	for name, more := range map[string][]string{"by a client": nil, "by the admin API": {"--admin", "--channel", "room:9"}} {
+		t.Run(name, func(t *testing.T) {
+			args := append([]string{"bench", url, "--connections", "20", "--duration", "300ms", "--rate", "100", "--json"}, more...)
+			out, good := s.run(t, "", args...)
+			var v struct{ Connections, Messages, Deliveries, Missing int }
+			if err := json.Unmarshal([]byte(out), &v); !good || err != nil || v.Connections != 20 || v.Messages < 5 || v.Deliveries != 20*v.Messages {
+				t.Errorf("%q: %v %s", args, good, out)
+			}
+		})
+	}
+	t.Run("as text", func(t *testing.T) {
+		if out, good := s.run(t, "", "bench", url, "--connections", "2", "--duration", "50ms"); !good || !strings.Contains(out, "2 connections in") {
+			t.Errorf("bench: %v %q", good, out)
+		}
+	})
+}
+
+// TestUICommand: `caddy broadcast ui` prints its address, and answers there for the admin API.
+func TestUICommand(t *testing.T) {
+	s := startForCommands(t)
+	url, err := s.start(t, "ui", "--listen", "localhost:0").ReadString('\n')
 	if err != nil {
 		t.Fatal(err)
 	}
 	if status, body := s.Do("GET", strings.TrimPrefix(strings.TrimSpace(url), "http://")+"/broadcast", ""); status != 200 || !strings.Contains(body, `"uptime"`) {
 		t.Errorf("ui: %d %s", status, body)
 	}
-	in := bufio.NewReader(seen)
-	for _, want := range []string{"hello", "e\u00e4 from stdin", `{"a":1}`, "one", "", "two", "three", `\x1b[31mred`} {
-		line, err := in.ReadString('\n')
-		want = "TIME room:1 " + want + "\n"
-		if line = alike(line); line != want {
-			t.Errorf("tail: %q and %v, not %q", line, err, want)
-		}
-	}
+}
+
+// TestWrongCommands: a command that cannot be done says why.
+func TestWrongCommands(t *testing.T) {
+	s := startForCommands(t)
 	for _, c := range []struct {
-		stdin, want string
+		name, stdin string
 		args        []string
+		want        string
 	}{
-		{"", "must be text, json or binary", []string{"publish", "x", "--as", "xml"}},
-		{"", "is not JSON", []string{"publish", "{", "--as", "json"}},
-		{"{}\n{\n", "line 2: not valid JSON", []string{"publish", "--lines", "--as", "json"}},
-		{"", "cannot be combined with an argument", []string{"publish", "x", "--lines"}},
-		{"", "specify a connection ID", []string{"kick"}},
-		{"", "is not the ID", []string{"kick", "x"}},
-		{"", "no such connection", []string{"kick", "c99"}},
-		{"", "control character", []string{"tail", "a\x01"}},
-		{"", "is not the URL of a route", []string{"bench", "localhost"}},
-		{"", "must be a loopback address", []string{"ui", "--listen", "0.0.0.0:0"}},
-		{"", "the handshake got the response 200", []string{"bench", "http://" + s.Addr + "/none"}},
+		{name: "publish as XML", args: []string{"publish", "x", "--as", "xml"}, want: "must be text, json or binary"},
+		{name: "publish what is not JSON", args: []string{"publish", "{", "--as", "json"}, want: "is not JSON"},
+		{name: "publish a line that is not JSON", stdin: "{}\n{\n", args: []string{"publish", "--lines", "--as", "json"}, want: "line 2: not valid JSON"},
+		{name: "publish lines and an argument", args: []string{"publish", "x", "--lines"}, want: "cannot be combined with an argument"},
+		{name: "kick without an ID", args: []string{"kick"}, want: "specify a connection ID"},
+		{name: "kick what is not an ID", args: []string{"kick", "x"}, want: "is not the ID"},
+		{name: "kick a connection that is not there", args: []string{"kick", "c99"}, want: "no such connection"},
+		{name: "tail a wrong channel", args: []string{"tail", "a\x01"}, want: "control character"},
+		{name: "bench what is not a URL", args: []string{"bench", "localhost"}, want: "is not the URL of a route"},
+		{name: "ui on all addresses", args: []string{"ui", "--listen", "0.0.0.0:0"}, want: "must be a loopback address"},
+		{name: "bench what is not a route", args: []string{"bench", "http://" + s.Addr + "/none"}, want: "the handshake got the response 200"},
 	} {
-		if out, good := run(c.stdin, c.args...); good || !strings.Contains(out, c.want) {
-			t.Errorf("%q: %v %q lacks %q", c.args, good, out, c.want)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			if out, good := s.run(t, c.stdin, c.args...); good || !strings.Contains(out, c.want) {
+				t.Errorf("%q: %v %q lacks %q", c.args, good, out, c.want)
+			}
+		})
 	}
 }

@@ -15,6 +15,48 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
 
+// hubEvent is an event of the hub, published.
+type hubEvent struct {
+	Channel, Event string
+	Data           struct {
+		Type, Source string
+		Data         map[string]any
+	}
+}
+
+// eventReader takes events from a stream of broadcast.v1, which may have several in a frame.
+type eventReader struct {
+	next    func() string
+	waiting []hubEvent
+}
+
+// expect wants an event of ann's connection, and more of its data: names and values in turn.
+func (r *eventReader) expect(t *testing.T, name, channels string, more ...string) {
+	t.Helper()
+	if len(r.waiting) == 0 {
+		_, frame, _ := strings.Cut(r.next(), "data: ")
+		if err := json.Unmarshal([]byte(frame), &r.waiting); err != nil {
+			t.Fatalf("%q: %v", frame, err)
+		}
+	}
+	e := r.waiting[0]
+	r.waiting = r.waiting[1:]
+	d := e.Data.Data
+	got := ""
+	if names, ok := d["channels"].([]any); ok {
+		got = fmt.Sprint(names...)
+	}
+	if e.Event != name || e.Data.Type != name || e.Data.Source != "broadcast" || got != channels || d["user"] != "ann" || d["remote"] != "127.0.0.1" ||
+		d["transport"] != "websocket" || !strings.HasPrefix(fmt.Sprint(d["connection"]), "c") {
+		t.Errorf("not %s of %s: %+v", name, channels, e)
+	}
+	for i := 0; i < len(more); i += 2 {
+		if fmt.Sprint(d[more[i]]) != more[i+1] {
+			t.Errorf("%s: %s is %v", name, more[i], d[more[i]])
+		}
+	}
+}
+
 // TestEvents: what becomes of connections is emitted, in order, and Caddy's events can be published.
 func TestEvents(t *testing.T) {
 	s := caddytest.Start(t, `events {
@@ -31,62 +73,36 @@ func TestEvents(t *testing.T) {
 	_, next := s.Stream("http://" + s.Admin + "/broadcast/stream?channel=ops&channel=example.com")
 	next()
 	next()
-	type event struct {
-		Channel, Event string
-		Data           struct {
-			Type, Source string
-			Data         map[string]any
+	t.Run("of a connection", func(t *testing.T) {
+		s := serverIn(t, s)
+		r := &eventReader{next: next}
+		c := s.Dial("/ws/news?user=ann", &websocket.DialOptions{Subprotocols: []string{"broadcast.v1"}})
+		r.expect(t, "broadcast.subscribed", "news")
+		s.Send(c, `{"join":{"channel":"room:7"},"ref":1}`)
+		r.expect(t, "broadcast.subscribed", "room:7")
+		s.Send(c, `{"leave":{"channel":"news"},"ref":1}`)
+		r.expect(t, "broadcast.unsubscribed", "news")
+		c.CloseNow()
+		r.expect(t, "broadcast.unsubscribed", "room:7")
+		r.expect(t, "broadcast.closed", "", "reason", "client")
+		if len(r.waiting) > 0 {
+			t.Errorf("more events: %+v", r.waiting)
 		}
-	}
-	var waiting []event
-	expect := func(name, channels string, more ...string) {
-		t.Helper()
-		if len(waiting) == 0 {
-			_, frame, _ := strings.Cut(next(), "data: ")
-			if err := json.Unmarshal([]byte(frame), &waiting); err != nil {
-				t.Fatalf("%q: %v", frame, err)
-			}
+		s.ExpectMetrics(`published_total{source="event"} 5`, "events_dropped_total 0")
+	})
+	t.Run("of Caddy", func(t *testing.T) {
+		active := caddy.ActiveContext()
+		app, err := active.AppIfConfigured("events")
+		if err != nil {
+			t.Fatal(err)
 		}
-		e := waiting[0]
-		waiting = waiting[1:]
-		d := e.Data.Data
-		got := ""
-		if names, ok := d["channels"].([]any); ok {
-			got = fmt.Sprint(names...)
+		before := s.Totals().Messages
+		app.(*caddyevents.App).Emit(active, "cert_obtained", map[string]any{"identifier": "example.com"})
+		if got := next(); !strings.Contains(got, `"channel":"example.com","event":"cert_obtained"`) || !strings.Contains(got, `"specversion":"1.0"`) {
+			t.Errorf("the event is %s", got)
 		}
-		if e.Event != name || e.Data.Type != name || e.Data.Source != "broadcast" || got != channels || d["user"] != "ann" || d["remote"] != "127.0.0.1" ||
-			d["transport"] != "websocket" || !strings.HasPrefix(fmt.Sprint(d["connection"]), "c") {
-			t.Errorf("not %s of %s: %+v", name, channels, e)
-		}
-		for i := 0; i < len(more); i += 2 {
-			if fmt.Sprint(d[more[i]]) != more[i+1] {
-				t.Errorf("%s: %s is %v", name, more[i], d[more[i]])
-			}
-		}
-	}
-	c := s.Dial("/ws/news?user=ann", &websocket.DialOptions{Subprotocols: []string{"broadcast.v1"}})
-	expect("broadcast.subscribed", "news")
-	s.Send(c, `{"join":{"channel":"room:7"},"ref":1}`)
-	expect("broadcast.subscribed", "room:7")
-	s.Send(c, `{"leave":{"channel":"news"},"ref":1}`)
-	expect("broadcast.unsubscribed", "news")
-	c.CloseNow()
-	expect("broadcast.unsubscribed", "room:7")
-	expect("broadcast.closed", "", "reason", "client")
-
-	active := caddy.ActiveContext()
-	app, err := active.AppIfConfigured("events")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(waiting) > 0 {
-		t.Errorf("more events: %+v", waiting)
-	}
-	app.(*caddyevents.App).Emit(active, "cert_obtained", map[string]any{"identifier": "example.com"})
-	if got := next(); !strings.Contains(got, `"channel":"example.com","event":"cert_obtained"`) || !strings.Contains(got, `"specversion":"1.0"`) {
-		t.Errorf("the event is %s", got)
-	}
-	s.ExpectMetrics(`published_total{source="event"} 6`, "events_dropped_total 0")
+		serverIn(t, s).ExpectMetrics(fmt.Sprintf(`published_total{source="event"} %d`, before+1), "events_dropped_total 0")
+	})
 }
 
 // slowHandler is a handler of events that holds them up.

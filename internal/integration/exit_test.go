@@ -31,8 +31,14 @@ func TestExit(t *testing.T) {
 	t.Run("upgrade of the binary, spread", func(t *testing.T) { testExit(t, "broadcast {\n shutdown_delay 500ms\n history 100\n }", sigterm) })
 }
 
-// testExit has a process end, and another take its place.
-func testExit(t *testing.T, global string, stop func(*caddytest.Server, *exec.Cmd)) {
+// exiting is Caddy as a process of its own, from a binary that can be replaced.
+type exiting struct {
+	*caddytest.Server
+	secure       string // host:port of the site with TLS
+	binary, file string
+}
+
+func prepareExit(t *testing.T, global string) *exiting {
 	s := &caddytest.Server{T: t, Addr: caddytest.FreeAddr(t), Admin: caddytest.FreeAddr(t), Log: filepath.Join(t.TempDir(), "log")}
 	_, port, _ := net.SplitHostPort(caddytest.FreeAddr(t))
 	config := strings.NewReplacer("GLOBAL", "auto_https off\n"+global, "SITE", `broadcast /ws
@@ -45,55 +51,69 @@ func testExit(t *testing.T, global string, stop func(*caddytest.Server, *exec.Cm
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	binary := filepath.Join(t.TempDir(), "caddy")
-	upgrade := func() { // as `caddy upgrade` does it: a new file of the same name
-		os.Remove(binary)
-		if p, err := os.ReadFile(os.Args[0]); err != nil {
-			t.Fatal(err)
-		} else if err := os.WriteFile(binary, p, 0o700); err != nil {
-			t.Fatal(err)
-		}
+	return &exiting{s, "localhost:" + port, filepath.Join(t.TempDir(), "caddy"), file}
+}
+
+// start makes the binary as `caddy upgrade` does it, a new file of the same name, and runs it.
+func (s *exiting) start(t *testing.T) (cmd *exec.Cmd, ended chan error) {
+	os.Remove(s.binary)
+	if p, err := os.ReadFile(os.Args[0]); err != nil {
+		t.Fatal(err)
+	} else if err := os.WriteFile(s.binary, p, 0o700); err != nil {
+		t.Fatal(err)
 	}
-	upgrade()
-	cmd, ended := caddytest.StartProcess(t, binary, file, s.Addr, "localhost:"+port)
-	last := s.Publish("", "before")
-	config2 := &tls.Config{InsecureSkipVerify: true}
-	h3 := &http3.Transport{TLSClientConfig: config2}
-	defer h3.Close()
+	return caddytest.StartProcess(t, s.binary, s.file, s.Addr, s.secure)
+}
+
+// connect opens connections of every kind, and returns what checks that each is told of the end.
+func (s *exiting) connect(t *testing.T) (expectEnds func()) {
+	h3 := &http3.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	t.Cleanup(func() { h3.Close() })
 	var sockets []*websocket.Conn
 	for range 20 {
 		sockets = append(sockets, s.Dial("/ws", nil))
 	}
 	var streams []func() string
-	for _, url := range []string{"http://" + s.Addr, "https://localhost:" + port} {
+	for _, url := range []string{"http://" + s.Addr, "https://" + s.secure} {
 		_, next := s.Stream(url + "/ws")
 		next()
 		next()
 		streams = append(streams, next)
 	}
-	tunnels := []*caddytest.Tunnel{s.DialTunnel(s.HTTP2(), "https://localhost:"+port+"/ws"), s.DialTunnel(h3, "https://localhost:"+port+"/ws")}
+	tunnels := []*caddytest.Tunnel{s.DialTunnel(s.HTTP2(), "https://"+s.secure+"/ws"), s.DialTunnel(h3, "https://"+s.secure+"/ws")}
+	return func() {
+		for _, c := range sockets {
+			s.ExpectClose(c, websocket.StatusServiceRestart)
+		}
+		for _, next := range streams {
+			if got := next(); !strings.HasPrefix(got, "retry: ") {
+				t.Errorf("a stream ends with %q", got)
+			}
+			if got := next(); got != "EOF" {
+				t.Errorf("%q after a stream's end", got)
+			}
+		}
+		for i, c := range tunnels {
+			if code := s.CloseOf(c); code != 1012 {
+				t.Errorf("tunnel %d ends with %v", i, code)
+			}
+			c.End()
+		}
+	}
+}
+
+// testExit has a process end, and another take its place.
+func testExit(t *testing.T, global string, stop func(*caddytest.Server, *exec.Cmd)) {
+	s := prepareExit(t, global)
+	cmd, ended := s.start(t)
+	last := s.Publish("", "before")
+	expectEnds := s.connect(t)
 
 	begin := time.Now()
 	var stopping sync.WaitGroup
-	stopping.Go(func() { stop(s, cmd) }) // Caddy answers when its servers have stopped
+	stopping.Go(func() { stop(s.Server, cmd) }) // Caddy answers when its servers have stopped
 	defer stopping.Wait()
-	for _, c := range sockets {
-		s.ExpectClose(c, websocket.StatusServiceRestart)
-	}
-	for _, next := range streams {
-		if got := next(); !strings.HasPrefix(got, "retry: ") {
-			t.Errorf("a stream ends with %q", got)
-		}
-		if got := next(); got != "EOF" {
-			t.Errorf("%q after a stream's end", got)
-		}
-	}
-	for i, c := range tunnels {
-		if code := s.CloseOf(c); code != 1012 {
-			t.Errorf("tunnel %d ends with %v", i, code)
-		}
-		c.End()
-	}
+	expectEnds()
 	select {
 	case err := <-ended:
 		t.Logf("ended after %v: %v", time.Since(begin).Round(time.Millisecond), err)
@@ -101,8 +121,7 @@ func testExit(t *testing.T, global string, stop func(*caddytest.Server, *exec.Cm
 		t.Fatal("it does not end")
 	}
 
-	upgrade()
-	caddytest.StartProcess(t, binary, file, s.Addr, "localhost:"+port)
+	s.start(t)
 	c := s.Dial("/ws?last_id="+last, &websocket.DialOptions{Subprotocols: []string{"broadcast.v1"}})
 	if _, hello, err := c.Read(t.Context()); err != nil || !strings.Contains(string(hello), `{"gap":`) {
 		t.Errorf("who comes back is told %s, %v", hello, err)

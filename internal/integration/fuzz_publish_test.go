@@ -32,10 +32,7 @@ type entry struct {
 	sees    func(m *said) // what of the message it takes; nil is all
 }
 
-// FuzzPublish: whatever is published by whatever way, each kind of client can read what it gets, with parsers that are
-// not ours, and it is what was published; or the publisher is told that it is wrong, and nobody gets anything.
-func FuzzPublish(f *testing.F) {
-	s := caddytest.Start(f, `events {
+const fuzzConfig = `events {
 			on fuzz broadcast {event.data.channel}
 		}
 		---
@@ -48,27 +45,16 @@ func FuzzPublish(f *testing.F) {
 			ping_interval 1h
 			compression on
 			max_message 1MiB
-		}`)
+		}`
+
+// FuzzPublish: whatever is published by whatever way, each kind of client can read what it gets, with parsers that are
+// not ours, and it is what was published; or the publisher is told that it is wrong, and nobody gets anything.
+func FuzzPublish(f *testing.F) {
+	s := caddytest.Start(f, fuzzConfig)
 	clients := subscribers(f, s)
 	ways := entries(f, s)
 	s.WaitTotals(func(v caddytest.Totals) bool { return v.Connections == len(clients)+3 })
-	seed := func(kind uint8, event string, data ...string) {
-		for _, d := range data {
-			for way := range ways {
-				f.Add(uint8(way), kind, fuzzChannel, event, []byte(d))
-			}
-		}
-	}
-	seed(0, "update", "hello", "", "one\r\ntwo\rthree\n", "\x00\u2028\ufeff\U0001f600", "a\xff", "\xed\xa0\x80", "data: x\n\nid: 1\n", `"\`)
-	seed(1, "", "\x00\xff\r\n", "")
-	seed(2, "", `{"a":"`+"\xff"+`"}`, `{"a":`+"\r\n"+`[1,"\ud83d\ude00",1e-999]}`, `"\ud800"`, "[1e999]", strings.Repeat("[", 61)+strings.Repeat("]", 61), `"text"`, " 1 ", "nope")
-	seed(0, "a\nb", "x")
-	seed(0, "\xff", "x")
-	for way := range ways { // for those that take the bytes as they are
-		f.Add(uint8(way), uint8(0), "other", "\ud7ff", []byte(`[{"publish":{"data":{"a":"`+"\xff"+`"}},"ref":1},{"publish":{"data":"x","event":"\ud800"},"ref":"\udfff"},{}]`))
-		f.Add(uint8(way), uint8(0), "d", "", append(maskedFrame(ws.OpText, "x\xff"), maskedFrame(ws.OpPing, "")...))
-		f.Add(uint8(way), uint8(0), "\x00", "", []byte(`{"channel":"c","data":{"a":1}}`+"\n"+`{"channel":"c","data":"\ud83d"}`))
-	}
+	addSeeds(f, len(ways))
 	hub := broadcast.From(caddy.ActiveContext())
 	n := 0
 	f.Fuzz(func(t *testing.T, way, kind uint8, channel, event string, data []byte) {
@@ -98,17 +84,42 @@ func FuzzPublish(f *testing.F) {
 			t.Fatalf("%s: %q was published, and there is %q", e.name, m, all)
 		}
 		for i, c := range clients {
-			var want []said
-			for _, m := range all {
-				if c.all || m.channel == fuzzChannel {
-					want = append(want, c.sees(m))
-				}
-			}
-			if !slices.EqualFunc(got[i], want, same) {
+			if want := c.ofAll(all); !slices.EqualFunc(got[i], want, same) {
 				t.Fatalf("%s: %s got %q, not %q", e.name, c.name, got[i], want)
 			}
 		}
 	})
+}
+
+// ofAll is what a client is told of messages.
+func (s *subscriber) ofAll(all []said) (want []said) {
+	for _, m := range all {
+		if s.all || m.channel == fuzzChannel {
+			want = append(want, s.sees(m))
+		}
+	}
+	return want
+}
+
+// addSeeds has each seed published in each way.
+func addSeeds(f *testing.F, ways int) {
+	seed := func(kind uint8, event string, data ...string) {
+		for _, d := range data {
+			for way := range ways {
+				f.Add(uint8(way), kind, fuzzChannel, event, []byte(d))
+			}
+		}
+	}
+	seed(0, "update", "hello", "", "one\r\ntwo\rthree\n", "\x00\u2028\ufeff\U0001f600", "a\xff", "\xed\xa0\x80", "data: x\n\nid: 1\n", `"\`)
+	seed(1, "", "\x00\xff\r\n", "")
+	seed(2, "", `{"a":"`+"\xff"+`"}`, `{"a":`+"\r\n"+`[1,"\ud83d\ude00",1e-999]}`, `"\ud800"`, "[1e999]", strings.Repeat("[", 61)+strings.Repeat("]", 61), `"text"`, " 1 ", "nope")
+	seed(0, "a\nb", "x")
+	seed(0, "\xff", "x")
+	for way := range ways { // for those that take the bytes as they are
+		f.Add(uint8(way), uint8(0), "other", "\ud7ff", []byte(`[{"publish":{"data":{"a":"`+"\xff"+`"}},"ref":1},{"publish":{"data":"x","event":"\ud800"},"ref":"\udfff"},{}]`))
+		f.Add(uint8(way), uint8(0), "d", "", append(maskedFrame(ws.OpText, "x\xff"), maskedFrame(ws.OpPing, "")...))
+		f.Add(uint8(way), uint8(0), "\x00", "", []byte(`{"channel":"c","data":{"a":1}}`+"\n"+`{"channel":"c","data":"\ud83d"}`))
+	}
 }
 
 // same reports whether two messages are the same, JSON by what it says: what ends a line in it may be any white space,
@@ -140,30 +151,57 @@ func readings(data string) []string {
 	return all
 }
 
+// fuzzWays are the ways to publish, and what they need.
+type fuzzWays struct {
+	s                 *caddytest.Server
+	raw, deflated, v1 *publisher
+}
+
+// entries returns all ways to publish. Seeds and corpora name them by their place.
 func entries(f *testing.F, s *caddytest.Server) []entry {
-	hub := broadcast.From(caddy.ActiveContext())
-	onRoute := func(m *said) { m.channel = fuzzChannel }
-	body := map[string]string{"text": "text/plain", "binary": "application/octet-stream", "JSON": "application/json"}
-	ask := func(t *testing.T, url, contentType, body string) (status int, answer string) {
-		resp, err := http.Post(url, contentType, strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		p, err := io.ReadAll(resp.Body)
-		if err != nil || !json.Valid(p) && len(p) > 0 && resp.StatusCode == 200 && !bytes.Contains(p, []byte("\n{")) {
-			t.Fatalf("%q, %v", p, err)
-		}
-		return resp.StatusCode, string(p)
+	w := fuzzWays{
+		s:   s,
+		raw: &publisher{s: s},
+		deflated: &publisher{s: s, o: websocket.DialOptions{
+			CompressionMode: websocket.CompressionNoContextTakeover, CompressionThreshold: 1,
+		}},
+		v1: &publisher{s: s, o: websocket.DialOptions{Subprotocols: []string{"broadcast.v1"}}},
 	}
-	query := func(m said) string { return "?" + url.Values{"channel": {m.channel}, "event": {m.event}}.Encode() }
-	whole := func(status int, _ string) (published, known bool) { return status == 200, true }
-	unknown := func(int, string) (published, known bool) { return false, false }
-	raw, deflated, v1 := &publisher{s: s}, &publisher{s: s, o: websocket.DialOptions{CompressionMode: websocket.CompressionNoContextTakeover, CompressionThreshold: 1}}, &publisher{s: s, o: websocket.DialOptions{Subprotocols: []string{"broadcast.v1"}}}
-	for _, p := range []*publisher{raw, deflated, v1} {
+	for _, p := range []*publisher{w.raw, w.deflated, w.v1} {
 		p.dial(f)
 	}
-	bySocket := func(p *publisher) func(t *testing.T, m said) (bool, bool) {
+	return slices.Concat(w.onSockets(), w.byV1(), w.byPost(), w.byAdmin(), w.inCaddy(), w.anyFrames(), w.anyBodies())
+}
+
+// ask posts a body, and returns the answer, which is JSON, or lines of it, if it is good.
+func ask(t *testing.T, url, contentType, body string) (status int, answer string) {
+	resp, err := http.Post(url, contentType, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	p, err := io.ReadAll(resp.Body)
+	if err != nil || !json.Valid(p) && len(p) > 0 && resp.StatusCode == 200 && !bytes.Contains(p, []byte("\n{")) {
+		t.Fatalf("%q, %v", p, err)
+	}
+	return resp.StatusCode, string(p)
+}
+
+// What the answer to a POST, or one of broadcast.v1, says about whether the message is published.
+func byStatus(status int, _ string) (published, known bool) { return status == 200, true }
+func unknown(int, string) (published, known bool)           { return false, false }
+func byAnswer(_ int, answer string) (published, known bool) {
+	return strings.HasPrefix(answer, `[{"ack":`), answer != ""
+}
+
+func queryOf(m said) string {
+	return "?" + url.Values{"channel": {m.channel}, "event": {m.event}}.Encode()
+}
+
+var typeOf = map[string]string{"text": "text/plain", "binary": "application/octet-stream", "JSON": "application/json"}
+
+func (w fuzzWays) onSockets() []entry {
+	by := func(p *publisher) func(t *testing.T, m said) (bool, bool) {
 		return func(t *testing.T, m said) (bool, bool) {
 			kind := websocket.MessageText
 			if m.kind == "binary" {
@@ -179,69 +217,93 @@ func entries(f *testing.F, s *caddytest.Server) []entry {
 			m.kind = "text"
 		}
 	}
-	published := func(answer string) (bool, bool) {
-		return strings.HasPrefix(answer, `[{"ack":`), answer != ""
-	}
 	return []entry{
-		{"raw WebSocket", bySocket(raw), likeText},
-		{"raw WebSocket, deflated", bySocket(deflated), likeText},
-		{"broadcast.v1", func(t *testing.T, m said) (bool, bool) {
-			answer, open := v1.send(t, websocket.MessageText, v1Publish(m))
+		{name: "raw WebSocket", publish: by(w.raw), sees: likeText},
+		{name: "raw WebSocket, deflated", publish: by(w.deflated), sees: likeText},
+	}
+}
+
+func (w fuzzWays) byV1() []entry {
+	return []entry{
+		{name: "broadcast.v1", publish: func(t *testing.T, m said) (bool, bool) {
+			answer, open := w.v1.send(t, websocket.MessageText, v1Publish(m))
 			if !open {
 				return false, true
 			}
-			return published(answer)
-		}, nil},
-		{"broadcast.v1 by POST", func(t *testing.T, m said) (bool, bool) {
-			_, answer := ask(t, "http://"+s.Addr+"/pub?protocol=broadcast.v1", "text/plain", v1Publish(m))
-			return published(answer)
-		}, nil},
-		{"POST", func(t *testing.T, m said) (bool, bool) {
-			m.channel = fuzzChannel
-			return whole(ask(t, "http://"+s.Addr+"/pub"+query(m), body[m.kind], m.data))
-		}, onRoute},
-		{"form", func(t *testing.T, m said) (bool, bool) {
-			form := url.Values{"channel": {fuzzChannel}, "event": {m.event}, "data": {m.data}}
-			return whole(ask(t, "http://"+s.Addr+"/pub", "application/x-www-form-urlencoded", form.Encode()))
-		}, func(m *said) { m.channel, m.kind = fuzzChannel, "text" }},
-		{"admin API", func(t *testing.T, m said) (bool, bool) {
-			return whole(ask(t, "http://"+s.Admin+"/broadcast/publish"+query(m), body[m.kind], m.data))
-		}, nil},
-		{"NDJSON", func(t *testing.T, m said) (bool, bool) {
-			return whole(ask(t, "http://"+s.Admin+"/broadcast/publish", "application/x-ndjson", line(m)))
-		}, nil},
-		{"Go API", func(t *testing.T, m said) (bool, bool) {
+			return byAnswer(0, answer)
+		}},
+		{name: "broadcast.v1 by POST", publish: func(t *testing.T, m said) (bool, bool) {
+			return byAnswer(ask(t, "http://"+w.s.Addr+"/pub?protocol=broadcast.v1", "text/plain", v1Publish(m)))
+		}},
+	}
+}
+
+func (w fuzzWays) byPost() []entry {
+	post := func(t *testing.T, m said) (bool, bool) {
+		m.channel = fuzzChannel
+		return byStatus(ask(t, "http://"+w.s.Addr+"/pub"+queryOf(m), typeOf[m.kind], m.data))
+	}
+	form := func(t *testing.T, m said) (bool, bool) {
+		form := url.Values{"channel": {fuzzChannel}, "event": {m.event}, "data": {m.data}}
+		return byStatus(ask(t, "http://"+w.s.Addr+"/pub", "application/x-www-form-urlencoded", form.Encode()))
+	}
+	return []entry{
+		{name: "POST", publish: post, sees: func(m *said) { m.channel = fuzzChannel }},
+		{name: "form", publish: form, sees: func(m *said) { m.channel, m.kind = fuzzChannel, "text" }},
+	}
+}
+
+func (w fuzzWays) byAdmin() []entry {
+	return []entry{
+		{name: "admin API", publish: func(t *testing.T, m said) (bool, bool) {
+			return byStatus(ask(t, "http://"+w.s.Admin+"/broadcast/publish"+queryOf(m), typeOf[m.kind], m.data))
+		}},
+		{name: "NDJSON", publish: func(t *testing.T, m said) (bool, bool) {
+			return byStatus(ask(t, "http://"+w.s.Admin+"/broadcast/publish", "application/x-ndjson", line(m)))
+		}},
+	}
+}
+
+func (w fuzzWays) inCaddy() []entry {
+	hub := broadcast.From(caddy.ActiveContext())
+	return []entry{
+		{name: "Go API", publish: func(t *testing.T, m said) (bool, bool) {
 			_, err := hub.Publish(broadcast.Message{Channel: m.channel, Event: m.event, Data: []byte(m.data), JSON: m.kind == "JSON", Binary: m.kind == "binary"})
 			return err == nil, true
-		}, nil},
-		{"Caddy's events", func(t *testing.T, m said) (bool, bool) {
+		}},
+		{name: "Caddy's events", publish: func(t *testing.T, m said) (bool, bool) {
 			app, err := caddy.ActiveContext().AppIfConfigured("events")
 			if err != nil {
 				t.Fatal(err)
 			}
 			app.(*caddyevents.App).Emit(caddy.ActiveContext(), "fuzz", map[string]any{"channel": m.channel, m.event: m.data})
 			return false, false
-		}, nil},
-		{"any bytes to a WebSocket", func(t *testing.T, m said) (bool, bool) {
-			anyBytes(t, s, m.data)
+		}},
+	}
+}
+
+func (w fuzzWays) anyFrames() []entry {
+	return []entry{
+		{name: "any bytes to a WebSocket", publish: func(t *testing.T, m said) (bool, bool) {
+			anyBytes(t, w.s, m.data)
 			return false, false
-		}, nil},
-		{"any frame of broadcast.v1", func(t *testing.T, m said) (bool, bool) {
-			v1.send(t, websocket.MessageText, m.data)
+		}},
+		{name: "any frame of broadcast.v1", publish: func(t *testing.T, m said) (bool, bool) {
+			w.v1.send(t, websocket.MessageText, m.data)
 			return false, false
-		}, nil},
-		{"any frame of broadcast.v1 by POST", func(t *testing.T, m said) (bool, bool) {
-			return unknown(ask(t, "http://"+s.Addr+"/pub?protocol=broadcast.v1", "text/plain", m.data))
-		}, nil},
-		{"any lines", func(t *testing.T, m said) (bool, bool) {
-			return unknown(ask(t, "http://"+s.Admin+"/broadcast/publish", "application/x-ndjson", m.data))
-		}, nil},
-		{"any JSON", func(t *testing.T, m said) (bool, bool) {
-			return unknown(ask(t, "http://"+s.Admin+"/broadcast/publish", "application/json", m.data))
-		}, nil},
-		{"any form", func(t *testing.T, m said) (bool, bool) {
-			return unknown(ask(t, "http://"+s.Addr+"/pub?channel=c", "application/x-www-form-urlencoded", m.data))
-		}, nil},
+		}},
+	}
+}
+
+func (w fuzzWays) anyBodies() []entry {
+	body := func(url, contentType string) func(*testing.T, said) (bool, bool) {
+		return func(t *testing.T, m said) (bool, bool) { return unknown(ask(t, "http://"+url, contentType, m.data)) }
+	}
+	return []entry{
+		{name: "any frame of broadcast.v1 by POST", publish: body(w.s.Addr+"/pub?protocol=broadcast.v1", "text/plain")},
+		{name: "any lines", publish: body(w.s.Admin+"/broadcast/publish", "application/x-ndjson")},
+		{name: "any JSON", publish: body(w.s.Admin+"/broadcast/publish", "application/json")},
+		{name: "any form", publish: body(w.s.Addr+"/pub?channel=c", "application/x-www-form-urlencoded")},
 	}
 }
 

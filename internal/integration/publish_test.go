@@ -73,6 +73,12 @@ func TestQuickstart(t *testing.T) {
 	s.Expect(c, "hello")
 }
 
+// The routes of TestEveryMessageOnce, and the channels of each, which have names of one letter.
+var (
+	oncePaths    = []string{"/all", "/own/a", "/own/b", "/own/c", "/both/a", "/both/c"}
+	onceChannels = []string{"abc", "a", "b", "c", "ab", "bc"}
+)
+
 // TestEveryMessageOnce is the promise: whoever publishes, in whatever way, every connection sees its channels'
 // messages once, all in the same order, and none of another channel.
 func TestEveryMessageOnce(t *testing.T) {
@@ -82,8 +88,6 @@ func TestEveryMessageOnce(t *testing.T) {
 			compression on 1
 		}`)
 	const each, readers = 250, 100
-	paths := []string{"/all", "/own/a", "/own/b", "/own/c", "/both/a", "/both/c"}
-	channels := []string{"abc", "a", "b", "c", "ab", "bc"}
 	got := make([][]string, readers)
 	var reading, publishing sync.WaitGroup
 	for i := range readers {
@@ -91,60 +95,20 @@ func TestEveryMessageOnce(t *testing.T) {
 		if i%2 == 0 {
 			o.CompressionMode = websocket.CompressionNoContextTakeover
 		}
-		c := s.Dial(paths[i%len(paths)], o)
-		reading.Go(func() {
-			var left int // the channels that have not ended
-			for range channels[i%len(paths)] {
-				left++
-			}
-			for left > 0 {
-				_, p, err := c.Read(t.Context())
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				if strings.HasSuffix(string(p), "end") {
-					left--
-				}
-				got[i] = append(got[i], string(p))
-			}
-		})
+		c := s.Dial(oncePaths[i%len(oncePaths)], o)
+		reading.Go(func() { got[i] = readToEnds(t, c, len(onceChannels[i%len(onceChannels)])) })
 	}
 	// Two publish on sockets, one by POST, one by the admin API, each on a channel and then the next.
 	sent := make([]map[string][]string, 4)
 	for p := range sent {
 		sent[p] = make(map[string][]string)
-		sockets := make(map[byte]*websocket.Conn)
-		for _, ch := range []byte("abc") {
-			c := s.Dial("/own/"+string(ch), nil)
-			sockets[ch] = c
-			go func() { // takes its echoes
-				for {
-					if _, _, err := c.Read(t.Context()); err != nil {
-						return
-					}
-				}
-			}()
-		}
+		sockets := dialEachChannel(t, s)
 		publishing.Go(func() {
 			for i := range each {
 				ch := "abc"[(i+p)%3]
 				m := fmt.Sprintf("%c %d %d", ch, p, i)
 				sent[p][string(ch)] = append(sent[p][string(ch)], m)
-				switch p {
-				case 0, 1:
-					if err := sockets[ch].Write(t.Context(), websocket.MessageText, []byte(m)); err != nil {
-						t.Error(err)
-					}
-				case 2:
-					if status, body := s.Post(s.Addr+"/own/"+string(ch), "text/plain", m); status != 200 {
-						t.Error(status, body)
-					}
-				case 3:
-					if status, body := s.Post(s.Admin+"/broadcast/publish?channel="+string(ch), "text/plain", m); status != 200 {
-						t.Error(status, body)
-					}
-				}
+				publishInWay(t, s, p, sockets[ch], string(ch), m)
 			}
 		})
 	}
@@ -159,28 +123,82 @@ func TestEveryMessageOnce(t *testing.T) {
 	if len(all) != 4*each+3 {
 		t.Fatalf("%d messages, not %d", len(all), 4*each+3)
 	}
-	for p := range sent { // what one publisher sent on one channel keeps its order
-		for ch, want := range sent[p] {
-			var have []string
-			for _, m := range all {
-				if strings.HasPrefix(m, fmt.Sprintf("%s %d ", ch, p)) {
-					have = append(have, m)
-				}
-			}
-			if p > 1 && !slices.Equal(have, want) || len(have) != len(want) {
-				t.Errorf("publisher %d on %s: %v, not %v", p, ch, have, want)
-			}
-		}
+	for p := range sent {
+		wantOrderOf(t, p, sent[p], all)
 	}
 	for i := range got {
-		var want []string
+		channels := onceChannels[i%len(onceChannels)]
+		want := slices.DeleteFunc(slices.Clone(all), func(m string) bool { return !strings.Contains(channels, m[:1]) })
+		if !slices.Equal(got[i], want) {
+			t.Fatalf("connection %d on %s got %d messages, not %d, or in another order", i, oncePaths[i%len(oncePaths)], len(got[i]), len(want))
+		}
+	}
+}
+
+// readToEnds reads until a number of channels have ended.
+func readToEnds(t *testing.T, c *websocket.Conn, channels int) (got []string) {
+	for channels > 0 {
+		_, p, err := c.Read(t.Context())
+		if err != nil {
+			t.Error(err)
+			return got
+		}
+		if strings.HasSuffix(string(p), "end") {
+			channels--
+		}
+		got = append(got, string(p))
+	}
+	return got
+}
+
+// dialEachChannel opens a socket on each channel, and takes its echoes.
+func dialEachChannel(t *testing.T, s *caddytest.Server) map[byte]*websocket.Conn {
+	sockets := make(map[byte]*websocket.Conn)
+	for _, ch := range []byte("abc") {
+		c := s.Dial("/own/"+string(ch), nil)
+		sockets[ch] = c
+		go func() {
+			for {
+				if _, _, err := c.Read(t.Context()); err != nil {
+					return
+				}
+			}
+		}()
+	}
+	return sockets
+}
+
+// publishInWay publishes on a socket in the ways 0 and 1, by POST in 2, by the admin API in 3.
+func publishInWay(t *testing.T, s *caddytest.Server, way int, socket *websocket.Conn, channel, m string) {
+	switch way {
+	case 0, 1:
+		if err := socket.Write(t.Context(), websocket.MessageText, []byte(m)); err != nil {
+			t.Error(err)
+		}
+	case 2:
+		if status, body := s.Post(s.Addr+"/own/"+channel, "text/plain", m); status != 200 {
+			t.Error(status, body)
+		}
+	case 3:
+		if status, body := s.Post(s.Admin+"/broadcast/publish?channel="+channel, "text/plain", m); status != 200 {
+			t.Error(status, body)
+		}
+	}
+}
+
+// wantOrderOf: what one publisher sent on one channel is there, and keeps its order where each message is answered
+// before the next.
+func wantOrderOf(t *testing.T, publisher int, sent map[string][]string, all []string) {
+	t.Helper()
+	for ch, want := range sent {
+		var have []string
 		for _, m := range all {
-			if strings.Contains(channels[i%len(paths)], m[:1]) {
-				want = append(want, m)
+			if strings.HasPrefix(m, fmt.Sprintf("%s %d ", ch, publisher)) {
+				have = append(have, m)
 			}
 		}
-		if !slices.Equal(got[i], want) {
-			t.Fatalf("connection %d on %s got %d messages, not %d, or in another order", i, paths[i%len(paths)], len(got[i]), len(want))
+		if publisher > 1 && !slices.Equal(have, want) || len(have) != len(want) {
+			t.Errorf("publisher %d on %s: %v, not %v", publisher, ch, have, want)
 		}
 	}
 }

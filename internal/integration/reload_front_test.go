@@ -40,26 +40,26 @@ func (hold) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Han
 	return next.ServeHTTP(w, r)
 }
 
-// TestReloadWhileConnecting: what a reload takes away with close_on_reload is not had by those either who were still in
-// a handler in front.
-func TestReloadWhileConnecting(t *testing.T) {
-	s := caddytest.Start(t, `test_hold
-		broadcast /ws {
-			close_on_reload
-		}`)
-	listener := s.Dial("/ws", nil)
+// dialed is the outcome of a handshake.
+type dialed struct {
+	conn *websocket.Conn
+	resp *http.Response
+	err  error
+}
 
-	type result struct {
-		conn *websocket.Conn
-		resp *http.Response
-		err  error
-	}
-	late := make(chan result, 1)
+// dialHeld starts a handshake, and returns while it is held.
+func dialHeld(t *testing.T, s *caddytest.Server) <-chan dialed {
+	late := make(chan dialed, 1)
 	go func() {
 		c, resp, err := websocket.Dial(t.Context(), "ws://"+s.Addr+"/ws?hold", nil)
-		late <- result{c, resp, err}
+		late <- dialed{c, resp, err}
 	}()
 	<-held
+	return late
+}
+
+// streamHeld asks for an event stream, and returns while the request is held.
+func streamHeld(t *testing.T, s *caddytest.Server) <-chan *http.Response {
 	stream := make(chan *http.Response, 1)
 	go func() {
 		req, _ := http.NewRequestWithContext(t.Context(), "GET", "http://"+s.Addr+"/ws?hold", nil)
@@ -71,7 +71,18 @@ func TestReloadWhileConnecting(t *testing.T) {
 		stream <- resp
 	}()
 	<-held
+	return stream
+}
 
+// TestReloadWhileConnecting: what a reload takes away with close_on_reload is not had by those either who were still in
+// a handler in front.
+func TestReloadWhileConnecting(t *testing.T) {
+	s := caddytest.Start(t, `test_hold
+		broadcast /ws {
+			close_on_reload
+		}`)
+	listener := s.Dial("/ws", nil)
+	late, stream := dialHeld(t, s), streamHeld(t, s)
 	if err := s.Load(`test_hold
 		broadcast /ws {
 			publish off
@@ -82,32 +93,42 @@ func TestReloadWhileConnecting(t *testing.T) {
 	s.ExpectClose(listener, websocket.StatusServiceRestart)
 	release <- struct{}{}
 	release <- struct{}{}
-	if got := <-late; got.err == nil {
-		got.conn.SetReadLimit(-1)
-		got.conn.Write(t.Context(), websocket.MessageText, []byte("published with the old options"))
-		s.ExpectClose(got.conn, websocket.StatusServiceRestart)
-	} else if got.resp == nil || got.resp.StatusCode != 503 || got.resp.Header.Get("Retry-After") == "" {
-		t.Errorf("the late handshake: %v %v", got.resp, got.err)
-	}
-	if resp := <-stream; resp != nil {
-		defer resp.Body.Close()
-		p := make([]byte, 1000)
-		n := 0
-		for { // it ends, and EventSource is told to come again
-			k, err := resp.Body.Read(p[n:])
-			n += k
-			if err != nil {
-				break
-			}
+	t.Run("a handshake", func(t *testing.T) {
+		if got := <-late; got.err == nil {
+			got.conn.SetReadLimit(-1)
+			got.conn.Write(t.Context(), websocket.MessageText, []byte("published with the old options"))
+			serverIn(t, s).ExpectClose(got.conn, websocket.StatusServiceRestart)
+		} else if got.resp == nil || got.resp.StatusCode != 503 || got.resp.Header.Get("Retry-After") == "" {
+			t.Errorf("the late handshake: %v %v", got.resp, got.err)
 		}
-		if resp.StatusCode != 200 || n == 0 {
-			t.Errorf("the late stream: %s %q", resp.Status, p[:n])
+	})
+	t.Run("an event stream", func(t *testing.T) {
+		if resp := <-stream; resp != nil {
+			expectShortStream(t, resp)
 		}
-	}
+	})
 	if v := s.Totals(); v.Messages != 0 {
 		t.Errorf("%d messages were published by old permissions", v.Messages)
 	}
 	s.WaitTotals(func(v caddytest.Totals) bool { return v.Connections == 0 })
+}
+
+// expectShortStream: a stream ends, and EventSource is told to come again.
+func expectShortStream(t *testing.T, resp *http.Response) {
+	t.Helper()
+	defer resp.Body.Close()
+	p := make([]byte, 1000)
+	n := 0
+	for {
+		k, err := resp.Body.Read(p[n:])
+		n += k
+		if err != nil {
+			break
+		}
+	}
+	if resp.StatusCode != 200 || n == 0 {
+		t.Errorf("the late stream: %s %q", resp.Status, p[:n])
+	}
 }
 
 // TestHeldBackStream: stock handlers that keep an answer back make an error of an event stream, not a stream without

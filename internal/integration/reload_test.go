@@ -96,15 +96,18 @@ func TestRefusedConfig(t *testing.T) {
 	}
 }
 
-// TestManyReloads: two thousand clients of all kinds notice nothing of a hundred reloads, which change options and
-// routes, while messages are published.
-func TestManyReloads(t *testing.T) {
-	clients, reloads := 2000, 100
-	if info, ok := debug.ReadBuildInfo(); testing.Short() || ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		clients, reloads = 200, 20
+// manyReloads is how many clients there are, and how many reloads: fewer where it would take long.
+func manyReloads() (clients, reloads int) {
+	info, ok := debug.ReadBuildInfo()
+	if testing.Short() || ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		return 200, 20
 	}
-	config := func(i int) string {
-		return fmt.Sprintf(`broadcast {
+	return 2000, 100
+}
+
+// reloadConfig is the i-th configuration, which differs from the one before it in options and routes.
+func reloadConfig(i, clients int) string {
+	return fmt.Sprintf(`broadcast {
 			history %d
 			max_connections %d
 			coalesce %dms
@@ -115,64 +118,60 @@ func TestManyReloads(t *testing.T) {
 			max_backlog %dMiB
 		}
 		broadcast /other%d other`, i%10, 2*clients+i, i%3, 10+i%5, 1+i%3, i%7)
-	}
-	s := caddytest.Start(t, config(0))
-	const mark, end = "<message>", "<the end>"
-	var reading sync.WaitGroup
-	counts := make([]int, clients)
-	for i := range clients {
-		c, err := net.Dial("tcp", s.Addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		request := "GET /ws HTTP/1.1\r\nHost: " + s.Addr + "\r\n"
-		if i%3 == 0 {
-			request += "Accept: text/event-stream\r\n\r\n"
-		} else {
-			request += "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-			if i%3 == 1 {
-				request += "Sec-WebSocket-Protocol: broadcast.v1\r\n"
-			}
-			request += "\r\n"
-		}
-		io.WriteString(c, request)
-		reading.Go(func() { // counts marks, whatever is around them
-			buf := make([]byte, 4096)
-			tail := ""
-			for {
-				n, err := c.Read(buf)
-				text := tail + string(buf[:n])
-				counts[i] += strings.Count(text, mark)
-				if strings.Contains(text, end) {
-					return
-				}
-				tail = text[max(0, len(text)-len(mark)+1):]
-				if err != nil {
-					t.Errorf("client %d: %v", i, err)
-					return
-				}
-			}
-		})
-	}
-	s.WaitTotals(func(v caddytest.Totals) bool { return v.Connections == clients })
-	runtime.GC()
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	goroutines := runtime.NumGoroutine()
+}
 
+// dialSomeKind opens an event stream, a broadcast.v1 WebSocket or a raw one, in turn, without reading anything.
+func dialSomeKind(t *testing.T, addr string, i int) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	request := "GET /ws HTTP/1.1\r\nHost: " + addr + "\r\n"
+	if i%3 == 0 {
+		request += "Accept: text/event-stream\r\n\r\n"
+	} else {
+		request += "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+		if i%3 == 1 {
+			request += "Sec-WebSocket-Protocol: broadcast.v1\r\n"
+		}
+		request += "\r\n"
+	}
+	io.WriteString(c, request)
+	return c
+}
+
+// countMarks reads until an end, and counts marks, whatever is around them.
+func countMarks(r io.Reader, mark, end string) (count int, err error) {
+	buf := make([]byte, 4096)
+	tail := ""
+	for {
+		n, err := r.Read(buf)
+		text := tail + string(buf[:n])
+		count += strings.Count(text, mark)
+		if strings.Contains(text, end) {
+			return count, nil
+		}
+		tail = text[max(0, len(text)-len(mark)+1):]
+		if err != nil {
+			return count, err
+		}
+	}
+}
+
+// publishWhile publishes a message every 2 ms while there are reloads, five of them before each, and then an end. It
+// returns how many messages there were before the end.
+func publishWhile(t *testing.T, mark, end string, reloads int, reload func(i int)) (published int) {
 	ctx, cancel := caddy.NewContext(caddy.ActiveContext())
 	defer cancel()
 	h := broadcast.From(ctx)
-	published := 0
-	between := make(chan struct{}, 1000) // a message was published
 	publish := func(data string) {
 		if _, err := h.Publish(broadcast.Message{Data: []byte(data)}); err != nil {
 			t.Error(err)
 		}
-		published++
-		between <- struct{}{}
 	}
+	between := make(chan struct{}, 1000) // a message was published
 	stop := make(chan struct{})
 	var publishing sync.WaitGroup
 	publishing.Go(func() {
@@ -182,6 +181,8 @@ func TestManyReloads(t *testing.T) {
 			select {
 			case <-ticker.C:
 				publish(mark)
+				published++
+				between <- struct{}{}
 			case <-stop:
 				return
 			}
@@ -191,17 +192,46 @@ func TestManyReloads(t *testing.T) {
 		for range 5 {
 			<-between
 		}
-		if err := s.Load(config(i + 1)); err != nil {
-			t.Fatal(err)
-		}
+		reload(i)
 	}
 	close(stop)
 	publishing.Wait()
 	publish(end)
+	return published
+}
+
+// TestManyReloads: two thousand clients of all kinds notice nothing of a hundred reloads, which change options and
+// routes, while messages are published.
+func TestManyReloads(t *testing.T) {
+	clients, reloads := manyReloads()
+	s := caddytest.Start(t, reloadConfig(0, clients))
+	const mark, end = "<message>", "<the end>"
+	var reading sync.WaitGroup
+	counts := make([]int, clients)
+	for i := range clients {
+		c := dialSomeKind(t, s.Addr, i)
+		reading.Go(func() {
+			var err error
+			if counts[i], err = countMarks(c, mark, end); err != nil {
+				t.Errorf("client %d: %v", i, err)
+			}
+		})
+	}
+	s.WaitTotals(func(v caddytest.Totals) bool { return v.Connections == clients })
+	runtime.GC()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	goroutines := runtime.NumGoroutine()
+
+	published := publishWhile(t, mark, end, reloads, func(i int) {
+		if err := s.Load(reloadConfig(i+1, clients)); err != nil {
+			t.Fatal(err)
+		}
+	})
 	reading.Wait()
 	for i, n := range counts {
-		if n != published-1 {
-			t.Fatalf("client %d got %d of %d messages", i, n, published-1)
+		if n != published {
+			t.Fatalf("client %d got %d of %d messages", i, n, published)
 		}
 	}
 	if v := s.Totals(); v.Connections != clients {

@@ -62,26 +62,32 @@ func testSlowClient(t *testing.T, secure bool) {
 			t.Fatalf("the backlog is %d bytes", v.Backlog)
 		}
 	}
+	expectSlow(t, slow)
+	slow.Close()
+	s.WaitTotals(func(v caddytest.Totals) bool { return v.Connections == 1 && v.Backlog == 0 })
+}
+
+// expectSlow reads what is left for a slow client, to the close frame, which says that it was too slow.
+func expectSlow(t *testing.T, c io.Reader) {
+	t.Helper()
 	for {
-		h, err := ws.ReadHeader(slow)
+		h, err := ws.ReadHeader(c)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if h.OpCode != ws.OpClose {
-			if _, err := io.CopyN(io.Discard, slow, h.Length); err != nil {
+			if _, err := io.CopyN(io.Discard, c, h.Length); err != nil {
 				t.Fatal(err)
 			}
 			continue
 		}
 		p := make([]byte, h.Length)
-		if _, err := io.ReadFull(slow, p); err != nil {
+		if _, err := io.ReadFull(c, p); err != nil {
 			t.Fatal(err)
 		}
 		if code, text := ws.ParseCloseFrameData(p); code != 1013 {
 			t.Fatalf("closed with %d %s", code, text)
 		}
-		break
+		return
 	}
-	slow.Close()
-	s.WaitTotals(func(v caddytest.Totals) bool { return v.Connections == 1 && v.Backlog == 0 })
 }
