@@ -281,9 +281,12 @@ func within(t *testing.T, s *caddytest.Server) *caddytest.Server {
 	return &own
 }
 
-// expectCleanLog: no handler has panicked, or has written a header twice.
+// expectCleanLog stops Caddy: until then, no handler has panicked, or has written a header twice.
 func expectCleanLog(s *caddytest.Server) {
 	s.T.Helper()
+	if err := caddy.Stop(); err != nil {
+		s.T.Error(err)
+	}
 	if log, _ := os.ReadFile(s.Log); bytes.Contains(log, []byte("panic")) || bytes.Contains(log, []byte("superfluous")) {
 		s.T.Errorf("the log: %s", log)
 	}
