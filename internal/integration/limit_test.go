@@ -46,9 +46,8 @@ func TestLimits(t *testing.T) {
 	s.ExpectMetrics(`refused_total{limit="connections"} 1`, `refused_total{limit="channels"} 1`, `refused_total{limit="memory"} 0`)
 }
 
-// TestRatesAndQuotas: who is too fast, or too many, is told, and others are not disturbed.
-func TestRatesAndQuotas(t *testing.T) {
-	config := `servers {
+// ratesAndQuotas is a site where clients are limited one by one, behind a proxy that tells their addresses.
+const ratesAndQuotas = `servers {
 			trusted_proxies static private_ranges
 		}
 		---
@@ -59,45 +58,63 @@ func TestRatesAndQuotas(t *testing.T) {
 		broadcast /few few {
 			max_connections 4 per_ip 2
 		}`
-	s := caddytest.Start(t, config)
-	other := s.Dial("/fast", nil)
-	raw := s.Dial("/fast", nil)
+
+// TestRates: who is too fast is told, and others are not disturbed.
+func TestRates(t *testing.T) {
+	s := caddytest.Start(t, ratesAndQuotas)
+	t.Run("raw", func(t *testing.T) { testRateRaw(within(t, s)) })
+	t.Run("pings", func(t *testing.T) { testRatePings(within(t, s)) })
+	t.Run("broadcast.v1", func(t *testing.T) { testRateV1(within(t, s)) })
+	t.Run("POST", func(t *testing.T) { testRatePost(within(t, s)) })
+}
+
+func testRateRaw(s *caddytest.Server) {
+	other, raw := s.Dial("/fast", nil), s.Dial("/fast", nil)
 	for range 4 {
 		s.Send(raw, "x")
 	}
 	s.ExpectClose(raw, websocket.StatusPolicyViolation)
-	s.Expect(other, "x", "x", "x")
+	s.Publish("", "the end")
+	s.Expect(other, "x", "x", "x", "the end")
+}
 
+func testRatePings(s *caddytest.Server) {
+	ctx := s.T.Context()
 	pings := s.Dial("/fast", nil)
 	end := make(chan error, 1)
 	go func() {
-		_, _, err := pings.Read(t.Context())
+		_, _, err := pings.Read(ctx)
 		end <- err
 	}()
 	for range 5 { // as a keep-alive would
-		if err := pings.Ping(t.Context()); err != nil {
-			t.Fatal(err)
+		if err := pings.Ping(ctx); err != nil {
+			s.T.Fatal(err)
 		}
 	}
-	for pings.Ping(t.Context()) == nil { // for ever
+	for pings.Ping(ctx) == nil { // for ever
 	}
 	if err := <-end; websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
-		t.Errorf("pings without end: %v", err)
+		s.T.Errorf("pings without end: %v", err)
 	}
+}
 
+// testRateV1: of 25 requests, three are granted, and twenty are answered with an error before the connection is closed.
+func testRateV1(s *caddytest.Server) {
+	ctx := s.T.Context()
+	other := s.Dial("/fast", nil)
 	v1 := s.Dial("/fast", &websocket.DialOptions{Subprotocols: []string{"broadcast.v1"}})
-	v1.Read(t.Context())
+	v1.Read(ctx)
 	for i := range 25 {
-		if v1.Write(t.Context(), websocket.MessageText, []byte(fmt.Sprintf(`{"publish":{"data":"y"},"ref":%d}`, i))) != nil {
+		if v1.Write(ctx, websocket.MessageText, []byte(fmt.Sprintf(`{"publish":{"data":"y"},"ref":%d}`, i))) != nil {
 			break
 		}
 	}
 	acks, errs := 0, 0
 	for {
-		_, p, err := v1.Read(t.Context())
+		_, p, err := v1.Read(ctx)
 		if err != nil {
 			if websocket.CloseStatus(err) != websocket.StatusPolicyViolation {
-				t.Errorf("broadcast.v1 is closed with %v", err)
+				s.T.Errorf("broadcast.v1 is closed with %v", err)
 			}
 			break
 		}
@@ -105,31 +122,37 @@ func TestRatesAndQuotas(t *testing.T) {
 		errs += strings.Count(string(p), `"code":"rate","message":"too many requests"`)
 	}
 	if acks != 3 || errs != 20 {
-		t.Errorf("broadcast.v1: %d acks and %d errors", acks, errs)
+		s.T.Errorf("broadcast.v1: %d acks and %d errors", acks, errs)
 	}
 	s.Expect(other, "y", "y", "y")
+}
 
+func testRatePost(s *caddytest.Server) {
 	post := func(user string) (int, string) {
 		resp, err := http.Post("http://"+s.Addr+"/fast?user="+user, "text/plain", strings.NewReader("z"))
 		if err != nil {
-			t.Fatal(err)
+			s.T.Fatal(err)
 		}
 		resp.Body.Close()
 		return resp.StatusCode, resp.Header.Get("Retry-After")
 	}
 	for range 3 {
 		if status, _ := post("ann"); status != 200 {
-			t.Errorf("a POST within the burst: %d", status)
+			s.T.Errorf("a POST within the burst: %d", status)
 		}
 	}
 	if status, after := post("ann"); status != 429 || after != "30" {
-		t.Errorf("a POST too many: %d, Retry-After %s", status, after)
+		s.T.Errorf("a POST too many: %d, Retry-After %s", status, after)
 	}
 	if status, _ := post("ben"); status != 200 {
-		t.Errorf("another user's POST: %d", status)
+		s.T.Errorf("another user's POST: %d", status)
 	}
+}
 
-	// Quotas.
+// TestQuotas: connections are counted by address and in all, through a reload, and until they end.
+func TestQuotas(t *testing.T) {
+	s := caddytest.Start(t, ratesAndQuotas)
+	s.Dial("/fast", nil) // another route's do not count
 	var open []*websocket.Conn
 	dial := func(ip string, want int) {
 		t.Helper()
@@ -147,7 +170,7 @@ func TestRatesAndQuotas(t *testing.T) {
 	dial("1.1.1.1", 101)
 	dial("1.1.1.1", 101)
 	dial("1.1.1.1", 503)
-	if err := s.Load(config + "\nrespond changed"); err != nil {
+	if err := s.Load(ratesAndQuotas + "\nrespond changed"); err != nil {
 		t.Fatal(err)
 	}
 	dial("1.1.1.1", 503)

@@ -18,8 +18,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
 
-func TestOptions(t *testing.T) {
-	s := caddytest.Start(t, `broadcast /read {
+const optionSite = `broadcast /read {
 			publish off
 		}
 		broadcast /write {
@@ -41,7 +40,49 @@ func TestOptions(t *testing.T) {
 		}
 		broadcast /room/* news {path.1}
 		broadcast /query {query.q}
-		respond "next"`)
+		respond "next"`
+
+// TestOptions: what a route's options do to WebSockets, to POSTs, and to handshakes.
+func TestOptions(t *testing.T) {
+	s := caddytest.Start(t, optionSite)
+	t.Run("who may publish and who hears it", func(t *testing.T) { testPublishers(within(t, s)) })
+
+	room := s.Dial("/room/7", nil)
+	s.Send(room, "on the first channel")
+	s.Expect(room, "on the first channel")
+	for _, p := range optionPosts(s.Addr) {
+		t.Run(p.name, func(t *testing.T) { testOptionPost(within(t, s), p, room) })
+	}
+	t.Run("post with a key", func(t *testing.T) { testPostWithKey(within(t, s), room) })
+
+	for _, h := range []struct {
+		name, path, origin string
+		status             int
+	}{
+		{"handshake from a listed site", "/socket", "https://app.example.com", 101},
+		{"handshake from another site", "/socket", "https://evil.example", 403},
+		{"handshake from its own page", "/socket", "http://" + s.Addr, 101},
+		{"handshake without a query", "/query", "", 400},
+		{"handshake where it is off", "/post", "", 200},
+	} {
+		t.Run(h.name, func(t *testing.T) {
+			o := &websocket.DialOptions{HTTPHeader: http.Header{}}
+			if h.origin != "" {
+				o.HTTPHeader.Set("Origin", h.origin)
+			}
+			conn, resp, err := websocket.Dial(t.Context(), "ws://"+s.Addr+h.path, o)
+			if resp == nil || resp.StatusCode != h.status {
+				t.Errorf("%v %v, not %d", resp, err, h.status)
+			}
+			if conn != nil {
+				conn.CloseNow()
+			}
+		})
+	}
+}
+
+// testPublishers: publish, subscribe, echo, greeting and max_message.
+func testPublishers(s *caddytest.Server) {
 	read, write, quiet := s.Dial("/read", nil), s.Dial("/write", nil), s.Dial("/quiet?name=Ann&greet=Ann%ff", nil)
 	s.Expect(write, "you may write")
 	s.Expect(quiet, "hello Ann\uFFFD on /quiet")
@@ -60,91 +101,79 @@ func TestOptions(t *testing.T) {
 	s.Expect(other, strings.Repeat("x", 100))
 	s.Send(quiet, strings.Repeat("x", 101))
 	s.ExpectClose(quiet, websocket.StatusMessageTooBig)
+}
 
-	both := s.Dial("/room/7", nil)
-	s.Send(both, "on the first channel")
-	s.Expect(both, "on the first channel")
+// optionPost is a POST, and its answer, in which * stands for an ID, or for any reason.
+type optionPost struct {
+	name, path, body, header string
+	status                   int
+	answer                   string
+	heard                    string // by a subscriber of /room/7
+}
+
+func optionPosts(addr string) []optionPost {
 	long := strings.Repeat("x", 255)
-	for _, c := range []struct {
-		path, body, header string
-		status             int
-		answer             string
-	}{
-		{"/read", "x", "", 403, "publishing is off on this route"},
-		{"/quiet", strings.Repeat("x", 101), "", 413, "the body is larger than 100 bytes"},
-		{"/quiet", "\xff", "", 400, "*"},
-		{"/quiet", "\xff", "Content-Type: application/octet-stream", 200, `{"id":"*-*"}`},
-		{"/quiet", "x", "Content-Type: a b", 400, "*"},
-		{"/quiet", "x", "Idempotency-Key: " + long + "x", 400, "*"},
-		{"/room/7", "data=x&channel=8", "Content-Type: application/x-www-form-urlencoded", 403, `"8" is not a channel of this route`},
-		{"/room/7", "data=to%207%0aby+form&channel=7&event=e", "Content-Type: application/x-www-form-urlencoded", 200, `{"id":"*-*"}`},
-		{"/room/7", "no data=field", "Content-Type: application/x-www-form-urlencoded", 200, `{"id":"*-*"}`},
-		{"/quiet?event=a%0ab", "x", "", 400, "*"},
-		{"/quiet", "x", "Origin: https://evil.example", 403, "*"},
-		{"/quiet", "x", "Origin: http://" + s.Addr, 200, `{"id":"*-*"}`},
-		{"/socket", "x", "", 200, "next"},
-		{"/post", "x", "", 200, `{"id":"*-*"}`},
-		{"/room/7?channel=7", "to 7", "", 200, `{"id":"*-*"}`},
-		{"/room/7?channel=news", "to news", "", 200, `{"id":"*-*"}`},
-		{"/room/7?channel=8", "to 8", "", 403, `"8" is not a channel of this route`},
-		{"/room/", "x", "", 400, `the channel "{http.request.uri.path.1}" is empty`},
-		{"/query", "x", "", 400, "*"},
-		{"/query?q=" + long, "x", "", 200, `{"id":"*-*"}`},
-		{"/query?q=" + long + "x", "x", "", 400, "*"},
-		{"/query?q=%ff", "x", "", 400, "*"},
-		{"/query?q=a%00", "x", "", 400, "*"},
-	} {
-		name, value, _ := strings.Cut(c.header, ": ")
-		var header []string
-		if name != "" {
-			header = []string{name, value}
-		}
-		status, answer := s.Do("POST", s.Addr+c.path, c.body, header...)
-		answer = regexp.MustCompile(`"\w+-\d+"`).ReplaceAllString(strings.TrimSpace(answer), `"*-*"`)
-		if c.answer == "*" && answer != "" { // some reason
-			answer = c.answer
-		}
-		if status != c.status || answer != c.answer {
-			t.Errorf("POST %.40s %s: %d %q, not %d %q", c.path, c.header, status, answer, c.status, c.answer)
-		}
+	return []optionPost{
+		{"post where publishing is off", "/read", "x", "", 403, "publishing is off on this route", ""},
+		{"post too large", "/quiet", strings.Repeat("x", 101), "", 413, "the body is larger than 100 bytes", ""},
+		{"post not UTF-8", "/quiet", "\xff", "", 400, "*", ""},
+		{"post binary", "/quiet", "\xff", "Content-Type: application/octet-stream", 200, `{"id":"*-*"}`, ""},
+		{"post with a wrong content type", "/quiet", "x", "Content-Type: a b", 400, "*", ""},
+		{"post with a long key", "/quiet", "x", "Idempotency-Key: " + long + "x", 400, "*", ""},
+		{"post a form to a wrong channel", "/room/7", "data=x&channel=8", "Content-Type: application/x-www-form-urlencoded", 403, `"8" is not a channel of this route`, ""},
+		{"post a form", "/room/7", "data=to%207%0aby+form&channel=7&event=e", "Content-Type: application/x-www-form-urlencoded", 200, `{"id":"*-*"}`, "to 7\nby form"},
+		{"post what is no form", "/room/7", "no data=field", "Content-Type: application/x-www-form-urlencoded", 200, `{"id":"*-*"}`, "no data=field"},
+		{"post with a wrong event", "/quiet?event=a%0ab", "x", "", 400, "*", ""},
+		{"post from another site", "/quiet", "x", "Origin: https://evil.example", 403, "*", ""},
+		{"post from its own page", "/quiet", "x", "Origin: http://" + addr, 200, `{"id":"*-*"}`, ""},
+		{"post where it is off", "/socket", "x", "", 200, "next", ""},
+		{"post where nothing else is on", "/post", "x", "", 200, `{"id":"*-*"}`, ""},
+		{"post to the second channel", "/room/7?channel=7", "to 7", "", 200, `{"id":"*-*"}`, "to 7"},
+		{"post to the first channel", "/room/7?channel=news", "to news", "", 200, `{"id":"*-*"}`, "to news"},
+		{"post to a wrong channel", "/room/7?channel=8", "to 8", "", 403, `"8" is not a channel of this route`, ""},
+		{"post to an empty channel", "/room/", "x", "", 400, `the channel "{http.request.uri.path.1}" is empty`, ""},
+		{"post without a query", "/query", "x", "", 400, "*", ""},
+		{"post to a channel of 255 bytes", "/query?q=" + long, "x", "", 200, `{"id":"*-*"}`, ""},
+		{"post to a channel of 256 bytes", "/query?q=" + long + "x", "x", "", 400, "*", ""},
+		{"post to a channel that is not UTF-8", "/query?q=%ff", "x", "", 400, "*", ""},
+		{"post to a channel with a control character", "/query?q=a%00", "x", "", 400, "*", ""},
 	}
-	s.Expect(both, "to 7\nby form", "no data=field", "to 7", "to news")
+}
+
+func testOptionPost(s *caddytest.Server, p optionPost, room *websocket.Conn) {
+	name, value, _ := strings.Cut(p.header, ": ")
+	var header []string
+	if name != "" {
+		header = []string{name, value}
+	}
+	status, answer := s.Do("POST", s.Addr+p.path, p.body, header...)
+	answer = regexp.MustCompile(`"\w+-\d+"`).ReplaceAllString(strings.TrimSpace(answer), `"*-*"`)
+	if p.answer == "*" && answer != "" { // some reason
+		answer = p.answer
+	}
+	if status != p.status || answer != p.answer {
+		s.T.Errorf("POST %.40s %s: %d %q, not %d %q", p.path, p.header, status, answer, p.status, p.answer)
+	}
+	if p.heard != "" {
+		s.Expect(room, p.heard)
+	}
+}
+
+// testPostWithKey: a key counts once per client and channel, and only for one message.
+func testPostWithKey(s *caddytest.Server, room *websocket.Conn) {
 	_, first := s.Post(s.Addr+"/room/7", "text/plain", "once", "Idempotency-Key", "k")
 	_, second := s.Post(s.Addr+"/room/7", "text/plain", "once", "Idempotency-Key", "k")
 	if status, answer := s.Post(s.Addr+"/room/7", "text/plain", "once more", "Idempotency-Key", "k"); status != 422 {
-		t.Errorf("another message with the key: %d %s", status, answer)
+		s.T.Errorf("another message with the key: %d %s", status, answer)
 	}
 	if _, admin := s.Post(s.Admin+"/broadcast/publish?channel=news", "text/plain", "by admin", "Idempotency-Key", "k"); admin == first {
-		t.Error("the admin API shares the clients' keys")
+		s.T.Error("the admin API shares the clients' keys")
 	}
 	_, other7 := s.Post(s.Addr+"/room/7?channel=7", "text/plain", "another", "Idempotency-Key", "k")
 	if first != second || first == other7 {
-		t.Errorf("with a key: %s, then %s, on another channel %s", first, second, other7)
+		s.T.Errorf("with a key: %s, then %s, on another channel %s", first, second, other7)
 	}
-	s.Expect(both, "once", "by admin", "another")
-
-	for _, c := range []struct {
-		path, origin string
-		status       int
-	}{
-		{"/socket", "https://app.example.com", 101},
-		{"/socket", "https://evil.example", 403},
-		{"/socket", "http://" + s.Addr, 101},
-		{"/query", "", 400},
-		{"/post", "", 200},
-	} {
-		o := &websocket.DialOptions{HTTPHeader: http.Header{}}
-		if c.origin != "" {
-			o.HTTPHeader.Set("Origin", c.origin)
-		}
-		conn, resp, err := websocket.Dial(t.Context(), "ws://"+s.Addr+c.path, o)
-		if resp == nil || resp.StatusCode != c.status {
-			t.Errorf("GET %s from %s: %v %v, not %d", c.path, c.origin, resp, err, c.status)
-		}
-		if conn != nil {
-			conn.CloseNow()
-		}
-	}
+	s.Expect(room, "once", "by admin", "another")
 }
 
 // TestWarnings: what is rarely meant is said in the log, once.

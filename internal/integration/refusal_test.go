@@ -30,16 +30,30 @@ func TestReasons(t *testing.T) {
 		}
 		error /failing "of another handler" 404`)
 	s.Dial("/one", nil)
+	for _, r := range refusals() {
+		t.Run(r.name, func(t *testing.T) { testRefusal(within(t, s), r) })
+	}
+	t.Run("in the log", func(t *testing.T) {
+		s := within(t, s)
+		s.Post(s.Addr+"/quiet", "text/plain", "x")
+		s.WaitLog("publishing is off on this route")
+	})
+}
+
+// refusal is a request that is refused, and the reason that its answer has; if there is none, it is not ours.
+type refusal struct {
+	name, method, path, body string
+	header                   []string
+	status                   int
+	want                     string
+}
+
+func refusals() []refusal {
 	text := []string{"Content-Type", "text/plain"}
 	stream := []string{"Accept", "text/event-stream"}
 	handshake := []string{"Connection", "Upgrade", "Upgrade", "websocket", "Sec-Websocket-Version", "13", "Sec-Websocket-Key", "AAAAAAAAAAAAAAAAAAAAAA=="}
 	with := func(a []string, more ...string) []string { return append(a[:len(a):len(a)], more...) }
-	for _, c := range []struct {
-		name, method, path, body string
-		header                   []string
-		status                   int
-		want                     string
-	}{
+	return []refusal{
 		{"POST, publishing off", "POST", "/quiet", "x", text, 403, "publishing is off on this route"},
 		{"POST, too large", "POST", "/ws", "more than ten", text, 413, "the body is larger than 10 bytes"},
 		{"POST, another channel", "POST", "/ws?channel=other", "x", text, 403, `"other" is not a channel of this route`},
@@ -53,38 +67,38 @@ func TestReasons(t *testing.T) {
 		{"handshake from another site", "GET", "/ws", "", with(handshake, "Origin", "https://evil.org"), 403, `a page of origin "https://evil.org"`},
 		{"handshake, wrong version", "GET", "/ws", "", with(handshake, "Sec-Websocket-Version", "12"), 400, "version"},
 		{"the next handler's", "GET", "/failing", "", nil, 404, ""},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			if c.status == 429 {
-				for range 3 {
-					s.Post(s.Addr+"/ws", "text/plain", "x")
-				}
-			}
-			req, _ := http.NewRequest(c.method, "http://"+s.Addr+c.path, strings.NewReader(c.body))
-			for i := 0; i < len(c.header); i += 2 {
-				req.Header.Set(c.header[i], c.header[i+1])
-			}
-			resp, err := http.DefaultClient.Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer resp.Body.Close()
-			body, _ := io.ReadAll(resp.Body)
-			if resp.StatusCode != c.status || !strings.Contains(string(body), c.want) || (c.want == "") != (len(body) == 0) {
-				t.Errorf("%s %q", resp.Status, body)
-			}
-			if c.want == "" {
-				return
-			}
-			if strings.Count(string(body), "\n") != 1 || !strings.HasSuffix(string(body), "\n") {
-				t.Errorf("not one line: %q", body)
-			}
-			if got := resp.Header.Get("Content-Type"); got != "text/plain; charset=utf-8" {
-				t.Errorf("Content-Type: %s", got)
-			}
-		})
 	}
-	s.WaitLog("publishing is off on this route")
+}
+
+// testRefusal: the answer is one line of text with the reason.
+func testRefusal(s *caddytest.Server, r refusal) {
+	if r.status == 429 {
+		for range 3 {
+			s.Post(s.Addr+"/ws", "text/plain", "x")
+		}
+	}
+	req, _ := http.NewRequest(r.method, "http://"+s.Addr+r.path, strings.NewReader(r.body))
+	for i := 0; i < len(r.header); i += 2 {
+		req.Header.Set(r.header[i], r.header[i+1])
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	if resp.StatusCode != r.status || !strings.Contains(string(body), r.want) || (r.want == "") != (len(body) == 0) {
+		s.T.Errorf("%s %q", resp.Status, body)
+	}
+	if r.want == "" {
+		return
+	}
+	if strings.Count(string(body), "\n") != 1 || !strings.HasSuffix(string(body), "\n") {
+		s.T.Errorf("not one line: %q", body)
+	}
+	if got := resp.Header.Get("Content-Type"); got != "text/plain; charset=utf-8" {
+		s.T.Errorf("Content-Type: %s", got)
+	}
 }
 
 // TestHandleErrors: where the site has handle_errors, that decides what a refusal looks like.
