@@ -52,49 +52,22 @@ func TestHistogram(t *testing.T) {
 	}
 }
 
-// fake is a server with known faults: it drops, repeats or swaps some deliveries.
-func fake(t *testing.T, fault string) (s *server, ready func()) {
-	var mu sync.Mutex
-	up := make(chan bool, 100)
-	var conns []net.Conn
-	published := 0
+// fake is a server with a known fault: in the fifth message to the fourth client.
+type fake struct {
+	fault     string
+	mu        sync.Mutex
+	up        chan bool // a value per connection
+	conns     []net.Conn
+	published int
+	last      []byte
+}
+
+// startFake starts a server with this fault.
+func startFake(t *testing.T, fault string) (s *server, ready func()) {
+	f := &fake{fault: fault, up: make(chan bool, 100)}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
-		c, _, _, err := ws.UpgradeHTTP(r, w)
-		if err == nil {
-			mu.Lock()
-			conns = append(conns, c)
-			mu.Unlock()
-			up <- true
-		}
-	})
-	var last []byte
-	mux.HandleFunc("POST /", func(w http.ResponseWriter, r *http.Request) {
-		data := make([]byte, r.ContentLength)
-		r.Body.Read(data)
-		mu.Lock()
-		defer mu.Unlock()
-		published++
-		for i, c := range conns {
-			times, send := 1, data
-			if i == 3 && published == 5 {
-				switch fault {
-				case "drops":
-					times = 0
-				case "repeats":
-					times = 2
-				case "confuses":
-					send = last
-				case "cuts off":
-					c.Close()
-				}
-			}
-			for range times {
-				ws.WriteFrame(c, ws.NewTextFrame(send))
-			}
-		}
-		last = data
-	})
+	mux.HandleFunc("GET /", f.connect)
+	mux.HandleFunc("POST /", f.publish)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -103,48 +76,92 @@ func fake(t *testing.T, fault string) (s *server, ready func()) {
 	go h.Serve(l)
 	t.Cleanup(func() {
 		h.Close()
-		for _, c := range conns {
+		for _, c := range f.conns {
 			c.Close()
 		}
 	})
 	s = &server{target: target{addr: l.Addr().String(), path: same("/")}, publish: same("/"), wrap: plain}
 	return s, func() {
 		for range 10 {
-			<-up
+			<-f.up
 		}
 	}
 }
 
+func (f *fake) connect(w http.ResponseWriter, r *http.Request) {
+	c, _, _, err := ws.UpgradeHTTP(r, w)
+	if err == nil {
+		f.mu.Lock()
+		f.conns = append(f.conns, c)
+		f.mu.Unlock()
+		f.up <- true
+	}
+}
+
+func (f *fake) publish(w http.ResponseWriter, r *http.Request) {
+	data := make([]byte, r.ContentLength)
+	r.Body.Read(data)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.published++
+	for i, c := range f.conns {
+		times, send := 1, data
+		if i == 3 && f.published == 5 {
+			switch f.fault {
+			case "drops":
+				times = 0
+			case "repeats":
+				times = 2
+			case "confuses":
+				send = f.last
+			case "cuts off":
+				c.Close()
+			}
+		}
+		for range times {
+			ws.WriteFrame(c, ws.NewTextFrame(send))
+		}
+	}
+	f.last = data
+}
+
 // TestFaults: a server that drops, repeats or swaps messages, or disconnects a client, is reported.
 func TestFaults(t *testing.T) {
-	for fault, want := range map[string]string{
-		"":         "missing 0 extra 0 closed 0",
-		"drops":    "missing 1 extra 0 closed 0",
-		"repeats":  "missing 0 extra 1 closed 0",
-		"confuses": "missing 1 extra 1 closed 0",
-		"cuts off": "missing some extra 0 closed 1",
+	for _, tt := range []struct{ name, fault, want string }{
+		{name: "none", fault: "", want: "missing 0 extra 0 closed 0"},
+		{name: "drops a message", fault: "drops", want: "missing 1 extra 0 closed 0"},
+		{name: "repeats a message", fault: "repeats", want: "missing 0 extra 1 closed 0"},
+		{name: "swaps a message", fault: "confuses", want: "missing 1 extra 1 closed 0"},
+		{name: "cuts a client off", fault: "cuts off", want: "missing some extra 0 closed 1"},
 	} {
-		s, ready := fake(t, fault)
-		f, err := dialAll(s.target, 10, 1, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ready()
-		expected, messages, err := f.drive(s, load{size: 64, rooms: 1, rate: 100, posters: 1}, 150*time.Millisecond)
-		if err != nil || messages < 6 {
-			t.Fatalf("%d messages, %v", messages, err)
-		}
-		f.wait(10*messages+1, 200*time.Millisecond)
-		missing, extra := f.compare(expected)
-		count := fmt.Sprint(missing)
-		if fault == "cuts off" && missing >= messages-4 {
-			count = "some" // from the fifth on, or from the fourth, which the kernel may discard with the connection
-		}
-		if got := fmt.Sprintf("missing %s extra %d closed %d", count, extra, f.closed.Load()); got != want {
-			t.Errorf("a server that %s: %s, not %s", fault, got, want)
-		}
-		f.close()
+		t.Run(tt.name, func(t *testing.T) {
+			if got := reported(t, tt.fault); got != tt.want {
+				t.Errorf("a server that %s: %s, not %s", tt.fault, got, tt.want)
+			}
+		})
 	}
+}
+
+// reported puts a load on a server with this fault, and returns what is found missing, extra and closed.
+func reported(t *testing.T, fault string) string {
+	s, ready := startFake(t, fault)
+	f, err := dialAll(s.target, 10, 1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.close()
+	ready()
+	expected, messages, err := f.drive(s, load{size: 64, rooms: 1, rate: 100, posters: 1}, 150*time.Millisecond)
+	if err != nil || messages < 6 {
+		t.Fatalf("%d messages, %v", messages, err)
+	}
+	f.wait(10*messages+1, 200*time.Millisecond)
+	missing, extra := f.compare(expected)
+	count := fmt.Sprint(missing)
+	if fault == "cuts off" && missing >= messages-4 {
+		count = "some" // from the fifth on, or from the fourth, which the kernel may discard with the connection
+	}
+	return fmt.Sprintf("missing %s extra %d closed %d", count, extra, f.closed.Load())
 }
 
 func TestReport(t *testing.T) {

@@ -68,13 +68,9 @@ func pick[T any](all []T, names string, name func(T) string) (some []T, err erro
 	return some, nil
 }
 
-func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, report string) error {
-	dir, err := os.MkdirTemp("", "bench")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	ps = slices.DeleteFunc(slices.Clone(ps), func(p peer) bool {
+// available returns the peers that this machine can run, and tells which it cannot.
+func available(ps []peer) []peer {
+	return slices.DeleteFunc(slices.Clone(ps), func(p peer) bool {
 		if p.lacks == nil {
 			return false
 		}
@@ -84,6 +80,15 @@ func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, r
 		}
 		return what != ""
 	})
+}
+
+func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, report string) error {
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	ps = available(ps)
 	t := newTable(ps)
 	wrong := 0
 	port := 20100
@@ -95,7 +100,7 @@ func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, r
 		results := make(map[string][]result)
 		for range rounds { // in turn, so that a machine that becomes slower does so for all peers
 			for _, p := range ps {
-				if sc.skip != nil && sc.skip(p) || p.only != nil && !slices.Contains(p.only, sc.name) {
+				if !sc.applies(p) {
 					continue
 				}
 				port += 10

@@ -64,84 +64,111 @@ type load struct {
 
 // drive publishes for a time, and returns what the readers of each room should have got and the number of messages.
 func (f *fleet) drive(s *server, l load, d time.Duration) (expected []tally, messages int64, err error) {
-	var mu sync.Mutex
-	expected = make([]tally, l.rooms)
-	perRoom := int64(0)
-	for _, r := range f.readers {
-		if !r.stopped {
-			perRoom++
-		}
-	}
-	perRoom /= int64(l.rooms)
-
-	var published atomic.Int64
-	var failed atomic.Value
-	number := uint32(0)
-	next := func() (room int, data []byte) {
-		mu.Lock()
-		defer mu.Unlock()
-		number++
-		room = rand.IntN(l.rooms)
-		expected[room].add(number)
-		published.Add(1)
-		return room, payload(l.size, number)
-	}
-	start := f.delivered.Load()
+	g := &driver{fleet: f, server: s, load: l, expected: make([]tally, l.rooms)}
 	tokens := make(chan struct{})
-	go func() {
-		defer close(tokens)
-		begin := time.Now()
-		for i := 0; failed.Load() == nil; i++ {
-			if l.rate > 0 {
-				time.Sleep(time.Until(begin.Add(time.Duration(i) * time.Second / time.Duration(l.rate))))
-			}
-			if time.Since(begin) >= d {
-				return
-			}
-			if l.window > 0 && !f.wait(start+(int64(i)-int64(l.window)+1)*perRoom, 20*time.Second) {
-				failed.Store(fmt.Errorf("nothing is delivered any more"))
-				return
-			}
-			tokens <- struct{}{}
-		}
-	}()
+	delivered, perRoom := f.delivered.Load(), f.perRoom(l.rooms)
+	go g.pace(tokens, d, delivered, perRoom)
 	var wg sync.WaitGroup
 	for i := range max(l.posters, l.sockets) {
-		wg.Go(func() {
-			publish := func(room int, data []byte) error {
-				p := clientFrame([]byte(s.wrap(string(data))))
-				for fd := f.readers[i].fd; len(p) > 0; {
-					n, err := unix.Write(fd, p)
-					if err == unix.EAGAIN {
-						time.Sleep(time.Millisecond)
-						continue
-					}
-					if err != nil {
-						return err
-					}
-					p = p[n:]
-				}
-				return nil
-			}
-			if l.sockets == 0 {
-				p, err := newPoster(s.addr)
-				if err != nil {
-					failed.Store(err)
-					return
-				}
-				defer p.c.Close()
-				publish = func(room int, data []byte) error { return p.publish(s.addr, s.publish(room), data) }
-			}
-			for range tokens {
-				if err := publish(next()); err != nil {
-					failed.Store(err)
-				}
-			}
-		})
+		wg.Go(func() { g.publishEach(tokens, i) })
 	}
 	wg.Wait()
-	if e := failed.Load(); e != nil {
+	if e := g.failed.Load(); e != nil {
 		err = e.(error)
 	}
-	return expected, published.Load(), err
+	return g.expected, g.published.Load(), err
+}
+
+// perRoom returns how many readers a message to a room has.
+func (f *fleet) perRoom(rooms int) int64 {
+	n := int64(0)
+	for _, r := range f.readers {
+		if !r.stopped {
+			n++
+		}
+	}
+	return n / int64(rooms)
+}
+
+// driver is what the goroutines of drive share.
+type driver struct {
+	fleet  *fleet
+	server *server
+	load   load
+
+	mu        sync.Mutex
+	number    uint32 // of the last message
+	expected  []tally
+	published atomic.Int64
+	failed    atomic.Value // error
+}
+
+// next returns the next message, and counts it.
+func (g *driver) next() (room int, data []byte) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.number++
+	room = rand.IntN(g.load.rooms)
+	g.expected[room].add(g.number)
+	g.published.Add(1)
+	return room, payload(g.load.size, g.number)
+}
+
+// pace sends a token for each message when it is due, according to the rate and the window.
+// delivered is the number of deliveries before the first, and perRoom how many each message adds.
+func (g *driver) pace(tokens chan<- struct{}, d time.Duration, delivered, perRoom int64) {
+	defer close(tokens)
+	l := g.load
+	begin := time.Now()
+	for i := 0; g.failed.Load() == nil; i++ {
+		if l.rate > 0 {
+			time.Sleep(time.Until(begin.Add(time.Duration(i) * time.Second / time.Duration(l.rate))))
+		}
+		if time.Since(begin) >= d {
+			return
+		}
+		if l.window > 0 && !g.fleet.wait(delivered+(int64(i)-int64(l.window)+1)*perRoom, 20*time.Second) {
+			g.failed.Store(fmt.Errorf("nothing is delivered any more"))
+			return
+		}
+		tokens <- struct{}{}
+	}
+}
+
+// publishEach publishes a message per token, as publisher number i.
+func (g *driver) publishEach(tokens <-chan struct{}, i int) {
+	s := g.server
+	publish := func(room int, data []byte) error {
+		return writeAll(g.fleet.readers[i].fd, clientFrame([]byte(s.wrap(string(data)))))
+	}
+	if g.load.sockets == 0 {
+		p, err := newPoster(s.addr)
+		if err != nil {
+			g.failed.Store(err)
+			return
+		}
+		defer p.c.Close()
+		publish = func(room int, data []byte) error { return p.publish(s.addr, s.publish(room), data) }
+	}
+	for range tokens {
+		if err := publish(g.next()); err != nil {
+			g.failed.Store(err)
+		}
+	}
+}
+
+// writeAll writes to a socket that does not block, and waits while it is full.
+func writeAll(fd int, p []byte) error {
+	for len(p) > 0 {
+		n, err := unix.Write(fd, p)
+		if err == unix.EAGAIN {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
 }

@@ -22,6 +22,11 @@ type scenario struct {
 
 func (s scenario) rooms() int { return max(1, s.load.rooms) }
 
+// applies returns whether the scenario is measured with a peer.
+func (s scenario) applies(p peer) bool {
+	return (s.skip == nil || !s.skip(p)) && (p.only == nil || slices.Contains(p.only, s.name))
+}
+
 var scenarios = []scenario{
 	{
 		name: "paced", about: "1,000 subscribers, 20 messages/s of 128 B",
@@ -128,13 +133,18 @@ func (sc scenario) measure(p peer, dir string, port int, seconds float64) (r res
 	if sc.idle {
 		return r, nil
 	}
+	err = sc.measureLoad(&r, s, f, at.cpu, seconds)
+	return r, err
+}
 
+// measureLoad publishes to the readers, and measures the deliveries. The server has used this much CPU time before.
+func (sc scenario) measureLoad(r *result, s *server, f *fleet, cpu time.Duration, seconds float64) error {
 	l := sc.load
 	l.rooms = sc.rooms()
 	begin := time.Now()
 	expected, messages, err := f.drive(s, l, time.Duration(seconds*float64(time.Second)))
 	if err != nil {
-		return r, fmt.Errorf("%w; the server's output: %.300s", err, s.out)
+		return fmt.Errorf("%w; the server's output: %.300s", err, s.out)
 	}
 	want := int64(0)
 	for _, reader := range f.readers {
@@ -145,7 +155,7 @@ func (sc scenario) measure(p peer, dir string, port int, seconds float64) (r res
 	f.wait(want, 5*time.Second)
 	took := time.Since(begin)
 	time.Sleep(50 * time.Millisecond) // time for extra deliveries to arrive
-	used := s.usage().cpu - at.cpu
+	used := s.usage().cpu - cpu
 	r.missing, r.extra = f.compare(expected)
 	r.messages = messages
 	r.deliveries = f.delivered.Load()
@@ -156,7 +166,7 @@ func (sc scenario) measure(p peer, dir string, port int, seconds float64) (r res
 	f.latency.mu.Lock()
 	defer f.latency.mu.Unlock()
 	r.p50, r.p99 = f.latency.quantile(0.5), f.latency.quantile(0.99)
-	return r, nil
+	return nil
 }
 
 // warm makes a server do everything once before the measurement, such as load a certificate.

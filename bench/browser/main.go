@@ -189,47 +189,25 @@ type result struct {
 func (b *bench) measure(r run, length time.Duration) (f figures, err error) {
 	ctx, cancel := chromedp.NewContext(b.ctx)
 	defer cancel()
-	name := "#naive"
-	if r.ours {
-		name = "#ours"
-	}
-	err = chromedp.Do(ctx,
-		chromedp.EmulateViewport(1200, 800),
-		chromedp.Navigate(b.url+name),
-		chromedp.Poll[chromedp.Void]("result.open", chromedp.WithPollingTimeout(20*time.Second)),
-	)
-	if err != nil {
+	if err := b.open(ctx, r); err != nil {
 		return f, err
 	}
-	if _, err := chromedp.Call(ctx, performance.Enable, performance.EnableParams{TimeDomain: "threadTicks"}); err != nil {
-		return f, err
-	}
-	if _, err := chromedp.Call(ctx, emulation.SetCPUThrottlingRate, emulation.SetCPUThrottlingRateParams{Rate: r.throttle}); err != nil {
-		return f, err
-	}
-
 	publishing, stop := context.WithCancel(ctx)
+	defer stop()
 	published := make(chan map[int]float64, 1)
 	go func() { published <- b.publish(publishing, r.rate) }()
 	time.Sleep(min(warmUp, length))
 	if err := chromedp.Do(ctx, chromedp.Evaluate[chromedp.Void]("Object.assign(result, { messages: 0, frames: 0, late: [], presses: [] }); undefined")); err != nil {
-		stop()
 		return f, err
 	}
 	before, err := metrics(ctx)
 	if err != nil {
-		stop()
 		return f, err
 	}
-	begin := time.Now()
-	for n := 0; time.Since(begin) < length; n++ {
-		if err := chromedp.Do(ctx, chromedp.MouseClickXY(30, 18)); err != nil {
-			stop()
-			return f, err
-		}
-		time.Sleep(time.Until(begin.Add(time.Duration(n+1)*220*time.Millisecond + time.Duration(rand.IntN(30))*time.Millisecond))) // random, so that presses are not in step with frames
+	took, err := press(ctx, length)
+	if err != nil {
+		return f, err
 	}
-	took := time.Since(begin).Seconds()
 	after, err := metrics(ctx)
 	stop()
 	if err != nil {
@@ -239,17 +217,59 @@ func (b *bench) measure(r run, length time.Duration) (f figures, err error) {
 	if err != nil {
 		return f, err
 	}
+	f = got.figures(before, after, took)
+	f.missing, err = missing(ctx, <-published)
+	return f, err
+}
+
+// open opens the page, and waits until it is connected.
+func (b *bench) open(ctx context.Context, r run) error {
+	name := "#naive"
+	if r.ours {
+		name = "#ours"
+	}
+	err := chromedp.Do(ctx,
+		chromedp.EmulateViewport(1200, 800),
+		chromedp.Navigate(b.url+name),
+		chromedp.Poll[chromedp.Void]("result.open", chromedp.WithPollingTimeout(20*time.Second)),
+	)
+	if err != nil {
+		return err
+	}
+	if _, err := chromedp.Call(ctx, performance.Enable, performance.EnableParams{TimeDomain: "threadTicks"}); err != nil {
+		return err
+	}
+	_, err = chromedp.Call(ctx, emulation.SetCPUThrottlingRate, emulation.SetCPUThrottlingRateParams{Rate: r.throttle})
+	return err
+}
+
+// press presses the page's button again and again, and returns how many seconds that took.
+func press(ctx context.Context, length time.Duration) (seconds float64, err error) {
+	begin := time.Now()
+	for n := 0; time.Since(begin) < length; n++ {
+		if err := chromedp.Do(ctx, chromedp.MouseClickXY(30, 18)); err != nil {
+			return 0, err
+		}
+		time.Sleep(time.Until(begin.Add(time.Duration(n+1)*220*time.Millisecond + time.Duration(rand.IntN(30))*time.Millisecond))) // random, so that presses are not in step with frames
+	}
+	return time.Since(begin).Seconds(), nil
+}
+
+// figures returns the figures of a run that took this many seconds, between these metrics of the browser.
+func (got result) figures(before, after map[string]float64, took float64) figures {
 	slices.Sort(got.Late)
 	slices.Sort(got.Presses)
 	rate := func(name string) float64 { return (after[name] - before[name]) / took }
-	f = figures{
+	return figures{
 		messages: float64(got.Messages) / took, frames: float64(got.Frames) / took,
 		layouts: rate("LayoutCount"), styles: rate("RecalcStyleCount"), busy: 1000 * rate("TaskDuration"),
 		lateHalf: share(got.Late, .5), lateMost: share(got.Late, .95),
 		pressHalf: share(got.Presses, .5), pressMost: share(got.Presses, .98), presses: len(got.Presses),
 	}
+}
 
-	last := <-published
+// missing waits for up to 20 s until each row shows its last price, and returns how many rows still do not.
+func missing(ctx context.Context, last map[int]float64) (n int, err error) {
 	want := make([]*float64, rows)
 	for row, price := range last {
 		want[row] = &price
@@ -257,16 +277,16 @@ func (b *bench) measure(r run, length time.Duration) (f figures, err error) {
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		got, err := chromedp.Run(ctx, chromedp.Evaluate[result]("result"))
 		if err != nil {
-			return f, err
+			return n, err
 		}
-		f.missing = 0
+		n = 0
 		for i, price := range want {
 			if price != nil && (i >= len(got.Last) || got.Last[i] == nil || *got.Last[i] != *price) {
-				f.missing++
+				n++
 			}
 		}
-		if f.missing == 0 || time.Now().After(deadline) {
-			return f, nil
+		if n == 0 || time.Now().After(deadline) {
+			return n, nil
 		}
 	}
 }

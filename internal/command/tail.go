@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -35,42 +36,7 @@ func tail(cmd *cobra.Command, channels []string) error {
 		return err
 	}
 	defer resp.Body.Close()
-	out := cmd.OutOrStdout()
-	dim, bold, plain := "", "", ""
-	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" {
-		dim, bold, plain = "\x1b[2m", "\x1b[1m", "\x1b[0m"
-	}
-	show := func(object json.RawMessage) error {
-		var v struct {
-			ID, Channel, Event string
-			Data, Hello        json.RawMessage
-		}
-		err := json.Unmarshal(object, &v)
-		switch {
-		case err != nil:
-			return fmt.Errorf("reading the stream: %w", err)
-		case v.Hello != nil:
-			return nil
-		case isJSON(cmd):
-			_, err = fmt.Fprintf(out, "%s\n", object)
-			return err
-		case v.Channel == "": // a gap
-			_, err = fmt.Fprintf(out, "%s%s%s\n", dim, visible(string(object)), plain)
-			return err
-		}
-		text := string(v.Data)
-		var str string
-		if json.Unmarshal(v.Data, &str) == nil {
-			text = str
-		}
-		event := ""
-		if v.Event != "" {
-			event = " " + v.Event
-		}
-		_, err = fmt.Fprintf(out, "%s%s %s%s%s%s%s  %s\n", dim, time.Now().Format("15:04:05.000"), plain, bold, visible(v.Channel), plain,
-			visible(event), visible(text))
-		return err
-	}
+	p := newPrinter(cmd)
 	for in := bufio.NewReaderSize(resp.Body, 64<<10); ; {
 		line, err := in.ReadBytes('\n')
 		if err != nil {
@@ -85,9 +51,57 @@ func tail(cmd *cobra.Command, channels []string) error {
 			return fmt.Errorf("reading the stream: %w", err)
 		}
 		for _, object := range frame {
-			if err := show(object); err != nil {
+			if err := p.show(object); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// printer shows the objects of a stream, one per line.
+type printer struct {
+	out              io.Writer
+	json             bool   // the objects as they are
+	dim, bold, plain string // escape sequences; empty unless the output is a terminal with colors
+}
+
+func newPrinter(cmd *cobra.Command) printer {
+	p := printer{out: cmd.OutOrStdout(), json: isJSON(cmd)}
+	if f, ok := p.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" {
+		p.dim, p.bold, p.plain = "\x1b[2m", "\x1b[1m", "\x1b[0m"
+	}
+	return p
+}
+
+// show shows a message or a gap. A hello is not shown.
+func (p printer) show(object json.RawMessage) error {
+	var v struct {
+		ID, Channel, Event string
+		Data, Hello        json.RawMessage
+	}
+	err := json.Unmarshal(object, &v)
+	switch {
+	case err != nil:
+		return fmt.Errorf("reading the stream: %w", err)
+	case v.Hello != nil:
+		return nil
+	case p.json:
+		_, err = fmt.Fprintf(p.out, "%s\n", object)
+		return err
+	case v.Channel == "": // a gap
+		_, err = fmt.Fprintf(p.out, "%s%s%s\n", p.dim, visible(string(object)), p.plain)
+		return err
+	}
+	text := string(v.Data)
+	var str string
+	if json.Unmarshal(v.Data, &str) == nil {
+		text = str
+	}
+	event := ""
+	if v.Event != "" {
+		event = " " + v.Event
+	}
+	_, err = fmt.Fprintf(p.out, "%s%s %s%s%s%s%s  %s\n", p.dim, time.Now().Format("15:04:05.000"), p.plain, p.bold, visible(v.Channel), p.plain,
+		visible(event), visible(text))
+	return err
 }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -181,18 +182,7 @@ func TestStream(t *testing.T) {
 	s := serve(t, hub.Options{History: 10}, nil, nil).start()
 	first := s.publish(t, "a", "before")
 	c, r, head := s.stream(t, "a", "")
-	for name, want := range map[string]string{
-		"Content-Type":      "text/event-stream",
-		"Cache-Control":     "no-store, no-transform",
-		"X-Accel-Buffering": "no",
-	} {
-		if got := head.Header.Get(name); got != want || head.StatusCode != 200 {
-			t.Errorf("%s is %q, status %d", name, got, head.StatusCode)
-		}
-	}
-	if head.ContentLength >= 0 || len(head.TransferEncoding) > 0 {
-		t.Errorf("length %d, transfer encoding %q", head.ContentLength, head.TransferEncoding)
-	}
+	t.Run("the head", func(t *testing.T) { checkHead(t, head) })
 	expect(t, r, event{"", "retry", ""}, event{first, "", ""})
 	second := s.publish(t, "a", "one\ntwo")
 	s.publish(t, "b", "other")
@@ -212,35 +202,55 @@ func TestStream(t *testing.T) {
 
 	c.Close()
 	s.wait(t, func(stats hub.Stats) bool { return stats.Connections == 2 })
-	s.end()
-	for _, r := range []*bufio.Reader{resumed, gap} {
-		expect(t, r, event{"", "retry", ""})
-		if _, err := next(r); err != io.EOF {
-			t.Errorf("after the end: %v", err)
+	t.Run("the end of the hub", func(t *testing.T) {
+		s.end()
+		for _, r := range []*bufio.Reader{resumed, gap} {
+			expect(t, r, event{"", "retry", ""})
+			if _, err := next(r); err != io.EOF {
+				t.Errorf("after the end: %v", err)
+			}
+		}
+		// Who comes now is to come again.
+		_, late, head := s.stream(t, "a", "")
+		expect(t, late, event{"", "retry", ""})
+		if _, err := next(late); head.StatusCode != 200 || err != io.EOF {
+			t.Errorf("on a hub that is closed: %d, %v", head.StatusCode, err)
+		}
+	})
+}
+
+func checkHead(t *testing.T, head *http.Response) {
+	for name, want := range map[string]string{
+		"Content-Type":      "text/event-stream",
+		"Cache-Control":     "no-store, no-transform",
+		"X-Accel-Buffering": "no",
+	} {
+		if got := head.Header.Get(name); got != want || head.StatusCode != 200 {
+			t.Errorf("%s is %q, status %d", name, got, head.StatusCode)
 		}
 	}
-	// Who comes now is to come again.
-	_, late, head := s.stream(t, "a", "")
-	expect(t, late, event{"", "retry", ""})
-	if _, err := next(late); head.StatusCode != 200 || err != io.EOF {
-		t.Errorf("on a hub that is closed: %d, %v", head.StatusCode, err)
+	if head.ContentLength >= 0 || len(head.TransferEncoding) > 0 {
+		t.Errorf("length %d, transfer encoding %q", head.ContentLength, head.TransferEncoding)
 	}
 }
 
 func TestIsRequest(t *testing.T) {
-	for accept, want := range map[string]bool{
-		"text/event-stream":                       true,
-		"application/json, Text/Event-Stream;q=1": true,
-		"*/*":                false,
-		"":                   false,
-		"text/event-streams": false,
+	for name, c := range map[string]struct {
+		method, accept string
+		want           bool
+	}{
+		"an event stream":      {"GET", "text/event-stream", true},
+		"among others":         {"GET", "application/json, Text/Event-Stream;q=1", true},
+		"anything":             {"GET", "*/*", false},
+		"nothing":              {"GET", "", false},
+		"a longer type":        {"GET", "text/event-streams", false},
+		"the head of a stream": {"HEAD", "text/event-stream", false},
 	} {
-		if got := eventstream.IsRequest(&http.Request{Method: "GET", Header: http.Header{"Accept": {accept}}}); got != want {
-			t.Errorf("%q: %v", accept, got)
-		}
-	}
-	if eventstream.IsRequest(&http.Request{Method: "HEAD", Header: http.Header{"Accept": {"text/event-stream"}}}) {
-		t.Error("HEAD")
+		t.Run(name, func(t *testing.T) {
+			if got := eventstream.IsRequest(&http.Request{Method: c.method, Header: http.Header{"Accept": {c.accept}}}); got != c.want {
+				t.Errorf("%s %q: %v", c.method, c.accept, got)
+			}
+		})
 	}
 }
 
@@ -265,14 +275,6 @@ func TestHeartbeat(t *testing.T) {
 
 // TestStreamsInTheHandler: where the connection cannot be taken over the stream is the handler's, until its end.
 func TestStreamsInTheHandler(t *testing.T) {
-	var mu sync.Mutex
-	handlers := 0
-	count := func(n int) int {
-		mu.Lock()
-		defer mu.Unlock()
-		handlers += n
-		return handlers
-	}
 	for _, c := range []struct {
 		name string
 		wrap func(http.ResponseWriter) http.ResponseWriter
@@ -282,53 +284,62 @@ func TestStreamsInTheHandler(t *testing.T) {
 		{"behind a writer without Unwrap", func(w http.ResponseWriter) http.ResponseWriter { return opaque{w} }, false},
 		{"behind a writer that encodes", func(w http.ResponseWriter) http.ResponseWriter { return encoder{w} }, false},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			s := serve(t, hub.Options{}, nil, func(next http.Handler) http.Handler {
-				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					count(1)
-					defer count(-1)
-					next.ServeHTTP(c.wrap(w), r)
-				})
-			})
-			if c.tls {
-				s.server.StartTLS()
-			} else {
-				s.server.Start()
-			}
-			open := func() (*http.Response, *bufio.Reader) {
-				req, _ := http.NewRequestWithContext(t.Context(), "GET", s.server.URL+"/?channels=a", nil)
-				req.Header.Set("Accept", "text/event-stream")
-				resp, err := s.server.Client().Do(req)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if c.tls != (resp.ProtoMajor == 2) {
-					t.Fatal(resp.Proto)
-				}
-				r := bufio.NewReader(resp.Body)
-				expect(t, r, event{"", "retry", ""}, event{"*", "", ""})
-				return resp, r
-			}
-			one, first := open()
-			_, second := open()
-			for i := range 100 {
-				id := s.publish(t, "a", strconv.Itoa(i))
-				expect(t, first, event{id, "", fmt.Sprintln(i)})
-				expect(t, second, event{id, "", fmt.Sprintln(i)})
-			}
-			if n := count(0); n != 2 {
-				t.Errorf("%d handlers", n)
-			}
-			one.Body.Close()
-			s.wait(t, func(stats hub.Stats) bool { return stats.Connections == 1 && count(0) == 1 })
-			s.end()
-			expect(t, second, event{"", "retry", ""})
-			if _, err := next(second); err != io.EOF {
-				t.Errorf("at the end: %v", err)
-			}
-			s.wait(t, func(hub.Stats) bool { return count(0) == 0 })
-		})
+		t.Run(c.name, func(t *testing.T) { testStreamsInTheHandler(t, c.wrap, c.tls) })
 	}
+}
+
+func testStreamsInTheHandler(t *testing.T, wrap func(http.ResponseWriter) http.ResponseWriter, tls bool) {
+	var handlers atomic.Int64
+	s := serve(t, hub.Options{}, nil, func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			handlers.Add(1)
+			defer handlers.Add(-1)
+			next.ServeHTTP(wrap(w), r)
+		})
+	})
+	if tls {
+		s.server.StartTLS()
+	} else {
+		s.server.Start()
+	}
+	open := func() (*http.Response, *bufio.Reader) {
+		resp, r := s.get(t)
+		if tls != (resp.ProtoMajor == 2) {
+			t.Fatal(resp.Proto)
+		}
+		expect(t, r, event{"", "retry", ""}, event{"*", "", ""})
+		return resp, r
+	}
+	one, first := open()
+	_, second := open()
+	for i := range 100 {
+		id := s.publish(t, "a", strconv.Itoa(i))
+		expect(t, first, event{id, "", fmt.Sprintln(i)})
+		expect(t, second, event{id, "", fmt.Sprintln(i)})
+	}
+	if n := handlers.Load(); n != 2 {
+		t.Errorf("%d handlers", n)
+	}
+	one.Body.Close()
+	s.wait(t, func(stats hub.Stats) bool { return stats.Connections == 1 && handlers.Load() == 1 })
+	s.end()
+	expect(t, second, event{"", "retry", ""})
+	if _, err := next(second); err != io.EOF {
+		t.Errorf("at the end: %v", err)
+	}
+	s.wait(t, func(hub.Stats) bool { return handlers.Load() == 0 })
+}
+
+// get opens an event stream on channel a with net/http's client.
+func (s *site) get(t *testing.T) (*http.Response, *bufio.Reader) {
+	t.Helper()
+	req, _ := http.NewRequestWithContext(t.Context(), "GET", s.server.URL+"/?channels=a", nil)
+	req.Header.Set("Accept", "text/event-stream")
+	resp, err := s.server.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, bufio.NewReader(resp.Body)
 }
 
 // opaque hides the writer's other methods but Flush.
@@ -356,13 +367,8 @@ func TestStuckOnHTTP2(t *testing.T) {
 	s.server.StartTLS()
 	var readers []*bufio.Reader
 	for range 2 {
-		req, _ := http.NewRequestWithContext(t.Context(), "GET", s.server.URL+"/?channels=a", nil)
-		req.Header.Set("Accept", "text/event-stream")
-		resp, err := s.server.Client().Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		readers = append(readers, bufio.NewReader(resp.Body))
+		_, r := s.get(t)
+		readers = append(readers, r)
 	}
 	expect(t, readers[0], event{"", "retry", ""}, event{"*", "", ""})
 	data := strings.Repeat("x", 10_000)

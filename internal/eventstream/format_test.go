@@ -25,6 +25,26 @@ func message(channel, event string, kind uint8, data []byte) *hub.Message {
 	return m
 }
 
+// stream is a stream of a message three times, a ping, a gap and an end.
+func stream(w hub.Welcome, m *hub.Message) []byte {
+	var format eventstream.Format
+	p := format.Append(format.Start(w), []*hub.Message{m, m})
+	p = append(format.Append(append(p, format.Ping()...), []*hub.Message{m}), format.Gap(w.Lost)...)
+	return append(p, format.Close(hub.ReasonRestart, "")...)
+}
+
+// events reads a stream with another's parser.
+func events(t *testing.T, p []byte) (got []sse.Event) {
+	t.Helper()
+	for e, err := range sse.Read(bytes.NewReader(p), &sse.ReadConfig{MaxEventSize: 1 << 20}) {
+		if err != nil {
+			t.Fatalf("%q: %v", p, err)
+		}
+		got = append(got, e)
+	}
+	return got
+}
+
 // FuzzFormat: another's parser reads from a stream just what was published.
 func FuzzFormat(f *testing.F) {
 	f.Add("a", "update", uint8(0), []byte("one\ntwo\r\nthree\rfour\n\n"))
@@ -38,25 +58,15 @@ func FuzzFormat(f *testing.F) {
 		if m == nil {
 			return
 		}
-		var format eventstream.Format
 		w := hub.Welcome{ID: "e-6"}
 		if len(data)%2 == 1 {
 			w.Lost = []string{channel, "b"}
 		}
-		p := format.Append(format.Start(w), []*hub.Message{m, m})
-		p = append(format.Append(append(p, format.Ping()...), []*hub.Message{m}), format.Gap(w.Lost)...)
-		p = append(p, format.Close(hub.ReasonRestart, "")...)
-
+		p := stream(w, m)
+		got := events(t, p)
 		want := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(data))
 		if m.Kind == hub.Binary {
 			want = base64.StdEncoding.EncodeToString(data)
-		}
-		var got []sse.Event
-		for e, err := range sse.Read(bytes.NewReader(p), &sse.ReadConfig{MaxEventSize: 1 << 20}) {
-			if err != nil {
-				t.Fatalf("%q: %v", p, err)
-			}
-			got = append(got, e)
 		}
 		if w.Lost == nil { // a block with an ID alone is no event to a browser; this parser tells of it
 			if len(got) == 0 || got[0] != (sse.Event{LastEventID: "e-6"}) {

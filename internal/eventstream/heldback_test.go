@@ -2,6 +2,7 @@ package eventstream_test
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -62,27 +63,31 @@ func TestHeldBack(t *testing.T) {
 		},
 	} {
 		for _, version := range []int{1, 2} {
-			s := serve(t, hub.Options{}, nil, wrap)
-			s.server.EnableHTTP2 = version == 2
-			s.server.StartTLS()
-			req, _ := http.NewRequest("GET", s.server.URL+"/?channels=a", nil)
-			req.Header.Set("Accept", "text/event-stream")
-			resp, err := s.server.Client().Do(req)
-			if err != nil {
-				t.Fatal(name, version, err)
-			}
-			if resp.ProtoMajor != version {
-				t.Errorf("%s: %s", name, resp.Proto)
-			}
-			body, _ := io.ReadAll(resp.Body)
-			resp.Body.Close()
-			// Caddy's recorder keeps what it has written before an error, where nobody but its handler can take it back.
-			if !strings.Contains(string(body), "keeps the event stream back") || resp.Header.Get("X-Accel-Buffering") != "" {
-				t.Errorf("%s, HTTP/%d: %s %v %q", name, version, resp.Status, resp.Header, body)
-			}
-			s.wait(t, func(stats hub.Stats) bool { return stats.Connections == 0 })
+			t.Run(fmt.Sprintf("%s, HTTP/%d", name, version), func(t *testing.T) { testHeldBack(t, wrap, version) })
 		}
 	}
+}
+
+func testHeldBack(t *testing.T, wrap func(http.Handler) http.Handler, version int) {
+	s := serve(t, hub.Options{}, nil, wrap)
+	s.server.EnableHTTP2 = version == 2
+	s.server.StartTLS()
+	req, _ := http.NewRequest("GET", s.server.URL+"/?channels=a", nil)
+	req.Header.Set("Accept", "text/event-stream")
+	resp, err := s.server.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.ProtoMajor != version {
+		t.Error(resp.Proto)
+	}
+	body, _ := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	// Caddy's recorder keeps what it has written before an error, where nobody but its handler can take it back.
+	if !strings.Contains(string(body), "keeps the event stream back") || resp.Header.Get("X-Accel-Buffering") != "" {
+		t.Errorf("%s %v %q", resp.Status, resp.Header, body)
+	}
+	s.wait(t, func(stats hub.Stats) bool { return stats.Connections == 0 })
 }
 
 // TestPassedOn: a recorder that lets event streams pass changes nothing.

@@ -132,37 +132,15 @@ func TestResume(t *testing.T) {
 	}
 	seed := rand.Uint64()
 	t.Log("seed", seed)
-	var log []*hub.Message
+	p := &pursued{t: t, site: s, devices: []*device{{channels: "a"}, {channels: "a,b"}, {channels: "c"}, {channels: "c,b,a"}}}
 	stop := make(chan struct{})
-	devices := []*device{{channels: "a"}, {channels: "a,b"}, {channels: "c"}, {channels: "c,b,a"}}
 	var publisher, clients sync.WaitGroup
-	publisher.Go(func() {
-		r := rand.New(rand.NewPCG(seed, 0))
-		for i := 0; ; i++ {
-			for behind := true; behind; { // as fast as the slowest gets on: who is far behind gets a gap
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				behind = false
-				for _, d := range devices {
-					behind = behind || uint64(len(log)) > d.reached.Load()+100
-				}
-				runtime.Gosched()
-			}
-			var ms []*hub.Message
-			for range 1 + r.IntN(5) {
-				ms = append(ms, &hub.Message{Channel: []string{"a", "b", "c"}[r.IntN(3)], Data: []byte(fmt.Sprint(i, " ", strings.Repeat("x", r.IntN(100))))})
-			}
-			if err := s.hub.Publish(ms...); err != nil {
-				t.Error(err)
-				return
-			}
-			log = append(log, ms...)
+	publisher.Go(func() { p.publish(rand.New(rand.NewPCG(seed, 0)), stop) })
+	for i, d := range p.devices {
+		visit := d.visitStream
+		if i >= 2 {
+			visit = d.visitSocket
 		}
-	})
-	for i, d := range devices {
 		clients.Go(func() {
 			r := rand.New(rand.NewPCG(seed, uint64(i)+1))
 			for d.pos == "" {
@@ -172,11 +150,7 @@ func TestResume(t *testing.T) {
 			}
 			d.got, d.last = nil, d.pos // from here on
 			for range rounds {
-				if i < 2 {
-					d.visitStream(t, s, r)
-				} else {
-					d.visitSocket(t, s, r)
-				}
+				visit(t, s, r)
 			}
 			d.reached.Store(math.MaxUint64 - 100)
 		})
@@ -184,15 +158,51 @@ func TestResume(t *testing.T) {
 	clients.Wait()
 	close(stop)
 	publisher.Wait()
-	for _, d := range devices {
-		var want []string
-		for _, m := range log {
-			if m.Seq > seq(d.last) && m.Seq <= seq(d.pos) && slices.Contains(strings.Split(d.channels, ","), m.Channel) {
-				want = append(want, string(m.Data))
+	for _, d := range p.devices {
+		d.check(t, p.log)
+	}
+}
+
+// check compares what a device got with what was published.
+func (d *device) check(t *testing.T, log []*hub.Message) {
+	var want []string
+	for _, m := range log {
+		if m.Seq > seq(d.last) && m.Seq <= seq(d.pos) && slices.Contains(strings.Split(d.channels, ","), m.Channel) {
+			want = append(want, string(m.Data))
+		}
+	}
+	if !slices.Equal(d.got, want) || d.gaps > 0 || len(want) == 0 {
+		t.Errorf("on %s: %d messages, not %d, %d gaps", d.channels, len(d.got), len(want), d.gaps)
+	}
+}
+
+// pursued is a publisher that is as fast as the slowest of its devices gets on: who is far behind gets a gap.
+type pursued struct {
+	t       *testing.T
+	site    *site
+	devices []*device
+	log     []*hub.Message // what was published
+}
+
+func (p *pursued) publish(r *rand.Rand, stop <-chan struct{}) {
+	for i := 0; ; i++ {
+		for behind := true; behind; {
+			select {
+			case <-stop:
+				return
+			default:
 			}
+			behind = slices.ContainsFunc(p.devices, func(d *device) bool { return uint64(len(p.log)) > d.reached.Load()+100 })
+			runtime.Gosched()
 		}
-		if !slices.Equal(d.got, want) || d.gaps > 0 || len(want) == 0 {
-			t.Errorf("on %s: %d messages, not %d, %d gaps", d.channels, len(d.got), len(want), d.gaps)
+		var ms []*hub.Message
+		for range 1 + r.IntN(5) {
+			ms = append(ms, &hub.Message{Channel: []string{"a", "b", "c"}[r.IntN(3)], Data: []byte(fmt.Sprint(i, " ", strings.Repeat("x", r.IntN(100))))})
 		}
+		if err := p.site.hub.Publish(ms...); err != nil {
+			p.t.Error(err)
+			return
+		}
+		p.log = append(p.log, ms...)
 	}
 }

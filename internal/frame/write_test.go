@@ -2,6 +2,7 @@ package frame
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -14,31 +15,44 @@ import (
 func TestHeaders(t *testing.T) {
 	for _, n := range []int{0, 1, 125, 126, 65535, 65536, 1 << 20} {
 		for _, flag := range []Opcode{0, Deflated} {
-			p := AppendHeader(nil, Binary|flag, n)
-			h, err := ws.ReadHeader(bytes.NewReader(p))
-			if err != nil || h.Length != int64(n) || !h.Fin || h.Rsv1() != (flag == Deflated) || h.OpCode != ws.OpBinary || h.Masked || len(p) != ws.HeaderSize(h) || len(p) > MaxHeader {
-				t.Errorf("%d bytes, flag %x: %x is %+v, %v", n, flag, p, h, err)
-			}
+			t.Run(fmt.Sprintf("%d bytes, flag %x", n, flag), func(t *testing.T) {
+				p := AppendHeader(nil, Binary|flag, n)
+				h, err := ws.ReadHeader(bytes.NewReader(p))
+				if err != nil || h.Length != int64(n) || !h.Fin || h.Rsv1() != (flag == Deflated) || h.OpCode != ws.OpBinary || h.Masked || len(p) != ws.HeaderSize(h) || len(p) > MaxHeader {
+					t.Errorf("%x is %+v, %v", p, h, err)
+				}
+			})
 		}
 	}
 }
 
 // TestCloseFrame: a close frame is never too long for a control frame, and its reason is always UTF-8.
 func TestCloseFrame(t *testing.T) {
-	if p := CloseFrame(NoStatus, "not sent"); string(p) != "\x88\x00" {
-		t.Errorf("without a code: %x", p)
-	}
-	for _, reason := range []string{"", "short", strings.Repeat("x", 123), strings.Repeat("x", 124), "x" + strings.Repeat("ä", 100), strings.Repeat("\U0001f600", 50)} {
-		p := CloseFrame(ServiceRestart, reason)
-		h, err := ws.ReadHeader(bytes.NewReader(p))
-		payload := p[2:]
-		if err != nil || h.OpCode != ws.OpClose || h.Length != int64(len(payload)) || len(payload) > maxControl {
-			t.Fatalf("%q: %+v, %v", reason, h, err)
+	t.Run("without a code", func(t *testing.T) {
+		if p := CloseFrame(NoStatus, "not sent"); string(p) != "\x88\x00" {
+			t.Errorf("%x", p)
 		}
-		code, got := ws.ParseCloseFrameData(payload)
-		if code != 1012 || !strings.HasPrefix(reason, got) || !utf8.ValidString(got) || len(reason) <= maxControl-2 && got != reason || len(reason)-len(got) > 0 && len(got) < maxControl-2-3 {
-			t.Errorf("%q: %d %q", reason, code, got)
-		}
+	})
+	for name, reason := range map[string]string{
+		"no reason":             "",
+		"a short reason":        "short",
+		"the longest reason":    strings.Repeat("x", 123),
+		"a byte too long":       strings.Repeat("x", 124),
+		"cut within two bytes":  "x" + strings.Repeat("ä", 100),
+		"cut within four bytes": strings.Repeat("\U0001f600", 50),
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := CloseFrame(ServiceRestart, reason)
+			h, err := ws.ReadHeader(bytes.NewReader(p))
+			payload := p[2:]
+			if err != nil || h.OpCode != ws.OpClose || h.Length != int64(len(payload)) || len(payload) > maxControl {
+				t.Fatalf("%q: %+v, %v", reason, h, err)
+			}
+			code, got := ws.ParseCloseFrameData(payload)
+			if code != 1012 || !strings.HasPrefix(reason, got) || !utf8.ValidString(got) || len(reason) <= maxControl-2 && got != reason || len(reason)-len(got) > 0 && len(got) < maxControl-2-3 {
+				t.Errorf("%q: %d %q", reason, code, got)
+			}
+		})
 	}
 }
 
@@ -48,15 +62,17 @@ func TestDeflate(t *testing.T) {
 	for i := range random {
 		random[i] = byte(rand.Uint32())
 	}
-	for _, data := range [][]byte{nil, []byte("a"), bytes.Repeat([]byte("ab"), 50_000), random} {
-		p := Deflate(data)
-		if got, err := inflate(p, len(data)); err != nil || !bytes.Equal(got, data) {
-			t.Errorf("%d bytes became %d: %v", len(data), len(got), err)
-		}
-		if len(data) > 10 {
-			if got, err := inflate(p, 9); err != nil || len(got) != 10 {
-				t.Errorf("%d bytes inflated to %d over the limit: %v", len(data), len(got), err)
+	for name, data := range map[string][]byte{"nothing": nil, "a byte": []byte("a"), "a pattern": bytes.Repeat([]byte("ab"), 50_000), "random": random} {
+		t.Run(name, func(t *testing.T) {
+			p := Deflate(data)
+			if got, err := inflate(p, len(data)); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("%d bytes became %d: %v", len(data), len(got), err)
 			}
-		}
+			if len(data) > 10 {
+				if got, err := inflate(p, 9); err != nil || len(got) != 10 {
+					t.Errorf("%d bytes inflated to %d over the limit: %v", len(data), len(got), err)
+				}
+			}
+		})
 	}
 }

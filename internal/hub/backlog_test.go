@@ -109,19 +109,20 @@ func TestBacklog(t *testing.T) {
 	}
 }
 
-// TestBacklogReplay: the replay comes before the queue, is encoded as far as it is written at once, and what is dropped
-// while it is being encoded is not written.
+// largeMessage is encoded alone.
+var largeMessage = &Message{encodedData: chunkSize}
+
+// TestBacklogReplay: the replay comes before the queue, and is encoded as far as it is written at once.
 func TestBacklogReplay(t *testing.T) {
 	message := func(size int) *Message { return &Message{encodedData: size} }
-	large := message(chunkSize)
 	for name, c := range map[string]struct {
 		messages []*Message
 		steps    []int // how many messages each step encodes; 0 is a write
 	}{
 		"no message":       {nil, []int{0}},
 		"small ones":       {[]*Message{message(1), message(1), message(1)}, []int{0, 3, 0}},
-		"large ones":       {[]*Message{large, large}, []int{0, 1, 0, 1, 0}},
-		"a large one last": {[]*Message{message(1), large}, []int{0, 1, 0, 1, 0}},
+		"large ones":       {[]*Message{largeMessage, largeMessage}, []int{0, 1, 0, 1, 0}},
+		"a large one last": {[]*Message{message(1), largeMessage}, []int{0, 1, 0, 1, 0}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := backlog{replay: &replay{bytes: []byte("welcome "), messages: c.messages}}
@@ -153,9 +154,13 @@ func TestBacklogReplay(t *testing.T) {
 			}
 		})
 	}
+}
 
-	t.Run("dropped meanwhile", func(t *testing.T) {
-		b := backlog{replay: &replay{messages: []*Message{large, large}}}
+// TestBacklogReplayIsDropped: what is dropped while it is being encoded is not written, and a frame that was begun is
+// ended.
+func TestBacklogReplayIsDropped(t *testing.T) {
+	t.Run("while it is encoded", func(t *testing.T) {
+		b := backlog{replay: &replay{messages: []*Message{largeMessage, largeMessage}}}
 		s := b.next()
 		if dropped := b.dropAll(); len(dropped) != 2 || !b.empty() {
 			t.Errorf("%d messages are dropped", len(dropped))
@@ -164,8 +169,8 @@ func TestBacklogReplay(t *testing.T) {
 			t.Error("what was dropped is written")
 		}
 	})
-	t.Run("dropped while it is written", func(t *testing.T) {
-		b := backlog{replay: &replay{bytes: []byte("mm"), messages: []*Message{large}}}
+	t.Run("while it is written", func(t *testing.T) {
+		b := backlog{replay: &replay{bytes: []byte("mm"), messages: []*Message{largeMessage}}}
 		b.next()
 		if dropped := b.dropAll(); len(dropped) != 1 {
 			t.Errorf("%d messages are dropped", len(dropped))

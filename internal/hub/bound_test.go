@@ -49,87 +49,116 @@ func TestMemoryBound(t *testing.T) {
 
 func runMemoryBound(t *testing.T, r *rand.Rand) {
 	const limit = 1 << 20
-	h := New(Options{MaxMemory: limit, History: 20 * r.IntN(2)})
-	var peak atomic.Int64
-	format := sampled{hub: h, peak: &peak}
-	var conns []*client
-	var waiting atomic.Int64
-	last := "none-0"
-	channel := func() string { return fmt.Sprint("c", r.IntN(8)) }
+	b := &memoryBound{t: t, r: r, h: New(Options{MaxMemory: limit, History: 20 * r.IntN(2)}), last: "none-0"}
+	b.format = sampled{hub: b.h, peak: &b.peak}
 	for range 400 {
-		switch k := r.IntN(20); {
-		case k < 4:
-			o := options()
-			o.Format, o.MaxBacklog, o.DropOldest, o.WriteTimeout = format, MinBacklog<<r.IntN(5), r.IntN(4) == 0, 5*time.Second
-			c := newClient()
-			c.blocks = r.IntN(2) == 0
-			if r.IntN(3) > 0 {
-				c.window = r.IntN(1 << 16)
-			}
-			conn, _, err := h.Connect(Subscriber{Channels: []string{channel()}, LastID: last}, o)
-			if errors.Is(err, ErrMemory) {
-				break
-			} else if err != nil {
-				t.Fatal(err)
-			}
-			c.conn = conn
-			if r.IntN(10) > 0 { // or it never starts
-				conn.Start(c, make([]byte, r.IntN(100)))
-			}
-			conns = append(conns, c)
-		case k < 6 && len(conns) > 0:
-			conns[r.IntN(len(conns))].conn.Unfinished(1, r.IntN(1<<16))
-		case k < 7 && len(conns) > 0:
-			c := conns[r.IntN(len(conns))]
-			go c.conn.Join(channel(), last, func(_ Welcome, ms []*Message) []byte { return format.Append([]byte("joined"), ms) })
-		case k < 8 && len(conns) > 0:
-			go conns[r.IntN(len(conns))].conn.Send(make([]byte, r.IntN(1<<12)))
-		case k < 9 && len(conns) > 0:
-			conns[r.IntN(len(conns))].open(r.IntN(1 << 16))
-		case k < 10 && len(conns) > 0:
-			conns[r.IntN(len(conns))].conn.Done()
-		case k < 13 && len(conns) > 0:
-			m := &Message{Channel: channel(), Data: make([]byte, r.IntN(1<<15)), From: conns[r.IntN(len(conns))].conn}
-			waiting.Add(1)
-			go func() {
-				h.PublishWait(m)
-				waiting.Add(-1)
-			}()
-		default:
-			m := &Message{Channel: channel(), Data: make([]byte, r.IntN(1<<r.IntN(17))), Key: fmt.Sprint(r.Uint64())}
-			if err := h.Publish(m); err == nil {
-				last = m.ID()
-				m.Encoded("deflated", func(m *Message) []byte { return make([]byte, len(m.Data)/2) })
-			} else if !errors.Is(err, ErrFull) {
-				t.Fatal(err)
-			}
-		}
+		b.step()
 		if r.IntN(3) == 0 {
 			synctest.Wait()
-			if n := h.Memory(); n > limit {
+			if n := b.h.Memory(); n > limit {
 				t.Fatalf("%d bytes, more than %d", n, limit)
 			}
 		}
 	}
 	time.Sleep(10 * time.Second)
 	synctest.Wait()
-	if n := waiting.Load(); n != 0 {
+	if n := b.waiting.Load(); n != 0 {
 		t.Errorf("%d publishers still wait", n)
 	}
-	if n := peak.Load(); n > limit+limit/8 || n < limit/2 {
+	if n := b.peak.Load(); n > limit+limit/8 || n < limit/2 {
 		t.Errorf("the hub held up to %d bytes, with a limit of %d", n, limit)
 	}
-	for _, c := range conns {
+	for _, c := range b.conns {
 		c.conn.Done()
 	}
-	h.Configure(Options{})
+	b.h.Configure(Options{})
 	time.Sleep(2 * repeatTime)
 	synctest.Wait()
-	if s := h.Stats(); s.Memory != 0 || s.Backlog != 0 || s.Connections != 0 {
+	if s := b.h.Stats(); s.Memory != 0 || s.Backlog != 0 || s.Connections != 0 {
 		t.Errorf("in the end: %+v", s)
 	}
-	closeHub(h)
+	closeHub(b.h)
 	synctest.Wait()
+}
+
+// memoryBound is a hub, and the clients that strain its memory.
+type memoryBound struct {
+	t             *testing.T
+	r             *rand.Rand
+	h             *Hub
+	format        sampled
+	peak, waiting atomic.Int64 // bytes; publishers
+	conns         []*client
+	last          string // ID
+}
+
+func (b *memoryBound) channel() string { return fmt.Sprint("c", b.r.IntN(8)) }
+
+// step has a client or a publisher do something.
+func (b *memoryBound) step() {
+	r := b.r
+	k := r.IntN(20)
+	switch {
+	case k < 4:
+		b.connect()
+		return
+	case k >= 13 || len(b.conns) == 0:
+		b.publish()
+		return
+	}
+	c := b.conns[r.IntN(len(b.conns))]
+	switch {
+	case k < 6:
+		c.conn.Unfinished(1, r.IntN(1<<16))
+	case k < 7:
+		go c.conn.Join(b.channel(), b.last, func(_ Welcome, ms []*Message) []byte { return b.format.Append([]byte("joined"), ms) })
+	case k < 8:
+		go c.conn.Send(make([]byte, r.IntN(1<<12)))
+	case k < 9:
+		c.open(r.IntN(1 << 16))
+	case k < 10:
+		c.conn.Done()
+	default:
+		m := &Message{Channel: b.channel(), Data: make([]byte, r.IntN(1<<15)), From: c.conn}
+		b.waiting.Add(1)
+		go func() {
+			b.h.PublishWait(m)
+			b.waiting.Add(-1)
+		}()
+	}
+}
+
+// connect adds a client that accepts all, a part or nothing.
+func (b *memoryBound) connect() {
+	r := b.r
+	o := options()
+	o.Format, o.MaxBacklog, o.DropOldest, o.WriteTimeout = b.format, MinBacklog<<r.IntN(5), r.IntN(4) == 0, 5*time.Second
+	c := newClient()
+	c.blocks = r.IntN(2) == 0
+	if r.IntN(3) > 0 {
+		c.window = r.IntN(1 << 16)
+	}
+	conn, _, err := b.h.Connect(Subscriber{Channels: []string{b.channel()}, LastID: b.last}, o)
+	if errors.Is(err, ErrMemory) {
+		return
+	} else if err != nil {
+		b.t.Fatal(err)
+	}
+	c.conn = conn
+	if r.IntN(10) > 0 { // or it never starts
+		conn.Start(c, make([]byte, r.IntN(100)))
+	}
+	b.conns = append(b.conns, c)
+}
+
+func (b *memoryBound) publish() {
+	m := &Message{Channel: b.channel(), Data: make([]byte, b.r.IntN(1<<b.r.IntN(17))), Key: fmt.Sprint(b.r.Uint64())}
+	if err := b.h.Publish(m); err == nil {
+		b.last = m.ID()
+		m.Encoded("deflated", func(m *Message) []byte { return make([]byte, len(m.Data)/2) })
+	} else if !errors.Is(err, ErrFull) {
+		b.t.Fatal(err)
+	}
 }
 
 // TestUnfinished: who is in the middle of a message has to go on with it. That it answers pings is not enough.

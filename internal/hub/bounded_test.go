@@ -27,47 +27,57 @@ func TestChannelsByPage(t *testing.T) {
 	}
 	slices.Sort(want)
 	for _, limit := range []int{1, atOnce - 1, atOnce, atOnce + 1, 10 * atOnce} {
-		c := connect(t, h, options())
-		var got []string
-		for after, n := "", 0; ; n++ {
-			list := h.Channels("room:", after, limit)
-			for _, ch := range list {
-				if ch.History == 1 {
-					got = append(got, ch.Name)
-				}
-				if ch.History+ch.Subscribers != 1 || ch.History == 1 != (ch.LastID != "") {
-					t.Fatalf("%+v", ch)
-				}
+		t.Run(fmt.Sprint(limit, " at a time"), func(t *testing.T) {
+			if got := listPages(t, h, limit); !slices.Equal(got, want) {
+				t.Errorf("got %d channels, not %d", len(got), len(want))
 			}
-			if len(list) < limit {
-				break
+		})
+	}
+	t.Run("all", func(t *testing.T) {
+		if list := h.Channels("", "", 1000*atOnce); len(list) < 10*atOnce || list[0].Name != "other:0" {
+			t.Errorf("got %d, %+v first", len(list), list[0])
+		}
+	})
+	t.Run("after all with the prefix", func(t *testing.T) {
+		if list := h.Channels("other:", "p", 10); list != nil {
+			t.Errorf("%+v", list)
+		}
+	})
+}
+
+// listPages lists rooms by pages of this size, opens or closes another channel after each page, and returns the names of
+// those that have a message.
+func listPages(t *testing.T, h *Hub, limit int) (got []string) {
+	c := connect(t, h, options())
+	defer func() { c.conn.Done() }()
+	for after, n := "", 0; ; n++ {
+		list := h.Channels("room:", after, limit)
+		for _, ch := range list {
+			if ch.History == 1 {
+				got = append(got, ch.Name)
 			}
-			after = list[len(list)-1].Name
-			name := fmt.Sprint(after, n%3, "x")
-			if err := c.conn.Join(name, "", func(Welcome, []*Message) []byte { return nil }); err != nil {
+			if ch.History+ch.Subscribers != 1 || ch.History == 1 != (ch.LastID != "") {
+				t.Fatalf("%+v", ch)
+			}
+		}
+		if len(list) < limit {
+			return got
+		}
+		after = list[len(list)-1].Name
+		name := fmt.Sprint(after, n%3, "x")
+		if err := c.conn.Join(name, "", func(Welcome, []*Message) []byte { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if n%2 == 0 {
+			if err := c.conn.Leave(name, nil); err != nil {
 				t.Fatal(err)
 			}
-			if n%2 == 0 {
-				if err := c.conn.Leave(name, nil); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if n > 900 {
-				c.conn.Done()
-				c = connect(t, h, options())
-				n = 0
-			}
 		}
-		if !slices.Equal(got, want) {
-			t.Errorf("%d at a time: got %d channels, not %d", limit, len(got), len(want))
+		if n > 900 {
+			c.conn.Done()
+			c = connect(t, h, options())
+			n = 0
 		}
-		c.conn.Done()
-	}
-	if list := h.Channels("", "", 1000*atOnce); len(list) < 10*atOnce || list[0].Name != "other:0" {
-		t.Errorf("all: got %d, %+v first", len(list), list[0])
-	}
-	if list := h.Channels("other:", "p", 10); list != nil {
-		t.Errorf("after all with the prefix: %+v", list)
 	}
 }
 

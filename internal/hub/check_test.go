@@ -15,7 +15,6 @@ func TestCheck(t *testing.T) {
 	h := New(Options{})
 	defer closeHub(h)
 	long := strings.Repeat("x", MaxName+1)
-	nested := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
 	bad := map[string]*Message{
 		"no channel":                  {},
 		"a long channel":              {Channel: long},
@@ -42,24 +41,36 @@ func TestCheck(t *testing.T) {
 		"deep JSON":                   {Channel: "a", Kind: JSON, Data: []byte(nested(maxDepth + 1))},
 	}
 	for name, m := range bad {
-		good := &Message{Channel: "a"}
-		err := h.Publish(good, m)
-		if e := new(InvalidError); !errors.As(err, &e) || e.Index != 1 || good.Seq != 0 {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			good := &Message{Channel: "a"}
+			err := h.Publish(good, m)
+			if e := new(InvalidError); !errors.As(err, &e) || e.Index != 1 || good.Seq != 0 {
+				t.Error(err)
+			}
+		})
 	}
-	for _, m := range []*Message{
-		{Channel: strings.Repeat("ä", MaxName/2), Event: "\u2028 \"\\", Key: "k"},
-		{Channel: "a", Data: []byte("\x00\r\n\u2028\ufeff\U0001f600")},
-		{Channel: "a", Data: []byte{0xff, 0}, Kind: Binary},
-		{Channel: "a", Kind: JSON, Data: []byte(" {\r\n\"a\\u0000\\ud83d\\ude00\\\\ud83d\":\t[1e308,1E-999,-0.0]} ")},
-		{Channel: "a", Kind: JSON, Data: []byte(nested(maxDepth))},
-		{Channel: "a", Kind: JSON, Data: []byte("[" + nested(maxDepth-1) + "," + nested(maxDepth-1) + "]")},
-		{Channel: "a", Kind: JSON, Data: []byte("0." + strings.Repeat("9", 5000))},
+}
+
+func nested(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
+
+// TestCheckPasses: what all clients can accept is published.
+func TestCheckPasses(t *testing.T) {
+	h := New(Options{})
+	defer closeHub(h)
+	for name, m := range map[string]*Message{
+		"long names":            {Channel: strings.Repeat("ä", MaxName/2), Event: "\u2028 \"\\", Key: "k"},
+		"text of control codes": {Channel: "a", Data: []byte("\x00\r\n\u2028\ufeff\U0001f600")},
+		"binary":                {Channel: "a", Data: []byte{0xff, 0}, Kind: Binary},
+		"JSON of all kinds":     {Channel: "a", Kind: JSON, Data: []byte(" {\r\n\"a\\u0000\\ud83d\\ude00\\\\ud83d\":\t[1e308,1E-999,-0.0]} ")},
+		"deep JSON":             {Channel: "a", Kind: JSON, Data: []byte(nested(maxDepth))},
+		"deep JSON twice":       {Channel: "a", Kind: JSON, Data: []byte("[" + nested(maxDepth-1) + "," + nested(maxDepth-1) + "]")},
+		"a precise number":      {Channel: "a", Kind: JSON, Data: []byte("0." + strings.Repeat("9", 5000))},
 	} {
-		if err := h.Publish(m); err != nil {
-			t.Errorf("%.50q: %v", m.Data, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			if err := h.Publish(m); err != nil {
+				t.Errorf("%.50q: %v", m.Data, err)
+			}
+		})
 	}
 }
 

@@ -13,48 +13,51 @@ import (
 // TestBacklogIsWhatItSays: a backlog refers to no arrays that are larger than what it counts, and counts what many
 // small slices cost.
 func TestBacklogIsWhatItSays(t *testing.T) {
-	for _, drop := range []bool{false, true} {
-		h := New(Options{})
-		o, bulky := options(), options()
-		o.MaxBacklog, o.DropOldest = MinBacklog, drop
-		bulky.Format = padded{}
-		slow, quick := connect(t, h, o, "a"), connect(t, h, bulky, "b")
-		slow.open(0)
-		for i := range 2 * MinBacklog / pieceOverhead {
-			publish(t, h, "b") // leaves large arrays behind
-			m := publish(t, h, "a")
-			for h.Stats().Deliveries < m.Seq && h.Subscribers("a") > 0 {
-				runtime.Gosched()
-			}
-			if i%1000 == 0 {
-				quick.mu.Lock()
-				quick.got = nil
-				quick.mu.Unlock()
-			}
-			if h.Subscribers("a") == 0 {
-				break
-			}
+	t.Run("closed when slow", func(t *testing.T) { testBacklogIsWhatItSays(t, false) })
+	t.Run("the oldest dropped", func(t *testing.T) { testBacklogIsWhatItSays(t, true) })
+}
+
+func testBacklogIsWhatItSays(t *testing.T, drop bool) {
+	h := New(Options{})
+	o, bulky := options(), options()
+	o.MaxBacklog, o.DropOldest = MinBacklog, drop
+	bulky.Format = padded{}
+	slow, quick := connect(t, h, o, "a"), connect(t, h, bulky, "b")
+	slow.open(0)
+	for i := range 2 * MinBacklog / pieceOverhead {
+		publish(t, h, "b") // leaves large arrays behind
+		m := publish(t, h, "a")
+		for h.Stats().Deliveries < m.Seq && h.Subscribers("a") > 0 {
+			runtime.Gosched()
 		}
-		for closing := drop; !closing; runtime.Gosched() { // until its loop has dropped what it may
-			slow.conn.mu.Lock()
-			closing = slow.conn.closing || slow.conn.dead
-			slow.conn.mu.Unlock()
+		if i%1000 == 0 {
+			quick.mu.Lock()
+			quick.got = nil
+			quick.mu.Unlock()
 		}
-		slow.conn.mu.Lock()
-		real := pieceSize * cap(slow.conn.backlog.queue)
-		for _, p := range slow.conn.backlog.queue {
-			real += cap(p.array.bytes) + int(unsafe.Sizeof(*p.array))
+		if h.Subscribers("a") == 0 {
+			break
 		}
-		n := len(slow.conn.backlog.queue)
-		slow.conn.mu.Unlock()
-		if real > o.MaxBacklog {
-			t.Errorf("drop %v: %d slices take %d bytes", drop, n, real)
-		}
-		if drop != (n > 500) || drop != (h.Subscribers("a") == 1) {
-			t.Errorf("drop %v: has %d slices", drop, n)
-		}
-		closeHub(h)
 	}
+	for closing := drop; !closing; runtime.Gosched() { // until its loop has dropped what it may
+		slow.conn.mu.Lock()
+		closing = slow.conn.closing || slow.conn.dead
+		slow.conn.mu.Unlock()
+	}
+	slow.conn.mu.Lock()
+	real := pieceSize * cap(slow.conn.backlog.queue)
+	for _, p := range slow.conn.backlog.queue {
+		real += cap(p.array.bytes) + int(unsafe.Sizeof(*p.array))
+	}
+	n := len(slow.conn.backlog.queue)
+	slow.conn.mu.Unlock()
+	if real > o.MaxBacklog {
+		t.Errorf("%d slices take %d bytes", n, real)
+	}
+	if drop != (n > 500) || drop != (h.Subscribers("a") == 1) {
+		t.Errorf("has %d slices", n)
+	}
+	closeHub(h)
 }
 
 // TestSlowInReplay: one that takes nothing of what is replayed, and gets more than it may have waiting, is closed

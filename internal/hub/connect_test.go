@@ -7,7 +7,7 @@ import (
 )
 
 func TestLimits(t *testing.T) {
-	h := New(Options{MaxConnections: 2, MaxChannels: 2, MaxInbox: 10_000})
+	h := New(Options{MaxConnections: 2, MaxChannels: 2})
 	defer closeHub(h)
 	a := connect(t, h, options(), "a")
 	if _, _, err := h.Connect(Subscriber{Channels: []string{"b", "c"}}, options()); err != ErrTooManyChannels {
@@ -20,8 +20,14 @@ func TestLimits(t *testing.T) {
 	a.conn.Done()
 	waitFor(t, func() bool { return h.Stats().Connections == 1 })
 	connect(t, h, options(), "a")
+}
 
-	// A full inbox refuses, and loses nothing that it took.
+// TestFullInbox: a full inbox refuses, and loses nothing that it took.
+func TestFullInbox(t *testing.T) {
+	h := New(Options{MaxInbox: 10_000})
+	defer closeHub(h)
+	connect(t, h, options(), "a", "b")
+	connect(t, h, options(), "a")
 	var ms []*Message
 	for range 100 {
 		ms = append(ms, &Message{Channel: "a", Data: make([]byte, 1000)})

@@ -20,53 +20,68 @@ func (c *halfCloser) CloseWrite() {
 	c.after = len(c.got)
 }
 
-// TestFail: after the close frame the connection is ended by half, and not waited for longer than for some seconds, or at
-// once where that cannot be.
+// TestFail: after the close frame the connection is ended by half, and not waited for longer than for some seconds.
 func TestFail(t *testing.T) {
-	for _, slow := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			h := New(Options{})
-			c := &halfCloser{newClient(), -1}
-			c.blocks = slow // the flusher writes
-			conn, _, err := h.Connect(Subscriber{Channels: []string{"a"}}, options())
-			if err != nil {
-				t.Fatal(err)
-			}
-			conn.Start(c, nil)
-			publish(t, h, "a")
-			conn.Fail(ReasonProtocol, "")
-			synctest.Wait()
-			if c.after != 16 || binary.BigEndian.Uint64(c.got[8:]) != closeMark|uint64(ReasonProtocol) || c.closed || h.Stats().Connections != 1 {
-				t.Errorf("slow %v: %q, ended after %d, closed %v", slow, c.got, c.after, c.closed)
-			}
-			time.Sleep((maxLinger + 1) * time.Second)
-			synctest.Wait()
-			if !c.closed || h.Stats().Connections != 0 {
-				t.Errorf("slow %v: closed %v", slow, c.closed)
-			}
+	t.Run("written by the loop", func(t *testing.T) { testFail(t, false) })
+	t.Run("written by a flusher", func(t *testing.T) { testFail(t, true) })
+}
 
-			whole := connect(t, h, options(), "a")
-			whole.conn.Fail(ReasonProtocol, "")
-			synctest.Wait()
-			if !whole.closed || len(whole.got) != 8 {
-				t.Errorf("%q, closed %v", whole.got, whole.closed)
-			}
+func testFail(t *testing.T, slow bool) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Options{})
+		c := &halfCloser{newClient(), -1}
+		c.blocks = slow
+		conn, _, err := h.Connect(Subscriber{Channels: []string{"a"}}, options())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Start(c, nil)
+		publish(t, h, "a")
+		conn.Fail(ReasonProtocol, "")
+		synctest.Wait()
+		if c.after != 16 || binary.BigEndian.Uint64(c.got[8:]) != closeMark|uint64(ReasonProtocol) || c.closed || h.Stats().Connections != 1 {
+			t.Errorf("%q, ended after %d, closed %v", c.got, c.after, c.closed)
+		}
+		time.Sleep((maxLinger + 1) * time.Second)
+		synctest.Wait()
+		if !c.closed || h.Stats().Connections != 0 {
+			t.Errorf("closed %v", c.closed)
+		}
+		closeHub(h)
+	})
+}
 
-			// One that is closing already and is not waited for any more.
-			c = &halfCloser{newClient(), -1}
-			conn, _, _ = h.Connect(Subscriber{}, options())
-			conn.Start(c, nil)
-			conn.Close(ReasonRestart, "")
-			conn.Fail(ReasonProtocol, "")
-			synctest.Wait()
-			if c.after != 8 || binary.BigEndian.Uint64(c.got) != closeMark|uint64(ReasonRestart) {
-				t.Errorf("%q, ended after %d", c.got, c.after)
-			}
-			conn.Done()
-			synctest.Wait()
-			closeHub(h)
-		})
-	}
+// TestFailAtOnce: a connection that cannot be ended by half is closed after the close frame.
+func TestFailAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Options{})
+		whole := connect(t, h, options(), "a")
+		whole.conn.Fail(ReasonProtocol, "")
+		synctest.Wait()
+		if !whole.closed || len(whole.got) != 8 {
+			t.Errorf("%q, closed %v", whole.got, whole.closed)
+		}
+		closeHub(h)
+	})
+}
+
+// TestFailWhileClosing: one that is closing already is not waited for any more, and keeps its reason.
+func TestFailWhileClosing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Options{})
+		c := &halfCloser{newClient(), -1}
+		conn, _, _ := h.Connect(Subscriber{}, options())
+		conn.Start(c, nil)
+		conn.Close(ReasonRestart, "")
+		conn.Fail(ReasonProtocol, "")
+		synctest.Wait()
+		if c.after != 8 || binary.BigEndian.Uint64(c.got) != closeMark|uint64(ReasonRestart) {
+			t.Errorf("%q, ended after %d", c.got, c.after)
+		}
+		conn.Done()
+		synctest.Wait()
+		closeHub(h)
+	})
 }
 
 // TestFailInFrame: a peer that was stopped in the middle of a frame can reply before the connection is ended by half. If it

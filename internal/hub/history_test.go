@@ -27,98 +27,112 @@ func TestHistory(t *testing.T) {
 
 func runHistory(t *testing.T, r *rand.Rand) {
 	o := Options{History: r.IntN(6), HistoryAge: time.Duration(r.IntN(3)) * 10 * time.Second, HistoryBytes: 20 * messageOverhead}
-	h := New(o)
-	names := []string{"a", "b", "c", "d"}
-	var model []*Message // what is kept, oldest first
-	bound := func() {
-		count := make(map[string]int)
-		bytes := 0
-		var out []*Message
-		for i := len(model) - 1; i >= 0; i-- {
-			m := model[i]
-			count[m.Channel]++
-			if count[m.Channel] <= o.History && (o.HistoryAge == 0 || time.Since(m.Time) < o.HistoryAge) {
-				out = append(out, m)
-			}
-		}
-		slices.Reverse(out)
-		for _, m := range out {
-			bytes += m.cost()
-		}
-		for bytes > o.HistoryBytes {
-			bytes -= out[0].cost()
-			out = out[1:]
-		}
-		model = out
-	}
+	m := &historyModel{t: t, r: r, h: New(o), options: o}
 	for range 200 {
 		switch k := r.IntN(20); {
 		case k < 12:
-			m := &Message{Channel: names[r.IntN(len(names))], Data: make([]byte, r.IntN(messageOverhead))}
-			if err := h.Publish(m); err != nil {
-				t.Fatal(err)
-			}
-			model = append(model, m)
-			bound()
+			m.publish(historyChannels[r.IntN(len(historyChannels))], r.IntN(messageOverhead))
 		case k < 15:
 			time.Sleep(time.Duration(r.IntN(8000)) * time.Millisecond)
 			synctest.Wait()
-			bound()
 		case k == 15:
-			o.History, o.HistoryBytes = r.IntN(6), (5+r.IntN(20))*messageOverhead
-			h.Configure(o)
-			bound()
+			m.options.History, m.options.HistoryBytes = r.IntN(6), (5+r.IntN(20))*messageOverhead
+			m.h.Configure(m.options)
 		default:
-			channels := names[r.IntN(3):]
-			channels = channels[:1+r.IntN(len(channels))]
-			n := r.IntN(10)
-			var want []uint64
-			for _, m := range model {
-				if slices.Contains(channels, m.Channel) {
-					want = append(want, m.Seq)
-				}
-			}
-			want = want[max(0, len(want)-n):]
-			c := newClient()
-			c.blocks = r.IntN(2) == 0
-			conn, _, err := h.Connect(Subscriber{Channels: channels, Replay: n}, options())
-			if err != nil {
-				t.Fatal(err)
-			}
-			early := r.IntN(2) == 0
-			if early {
-				conn.Start(c, nil)
-			}
-			live := &Message{Channel: channels[0]}
-			h.Publish(live)
-			model = append(model, live)
-			bound()
-			if !early {
-				conn.Start(c, nil)
-			}
-			synctest.Wait()
-			if got, _ := c.wait(0); !slices.Equal(got, append(want, live.Seq)) {
-				t.Fatalf("with %+v, %d of %q: got %v, not %v and %d", o, n, channels, got, want, live.Seq)
-			}
-			conn.Done()
-			synctest.Wait()
+			m.subscribe()
 		}
-		bytes := 0
-		for _, m := range model {
-			bytes += m.cost()
-		}
-		if s := h.Stats(); s.Kept != len(model) || s.KeptBytes != bytes {
-			t.Fatalf("%d messages of %d bytes are kept, not %d of %d", s.Kept, s.KeptBytes, len(model), bytes)
+		m.bound()
+		if s := m.h.Stats(); s.Kept != len(m.kept) || s.KeptBytes != cost(m.kept) {
+			t.Fatalf("%d messages of %d bytes are kept, not %d of %d", s.Kept, s.KeptBytes, len(m.kept), cost(m.kept))
 		}
 	}
 	if o.HistoryAge > 0 { // what nobody asks for goes too
 		time.Sleep(o.HistoryAge)
 		synctest.Wait()
-		if len(h.channels) != 0 || h.history.oldest != nil || h.history.newest != nil || h.index.leaves != nil {
+		if h := m.h; len(h.channels) != 0 || h.history.oldest != nil || h.history.newest != nil || h.index.leaves != nil {
 			t.Fatalf("left behind: %v, %v, %v", h.channels, h.history.oldest, h.index)
 		}
 	}
-	closeHub(h)
+	closeHub(m.h)
+}
+
+// historyModel is a hub, and what it must have kept.
+type historyModel struct {
+	t       *testing.T
+	r       *rand.Rand
+	h       *Hub
+	options Options
+	kept    []*Message // oldest first
+}
+
+var historyChannels = []string{"a", "b", "c", "d"}
+
+func cost(ms []*Message) (bytes int) {
+	for _, m := range ms {
+		bytes += m.cost()
+	}
+	return bytes
+}
+
+// bound removes what a bound excludes.
+func (m *historyModel) bound() {
+	count := make(map[string]int)
+	var out []*Message
+	for _, message := range slices.Backward(m.kept) {
+		count[message.Channel]++
+		if count[message.Channel] <= m.options.History && (m.options.HistoryAge == 0 || time.Since(message.Time) < m.options.HistoryAge) {
+			out = append(out, message)
+		}
+	}
+	slices.Reverse(out)
+	for cost(out) > m.options.HistoryBytes {
+		out = out[1:]
+	}
+	m.kept = out
+}
+
+func (m *historyModel) publish(channel string, size int) uint64 {
+	message := &Message{Channel: channel, Data: make([]byte, size)}
+	if err := m.h.Publish(message); err != nil {
+		m.t.Fatal(err)
+	}
+	m.kept = append(m.kept, message)
+	return message.Seq
+}
+
+// subscribe connects one that wants a replay, to which something is published before it starts or after it.
+func (m *historyModel) subscribe() {
+	r := m.r
+	channels := historyChannels[r.IntN(3):]
+	channels = channels[:1+r.IntN(len(channels))]
+	n := r.IntN(10)
+	var want []uint64
+	for _, message := range m.kept {
+		if slices.Contains(channels, message.Channel) {
+			want = append(want, message.Seq)
+		}
+	}
+	want = want[max(0, len(want)-n):]
+	c := newClient()
+	c.blocks = r.IntN(2) == 0
+	conn, _, err := m.h.Connect(Subscriber{Channels: channels, Replay: n}, options())
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	early := r.IntN(2) == 0
+	if early {
+		conn.Start(c, nil)
+	}
+	live := m.publish(channels[0], 0)
+	if !early {
+		conn.Start(c, nil)
+	}
+	synctest.Wait()
+	if got, _ := c.wait(0); !slices.Equal(got, append(want, live)) {
+		m.t.Fatalf("with %+v, %d of %q: got %v, not %v and %d", m.options, n, channels, got, want, live)
+	}
+	conn.Done()
+	synctest.Wait()
 }
 
 // TestHistoryStaysWithinItsBytes: a million messages on ten thousand channels, one of them busy.

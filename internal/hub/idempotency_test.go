@@ -12,65 +12,23 @@ import (
 // minutes, or until it had to be evicted: its owner then had as many as anyone, to a factor of two.
 func TestKeysModel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := rand.New(rand.NewPCG(rand.Uint64(), 0))
 		const memory = 1 << 20
 		h := New(Options{MaxMemory: memory})
-		limit := h.keyLimitLocked()
-		type name struct{ publisher, channel, key string }
-		type known struct {
-			seq   uint64
-			at    time.Time
-			owner string
-			data  byte
-		}
-		model := make(map[name]known)
-		count := func(owner string) (n int) {
-			for _, k := range model {
-				if k.owner == owner && time.Since(k.at) < repeatTime {
-					n++
-				}
-			}
-			return n
-		}
-		evicted := 0
+		m := &keysModel{t: t, r: rand.New(rand.NewPCG(rand.Uint64(), 0)), h: h, limit: h.keyLimitLocked(), known: make(map[modelName]modelKey)}
 		for i := range 8000 {
-			owner := fmt.Sprint("owner", min(r.IntN(6), r.IntN(6), r.IntN(6)))
-			n := name{fmt.Sprint("publisher", r.IntN(2)) + owner, fmt.Sprint("channel", r.IntN(3)), fmt.Sprint(r.IntN(400))}
-			m := &Message{Publisher: n.publisher, Channel: n.channel, Key: n.key, Owner: owner, Data: []byte{byte(r.IntN(10) / 9)}}
-			before, ok := model[n]
-			ok = ok && time.Since(before.at) < repeatTime
-			full, evictedBefore := h.Stats().Keys == limit, h.Stats().KeysEvicted
-			last := h.Stats().Seq
-			err := h.Publish(m)
-			switch {
-			case err == ErrKeyReused:
-				if !ok || before.data == m.Data[0] {
-					t.Fatalf("%d: the key %v is said to be another message's", i, n)
-				}
+			full, evictedBefore := h.Stats().Keys == m.limit, h.Stats().KeysEvicted
+			if !m.publish(i) {
 				continue
-			case err != nil:
-				t.Fatal(err)
-			case m.Seq <= last:
-				if !ok || m.Seq != before.seq || !m.Time.Equal(before.at) || before.data != m.Data[0] {
-					t.Fatalf("%d: %v is said to be message %d", i, n, m.Seq)
-				}
-				continue
-			case ok: // it was evicted
-				if most := count(before.owner); most < limit/6/2 {
-					t.Fatalf("%d: a key was evicted of an owner that has %d of %d", i, most, limit)
-				}
-				evicted++
 			}
-			model[n] = known{m.Seq, m.Time, owner, m.Data[0]}
 			s := h.Stats()
-			if s.Keys > limit || s.KeysEvicted > evictedBefore && !full || h.repeats.bytes() > memory/8 {
-				t.Fatalf("%d: %d keys of at most %d, %d evicted, %d bytes", i, s.Keys, limit, s.KeysEvicted, h.repeats.bytes())
+			if s.Keys > m.limit || s.KeysEvicted > evictedBefore && !full || h.repeats.bytes() > memory/8 {
+				t.Fatalf("%d: %d keys of at most %d, %d evicted, %d bytes", i, s.Keys, m.limit, s.KeysEvicted, h.repeats.bytes())
 			}
-			if r.IntN(4) == 0 {
-				time.Sleep(time.Duration(r.IntN(int(150 * time.Millisecond))))
+			if m.r.IntN(4) == 0 {
+				time.Sleep(time.Duration(m.r.IntN(int(150 * time.Millisecond))))
 			}
 		}
-		if s := h.Stats(); s.KeysEvicted == 0 || evicted == 0 {
+		if s := h.Stats(); s.KeysEvicted == 0 || m.evicted == 0 {
 			t.Errorf("nothing was evicted: %+v", s)
 		}
 		time.Sleep(repeatTime + time.Second)
@@ -80,6 +38,68 @@ func TestKeysModel(t *testing.T) {
 		}
 		closeHub(h)
 	})
+}
+
+// keysModel is a hub, and the keys that were published.
+type keysModel struct {
+	t       *testing.T
+	r       *rand.Rand
+	h       *Hub
+	limit   int
+	known   map[modelName]modelKey
+	evicted int
+}
+
+type modelName struct{ publisher, channel, key string }
+
+type modelKey struct {
+	seq   uint64
+	at    time.Time
+	owner string
+	data  byte
+}
+
+// publish publishes a message with a random key, and returns whether it is a new one.
+func (m *keysModel) publish(i int) bool {
+	t, r := m.t, m.r
+	owner := fmt.Sprint("owner", min(r.IntN(6), r.IntN(6), r.IntN(6)))
+	n := modelName{fmt.Sprint("publisher", r.IntN(2)) + owner, fmt.Sprint("channel", r.IntN(3)), fmt.Sprint(r.IntN(400))}
+	message := &Message{Publisher: n.publisher, Channel: n.channel, Key: n.key, Owner: owner, Data: []byte{byte(r.IntN(10) / 9)}}
+	before, ok := m.known[n]
+	ok = ok && time.Since(before.at) < repeatTime
+	last := m.h.Stats().Seq
+	err := m.h.Publish(message)
+	switch {
+	case err == ErrKeyReused:
+		if !ok || before.data == message.Data[0] {
+			t.Fatalf("%d: the key %v is said to be another message's", i, n)
+		}
+		return false
+	case err != nil:
+		t.Fatal(err)
+	case message.Seq <= last:
+		if !ok || message.Seq != before.seq || !message.Time.Equal(before.at) || before.data != message.Data[0] {
+			t.Fatalf("%d: %v is said to be message %d", i, n, message.Seq)
+		}
+		return false
+	case ok: // it was evicted
+		if most := m.count(before.owner); most < m.limit/6/2 {
+			t.Fatalf("%d: a key was evicted of an owner that has %d of %d", i, most, m.limit)
+		}
+		m.evicted++
+	}
+	m.known[n] = modelKey{message.Seq, message.Time, owner, message.Data[0]}
+	return true
+}
+
+// count returns how many keys an owner has.
+func (m *keysModel) count(owner string) (n int) {
+	for _, k := range m.known {
+		if k.owner == owner && time.Since(k.at) < repeatTime {
+			n++
+		}
+	}
+	return n
 }
 
 // TestKeysOfOthers: nobody makes the hub forget the keys of one who has fewer.

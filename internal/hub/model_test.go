@@ -22,116 +22,150 @@ func TestModel(t *testing.T) {
 }
 
 func runModel(t *testing.T, r *rand.Rand) {
-	h := New(Options{})
-	defer closeHub(h)
-	names := []string{"a", "b", "c", "d", "e"}
-	type expected struct {
-		*client
-		channels []string
-		want     []uint64
-		noEcho   bool
-	}
-	var open, left []*expected
+	m := &model{t: t, r: r, h: New(Options{})}
+	defer closeHub(m.h)
 	for range 400 {
 		switch k := r.IntN(20); {
 		case k < 3:
-			e := &expected{client: newClient(), noEcho: r.IntN(2) == 0}
-			for _, i := range r.Perm(len(names))[:r.IntN(4)] {
-				e.channels = append(e.channels, names[i])
-			}
-			o := options()
-			o.Format = seqs{name: names[r.IntN(2)]}
-			o.MaxBacklog = 1 << 20
-			e.blocks = r.IntN(3) == 0
-			if r.IntN(3) == 0 {
-				own := rand.New(rand.NewPCG(r.Uint64(), 0))
-				e.random = own.IntN
-			}
-			conn, _, err := h.Connect(Subscriber{Channels: e.channels}, o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			e.conn = conn
-			if r.IntN(2) == 0 { // what is published before the start waits
-				m := publish(t, h, "a")
-				for _, o := range append(open, e) {
-					if slices.Contains(o.channels, "a") {
-						o.want = append(o.want, m.Seq)
-					}
-				}
-			}
-			conn.Start(e, nil)
-			open = append(open, e)
-		case k < 5 && len(open) > 0:
-			i := r.IntN(len(open))
-			e := open[i]
-			open = slices.Delete(open, i, i+1)
-			left = append(left, e)
-			e.conn.Close(ReasonClient, "")
-		case k < 8 && len(open) > 0:
-			e := open[r.IntN(len(open))]
-			name := names[r.IntN(len(names))]
-			if i := slices.Index(e.channels, name); i >= 0 && r.IntN(2) == 0 {
-				e.channels = slices.Delete(slices.Clone(e.channels), i, i+1)
-				if err := e.conn.Leave(name, nil); err != nil {
-					t.Fatal(err)
-				}
-				if err := e.conn.Leave(name, nil); err != ErrNotJoined {
-					t.Fatal(err)
-				}
-				continue
-			} else if i < 0 {
-				e.channels = append(slices.Clone(e.channels), name)
-			}
-			if err := e.conn.Join(name, "", func(Welcome, []*Message) []byte { return nil }); err != nil {
-				t.Fatal(err)
-			}
+			m.connect()
+		case k < 5 && len(m.open) > 0:
+			m.closeOne()
+		case k < 8 && len(m.open) > 0:
+			m.joinOrLeave()
 		default:
-			var ms []*Message
-			var from *expected
-			if len(open) > 0 && r.IntN(4) == 0 {
-				from = open[r.IntN(len(open))]
-			}
-			for range 1 + r.IntN(3)*r.IntN(3) {
-				m := &Message{Channel: names[r.IntN(len(names))], Data: make([]byte, r.IntN(10))}
-				if from != nil {
-					m.From, m.NoEcho = from.conn, from.noEcho
-				}
-				ms = append(ms, m)
-			}
-			if err := h.Publish(ms...); err != nil {
-				t.Fatal(err)
-			}
-			for _, m := range ms {
-				subscribers := 0
-				for _, e := range open {
-					if !slices.Contains(e.channels, m.Channel) {
-						continue
-					}
-					subscribers++
-					if e != from || !e.noEcho {
-						e.want = append(e.want, m.Seq)
-					}
-				}
-				if m.Subscribers != subscribers {
-					t.Fatalf("message %d had %d subscribers, not %d", m.Seq, subscribers, m.Subscribers)
-				}
+			m.publish()
+		}
+	}
+	m.check()
+}
+
+// model is a hub, and what its connections must have got.
+type model struct {
+	t          *testing.T
+	r          *rand.Rand
+	h          *Hub
+	open, left []*expected
+}
+
+var modelChannels = []string{"a", "b", "c", "d", "e"}
+
+// expected is a connection, and what it must have got.
+type expected struct {
+	*client
+	channels []string
+	want     []uint64
+	noEcho   bool
+}
+
+func (m *model) connect() {
+	r := m.r
+	e := &expected{client: newClient(), noEcho: r.IntN(2) == 0}
+	for _, i := range r.Perm(len(modelChannels))[:r.IntN(4)] {
+		e.channels = append(e.channels, modelChannels[i])
+	}
+	o := options()
+	o.Format = seqs{name: modelChannels[r.IntN(2)]}
+	o.MaxBacklog = 1 << 20
+	e.blocks = r.IntN(3) == 0
+	if r.IntN(3) == 0 {
+		own := rand.New(rand.NewPCG(r.Uint64(), 0))
+		e.random = own.IntN
+	}
+	conn, _, err := m.h.Connect(Subscriber{Channels: e.channels}, o)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	e.conn = conn
+	m.open = append(m.open, e)
+	if r.IntN(2) == 0 { // what is published before the start waits
+		message := publish(m.t, m.h, "a")
+		for _, e := range m.open {
+			if slices.Contains(e.channels, "a") {
+				e.want = append(e.want, message.Seq)
 			}
 		}
 	}
-	for _, e := range open {
+	conn.Start(e, nil)
+}
+
+func (m *model) closeOne() {
+	i := m.r.IntN(len(m.open))
+	e := m.open[i]
+	m.open = slices.Delete(m.open, i, i+1)
+	m.left = append(m.left, e)
+	e.conn.Close(ReasonClient, "")
+}
+
+func (m *model) joinOrLeave() {
+	e := m.open[m.r.IntN(len(m.open))]
+	name := modelChannels[m.r.IntN(len(modelChannels))]
+	if i := slices.Index(e.channels, name); i >= 0 && m.r.IntN(2) == 0 {
+		e.channels = slices.Delete(slices.Clone(e.channels), i, i+1)
+		if err := e.conn.Leave(name, nil); err != nil {
+			m.t.Fatal(err)
+		}
+		if err := e.conn.Leave(name, nil); err != ErrNotJoined {
+			m.t.Fatal(err)
+		}
+		return
+	} else if i < 0 {
+		e.channels = append(slices.Clone(e.channels), name)
+	}
+	if err := e.conn.Join(name, "", func(Welcome, []*Message) []byte { return nil }); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// publish publishes one message or several at once, from a connection or not.
+func (m *model) publish() {
+	r := m.r
+	var ms []*Message
+	var from *expected
+	if len(m.open) > 0 && r.IntN(4) == 0 {
+		from = m.open[r.IntN(len(m.open))]
+	}
+	for range 1 + r.IntN(3)*r.IntN(3) {
+		message := &Message{Channel: modelChannels[r.IntN(len(modelChannels))], Data: make([]byte, r.IntN(10))}
+		if from != nil {
+			message.From, message.NoEcho = from.conn, from.noEcho
+		}
+		ms = append(ms, message)
+	}
+	if err := m.h.Publish(ms...); err != nil {
+		m.t.Fatal(err)
+	}
+	for _, message := range ms {
+		subscribers := 0
+		for _, e := range m.open {
+			if !slices.Contains(e.channels, message.Channel) {
+				continue
+			}
+			subscribers++
+			if e != from || !e.noEcho {
+				e.want = append(e.want, message.Seq)
+			}
+		}
+		if message.Subscribers != subscribers {
+			m.t.Fatalf("message %d had %d subscribers, not %d", message.Seq, subscribers, message.Subscribers)
+		}
+	}
+}
+
+// check compares what the connections got with what they must have got.
+func (m *model) check() {
+	for _, e := range m.open {
 		if got, _ := e.wait(len(e.want)); !slices.Equal(got, e.want) {
-			t.Fatalf("an open connection on %q got %v, not %v", e.channels, got, e.want)
+			m.t.Fatalf("an open connection on %q got %v, not %v", e.channels, got, e.want)
 		}
 	}
-	for _, e := range left {
+	for _, e := range m.left {
 		got, why := e.wait(len(e.want) + 1)
 		if !slices.Equal(got, e.want) || why != ReasonClient {
-			t.Fatalf("a closed connection on %q got %v and %v, not %v", e.channels, got, why, e.want)
+			m.t.Fatalf("a closed connection on %q got %v and %v, not %v", e.channels, got, why, e.want)
 		}
 		e.conn.Done()
 	}
-	for _, e := range open {
+	for _, e := range m.open {
 		e.conn.Done()
 	}
 }
@@ -139,86 +173,110 @@ func runModel(t *testing.T, r *rand.Rand) {
 // TestConcurrent has publishers, and connections that come and go, all at once: what a connection gets is what was
 // published on its channels in one stretch of the log, in its order.
 func TestConcurrent(t *testing.T) {
-	h := New(Options{})
-	names := []string{"a", "b", "c"}
 	const publishers, each, readers, rounds = 4, 2000, 8, 40
-
-	var mu sync.Mutex
-	channelOf := make(map[uint64]string)
+	c := &concurrent{t: t, h: New(Options{}), channelOf: make(map[uint64]string)}
 	var wg sync.WaitGroup
 	for range publishers {
 		wg.Go(func() {
 			for range each {
-				m := &Message{Channel: names[rand.IntN(len(names))], Data: []byte("x")}
-				if err := h.Publish(m); err != nil {
-					t.Error(err)
-				}
-				mu.Lock()
-				channelOf[m.Seq] = m.Channel
-				mu.Unlock()
+				c.publish()
 			}
 		})
 	}
-	type visit struct {
-		channels []string
-		since    uint64
-		got      []uint64
-	}
-	var visits []visit
 	for range readers {
 		wg.Go(func() {
 			for range rounds {
-				channels := names[:1+rand.IntN(len(names))]
-				o := options()
-				o.MaxBacklog = 1 << 30
-				c := connect(t, h, o, channels...)
-				c.wait(rand.IntN(50))
-				c.conn.Close(ReasonClient, "")
-				c.mu.Lock()
-				for !bytes.HasSuffix(c.got, seqs{}.Close(ReasonClient, "")) {
-					c.changed.Wait()
-				}
-				c.mu.Unlock()
-				c.conn.Done()
-				got, _ := c.wait(0)
-				mu.Lock()
-				visits = append(visits, visit{channels, c.conn.Since(), got})
-				mu.Unlock()
+				c.visit()
 			}
 		})
 	}
 	done := make(chan struct{})
 	var serving sync.WaitGroup
-	serving.Go(func() { // so that readers who wait for messages after the publishers' last are served
-		for {
-			select {
-			case <-done:
-				return
-			default:
-				m := publish(t, h, "a")
-				mu.Lock()
-				channelOf[m.Seq] = "a"
-				mu.Unlock()
-				time.Sleep(time.Millisecond)
-			}
-		}
-	})
+	serving.Go(func() { c.serve(done) })
 	wg.Wait()
 	close(done)
 	serving.Wait()
-	closeHub(h)
-	for _, v := range visits {
-		if len(v.got) == 0 {
-			continue
+	closeHub(c.h)
+	for _, v := range c.visits {
+		v.check(t, c.channelOf)
+	}
+}
+
+// concurrent is what the publishers and readers of TestConcurrent share.
+type concurrent struct {
+	t         *testing.T
+	h         *Hub
+	mu        sync.Mutex
+	channelOf map[uint64]string
+	visits    []visit
+}
+
+var concurrentChannels = []string{"a", "b", "c"}
+
+func (c *concurrent) publish() {
+	m := &Message{Channel: concurrentChannels[rand.IntN(len(concurrentChannels))], Data: []byte("x")}
+	if err := c.h.Publish(m); err != nil {
+		c.t.Error(err)
+	}
+	c.mu.Lock()
+	c.channelOf[m.Seq] = m.Channel
+	c.mu.Unlock()
+}
+
+// serve publishes to readers who wait for messages after the publishers' last.
+func (c *concurrent) serve(done <-chan struct{}) {
+	for {
+		select {
+		case <-done:
+			return
+		default:
+			m := publish(c.t, c.h, "a")
+			c.mu.Lock()
+			c.channelOf[m.Seq] = "a"
+			c.mu.Unlock()
+			time.Sleep(time.Millisecond)
 		}
-		var want []uint64
-		for seq := v.since + 1; seq <= v.got[len(v.got)-1]; seq++ {
-			if slices.Contains(v.channels, channelOf[seq]) {
-				want = append(want, seq)
-			}
+	}
+}
+
+// visit connects, waits for some messages, and closes.
+func (c *concurrent) visit() {
+	channels := concurrentChannels[:1+rand.IntN(len(concurrentChannels))]
+	o := options()
+	o.MaxBacklog = 1 << 30
+	reader := connect(c.t, c.h, o, channels...)
+	reader.wait(rand.IntN(50))
+	reader.conn.Close(ReasonClient, "")
+	reader.mu.Lock()
+	for !bytes.HasSuffix(reader.got, seqs{}.Close(ReasonClient, "")) {
+		reader.changed.Wait()
+	}
+	reader.mu.Unlock()
+	reader.conn.Done()
+	got, _ := reader.wait(0)
+	c.mu.Lock()
+	c.visits = append(c.visits, visit{channels, reader.conn.Since(), got})
+	c.mu.Unlock()
+}
+
+// visit is what a connection got.
+type visit struct {
+	channels []string
+	since    uint64
+	got      []uint64
+}
+
+func (v visit) check(t *testing.T, channelOf map[uint64]string) {
+	if len(v.got) == 0 {
+		return
+	}
+	var want []uint64
+	for seq := v.since + 1; seq <= v.got[len(v.got)-1]; seq++ {
+		if slices.Contains(v.channels, channelOf[seq]) {
+			want = append(want, seq)
 		}
-		if !slices.Equal(v.got, want) {
-			t.Fatalf("on %q since %d: got %v, not %v", v.channels, v.since, v.got, want)
-		}
+	}
+	if !slices.Equal(v.got, want) {
+		t.Fatalf("on %q since %d: got %v, not %v", v.channels, v.since, v.got, want)
 	}
 }

@@ -108,63 +108,7 @@ func TestResume(t *testing.T) {
 		{"nothing is kept", Options{}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := New(c.options)
-			defer closeHub(h)
-			seed := rand.Uint64()
-			t.Log("seed", seed)
-			names := []string{"a", "b", "c", "d", "e"}
-			var mu sync.Mutex
-			channelOf := make(map[uint64]string)
-			stop := make(chan struct{})
-			all := []*device{{}, {}, {}, {}}
-			var publishers, devices sync.WaitGroup
-			for range 2 {
-				publishers.Go(func() {
-					for last := uint64(0); ; {
-						select {
-						case <-stop:
-							return
-						default:
-						}
-						if slices.ContainsFunc(all, func(d *device) bool { return last > d.reached.Load()+1000 }) {
-							time.Sleep(10 * time.Microsecond) // or the devices only ever catch up
-							continue
-						}
-						m := &Message{Channel: names[rand.IntN(len(names))], Data: []byte("x")}
-						if err := h.PublishWait(m); err != nil {
-							t.Error(err)
-							return
-						}
-						last = m.Seq
-						mu.Lock()
-						channelOf[m.Seq] = m.Channel
-						mu.Unlock()
-					}
-				})
-			}
-			from := make([]uint64, len(all))
-			for i, d := range all {
-				r := rand.New(rand.NewPCG(seed, uint64(i)))
-				d.channels = names[i : i+1+r.IntN(len(names)-i)]
-				devices.Go(func() {
-					for n := range 700 {
-						d.visit(t, h, r)
-						if n == 0 {
-							from[i] = d.seq
-							d.got = nil
-						}
-					}
-					d.reached.Store(1 << 60)
-				})
-			}
-			devices.Wait()
-			close(stop)
-			publishers.Wait()
-			gaps := 0
-			for i, d := range all {
-				gaps += len(d.excused)
-				d.check(t, channelOf, from[i])
-			}
+			gaps := runResume(t, c.options)
 			if !c.lossy && gaps > 0 {
 				t.Errorf("%d gaps, though all was kept", gaps)
 			}
@@ -175,53 +119,137 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// TestResumeAfter: what an ID resumes.
-func TestResumeAfter(t *testing.T) {
+// runResume has devices come and go while others publish, checks what they got, and returns how often they were told of
+// a gap.
+func runResume(t *testing.T, o Options) (gaps int) {
+	seed := rand.Uint64()
+	t.Log("seed", seed)
+	p := &pursued{t: t, h: New(o), channelOf: make(map[uint64]string), devices: []*device{{}, {}, {}, {}}}
+	defer closeHub(p.h)
+	stop := make(chan struct{})
+	var publishers, devices sync.WaitGroup
+	for range 2 {
+		publishers.Go(func() { p.publish(stop) })
+	}
+	from := make([]uint64, len(p.devices))
+	for i, d := range p.devices {
+		r := rand.New(rand.NewPCG(seed, uint64(i)))
+		d.channels = resumeChannels[i : i+1+r.IntN(len(resumeChannels)-i)]
+		devices.Go(func() {
+			for n := range 700 {
+				d.visit(t, p.h, r)
+				if n == 0 {
+					from[i] = d.seq
+					d.got = nil
+				}
+			}
+			d.reached.Store(1 << 60)
+		})
+	}
+	devices.Wait()
+	close(stop)
+	publishers.Wait()
+	for i, d := range p.devices {
+		gaps += len(d.excused)
+		d.check(t, p.channelOf, from[i])
+	}
+	return gaps
+}
+
+var resumeChannels = []string{"a", "b", "c", "d", "e"}
+
+// pursued are publishers that the devices keep up with.
+type pursued struct {
+	t         *testing.T
+	h         *Hub
+	devices   []*device
+	mu        sync.Mutex
+	channelOf map[uint64]string // what was published
+}
+
+func (p *pursued) publish(stop <-chan struct{}) {
+	for last := uint64(0); ; {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		if slices.ContainsFunc(p.devices, func(d *device) bool { return last > d.reached.Load()+1000 }) {
+			time.Sleep(10 * time.Microsecond) // or the devices only ever catch up
+			continue
+		}
+		m := &Message{Channel: resumeChannels[rand.IntN(len(resumeChannels))], Data: []byte("x")}
+		if err := p.h.PublishWait(m); err != nil {
+			p.t.Error(err)
+			return
+		}
+		last = m.Seq
+		p.mu.Lock()
+		p.channelOf[m.Seq] = m.Channel
+		p.mu.Unlock()
+	}
+}
+
+// publishedHub has a hub that keeps three messages a channel: 1, 3 … 9 were on a, 2, 4 … 10 on b, and 11 on quiet.
+func publishedHub(t *testing.T) *Hub {
 	h := New(Options{History: 3})
-	defer closeHub(h)
-	for i := range 10 { // 1, 3 .. on a, 2, 4 .. on b
+	for i := range 10 {
 		publish(t, h, string(rune('a'+i%2)))
 	}
 	h.Connect(Subscriber{Channels: []string{"b"}}, options())
 	publish(t, h, "quiet")
+	return h
+}
+
+// TestResumeAfter: what an ID resumes.
+func TestResumeAfter(t *testing.T) {
+	h := publishedHub(t)
+	defer closeHub(h)
 	for _, c := range []struct {
+		name     string
 		id       string
 		channels string
 		first    uint64 // of what is replayed; 0 is nothing
 		n        int
 		lost     string
 	}{
-		{FormatID(h.epoch, 11), "a b", 0, 0, ""},
-		{FormatID(h.epoch, 8), "a b", 9, 2, ""},
-		{FormatID(h.epoch, 4), "a b", 5, 6, ""},
-		{FormatID(h.epoch, 3), "a b", 5, 3, "b"},
-		{FormatID(h.epoch, 0), "a b", 0, 0, "a b"},
-		{FormatID(h.epoch, 0), "quiet", 11, 1, ""},
-		{FormatID(h.epoch, 0), "unknown", 0, 0, ""},
-		{FormatID(h.epoch, 12), "a b", 0, 0, "a b"},
-		{FormatID("other", 8), "a b", 0, 0, "a b"},
-		{h.epoch + "-08", "a", 0, 0, "a"},
-		{h.epoch + "-+8", "a", 0, 0, "a"},
-		{h.epoch + "-", "a", 0, 0, "a"},
-		{h.epoch, "a", 0, 0, "a"},
-		{"-", "a", 0, 0, "a"},
-		{strings.Repeat("x", 1000), "a", 0, 0, "a"},
-		{h.epoch + "-99999999999999999999999", "a", 0, 0, "a"},
+		{"the last message", FormatID(h.epoch, 11), "a b", 0, 0, ""},
+		{"a recent message", FormatID(h.epoch, 8), "a b", 9, 2, ""},
+		{"the message before the oldest", FormatID(h.epoch, 4), "a b", 5, 6, ""},
+		{"one too old for a channel", FormatID(h.epoch, 3), "a b", 5, 3, "b"},
+		{"the beginning, on busy channels", FormatID(h.epoch, 0), "a b", 0, 0, "a b"},
+		{"the beginning, on a quiet channel", FormatID(h.epoch, 0), "quiet", 11, 1, ""},
+		{"the beginning, on an unknown channel", FormatID(h.epoch, 0), "unknown", 0, 0, ""},
+		{"a message of the future", FormatID(h.epoch, 12), "a b", 0, 0, "a b"},
+		{"another epoch", FormatID("other", 8), "a b", 0, 0, "a b"},
+		{"a leading zero", h.epoch + "-08", "a", 0, 0, "a"},
+		{"a sign", h.epoch + "-+8", "a", 0, 0, "a"},
+		{"no number", h.epoch + "-", "a", 0, 0, "a"},
+		{"no dash", h.epoch, "a", 0, 0, "a"},
+		{"only a dash", "-", "a", 0, 0, "a"},
+		{"a long ID", strings.Repeat("x", 1000), "a", 0, 0, "a"},
+		{"a huge number", h.epoch + "-99999999999999999999999", "a", 0, 0, "a"},
 	} {
-		channels := strings.Fields(c.channels)
-		h.mu.Lock()
-		ms, w := h.replayFromLocked(channels, c.id, 0, MinBacklog)
-		h.mu.Unlock()
-		first, id := uint64(0), FormatID(h.epoch, h.seq)
-		if len(ms) > 0 {
-			first = ms[0].Seq
-			id = FormatID(h.epoch, first-1)
-		}
-		if len(ms) != c.n || first != c.first || strings.Join(w.Lost, " ") != c.lost || w.Resumed != (c.lost == "") || w.ID != id {
-			t.Errorf("%s on %s: %d messages from %d, %+v", c.id, c.channels, len(ms), first, w)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			h.mu.Lock()
+			ms, w := h.replayFromLocked(strings.Fields(c.channels), c.id, 0, MinBacklog)
+			h.mu.Unlock()
+			first, id := uint64(0), FormatID(h.epoch, h.seq)
+			if len(ms) > 0 {
+				first = ms[0].Seq
+				id = FormatID(h.epoch, first-1)
+			}
+			if len(ms) != c.n || first != c.first || strings.Join(w.Lost, " ") != c.lost || w.Resumed != (c.lost == "") || w.ID != id {
+				t.Errorf("%s on %s: %d messages from %d, %+v", c.id, c.channels, len(ms), first, w)
+			}
+		})
 	}
-	// A channel that nobody needs is forgotten, but not that it has lost something.
+}
+
+// TestResumeForgotten: a channel that nobody needs is forgotten, but not that it has lost something.
+func TestResumeForgotten(t *testing.T) {
+	h := publishedHub(t)
+	defer closeHub(h)
 	h.Configure(Options{})
 	if len(h.channels) != 1 {
 		t.Errorf("%d channels are left", len(h.channels))

@@ -42,18 +42,20 @@ func FuzzSize(f *testing.F) {
 // TestReplayCountsWhatIsSent: what is replayed is bounded by what it is on the wire, not by what was published.
 func TestReplayCountsWhatIsSent(t *testing.T) {
 	const limit = 1 << 20
-	for _, data := range []string{strings.Repeat("\r", limit/6), strings.Repeat("\x00", limit/5)} {
-		h := hub.New(hub.Options{History: 10})
-		first := &hub.Message{Channel: "a"}
-		if err := h.Publish(first, &hub.Message{Channel: "a", Data: []byte(data)}); err != nil {
-			t.Fatal(err)
-		}
-		o := &hub.ConnOptions{Format: eventstream.Format{}, MaxBacklog: limit, PingInterval: time.Second, WriteTimeout: time.Second}
-		c, w, err := h.Connect(hub.Subscriber{Channels: []string{"a"}, LastID: first.ID()}, o)
-		if err != nil || len(w.Lost) != 1 {
-			t.Errorf("%q: resumed: %+v, %v", data[:1], w, err)
-		}
-		c.Done()
-		h.Close(hub.ReasonRestart, "", 0, 10*time.Second)
+	for name, data := range map[string]string{"ends of lines": strings.Repeat("\r", limit/6), "control codes": strings.Repeat("\x00", limit/5)} {
+		t.Run(name, func(t *testing.T) {
+			h := hub.New(hub.Options{History: 10})
+			first := &hub.Message{Channel: "a"}
+			if err := h.Publish(first, &hub.Message{Channel: "a", Data: []byte(data)}); err != nil {
+				t.Fatal(err)
+			}
+			o := &hub.ConnOptions{Format: eventstream.Format{}, MaxBacklog: limit, PingInterval: time.Second, WriteTimeout: time.Second}
+			c, w, err := h.Connect(hub.Subscriber{Channels: []string{"a"}, LastID: first.ID()}, o)
+			if err != nil || len(w.Lost) != 1 {
+				t.Errorf("%q: resumed: %+v, %v", data[:1], w, err)
+			}
+			c.Done()
+			h.Close(hub.ReasonRestart, "", 0, 10*time.Second)
+		})
 	}
 }

@@ -75,41 +75,44 @@ func TestSlowDrops(t *testing.T) {
 // TestStuck: a peer that takes nothing for the write timeout is closed with 1013, which it can still read if it wakes
 // up within another one.
 func TestStuck(t *testing.T) {
-	for _, wakes := range []bool{true, false} {
-		synctest.Test(t, func(t *testing.T) {
-			h := New(Options{})
-			o := options()
-			o.WriteTimeout = 5 * time.Second
-			c := connect(t, h, o, "a")
-			c.open(4)
-			publish(t, h, "a")
-			publish(t, h, "a")
-			time.Sleep(4 * time.Second)
-			if h.Subscribers("a") != 1 {
-				t.Fatal("closed too early")
-			}
-			time.Sleep(2 * time.Second)
-			if h.Subscribers("a") != 0 || h.Stats().Connections != 1 {
-				t.Fatal("not closed")
-			}
-			if wakes {
-				c.open(100)
-				synctest.Wait()
-				got, why := c.wait(0)
-				if !slices.Equal(got, []uint64{1}) && !slices.Equal(got, []uint64{1, 2}) || why != ReasonSlow {
-					t.Fatalf("got %v, closed for %v", got, why)
-				}
-				c.conn.Done()
-			} else {
-				time.Sleep(8 * time.Second)
-			}
+	t.Run("wakes up", func(t *testing.T) { testStuck(t, true) })
+	t.Run("does not", func(t *testing.T) { testStuck(t, false) })
+}
+
+func testStuck(t *testing.T, wakes bool) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Options{})
+		o := options()
+		o.WriteTimeout = 5 * time.Second
+		c := connect(t, h, o, "a")
+		c.open(4)
+		publish(t, h, "a")
+		publish(t, h, "a")
+		time.Sleep(4 * time.Second)
+		if h.Subscribers("a") != 1 {
+			t.Fatal("closed too early")
+		}
+		time.Sleep(2 * time.Second)
+		if h.Subscribers("a") != 0 || h.Stats().Connections != 1 {
+			t.Fatal("not closed")
+		}
+		if wakes {
+			c.open(100)
 			synctest.Wait()
-			if !c.closed || h.Stats().Connections != 0 || h.Stats().Backlog != 0 {
-				t.Fatalf("not ended: %+v", h.Stats())
+			got, why := c.wait(0)
+			if !slices.Equal(got, []uint64{1}) && !slices.Equal(got, []uint64{1, 2}) || why != ReasonSlow {
+				t.Fatalf("got %v, closed for %v", got, why)
 			}
-			closeHub(h)
-		})
-	}
+			c.conn.Done()
+		} else {
+			time.Sleep(8 * time.Second)
+		}
+		synctest.Wait()
+		if !c.closed || h.Stats().Connections != 0 || h.Stats().Backlog != 0 {
+			t.Fatalf("not ended: %+v", h.Stats())
+		}
+		closeHub(h)
+	})
 }
 
 func TestLost(t *testing.T) {

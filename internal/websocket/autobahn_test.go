@@ -19,6 +19,48 @@ func TestAutobahn(t *testing.T) { byPollerAndWithout(t, testAutobahn) }
 
 func testAutobahn(t *testing.T, change func(*Endpoint)) {
 	addr, h := serve(t, change)
+	for name, c := range autobahnCases() {
+		t.Run(name, func(t *testing.T) { c.run(t, addr) })
+	}
+	waitFor(t, func() bool { return h.Stats().Connections <= 3 }) // those that were not closed
+}
+
+// autobahnCase is what a client sends, and what it gets.
+type autobahnCase struct {
+	pieces []string
+	want   []string // frames, with the close codes alone
+}
+
+func (c autobahnCase) run(t *testing.T, addr string) {
+	p := open(t, addr, "")
+	p.Conn.(*net.TCPConn).SetNoDelay(true)
+	for _, piece := range c.pieces {
+		p.Write([]byte(piece))
+	}
+	var got []string
+	for len(got) < len(c.want) {
+		first, payload := p.frame()
+		if first == 0x88 {
+			payload = payload[:min(2, len(payload))]
+		}
+		got = append(got, fmt.Sprintf("%x %s", first, payload))
+	}
+	if !slices.Equal(got, c.want) {
+		t.Fatalf("got %q, not %q", got, c.want)
+	}
+	if !strings.HasPrefix(got[len(got)-1], "88") {
+		return
+	}
+	// Section 7.1.1: the server shuts its side, whether the client's answer can be read or not, and ends when
+	// the client has shut its own.
+	p.Write(mask(0x88, got[len(got)-1][3:]))
+	if rest, err := io.ReadAll(p.r); err != nil || len(rest) > 0 {
+		t.Errorf("after the close frame: %q, %v", rest, err)
+	}
+	p.Close()
+}
+
+func autobahnCases() map[string]autobahnCase {
 	var tenPings []byte
 	var tenPongs []string
 	for i := range 10 {
@@ -35,10 +77,7 @@ func testAutobahn(t *testing.T, change func(*Endpoint)) {
 	const begin, rest = "\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xf4", "\x80\x80edited"
 	text := mask(0x81, begin+"\x90"+rest)
 	protocolError, invalidData := "88 "+closeWith(1002), "88 "+closeWith(1007)
-	for name, c := range map[string]struct {
-		pieces []string
-		want   []string // frames, with the close codes alone
-	}{
+	return map[string]autobahnCase{
 		"2.10 ten pings":                  {[]string{string(tenPings)}, tenPongs},
 		"2.11 ten pings, by the byte":     {bytewise(tenPings), tenPongs},
 		"3.1 RSV1":                        {[]string{string(mask(0xc1, "x"))}, []string{protocolError}},
@@ -55,37 +94,7 @@ func testAutobahn(t *testing.T, change func(*Endpoint)) {
 		"7.1.3 a ping after the close":    {[]string{string(mask(0x88, closeWith(1000))) + string(mask(0x89, ""))}, []string{"88 " + closeWith(1000)}},
 		"7.3.2 half a close code":         {[]string{string(mask(0x88, "a"))}, []string{protocolError}},
 		"7.9.3 close code 1005":           {[]string{string(mask(0x88, closeWith(1005)))}, []string{protocolError}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			p := open(t, addr, "")
-			p.Conn.(*net.TCPConn).SetNoDelay(true)
-			for _, piece := range c.pieces {
-				p.Write([]byte(piece))
-			}
-			var got []string
-			for len(got) < len(c.want) {
-				first, payload := p.frame()
-				if first == 0x88 {
-					payload = payload[:min(2, len(payload))]
-				}
-				got = append(got, fmt.Sprintf("%x %s", first, payload))
-			}
-			if !slices.Equal(got, c.want) {
-				t.Fatalf("got %q, not %q", got, c.want)
-			}
-			if !strings.HasPrefix(got[len(got)-1], "88") {
-				return
-			}
-			// Section 7.1.1: the server shuts its side, whether the client's answer can be read or not, and ends when
-			// the client has shut its own.
-			p.Write(mask(0x88, got[len(got)-1][3:]))
-			if rest, err := io.ReadAll(p.r); err != nil || len(rest) > 0 {
-				t.Errorf("after the close frame: %q, %v", rest, err)
-			}
-			p.Close()
-		})
 	}
-	waitFor(t, func() bool { return h.Stats().Connections <= 3 }) // those that were not closed
 }
 
 // TestProtocolErrorDrains: a client that sends much behind what breaks the protocol reads the close frame all the same,

@@ -191,11 +191,13 @@ func TestHandshake(t *testing.T) {
 		"short key":          {swap("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="), 400, "Connection: close"},
 		"two keys":           {handshake + "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", 400, ""},
 	} {
-		_, resp := shake(t, addr, c.request)
-		name1, want, _ := strings.Cut(c.header, ": ")
-		if resp.StatusCode != c.status || resp.Header.Get(name1) != want && name1 != "Connection" || name1 == "Connection" && !resp.Close {
-			t.Errorf("%s: %d %v; want %d %s", name, resp.StatusCode, resp.Header, c.status, c.header)
-		}
+		_, resp := shake(t, addr, c.request) // stays connected until the end of all cases
+		t.Run(name, func(t *testing.T) {
+			field, want, _ := strings.Cut(c.header, ": ")
+			if resp.StatusCode != c.status || resp.Header.Get(field) != want && field != "Connection" || field == "Connection" && !resp.Close {
+				t.Errorf("%d %v; want %d %s", resp.StatusCode, resp.Header, c.status, c.header)
+			}
+		})
 	}
 	if n := h.Stats().Connections; n != 12 {
 		t.Errorf("%d connections", n)
@@ -246,14 +248,50 @@ func TestEarly(t *testing.T)  { byPollerAndWithout(t, testEarly) }
 func testEnds(t *testing.T, change func(*Endpoint)) {
 	addr, h := serve(t, change)
 	witness := open(t, addr, "")
+	cases := endCases()
+	codes := make(map[string]uint16)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for name, c := range cases { // all at once
+		p := open(t, addr, c.header)
+		wg.Go(func() {
+			code := p.end(c.send, c.code == 0 || name == "a huge length")
+			mu.Lock()
+			codes[name] = code
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if codes[name] != c.code {
+				t.Errorf("closed with %d, not %d", codes[name], c.code)
+			}
+		})
+	}
+	nobody := open(t, addr, "")
+	nobody.Close() // says nothing
+	for deadline := time.Now().Add(10 * time.Second); h.Stats().Connections > 1; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("connections are left: %+v", h.Stats())
+		}
+	}
+	witness.Write(mask(0x81, "still here"))
+	witness.expect(0x81, "still here")
+}
+
+// endCase is what a client sends, and how its connection ends.
+type endCase struct {
+	header string
+	send   []byte
+	code   uint16 // 0: cut off without one
+}
+
+func endCases() map[string]endCase {
 	const deflate = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
 	join := func(frames ...[]byte) []byte { return bytes.Join(frames, nil) }
 	long := strings.Repeat("x", 70_001)
-	cases := map[string]struct {
-		header string
-		send   []byte
-		code   uint16 // 0: cut off without one
-	}{
+	return map[string]endCase{
 		"goodbye":                    {"", mask(0x88, closeWith(1000)), 1000},
 		"goodbye with a reason":      {"", mask(0x88, closeWith(3999)+"because"), 3999},
 		"goodbye without a code":     {"", mask(0x88, ""), 1005},
@@ -285,25 +323,6 @@ func testEnds(t *testing.T, change func(*Endpoint)) {
 		"deflated continuation":      {deflate, join(mask(0x41, "x"), mask(0xc0, "y")), 1002},
 		"RSV2 with deflate":          {deflate, mask(0xa1, "x"), 1002},
 	}
-	var wg sync.WaitGroup
-	for name, c := range cases {
-		p := open(t, addr, c.header)
-		wg.Go(func() {
-			if code := p.end(c.send, c.code == 0 || name == "a huge length"); code != c.code {
-				t.Errorf("%s: closed with %d, not %d", name, code, c.code)
-			}
-		})
-	}
-	wg.Wait()
-	nobody := open(t, addr, "")
-	nobody.Close() // says nothing
-	for deadline := time.Now().Add(10 * time.Second); h.Stats().Connections > 1; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("connections are left: %+v", h.Stats())
-		}
-	}
-	witness.Write(mask(0x81, "still here"))
-	witness.expect(0x81, "still here")
 }
 
 func TestPublishingOff(t *testing.T) {
