@@ -77,7 +77,10 @@ export interface Hub {
 	/** Unsubscribes from the channel. */
 	leave(channel: string): Promise<string | undefined>
 
-	/** Connects now: after "refused", for example when the user has logged in, or with a new connection. */
+	/**
+	 * Connects now: after "refused", for example when the user has logged in, or with a new connection. If a listener calls
+	 * it, messages that arrived together with the one it was called with may arrive a second time.
+	 */
 	reconnect(): void
 
 	/** Ends the connection, and rejects all pending requests. Only reconnect opens it again. */

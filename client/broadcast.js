@@ -189,7 +189,7 @@ export function connect(url, { lastId = "" } = {}) {
 			// send sends the request if the link is open, and ends it after its deadline. A join or leave needs no sending if
 			// the link's address already carried it out: then the channels that the link was granted are the answer.
 			const send = () => {
-				if (granted && channel && link != firstLink)
+				if (granted && link != firstLink && !content.publish)
 					end({ code: content.join && !granted.includes(channel) && "forbidden" })
 				else if (Date.now() > deadline) end({ code: "timeout" })
 				else if (granted) {

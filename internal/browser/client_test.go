@@ -251,6 +251,21 @@ func TestClientByEventStreamJoins(t *testing.T) {
 	}
 }
 
+// TestClientByEventStreamJoinsNothing: a join without a channel, such as that of a field left empty, is refused. It does not
+// have the client open one stream after the other.
+func TestClientByEventStreamJoinsNothing(t *testing.T) {
+	_, p := openClient(t, `@upgrade header Connection *Upgrade*
+	error @upgrade 403
+	broadcast /ws {
+		join room:*
+	}`)
+	p.run(chromedp.Evaluate[chromedp.Void](`hub.join("").catch(e => seen.empty = e.code); undefined`))
+	p.wait(`seen.empty && hub.state == "open"`)
+	if got := evaluate[string](p, "seen.empty"); got != "forbidden" {
+		t.Errorf("rejected with %s", got)
+	}
+}
+
 // TestClientTimeout: a request ends though there is no server to answer it.
 func TestClientTimeout(t *testing.T) {
 	s, p := openClient(t, "broadcast /ws")

@@ -115,7 +115,7 @@ func (h *Hub) countConnLocked(c *Conn, s *Subscriber) {
 		c.network = s.Network // others are not counted, so that the map stays small
 	}
 	h.countQuotaLocked(c, 1)
-	c.loop = h.pickLoopLocked(s.Channels)
+	c.loop = h.pickLoopLocked(s)
 	c.loop.load++
 }
 
@@ -179,17 +179,20 @@ func byName(names []string) []int {
 // first channel is small, it is the loop that has the channel's other subscribers, so that a message to a few wakes one
 // loop. That must not unbalance the loops, so a loop with more than twice the connections of the least loaded one takes
 // no more; the addend lets the first channels of a hub stay together.
-func (h *Hub) pickLoopLocked(channels []string) *loop {
+func (h *Hub) pickLoopLocked(s *Subscriber) *loop {
 	least := h.loops[0]
 	for _, l := range h.loops[1:] {
 		if l.load < least.load {
 			least = l
 		}
 	}
-	if len(channels) == 0 {
-		return least
+	ch := h.all
+	if !s.All {
+		if len(s.Channels) == 0 {
+			return least
+		}
+		ch = h.channels[s.Channels[0]]
 	}
-	ch := h.channels[channels[0]]
 	if ch == nil || ch.subscribers == 0 || ch.subscribers >= smallChannel {
 		return least
 	}

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 )
@@ -95,4 +96,27 @@ func TestChurn(t *testing.T) {
 		}
 	}
 	closeHub(h)
+}
+
+// TestSmallChannel: the few subscribers of a channel share a loop, so that a message to them wakes one. So do those of every
+// channel, such as the admin API's streams.
+func TestSmallChannel(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
+	h := New(Options{})
+	defer closeHub(h)
+	for _, s := range []Subscriber{{Channels: []string{"a"}}, {All: true}} {
+		var first *loop
+		for i := range smallChannel {
+			c, _, err := h.Connect(s, options())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if first == nil {
+				first = c.loop
+			}
+			if c.loop != first {
+				t.Fatalf("%+v: connection %d is on another loop than the first", s, i)
+			}
+		}
+	}
 }

@@ -14,7 +14,7 @@ const (
 	// repeatTime is how long a message's key is known.
 	repeatTime = 2 * time.Minute
 
-	// maxKeys bounds the table of keys: it holds those of 23,000 messages a second. See keyLimit.
+	// maxKeys bounds the table of keys: it holds those of 23,000 messages a second. See keyLimitLocked.
 	maxKeys = 2_800_000
 
 	// keyCost and ownerCost are about what a key and an owner of keys take in the table and in its indexes.
