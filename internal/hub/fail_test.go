@@ -20,6 +20,13 @@ func (c *halfCloser) CloseWrite() {
 	c.after = len(c.got)
 }
 
+// state returns after how many bytes its writing was ended, how many it was sent, and whether it is closed.
+func (c *halfCloser) state() (after, sent int, closed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.after, len(c.got), c.closed
+}
+
 // TestFail: after the close frame the connection is ended by half, and not waited for longer than for some seconds.
 func TestFail(t *testing.T) {
 	t.Run("written by the loop", func(t *testing.T) { testFail(t, false) })
@@ -98,8 +105,8 @@ func TestFailInFrame(t *testing.T) {
 			conn.Start(c, nil)
 			conn.Fail(ReasonTooBig, "")
 			synctest.Wait()
-			if c.after >= 0 || len(c.got) != 8 || c.closed {
-				t.Errorf("%q, ended after %d, closed %v", c.got, c.after, c.closed)
+			if after, sent, closed := c.state(); after >= 0 || sent != 8 || closed {
+				t.Errorf("%d bytes, ended after %d, closed %v", sent, after, closed)
 			}
 			return conn, c
 		}
@@ -107,19 +114,19 @@ func TestFailInFrame(t *testing.T) {
 		conn.ReplyClose(nil)
 		conn.Done()
 		synctest.Wait()
-		if c.after >= 0 || !c.closed {
-			t.Errorf("replied: ended after %d, closed %v", c.after, c.closed)
+		if after, _, closed := c.state(); after >= 0 || !closed {
+			t.Errorf("replied: ended after %d, closed %v", after, closed)
 		}
 		_, c = fail()
 		time.Sleep(replyTime * time.Second)
 		synctest.Wait()
-		if c.after != 8 || c.closed {
-			t.Errorf("silent: ended after %d, closed %v", c.after, c.closed)
+		if after, _, closed := c.state(); after != 8 || closed {
+			t.Errorf("silent: ended after %d, closed %v", after, closed)
 		}
 		time.Sleep((maxLinger + 1) * time.Second)
 		synctest.Wait()
-		if !c.closed || h.Stats().Connections != 0 {
-			t.Errorf("silent: closed %v", c.closed)
+		if _, _, closed := c.state(); !closed || h.Stats().Connections != 0 {
+			t.Errorf("silent: closed %v", closed)
 		}
 		closeHub(h)
 	})
