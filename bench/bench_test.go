@@ -151,7 +151,7 @@ func reported(t *testing.T, fault string) string {
 	}
 	defer f.close()
 	ready()
-	expected, messages, err := f.drive(s, load{size: 64, rooms: 1, rate: 100, posters: 1}, 150*time.Millisecond)
+	expected, messages, err := f.drive(s, load{size: 64, rooms: 1, rate: 100, posters: 1}, 400*time.Millisecond)
 	if err != nil || messages < 6 {
 		t.Fatalf("%d messages, %v", messages, err)
 	}
