@@ -61,6 +61,13 @@ type Server struct {
 	Log   string // path of the log file
 }
 
+// In returns the server for a subtest: what goes wrong fails the subtest, and what is opened ends with it.
+func (s *Server) In(t testing.TB) *Server {
+	sub := *s
+	sub.T = t
+	return &sub
+}
+
 var nextPort = atomic.Int32{}
 
 // Start runs Caddy with a site's directives, or with a whole Caddyfile if it has braces of its own: ADDR, ADMIN and

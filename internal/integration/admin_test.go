@@ -57,7 +57,7 @@ func TestAdmin(t *testing.T) {
 	c := s.Dial("/ws", nil)
 	for _, r := range adminRequests {
 		t.Run(r.name, func(t *testing.T) {
-			s := within(t, s)
+			s := s.In(t)
 			expectAdminAnswer(s, r)
 			s.Expect(c, r.heard...)
 		})
@@ -165,7 +165,7 @@ func (s *adminLists) connections(query string) (text string, list []listed) {
 func (s *adminLists) run(name string, test func(*adminLists)) {
 	s.T.(*testing.T).Run(name, func(t *testing.T) {
 		own := *s
-		own.Server = within(t, s.Server)
+		own.Server = s.Server.In(t)
 		test(&own)
 	})
 }

@@ -73,7 +73,7 @@ func TestProtocolError(t *testing.T) {
 	defer h3.Close()
 	for name, rt := range map[string]http.RoundTripper{"HTTP/2": s.HTTP2(), "HTTP/3": h3} {
 		t.Run(name, func(t *testing.T) {
-			c := serverIn(t, s).DialTunnel(rt, "https://localhost:"+secure+"/ws")
+			c := s.In(t).DialTunnel(rt, "https://localhost:"+secure+"/ws")
 			defer c.End()
 			expectProtocolError(t, c)
 		})

@@ -138,7 +138,7 @@ func TestCommands(t *testing.T) {
 			if !good || out != c.want {
 				t.Errorf("%q: %v %q, not %q", c.args, good, out, c.want)
 			}
-			serverIn(t, s.Server).Expect(ann, c.got...)
+			s.Server.In(t).Expect(ann, c.got...)
 			for _, want := range c.tail {
 				line, err := tail.ReadString('\n')
 				want = "TIME room:1 " + want + "\n"
@@ -147,17 +147,10 @@ func TestCommands(t *testing.T) {
 				}
 			}
 			if c.args[0] == "kick" {
-				serverIn(t, s.Server).ExpectClose(ben, websocket.StatusPolicyViolation)
+				s.Server.In(t).ExpectClose(ben, websocket.StatusPolicyViolation)
 			}
 		})
 	}
-}
-
-// serverIn is the same server, whose failures are those of a subtest.
-func serverIn(t *testing.T, s *caddytest.Server) *caddytest.Server {
-	sub := *s
-	sub.T = t
-	return &sub
 }
 
 // TestBenchCommand: what the load generator counts adds up.

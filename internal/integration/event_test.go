@@ -74,7 +74,7 @@ func TestEvents(t *testing.T) {
 	next()
 	next()
 	t.Run("of a connection", func(t *testing.T) {
-		s := serverIn(t, s)
+		s := s.In(t)
 		r := &eventReader{next: next}
 		c := s.Dial("/ws/news?user=ann", &websocket.DialOptions{Subprotocols: []string{"broadcast.v1"}})
 		r.expect(t, "broadcast.subscribed", "news")
@@ -101,7 +101,7 @@ func TestEvents(t *testing.T) {
 		if got := next(); !strings.Contains(got, `"channel":"example.com","event":"cert_obtained"`) || !strings.Contains(got, `"specversion":"1.0"`) {
 			t.Errorf("the event is %s", got)
 		}
-		serverIn(t, s).ExpectMetrics(fmt.Sprintf(`published_total{source="event"} %d`, before+1), "events_dropped_total 0")
+		s.In(t).ExpectMetrics(fmt.Sprintf(`published_total{source="event"} %d`, before+1), "events_dropped_total 0")
 	})
 }
 

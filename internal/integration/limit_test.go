@@ -62,10 +62,10 @@ const ratesAndQuotas = `servers {
 // TestRates: who is too fast is told, and others are not disturbed.
 func TestRates(t *testing.T) {
 	s := caddytest.Start(t, ratesAndQuotas)
-	t.Run("raw", func(t *testing.T) { testRateRaw(within(t, s)) })
-	t.Run("pings", func(t *testing.T) { testRatePings(within(t, s)) })
-	t.Run("broadcast.v1", func(t *testing.T) { testRateV1(within(t, s)) })
-	t.Run("POST", func(t *testing.T) { testRatePost(within(t, s)) })
+	t.Run("raw", func(t *testing.T) { testRateRaw(s.In(t)) })
+	t.Run("pings", func(t *testing.T) { testRatePings(s.In(t)) })
+	t.Run("broadcast.v1", func(t *testing.T) { testRateV1(s.In(t)) })
+	t.Run("POST", func(t *testing.T) { testRatePost(s.In(t)) })
 }
 
 func testRateRaw(s *caddytest.Server) {

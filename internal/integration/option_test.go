@@ -45,15 +45,15 @@ const optionSite = `broadcast /read {
 // TestOptions: what a route's options do to WebSockets, to POSTs, and to handshakes.
 func TestOptions(t *testing.T) {
 	s := caddytest.Start(t, optionSite)
-	t.Run("who may publish and who hears it", func(t *testing.T) { testPublishers(within(t, s)) })
+	t.Run("who may publish and who hears it", func(t *testing.T) { testPublishers(s.In(t)) })
 
 	room := s.Dial("/room/7", nil)
 	s.Send(room, "on the first channel")
 	s.Expect(room, "on the first channel")
 	for _, p := range optionPosts(s.Addr) {
-		t.Run(p.name, func(t *testing.T) { testOptionPost(within(t, s), p, room) })
+		t.Run(p.name, func(t *testing.T) { testOptionPost(s.In(t), p, room) })
 	}
-	t.Run("post with a key", func(t *testing.T) { testPostWithKey(within(t, s), room) })
+	t.Run("post with a key", func(t *testing.T) { testPostWithKey(s.In(t), room) })
 
 	for _, h := range []struct {
 		name, path, origin string

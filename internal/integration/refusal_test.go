@@ -31,10 +31,10 @@ func TestReasons(t *testing.T) {
 		error /failing "of another handler" 404`)
 	s.Dial("/one", nil)
 	for _, r := range refusals() {
-		t.Run(r.name, func(t *testing.T) { testRefusal(within(t, s), r) })
+		t.Run(r.name, func(t *testing.T) { testRefusal(s.In(t), r) })
 	}
 	t.Run("in the log", func(t *testing.T) {
-		s := within(t, s)
+		s := s.In(t)
 		s.Post(s.Addr+"/quiet", "text/plain", "x")
 		s.WaitLog("publishing is off on this route")
 	})

@@ -97,7 +97,7 @@ func TestReloadWhileConnecting(t *testing.T) {
 		if got := <-late; got.err == nil {
 			got.conn.SetReadLimit(-1)
 			got.conn.Write(t.Context(), websocket.MessageText, []byte("published with the old options"))
-			serverIn(t, s).ExpectClose(got.conn, websocket.StatusServiceRestart)
+			s.In(t).ExpectClose(got.conn, websocket.StatusServiceRestart)
 		} else if got.resp == nil || got.resp.StatusCode != 503 || got.resp.Header.Get("Retry-After") == "" {
 			t.Errorf("the late handshake: %v %v", got.resp, got.err)
 		}

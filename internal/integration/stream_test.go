@@ -147,7 +147,7 @@ func TestResumedEventStreams(t *testing.T) {
 		{"replay without an ID", s.site + "/last", nil, []string{blocks[1], blocks[2]}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, next := within(t, s.Server).Stream(c.url, c.header...)
+			_, next := s.Server.In(t).Stream(c.url, c.header...)
 			next() // retry
 			for i, want := range c.want {
 				got := next()
@@ -184,7 +184,7 @@ func TestEventStreamOrigins(t *testing.T) {
 			if c.origin != "" {
 				header = []string{"Origin", c.origin}
 			}
-			resp, next := within(t, s.Server).Stream(s.site+c.path, header...)
+			resp, next := s.Server.In(t).Stream(s.site+c.path, header...)
 			if resp.StatusCode != c.status || resp.Header.Get("Access-Control-Allow-Origin") != c.allow || resp.Header.Get("Access-Control-Allow-Credentials") != c.credentials {
 				t.Errorf("%s %v", resp.Status, resp.Header)
 			}
@@ -201,14 +201,14 @@ func TestEventStreamOrigins(t *testing.T) {
 		{"preflight of another site", "https://evil.example", 403},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			status, _ := within(t, s.Server).Do("OPTIONS", s.Addr+"/events", "", "Origin", c.origin, "Access-Control-Request-Method", "POST")
+			status, _ := s.Server.In(t).Do("OPTIONS", s.Addr+"/events", "", "Origin", c.origin, "Access-Control-Request-Method", "POST")
 			if status != c.status {
 				t.Errorf("%d", status)
 			}
 		})
 	}
 	t.Run("OPTIONS without a page", func(t *testing.T) {
-		if status, body := within(t, s.Server).Do("OPTIONS", s.Addr+"/events", ""); status != 200 || body != "next" {
+		if status, body := s.Server.In(t).Do("OPTIONS", s.Addr+"/events", ""); status != 200 || body != "next" {
 			t.Errorf("%d %s", status, body)
 		}
 	})

@@ -42,7 +42,7 @@ func testTunnels(t *testing.T, version int) {
 // run runs a subtest. What fails or is opened in it belongs to the subtest, not to its parent.
 func (s tunnels) run(name string, test func(tunnels)) {
 	s.T.(*testing.T).Run(name, func(t *testing.T) {
-		s.Server = within(t, s.Server) // s is a copy
+		s.Server = s.Server.In(t) // s is a copy
 		test(s)
 	})
 }
@@ -272,13 +272,6 @@ func (s tunnels) testReload() {
 		s.T.Error(err)
 	}
 	s.expectEnd(s.tunnel, 1012)
-}
-
-// within is the server for a subtest: what fails, and what is opened, belongs to the subtest and not to its parent.
-func within(t *testing.T, s *caddytest.Server) *caddytest.Server {
-	own := *s
-	own.T = t
-	return &own
 }
 
 // expectCleanLog stops Caddy: until then, no handler has panicked, or has written a header twice.

@@ -230,7 +230,7 @@ func TestV1Errors(t *testing.T) {
 		{"too many requests in a frame", `[` + strings.Repeat(`{},`, 256) + `{}]`, "invalid", "the frame has more than 256 requests"},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
-			s := v1Test{within(t, s.Server), s.ids}
+			s := v1Test{s.Server.In(t), s.ids}
 			s.Send(c, bad.send)
 			got := s.read(c)
 			var v []struct {
@@ -384,17 +384,17 @@ func testV1PostErrors(t *testing.T) {
 			`[{"error":{"ref":8,"code":"too_big","message":"the data has 101 bytes, more than 100"}}]`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := v1Posts{within(t, s.Server), s.query}
+			s := v1Posts{s.Server.In(t), s.query}
 			s.expect(s.post(c.path, c.body), c.want)
 		})
 	}
 	t.Run("long body", func(t *testing.T) {
-		if status, _ := within(t, s.Server).Post(s.Addr+"/ws"+s.query, "text/plain", strings.Repeat(" ", 5000)); status != 413 {
+		if status, _ := s.Server.In(t).Post(s.Addr+"/ws"+s.query, "text/plain", strings.Repeat(" ", 5000)); status != 413 {
 			t.Errorf("%d", status)
 		}
 	})
 	t.Run("another site", func(t *testing.T) {
-		if status, _ := within(t, s.Server).Do("POST", s.Addr+"/ws"+s.query, "{}", "Origin", "https://evil.example"); status != 403 {
+		if status, _ := s.Server.In(t).Do("POST", s.Addr+"/ws"+s.query, "{}", "Origin", "https://evil.example"); status != 403 {
 			t.Errorf("%d", status)
 		}
 	})
