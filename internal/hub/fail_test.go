@@ -20,6 +20,14 @@ func (c *halfCloser) CloseWrite() {
 	c.after = len(c.got)
 }
 
+// seen returns what was written, after how much of it the writing was ended, and whether the connection was closed. It takes
+// the lock, as a loop that ticks later has not waited for a test that only looks.
+func (c *halfCloser) seen() (got []byte, after int, closed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.got, c.after, c.closed
+}
+
 // TestFail: after the close frame the connection is ended by half, and not waited for longer than for some seconds, or at
 // once where that cannot be.
 func TestFail(t *testing.T) {
@@ -83,8 +91,8 @@ func TestFailInFrame(t *testing.T) {
 			conn.Start(c, nil)
 			conn.Fail(ReasonTooBig, "")
 			synctest.Wait()
-			if c.after >= 0 || len(c.got) != 8 || c.closed {
-				t.Errorf("%q, ended after %d, closed %v", c.got, c.after, c.closed)
+			if got, after, closed := c.seen(); after >= 0 || len(got) != 8 || closed {
+				t.Errorf("%q, ended after %d, closed %v", got, after, closed)
 			}
 			return conn, c
 		}
@@ -92,19 +100,19 @@ func TestFailInFrame(t *testing.T) {
 		conn.ReplyClose(nil)
 		conn.Done()
 		synctest.Wait()
-		if c.after >= 0 || !c.closed {
-			t.Errorf("replied: ended after %d, closed %v", c.after, c.closed)
+		if _, after, closed := c.seen(); after >= 0 || !closed {
+			t.Errorf("replied: ended after %d, closed %v", after, closed)
 		}
 		_, c = fail()
 		time.Sleep(replyTime * time.Second)
 		synctest.Wait()
-		if c.after != 8 || c.closed {
-			t.Errorf("silent: ended after %d, closed %v", c.after, c.closed)
+		if _, after, closed := c.seen(); after != 8 || closed {
+			t.Errorf("silent: ended after %d, closed %v", after, closed)
 		}
 		time.Sleep((maxLinger + 1) * time.Second)
 		synctest.Wait()
-		if !c.closed || h.Stats().Connections != 0 {
-			t.Errorf("silent: closed %v", c.closed)
+		if _, _, closed := c.seen(); !closed || h.Stats().Connections != 0 {
+			t.Errorf("silent: closed %v", closed)
 		}
 		closeHub(h)
 	})
