@@ -227,10 +227,11 @@ func TestAnswersAreKept(t *testing.T) {
 			h := New(Options{})
 			o := options()
 			o.Format, o.DropOldest = sampled{hub: h, peak: new(atomic.Int64)}, true
+			o.MaxBacklog = 4 * MinBacklog // room for all answers beside a batch in flight, which cannot be dropped
 			c := connect(t, h, o, "a")
 			c.open(r.IntN(100))
 			var answers []string
-			for range 100 + r.IntN(200) {
+			for range 300 + r.IntN(300) {
 				if r.IntN(3) == 0 && len(answers) < maxRequired {
 					p := fmt.Sprintf("<answer %d>", len(answers))
 					c.conn.Send([]byte(p))
@@ -247,7 +248,7 @@ func TestAnswersAreKept(t *testing.T) {
 				c.conn.mu.Lock()
 				n := c.conn.backlog.size
 				c.conn.mu.Unlock()
-				if n > 2*MinBacklog {
+				if n > o.MaxBacklog+MinBacklog {
 					t.Fatalf("seed %d,%d: the backlog has %d bytes", seed, round, n)
 				}
 			}
