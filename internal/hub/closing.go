@@ -107,7 +107,7 @@ func (l *loop) flushed(c *Conn) {
 // closeWriting ends our half of the connection, which has the peer end the other (RFC 6455, section 7.1.1).
 func (l *loop) closeWriting(c *Conn) {
 	c.sink.(HalfCloser).CloseWrite()
-	c.deadline = min(max(c.deadline, l.now+1), l.now+maxLinger)
+	c.deadline = min(c.deadline, l.now+maxLinger)
 }
 
 // timeUp ends a closing connection at its deadline. It reports whether the connection gets another one, because it had
