@@ -14,7 +14,7 @@ import (
 // FuzzLines: a body gives as many messages as it has lines, or none and the line that is wrong. If the hub does not take
 // them, that names a line too.
 func FuzzLines(f *testing.F) {
-	h := hub.New(hub.Options{})
+	h := hub.New(hub.Config{})
 	f.Cleanup(func() { h.Close(hub.ReasonRestart, "", 0, 0) })
 	f.Add([]byte(`{"channel":"a","event":"b","data":{"c":[1,null]}}` + "\n\r\n" + `{"data":"\ud800"}`))
 	f.Add([]byte(`{"data":"AP8=","encoding":"base64"}`))

@@ -140,7 +140,7 @@ func connections(w http.ResponseWriter, r *http.Request) error {
 	}
 	answers := make([]connection, len(list))
 	for i, c := range list {
-		answers[i] = connection{c.ID.String(), c.User, c.Remote, c.Transport, c.Channels, c.Since.UTC(), c.Sent, c.Backlog}
+		answers[i] = connection{c.ID.String(), c.User, c.Remote, c.Transport, c.Channels, c.ConnectedAt.UTC(), c.Sent, c.Backlog}
 	}
 	return answer(w, answers)
 }
@@ -171,8 +171,8 @@ func stream(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 		s.All = false
 		seen := make(map[string]bool)
 		for _, name := range names {
-			if err := hub.CheckName(name); err != nil {
-				return reject(http.StatusBadRequest, "the channel %w", err)
+			if err := hub.CheckName("the channel", name); err != nil {
+				return reject(http.StatusBadRequest, "%w", err)
 			}
 			if !seen[name] {
 				seen[name] = true

@@ -194,8 +194,8 @@ func (l *load) read(c *websocket.Conn) {
 // publisher returns a function that publishes a text, and one that releases what it uses.
 func (l *load) publisher(cmd *cobra.Command, dialer websocket.Dialer, address string, byAdmin bool) (publish func(string) error, done func(), err error) {
 	if byAdmin {
-		if err := hub.CheckName(cmd.Flag("channel").Value.String()); err != nil {
-			return nil, nil, fmt.Errorf("--channel %w", err)
+		if err := hub.CheckName("--channel", cmd.Flag("channel").Value.String()); err != nil {
+			return nil, nil, err
 		}
 		a, err := connect(cmd)
 		if err != nil {

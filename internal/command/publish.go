@@ -62,8 +62,8 @@ func publish(cmd *cobra.Command, args []string) error {
 		if value == "" && name != "channel" {
 			continue
 		}
-		if err := hub.CheckName(value); err != nil {
-			return fmt.Errorf("--%s %w", name, err)
+		if err := hub.CheckName("--"+name, value); err != nil {
+			return err
 		}
 	}
 	a, err := connect(cmd)

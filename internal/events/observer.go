@@ -21,7 +21,7 @@ func (o Observer) Ended(c *hub.Conn, why hub.Reason) {
 		delete(data, "channels")
 		data["reason"] = why.String()
 		data["sent"] = v.Sent
-		data["seconds"] = time.Since(v.Since).Seconds()
+		data["seconds"] = time.Since(v.ConnectedAt).Seconds()
 	})
 }
 

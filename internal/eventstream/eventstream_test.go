@@ -37,7 +37,7 @@ type site struct {
 	end    func()
 }
 
-func serve(t *testing.T, o hub.Options, change func(*hub.ConnOptions), wrap func(http.Handler) http.Handler) *site {
+func serve(t *testing.T, o hub.Config, change func(*hub.ConnOptions), wrap func(http.Handler) http.Handler) *site {
 	h := hub.New(o)
 	options := func(f hub.Format) *hub.ConnOptions {
 		_, oneWay := f.(eventstream.Format)
@@ -179,7 +179,7 @@ func (s *site) wait(t testing.TB, done func(hub.Stats) bool) {
 }
 
 func TestStream(t *testing.T) {
-	s := serve(t, hub.Options{History: 10}, nil, nil).start()
+	s := serve(t, hub.Config{History: 10}, nil, nil).start()
 	first := s.publish(t, "a", "before")
 	c, r, head := s.stream(t, "a", "")
 	t.Run("the head", func(t *testing.T) { checkHead(t, head) })
@@ -255,7 +255,7 @@ func TestIsRequest(t *testing.T) {
 }
 
 func TestTooMany(t *testing.T) {
-	s := serve(t, hub.Options{MaxConnections: 1}, nil, nil).start()
+	s := serve(t, hub.Config{MaxConnections: 1}, nil, nil).start()
 	s.stream(t, "a", "")
 	_, _, head := s.stream(t, "a", "")
 	if head.StatusCode != 503 || head.Header.Get("Retry-After") == "" {
@@ -265,7 +265,7 @@ func TestTooMany(t *testing.T) {
 
 // TestHeartbeat: a stream that is quiet gets comments, and is not taken for dead.
 func TestHeartbeat(t *testing.T) {
-	s := serve(t, hub.Options{}, func(o *hub.ConnOptions) { o.PingInterval = time.Second }, nil).start()
+	s := serve(t, hub.Config{}, func(o *hub.ConnOptions) { o.PingInterval = time.Second }, nil).start()
 	_, r, _ := s.stream(t, "a", "")
 	expect(t, r, event{"", "retry", ""}, event{"*", "", ""})
 	for range 3 {
@@ -290,7 +290,7 @@ func TestStreamsInTheHandler(t *testing.T) {
 
 func testStreamsInTheHandler(t *testing.T, wrap func(http.ResponseWriter) http.ResponseWriter, tls bool) {
 	var handlers atomic.Int64
-	s := serve(t, hub.Options{}, nil, func(next http.Handler) http.Handler {
+	s := serve(t, hub.Config{}, nil, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			handlers.Add(1)
 			defer handlers.Add(-1)
@@ -361,7 +361,7 @@ func (e encoder) WriteHeader(status int) {
 
 // TestStuckOnHTTP2: a stream whose window is closed costs only itself, and is cut off.
 func TestStuckOnHTTP2(t *testing.T) {
-	s := serve(t, hub.Options{}, func(o *hub.ConnOptions) {
+	s := serve(t, hub.Config{}, func(o *hub.ConnOptions) {
 		o.MaxBacklog, o.WriteTimeout = 256<<10, time.Second
 	}, nil)
 	s.server.StartTLS()

@@ -68,8 +68,8 @@ func nextIndex(data []byte, from int, b byte) int {
 // Start returns what a stream starts with: when to reconnect, and where to resume.
 func (Format) Start(w hub.Welcome) []byte {
 	p := Retry()
-	if w.Lost != nil { // in one event with the position, so that a client has both or neither
-		return append(p, gapEvent(w.Lost, w.ID)...)
+	if w.Gaps != nil { // in one event with the position, so that a client has both or neither
+		return append(p, gapEvent(w.Gaps, w.ID)...)
 	}
 	// An event without data is not dispatched, but sets the position (section 9.2.6).
 	return append(append(append(p, "id: "...), w.ID...), "\n\n"...)

@@ -69,7 +69,7 @@ func TestHeldBack(t *testing.T) {
 }
 
 func testHeldBack(t *testing.T, wrap func(http.Handler) http.Handler, version int) {
-	s := serve(t, hub.Options{}, nil, wrap)
+	s := serve(t, hub.Config{}, nil, wrap)
 	s.server.EnableHTTP2 = version == 2
 	s.server.StartTLS()
 	req, _ := http.NewRequest("GET", s.server.URL+"/?channels=a", nil)
@@ -92,7 +92,7 @@ func testHeldBack(t *testing.T, wrap func(http.Handler) http.Handler, version in
 
 // TestPassedOn: a recorder that lets event streams pass changes nothing.
 func TestPassedOn(t *testing.T) {
-	s := serve(t, hub.Options{}, nil, func(next http.Handler) http.Handler {
+	s := serve(t, hub.Config{}, nil, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w, r = withIdleTimeouts(w, r)
 			next.ServeHTTP(caddyhttp.NewResponseRecorder(w, nil, nil), r)
@@ -114,7 +114,7 @@ func (panics) Write([]byte) (int, error)     { panic(http.ErrAbortHandler) }
 
 // TestPanicInFront: a connection does not stay in the hub when a writer in front panics before it has started.
 func TestPanicInFront(t *testing.T) {
-	s := serve(t, hub.Options{}, nil, func(next http.Handler) http.Handler {
+	s := serve(t, hub.Config{}, nil, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(panics{w}, r) })
 	}).start()
 	c, r := s.request(t, "a", accept)

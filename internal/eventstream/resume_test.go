@@ -125,7 +125,7 @@ func seq(id string) uint64 {
 // TestResume: clients of both transports that are cut off at any byte and resume, ten thousand times, get every message
 // once and in order.
 func TestResume(t *testing.T) {
-	s := serve(t, hub.Options{History: 1 << 20, HistoryBytes: 1 << 30}, nil, nil).start()
+	s := serve(t, hub.Config{History: 1 << 20, HistoryBytes: 1 << 30}, nil, nil).start()
 	rounds := 2500
 	if testing.Short() {
 		rounds = 100

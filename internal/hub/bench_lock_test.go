@@ -81,7 +81,7 @@ func fill(b *testing.B, h *Hub, n int) {
 // BenchmarkLockChannels is about what concerns all channels: the list of them, page by page, and a reload.
 func BenchmarkLockChannels(b *testing.B) {
 	for _, n := range manyChannels {
-		o := Options{History: 10, HistoryBytes: 1 << 40}
+		o := Config{History: 10, HistoryBytes: 1 << 40}
 		h := New(o)
 		fill(b, h, n)
 		run := func(name string, f func()) {
@@ -116,7 +116,7 @@ func BenchmarkLockChannels(b *testing.B) {
 // replays the last messages, where there are so many messages and channels.
 func BenchmarkLockResume(b *testing.B) {
 	for _, n := range manyChannels {
-		h := New(Options{History: 1000, HistoryBytes: 1 << 40})
+		h := New(Config{History: 1000, HistoryBytes: 1 << 40})
 		names := channelNames("own", MaxJoined)
 		id := FormatID(h.epoch, 0)
 		data := make([]byte, 16)
@@ -149,7 +149,7 @@ func BenchmarkLockResume(b *testing.B) {
 // BenchmarkLockMembership is what a connection on 1,000 channels does beside so many other channels.
 func BenchmarkLockMembership(b *testing.B) {
 	for _, n := range manyChannels {
-		h := New(Options{})
+		h := New(Config{})
 		other := channelNames("other", 1000)
 		h.mu.Lock()
 		for i := range n {
@@ -196,7 +196,7 @@ func BenchmarkLockMembership(b *testing.B) {
 func BenchmarkMembership(b *testing.B) {
 	for _, k := range []int{1, 2, 10, 100, MaxJoined - 1} {
 		b.Run(fmt.Sprintf("128 joins and leaves/on=%d", k), func(b *testing.B) {
-			h := New(Options{})
+			h := New(Config{})
 			defer closeHub(h)
 			c, _, err := h.Connect(Subscriber{Channels: channelNames("own", k)}, options())
 			if err != nil {
@@ -224,7 +224,7 @@ func BenchmarkMembership(b *testing.B) {
 func BenchmarkDeliverMixed(b *testing.B) {
 	for _, k := range []int{1, 2, 10, MaxJoined - 1} {
 		b.Run(fmt.Sprintf("on=%d", k), func(b *testing.B) {
-			h := New(Options{})
+			h := New(Config{})
 			names := channelNames("own", k)
 			for range 1000 {
 				c, _, err := h.Connect(Subscriber{Channels: names}, options())
@@ -255,7 +255,7 @@ func BenchmarkDeliverMixed(b *testing.B) {
 func BenchmarkChurn(b *testing.B) {
 	for _, n := range []int{0, 1_000_000} {
 		b.Run(fmt.Sprintf("channels=%d", n), func(b *testing.B) {
-			h := New(Options{})
+			h := New(Config{})
 			defer closeHub(h)
 			h.mu.Lock()
 			for i := range n {

@@ -23,7 +23,7 @@ func (s *sink) TryWrite(p []byte) (int, error) {
 func BenchmarkPublish(b *testing.B) {
 	for _, subscribers := range []int{0, 1, 100, 10_000} {
 		b.Run(fmt.Sprint("subscribers=", subscribers), func(b *testing.B) {
-			h := New(Options{})
+			h := New(Config{})
 			defer closeHub(h)
 			var sinks []*sink
 			for range subscribers {

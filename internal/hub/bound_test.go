@@ -49,7 +49,7 @@ func TestMemoryBound(t *testing.T) {
 
 func runMemoryBound(t *testing.T, r *rand.Rand) {
 	const limit = 1 << 20
-	b := &memoryBound{t: t, r: r, h: New(Options{MaxMemory: limit, History: 20 * r.IntN(2)}), last: "none-0"}
+	b := &memoryBound{t: t, r: r, h: New(Config{MaxMemory: limit, History: 20 * r.IntN(2)}), last: "none-0"}
 	b.format = sampled{hub: b.h, peak: &b.peak}
 	for range 400 {
 		b.step()
@@ -71,7 +71,7 @@ func runMemoryBound(t *testing.T, r *rand.Rand) {
 	for _, c := range b.conns {
 		c.conn.Done()
 	}
-	b.h.Configure(Options{})
+	b.h.Configure(Config{})
 	time.Sleep(2 * repeatTime)
 	synctest.Wait()
 	if s := b.h.Stats(); s.Memory != 0 || s.Backlog != 0 || s.Connections != 0 {
@@ -164,7 +164,7 @@ func (b *memoryBound) publish() {
 // TestUnfinished: who is in the middle of a message has to go on with it. That it answers pings is not enough.
 func TestUnfinished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Options{})
+		h := New(Config{})
 		o := options()
 		o.PingInterval = 10 * time.Second
 		idle, stalled, slow, busy := connect(t, h, o, "a"), connect(t, h, o, "a"), connect(t, h, o, "a"), connect(t, h, o, "a")
@@ -193,7 +193,7 @@ func TestUnfinished(t *testing.T) {
 // TestNeverStarted: a handshake that does not come to its end does not hold a place for ever.
 func TestNeverStarted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Options{})
+		h := New(Config{})
 		o := options()
 		o.PingInterval = 10 * time.Second
 		conn, _, err := h.Connect(Subscriber{Channels: []string{"a"}}, o)
@@ -224,7 +224,7 @@ func TestAnswersAreKept(t *testing.T) {
 	for round := range 50 {
 		r := rand.New(rand.NewPCG(seed, uint64(round)))
 		synctest.Test(t, func(t *testing.T) {
-			h := New(Options{})
+			h := New(Config{})
 			o := options()
 			o.Format, o.DropOldest = sampled{hub: h, peak: new(atomic.Int64)}, true
 			o.MaxBacklog = 4 * MinBacklog // room for all answers beside a batch in flight, which cannot be dropped
@@ -279,7 +279,7 @@ func TestAnswersAreKept(t *testing.T) {
 
 // TestPeerCloses: what the peer closes with is repeated to it, and does not decide why the connection ended.
 func TestPeerCloses(t *testing.T) {
-	h := New(Options{})
+	h := New(Config{})
 	defer closeHub(h)
 	for why := range reasons {
 		c := connect(t, h, options(), "a")
@@ -298,7 +298,7 @@ func TestPeerCloses(t *testing.T) {
 // TestEchoAfterResume: NoEcho is about a connection. A new one that resumes gets what the same client has published by
 // an old one: the hub cannot tell whose it was.
 func TestEchoAfterResume(t *testing.T) {
-	h := New(Options{History: 10})
+	h := New(Config{History: 10})
 	defer closeHub(h)
 	c, other := connect(t, h, options(), "a"), connect(t, h, options(), "a")
 	first := publish(t, h, "a")

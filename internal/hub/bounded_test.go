@@ -13,7 +13,7 @@ import (
 // TestChannelsByPage lists channels page by page while others are opened and closed: those that stay are listed once, in
 // order, and with a prefix nothing else.
 func TestChannelsByPage(t *testing.T) {
-	h := New(Options{History: 1})
+	h := New(Config{History: 1})
 	defer closeHub(h)
 	if _, _, err := h.Connect(Subscriber{All: true}, options()); err != nil {
 		t.Fatal(err)
@@ -85,7 +85,7 @@ func listPages(t *testing.T, h *Hub, limit int) (got []string) {
 // piece of them, and none is left for long.
 func TestManyExpireAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Options{History: 10, HistoryAge: time.Minute})
+		h := New(Config{History: 10, HistoryAge: time.Minute})
 		const n = 20 * atOnce
 		for i := range n {
 			publish(t, h, fmt.Sprint(i))
@@ -108,7 +108,7 @@ func TestManyExpireAtOnce(t *testing.T) {
 // TestLargeMessageDropsManySmall: once Publish has returned, the history is within its bytes, however many had to go.
 func TestLargeMessageDropsManySmall(t *testing.T) {
 	const limit = 20 * atOnce * messageOverhead
-	h := New(Options{History: 10, HistoryBytes: limit})
+	h := New(Config{History: 10, HistoryBytes: limit})
 	defer closeHub(h)
 	for i := range 20 * atOnce {
 		if err := h.Publish(&Message{Channel: fmt.Sprint(i)}); err != nil {
@@ -126,7 +126,7 @@ func TestLargeMessageDropsManySmall(t *testing.T) {
 // TestConfigureShortens: when Configure returns the history is as short as the new options say, in thousands of channels
 // and in one channel that has thousands of messages.
 func TestConfigureShortens(t *testing.T) {
-	h := New(Options{History: 10 * atOnce})
+	h := New(Config{History: 10 * atOnce})
 	defer closeHub(h)
 	for i := range 5 * atOnce {
 		for range 1 + i%3 {
@@ -134,7 +134,7 @@ func TestConfigureShortens(t *testing.T) {
 		}
 		publish(t, h, "long")
 	}
-	h.Configure(Options{History: 2})
+	h.Configure(Config{History: 2})
 	for _, ch := range h.Channels("", "", 10*atOnce) {
 		if ch.History > 2 {
 			t.Fatalf("%+v", ch)
@@ -143,7 +143,7 @@ func TestConfigureShortens(t *testing.T) {
 	if ch, _ := h.Channel("long"); ch.History != 2 {
 		t.Errorf("%+v", ch)
 	}
-	h.Configure(Options{})
+	h.Configure(Config{})
 	if s := h.Stats(); s.Kept != 0 || s.KeptBytes != 0 || len(h.channels) != 0 || h.index.leaves != nil {
 		t.Errorf("left behind: %+v", s)
 	}
@@ -152,7 +152,7 @@ func TestConfigureShortens(t *testing.T) {
 // TestResumeTooMuch: of a resume that does not fit, no more is looked at than fits, and all channels that have
 // something are lost, each once and in the order asked for.
 func TestResumeTooMuch(t *testing.T) {
-	h := New(Options{History: 100})
+	h := New(Config{History: 100})
 	defer closeHub(h)
 	id := FormatID(h.epoch, 0)
 	for i := range 300 {
@@ -164,18 +164,18 @@ func TestResumeTooMuch(t *testing.T) {
 	h.mu.Lock()
 	ms, w := h.replayFromLocked(channels, id, 0, 150_000)
 	h.mu.Unlock()
-	if len(ms) != 0 || w.Resumed || !slices.Equal(w.Lost, []string{"c2", "c0", "c1"}) {
-		t.Errorf("too much: %d messages, lost %q", len(ms), w.Lost)
+	if len(ms) != 0 || w.Resumed || !slices.Equal(w.Gaps, []string{"c2", "c0", "c1"}) {
+		t.Errorf("too much: %d messages, lost %q", len(ms), w.Gaps)
 	}
 	_, w, err := h.Connect(Subscriber{Channels: channels, LastID: id}, options())
-	if err != nil || len(w.Lost) != 3 {
-		t.Errorf("lost %q, %v", w.Lost, err)
+	if err != nil || len(w.Gaps) != 3 {
+		t.Errorf("lost %q, %v", w.Gaps, err)
 	}
 	h.mu.Lock()
 	ms, w = h.replayFromLocked(channels, id, 0, 10<<20)
 	h.mu.Unlock()
 	if len(ms) != 300 || !w.Resumed || w.ID != id {
-		t.Errorf("what fits: %d messages from %s, lost %q", len(ms), w.ID, w.Lost)
+		t.Errorf("what fits: %d messages from %s, lost %q", len(ms), w.ID, w.Gaps)
 	}
 }
 
@@ -184,7 +184,7 @@ func TestResumeTooMuch(t *testing.T) {
 func TestPlaces(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))
-	h := New(Options{})
+	h := New(Config{})
 	defer closeHub(h)
 	names := channelNames("c", 12)
 	var conns []*Conn
@@ -269,7 +269,7 @@ func checkPlaces(t *testing.T, l *loop, seed uint64) {
 // TestSpaceOfABatch: what one large batch for connections on several channels took is not kept, and not cleared again
 // for each small one.
 func TestSpaceOfABatch(t *testing.T) {
-	h := New(Options{MaxInbox: 1 << 30})
+	h := New(Config{MaxInbox: 1 << 30})
 	defer closeHub(h)
 	c := connect(t, h, options(), "a", "b")
 	var ms []*Message
@@ -305,7 +305,7 @@ func TestSpaceOfABatch(t *testing.T) {
 // TestConnectToMany connects on 1,000 channels, which takes several pieces, while there are publishers: a connection gets
 // all that is published after Connect, and nothing of what was before.
 func TestConnectToMany(t *testing.T) {
-	h := New(Options{})
+	h := New(Config{})
 	defer closeHub(h)
 	names := channelNames("c", MaxJoined)
 	stop := make(chan struct{})
@@ -332,8 +332,8 @@ func TestConnectToMany(t *testing.T) {
 		got, _ := c.wait(50)
 		c.conn.Done()
 		for i, seq := range got {
-			if seq != c.conn.Since()+1+uint64(i) {
-				t.Errorf("since %d: got %d as number %d", c.conn.Since(), seq, i)
+			if seq != c.conn.startSeq+1+uint64(i) {
+				t.Errorf("since %d: got %d as number %d", c.conn.startSeq, seq, i)
 				break
 			}
 		}
@@ -346,7 +346,7 @@ func TestConnectToMany(t *testing.T) {
 // and the hub is closed, or their options retired, before they are on all of them.
 func TestConnectToManyIsRefused(t *testing.T) {
 	for round := range 20 {
-		h := New(Options{MaxChannels: 2500})
+		h := New(Config{MaxChannels: 2500})
 		o := options()
 		var all sync.WaitGroup
 		for i := range 5 {

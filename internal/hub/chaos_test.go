@@ -12,7 +12,7 @@ import (
 // TestNothingIsLeft has connections of every kind do everything at once, in a hub that has little memory and is
 // reconfigured all the time. When they are gone nothing counts any more.
 func TestNothingIsLeft(t *testing.T) {
-	h := New(Options{History: 100, MaxMemory: 2 << 20})
+	h := New(Config{History: 100, MaxMemory: 2 << 20})
 	c := &chaos{h: h, drops: options(), closes: options(), until: time.Now().Add(3 * time.Second)}
 	c.drops.DropOldest, c.drops.Format = true, padded{}
 	for _, o := range []*ConnOptions{c.drops, c.closes} {
@@ -31,7 +31,7 @@ func TestNothingIsLeft(t *testing.T) {
 	all.Go(c.operate)
 	all.Wait()
 	t.Logf("%d connected, %d refused, %d published, %d joined", c.connected.Load(), c.refused.Load(), c.waited.Load(), c.joined.Load())
-	h.Configure(Options{})
+	h.Configure(Config{})
 	checkNothingIsLeft(t, h)
 	closeHub(h)
 }
@@ -125,7 +125,7 @@ func (c *chaos) publishWithKeys() {
 // operate reconfigures, looks, and kicks.
 func (c *chaos) operate() {
 	for time.Now().Before(c.until) {
-		c.h.Configure(Options{History: rand.IntN(200), MaxMemory: int64(rand.IntN(3)) << 20, MaxChannels: rand.IntN(2) * 300})
+		c.h.Configure(Config{History: rand.IntN(200), MaxMemory: int64(rand.IntN(3)) << 20, MaxChannels: rand.IntN(2) * 300})
 		c.h.Channels("", "", 1000)
 		c.h.Kick(Filter{Channel: c.channel()}, ReasonPolicy, "")
 		time.Sleep(5 * time.Millisecond)

@@ -33,17 +33,17 @@ const maxPublisher = MaxName + 64
 // check reports what in the message some client could not accept, if anything. Every message passes it, whatever way it
 // came, so a message in the log can be sent to anybody. It also notes how large the message is when it is encoded.
 func (m *Message) check() error {
-	if err := CheckName(m.Channel); err != nil {
-		return fmt.Errorf("the channel %w", err)
+	if err := CheckName("the channel", m.Channel); err != nil {
+		return err
 	}
 	if m.Event != "" {
-		if err := CheckName(m.Event); err != nil {
-			return fmt.Errorf("the event %w", err)
+		if err := CheckName("the event", m.Event); err != nil {
+			return err
 		}
 	}
 	if m.Key != "" {
-		if err := CheckName(m.Key); err != nil {
-			return fmt.Errorf("the key %w", err)
+		if err := CheckName("the key", m.Key); err != nil {
+			return err
 		}
 	}
 	if len(m.Publisher) > maxPublisher {

@@ -12,7 +12,7 @@ import (
 
 // TestCheck: what some client could not accept gets no place in the log, and neither does what it was published with.
 func TestCheck(t *testing.T) {
-	h := New(Options{})
+	h := New(Config{})
 	defer closeHub(h)
 	long := strings.Repeat("x", MaxName+1)
 	bad := map[string]*Message{
@@ -55,7 +55,7 @@ func nested(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", 
 
 // TestCheckPasses: what all clients can accept is published.
 func TestCheckPasses(t *testing.T) {
-	h := New(Options{})
+	h := New(Config{})
 	defer closeHub(h)
 	for name, m := range map[string]*Message{
 		"long names":            {Channel: strings.Repeat("ä", MaxName/2), Event: "\u2028 \"\\", Key: "k"},

@@ -137,9 +137,6 @@ func (c *Conn) Remote() string { return c.remote }
 // ID returns the number of the connection.
 func (c *Conn) ID() ConnID { return c.id }
 
-// Since returns the sequence number after which the connection gets messages.
-func (c *Conn) Since() uint64 { return c.startSeq }
-
 // Alive notes that the peer has sent something.
 func (c *Conn) Alive() {
 	if !c.alive.Load() { // mostly set: do not take the cache line
@@ -257,7 +254,7 @@ func (c *Conn) Send(p []byte) {
 // reader holds some, which are counted: it returns how many, for the caller to count out when it has queued them.
 func (c *Conn) awaitRoomLocked(n, holds int) (waited int) {
 	h, l := c.hub, c.loop
-	for !h.closed && !c.left && (l.inboxBytes > 0 && l.inboxBytes+n > h.options.MaxInbox || !h.hasRoomLocked(n+entryOverhead)) {
+	for !h.closed && !c.left && (l.inboxBytes > 0 && l.inboxBytes+n > h.config.MaxInbox || !h.hasRoomLocked(n+entryOverhead)) {
 		if waited == 0 {
 			h.mu.Unlock()
 			waited = c.reserve(waiterCost + holds)

@@ -18,7 +18,7 @@ func TestBacklogIsWhatItSays(t *testing.T) {
 }
 
 func testBacklogIsWhatItSays(t *testing.T, drop bool) {
-	h := New(Options{})
+	h := New(Config{})
 	o, bulky := options(), options()
 	o.MaxBacklog, o.DropOldest = MinBacklog, drop
 	bulky.Format = padded{}
@@ -64,7 +64,7 @@ func testBacklogIsWhatItSays(t *testing.T, drop bool) {
 // between two messages.
 func TestSlowInReplay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Options{History: 100})
+		h := New(Config{History: 100})
 		for range 15 {
 			if err := h.Publish(&Message{Channel: "a", Data: bytes.Repeat([]byte("x"), paddedSize)}); err != nil {
 				t.Fatal(err)
@@ -113,7 +113,7 @@ func TestSlowInReplay(t *testing.T) {
 // TestSlowIsNotSilent: one that has a backlog is not pinged, and not taken for dead as long as it takes something.
 func TestSlowIsNotSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Options{})
+		h := New(Config{})
 		o := options()
 		o.Format = pinging{}
 		o.PingInterval = 5 * time.Second
@@ -148,7 +148,7 @@ func TestSlowIsNotSilent(t *testing.T) {
 // TestStuckFlushers: peers that take nothing hold up, for a moment, those that have to be flushed after them.
 func TestStuckFlushers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Options{})
+		h := New(Config{})
 		o := options()
 		var stuck []*client
 		for range 300 {

@@ -61,7 +61,7 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	if len(ms) > 0 {
 		c.holdReplayLocked(ms)
 	}
-	if w.Lost != nil {
+	if w.Gaps != nil {
 		h.gaps++
 	}
 	wake := c.loop.pushLocked(entry{op: opConnect, conn: c})
@@ -76,7 +76,7 @@ func (h *Hub) admitConnLocked(s *Subscriber, o *ConnOptions) error {
 	if h.closed || h.leaving {
 		return ErrClosed
 	}
-	if n := h.options.MaxConnections; n > 0 && h.connections >= n {
+	if n := h.config.MaxConnections; n > 0 && h.connections >= n {
 		return h.reject(LimitConnections, ErrTooManyConnections)
 	}
 	if n := s.MaxConnections; n > 0 && h.quotas[quota{route: s.Route}] >= n {
@@ -85,10 +85,10 @@ func (h *Hub) admitConnLocked(s *Subscriber, o *ConnOptions) error {
 	if n := s.MaxPerRemote; n > 0 && h.quotas[quota{s.Route, s.Network}] >= n {
 		return h.reject(LimitAddress, ErrTooManyConnections)
 	}
-	if n := h.options.MaxMemory; n > 0 && h.held.Load() > evictAt(n) {
+	if n := h.config.MaxMemory; n > 0 && h.held.Load() > evictAt(n) {
 		return h.reject(LimitMemory, ErrMemory)
 	}
-	if n := h.options.MaxChannels; n > 0 {
+	if n := h.config.MaxChannels; n > 0 {
 		more := 0
 		for _, name := range s.Channels {
 			if ch := h.channels[name]; ch == nil || ch.subscribers == 0 {
@@ -149,9 +149,9 @@ func (h *Hub) subscribeEachLocked(c *Conn, names []string, order []int) error {
 	return nil
 }
 
-// overChannelsLocked reports whether one more subscriber of a channel would exceed Options.MaxChannels.
+// overChannelsLocked reports whether one more subscriber of a channel would exceed Config.MaxChannels.
 func (h *Hub) overChannelsLocked(name string) bool {
-	n := h.options.MaxChannels
+	n := h.config.MaxChannels
 	if n == 0 || h.subscribed < n {
 		return false
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 func TestLimits(t *testing.T) {
-	h := New(Options{MaxConnections: 2, MaxChannels: 2})
+	h := New(Config{MaxConnections: 2, MaxChannels: 2})
 	defer closeHub(h)
 	a := connect(t, h, options(), "a")
 	if _, _, err := h.Connect(Subscriber{Channels: []string{"b", "c"}}, options()); err != ErrTooManyChannels {
@@ -25,7 +25,7 @@ func TestLimits(t *testing.T) {
 
 // TestFullInbox: a full inbox refuses, and loses nothing that it took.
 func TestFullInbox(t *testing.T) {
-	h := New(Options{MaxInbox: 10_000})
+	h := New(Config{MaxInbox: 10_000})
 	defer closeHub(h)
 	connect(t, h, options(), "a", "b")
 	connect(t, h, options(), "a")
@@ -54,7 +54,7 @@ func TestFullInbox(t *testing.T) {
 
 // TestChurn leaves nothing behind; goleak sees to the goroutines.
 func TestChurn(t *testing.T) {
-	h := New(Options{})
+	h := New(Config{})
 	stop := make(chan struct{})
 	var publishing, wg sync.WaitGroup
 	publishing.Go(func() {
@@ -102,7 +102,7 @@ func TestChurn(t *testing.T) {
 // channel, such as the admin API's streams.
 func TestSmallChannel(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
-	h := New(Options{})
+	h := New(Config{})
 	defer closeHub(h)
 	for _, s := range []Subscriber{{Channels: []string{"a"}}, {All: true}} {
 		var first *loop

@@ -6,9 +6,9 @@ import (
 )
 
 // TestReplayIsCountedOut: what a connection was replayed counts no more when it has been sent, however many messages
-// there were. Else clients that resume again and again would use up Options.MaxMemory.
+// there were. Else clients that resume again and again would use up Config.MaxMemory.
 func TestReplayIsCountedOut(t *testing.T) {
-	h := New(Options{History: 1000})
+	h := New(Config{History: 1000})
 	defer closeHub(h)
 	for range 700 {
 		publish(t, h, "a")
@@ -39,7 +39,7 @@ func TestReplayIsCountedOut(t *testing.T) {
 // that found none and the waiting, too.
 func TestWaitersAreWoken(t *testing.T) {
 	const limit = 1 << 20
-	h := New(Options{MaxMemory: limit})
+	h := New(Config{MaxMemory: limit})
 	defer closeHub(h)
 	published := make(chan struct{})
 	go func() {

@@ -35,7 +35,7 @@ func TestFail(t *testing.T) {
 
 func testFail(t *testing.T, slow bool) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Options{})
+		h := New(Config{})
 		c := &halfCloser{newClient(), -1}
 		c.blocks = slow
 		conn, _, err := h.Connect(Subscriber{Channels: []string{"a"}}, options())
@@ -61,7 +61,7 @@ func testFail(t *testing.T, slow bool) {
 // TestFailAtOnce: a connection that cannot be ended by half is closed after the close frame.
 func TestFailAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Options{})
+		h := New(Config{})
 		whole := connect(t, h, options(), "a")
 		whole.conn.Fail(ReasonProtocol, "")
 		synctest.Wait()
@@ -75,7 +75,7 @@ func TestFailAtOnce(t *testing.T) {
 // TestFailWhileClosing: one that is closing already is not waited for any more, and keeps its reason.
 func TestFailWhileClosing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Options{})
+		h := New(Config{})
 		c := &halfCloser{newClient(), -1}
 		conn, _, _ := h.Connect(Subscriber{}, options())
 		conn.Start(c, nil)
@@ -95,7 +95,7 @@ func TestFailWhileClosing(t *testing.T) {
 // does not, it is ended as after a protocol error.
 func TestFailInFrame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Options{})
+		h := New(Config{})
 		fail := func() (*Conn, *halfCloser) {
 			c := &halfCloser{newClient(), -1}
 			conn, _, err := h.Connect(Subscriber{}, options())
@@ -135,7 +135,7 @@ func TestFailInFrame(t *testing.T) {
 // TestReplies: so many replies wait, in order, and where there are more, the newest takes the place of the one before it.
 func TestReplies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Options{})
+		h := New(Config{})
 		c := connect(t, h, options())
 		synctest.Wait()
 		var want []uint64

@@ -44,7 +44,7 @@ func (h *Hub) appendHistoryLocked(ch *channel, m *Message) {
 	hi.bytes.Add(int64(m.cost()))
 	h.holdHistoryLocked(m)
 	hi.count++
-	if len(ch.history) > h.options.History {
+	if len(ch.history) > h.config.History {
 		h.dropOldestLocked(ch)
 	}
 	h.trimLocked(m.Time)
@@ -79,7 +79,7 @@ func (h *Hub) dropOldestLocked(ch *channel) {
 // trimLocked drops what is too old or too much, but at most atOnce messages. The timer drops the rest of what is too old,
 // and a publisher the rest of what is too much.
 func (h *Hub) trimLocked(now time.Time) {
-	h.trimToLocked(h.options.historyBytes(), now)
+	h.trimToLocked(h.config.historyBytes(), now)
 	h.setTimerLocked(now)
 }
 
@@ -92,7 +92,7 @@ func (h *Hub) trimToLocked(size int, now time.Time) (all bool) {
 		if s == nil {
 			return true
 		}
-		old := h.options.HistoryAge > 0 && now.Sub(s.message.Time) >= h.options.HistoryAge
+		old := h.config.HistoryAge > 0 && now.Sub(s.message.Time) >= h.config.HistoryAge
 		if !old && hi.bytes.Load() <= int64(size) {
 			return true
 		}
@@ -109,7 +109,7 @@ func (h *Hub) trimAll(size int) {
 // setTimerLocked schedules the removal of the oldest message, for when nothing is published that would do it.
 func (h *Hub) setTimerLocked(now time.Time) {
 	hi := &h.history
-	if age := h.options.HistoryAge; age > 0 && hi.timer == nil && hi.oldest != nil {
+	if age := h.config.HistoryAge; age > 0 && hi.timer == nil && hi.oldest != nil {
 		hi.timer = time.AfterFunc(age-now.Sub(hi.oldest.message.Time), h.expire)
 	}
 }
@@ -118,7 +118,7 @@ func (h *Hub) setTimerLocked(now time.Time) {
 func (h *Hub) expire() {
 	h.inPieces(func() bool {
 		now := time.Now()
-		if !h.trimToLocked(h.options.historyBytes(), now) {
+		if !h.trimToLocked(h.config.historyBytes(), now) {
 			return false
 		}
 		h.history.timer = nil
@@ -141,7 +141,7 @@ func (h *Hub) inPieces(f func() (all bool)) {
 	}
 }
 
-// shorten applies a lower Options.History to what is kept already, channel by channel in the order of their names.
+// shorten applies a lower Config.History to what is kept already, channel by channel in the order of their names.
 func (h *Hub) shorten() {
 	next := "" // is not done yet
 	names := make([]string, 0, atOnce)
@@ -155,7 +155,7 @@ func (h *Hub) shorten() {
 		left := atOnce // messages that may still be dropped
 		for _, name := range names {
 			ch := h.channels[name]
-			for len(ch.history) > h.options.History {
+			for len(ch.history) > h.config.History {
 				if left == 0 {
 					next = name
 					return false
@@ -175,8 +175,8 @@ type Welcome struct {
 	ID string
 	// Resumed says that it goes on where it was, and misses nothing.
 	Resumed bool
-	// Lost are the channels of which it may miss messages. Of them nothing is replayed.
-	Lost []string
+	// Gaps are the channels of which it may miss messages. Of them nothing is replayed.
+	Gaps []string
 }
 
 // replayFromLocked returns what a subscriber of the channels starts with: from lastID on, if that is set, or the last n
@@ -186,8 +186,8 @@ func (h *Hub) replayFromLocked(channels []string, lastID string, n, limit int) (
 	if lastID == "" {
 		ms = h.tailLocked(channels, n, limit)
 	} else {
-		ms, w.Lost = h.missedLocked(channels, lastID, limit)
-		w.Resumed = w.Lost == nil
+		ms, w.Gaps = h.missedLocked(channels, lastID, limit)
+		w.Resumed = w.Gaps == nil
 	}
 	for _, m := range ms {
 		seq = min(seq, m.Seq-1)

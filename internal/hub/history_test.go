@@ -26,8 +26,8 @@ func TestHistory(t *testing.T) {
 }
 
 func runHistory(t *testing.T, r *rand.Rand) {
-	o := Options{History: r.IntN(6), HistoryAge: time.Duration(r.IntN(3)) * 10 * time.Second, HistoryBytes: 20 * messageOverhead}
-	m := &historyModel{t: t, r: r, h: New(o), options: o}
+	o := Config{History: r.IntN(6), HistoryAge: time.Duration(r.IntN(3)) * 10 * time.Second, HistoryBytes: 20 * messageOverhead}
+	m := &historyModel{t: t, r: r, h: New(o), config: o}
 	for range 200 {
 		switch k := r.IntN(20); {
 		case k < 12:
@@ -36,8 +36,8 @@ func runHistory(t *testing.T, r *rand.Rand) {
 			time.Sleep(time.Duration(r.IntN(8000)) * time.Millisecond)
 			synctest.Wait()
 		case k == 15:
-			m.options.History, m.options.HistoryBytes = r.IntN(6), (5+r.IntN(20))*messageOverhead
-			m.h.Configure(m.options)
+			m.config.History, m.config.HistoryBytes = r.IntN(6), (5+r.IntN(20))*messageOverhead
+			m.h.Configure(m.config)
 		default:
 			m.subscribe()
 		}
@@ -58,11 +58,11 @@ func runHistory(t *testing.T, r *rand.Rand) {
 
 // historyModel is a hub, and what it must have kept.
 type historyModel struct {
-	t       *testing.T
-	r       *rand.Rand
-	h       *Hub
-	options Options
-	kept    []*Message // oldest first
+	t      *testing.T
+	r      *rand.Rand
+	h      *Hub
+	config Config
+	kept   []*Message // oldest first
 }
 
 var historyChannels = []string{"a", "b", "c", "d"}
@@ -80,12 +80,12 @@ func (m *historyModel) bound() {
 	var out []*Message
 	for _, message := range slices.Backward(m.kept) {
 		count[message.Channel]++
-		if count[message.Channel] <= m.options.History && (m.options.HistoryAge == 0 || time.Since(message.Time) < m.options.HistoryAge) {
+		if count[message.Channel] <= m.config.History && (m.config.HistoryAge == 0 || time.Since(message.Time) < m.config.HistoryAge) {
 			out = append(out, message)
 		}
 	}
 	slices.Reverse(out)
-	for cost(out) > m.options.HistoryBytes {
+	for cost(out) > m.config.HistoryBytes {
 		out = out[1:]
 	}
 	m.kept = out
@@ -129,7 +129,7 @@ func (m *historyModel) subscribe() {
 	}
 	synctest.Wait()
 	if got, _ := c.wait(0); !slices.Equal(got, append(want, live)) {
-		m.t.Fatalf("with %+v, %d of %q: got %v, not %v and %d", m.options, n, channels, got, want, live)
+		m.t.Fatalf("with %+v, %d of %q: got %v, not %v and %d", m.config, n, channels, got, want, live)
 	}
 	conn.Done()
 	synctest.Wait()
@@ -138,7 +138,7 @@ func (m *historyModel) subscribe() {
 // TestHistoryStaysWithinItsBytes: a million messages on ten thousand channels, one of them busy.
 func TestHistoryStaysWithinItsBytes(t *testing.T) {
 	const limit = 4 << 20
-	h := New(Options{History: 100, HistoryBytes: limit})
+	h := New(Config{History: 100, HistoryBytes: limit})
 	defer closeHub(h)
 	n := 1_000_000
 	if testing.Short() {
@@ -160,7 +160,7 @@ func TestHistoryStaysWithinItsBytes(t *testing.T) {
 	if len(h.channels) > h.history.count {
 		t.Errorf("%d channels for %d messages", len(h.channels), h.history.count)
 	}
-	h.Configure(Options{})
+	h.Configure(Config{})
 	if len(h.channels) != 0 || h.history.bytes.Load() != 0 || h.history.oldest != nil {
 		t.Errorf("history that was switched off: %d channels, %d bytes", len(h.channels), h.history.bytes.Load())
 	}
@@ -169,7 +169,7 @@ func TestHistoryStaysWithinItsBytes(t *testing.T) {
 // TestLongReplay: of a replay that is longer than a backlog may be the newest are sent, and what comes meanwhile after
 // them.
 func TestLongReplay(t *testing.T) {
-	h := New(Options{History: 100})
+	h := New(Config{History: 100})
 	defer closeHub(h)
 	var want []uint64
 	for range 100 {
@@ -218,7 +218,7 @@ func (padded) Append(dst []byte, run []*Message) []byte {
 // TestKeys: a message with a key that is known is not published again.
 func TestKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Options{})
+		h := New(Config{})
 		c := connect(t, h, options(), "a", "b")
 		send := func(channel, key string) uint64 {
 			m := &Message{Channel: channel, Key: key}

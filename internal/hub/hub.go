@@ -26,7 +26,7 @@ var (
 	// ErrRetired is returned to a subscriber whose options were retired while it was being accepted.
 	ErrRetired = errors.New("the configuration was reloaded: connect again")
 
-	// ErrMemory is returned to a subscriber while backlogs and history take all of Options.MaxMemory.
+	// ErrMemory is returned to a subscriber while backlogs and history take all of Config.MaxMemory.
 	ErrMemory = errors.New("the memory limit is reached (max_memory)")
 )
 
@@ -45,9 +45,9 @@ const (
 	DefaultHistoryBytes = 64 << 20
 )
 
-// Options can be changed while the hub runs. With the zero value it has no limits on connections, channels and memory,
+// Config can be changed while the hub runs. With the zero value it has no limits on connections, channels and memory,
 // keeps no history, and writes at once.
-type Options struct {
+type Config struct {
 	// Coalesce is how long a loop gathers messages before it writes them.
 	Coalesce time.Duration
 	// MaxConnections and MaxChannels limit the connections, and the channels that have subscribers. 0 is no limit.
@@ -74,8 +74,8 @@ type Hub struct {
 
 	backlog   atomic.Int64 // bytes that wait for connections, counted for each
 	held      atomic.Int64 // bytes that are in memory for them; see memory.go
-	coalesce  atomic.Int64 // Options.Coalesce, for the loops
-	maxMemory atomic.Int64 // Options.MaxMemory
+	coalesce  atomic.Int64 // Config.Coalesce, for the loops
+	maxMemory atomic.Int64 // Config.MaxMemory
 	evicting  atomic.Bool
 	rejected  [limits]atomic.Uint64
 
@@ -85,7 +85,7 @@ type Hub struct {
 	hasSpace    sync.Cond // on mu: an inbox was emptied, or memory was freed; for those that wait for room
 	waiting     int       // how many wait for room
 	promised    int       // bytes of what is being encoded for a join, and is queued then
-	options     Options
+	config      Config
 	seq         uint64
 	seqTime     time.Time // when it was given out
 	bytes       uint64
@@ -109,7 +109,7 @@ type Hub struct {
 }
 
 // New starts a hub.
-func New(o Options) *Hub {
+func New(c Config) *Hub {
 	h := &Hub{
 		epoch:    rand.Text()[:8],
 		started:  time.Now(),
@@ -126,7 +126,7 @@ func New(o Options) *Hub {
 	h.flushers.work.L = &h.flushers.mu
 	h.flushers.closed = make(chan struct{})
 	h.stopped = make(chan struct{})
-	h.Configure(o)
+	h.Configure(c)
 	for range min(runtime.GOMAXPROCS(0), maxLoops) {
 		l := &loop{hub: h, id: len(h.loops), wake: make(chan struct{}, 1), rings: make(map[int]*ring), toFlush: make([]*Conn, 0, 64)}
 		h.loops = append(h.loops, l)
@@ -138,12 +138,12 @@ func New(o Options) *Hub {
 }
 
 // Configure replaces the options. Limits apply to what comes after.
-func (h *Hub) Configure(o Options) {
-	if o.MaxInbox == 0 {
-		o.MaxInbox = defaultMaxInbox
+func (h *Hub) Configure(c Config) {
+	if c.MaxInbox == 0 {
+		c.MaxInbox = defaultMaxInbox
 	}
-	if o.HistoryBytes == 0 {
-		o.HistoryBytes = DefaultHistoryBytes
+	if c.HistoryBytes == 0 {
+		c.HistoryBytes = DefaultHistoryBytes
 	}
 	h.configuring.Lock()
 	defer h.configuring.Unlock()
@@ -152,10 +152,10 @@ func (h *Hub) Configure(o Options) {
 		h.mu.Unlock()
 		return
 	}
-	h.coalesce.Store(int64(o.Coalesce))
-	h.maxMemory.Store(o.MaxMemory)
-	shorter := o.History < h.options.History
-	h.options = o
+	h.coalesce.Store(int64(c.Coalesce))
+	h.maxMemory.Store(c.MaxMemory)
+	shorter := c.History < h.config.History
+	h.config = c
 	if t := h.history.timer; t != nil {
 		t.Stop()
 	}

@@ -213,10 +213,10 @@ func (h *Hub) recordKeyLocked(m *Message, k *keyed) {
 	}
 }
 
-// keyLimitLocked returns how many keys there may be: with Options.MaxMemory so many that they take an eighth of it at
+// keyLimitLocked returns how many keys there may be: with Config.MaxMemory so many that they take an eighth of it at
 // most, though each has another owner.
 func (h *Hub) keyLimitLocked() int {
-	if limit := h.options.MaxMemory; limit > 0 {
+	if limit := h.config.MaxMemory; limit > 0 {
 		return int(min(maxKeys, limit/8/(keyCost+ownerCost)))
 	}
 	return maxKeys

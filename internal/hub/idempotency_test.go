@@ -13,7 +13,7 @@ import (
 func TestKeysModel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const memory = 1 << 20
-		h := New(Options{MaxMemory: memory})
+		h := New(Config{MaxMemory: memory})
 		m := &keysModel{t: t, r: rand.New(rand.NewPCG(rand.Uint64(), 0)), h: h, limit: h.keyLimitLocked(), known: make(map[modelName]modelKey)}
 		for i := range 8000 {
 			full, evictedBefore := h.Stats().Keys == m.limit, h.Stats().KeysEvicted
@@ -104,7 +104,7 @@ func (m *keysModel) count(owner string) (n int) {
 
 // TestKeysOfOthers: nobody makes the hub forget the keys of one who has fewer.
 func TestKeysOfOthers(t *testing.T) {
-	h := New(Options{MaxMemory: 1 << 20})
+	h := New(Config{MaxMemory: 1 << 20})
 	defer closeHub(h)
 	send := func(owner, key string) *Message {
 		m := &Message{Channel: "a", Publisher: "route:", Owner: owner, Key: key}
@@ -124,7 +124,7 @@ func TestKeysOfOthers(t *testing.T) {
 	if s.Keys != h.keyLimitLocked() || s.KeysEvicted != uint64(2*h.keyLimitLocked()+1) {
 		t.Errorf("%d keys, %d evicted", s.Keys, s.KeysEvicted)
 	}
-	h.Configure(Options{MaxMemory: 1 << 19})
+	h.Configure(Config{MaxMemory: 1 << 19})
 	if s := h.Stats(); s.Keys != 0 || s.Memory != 0 {
 		t.Errorf("with a lower limit there are %d keys, and %d bytes", s.Keys, s.Memory)
 	}
@@ -132,7 +132,7 @@ func TestKeysOfOthers(t *testing.T) {
 
 // TestKeysInBatch: a key twice in one batch is one message, or an error.
 func TestKeysInBatch(t *testing.T) {
-	h := New(Options{})
+	h := New(Config{})
 	defer closeHub(h)
 	a, b, c := &Message{Channel: "a", Key: "k"}, &Message{Channel: "a"}, &Message{Channel: "a", Key: "k"}
 	if err := h.Publish(a, b, c); err != nil || a.Seq != 1 || b.Seq != 2 || c.Seq != 1 || c.ID() != a.ID() {
@@ -148,7 +148,7 @@ func TestKeysInBatch(t *testing.T) {
 // overtake each other on their way to the log.
 func TestKeysAtTheEdge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Options{})
+		h := New(Config{})
 		m := publish(t, h, "a")
 		h.mu.Lock()
 		h.seqTime = m.Time.Add(time.Second) // one that was faster
@@ -164,7 +164,7 @@ func TestKeysAtTheEdge(t *testing.T) {
 func BenchmarkKeys(b *testing.B) {
 	for _, known := range []int{24_000, 240_000, 2_400_000} {
 		b.Run(fmt.Sprint("known=", known), func(b *testing.B) {
-			h := New(Options{})
+			h := New(Config{})
 			defer closeHub(h)
 			keys := make([]string, known+b.N)
 			for i := range keys {
@@ -187,7 +187,7 @@ func BenchmarkKeys(b *testing.B) {
 func BenchmarkKeyedBatch(b *testing.B) {
 	for _, n := range []int{1 << 12, 1 << 14, 1 << 16} {
 		b.Run(fmt.Sprint("messages=", n), func(b *testing.B) {
-			h := New(Options{})
+			h := New(Config{})
 			defer closeHub(h)
 			for i := range 1000 {
 				connect(b, h, options(), fmt.Sprint("c", i))

@@ -13,7 +13,7 @@ func (pinging) Ping() []byte { return []byte("pingping") }
 
 func TestKeepAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Options{})
+		h := New(Config{})
 		o := options()
 		o.Format = pinging{}
 		o.PingInterval = 10 * time.Second

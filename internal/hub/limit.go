@@ -5,11 +5,11 @@ type Limit uint8
 
 // Limits.
 const (
-	LimitConnections Limit = iota // Options.MaxConnections
+	LimitConnections Limit = iota // Config.MaxConnections
 	LimitRoute                    // Subscriber.MaxConnections
 	LimitAddress                  // Subscriber.MaxPerRemote
-	LimitChannels                 // Options.MaxChannels
-	LimitMemory                   // Options.MaxMemory: a connection or a message
+	LimitChannels                 // Config.MaxChannels
+	LimitMemory                   // Config.MaxMemory: a connection or a message
 	LimitFull                     // ErrFull
 	LimitRate                     // how fast a client may publish
 	LimitOrigin                   // where a page may come from

@@ -23,14 +23,14 @@ func (f Filter) has(c *Conn) bool {
 
 // Connection describes a connection, for lists.
 type Connection struct {
-	ID        ConnID
-	User      string
-	Remote    string
-	Transport string
-	Channels  []string
-	Since     time.Time
-	Sent      uint64 // bytes handed to it, without what was replayed
-	Backlog   int    // bytes that wait for it
+	ID          ConnID
+	User        string
+	Remote      string
+	Transport   string
+	Channels    []string
+	ConnectedAt time.Time
+	Sent        uint64 // bytes handed to it, without what was replayed
+	Backlog     int    // bytes that wait for it
 }
 
 // Connections returns the connections that the filter selects, at most limit of them, in the order of their IDs.

@@ -124,7 +124,7 @@ func (c *Conn) joinLocked(name string, s snapshot, p []byte) (wake uint64) {
 		at, _ := c.findLocked(name)
 		c.audiences = slices.Insert(c.audiences, at, e.audience)
 	}
-	if s.welcome.Lost != nil {
+	if s.welcome.Gaps != nil {
 		h.gaps++
 	}
 	c.loop.inboxBytes += len(p) + messageOverhead

@@ -1,6 +1,6 @@
 package hub
 
-// Options.MaxMemory bounds two things together: what the hub holds (Hub.held), which is
+// Config.MaxMemory bounds two things together: what the hub holds (Hub.held), which is
 //
 //   - the arrays that backlogs refer to, each once, and the lists of these;
 //   - the messages in the history or in a replay, each once, with what the wire formats keep in them;
@@ -21,11 +21,11 @@ func heldLimit(limit int64) int64 { return limit / 4 * 3 }
 func evictAt(limit int64) int64 { return limit / 8 * 5 }
 
 // historyBytes returns how many bytes the history may have.
-func (o *Options) historyBytes() int {
-	if o.MaxMemory > 0 {
-		return int(min(int64(o.HistoryBytes), o.MaxMemory/8*3))
+func (c *Config) historyBytes() int {
+	if c.MaxMemory > 0 {
+		return int(min(int64(c.HistoryBytes), c.MaxMemory/8*3))
 	}
-	return o.HistoryBytes
+	return c.HistoryBytes
 }
 
 // entryOverhead is about what an entry of an inbox costs, and a place in the history.
@@ -141,7 +141,7 @@ func (m *Message) countEncoded(n int) {
 	}
 }
 
-// Memory returns the bytes that Options.MaxMemory bounds.
+// Memory returns the bytes that Config.MaxMemory bounds.
 func (h *Hub) Memory() int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -20,7 +20,7 @@ type filled struct {
 
 // fillMemory starts a hub, and publishes until the client with the largest backlog is closed.
 func fillMemory(t *testing.T) *filled {
-	h := New(Options{MaxMemory: fullMemory, History: 1000})
+	h := New(Config{MaxMemory: fullMemory, History: 1000})
 	o := options()
 	o.Format = padded{}
 	o.MaxBacklog = 1 << 30
@@ -149,7 +149,7 @@ func TestMemoryRefuses(t *testing.T) {
 // TestLessMemory: a bound that is lowered holds at once; and where nothing can be done nothing is tried all the time.
 func TestLessMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Options{History: 1000})
+		h := New(Config{History: 1000})
 		o := options()
 		o.Format = padded{}
 		o.MaxBacklog = 1 << 30
@@ -160,7 +160,7 @@ func TestLessMemory(t *testing.T) {
 		}
 		synctest.Wait()
 		const limit = 16 * paddedSize
-		h.Configure(Options{History: 1000, MaxMemory: limit})
+		h.Configure(Config{History: 1000, MaxMemory: limit})
 		synctest.Wait()
 		if h.Subscribers("a") != 0 || h.Memory() > limit {
 			t.Errorf("%d bytes, more than %d", h.Memory(), limit)

@@ -22,7 +22,7 @@ func TestModel(t *testing.T) {
 }
 
 func runModel(t *testing.T, r *rand.Rand) {
-	m := &model{t: t, r: r, h: New(Options{})}
+	m := &model{t: t, r: r, h: New(Config{})}
 	defer closeHub(m.h)
 	for range 400 {
 		switch k := r.IntN(20); {
@@ -174,7 +174,7 @@ func (m *model) check() {
 // published on its channels in one stretch of the log, in its order.
 func TestConcurrent(t *testing.T) {
 	const publishers, each, readers, rounds = 4, 2000, 8, 40
-	c := &concurrent{t: t, h: New(Options{}), channelOf: make(map[uint64]string)}
+	c := &concurrent{t: t, h: New(Config{}), channelOf: make(map[uint64]string)}
 	var wg sync.WaitGroup
 	for range publishers {
 		wg.Go(func() {
@@ -255,7 +255,7 @@ func (c *concurrent) visit() {
 	reader.conn.Done()
 	got, _ := reader.wait(0)
 	c.mu.Lock()
-	c.visits = append(c.visits, visit{channels, reader.conn.Since(), got})
+	c.visits = append(c.visits, visit{channels, reader.conn.startSeq, got})
 	c.mu.Unlock()
 }
 

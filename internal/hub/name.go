@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"errors"
 	"fmt"
 	"unicode"
 	"unicode/utf8"
@@ -10,19 +9,20 @@ import (
 // MaxName is the length in bytes of the longest name of a channel or an event.
 const MaxName = 255
 
-// CheckName returns what is wrong with the name of a channel or an event, if anything.
-func CheckName(s string) error {
+// CheckName returns what is wrong with a name, if anything: of a channel, an event, a user or a key. The error begins with
+// what, which says whose name it is.
+func CheckName(what, s string) error {
 	switch {
 	case s == "":
-		return errors.New("is empty")
+		return fmt.Errorf("%s is empty", what)
 	case len(s) > MaxName:
-		return fmt.Errorf("has %d bytes, more than %d", len(s), MaxName)
+		return fmt.Errorf("%s has %d bytes, more than %d", what, len(s), MaxName)
 	case !utf8.ValidString(s):
-		return errors.New("is not UTF-8")
+		return fmt.Errorf("%s is not UTF-8", what)
 	}
 	for _, r := range s {
 		if unicode.IsControl(r) {
-			return errors.New("has a control character")
+			return fmt.Errorf("%s has a control character", what)
 		}
 	}
 	return nil

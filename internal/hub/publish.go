@@ -32,7 +32,7 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 	if err == nil {
 		wake, err = h.appendLocked(ms, keys, now)
 	}
-	historyBytes := h.options.historyBytes()
+	historyBytes := h.config.historyBytes()
 	h.mu.Unlock()
 	if err != nil {
 		return err
@@ -84,13 +84,13 @@ func (h *Hub) fitsLocked(ms []*Message) (limit Limit, ok bool) {
 				continue
 			}
 			for _, a := range ch.audiences {
-				if n := a.loop.inboxBytes; n > 0 && n+need > h.options.MaxInbox {
+				if n := a.loop.inboxBytes; n > 0 && n+need > h.config.MaxInbox {
 					return LimitFull, false
 				}
 			}
 		}
 	}
-	if h.options.MaxMemory > 0 && !h.hasRoomLocked(h.memoryForLocked(ms)) {
+	if h.config.MaxMemory > 0 && !h.hasRoomLocked(h.memoryForLocked(ms)) {
 		return LimitMemory, false
 	}
 	return 0, true
@@ -173,7 +173,7 @@ func (h *Hub) keepLocked(ch *channel, m *Message, k *keyed) {
 		h.recordKeyLocked(m, k)
 	}
 	switch {
-	case h.options.History > 0:
+	case h.config.History > 0:
 		if ch == nil {
 			ch = h.openChannelLocked(m.Channel)
 		}

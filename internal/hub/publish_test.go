@@ -10,7 +10,7 @@ import (
 
 func TestCoalesce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Options{Coalesce: 50 * time.Millisecond})
+		h := New(Config{Coalesce: 50 * time.Millisecond})
 		c := connect(t, h, options(), "a")
 		synctest.Wait()
 		c.tries = 0
@@ -29,7 +29,7 @@ func TestCoalesce(t *testing.T) {
 
 func TestFullInboxRefusesAndWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Options{Coalesce: time.Second, MaxInbox: 5 * messageOverhead}) // holds what comes in one second
+		h := New(Config{Coalesce: time.Second, MaxInbox: 5 * messageOverhead}) // holds what comes in one second
 		c := connect(t, h, options(), "a")
 		synctest.Wait()
 		for range 4 {
@@ -54,7 +54,7 @@ func TestFullInboxRefusesAndWaits(t *testing.T) {
 
 // TestAllocations: a message costs itself, and its deliveries nothing.
 func TestAllocations(t *testing.T) {
-	h := New(Options{})
+	h := New(Config{})
 	defer closeHub(h)
 	const subscribers = 200
 	for range subscribers {

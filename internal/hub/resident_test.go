@@ -36,7 +36,7 @@ func BenchmarkMaxMemory(b *testing.B) {
 			"mixed":      (*overload).mixed,
 		} {
 			b.Run(fmt.Sprint(name, "/MiB=", limit>>20), func(b *testing.B) {
-				h := New(Options{MaxMemory: limit, History: 100})
+				h := New(Config{MaxMemory: limit, History: 100})
 				defer closeHub(h)
 				o := options()
 				o.Format, o.MaxBacklog = sampled{hub: h, peak: new(atomic.Int64)}, 1<<20

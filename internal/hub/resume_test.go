@@ -39,16 +39,16 @@ func (d *device) visit(t *testing.T, h *Hub, r *rand.Rand) {
 		t.Error(err)
 		return
 	}
-	if d.pos == "" || w.Lost != nil {
-		d.reached.Store(conn.Since()) // what came before does not come any more
+	if d.pos == "" || w.Gaps != nil {
+		d.reached.Store(conn.startSeq) // what came before does not come any more
 	}
 	if d.pos == "" {
-		d.seq = conn.Since()
-	} else if w.Resumed != (w.Lost == nil) {
-		t.Errorf("resumed %v, lost %q", w.Resumed, w.Lost)
+		d.seq = conn.startSeq
+	} else if w.Resumed != (w.Gaps == nil) {
+		t.Errorf("resumed %v, lost %q", w.Resumed, w.Gaps)
 	}
-	if w.Lost != nil {
-		d.excused = append(d.excused, stretch{w.Lost, d.seq, conn.Since()})
+	if w.Gaps != nil {
+		d.excused = append(d.excused, stretch{w.Gaps, d.seq, conn.startSeq})
 	}
 	c.conn = conn
 	conn.Start(c, nil)
@@ -99,13 +99,13 @@ func (d *device) check(t *testing.T, channelOf map[uint64]string, from uint64) {
 func TestResume(t *testing.T) {
 	for _, c := range []struct {
 		name    string
-		options Options
+		options Config
 		lossy   bool
 	}{
-		{"all is kept", Options{History: 1 << 20, HistoryBytes: 1 << 30}, false},
-		{"some is kept", Options{History: 20}, true},
-		{"few bytes are kept", Options{History: 100, HistoryBytes: 10_000}, true},
-		{"nothing is kept", Options{}, true},
+		{"all is kept", Config{History: 1 << 20, HistoryBytes: 1 << 30}, false},
+		{"some is kept", Config{History: 20}, true},
+		{"few bytes are kept", Config{History: 100, HistoryBytes: 10_000}, true},
+		{"nothing is kept", Config{}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			gaps := runResume(t, c.options)
@@ -121,10 +121,10 @@ func TestResume(t *testing.T) {
 
 // runResume has devices come and go while others publish, checks what they got, and returns how often they were told of
 // a gap.
-func runResume(t *testing.T, o Options) (gaps int) {
+func runResume(t *testing.T, c Config) (gaps int) {
 	seed := rand.Uint64()
 	t.Log("seed", seed)
-	p := &pursued{t: t, h: New(o), channelOf: make(map[uint64]string), devices: []*device{{}, {}, {}, {}}}
+	p := &pursued{t: t, h: New(c), channelOf: make(map[uint64]string), devices: []*device{{}, {}, {}, {}}}
 	defer closeHub(p.h)
 	stop := make(chan struct{})
 	var publishers, devices sync.WaitGroup
@@ -192,7 +192,7 @@ func (p *pursued) publish(stop <-chan struct{}) {
 
 // publishedHub has a hub that keeps three messages a channel: 1, 3 … 9 were on a, 2, 4 … 10 on b, and 11 on quiet.
 func publishedHub(t *testing.T) *Hub {
-	h := New(Options{History: 3})
+	h := New(Config{History: 3})
 	for i := range 10 {
 		publish(t, h, string(rune('a'+i%2)))
 	}
@@ -239,7 +239,7 @@ func TestResumeAfter(t *testing.T) {
 				first = ms[0].Seq
 				id = FormatID(h.epoch, first-1)
 			}
-			if len(ms) != c.n || first != c.first || strings.Join(w.Lost, " ") != c.lost || w.Resumed != (c.lost == "") || w.ID != id {
+			if len(ms) != c.n || first != c.first || strings.Join(w.Gaps, " ") != c.lost || w.Resumed != (c.lost == "") || w.ID != id {
 				t.Errorf("%s on %s: %d messages from %d, %+v", c.id, c.channels, len(ms), first, w)
 			}
 		})
@@ -250,23 +250,23 @@ func TestResumeAfter(t *testing.T) {
 func TestResumeForgotten(t *testing.T) {
 	h := publishedHub(t)
 	defer closeHub(h)
-	h.Configure(Options{})
+	h.Configure(Config{})
 	if len(h.channels) != 1 {
 		t.Errorf("%d channels are left", len(h.channels))
 	}
-	h.Configure(Options{History: 3})
+	h.Configure(Config{History: 3})
 	h.mu.Lock()
 	_, w := h.replayFromLocked([]string{"a", "b", "quiet"}, FormatID(h.epoch, 10), 0, MinBacklog)
 	h.mu.Unlock()
-	if fmt.Sprint(w.Lost) != "[a quiet]" {
-		t.Errorf("after the history was switched off: lost %q", w.Lost)
+	if fmt.Sprint(w.Gaps) != "[a quiet]" {
+		t.Errorf("after the history was switched off: lost %q", w.Gaps)
 	}
 }
 
 // TestJoinResumes: a channel that is joined with a position starts with what was missed, in one piece with the answer,
 // and goes on with what is published meanwhile.
 func TestJoinResumes(t *testing.T) {
-	h := New(Options{History: 1 << 20, HistoryBytes: 1 << 30})
+	h := New(Config{History: 1 << 20, HistoryBytes: 1 << 30})
 	defer closeHub(h)
 	for round := range 200 {
 		name := fmt.Sprint("c", round)
@@ -283,7 +283,7 @@ func TestJoinResumes(t *testing.T) {
 		pieces := 0
 		err := c.conn.Join(name, FormatID(h.epoch, 0), func(w Welcome, ms []*Message) []byte {
 			if !w.Resumed {
-				t.Errorf("lost %q", w.Lost)
+				t.Errorf("lost %q", w.Gaps)
 			}
 			pieces++
 			return seqs{}.Append(nil, ms)

@@ -9,7 +9,7 @@ import (
 
 // TestRetire: no connection outlives its options, however Connect and Retire meet.
 func TestRetire(t *testing.T) {
-	h := New(Options{})
+	h := New(Config{})
 	defer h.Close(ReasonRestart, "", 0, time.Second)
 	options := func() *ConnOptions {
 		return &ConnOptions{Format: seqs{}, PingInterval: time.Minute, WriteTimeout: time.Second, MaxBacklog: MinBacklog, OneWay: true}

@@ -9,7 +9,7 @@ import (
 )
 
 func TestClose(t *testing.T) {
-	h := New(Options{})
+	h := New(Config{})
 	var clients []*client
 	for range 20 {
 		c := connect(t, h, options(), "a")
@@ -48,7 +48,7 @@ func TestClose(t *testing.T) {
 // TestSpreadClose: the closes are spread over the delay, and who is not closed yet gets what is published.
 func TestSpreadClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Options{})
+		h := New(Config{})
 		var clients []*client
 		for range 40 {
 			clients = append(clients, connect(t, h, options(), "a"))

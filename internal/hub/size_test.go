@@ -15,7 +15,7 @@ import (
 // FuzzSize: no wire format makes more of a message than it counts for, and one of them makes about that much, but for
 // CR and LF together, which count as two ends of a line.
 func FuzzSize(f *testing.F) {
-	h := hub.New(hub.Options{})
+	h := hub.New(hub.Config{})
 	f.Cleanup(func() { h.Close(hub.ReasonRestart, "", 0, 0) })
 	for _, s := range []string{"", "plain", "\r", "\r\n", "\n\r", `"`, "\x00", "\r\"\x01ä"} {
 		f.Add("a", "", uint8(hub.Text), []byte(strings.Repeat(s, 1000)))
@@ -44,14 +44,14 @@ func TestReplayCountsWhatIsSent(t *testing.T) {
 	const limit = 1 << 20
 	for name, data := range map[string]string{"ends of lines": strings.Repeat("\r", limit/6), "control codes": strings.Repeat("\x00", limit/5)} {
 		t.Run(name, func(t *testing.T) {
-			h := hub.New(hub.Options{History: 10})
+			h := hub.New(hub.Config{History: 10})
 			first := &hub.Message{Channel: "a"}
 			if err := h.Publish(first, &hub.Message{Channel: "a", Data: []byte(data)}); err != nil {
 				t.Fatal(err)
 			}
 			o := &hub.ConnOptions{Format: eventstream.Format{}, MaxBacklog: limit, PingInterval: time.Second, WriteTimeout: time.Second}
 			c, w, err := h.Connect(hub.Subscriber{Channels: []string{"a"}, LastID: first.ID()}, o)
-			if err != nil || len(w.Lost) != 1 {
+			if err != nil || len(w.Gaps) != 1 {
 				t.Errorf("%q: resumed: %+v, %v", data[:1], w, err)
 			}
 			c.Done()

@@ -9,7 +9,7 @@ import (
 )
 
 func TestSlowIsClosed(t *testing.T) {
-	h := New(Options{})
+	h := New(Config{})
 	defer closeHub(h)
 	slow, quick := connect(t, h, options(), "a"), connect(t, h, options(), "a")
 	slow.open(20) // takes two messages and a half
@@ -45,7 +45,7 @@ func TestSlowIsClosed(t *testing.T) {
 }
 
 func TestSlowDrops(t *testing.T) {
-	h := New(Options{})
+	h := New(Config{})
 	defer closeHub(h)
 	o := options()
 	o.DropOldest = true
@@ -81,7 +81,7 @@ func TestStuck(t *testing.T) {
 
 func testStuck(t *testing.T, wakes bool) {
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Options{})
+		h := New(Config{})
 		o := options()
 		o.WriteTimeout = 5 * time.Second
 		c := connect(t, h, o, "a")
@@ -116,7 +116,7 @@ func testStuck(t *testing.T, wakes bool) {
 }
 
 func TestLost(t *testing.T) {
-	h := New(Options{})
+	h := New(Config{})
 	defer closeHub(h)
 	direct, flushed := connect(t, h, options(), "a", "b"), connect(t, h, options(), "a")
 	flushed.open(0)

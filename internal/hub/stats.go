@@ -18,7 +18,7 @@ type Stats struct {
 	Written     uint64 // bytes handed to connections
 	Writes      uint64 // times a connection was handed bytes
 	Backlog     int64  // bytes waiting for connections that do not take them
-	Memory      int64  // bytes that Options.MaxMemory bounds
+	Memory      int64  // bytes that Config.MaxMemory bounds
 	Keys        int    // idempotency keys that are known
 	KeysEvicted uint64 // and those that were forgotten before their time, for want of room
 	Kept        int    // messages in history

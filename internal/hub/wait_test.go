@@ -14,13 +14,13 @@ func TestWaitersGoOn(t *testing.T) {
 		act  func(h *Hub)
 		want error
 	}{
-		{"no limit", func(h *Hub) { h.Configure(Options{}) }, nil},
-		{"a higher one", func(h *Hub) { h.Configure(Options{MaxMemory: 10 * limit}) }, nil},
+		{"no limit", func(h *Hub) { h.Configure(Config{}) }, nil},
+		{"a higher one", func(h *Hub) { h.Configure(Config{MaxMemory: 10 * limit}) }, nil},
 		{"closed", func(h *Hub) { h.Close(ReasonRestart, "", 0, time.Minute) }, ErrClosed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := New(Options{MaxMemory: limit})
+				h := New(Config{MaxMemory: limit})
 				defer closeHub(h)
 				h.held.Add(limit) // others hold it
 				results := make(chan error)
@@ -52,7 +52,7 @@ func TestWaitersGoOn(t *testing.T) {
 func TestJoinersGoOn(t *testing.T) {
 	const limit = 1 << 20
 	synctest.Test(t, func(t *testing.T) {
-		h := New(Options{MaxMemory: limit, History: 100})
+		h := New(Config{MaxMemory: limit, History: 100})
 		defer closeHub(h)
 		for range 10 {
 			if err := h.Publish(&Message{Channel: "h", Data: make([]byte, 10<<10), Kind: Binary}); err != nil {

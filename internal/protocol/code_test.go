@@ -36,7 +36,7 @@ func TestCodes(t *testing.T) {
 			t.Errorf("reason %d is named %q, want %q", c.why, got, c.name)
 		}
 	}
-	h := hub.New(hub.Options{})
+	h := hub.New(hub.Config{})
 	defer h.Close(hub.ReasonRestart, "", 0, 0)
 	if n := len(h.Stats().Closed); n != len(codes)-2 { // two names fewer, as three reasons have one
 		t.Errorf("%d reasons have a name, and %d a code", n+2, len(codes))

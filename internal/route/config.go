@@ -102,8 +102,8 @@ func (c *Config) validateNames() error {
 			return fmt.Errorf("channel %q is named twice", name)
 		}
 		if !strings.Contains(name, "{") {
-			if err := hub.CheckName(name); err != nil {
-				return fmt.Errorf("channel %q %w", name, err)
+			if err := hub.CheckName(fmt.Sprintf("channel %q", name), name); err != nil {
+				return err
 			}
 		}
 	}

@@ -31,8 +31,8 @@ func (route *Route) identify(r *http.Request) (*identity, error) {
 	c.channels = make([]string, 0, len(route.channels))
 	for _, pattern := range route.channels {
 		name := c.repl.ReplaceAll(pattern, "")
-		if err := hub.CheckName(name); err != nil {
-			return nil, fmt.Errorf("the channel %q %w", pattern, err)
+		if hub.CheckName("", name) != nil { // what it is called costs an allocation, so only now
+			return nil, hub.CheckName(fmt.Sprintf("the channel %q", pattern), name)
 		}
 		if !slices.Contains(c.channels, name) {
 			c.channels = append(c.channels, name)
@@ -40,8 +40,8 @@ func (route *Route) identify(r *http.Request) (*identity, error) {
 	}
 	c.user = c.repl.ReplaceAll(route.user, "")
 	if c.user != "" {
-		if err := hub.CheckName(c.user); err != nil {
-			return nil, fmt.Errorf("the user %w", err)
+		if err := hub.CheckName("the user", c.user); err != nil {
+			return nil, err
 		}
 	}
 	return c, nil

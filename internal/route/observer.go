@@ -22,7 +22,7 @@ func (o observer) Ended(conn *hub.Conn, why hub.Reason) {
 	if entry := o.logger.Check(zapcore.DebugLevel, "closed"); entry != nil {
 		c := conn.Describe()
 		entry.Write(zap.Uint64("connection", uint64(c.ID)), zap.String("reason", why.String()), zap.String("remote", c.Remote),
-			zap.String("transport", c.Transport), zap.String("user", c.User), zap.Duration("duration", time.Since(c.Since)),
+			zap.String("transport", c.Transport), zap.String("user", c.User), zap.Duration("duration", time.Since(c.ConnectedAt)),
 			zap.Uint64("sent", c.Sent))
 	}
 }

@@ -64,7 +64,7 @@ func (route *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	}
 	err := route.serve(w, r, k)
 	if err != nil {
-		if entry := route.logger.Check(zapcore.DebugLevel, "refused"); entry != nil {
+		if entry := route.logger.Check(zapcore.DebugLevel, "rejected"); entry != nil {
 			entry.Write(zap.Error(err), zap.String("remote", r.RemoteAddr))
 		}
 		err = route.errors.Respond(w, r, err)

@@ -20,7 +20,7 @@ func (panics) WriteHeader(int)               { panic(http.ErrAbortHandler) }
 
 // TestPanicInFront: a connection does not stay in the hub when a writer in front panics while the handshake is answered.
 func TestPanicInFront(t *testing.T) {
-	h := hub.New(hub.Options{})
+	h := hub.New(hub.Config{})
 	defer h.Close(hub.ReasonRestart, "", 0, time.Second)
 	ended := make(endings)
 	endpoint := &Endpoint{Endpoint: &protocol.Endpoint{Hub: h, MaxMessage: 100}, Offers: []Offer{{Protocol: raw.Protocol{}, Plain: &hub.ConnOptions{

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // serve runs a route on net/http: what Caddy adds is tested with Caddy.
 func serve(t *testing.T, change func(*Endpoint)) (addr string, h *hub.Hub) {
-	h = hub.New(hub.Options{})
+	h = hub.New(hub.Config{})
 	options := func(f hub.Format) *hub.ConnOptions {
 		return &hub.ConnOptions{Format: f, PingInterval: time.Minute, WriteTimeout: 5 * time.Second, MaxBacklog: 1 << 20}
 	}
@@ -462,7 +462,7 @@ func TestPingFlood(t *testing.T) {
 
 func TestTooMany(t *testing.T) {
 	addr, h := serve(t, nil)
-	h.Configure(hub.Options{MaxConnections: 1})
+	h.Configure(hub.Config{MaxConnections: 1})
 	open(t, addr, "")
 	_, resp := shake(t, addr, handshake+"\r\n")
 	if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || !resp.Close {

@@ -93,8 +93,8 @@ func (h hello) append(p []byte) []byte {
 	p = append(append(append(p, `,"id":"`...), h.welcome.ID...), `","resumed":`...)
 	p = append(strconv.AppendBool(p, h.welcome.Resumed), `,"heartbeat":`...)
 	p = append(strconv.AppendInt(p, int64(h.pingInterval/time.Second), 10), "}}"...)
-	if h.welcome.Lost != nil { // in one frame with the position, so that a client has both or neither
-		p = append(protocol.AppendGap(append(p, `,{"gap":`...), h.welcome.Lost, h.welcome.ID), '}')
+	if h.welcome.Gaps != nil { // in one frame with the position, so that a client has both or neither
+		p = append(protocol.AppendGap(append(p, `,{"gap":`...), h.welcome.Gaps, h.welcome.ID), '}')
 	}
 	if len(h.errors) > 0 {
 		p = append(append(p, ','), h.errors...)
@@ -109,8 +109,8 @@ func (f Format) joined(ref json.RawMessage, channel string, w hub.Welcome, repla
 		p = protocol.AppendString(append(p, `"channel":`...), channel)
 		p = append(append(append(p, `,"id":"`...), w.ID...), `","resumed":`...)
 		p = append(strconv.AppendBool(p, w.Resumed), "}}"...)
-		if w.Lost != nil {
-			p = append(protocol.AppendGap(append(p, `,{"gap":`...), w.Lost, w.ID), '}')
+		if w.Gaps != nil {
+			p = append(protocol.AppendGap(append(p, `,{"gap":`...), w.Gaps, w.ID), '}')
 		}
 		if len(replay) > 0 {
 			p = appendMessages(append(p, ','), replay)

@@ -19,7 +19,7 @@ import (
 // message makes a message that may be published, if there is one.
 func message(channel, event string, kind uint8, data []byte) *hub.Message {
 	m := &hub.Message{Channel: channel, Event: event, Kind: hub.Kind(kind % 3), Data: data, Seq: 7}
-	if hub.CheckName(channel) != nil || event != "" && hub.CheckName(event) != nil ||
+	if hub.CheckName("", channel) != nil || event != "" && hub.CheckName("", event) != nil ||
 		m.Kind != hub.Binary && !utf8.Valid(data) || m.Kind == hub.JSON && !json.Valid(data) {
 		return nil
 	}
@@ -105,7 +105,7 @@ func FuzzFormat(f *testing.F) {
 			if len(os) != 2 {
 				t.Fatalf("%+v", os)
 			}
-			w := hub.Welcome{ID: "e-6", Lost: []string{channel}}
+			w := hub.Welcome{ID: "e-6", Gaps: []string{channel}}
 			joined := objects(t, format.joined(json.RawMessage("3"), channel, w, []*hub.Message{m}))
 			if a := joined[0].Ack; len(joined) != 3 || a.Ref != 3. || a.Channel != channel || a.ID != "e-6" || a.Resumed || joined[1].Gap.Channels[0] != channel {
 				t.Fatalf("%+v", joined)
@@ -145,7 +145,7 @@ func TestHello(t *testing.T) {
 	if h := os[0].Hello; len(os) != 1 || h.Connection != "c12" || fmt.Sprint(h.Channels) != "[a b]" || h.ID != "e-6" || !h.Resumed || h.Heartbeat != 25 {
 		t.Errorf("%+v", os)
 	}
-	os = objects(t, format.hello(hello{12, []string{"a"}, hub.Welcome{ID: "e-6", Lost: []string{"a"}}, 25 * time.Second, appendError(nil, nil, "forbidden", "b")}))
+	os = objects(t, format.hello(hello{12, []string{"a"}, hub.Welcome{ID: "e-6", Gaps: []string{"a"}}, 25 * time.Second, appendError(nil, nil, "forbidden", "b")}))
 	if len(os) != 3 || os[0].Hello.Resumed || fmt.Sprint(*os[1].Gap) != "{[a] e-6}" || os[2].Error.Message != "b" {
 		t.Errorf("%+v", os)
 	}

@@ -18,9 +18,9 @@ func grant(channels, asked []string, may func(channel string) bool) (granted []s
 		return granted, appendError(nil, nil, codeLimit, hub.ErrJoinedTooMany.Error())
 	}
 	for _, name := range asked {
-		switch err := hub.CheckName(name); {
+		switch err := hub.CheckName("the channel", name); {
 		case err != nil:
-			errs = appendError(errs, nil, codeInvalid, fmt.Sprintf("the channel %v", err))
+			errs = appendError(errs, nil, codeInvalid, err.Error())
 		case slices.Contains(granted, name):
 		case may == nil || !may(name):
 			errs = appendError(errs, nil, codeForbidden, mayNotJoin(name))

@@ -22,7 +22,7 @@ func postFrame(t *testing.T, e *protocol.Endpoint, r *protocol.Request, frame st
 
 // TestPostInvalid: what is posted and cannot be read by everybody is not published, and the answer is JSON nevertheless.
 func TestPostInvalid(t *testing.T) {
-	h := hub.New(hub.Options{})
+	h := hub.New(hub.Config{})
 	defer h.Close(hub.ReasonRestart, "", 0, 0)
 	e := &protocol.Endpoint{Hub: h, MaxMessage: 1000}
 	for _, frame := range []string{
@@ -54,7 +54,7 @@ func TestPostInvalid(t *testing.T) {
 
 // TestPostedEmptyArraysAreRequests: a posted frame without requests counts as one.
 func TestPostedEmptyArraysAreRequests(t *testing.T) {
-	h := hub.New(hub.Options{})
+	h := hub.New(hub.Config{})
 	defer h.Close(hub.ReasonRestart, "", 0, 0)
 	e := &protocol.Endpoint{Hub: h, MaxMessage: 1000}
 	for _, frame := range []string{"[]", " [ ] ", "[1"} {

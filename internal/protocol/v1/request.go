@@ -261,8 +261,8 @@ func (q *request) message(channels []string, limit int, user, remote string, on 
 // that it is on is no error, so that a client can repeat a join without knowing what became of the first.
 func (s *session) join(q *request) error {
 	name := q.Join.Channel
-	if err := hub.CheckName(name); err != nil {
-		return reject(codeInvalid, "the channel %w", err)
+	if err := hub.CheckName("the channel", name); err != nil {
+		return reject(codeInvalid, "%w", err)
 	}
 	if !slices.Contains(s.routeChannels, name) && (s.mayJoin == nil || !s.mayJoin(name)) && !s.conn.On(name) {
 		return reject(codeForbidden, "%s", mayNotJoin(name))
