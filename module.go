@@ -125,7 +125,7 @@ func (p pooledHub) Destruct() error {
 func (a *App) Provision(ctx caddy.Context) error {
 	// Options are applied by Start: until then this configuration may yet be refused.
 	value, _, err := hubs.LoadOrNew(hubKey, func() (caddy.Destructor, error) {
-		return pooledHub{hub.New(hub.Options{}), socket.NewPoller(), events.New()}, nil
+		return pooledHub{hub.New(hub.Config{}), socket.NewPoller(), events.New()}, nil
 	})
 	if err != nil {
 		return err
@@ -188,8 +188,8 @@ func running() *App {
 	return app
 }
 
-func (a *App) options() hub.Options {
-	return hub.Options{
+func (a *App) options() hub.Config {
+	return hub.Config{
 		Coalesce:       time.Duration(a.Coalesce),
 		MaxConnections: a.MaxConnections,
 		MaxChannels:    a.MaxChannels,
@@ -201,7 +201,7 @@ func (a *App) options() hub.Options {
 }
 
 // keeping returns options with the more generous bounds of the two for what is kept.
-func keeping(o, before hub.Options) hub.Options {
+func keeping(o, before hub.Config) hub.Config {
 	o.History = max(o.History, before.History)
 	o.HistoryBytes = max(o.HistoryBytes, before.HistoryBytes)
 	if o.HistoryAge = max(o.HistoryAge, before.HistoryAge); before.HistoryAge == 0 {
