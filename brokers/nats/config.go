@@ -1,0 +1,31 @@
+package nats
+
+import (
+	"crypto/tls"
+	"time"
+)
+
+// Config is the options of a broker as the connection uses them: with defaults, and with placeholders replaced. Secrets in
+// it must not be logged.
+type Config struct {
+	Servers []string // URLs, which may have a user and a password
+
+	// The stream, and the first token of its subjects. Both together name a log.
+	Stream, Prefix string
+
+	Replicas int    // of the stream; 0 is 3 where the cluster has as many servers, and an error elsewhere
+	Memory   bool   // keeps the stream in memory, and not in files
+	MaxBytes int64  // of the stream; the oldest messages go first
+	Manage   bool   // creates the stream, or changes what differs; otherwise it is only checked
+	Name     string // of this node, for people who look at the server's connections
+
+	// How to log in. At most one of them is set.
+	User, Password string
+	Token          string
+	Credentials    string // a file
+	NKey           string // a file with a seed
+
+	TLS *tls.Config // nil uses what the URLs say
+
+	PublishTimeout time.Duration // how long to wait for the ack of a message
+}
