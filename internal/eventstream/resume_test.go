@@ -85,12 +85,8 @@ func (d *device) visitSocket(t *testing.T, s *site, r *rand.Rand) {
 	}
 	limited := io.LimitReader(in, some(r))
 	for {
-		frame, err := ws.ReadHeader(limited)
+		frame, err := ws.ReadFrame(limited)
 		if err != nil {
-			return
-		}
-		payload := make([]byte, frame.Length)
-		if _, err := io.ReadFull(limited, payload); err != nil {
 			return
 		}
 		var objects []struct {
@@ -99,8 +95,8 @@ func (d *device) visitSocket(t *testing.T, s *site, r *rand.Rand) {
 			Hello struct{ ID string }
 			Gap   json.RawMessage
 		}
-		if err := json.Unmarshal(payload, &objects); err != nil {
-			t.Errorf("%q: %v", payload, err)
+		if err := json.Unmarshal(frame.Payload, &objects); err != nil {
+			t.Errorf("%q: %v", frame.Payload, err)
 			return
 		}
 		for _, o := range objects {
