@@ -50,7 +50,8 @@ func (s *Server) DialTunnel(rt http.RoundTripper, url string, header ...string) 
 	return c
 }
 
-// CloseOf reads until a close frame, replies to it, and returns its code.
+// CloseOf reads until a close frame, replies to it, and returns its code. It replies because the server keeps the stream open
+// until then (RFC 6455, section 5.5.1).
 func (s *Server) CloseOf(c *Tunnel) ws.StatusCode {
 	s.T.Helper()
 	for {
