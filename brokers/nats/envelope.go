@@ -68,6 +68,9 @@ func decode(b []byte, e *broker.Entry) bool {
 			return false
 		}
 		copy(e.Key[:], b)
+		if e.Key == [16]byte{} {
+			return false
+		}
 		e.Digest = binary.LittleEndian.Uint64(b[16:])
 		b = b[24:]
 	}
