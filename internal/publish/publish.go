@@ -167,12 +167,18 @@ func RetryLater(w http.ResponseWriter) {
 	w.Header().Set("Retry-After", strconv.Itoa(1+rand.IntN(10)))
 }
 
-// Failed returns an error of hub.Publish with the status for it.
+// Failed returns an error of hub.Publish with the status for it. All but 503 would be the same if the client tried again at
+// once, or may be that the message was published.
 func Failed(w http.ResponseWriter, err error) error {
-	if errors.Is(err, hub.ErrKeyReused) {
+	invalid := new(hub.InvalidError)
+	switch {
+	case errors.Is(err, hub.ErrKeyReused):
 		return &HTTPError{http.StatusUnprocessableEntity, err}
-	}
-	if invalid := new(hub.InvalidError); errors.As(err, &invalid) {
+	case errors.Is(err, hub.ErrTooBig):
+		return &HTTPError{http.StatusRequestEntityTooLarge, err}
+	case errors.Is(err, hub.ErrUnknown):
+		return Reject(http.StatusGatewayTimeout, "%w; publish it again with the same Idempotency-Key, and it is published once", err)
+	case errors.As(err, &invalid):
 		return &HTTPError{http.StatusBadRequest, err}
 	}
 	RetryLater(w)

@@ -32,6 +32,9 @@ const (
 	codeLimit     = "limit"     // too many channels
 	codeRate      = "rate"      // too many requests
 	codeFull      = "full"      // too much is waiting to be delivered
+
+	codeUnavailable = "unavailable" // the broker cannot be reached: nothing was done
+	codeUnknown     = "unknown"     // the broker did not confirm in time: the message may have been published
 )
 
 // Error is an error that the client is sent. Any other error of a request means that the connection is being closed.
@@ -222,13 +225,20 @@ func (s *session) publish(q *request) (id string, err error) {
 	return m.ID(), nil
 }
 
-// publishError turns an error of hub.Publish that the client has caused into one that it is sent.
+// publishError turns an error of hub.Publish that the client has caused, or can do something about, into one that it is sent.
 func publishError(err error) error {
-	if errors.Is(err, hub.ErrKeyReused) {
+	invalid := new(hub.InvalidError)
+	switch {
+	case errors.Is(err, hub.ErrKeyReused):
 		return reject(codeConflict, "%w", err)
-	}
-	if invalid := new(hub.InvalidError); errors.As(err, &invalid) {
+	case errors.As(err, &invalid):
 		return reject(codeInvalid, "%w", err)
+	case errors.Is(err, hub.ErrDown):
+		return reject(codeUnavailable, "%w", err)
+	case errors.Is(err, hub.ErrUnknown):
+		return reject(codeUnknown, "%w; publish it again with the same key, and it is published once", err)
+	case errors.Is(err, hub.ErrTooBig):
+		return reject(codeTooBig, "%w", err)
 	}
 	return err
 }
@@ -274,6 +284,9 @@ func (s *session) join(q *request) error {
 	})
 	if errors.Is(err, hub.ErrTooManyChannels) || errors.Is(err, hub.ErrJoinedTooMany) {
 		return reject(codeLimit, "%w", err)
+	}
+	if errors.Is(err, hub.ErrNotReady) {
+		return reject(codeUnavailable, "%w", err)
 	}
 	return err
 }
