@@ -14,6 +14,7 @@ import (
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/admin"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/brokered"
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/command"
+	_ "github.com/caddy-broadcast/caddy-broadcast/internal/health"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/httperror"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/metrics"
@@ -24,7 +25,7 @@ import (
 func init() {
 	active.Register(func(app any) active.App {
 		a := app.(*App)
-		return active.App{Hub: a.hub, Context: a.ctx}
+		return active.App{Hub: a.hub, Context: a.ctx, Broker: a.shared.Broker}
 	})
 	caddy.RegisterModule(App{})
 	caddy.RegisterModule(Handler{})
@@ -93,7 +94,7 @@ type App struct {
 
 	ctx     caddy.Context
 	hub     *hub.Hub
-	shared  *pool.Shared // the hub, and what else the configurations share
+	shared  pool.Shared  // the hub, and what else the configurations share
 	release func() error // it, once
 	broker  brokered.Settings
 }
@@ -124,8 +125,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	a.ctx, a.hub, a.shared, a.release = ctx, shared.Hub, shared, release
-	a.broker.Node, a.broker.Options = a.Node, a.options()
+	a.ctx, a.hub, a.shared, a.release = ctx, shared.Hub, *shared, release
+	a.broker.Node, a.broker.PartitionTimeout = a.Node, a.options().PartitionTimeout
 	if a.Broker != nil {
 		if err := a.broker.Load(ctx.LoadModule(a, "Broker")); err != nil {
 			return err

@@ -21,8 +21,9 @@ import (
 type Settings struct {
 	Broker     broker.Broker // nil if there is none: the hub is its own log
 	Node       string        // what people call this node; empty is the host name
-	Options    hub.Config
-	MaxMessage int64 // of the route that accepts the largest messages
+	MaxMessage int64         // of the route that accepts the largest messages
+
+	PartitionTimeout time.Duration
 
 	key string // what the connection is made with
 }
@@ -56,8 +57,9 @@ func (s *Settings) Name() string {
 // Connection is the hub's connection to the broker of the running configuration, if that has one. The log outlives the module
 // that made it, if the next configuration has the same settings.
 type Connection struct {
-	hub        *hub.Hub
-	maxMessage atomic.Int64
+	hub      *hub.Hub
+	settings atomic.Pointer[Settings] // of the running configuration
+	failed   atomic.Pointer[error]    // why the hub cannot follow them, or nil
 
 	mu     sync.Mutex // held while the hub changes its log
 	key    string     // of the settings that the hub follows
@@ -72,21 +74,27 @@ func New(h *hub.Hub) *Connection { return &Connection{hub: h} }
 func (c *Connection) Use(s *Settings) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.maxMessage.Store(s.MaxMessage)
+	c.settings.Store(s)
 	var key string
 	var dial func(broker.Sink) (broker.Log, error)
 	if s.Broker != nil {
 		key = s.key + " " + s.Name() // servers show the name
 		dial = func(sink broker.Sink) (broker.Log, error) { return c.dial(s, sink) }
 	}
-	if c.closed || key == c.key {
+	if c.closed {
+		return nil
+	}
+	if key == c.key {
+		c.failed.Store(nil)
 		return nil
 	}
 	if err := c.hub.UseLog(dial); err != nil {
+		c.failed.Store(&err)
 		logger().Error("the broker of this configuration cannot be used: messages go where they went before", zap.Error(err))
 		return fmt.Errorf("broker: %w", err)
 	}
 	c.key = key
+	c.failed.Store(nil)
 	return nil
 }
 
@@ -95,7 +103,7 @@ func (c *Connection) dial(s *Settings, sink broker.Sink) (broker.Log, error) {
 	log, err := s.Broker.Dial(w, broker.Options{
 		Node:      c.hub.Node(),
 		Name:      s.Name(),
-		Retention: broker.Retention{Messages: s.Options.History, Age: s.Options.HistoryAge},
+		Retention: c.hub.Retention(),
 	})
 	if err == nil {
 		w.log.Store(&log)
@@ -158,7 +166,7 @@ func (w *watched) connected() {
 
 // check warns of routes that accept what the broker does not.
 func (w *watched) check(status broker.Status) {
-	limit, most := int64(status.MaxData), w.connection.maxMessage.Load()
+	limit, most := int64(status.MaxData), w.connection.settings.Load().MaxMessage
 	if limit > 0 && most > limit && w.tooSmall.Swap(limit) != limit {
 		logger().Warn("a route accepts messages that are larger than the broker accepts; they get a 413: lower max_message, or raise the broker's limit",
 			zap.Int64("max_message", most), zap.Int64("limit", limit))
