@@ -19,7 +19,7 @@ var (
 
 // Sink is the sending half of a connection.
 type Sink interface {
-	// TryWrite writes what can be written without waiting and returns how much that was; 0 is no error. A sink
+	// TryWrite writes what can be written without waiting and returns how much that was; 0 is not an error. A sink
 	// that cannot write without waiting always returns 0. Only the connection's loop calls it, and never during Write.
 	TryWrite(p []byte) (int, error)
 

@@ -95,7 +95,7 @@ type Request struct {
 	// Greeting is a text that the route has for new clients. Not every protocol can show it.
 	Greeting string
 
-	// Limiter bounds how fast the client sends. Nil is no limit.
+	// Limiter bounds how fast the client sends. Nil means no limit.
 	Limiter *Limiter
 }
 

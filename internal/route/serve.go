@@ -99,7 +99,7 @@ func (route *Route) serve(w http.ResponseWriter, r *http.Request, k kind) error 
 // reject returns the error that has a request answered with a status.
 func reject(w http.ResponseWriter, r *http.Request, status int, err error) error {
 	if r.ProtoMajor == 1 && websocket.IsRequest(r) {
-		// The client may have sent frames behind its handshake, which are no request (see websocket.Accept).
+		// The client may have sent frames after its handshake, which are not a request (see websocket.Accept).
 		w.Header().Set("Connection", "close")
 	}
 	return caddyhttp.Error(status, err)
