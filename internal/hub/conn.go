@@ -94,6 +94,7 @@ type Conn struct {
 	// Guarded by Hub.mu.
 	audiences []*audience // that count it, in the order of their channels' names
 	left      bool        // it gets no more messages
+	inFlight  uint8       // messages that it has published to a shared log, which has not answered
 	replies   [][]byte    // wait to be sent; see Reply
 
 	// The loop's own.
@@ -103,6 +104,7 @@ type Conn struct {
 	peerDone    bool   // its reader has ended
 	failing     bool   // a reply to the close frame may not be recognized; see Fail
 	mayReply    bool   // but it has some time for one
+	moved       bool   // it has joined a channel, so it may have got a position that was of no message
 	missed      uint8  // pings without a sign of life
 	reason      Reason // why it ends; known when it is closing
 	turn        int32  // in loop.mixed, of the batch gen
@@ -248,6 +250,17 @@ func (c *Conn) Send(p []byte) {
 	h.mu.Unlock()
 	h.wake(wake)
 	c.countWaiting(-waited)
+}
+
+// SendNow is Send for what may not wait, such as the answer of a shared log. What is sent in this way is bounded by what the
+// peer may have asked for meanwhile.
+func (c *Conn) SendNow(p []byte) {
+	h, l := c.hub, c.loop
+	h.mu.Lock()
+	l.inboxBytes += len(p) + messageOverhead
+	wake := l.pushLocked(entry{op: opSend, conn: c, bytes: p})
+	h.mu.Unlock()
+	h.wake(wake)
 }
 
 // awaitRoomLocked waits while the loop, or all together, have too much waiting to queue n more bytes. While it waits the

@@ -50,6 +50,24 @@ func (h *Hub) appendHistoryLocked(ch *channel, m *Message) {
 	h.trimLocked(m.Time)
 }
 
+// prependHistoryLocked keeps a message that is older than those in its channel's history. The list of all messages then
+// begins with it, though others may be older: they are dropped a little later, or earlier, than they would be.
+func (h *Hub) prependHistoryLocked(ch *channel, m *Message) {
+	hi := &h.history
+	s := &stored{message: m, channel: ch, after: hi.oldest}
+	if hi.oldest == nil {
+		hi.newest = s
+	} else {
+		hi.oldest.before = s
+	}
+	hi.oldest = s
+	ch.history = slices.Insert(ch.history, 0, s) // moves pointers, at most Config.History of them
+	hi.bytes.Add(int64(m.cost()))
+	h.holdHistoryLocked(m)
+	hi.count++
+	h.setTimerLocked(time.Now())
+}
+
 // dropOldestLocked drops the oldest message of a channel.
 func (h *Hub) dropOldestLocked(ch *channel) {
 	hi := &h.history
@@ -212,16 +230,14 @@ func (h *Hub) missedLocked(channels []string, id string, limit int) (ms []*Messa
 	for _, name := range channels {
 		ch := h.channels[name]
 		switch {
-		case ch == nil && h.droppedSeq > seq, ch != nil && ch.droppedSeq > seq:
+		case h.droppedSeqLocked(name, ch) > seq:
 			lost = append(lost, name)
 		case ch != nil && len(ch.history) > 0 && ch.newest().Seq > seq:
 			missed = append(missed, name)
 			if size > limit {
 				continue
 			}
-			first, _ := slices.BinarySearchFunc(ch.history, seq+1, func(s *stored, seq uint64) int {
-				return cmp.Compare(s.message.Seq, seq)
-			})
+			first, _ := ch.find(seq + 1)
 			for _, s := range ch.history[first:] {
 				ms = append(ms, s.message)
 				if size += s.message.size(); size > limit {
@@ -246,7 +262,7 @@ func (h *Hub) tailLocked(channels []string, n, limit int) (ms []*Message) {
 	var from newest
 	for _, name := range channels {
 		if ch := h.channels[name]; ch != nil && len(ch.history) > 0 && ch.droppedSeq < ch.newest().Seq {
-			from = append(from, ch.history)
+			from = append(from, ch.kept())
 		}
 	}
 	heap.Init(&from)
@@ -265,6 +281,20 @@ func (h *Hub) tailLocked(channels []string, n, limit int) (ms []*Message) {
 	}
 	slices.Reverse(ms)
 	return ms
+}
+
+// kept returns the history after the last message that it does not have. With a shared log there may be older ones.
+func (ch *channel) kept() []*stored {
+	i := 0
+	if ch.history[0].message.Seq <= ch.droppedSeq {
+		i, _ = ch.find(ch.droppedSeq + 1)
+	}
+	return ch.history[i:]
+}
+
+// find returns where in the history a position is or would be.
+func (ch *channel) find(seq uint64) (int, bool) {
+	return slices.BinarySearchFunc(ch.history, seq, func(s *stored, seq uint64) int { return cmp.Compare(s.message.Seq, seq) })
 }
 
 // newest is a heap of histories that are not empty. The one whose last message is the newest is first.

@@ -1,4 +1,5 @@
-// Package publish reads messages that are published by HTTP, and the message object that all of our JSON formats share.
+// Package publish reads messages that are published by HTTP, and the message object that all of our JSON formats share. Failed
+// decides the HTTP status of a message that the hub does not take, such as 503 when the server is full.
 package publish
 
 import (
@@ -173,13 +174,17 @@ func RetryLater(w http.ResponseWriter) {
 	w.Header().Set("Retry-After", strconv.Itoa(1+rand.IntN(10)))
 }
 
-// Failed returns an error of hub.Publish with the status for it. This is where the HTTP status of a full or closed hub is
-// decided: whatever is not wrong with the message itself gets a 503, because the same request may succeed later.
+// Failed returns an error of hub.Publish with the status for it.
 func Failed(w http.ResponseWriter, err error) error {
-	if errors.Is(err, hub.ErrKeyReused) {
+	invalid := new(hub.InvalidError)
+	switch {
+	case errors.Is(err, hub.ErrKeyReused):
 		return &HTTPError{http.StatusUnprocessableEntity, err}
-	}
-	if invalid := new(hub.InvalidError); errors.As(err, &invalid) {
+	case errors.Is(err, hub.ErrTooBig):
+		return &HTTPError{http.StatusRequestEntityTooLarge, err}
+	case errors.Is(err, hub.ErrUnknown):
+		return Reject(http.StatusGatewayTimeout, "%w; publish it again with the same Idempotency-Key, and it is published once", err)
+	case errors.As(err, &invalid):
 		return &HTTPError{http.StatusBadRequest, err}
 	}
 	RetryLater(w)

@@ -32,6 +32,9 @@ const (
 	codeLimit     = "limit"     // too many channels
 	codeRate      = "rate"      // too many requests
 	codeFull      = "full"      // too much is waiting to be delivered
+
+	codeUnavailable = "unavailable" // the broker cannot be reached: nothing was done
+	codeUnknown     = "unknown"     // the broker did not confirm in time: the message may have been published
 )
 
 // Error is an error that the client is sent. Any other error of a request means that the connection is being closed.
@@ -171,7 +174,7 @@ func (s *session) request(raw json.RawMessage, replies []byte) []byte {
 	if e := new(Error); errors.As(err, &e) {
 		return appendError(replies, q.Ref, e.code, e.Error())
 	}
-	return replies // on any other error the connection is being closed, and nobody reads a reply
+	return replies // it is answered later; or the connection is being closed, and nobody reads a reply
 }
 
 // parse parses and checks a request. If the request is not valid, it leaves a ref that can be sent back.
@@ -216,19 +219,49 @@ func (s *session) publish(q *request) (id string, err error) {
 		return "", err
 	}
 	m.Source, m.From, m.NoEcho = hub.SourceWebSocket, s.conn, s.endpoint.NoEcho
-	if err := s.endpoint.Hub.PublishWait(m); err != nil {
+	h := s.endpoint.Hub
+	if h.Shared() {
+		return s.publishAsync(m, q.Ref)
+	}
+	if err := h.PublishWait(m); err != nil {
 		return "", publishError(err)
 	}
 	return m.ID(), nil
 }
 
-// publishError turns an error of hub.Publish that the client has caused into one that it is sent.
+// publishAsync publishes to a log that takes a while to answer. The client's requests after it are done meanwhile: it tells
+// the answers apart by their refs.
+func (s *session) publishAsync(m *hub.Message, ref json.RawMessage) (id string, err error) {
+	c, format := s.conn, s.format
+	s.endpoint.Hub.PublishAsync(m, func(err error) {
+		err = publishError(err)
+		switch e := new(Error); {
+		case errors.As(err, &e):
+			c.SendNow(format.reply(appendError(nil, ref, e.code, e.Error())))
+		case err == nil && ref != nil:
+			c.SendNow(format.reply(appendAck(nil, ref, m.ID())))
+		}
+	})
+	return "", errLater
+}
+
+// errLater says that a request is answered later.
+var errLater = errors.New("answered later")
+
+// publishError turns an error of hub.Publish that the client has caused, or can do something about, into one that it is sent.
 func publishError(err error) error {
-	if errors.Is(err, hub.ErrKeyReused) {
+	invalid := new(hub.InvalidError)
+	switch {
+	case errors.Is(err, hub.ErrKeyReused):
 		return reject(codeConflict, "%w", err)
-	}
-	if invalid := new(hub.InvalidError); errors.As(err, &invalid) {
+	case errors.As(err, &invalid):
 		return reject(codeInvalid, "%w", err)
+	case errors.Is(err, hub.ErrDown):
+		return reject(codeUnavailable, "%w", err)
+	case errors.Is(err, hub.ErrUnknown):
+		return reject(codeUnknown, "%w; publish it again with the same key, and it is published once", err)
+	case errors.Is(err, hub.ErrTooBig):
+		return reject(codeTooBig, "%w", err)
 	}
 	return err
 }
@@ -274,6 +307,9 @@ func (s *session) join(q *request) error {
 	})
 	if errors.Is(err, hub.ErrTooManyChannels) || errors.Is(err, hub.ErrJoinedTooMany) {
 		return reject(codeLimit, "%w", err)
+	}
+	if errors.Is(err, hub.ErrNotReady) {
+		return reject(codeUnavailable, "%w", err)
 	}
 	return err
 }
