@@ -30,8 +30,8 @@ type Sink interface {
 	Close()
 }
 
-// HalfCloser is a Sink that can close its writing side alone, so that the peer gets what was written and sees that there
-// is no more, whatever it still sends. CloseWrite does not wait.
+// HalfCloser is a Sink that can close its writing side alone, so that the peer gets what was written and then the end,
+// even if it is still sending. CloseWrite does not wait.
 type HalfCloser interface{ CloseWrite() }
 
 // MinBacklog is the least that ConnOptions.MaxBacklog may be, in bytes: a batch has to fit.

@@ -56,7 +56,7 @@ func (r *jsonReader) next() byte {
 	return 0
 }
 
-// value reads a value of so many levels at most.
+// value reads a value that has at most this many levels.
 func (r *jsonReader) value(depth int) error {
 	switch c := r.next(); {
 	case c == '"':

@@ -11,7 +11,7 @@ type shared struct {
 	held  *atomic.Int64 // where it counts, until the last reference is gone
 }
 
-// sharedOverhead is about what an array costs beside its bytes: the struct, and the allocator's rounding of both.
+// sharedOverhead is about what an array costs in addition to its bytes: the struct, and the allocator's rounding of both.
 const sharedOverhead = 64
 
 // share counts p in held. The caller owns the first reference.

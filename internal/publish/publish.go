@@ -1,5 +1,5 @@
 // Package publish reads messages that are published by HTTP, and the message object that all of our JSON formats share. Failed
-// decides the HTTP status of a message that the hub does not take, such as 503 when the server is full.
+// decides the HTTP status of a message that the hub rejects, such as 503 when the server is full.
 package publish
 
 import (

@@ -32,7 +32,7 @@ func (route *Route) identify(r *http.Request) (*identity, error) {
 	c.channels = make([]string, 0, len(route.channels))
 	for _, pattern := range route.channels {
 		name := c.repl.ReplaceAll(pattern, "")
-		if hub.CheckName("", name) != nil { // what it is called costs an allocation, so only now
+		if hub.CheckName("", name) != nil { // the text for the error costs an allocation, so it is made only now
 			return nil, hub.CheckName(fmt.Sprintf("the channel %q", pattern), name)
 		}
 		if !slices.Contains(c.channels, name) {
