@@ -99,7 +99,7 @@ var exposed = rate.Sometimes{Interval: time.Hour}
 // administrator can. It does not warn of Caddy's remote admin endpoint, which has TLS and authenticates its clients.
 func handler(answer caddy.AdminHandlerFunc) caddy.AdminHandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		// A Unix socket has no such address. Who reaches it is for the permissions of its file to say.
+		// A Unix socket has no such address. The permissions of its file decide who reaches it.
 		addr, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
 		if ok && !addr.IP.IsLoopback() && r.TLS == nil {
 			exposed.Do(func() {

@@ -188,6 +188,7 @@ func kickCommand() *cobra.Command {
 	}
 	cmd.Flags().String("user", "", "Close all connections of this user")
 	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
+		// Exactly one of the two: a user named by mistake would lose all connections.
 		user := cmd.Flag("user").Value.String()
 		path := "/connections?user=" + url.QueryEscape(user)
 		switch {

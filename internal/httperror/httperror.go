@@ -34,8 +34,6 @@ func (p *Responder) Respond(w http.ResponseWriter, r *http.Request, err error) e
 	if !ok || refused.Err == nil {
 		return err
 	}
-	// 503 is a limit of ours, and 504 a broker that does not answer: the client can wait and try again. Other errors from 500
-	// on are faults of the server.
 	if s := refused.StatusCode; (s < 400 || s > 499) && s != http.StatusServiceUnavailable && s != http.StatusGatewayTimeout {
 		return err
 	}

@@ -212,7 +212,7 @@ func (q *request) parse(raw json.RawMessage) error {
 	return nil
 }
 
-// publish publishes a message. Where the loops are behind it waits: the client is not read meanwhile, and TCP holds it back.
+// publish publishes a message. When the loops have fallen behind it waits: the client is not read meanwhile, and TCP holds it back.
 func (s *session) publish(q *request) (id string, err error) {
 	m, err := q.message(s.publishOn, s.endpoint.MaxMessage, s.conn.User(), s.conn.Remote(), s.conn.On)
 	if err != nil {
@@ -291,7 +291,7 @@ func (q *request) message(channels []string, limit int, user, remote string, on 
 }
 
 // join subscribes the client to a channel. It may always join the route's own ones, which it may have left, and joining one
-// that it is on is no error, so that a client can repeat a join without knowing what became of the first.
+// that it is on is not an error, so that a client can repeat a join without knowing what became of the first.
 func (s *session) join(q *request) error {
 	name := q.Join.Channel
 	if err := hub.CheckName("the channel", name); err != nil {
