@@ -208,14 +208,17 @@ func TestReplayCold(t *testing.T) {
 func TestLate(t *testing.T) {
 	c, hubs, logs := cluster(t, 1, Config{History: 10})
 	h, f := hubs[0], logs[0]
-	for seq, name := range strings.Fields("b a a b b") {
-		c.entries = append(c.entries, broker.Entry{Seq: uint64(seq + 1), Channel: name})
-	}
 	alone, _ := resume(t, h, "", "a")
 	two, _ := resume(t, h, "", "a", "b")
 	moved, _ := resume(t, h, "", "a")
 	moved.conn.Join("b", "", func(Welcome, []*Message) []byte { return nil })
 	moved.conn.Leave("b", nil)
+	f.idle()
+	c.mu.Lock()
+	for seq, name := range strings.Fields("b a a b b") {
+		c.entries = append(c.entries, broker.Entry{Seq: uint64(seq + 1), Channel: name})
+	}
+	c.mu.Unlock()
 	f.do(func() { f.sink.Advance(5) })
 	f.idle()
 	after, _ := resume(t, h, "", "a")
