@@ -101,7 +101,7 @@ type Place struct {
 }
 
 // Log is one order of entries that all nodes share. Its methods do not block, except Read, Last and Close. They may be
-// called by several goroutines at once, and inside callbacks.
+// called by several goroutines at once, and those that do not block also inside callbacks.
 //
 // Callbacks, which are the functions that methods are given and those of the Sink, may come before the method returns, and
 // each function is called exactly once. After Close has returned none is called. The calls of the Sink and of opened are

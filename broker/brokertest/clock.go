@@ -1,0 +1,147 @@
+package brokertest
+
+import (
+	"container/heap"
+	"sync"
+	"time"
+)
+
+// clock calls functions at their times, one after the other, from one goroutine. It is what makes a Memory's runs
+// repeatable: two messages never arrive at the same moment.
+type clock struct {
+	mu      sync.Mutex // held while a function is called
+	events  events
+	serial  uint64
+	wake    chan struct{}
+	stopped chan struct{}
+	running sync.WaitGroup
+}
+
+type event struct {
+	at     time.Time
+	serial uint64 // first come, first served
+	do     func()
+}
+
+type events []event
+
+func (e events) Len() int { return len(e) }
+func (e events) Less(i, j int) bool {
+	if e[i].at.Equal(e[j].at) {
+		return e[i].serial < e[j].serial
+	}
+	return e[i].at.Before(e[j].at)
+}
+func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
+func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
+func (e *events) Pop() any {
+	last := len(*e) - 1
+	x := (*e)[last]
+	(*e)[last] = event{}
+	*e = (*e)[:last]
+	return x
+}
+
+func (c *clock) start() {
+	c.wake, c.stopped = make(chan struct{}, 1), make(chan struct{})
+	c.running.Go(c.run)
+}
+
+func (c *clock) stop() {
+	close(c.stopped)
+	c.running.Wait()
+}
+
+// after has do called after a while. The caller holds c.mu.
+func (c *clock) after(d time.Duration, do func()) { c.at(time.Now().Add(d), do) }
+
+func (c *clock) at(at time.Time, do func()) {
+	c.serial++
+	heap.Push(&c.events, event{at, c.serial, do})
+	if c.events[0].serial == c.serial {
+		select {
+		case c.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (c *clock) run() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		c.mu.Lock()
+		for len(c.events) > 0 && !c.events[0].at.After(time.Now()) {
+			heap.Pop(&c.events).(event).do()
+		}
+		if len(c.events) > 0 {
+			timer.Reset(time.Until(c.events[0].at))
+		}
+		c.mu.Unlock()
+		select {
+		case <-c.wake:
+		case <-timer.C:
+		case <-c.stopped:
+			return
+		}
+	}
+}
+
+// calls is callbacks that wait for their goroutine, which calls them in order.
+type calls struct {
+	mu      sync.Mutex
+	waiting []func(closed bool)
+	closed  bool
+	wake    chan struct{}
+	done    chan struct{}
+}
+
+func newCalls() *calls {
+	c := &calls{wake: make(chan struct{}, 1), done: make(chan struct{})}
+	go c.run()
+	return c
+}
+
+// add adds a callback. It is told whether the log was closed before its turn came.
+func (c *calls) add(call func(closed bool)) {
+	c.mu.Lock()
+	c.waiting = append(c.waiting, call)
+	c.mu.Unlock()
+	c.signal()
+}
+
+func (c *calls) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// close returns when everything that waits has been called.
+func (c *calls) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.signal()
+	<-c.done
+}
+
+func (c *calls) run() {
+	defer close(c.done)
+	for {
+		c.mu.Lock()
+		if len(c.waiting) == 0 {
+			if c.closed {
+				c.mu.Unlock()
+				return
+			}
+			c.mu.Unlock()
+			<-c.wake
+			continue
+		}
+		call, closed := c.waiting[0], c.closed
+		c.waiting = c.waiting[1:]
+		c.mu.Unlock()
+		call(closed)
+	}
+}

@@ -1,0 +1,410 @@
+package brokertest
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+)
+
+// memoryLog is one node's connection to a Memory. Its fields are guarded by Memory.clock.mu.
+type memoryLog struct {
+	memory *Memory
+	broker *MemoryBroker
+	sink   broker.Sink
+	events *calls // of the sink, of Open and of Barrier: in one order
+	acks   *calls // of Publish
+
+	session *session // nil while it is not connected
+	broken  bool     // from a doubt until attachedLocked
+	epoch   string
+	closed  bool
+
+	// What the node has: everything up to certain; up to w all but what it has not missed yet.
+	w, certain uint64
+	seen       map[uint64]bool   // what it has after certain
+	got        uint64            // how many entries came since it was attached
+	last       map[string]uint64 // each channel's newest entry since it was attached
+	held       []broker.Entry    // what came while broken
+
+	subs      map[string]*subscription
+	publishes []*publish
+	reads     map[chan answer]bool
+
+	// Callers of Barrier: whose exchange is on its way; who wait for the next; who wait until it is not broken any more.
+	barriers, nextBarriers, afterRepair []func(uint64, error)
+
+	problem string
+	heard   time.Time
+	repairs map[string]uint64
+	queued  atomic.Int64
+}
+
+// subscription is one channel of an Open.
+type subscription struct {
+	opening *opening
+	open    bool
+	at      uint64 // every entry after it is due
+}
+
+// opening is a call of Open that has not been answered.
+type opening struct {
+	left   int // how many channels are not open yet
+	opened func(uint64, error)
+}
+
+type publish struct {
+	entries []broker.Entry
+	done    func([]broker.Place, error)
+}
+
+type answer struct {
+	entries  []broker.Entry
+	complete bool
+	err      error
+}
+
+func newMemoryLog(b *MemoryBroker, sink broker.Sink) *memoryLog {
+	return &memoryLog{
+		memory: b.memory, broker: b, sink: sink, events: newCalls(), acks: newCalls(), broken: true,
+		seen: make(map[uint64]bool), last: make(map[string]uint64), subs: make(map[string]*subscription),
+		reads: make(map[chan answer]bool), repairs: make(map[string]uint64), problem: "never connected",
+	}
+}
+
+// emit has the sink called, unless the log is closed first.
+func (l *memoryLog) emit(call func()) {
+	l.events.add(func(closed bool) {
+		if !closed {
+			call()
+		}
+	})
+}
+
+// answerWith has a callback of Open or Barrier called.
+func (l *memoryLog) answerWith(done func(uint64, error), at uint64, err error) {
+	l.events.add(func(closed bool) {
+		if closed && err == nil {
+			at, err = 0, broker.ErrClosed
+		}
+		done(at, err)
+	})
+}
+
+// Publish implements broker.Log.
+func (l *memoryLog) Publish(es []broker.Entry, done func([]broker.Place, error)) {
+	if err := l.send(&publish{es, done}); err != nil {
+		done(nil, err)
+	}
+}
+
+func (l *memoryLog) send(p *publish) error {
+	m := l.memory
+	m.clock.mu.Lock()
+	defer m.clock.mu.Unlock()
+	if limit := m.config.MaxData; limit > 0 && slices.ContainsFunc(p.entries, func(e broker.Entry) bool { return len(e.Data) > limit }) {
+		return broker.ErrTooBig
+	}
+	switch {
+	case l.closed:
+		return broker.ErrClosed
+	case l.session == nil:
+		return broker.ErrDown
+	}
+	l.publishes = append(l.publishes, p)
+	l.sendPublishLocked(p)
+	m.clock.after(m.config.PublishTimeout, func() { l.publishedLocked(p, nil, broker.ErrUnknown) })
+	return nil
+}
+
+func (l *memoryLog) sendPublishLocked(p *publish) {
+	s, b := l.session, l.broker
+	s.toBroker(func() {
+		if b.losePublishes > 0 {
+			b.losePublishes--
+			return
+		}
+		places, err := l.memory.publish(p.entries)
+		if b.losePlaces > 0 {
+			b.losePlaces--
+			return
+		}
+		s.toNode(func() { l.publishedLocked(p, places, err) })
+	})
+}
+
+func (l *memoryLog) publishedLocked(p *publish, places []broker.Place, err error) {
+	if i := slices.Index(l.publishes, p); i >= 0 {
+		l.publishes = slices.Delete(l.publishes, i, i+1)
+		l.acks.add(func(bool) { p.done(places, err) })
+	}
+}
+
+// Open implements broker.Log.
+func (l *memoryLog) Open(channels []string, opened func(uint64, error)) {
+	if !l.open(channels, opened) {
+		opened(0, broker.ErrClosed) // there is no goroutine any more that would call it
+	}
+}
+
+func (l *memoryLog) open(channels []string, opened func(uint64, error)) bool {
+	l.memory.clock.mu.Lock()
+	defer l.memory.clock.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	if len(channels) == 0 {
+		l.answerWith(opened, l.w, nil)
+	}
+	o := &opening{left: len(channels), opened: opened}
+	subs := make(map[string]*subscription)
+	for _, name := range channels {
+		if old := l.subs[name]; old != nil {
+			l.releaseLocked(old)
+		}
+		sub := &subscription{opening: o}
+		l.subs[name], subs[name] = sub, sub
+	}
+	if s := l.session; s != nil {
+		s.toBroker(func() { s.subscribe(subs) })
+	}
+	return true
+}
+
+// openedLocked is told that a session has subscribed to channels.
+func (l *memoryLog) openedLocked(subs map[string]*subscription, at, due uint64) {
+	l.heard = time.Now()
+	if l.broken {
+		return // what ends that opens them too
+	}
+	if due != l.got {
+		l.repairLocked("tick")
+		return
+	}
+	l.advanceLocked(at)
+	l.openLocked(subs, at)
+}
+
+// openLocked opens channels that are not open yet and still wanted.
+func (l *memoryLog) openLocked(subs map[string]*subscription, at uint64) {
+	for name, sub := range subs {
+		if l.subs[name] != sub || sub.open {
+			continue
+		}
+		sub.open, sub.at = true, at
+		if o := sub.opening; o.left > 0 {
+			if o.left--; o.left == 0 {
+				l.answerWith(o.opened, at, nil)
+			}
+		}
+	}
+}
+
+// Release implements broker.Log.
+func (l *memoryLog) Release(channels []string) {
+	l.memory.clock.mu.Lock()
+	defer l.memory.clock.mu.Unlock()
+	for _, name := range channels {
+		if sub := l.subs[name]; sub != nil {
+			delete(l.subs, name)
+			l.releaseLocked(sub)
+		}
+	}
+	if s := l.session; s != nil {
+		s.toBroker(func() {
+			for _, name := range channels {
+				delete(s.channels, name)
+			}
+		})
+	}
+}
+
+// releaseLocked ends the Open of which a channel was released.
+func (l *memoryLog) releaseLocked(sub *subscription) {
+	if o := sub.opening; !sub.open && o.left > 0 {
+		o.left = 0
+		l.answerWith(o.opened, 0, broker.ErrClosed)
+	}
+}
+
+// Barrier implements broker.Log.
+func (l *memoryLog) Barrier(done func(uint64, error)) {
+	l.memory.clock.mu.Lock()
+	closed := l.closed
+	switch {
+	case closed:
+	case l.session == nil:
+		l.answerWith(done, 0, broker.ErrDown)
+	default:
+		l.nextBarriers = append(l.nextBarriers, done)
+		l.askBarrierLocked()
+	}
+	l.memory.clock.mu.Unlock()
+	if closed {
+		done(0, broker.ErrClosed)
+	}
+}
+
+// askBarrierLocked asks the broker for a tick, if none is on its way.
+func (l *memoryLog) askBarrierLocked() {
+	if len(l.barriers) > 0 || len(l.nextBarriers) == 0 {
+		return
+	}
+	l.barriers, l.nextBarriers = l.nextBarriers, nil
+	s, barriers := l.session, l.barriers
+	s.toBroker(func() { s.tick(barriers) })
+}
+
+// tickLocked is told the newest position, and how many entries were sent until then.
+func (l *memoryLog) tickLocked(at, due uint64, barriers []func(uint64, error)) {
+	l.heard = time.Now()
+	if len(barriers) > 0 {
+		l.barriers = nil
+		l.askBarrierLocked()
+	}
+	if !l.broken && due != l.got {
+		l.repairLocked("tick")
+	}
+	if l.broken {
+		l.afterRepair = append(l.afterRepair, barriers...)
+		return
+	}
+	l.advanceLocked(at)
+	l.certainLocked()
+	l.passLocked(barriers, nil)
+}
+
+func (l *memoryLog) passLocked(barriers []func(uint64, error), err error) {
+	for _, done := range barriers {
+		at := l.w
+		if err != nil {
+			at = 0
+		}
+		l.answerWith(done, at, err)
+	}
+}
+
+// Read implements broker.Log.
+func (l *memoryLog) Read(ctx context.Context, channel string, after uint64, n, bytes int) ([]broker.Entry, bool, error) {
+	a := l.ask(ctx, func() (a answer) {
+		a.entries, a.complete = l.memory.store.read(channel, after, n, bytes)
+		return a
+	})
+	return a.entries, a.complete, a.err
+}
+
+// Last implements broker.Log.
+func (l *memoryLog) Last(ctx context.Context, channel string, n, bytes int) ([]broker.Entry, error) {
+	a := l.ask(ctx, func() answer { return answer{entries: l.memory.store.newest(channel, n, bytes)} })
+	return a.entries, a.err
+}
+
+// ask waits for what the broker answers.
+func (l *memoryLog) ask(ctx context.Context, question func() answer) answer {
+	came := make(chan answer, 1)
+	l.memory.clock.mu.Lock()
+	s := l.session
+	switch {
+	case l.closed:
+		came <- answer{err: broker.ErrClosed}
+	case s == nil:
+		came <- answer{err: broker.ErrDown}
+	default:
+		l.reads[came] = true
+		s.toBroker(func() {
+			a := question()
+			s.toNode(func() {
+				if l.reads[came] {
+					delete(l.reads, came)
+					came <- a
+				}
+			})
+		})
+	}
+	l.memory.clock.mu.Unlock()
+	select {
+	case a := <-came:
+		return a
+	case <-ctx.Done():
+		l.memory.clock.mu.Lock()
+		delete(l.reads, came)
+		l.memory.clock.mu.Unlock()
+		return answer{err: ctx.Err()}
+	}
+}
+
+func (l *memoryLog) failReadsLocked(err error) {
+	for came := range l.reads {
+		came <- answer{err: err}
+	}
+	clear(l.reads)
+}
+
+// Retain implements broker.Log.
+func (l *memoryLog) Retain(r broker.Retention) {
+	l.memory.clock.mu.Lock()
+	defer l.memory.clock.mu.Unlock()
+	if !l.closed {
+		l.memory.store.retain(l, r)
+	}
+}
+
+// Status implements broker.Log.
+func (l *memoryLog) Status() broker.Status {
+	m := l.memory
+	m.clock.mu.Lock()
+	defer m.clock.mu.Unlock()
+	s := broker.Status{
+		Up: !l.broken, Problem: l.problem, Heard: l.heard, MaxData: m.config.MaxData, QueueBytes: l.queued.Load(),
+		Repairs: maps.Clone(l.repairs), Nodes: len(m.logsLocked()),
+	}
+	if l.session != nil {
+		s.Server = "memory"
+	}
+	return s
+}
+
+// Close implements broker.Log.
+func (l *memoryLog) Close() {
+	m := l.memory
+	m.clock.mu.Lock()
+	if !l.closed {
+		l.closed = true
+		if l.session != nil {
+			l.session.close()
+			l.session = nil
+		}
+		l.broken, l.problem = true, "closed"
+		l.failLocked(broker.ErrClosed, func(*publish) bool { return true })
+		for _, sub := range l.subs {
+			l.releaseLocked(sub)
+		}
+		l.broker.logs = slices.DeleteFunc(l.broker.logs, func(o *memoryLog) bool { return o == l })
+		delete(m.store.retains, l)
+	}
+	m.clock.mu.Unlock()
+	l.acks.close()
+	l.events.close()
+}
+
+// failLocked answers those who wait for the broker: publishes for which it is true with ErrUnknown, others with err.
+func (l *memoryLog) failLocked(err error, fails func(*publish) bool) {
+	for _, p := range slices.Clone(l.publishes) {
+		if fails(p) {
+			l.publishedLocked(p, nil, broker.ErrUnknown)
+		}
+	}
+	l.failReadsLocked(err)
+	l.passLocked(slices.Concat(l.afterRepair, l.barriers, l.nextBarriers), err)
+	l.barriers, l.nextBarriers, l.afterRepair = nil, nil, nil
+}
+
+// sortedBySeq sorts entries, and drops those that are there twice.
+func sortedBySeq(es []broker.Entry) []broker.Entry {
+	slices.SortStableFunc(es, func(a, b broker.Entry) int { return cmp.Compare(a.Seq, b.Seq) })
+	return slices.CompactFunc(es, func(a, b broker.Entry) bool { return a.Seq == b.Seq })
+}

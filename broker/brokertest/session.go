@@ -1,0 +1,133 @@
+package brokertest
+
+import (
+	"slices"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+)
+
+// session is a connection between a node and the broker. What is sent over it arrives in order, later, or not at all.
+type session struct {
+	memory   *Memory
+	log      *memoryLog
+	up, down time.Time // when what was sent last arrives
+	cut      bool
+	lossy    bool // something was lost: see MemoryBroker.Mute
+
+	// The broker's half.
+	attached bool
+	channels map[string]bool
+	due      uint64 // how many entries were sent since it was attached, with those that faults have lost
+}
+
+// send has do called when what is sent now arrives.
+func (s *session) send(last *time.Time, do func()) {
+	m, b := s.memory, s.log.broker
+	delay := b.latency
+	if j := m.config.Jitter; j > 0 {
+		delay += time.Duration(m.random.Int64N(int64(j)))
+	}
+	at := time.Now().Add(delay)
+	if at.Before(*last) {
+		at = *last
+	}
+	*last = at
+	s.lossy = s.lossy || b.muted
+	m.clock.at(at, func() {
+		if s.lossy = s.lossy || b.muted; !s.lossy && !s.cut {
+			do()
+		}
+	})
+}
+
+// toBroker has do called when it arrives at the broker, which may be frozen.
+func (s *session) toBroker(do func()) {
+	s.send(&s.up, func() { s.memory.arrive(do) })
+}
+
+func (s *session) toNode(do func()) { s.send(&s.down, do) }
+
+// close cuts the connection.
+func (s *session) close() {
+	s.cut = true
+	s.memory.sessions = slices.DeleteFunc(s.memory.sessions, func(o *session) bool { return o == s })
+}
+
+// attach subscribes the node to its channels and answers with what it may lack.
+func (s *session) attach(subs map[string]*subscription) {
+	m, l := s.memory, s.log
+	if s.cut {
+		return
+	}
+	if !s.attached {
+		s.attached = true
+		m.sessions = append(m.sessions, s)
+	}
+	s.channels = make(map[string]bool, len(subs))
+	for name := range subs {
+		s.channels[name] = true
+	}
+	s.due = 0
+	epoch, at := m.store.epoch, m.store.seq
+	var es []broker.Entry
+	var lost []string
+	if epoch == l.epoch {
+		es, lost = m.store.missed(subs, l.certain)
+	}
+	s.toNode(func() { l.attachedLocked(subs, epoch, at, es, lost) })
+}
+
+// subscribe subscribes the node to channels, and a moment later tells it since when: meanwhile some entries may have gone
+// there, as with a broker that subscribes first and then asks for a position.
+func (s *session) subscribe(subs map[string]*subscription) {
+	if s.cut || !s.attached {
+		return
+	}
+	for name := range subs {
+		s.channels[name] = true
+	}
+	m := s.memory
+	var wait time.Duration
+	if j := m.config.Jitter; j > 0 {
+		wait = time.Duration(m.random.Int64N(int64(j)))
+	}
+	position := func() {
+		m.store.seq++
+		at, due := m.store.seq, s.due
+		s.toNode(func() { s.log.openedLocked(subs, at, due) })
+	}
+	m.clock.after(wait, func() {
+		if !s.cut {
+			m.arrive(position)
+		}
+	})
+}
+
+// deliver sends the node what it is subscribed to of entries that were stored together.
+func (s *session) deliver(es []chained) {
+	var run []chained
+	for _, e := range es {
+		if !s.channels[e.Channel] && !s.channels[""] {
+			continue
+		}
+		s.due++
+		if b := s.log.broker; b.loseLive > 0 {
+			b.loseLive--
+			continue
+		}
+		run = append(run, e)
+	}
+	if len(run) > 0 {
+		s.toNode(func() { s.log.receiveLocked(run) })
+	}
+}
+
+// tick tells the node the newest position, and then calls done at its Barrier's callers.
+func (s *session) tick(barriers []func(uint64, error)) {
+	if s.cut {
+		return
+	}
+	at, due := s.memory.store.seq, s.due
+	s.toNode(func() { s.log.tickLocked(at, due, barriers) })
+}

@@ -1,0 +1,241 @@
+package brokertest
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+)
+
+// keyWindow is how long a key is known.
+const keyWindow = 2 * time.Minute
+
+// store is what a Memory keeps.
+type store struct {
+	epoch  string
+	epochs int
+	seq    uint64
+	time   int64
+
+	all      []broker.Entry // for Memory.Stored
+	past     []Stored
+	channels map[string]*stored
+	keys     map[[16]byte]known
+
+	keep    int
+	retains map[*memoryLog]broker.Retention
+}
+
+// stored is a channel's entries.
+type stored struct {
+	entries []broker.Entry
+	dropped uint64 // the newest that is not kept
+	last    uint64
+}
+
+// known is what was published with a key.
+type known struct {
+	place  broker.Place
+	digest uint64
+	at     time.Time
+}
+
+// chained is an entry with the position of the one before it in its channel.
+type chained struct {
+	broker.Entry
+	prev uint64
+}
+
+func (s *store) init(keep int) {
+	s.keep = keep
+	s.channels, s.keys = make(map[string]*stored), make(map[[16]byte]known)
+	s.retains = make(map[*memoryLog]broker.Retention)
+	s.nextEpoch()
+}
+
+func (s *store) nextEpoch() {
+	s.epochs++
+	s.epoch = fmt.Sprint("memory", s.epochs)
+}
+
+func (s *store) of(channel string) *stored {
+	c := s.channels[channel]
+	if c == nil {
+		c = &stored{}
+		s.channels[channel] = c
+	}
+	return c
+}
+
+// append stores entries, or none. Those that were stored before are not in what it returns, but have a place.
+func (s *store) append(es []broker.Entry) (added []chained, places []broker.Place, err error) {
+	now := time.Now()
+	if !s.keysFit(es, now) {
+		return nil, nil, broker.ErrConflict
+	}
+	s.time = max(s.time, now.UnixMilli())
+	for _, e := range es {
+		if k, ok := s.known(e.Key, now); ok {
+			k.place.Repeated = true
+			places = append(places, k.place)
+			continue
+		}
+		s.seq++
+		e.Seq, e.Time = s.seq, s.time
+		c := s.of(e.Channel)
+		added = append(added, chained{e, c.last})
+		c.last = e.Seq
+		c.entries = append(c.entries, e)
+		s.all = append(s.all, e)
+		place := broker.Place{Seq: e.Seq, Time: e.Time}
+		places = append(places, place)
+		if e.Key != [16]byte{} {
+			s.keys[e.Key] = known{place, e.Digest, now}
+		}
+	}
+	for _, e := range added {
+		s.trim(s.of(e.Channel))
+	}
+	return added, places, nil
+}
+
+func (s *store) known(key [16]byte, now time.Time) (known, bool) {
+	k, ok := s.keys[key]
+	return k, ok && key != [16]byte{} && now.Sub(k.at) < keyWindow
+}
+
+// keysFit reports whether no key was used for another entry.
+func (s *store) keysFit(es []broker.Entry, now time.Time) bool {
+	own := make(map[[16]byte]uint64)
+	for _, e := range es {
+		if e.Key == [16]byte{} {
+			continue
+		}
+		digest, ok := own[e.Key]
+		if k, before := s.known(e.Key, now); before {
+			digest, ok = k.digest, true
+		}
+		if ok && digest != e.Digest {
+			return false
+		}
+		own[e.Key] = e.Digest
+	}
+	return true
+}
+
+func (s *store) retain(l *memoryLog, r broker.Retention) { s.retains[l] = r }
+
+// trim drops what is more, or older, than each of the nodes wants.
+func (s *store) trim(c *stored) {
+	messages, age, limited := s.keep, time.Duration(0), len(s.retains) > 0
+	for _, r := range s.retains {
+		messages, age = max(messages, r.Messages), max(age, r.Age)
+		limited = limited && r.Age > 0
+	}
+	drop := max(0, len(c.entries)-messages)
+	if oldest := time.Now().Add(-age).UnixMilli(); limited {
+		for drop < len(c.entries) && c.entries[drop].Time < oldest {
+			drop++
+		}
+	}
+	c.drop(drop)
+}
+
+func (c *stored) drop(n int) {
+	if n > 0 {
+		c.dropped = c.entries[n-1].Seq
+		c.entries = slices.Delete(slices.Clone(c.entries), 0, n)
+	}
+}
+
+func (s *store) forget(channel string, keep int) {
+	c := s.of(channel)
+	c.drop(max(0, len(c.entries)-keep))
+}
+
+// rollback removes the newest n entries, and everything that was given a position after the one before them.
+func (s *store) rollback(n int) {
+	s.past = append(s.past, Stored{s.epoch, s.all})
+	s.nextEpoch()
+	s.all = s.all[:max(0, len(s.all)-n)]
+	s.seq = 0
+	if len(s.all) > 0 {
+		s.seq = s.all[len(s.all)-1].Seq
+	}
+	s.all = slices.Clone(s.all)
+	for _, c := range s.channels {
+		i := c.after(s.seq)
+		c.entries = slices.Clone(c.entries[:i])
+		c.dropped, c.last = min(c.dropped, s.seq), min(c.last, s.seq) // last may be too much: it is not a chain any more
+	}
+	for key, k := range s.keys {
+		if k.place.Seq > s.seq {
+			delete(s.keys, key)
+		}
+	}
+}
+
+// after returns the index of the first entry after a position.
+func (c *stored) after(seq uint64) int {
+	i, found := slices.BinarySearchFunc(c.entries, seq, func(e broker.Entry, seq uint64) int { return cmp.Compare(e.Seq, seq) })
+	if found {
+		i++
+	}
+	return i
+}
+
+// read is broker.Log.Read.
+func (s *store) read(channel string, after uint64, n, bytes int) (es []broker.Entry, complete bool) {
+	c := s.of(channel)
+	s.trim(c)
+	complete = after >= c.dropped
+	for _, e := range c.entries[c.after(after):] {
+		if bytes -= len(e.Data); len(es) == n || bytes < 0 && len(es) > 0 {
+			return es, false
+		}
+		es = append(es, e)
+	}
+	return es, complete
+}
+
+// newest is broker.Log.Last.
+func (s *store) newest(channel string, n, bytes int) []broker.Entry {
+	c := s.of(channel)
+	s.trim(c)
+	i := len(c.entries)
+	for i > 0 && len(c.entries)-i < n {
+		if bytes -= len(c.entries[i-1].Data); bytes < 0 && i < len(c.entries) {
+			break
+		}
+		i--
+	}
+	return slices.Clone(c.entries[i:])
+}
+
+// missed returns what a node that is sure to have all up to a position may lack, and the channels of which some is gone.
+func (s *store) missed(subs map[string]*subscription, certain uint64) (es []broker.Entry, lost []string) {
+	for name, c := range s.channels {
+		from, due := uint64(0), false
+		for _, sub := range []*subscription{subs[name], subs[""]} {
+			if sub == nil || !sub.open {
+				continue
+			}
+			if f := max(certain, sub.at); !due || f < from {
+				from, due = f, true
+			}
+		}
+		if !due {
+			continue
+		}
+		s.trim(c)
+		es = append(es, c.entries[c.after(from):]...)
+		if c.dropped > from {
+			lost = append(lost, name)
+		}
+	}
+	slices.SortFunc(es, func(a, b broker.Entry) int { return cmp.Compare(a.Seq, b.Seq) })
+	slices.Sort(lost)
+	return es, lost
+}
