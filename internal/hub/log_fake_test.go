@@ -41,7 +41,7 @@ type fakeLog struct {
 	released []string
 }
 
-func newCluster() *fakeCluster {
+func newFakeCluster() *fakeCluster {
 	return &fakeCluster{epoch: "one", keys: make(map[[16]byte]broker.Entry), lost: make(map[uint64]bool)}
 }
 

@@ -30,10 +30,10 @@ func gapOptions() *ConnOptions {
 	return o
 }
 
-// cluster makes hubs that share a log.
-func cluster(t *testing.T, n int, config Config) (c *fakeCluster, hubs []*Hub, logs []*fakeLog) {
+// sharing makes hubs that share a log.
+func sharing(t *testing.T, n int, config Config) (c *fakeCluster, hubs []*Hub, logs []*fakeLog) {
 	t.Helper()
-	c = newCluster()
+	c = newFakeCluster()
 	for range n {
 		h := New(config)
 		hubs = append(hubs, h)
@@ -65,7 +65,7 @@ func expect(t *testing.T, c *client, want ...uint64) {
 
 // TestSharedLog: what is published on one node is delivered on all, with the same positions, and once to each client.
 func TestSharedLog(t *testing.T) {
-	_, hubs, _ := cluster(t, 2, Config{History: 10})
+	_, hubs, _ := sharing(t, 2, Config{History: 10})
 	a, b := connect(t, hubs[0], options(), "a"), connect(t, hubs[1], options(), "a", "b")
 	for i := range 4 {
 		m := publish(t, hubs[i%2], "a")
@@ -80,7 +80,7 @@ func TestSharedLog(t *testing.T) {
 // TestWatermark: every entry moves the watermark, that of an open channel or not (I1), and no position that is handed out is
 // beyond it (I2).
 func TestWatermark(t *testing.T) {
-	_, hubs, logs := cluster(t, 2, Config{History: 10})
+	_, hubs, logs := sharing(t, 2, Config{History: 10})
 	h := hubs[1]
 	connect(t, h, options(), "a")
 	publish(t, hubs[0], "a")
@@ -99,7 +99,7 @@ func TestWatermark(t *testing.T) {
 
 // TestBarrier: a client that comes from a node that is ahead is answered when this one has reached its position (I3).
 func TestBarrier(t *testing.T) {
-	_, hubs, logs := cluster(t, 2, Config{History: 10})
+	_, hubs, logs := sharing(t, 2, Config{History: 10})
 	h := hubs[1]
 	connect(t, h, options(), "a")
 	logs[1].hold(true)
@@ -142,7 +142,7 @@ func TestColdChannel(t *testing.T) {
 		{"no history", 0, 0, []uint64{6}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c, hubs, _ := cluster(t, 2, Config{History: test.history})
+			c, hubs, _ := sharing(t, 2, Config{History: test.history})
 			for _, name := range strings.Fields("a b a b a") {
 				publish(t, hubs[0], name)
 			}
@@ -163,7 +163,7 @@ func TestColdChannel(t *testing.T) {
 
 // TestReadOnce: many that come back to a cold channel at once read it once.
 func TestReadOnce(t *testing.T) {
-	c, hubs, _ := cluster(t, 2, Config{History: 100})
+	c, hubs, _ := sharing(t, 2, Config{History: 100})
 	for range 20 {
 		publish(t, hubs[0], "a")
 	}
@@ -185,7 +185,7 @@ func TestReadOnce(t *testing.T) {
 
 // TestReplayCold: the last messages of a channel that this node does not have are read.
 func TestReplayCold(t *testing.T) {
-	_, hubs, _ := cluster(t, 2, Config{History: 100})
+	_, hubs, _ := sharing(t, 2, Config{History: 100})
 	for range 5 {
 		publish(t, hubs[0], "a")
 	}
@@ -206,7 +206,7 @@ func TestReplayCold(t *testing.T) {
 
 // TestLate: an entry that comes late is delivered to those that have certainly not gone past it, and others are told (I4).
 func TestLate(t *testing.T) {
-	c, hubs, logs := cluster(t, 1, Config{History: 10})
+	c, hubs, logs := sharing(t, 1, Config{History: 10})
 	h, f := hubs[0], logs[0]
 	alone, _ := resume(t, h, "", "a")
 	two, _ := resume(t, h, "", "a", "b")
@@ -248,7 +248,7 @@ func TestLate(t *testing.T) {
 
 // TestLostEntries: subscribers of a channel that has lost something are told, and nobody resumes before it.
 func TestLostEntries(t *testing.T) {
-	_, hubs, logs := cluster(t, 1, Config{History: 10})
+	_, hubs, logs := sharing(t, 1, Config{History: 10})
 	h, f := hubs[0], logs[0]
 	a, _ := resume(t, h, "", "a")
 	publish(t, h, "a")
@@ -259,7 +259,7 @@ func TestLostEntries(t *testing.T) {
 
 // TestEpoch: when the log begins another epoch everybody is told of a gap on all channels, and what was before is gone.
 func TestEpoch(t *testing.T) {
-	c, hubs, logs := cluster(t, 1, Config{History: 10})
+	c, hubs, logs := sharing(t, 1, Config{History: 10})
 	h, f := hubs[0], logs[0]
 	a, _ := resume(t, h, "", "a", "b", "c")
 	m := publish(t, h, "a")
@@ -284,7 +284,7 @@ func TestEpoch(t *testing.T) {
 
 // TestNoEchoShared: a client does not get its own message back from the log.
 func TestNoEchoShared(t *testing.T) {
-	_, hubs, _ := cluster(t, 2, Config{})
+	_, hubs, _ := sharing(t, 2, Config{})
 	a, b := connect(t, hubs[0], options(), "a"), connect(t, hubs[1], options(), "a")
 	for _, noEcho := range []bool{true, false} {
 		m := &Message{Channel: "a", From: a.conn, NoEcho: noEcho}
@@ -298,7 +298,7 @@ func TestNoEchoShared(t *testing.T) {
 
 // TestKeysShared: a key has one position on all nodes.
 func TestKeysShared(t *testing.T) {
-	_, hubs, _ := cluster(t, 2, Config{})
+	_, hubs, _ := sharing(t, 2, Config{})
 	for i, data := range []string{"x", "x", "y"} {
 		m := &Message{Channel: "a", Key: "k", Data: []byte(data)}
 		err := hubs[i%2].Publish(m)
@@ -312,7 +312,7 @@ func TestKeysShared(t *testing.T) {
 func TestUnstarted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := New(Config{PartitionTimeout: time.Minute})
-		c := newCluster()
+		c := newFakeCluster()
 		f := c.dial(t, h)
 		if err := h.Publish(&Message{Channel: "a"}); !errors.Is(err, ErrDown) {
 			t.Error(err)
@@ -352,7 +352,7 @@ func TestUnstarted(t *testing.T) {
 func TestRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := New(Config{History: 300})
-		f := newCluster().join(t, h)
+		f := newFakeCluster().join(t, h)
 		a, b := connect(t, h, options(), "a"), connect(t, h, options(), "b")
 		for range 300 {
 			publish(t, h, "a")
@@ -386,7 +386,7 @@ func TestRelease(t *testing.T) {
 // TestSwap: with another log of the same epoch clients go on and get what was published between, in order. With another
 // epoch, or without a log, they are told of a gap.
 func TestSwap(t *testing.T) {
-	c, hubs, logs := cluster(t, 2, Config{History: 10})
+	c, hubs, logs := sharing(t, 2, Config{History: 10})
 	h := hubs[1]
 	a, _ := resume(t, h, "", "a", "b")
 	publish(t, hubs[0], "a")
