@@ -226,17 +226,24 @@ func (s *sharedLog) setFloorLocked(name string, seq uint64) {
 // catchUp is a log that follows another one of the same epoch. What comes live waits until what was published between the
 // two is read.
 type catchUp struct {
-	begun bool   // the log has had its first epoch
-	from  uint64 // the watermark of the log before
-	at    uint64 // the log's own
-	held  []broker.Entry
-	bytes int
-	lost  bool // held was too much
+	begun   bool   // the log has had its first epoch
+	from    uint64 // the watermark of the log before
+	certain bool   // which has sent all up to it
+	at      uint64 // the log's own
+	held    []broker.Entry
+	bytes   int
+	lost    bool // held was too much
 
 	opening int // channels with subscribers that are not open yet
 	listed  bool
 	names   []string
+	liveAt  []uint64 // of each of names: what comes after it comes live
 	gaps    []string // channels of which the log has lost something meanwhile
+}
+
+// add notes that a channel with subscribers is open.
+func (c *catchUp) add(name string, at uint64) {
+	c.names, c.liveAt = append(c.names, name), append(c.liveAt, at)
 }
 
 // maxHeld is how many bytes of entries are held.
