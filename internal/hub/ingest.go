@@ -226,12 +226,13 @@ func (s *sharedLog) setFloorLocked(name string, seq uint64) {
 // catchUp is a log that follows another one of the same epoch. What comes live waits until what was published between the
 // two is read.
 type catchUp struct {
-	begun bool   // the log has had its first epoch
-	from  uint64 // the watermark of the log before
-	at    uint64 // the log's own
-	held  []broker.Entry
-	bytes int
-	lost  bool // held was too much
+	begun   bool   // the log has had its first epoch
+	from    uint64 // the watermark of the log before
+	certain bool   // which has sent all up to it
+	at      uint64 // the log's own
+	held    []broker.Entry
+	bytes   int
+	lost    bool // held was too much
 
 	opening int // channels with subscribers that are not open yet
 	listed  bool

@@ -119,26 +119,11 @@ func (h *Hub) UseLog(dial func(broker.Sink) (broker.Log, error)) error {
 	}
 	s.log = log
 
-	h.mu.Lock()
-	old := h.log
-	if h.closed {
-		h.mu.Unlock()
+	old, err := h.swap(s)
+	if err != nil {
 		s.close()
-		return ErrClosed
+		return err
 	}
-	if old != nil {
-		old.replacedLocked()
-	}
-	if h.logCounts == nil {
-		h.logCounts = &logCounts{publish: new(histogram), delay: new(histogram)}
-	}
-	s.counts = h.logCounts
-	h.log = s
-	h.shared.Store(true)
-	s.catchUp = &catchUp{from: h.seq}
-	s.startPartitionLocked()
-	h.hasSpace.Broadcast() // those that wait to deliver or to publish look at Hub.log again
-	h.mu.Unlock()
 	if old != nil {
 		old.close()
 	}
@@ -150,6 +135,63 @@ func (h *Hub) UseLog(dial func(broker.Sink) (broker.Log, error)) error {
 	s.order.Unlock()
 	s.openSubscribed()
 	return nil
+}
+
+// swap makes a log the hub's, and returns the one before. If that one is sure that it has sent all up to the watermark, then
+// clients can go on from there: an entry that it has lost, and has not missed yet, would otherwise never be noticed. So it
+// is asked by a barrier, and the log is swapped where it answers. If it does not, all clients are told of a gap.
+func (h *Hub) swap(s *sharedLog) (old *sharedLog, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil, ErrClosed
+	}
+	if h.logCounts == nil {
+		h.logCounts = &logCounts{publish: new(histogram), delay: new(histogram)}
+	}
+	s.counts = h.logCounts
+	if old = h.log; old == nil {
+		h.swapLocked(s, true)
+		return nil, nil
+	}
+	answered := make(chan struct{})
+	late := false
+	h.mu.Unlock()
+	old.log.Barrier(func(seq uint64, err error) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if err == nil && !late && !h.closed && old.settled && !old.broken && seq == h.seq {
+			h.swapLocked(s, true)
+		}
+		close(answered)
+	})
+	timer := time.NewTimer(positionTime)
+	defer timer.Stop()
+	select {
+	case <-answered:
+	case <-timer.C:
+	case <-h.quit:
+	}
+	h.mu.Lock()
+	late = true
+	switch {
+	case h.closed:
+		return old, ErrClosed
+	case h.log == old:
+		h.swapLocked(s, false)
+	}
+	return old, nil
+}
+
+func (h *Hub) swapLocked(s *sharedLog, certain bool) {
+	if h.log != nil {
+		h.log.replacedLocked()
+	}
+	h.log = s
+	h.shared.Store(true)
+	s.catchUp = &catchUp{from: h.seq, certain: certain}
+	s.startPartitionLocked()
+	h.hasSpace.Broadcast() // those that wait to deliver or to publish look at Hub.log again
 }
 
 // useOwnLog ends the use of a shared log. Publishing fails until the history is gone, which is of another epoch.
@@ -227,8 +269,10 @@ func (s *sharedLog) Epoch(epoch string, at uint64) {
 		switch {
 		case follows && s.started: // it is the one that there is already
 			h.seq = max(h.seq, at)
-		case follows:
+		case follows && s.catchUp.certain:
 			s.startCatchUpLocked(at)
+		case follows: // nobody may be told that nothing is missing
+			follows, at = false, max(at, h.seq)
 		}
 		h.mu.Unlock()
 		if !follows {
