@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -264,9 +263,6 @@ func (p *publisher) compare(e *broker.Entry, seq uint64) (broker.Place, error) {
 		return place, broker.ErrConflict
 	}
 	place.Time = stored.Message.Time.UnixMilli()
-	if first.Node == e.Node && p.l.node == e.Node && first.Conn == e.Conn {
-		place.Time = stored.Message.Time.UnixMilli()
-	}
 	return place, nil
 }
 
@@ -405,5 +401,3 @@ func (p *publisher) drain() {
 }
 
 func isZero(key [16]byte) bool { return key == [16]byte{} }
-
-func short(s string) string { return strings.ToLower(s) }

@@ -158,9 +158,7 @@ func (l *log) ensure(ctx context.Context) (*streamInfo, error) {
 		}
 		info = &updated
 	}
-	l.mu.Lock()
-	l.maxKept = int(info.Config.MaxPerSubj)
-	l.mu.Unlock()
+	l.clustered.Store(info.Config.Replicas > 1)
 	return info, nil
 }
 
