@@ -7,7 +7,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/caddy-broadcast/caddy-broadcast/broker"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
 )
 
@@ -153,5 +152,4 @@ func TestKill(t *testing.T) {
 		}
 	}
 	t.Logf("%d acked, %d entries, lost %v, repairs %v", len(acked), len(b.entries), b.lost, b.Status().Repairs)
-	_ = broker.ErrDown
 }
