@@ -193,7 +193,10 @@ func (l *log) deliverTick(m *natsgo.Msg, s stored) string {
 	if s.seq <= r.tick {
 		return ""
 	}
-	if s.before > r.tick || s.seq <= r.watermark || r.all != nil && s.seq != r.watermark+1 {
+	l.mu.Lock()
+	all := r.all
+	l.mu.Unlock()
+	if s.before > r.tick || s.seq <= r.watermark || all != nil && s.seq != r.watermark+1 {
 		return "tick"
 	}
 	r.tick, r.tickBytes, r.watermark, r.advance = s.seq, string(m.Data), s.seq, s.seq

@@ -191,8 +191,18 @@ func (s *Server) Kill() {
 	<-s.done
 }
 
-// Freeze stops the process, whose connections stay open. Thaw lets it go on.
-func (s *Server) Freeze() { s.cmd.Process.Signal(syscall.SIGSTOP) }
+// Freeze stops the process, whose connections stay open, and returns when it has stopped. Thaw lets it go on.
+func (s *Server) Freeze() {
+	s.cmd.Process.Signal(syscall.SIGSTOP)
+	// Its threads stop one after the other, a moment later. Linux tells when all have; elsewhere nothing does.
+	for range 1000 {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+		if err != nil || strings.Contains(string(stat), ") T ") {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
 
 // Thaw lets a frozen process go on.
 func (s *Server) Thaw() { s.cmd.Process.Signal(syscall.SIGCONT) }
