@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/coder/websocket"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 	"github.com/caddy-broadcast/caddy-broadcast/broker/brokertest"
@@ -233,6 +234,7 @@ func TestBrokerDown(t *testing.T) {
 	if body := awaitHealth(s, http.StatusServiceUnavailable); !strings.Contains(body, "nothing has come from the broker for 1s") {
 		t.Errorf("health: %s", body)
 	}
+	s.ExpectClose(c, websocket.StatusTryAgainLater)
 	s.ExpectMetrics("broker_refusing 1", `closed_total{reason="unavailable"} 1`)
 	if _, resp, err := s.TryDial("/ws", nil); err == nil || resp == nil || resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
 		t.Errorf("a WebSocket: %v %v", resp, err)
