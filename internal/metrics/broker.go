@@ -38,6 +38,9 @@ var brokerDescs = []*prometheus.Desc{
 	brokerReceived, brokerLate, brokerGaps, brokerEpochs, brokerBarriers, brokerOpens, brokerOpen, brokerAck, brokerDelay,
 }
 
+// repairCauses are those of broker.Status.
+var repairCauses = []string{"reconnect", "tick", "chain", "leader", "audit", "overflow"}
+
 // collectBroker collects nothing without a broker.
 func (c collector) collectBroker(gauge func(*prometheus.Desc, float64, ...string), counter func(*prometheus.Desc, uint64, ...string), out chan<- prometheus.Metric) {
 	status, stats, ok := c.hub.Log()
@@ -57,8 +60,8 @@ func (c collector) collectBroker(gauge func(*prometheus.Desc, float64, ...string
 	}
 	gauge(brokerQueue, float64(status.QueueBytes))
 	counter(brokerForeign, status.Foreign)
-	for cause, n := range status.Repairs {
-		counter(brokerRepairs, n, cause)
+	for _, cause := range repairCauses { // those that were never the cause too, so that the first one is a rise
+		counter(brokerRepairs, status.Repairs[cause], cause)
 	}
 	for result, n := range stats.Published {
 		counter(brokerPublished, n, result)

@@ -1,5 +1,4 @@
-// Package publish reads messages that are published by HTTP, and the message object that all of our JSON formats share. Failed
-// decides the HTTP status of a message that the hub rejects, such as 503 when the server is full.
+// Package publish reads messages that are published by HTTP, and the message object that all of our JSON formats share.
 package publish
 
 import (
@@ -174,7 +173,9 @@ func RetryLater(w http.ResponseWriter) {
 	w.Header().Set("Retry-After", strconv.Itoa(1+rand.IntN(10)))
 }
 
-// Failed returns an error of hub.Publish with the status for it.
+// Failed returns an error of hub.Publish with the status for it. This is where the HTTP status of a full or closed hub is
+// decided: whatever is not wrong with the message itself gets a 503, because the same request may succeed later. A 504 is
+// for what may have succeeded already.
 func Failed(w http.ResponseWriter, err error) error {
 	invalid := new(hub.InvalidError)
 	switch {
