@@ -1,0 +1,217 @@
+package natstest
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Proxy stands between clients and a server. It can do to their connections what networks do.
+type Proxy struct {
+	target   string
+	listener net.Listener
+
+	mu      sync.Mutex
+	conns   map[net.Conn]bool
+	refuse  bool
+	hole    chan struct{} // closed when bytes may pass
+	delay   time.Duration
+	drop    func(subject string, payload []byte) bool
+	dropped int
+}
+
+// NewProxy starts a proxy to a server, which ends with the test.
+func NewProxy(t testing.TB, s *Server) *Proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := make(chan struct{})
+	close(open)
+	p := &Proxy{target: "127.0.0.1:" + strconv.Itoa(s.Port), listener: l, conns: map[net.Conn]bool{}, hole: open}
+	go p.accept()
+	t.Cleanup(func() {
+		l.Close()
+		p.Pass()
+		p.Cut()
+	})
+	return p
+}
+
+// URL is the address of the proxy.
+func (p *Proxy) URL() string { return "nats://" + p.listener.Addr().String() }
+
+// Cut closes all connections. New ones are accepted.
+func (p *Proxy) Cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		c.Close()
+	}
+}
+
+// Refuse closes all connections, and new ones until Accept.
+func (p *Proxy) Refuse() { p.setRefuse(true); p.Cut() }
+
+// Accept accepts connections again.
+func (p *Proxy) Accept() { p.setRefuse(false) }
+
+func (p *Proxy) setRefuse(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refuse = on
+}
+
+// Hold lets no byte pass, in both directions, until Pass. Connections stay open.
+func (p *Proxy) Hold() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.hole:
+		p.hole = make(chan struct{})
+	default:
+	}
+}
+
+// Pass ends Hold.
+func (p *Proxy) Pass() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.hole:
+	default:
+		close(p.hole)
+	}
+}
+
+// Delay holds each piece of data back for so long, in both directions.
+func (p *Proxy) Delay(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = d
+}
+
+// Drop drops messages from the server to its clients for which drop returns true. nil drops none.
+func (p *Proxy) Drop(drop func(subject string, payload []byte) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.drop = drop
+}
+
+// Dropped returns how many messages were dropped.
+func (p *Proxy) Dropped() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.dropped
+}
+
+func (p *Proxy) accept() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		refuse := p.refuse
+		p.mu.Unlock()
+		if refuse {
+			client.Close()
+			continue
+		}
+		server, err := net.Dial("tcp", p.target)
+		if err != nil {
+			client.Close()
+			continue
+		}
+		p.mu.Lock()
+		p.conns[client], p.conns[server] = true, true
+		p.mu.Unlock()
+		both := func() {
+			client.Close()
+			server.Close()
+			p.mu.Lock()
+			delete(p.conns, client)
+			delete(p.conns, server)
+			p.mu.Unlock()
+		}
+		go func() { defer both(); p.copy(server, client) }()
+		go func() { defer both(); p.filter(client, server) }()
+	}
+}
+
+// wait waits as long as bytes are held back.
+func (p *Proxy) wait() {
+	p.mu.Lock()
+	hole, delay := p.hole, p.delay
+	p.mu.Unlock()
+	<-hole
+	if delay > 0 {
+		time.Sleep(delay)
+	}
+}
+
+func (p *Proxy) copy(to, from net.Conn) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		if err != nil {
+			return
+		}
+		p.wait()
+		if _, err := to.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// filter copies what a server sends, message by message: "MSG subject sid [reply] size" or "HMSG subject sid [reply] header
+// size", and the payload. Everything else is a line.
+func (p *Proxy) filter(client, server net.Conn) {
+	in, out := bufio.NewReaderSize(server, 64<<10), bufio.NewWriterSize(client, 64<<10)
+	for {
+		line, err := in.ReadBytes('\n')
+		if err != nil {
+			return
+		}
+		var payload []byte
+		fields := bytes.Fields(line)
+		message := len(fields) > 3 && (bytes.Equal(fields[0], []byte("MSG")) || bytes.Equal(fields[0], []byte("HMSG")))
+		if message {
+			size, err := strconv.Atoi(string(fields[len(fields)-1]))
+			if err != nil {
+				return
+			}
+			payload = make([]byte, size+2)
+			if _, err := io.ReadFull(in, payload); err != nil {
+				return
+			}
+		}
+		if message && p.drops(string(fields[1]), payload) {
+			continue
+		}
+		if in.Buffered() == 0 {
+			p.wait()
+		}
+		out.Write(line)
+		out.Write(payload)
+		if in.Buffered() == 0 && out.Flush() != nil {
+			return
+		}
+	}
+}
+
+func (p *Proxy) drops(subject string, payload []byte) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.drop == nil || !p.drop(subject, payload) {
+		return false
+	}
+	p.dropped++
+	return true
+}

@@ -1,0 +1,232 @@
+// Package natstest runs real nats-servers for tests, and breaks them: processes that are killed, frozen, and given an older
+// store, and connections that are cut, delayed and filtered.
+package natstest
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+)
+
+var build = sync.OnceValues(func() (string, error) {
+	// go tool -n builds the tool if it has to, in Go's cache, and prints where it is.
+	out, err := exec.Command("go", "tool", "-n", "nats-server").Output()
+	if err != nil {
+		return "", fmt.Errorf("nats-server cannot be built: go tool -n nats-server: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+})
+
+// Binary returns the path of nats-server. Where it cannot be built, the test is skipped, except in CI, where it fails.
+func Binary(t testing.TB) string {
+	t.Helper()
+	path, err := build()
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	return path
+}
+
+// Server is a nats-server with JetStream.
+type Server struct {
+	Port  int
+	Store string // the folder of JetStream
+
+	t    testing.TB
+	conf string
+	log  string
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the process has ended
+}
+
+// Start starts a server that ends with the test. more is added to its configuration.
+func Start(t testing.TB, more string) *Server {
+	t.Helper()
+	s := newServer(t, freePorts(t, 1)[0])
+	s.configure("", more)
+	s.Run()
+	s.WaitReady()
+	return s
+}
+
+// StartCluster starts n servers that form a cluster, and waits until it has elected its leader.
+func StartCluster(t testing.TB, n int, more string) []*Server {
+	t.Helper()
+	ports := freePorts(t, 2*n)
+	var routes []string
+	for _, port := range ports[n:] {
+		routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", port))
+	}
+	servers := make([]*Server, n)
+	for i := range servers {
+		servers[i] = newServer(t, ports[i])
+		servers[i].configure(fmt.Sprintf("cluster { name: c, listen: \"127.0.0.1:%d\", routes: [%s] }\nserver_name: n%d\n",
+			ports[n+i], strings.Join(routes, ", "), i), more)
+		servers[i].Run()
+	}
+	for _, s := range servers {
+		s.WaitReady()
+	}
+	return servers
+}
+
+// URLs returns the addresses of servers.
+func URLs(servers []*Server) []string {
+	var urls []string
+	for _, s := range servers {
+		urls = append(urls, s.URL())
+	}
+	return urls
+}
+
+func newServer(t testing.TB, port int) *Server {
+	dir := t.TempDir()
+	return &Server{t: t, Port: port, Store: filepath.Join(dir, "store"), conf: filepath.Join(dir, "nats.conf"), log: filepath.Join(dir, "log")}
+}
+
+func (s *Server) configure(cluster, more string) {
+	s.t.Helper()
+	text := fmt.Sprintf("listen: \"127.0.0.1:%d\"\njetstream { store_dir: %q }\n%s%s\n", s.Port, s.Store, cluster, more)
+	if err := os.WriteFile(s.conf, []byte(text), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// URL is the address of the server.
+func (s *Server) URL() string { return fmt.Sprintf("nats://127.0.0.1:%d", s.Port) }
+
+// Run starts the process, which had ended, with the same store.
+func (s *Server) Run() {
+	s.t.Helper()
+	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(Binary(s.t), "-c", s.conf)
+	cmd.Stdout, cmd.Stderr = log, log
+	dieWithParent(cmd)
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	s.cmd, s.done = cmd, done
+	go func() {
+		cmd.Wait()
+		close(done)
+	}()
+	s.t.Cleanup(func() {
+		cmd.Process.Kill()
+		<-done
+		if s.t.Failed() {
+			s.t.Logf("log of %s:\n%s", s.URL(), s.tail())
+		}
+	})
+}
+
+func (s *Server) tail() string {
+	data, _ := os.ReadFile(s.log)
+	return string(data[max(0, len(data)-2000):])
+}
+
+// WaitReady waits until JetStream answers, which in a cluster means that it has a leader.
+func (s *Server) WaitReady(options ...natsgo.Option) {
+	s.t.Helper()
+	s.waitListening()
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		conn, err := natsgo.Connect(s.URL(), options...)
+		if err == natsgo.ErrAuthorization {
+			return // it listens, and only its users may ask more
+		}
+		if err == nil {
+			js, _ := conn.JetStream(natsgo.MaxWait(time.Second))
+			_, err = js.AccountInfo()
+			conn.Close()
+		}
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%s is not ready: %v\n%s", s.URL(), err, s.tail())
+		}
+		time.Sleep(20 * time.Millisecond) // there is no event to wait for in another process
+	}
+}
+
+func (s *Server) waitListening() {
+	s.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", s.Port))
+		if err == nil {
+			conn.Close()
+			return
+		}
+		select {
+		case <-s.done:
+			s.t.Fatalf("nats-server ended:\n%s", s.tail())
+		default:
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("nats-server does not listen:\n%s", s.tail())
+		}
+	}
+}
+
+// Kill ends the process at once, as kill -9 does, and returns when it has ended.
+func (s *Server) Kill() {
+	s.cmd.Process.Kill()
+	<-s.done
+}
+
+// Freeze stops the process, whose connections stay open. Thaw lets it go on.
+func (s *Server) Freeze() { s.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Thaw lets a frozen process go on.
+func (s *Server) Thaw() { s.cmd.Process.Signal(syscall.SIGCONT) }
+
+// Snapshot copies the store of a server that does not run, and returns what puts the copy in the place of the store: what a
+// machine does that has lost its last writes.
+func (s *Server) Snapshot() (rollBack func()) {
+	s.t.Helper()
+	dir := filepath.Join(s.t.TempDir(), "copy")
+	if err := os.CopyFS(dir, os.DirFS(s.Store)); err != nil {
+		s.t.Fatal(err)
+	}
+	return func() {
+		s.t.Helper()
+		if err := os.RemoveAll(s.Store); err != nil {
+			s.t.Fatal(err)
+		}
+		if err := os.CopyFS(s.Store, os.DirFS(dir)); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+// freePorts returns ports that nobody listens on now.
+func freePorts(t testing.TB, n int) []int {
+	t.Helper()
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close() // after all have one, so that no two are the same
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports
+}
