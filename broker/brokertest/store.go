@@ -93,7 +93,9 @@ func (s *store) append(es []broker.Entry) (added []chained, places []broker.Plac
 		if e.Key != [16]byte{} {
 			s.keys[e.Key] = known{place, e.Digest, now}
 		}
-		s.trim(c)
+	}
+	for _, e := range added {
+		s.trim(s.of(e.Channel))
 	}
 	return added, places, nil
 }

@@ -43,16 +43,32 @@ type group struct {
 // openChannelLocked makes a channel. Nothing is known of messages that it had before, so it counts as having lost what
 // any forgotten channel has lost.
 func (h *Hub) openChannelLocked(name string) *channel {
-	ch := &channel{name: name, droppedSeq: h.droppedSeq}
+	ch := &channel{name: name, droppedSeq: h.droppedSeqLocked(name, nil)}
 	h.channels[name] = ch
 	h.index.add(name)
 	return ch
 }
 
+// droppedSeqLocked returns the last message that a channel has lost. The channel is nil if it is not in Hub.channels.
+func (h *Hub) droppedSeqLocked(name string, ch *channel) uint64 {
+	switch {
+	case ch != nil:
+		return ch.droppedSeq
+	case h.log != nil:
+		return h.log.floorLocked(name)
+	default:
+		return h.droppedSeq
+	}
+}
+
 // forgetChannelLocked forgets a channel that nobody needs.
 func (h *Hub) forgetChannelLocked(ch *channel) {
 	if ch.subscribers == 0 && len(ch.history) == 0 {
-		h.droppedSeq = max(h.droppedSeq, ch.droppedSeq)
+		if h.log != nil {
+			h.log.setFloorLocked(ch.name, ch.droppedSeq)
+		} else {
+			h.droppedSeq = max(h.droppedSeq, ch.droppedSeq)
+		}
 		delete(h.channels, ch.name)
 		h.index.remove(ch.name)
 	}
@@ -105,11 +121,15 @@ func (h *Hub) unsubscribeLocked(a *audience) {
 	}
 	switch {
 	case ch.subscribers > 0:
+		return
 	case ch == h.all:
 		h.all = nil
 	default:
 		h.subscribed--
 		h.forgetChannelLocked(ch)
+	}
+	if h.log != nil {
+		h.log.idleLocked(ch.name)
 	}
 }
 

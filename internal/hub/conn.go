@@ -94,6 +94,7 @@ type Conn struct {
 	// Guarded by Hub.mu.
 	audiences []*audience // that count it, in the order of their channels' names
 	left      bool        // it gets no more messages
+	inFlight  uint8       // messages that it has published to a shared log, which has not answered
 	replies   [][]byte    // wait to be sent; see Reply
 
 	// The loop's own.
@@ -103,6 +104,7 @@ type Conn struct {
 	peerDone    bool   // its reader has ended
 	failing     bool   // a reply to the close frame may not be recognized; see Fail
 	mayReply    bool   // but it has some time for one
+	moved       bool   // it has joined a channel, so it may have got a position that was of no message
 	missed      uint8  // pings without a sign of life
 	reason      Reason // why it ends; known when it is closing
 	turn        int32  // in loop.mixed, of the batch gen

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"runtime"
 	"slices"
 	"strings"
@@ -9,6 +10,9 @@ import (
 
 // Subscriber describes a client that connects.
 type Subscriber struct {
+	// Context, if set, ends what Connect waits for, when the hub shares a log with others.
+	Context context.Context
+
 	Channels []string // no name twice; none for a client that only publishes
 	All      bool     // it gets the messages of every channel instead, from now on
 	User     string
@@ -39,7 +43,15 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	}
 
 	h.mu.Lock()
-	if err := h.admitConnLocked(&s, o); err != nil {
+	err := h.admitConnLocked(&s, o)
+	if err == nil && h.log != nil {
+		w := want{ctx: s.Context, channels: s.Channels, all: s.All, lastID: s.LastID, replay: s.Replay, limit: o.MaxBacklog}
+		if err = h.awaitLocked(&w); err == nil {
+			err = h.admitConnLocked(&s, o) // much may have changed meanwhile
+		}
+		defer w.done(h)
+	}
+	if err != nil {
 		h.mu.Unlock()
 		return nil, Welcome{}, err
 	}
@@ -123,6 +135,7 @@ func (h *Hub) countConnLocked(c *Conn, s *Subscriber) {
 // connection gets no messages, so the lock can be released in between for others. On an error the caller unsubscribes
 // it from those that it has.
 func (h *Hub) subscribeEachLocked(c *Conn, names []string, order []int) error {
+	origin := h.origin
 	for i, at := range order {
 		var err error
 		if i > 0 && i%atOnce == 0 {
@@ -134,6 +147,8 @@ func (h *Hub) subscribeEachLocked(c *Conn, names []string, order []int) error {
 				err = ErrClosed
 			case c.options.retired:
 				err = ErrRetired
+			case h.origin != origin:
+				err = ErrNotReady
 			}
 		}
 		if i >= atOnce && err == nil && h.overChannelsLocked(names[at]) {
@@ -222,6 +237,7 @@ func (h *Hub) forgetConn(c *Conn) {
 	c.loop.load--
 	h.connections--
 	h.transports[c.options.Transport]--
+	delete(h.echoes, c.id)
 	h.countQuotaLocked(c, -1)
 	if h.closed && h.connections == 0 {
 		close(h.empty)

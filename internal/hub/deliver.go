@@ -84,6 +84,11 @@ func (l *loop) deliver() {
 	clear(l.touched)
 	l.touched = l.touched[:0]
 	l.size, l.skips = 0, false
+	l.handleFailed()
+}
+
+// handleFailed handles the connections that could not be written to.
+func (l *loop) handleFailed() {
 	for _, f := range l.failed {
 		l.handleResult(f.conn, f.result)
 	}

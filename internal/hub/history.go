@@ -212,16 +212,14 @@ func (h *Hub) missedLocked(channels []string, id string, limit int) (ms []*Messa
 	for _, name := range channels {
 		ch := h.channels[name]
 		switch {
-		case ch == nil && h.droppedSeq > seq, ch != nil && ch.droppedSeq > seq:
+		case h.droppedSeqLocked(name, ch) > seq:
 			lost = append(lost, name)
 		case ch != nil && len(ch.history) > 0 && ch.newest().Seq > seq:
 			missed = append(missed, name)
 			if size > limit {
 				continue
 			}
-			first, _ := slices.BinarySearchFunc(ch.history, seq+1, func(s *stored, seq uint64) int {
-				return cmp.Compare(s.message.Seq, seq)
-			})
+			first, _ := ch.find(seq + 1)
 			for _, s := range ch.history[first:] {
 				ms = append(ms, s.message)
 				if size += s.message.size(); size > limit {
@@ -246,7 +244,7 @@ func (h *Hub) tailLocked(channels []string, n, limit int) (ms []*Message) {
 	var from newest
 	for _, name := range channels {
 		if ch := h.channels[name]; ch != nil && len(ch.history) > 0 && ch.droppedSeq < ch.newest().Seq {
-			from = append(from, ch.history)
+			from = append(from, ch.kept())
 		}
 	}
 	heap.Init(&from)
@@ -265,6 +263,20 @@ func (h *Hub) tailLocked(channels []string, n, limit int) (ms []*Message) {
 	}
 	slices.Reverse(ms)
 	return ms
+}
+
+// kept returns the history after the last message that it does not have. With a shared log there may be older ones.
+func (ch *channel) kept() []*stored {
+	i := 0
+	if ch.history[0].message.Seq <= ch.droppedSeq {
+		i, _ = ch.find(ch.droppedSeq + 1)
+	}
+	return ch.history[i:]
+}
+
+// find returns where in the history a position is or would be.
+func (ch *channel) find(seq uint64) (int, bool) {
+	return slices.BinarySearchFunc(ch.history, seq, func(s *stored, seq uint64) int { return cmp.Compare(s.message.Seq, seq) })
 }
 
 // newest is a heap of histories that are not empty. The one whose last message is the newest is first.

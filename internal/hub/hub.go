@@ -1,12 +1,13 @@
 package hub
 
 import (
-	"crypto/rand"
 	"errors"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
 
 var (
@@ -17,7 +18,16 @@ var (
 	ErrFull = errors.New("too many messages are waiting to be delivered")
 
 	// ErrKeyReused is returned to a publisher that has used the key for a message that says something else.
-	ErrKeyReused = errors.New("the idempotency key was used for another message")
+	ErrKeyReused = broker.ErrConflict
+
+	// ErrDown, ErrUnknown and ErrTooBig are returned to a publisher by the log that the hub shares with others: nothing was
+	// published, or it is not known, or the broker accepts no message as large.
+	ErrDown    = broker.ErrDown
+	ErrUnknown = broker.ErrUnknown
+	ErrTooBig  = broker.ErrTooBig
+
+	// ErrNotReady is returned to a subscriber that could not be given a position in the shared log in time.
+	ErrNotReady = errors.New("the server cannot follow the log of the cluster: try again")
 
 	// ErrTooManyConnections and ErrTooManyChannels are returned to a subscriber that exceeds a limit.
 	ErrTooManyConnections = errors.New("too many connections")
@@ -61,16 +71,22 @@ type Config struct {
 	MaxMemory int64
 	// MaxInbox limits the bytes that wait in one loop's inbox. 0 is 64 MiB.
 	MaxInbox int
+	// PartitionTimeout is how long connections stay while the log that the hub shares with others cannot be followed. 0 is
+	// for ever.
+	PartitionTimeout time.Duration
 }
 
 // Hub is the log and the loops behind it.
 type Hub struct {
-	epoch    string
+	node     uint64 // a random number that names it among the nodes that share a log
 	started  time.Time
 	loops    []*loop
 	running  sync.WaitGroup
 	flushers flushers
+	quit     chan struct{} // closed when the hub is closed, for those that wait for its log
 	stopped  chan struct{} // closed when the loops have ended
+	attach   sync.Mutex    // held by UseLog; taken before configuring
+	shared   atomic.Bool   // log is not nil
 
 	backlog   atomic.Int64 // bytes that wait for connections, counted for each
 	held      atomic.Int64 // bytes that are in memory for them; see memory.go
@@ -86,7 +102,12 @@ type Hub struct {
 	waiting     int       // how many wait for room
 	promised    int       // bytes of what is being encoded for a join, and is queued then
 	config      Config
-	seq         uint64
+	log         *sharedLog // nil: the hub's own
+	logCounts   *logCounts
+	echoes      map[ConnID]*Conn // those that have published to a shared log, and get no echo
+	epoch       string
+	origin      *origin   // of epoch
+	seq         uint64    // the last position given out; with a shared log, the watermark
 	seqTime     time.Time // when it was given out
 	bytes       uint64
 	channels    map[string]*channel // those that have subscribers or history
@@ -111,7 +132,7 @@ type Hub struct {
 // New starts a hub.
 func New(c Config) *Hub {
 	h := &Hub{
-		epoch:    rand.Text()[:8],
+		node:     randomNode(),
 		started:  time.Now(),
 		channels: make(map[string]*channel),
 
@@ -126,6 +147,8 @@ func New(c Config) *Hub {
 	h.flushers.work.L = &h.flushers.mu
 	h.flushers.closed = make(chan struct{})
 	h.stopped = make(chan struct{})
+	h.quit = make(chan struct{})
+	h.setEpochLocked(randomEpoch())
 	h.Configure(c)
 	for range min(runtime.GOMAXPROCS(0), maxLoops) {
 		l := &loop{hub: h, id: len(h.loops), wake: make(chan struct{}, 1), rings: make(map[int]*ring), toFlush: make([]*Conn, 0, 64)}
@@ -155,6 +178,7 @@ func (h *Hub) Configure(c Config) {
 	h.coalesce.Store(int64(c.Coalesce))
 	h.maxMemory.Store(c.MaxMemory)
 	shorter := c.History < h.config.History
+	retain := c.retention() != h.config.retention()
 	h.config = c
 	if t := h.history.timer; t != nil {
 		t.Stop()
@@ -162,7 +186,14 @@ func (h *Hub) Configure(c Config) {
 	if len(h.repeats.known) > h.keyLimitLocked() {
 		h.forgetKeysLocked()
 	}
+	log := h.log
+	if log != nil {
+		log.configureLocked()
+	}
 	h.mu.Unlock()
+	if log != nil && retain {
+		log.log.Retain(c.retention())
+	}
 	if shorter {
 		h.shorten()
 	}

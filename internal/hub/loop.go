@@ -13,6 +13,8 @@ const (
 	opConnect        // attach the connection to its audiences
 	opJoin           // attach the connection to one more audience, and send the bytes
 	opLeave          // detach it from one, and send the bytes
+	opLate           // deliver the message, or tell of a gap where it would not be in order; see late
+	opGap            // tell of a gap: the audience, or, if there is none, all connections
 	opSend           // send the bytes
 	opReply          // send Conn.replies
 	opClose          // close it
@@ -211,6 +213,10 @@ func (l *loop) handle(e *entry) {
 		l.join(c, e.audience, e.bytes)
 	case opLeave:
 		l.leave(c, e.audience, e.bytes)
+	case opLate:
+		l.late(e.audience, e.message)
+	case opGap:
+		l.gap(e.audience)
 	case opSend:
 		l.send(c, e.bytes, required)
 	case opReply:

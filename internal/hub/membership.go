@@ -40,12 +40,14 @@ func (c *Conn) Join(name, lastID string, frame func(Welcome, []*Message) []byte)
 	var made snapshot // what p was made of
 	var p []byte
 	size, promised, waited := 0, 0, 0
+	var w want
+	defer w.done(h)
 	defer func() { c.countWaiting(-waited) }()
 	for try := 0; ; try++ {
 		h.mu.Lock()
 		h.promised -= promised
 		waited += c.awaitRoomLocked(max(size, len(p))+messageOverhead, len(p))
-		s, err := c.snapshotLocked(name, lastID)
+		s, err := c.positionLocked(name, lastID, &w)
 		if err != nil {
 			if promised > 0 {
 				h.hasSpace.Broadcast() // others may have waited for what is not promised any more
@@ -92,13 +94,32 @@ func encodedSize(ms []*Message) (n int) {
 // snapshot is what a channel starts from at one moment.
 type snapshot struct {
 	joined   bool // the connection is on the channel already: it starts from nothing
+	origin   *origin
 	welcome  Welcome
 	messages []*Message
 }
 
 // equal reports whether the same frame is right for both: positions may differ where no message does.
 func (s snapshot) equal(o snapshot) bool {
-	return s.welcome.Resumed == o.welcome.Resumed && slices.Equal(s.messages, o.messages)
+	return s.origin == o.origin && s.welcome.Resumed == o.welcome.Resumed && slices.Equal(s.messages, o.messages)
+}
+
+// positionLocked is snapshotLocked, but with a shared log it first waits until the channel can be joined. It may release
+// Hub.mu meanwhile.
+func (c *Conn) positionLocked(name, lastID string, w *want) (s snapshot, err error) {
+	h := c.hub
+	if h.log != nil {
+		if err := c.mayJoinLocked(name); err != nil {
+			return s, err
+		}
+		if w.channels == nil {
+			*w = want{channels: []string{name}, lastID: lastID, limit: c.options.MaxBacklog, conn: c}
+		}
+		if err := h.awaitLocked(w); err != nil {
+			return s, err
+		}
+	}
+	return c.snapshotLocked(name, lastID)
 }
 
 // snapshotLocked returns what a channel starts from now, or why the connection cannot join it.
@@ -107,6 +128,7 @@ func (c *Conn) snapshotLocked(name, lastID string) (s snapshot, err error) {
 		return s, err
 	}
 	h := c.hub
+	s.origin = h.origin
 	if _, s.joined = c.findLocked(name); s.joined {
 		s.welcome.ID = FormatID(h.epoch, h.seq)
 		return s, nil
@@ -197,6 +219,7 @@ func (l *loop) join(c *Conn, a *audience, p []byte) {
 	if c.state != stateOpen {
 		return
 	}
+	c.moved = true
 	if len(c.memberships) == 1 {
 		c.detach(0) // it moves from its group
 	}

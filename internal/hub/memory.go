@@ -135,7 +135,7 @@ func (m *Message) countEncoded(n int) {
 			return
 		}
 		if m.encodedBytes.CompareAndSwap(before, before+int32(n)) {
-			m.hub.held.Add(int64(n))
+			m.origin.hub.held.Add(int64(n))
 			return
 		}
 	}

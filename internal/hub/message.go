@@ -46,8 +46,8 @@ type Message struct {
 	Time        time.Time // when it was published
 	Subscribers int       // how many its channel had
 
-	hub         *Hub
-	encodedData int // the bytes of Data in the wire format that makes the most of it
+	origin      *origin // of Seq
+	encodedData int     // the bytes of Data in the wire format that makes the most of it
 
 	mu      sync.Mutex
 	encoded []encoding
@@ -87,12 +87,19 @@ func (m *Message) size() int {
 // ID returns the message's identity: the hub's epoch and the sequence number. It is opaque to clients.
 func (m *Message) ID() string { return FormatID(m.epoch(), m.Seq) }
 
-// epoch returns that of the hub that the message was published on.
+// origin is where positions come from: a hub, in one of its epochs. Messages refer to it, so that each keeps its ID when
+// the hub's epoch changes.
+type origin struct {
+	hub   *Hub
+	epoch string
+}
+
+// epoch returns that of the hub when the message was published.
 func (m *Message) epoch() string {
-	if m.hub == nil {
+	if m.origin == nil {
 		return ""
 	}
-	return m.hub.epoch
+	return m.origin.epoch
 }
 
 // AppendID appends the message's ID.

@@ -34,6 +34,9 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 	}
 	historyBytes := h.config.historyBytes()
 	h.mu.Unlock()
+	if err == errShared {
+		return h.publishShared(ms)
+	}
 	if err != nil {
 		return err
 	}
@@ -53,6 +56,9 @@ func (h *Hub) admitLocked(ms []*Message, wait bool) (waited int, err error) {
 	for {
 		if h.closed || from != nil && from.left {
 			return waited, ErrClosed
+		}
+		if h.log != nil { // also while it waited
+			return waited, errShared
 		}
 		limit, ok := h.fitsLocked(ms)
 		if ok {
@@ -96,8 +102,8 @@ func (h *Hub) fitsLocked(ms []*Message) (limit Limit, ok bool) {
 	return 0, true
 }
 
-// appendLocked appends messages that fit to the log, all of them or none. It is where a broker comes in: with one, the
-// broker assigns positions, for many processes, and what comes after is local to each of them.
+// appendLocked appends messages that fit to the hub's own log, all of them or none. With a broker their positions come
+// from its log: see publishShared, and for what comes after ingestLocked.
 func (h *Hub) appendLocked(ms []*Message, keys []keyed, now time.Time) (wake uint64, err error) {
 	if now.Before(h.seqTime) {
 		now = h.seqTime // another publisher was faster to get the lock: times are in the order of the log
@@ -124,7 +130,7 @@ func (h *Hub) appendLocked(ms []*Message, keys []keyed, now time.Time) (wake uin
 // assignLocked gives a message its position in the log. It reports false for a message that repeats another one, whose
 // position it is given; k is its key, or nil.
 func (h *Hub) assignLocked(m *Message, ms []*Message, k *keyed, now time.Time) bool {
-	m.hub = h
+	m.origin = h.origin
 	if !m.NoEcho {
 		m.From = nil // only the echo needs it, and history would hold the connection
 	}

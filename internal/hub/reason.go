@@ -19,12 +19,13 @@ const (
 	ReasonInvalid                   // its data was not what it claimed to be, such as UTF-8
 	ReasonRestart                   // the hub, or the configuration of its route, ended
 	ReasonMemory                    // it held the most when the memory limit was reached
+	ReasonUnavailable               // the hub could not follow the log that it shares with others
 	reasons                         // how many there are
 )
 
 // String returns the name of the reason in metrics and events.
 func (r Reason) String() string {
-	return [...]string{"client", "slow", "silent", "lost", "policy", "too_big", "protocol", "protocol", "protocol", "restart", "memory"}[r]
+	return [...]string{"client", "slow", "silent", "lost", "policy", "too_big", "protocol", "protocol", "protocol", "restart", "memory", "unavailable"}[r]
 }
 
 // reasonForError returns why a connection ends whose flusher failed with err.

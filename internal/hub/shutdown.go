@@ -44,6 +44,8 @@ func (h *Hub) spread(why Reason, text string, delay time.Duration) {
 func (h *Hub) close(why Reason, text string, timeout time.Duration) {
 	h.mu.Lock()
 	h.closed = true
+	close(h.quit)
+	log := h.log
 	if t := h.history.timer; t != nil {
 		t.Stop()
 	}
@@ -64,6 +66,9 @@ func (h *Hub) close(why Reason, text string, timeout time.Duration) {
 	select {
 	case <-h.empty:
 	case <-timer.C:
+	}
+	if log != nil {
+		log.close() // after the last publishers had time to get their answers
 	}
 	for _, l := range h.loops {
 		h.enqueue(l, entry{op: opStop})

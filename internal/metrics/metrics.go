@@ -56,6 +56,9 @@ func (collector) Describe(out chan<- *prometheus.Desc) {
 	} {
 		out <- d
 	}
+	for _, d := range brokerDescs {
+		out <- d
+	}
 }
 
 // Collect implements prometheus.Collector.
@@ -90,5 +93,6 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	counter(gaps, s.Gaps)
 	counter(dropped, c.emitter.Dropped())
+	c.collectBroker(gauge, counter, out)
 	out <- prometheus.MustNewConstHistogram(fanout, s.FanoutCount, s.FanoutSum, s.Fanout)
 }

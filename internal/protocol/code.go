@@ -19,6 +19,7 @@ var codes = [...]frame.Code{
 	hub.ReasonInvalid:     frame.InvalidData,
 	hub.ReasonRestart:     frame.ServiceRestart,
 	hub.ReasonMemory:      frame.TryAgainLater,
+	hub.ReasonUnavailable: frame.TryAgainLater,
 }
 
 // CloseCode returns the close code that tells a client the reason.

@@ -1,0 +1,27 @@
+package brokertest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+)
+
+// memoryCluster is a Memory as the suite needs it.
+type memoryCluster struct{ *Memory }
+
+func (c memoryCluster) Broker() broker.Broker { return c.Memory.Broker() }
+
+func TestMemoryConforms(t *testing.T) {
+	for name, latency := range map[string]time.Duration{"near": 0, "far": time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			Run(t, func(t *testing.T) Cluster {
+				m := NewMemory(MemoryConfig{
+					Latency: latency, Jitter: latency, Tick: 20 * time.Millisecond, PublishTimeout: time.Second, MaxData: 1 << 20,
+				})
+				t.Cleanup(m.Close)
+				return memoryCluster{m}
+			})
+		})
+	}
+}

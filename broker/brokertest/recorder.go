@@ -1,0 +1,158 @@
+package brokertest
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+)
+
+// recorder is a Sink that keeps what it is given, and notes what a log must never do.
+type recorder struct {
+	mu       sync.Mutex
+	changed  chan struct{} // closed at each change
+	problems []string
+	inside   bool // a call has not returned
+	closed   bool // no more calls are allowed
+
+	epoch   string
+	epochs  int
+	began   uint64 // where the epoch began
+	w       uint64
+	broken  bool
+	breaks  int
+	lost    []string
+	entries []broker.Entry // of the epoch
+	had     map[uint64]bool
+}
+
+func newRecorder() *recorder {
+	return &recorder{changed: make(chan struct{}), broken: true, had: make(map[uint64]bool)}
+}
+
+// enter begins a call, and returns what ends it.
+func (r *recorder) enter(what string) (leave func()) {
+	r.mu.Lock()
+	if r.inside {
+		r.problemLocked("%s was called during another call", what)
+	}
+	if r.closed {
+		r.problemLocked("%s was called after Close had returned", what)
+	}
+	r.inside = true
+	return func() {
+		r.inside = false
+		close(r.changed)
+		r.changed = make(chan struct{})
+		r.mu.Unlock()
+	}
+}
+
+func (r *recorder) problemLocked(format string, args ...any) {
+	if len(r.problems) < 10 {
+		r.problems = append(r.problems, fmt.Sprintf(format, args...))
+	}
+}
+
+func (r *recorder) problemsOf() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.problems
+}
+
+// Epoch implements broker.Sink.
+func (r *recorder) Epoch(epoch string, at uint64) {
+	defer r.enter("Epoch")()
+	valid := len(epoch) >= 1 && len(epoch) <= 32 && !slices.ContainsFunc([]byte(epoch), func(b byte) bool {
+		return (b < '0' || b > '9') && (b < 'a' || b > 'z') && (b < 'A' || b > 'Z')
+	})
+	switch {
+	case !valid:
+		r.problemLocked("the epoch is %q, not 1 to 32 letters and digits", epoch)
+	case epoch == r.epoch:
+		r.problemLocked("the epoch %q began twice", epoch)
+	}
+	r.epoch, r.began, r.w, r.entries = epoch, at, at, nil
+	r.epochs++
+	clear(r.had)
+}
+
+// Entries implements broker.Sink.
+func (r *recorder) Entries(run []broker.Entry) {
+	defer r.enter("Entries")()
+	if r.epoch == "" {
+		r.problemLocked("entries came before Epoch")
+	}
+	if len(run) == 0 {
+		r.problemLocked("Entries was called with no entry")
+	}
+	for i, e := range run {
+		switch {
+		case e.Seq == 0:
+			r.problemLocked("an entry of %q has no position", e.Channel)
+		case r.had[e.Seq]:
+			r.problemLocked("position %d came twice", e.Seq)
+		case i > 0 && e.Seq < run[i-1].Seq:
+			r.problemLocked("in one run %d came after %d", e.Seq, run[i-1].Seq)
+		case e.Seq <= r.w && !r.broken:
+			r.problemLocked("%d of %q came when W was %d, and Broken had not been called", e.Seq, e.Channel, r.w)
+		}
+		r.had[e.Seq] = true
+		r.w = max(r.w, e.Seq)
+		r.entries = append(r.entries, e)
+	}
+}
+
+// Advance implements broker.Sink.
+func (r *recorder) Advance(seq uint64) {
+	defer r.enter("Advance")()
+	if r.epoch == "" {
+		r.problemLocked("Advance came before Epoch")
+	}
+	if seq < r.w {
+		r.problemLocked("Advance(%d) came when W was %d", seq, r.w)
+	}
+	r.w = max(r.w, seq)
+}
+
+// Broken implements broker.Sink.
+func (r *recorder) Broken(why error) {
+	defer r.enter("Broken")()
+	if why == nil {
+		r.problemLocked("Broken does not say why")
+	}
+	r.broken = true
+	r.breaks++
+}
+
+// Repaired implements broker.Sink.
+func (r *recorder) Repaired(lost []string) {
+	defer r.enter("Repaired")()
+	if r.epoch == "" {
+		r.problemLocked("Repaired came before Epoch")
+	}
+	if !r.broken {
+		r.problemLocked("Repaired came without Broken")
+	}
+	r.broken = false
+	r.lost = append(r.lost, lost...)
+}
+
+// opened checks a call of Open's callback.
+func (r *recorder) opened(at uint64, err error) {
+	defer r.enter("opened")()
+	if err == nil && at > r.w {
+		r.problemLocked("opened was called with %d when W was %d", at, r.w)
+	}
+}
+
+// of returns the entries of channels, sorted by position: a late one comes where it belongs.
+func (r *recorder) of(channels ...string) (es []broker.Entry) {
+	for _, e := range r.entries {
+		if slices.Contains(channels, e.Channel) {
+			es = append(es, e)
+		}
+	}
+	return sortedBySeq(es)
+}

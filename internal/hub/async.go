@@ -1,0 +1,188 @@
+package hub
+
+import (
+	"errors"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+)
+
+// errShared is how admitLocked says that messages have to be published to the shared log.
+var errShared = errors.New("the hub shares a log")
+
+const (
+	// maxInFlight is how many messages of a connection the shared log may not have answered for. Beyond it the connection
+	// is not read, and TCP holds the client back.
+	maxInFlight = 64
+
+	// downTime is how long a connection that publishes is not read when the log is broken, before its messages fail.
+	downTime = 5 * time.Second
+)
+
+// publishShared publishes to the shared log and waits for its answer.
+func (h *Hub) publishShared(ms []*Message) error {
+	answer := make(chan error, 1)
+	h.publishAsync(ms, func(err error) { answer <- err })
+	return <-answer
+}
+
+// PublishAsync is PublishWait for a publisher that need not know at once what became of its message: done is called with
+// that. If the hub shares a log, PublishAsync does not wait for its answer, but a connection that publishes waits while too
+// many of its messages have none. Otherwise done is called before PublishAsync returns. It must not block.
+func (h *Hub) PublishAsync(m *Message, done func(error)) {
+	if !h.Shared() {
+		done(h.PublishWait(m))
+		return
+	}
+	ms := []*Message{m}
+	if err := checkAll(ms); err != nil {
+		done(err)
+		return
+	}
+	h.publishAsync(ms, done)
+}
+
+// publishAsync publishes checked messages to the shared log. They are all of one publisher.
+func (h *Hub) publishAsync(ms []*Message, done func(error)) {
+	s, size, err := h.beginPublish(ms)
+	if err != nil {
+		done(err)
+		return
+	}
+	begun := time.Now()
+	s.log.Publish(entriesOf(ms, h.node), func(places []broker.Place, err error) {
+		s.counts.publish.add(time.Since(begun))
+		done(s.published(ms, places, err, size))
+	})
+}
+
+// beginPublish waits until messages may be published to the shared log, and counts them and what they hold.
+func (h *Hub) beginPublish(ms []*Message) (s *sharedLog, size int, err error) {
+	from := ms[0].From
+	size = messageOverhead
+	for _, m := range ms {
+		size += cap(m.Data) + messageOverhead
+	}
+	if from == nil {
+		if h.crowded(size) {
+			h.checkMemory()
+			return nil, 0, h.reject(LimitMemory, ErrFull)
+		}
+		h.held.Add(int64(size))
+	} else {
+		size = from.reserve(size) // or it is closed
+	}
+	h.mu.Lock()
+	s, err = h.awaitLogLocked(from)
+	if err == nil {
+		s.counts.inFlight += len(ms)
+		if from != nil {
+			from.inFlight++
+			h.noEchoLocked(ms)
+		}
+	}
+	h.mu.Unlock()
+	if err != nil {
+		h.free(from, size)
+	}
+	return s, size, err
+}
+
+// free counts out what a publisher has held.
+func (h *Hub) free(from *Conn, size int) {
+	if from == nil {
+		h.held.Add(-int64(size))
+	} else {
+		from.countWaiting(-size)
+	}
+}
+
+// awaitLogLocked returns the log to publish to. A connection waits while it has too much in flight, and, when the log is
+// broken, for a while for it to be repaired.
+func (h *Hub) awaitLogLocked(from *Conn) (*sharedLog, error) {
+	for {
+		s := h.log
+		switch {
+		case h.closed || from != nil && from.left:
+			return nil, ErrClosed
+		case s == nil:
+			return nil, ErrDown // it was replaced by the hub's own a moment ago
+		case from != nil && from.inFlight >= maxInFlight:
+			h.awaitRoomLocked()
+			continue
+		}
+		left := downTime - time.Since(s.brokenSince)
+		if from == nil || !s.broken || left <= 0 {
+			if !s.started {
+				return nil, ErrDown
+			}
+			return s, nil
+		}
+		changed := s.changed
+		h.mu.Unlock()
+		timer := time.NewTimer(left)
+		select {
+		case <-changed:
+		case <-timer.C:
+		case <-h.quit:
+		}
+		timer.Stop()
+		h.mu.Lock()
+	}
+}
+
+// noEchoLocked has a connection found that gets no echo, when its messages come back.
+func (h *Hub) noEchoLocked(ms []*Message) {
+	for _, m := range ms {
+		if m.NoEcho && m.From != nil {
+			if h.echoes == nil {
+				h.echoes = make(map[ConnID]*Conn)
+			}
+			h.echoes[m.From.id] = m.From
+			return
+		}
+	}
+}
+
+// published notes what became of messages, and returns it for the publisher.
+func (s *sharedLog) published(ms []*Message, places []broker.Place, err error, size int) error {
+	h, from := s.hub, ms[0].From
+	if partial, ok := errors.AsType[*broker.PartialError](err); ok {
+		places = partial.Places
+	}
+	h.mu.Lock()
+	s.counts.inFlight -= len(ms)
+	if from != nil {
+		from.inFlight--
+	}
+	for i, m := range ms {
+		if i >= len(places) {
+			s.counts.published[resultOf(err)]++
+			continue
+		}
+		p := places[i]
+		m.Seq, m.origin = p.Seq, h.origin
+		if m.Time = time.UnixMilli(p.Time); p.Time == 0 {
+			m.Time = time.Now()
+		}
+		if ch := h.channels[m.Channel]; ch != nil {
+			m.Subscribers = ch.subscribers
+		}
+		if p.Repeated {
+			s.counts.published[resultRepeated]++
+			continue
+		}
+		s.counts.published[resultOK]++
+		h.bytes += uint64(len(m.Data))
+		h.published[m.Source]++
+	}
+	if h.waiting > 0 {
+		h.hasSpace.Broadcast() // one of them may wait to publish more
+	}
+	h.mu.Unlock()
+	h.free(from, size)
+	if errors.Is(err, broker.ErrClosed) {
+		return ErrDown // it was not published, and may be to the log that follows
+	}
+	return err
+}

@@ -1,0 +1,262 @@
+package hub
+
+import (
+	"context"
+	"time"
+)
+
+// positionTime is how long a connection, or a join, waits for its position in a shared log.
+const positionTime = 5 * time.Second
+
+// retryTime is the time between two tries of what the log could not do.
+const retryTime = 100 * time.Millisecond
+
+// want is what a connection, or a join, needs of a shared log before it can begin: its channels open, the watermark at its
+// position or beyond, and what it has missed in the history. What is needed is looked for under Hub.mu, and when all is
+// there, that is still so where the caller goes on under the same lock. Channels are looked at some at a time: one that was
+// found open is pinned and stays open, and one that was found in the history and is dropped after that becomes a gap.
+type want struct {
+	ctx      context.Context
+	conn     *Conn // that joins
+	channels []string
+	all      bool
+	lastID   string
+	replay   int
+	limit    int // bytes
+
+	log      *sharedLog // what follows is about it, and its era
+	era      uint32
+	deadline time.Time
+	pinned   []*openChannel
+	checked  int  // channels of which nothing more has to be read
+	barred   bool // the watermark has what was stored when it came
+	retry    bool // the log could not do what was asked, and may a moment later
+	read     *openChannel
+}
+
+// awaitLocked returns when the hub has what a connection needs, or with an error when it does not come. Hub.mu is released
+// meanwhile.
+func (h *Hub) awaitLocked(w *want) error {
+	if w.deadline.IsZero() {
+		w.deadline = time.Now().Add(positionTime)
+	}
+	for {
+		s := h.log
+		switch {
+		case h.closed || h.leaving || w.conn != nil && w.conn.left:
+			return ErrClosed
+		case s == nil:
+			return nil
+		case s.partitioned:
+			return ErrNotReady
+		}
+		wait, do := s.nextLocked(w)
+		if wait == nil && do == nil && !w.retry {
+			return nil
+		}
+		h.mu.Unlock()
+		if do != nil {
+			do()
+		}
+		err := h.waitFor(w, s, wait)
+		h.mu.Lock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// waitFor waits for what was asked of the log, but not beyond the deadline.
+func (h *Hub) waitFor(w *want, s *sharedLog, wait <-chan struct{}) error {
+	left := time.Until(w.deadline)
+	if left <= 0 {
+		return ErrNotReady
+	}
+	retry := w.retry
+	if retry {
+		w.retry = false
+		left = min(left, retryTime)
+	} else if wait == nil {
+		return nil
+	}
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	var gone <-chan struct{}
+	if w.ctx != nil {
+		gone = w.ctx.Done()
+	}
+	select {
+	case <-wait:
+		return nil
+	case <-timer.C:
+		if retry {
+			return nil
+		}
+		return ErrNotReady
+	case <-gone:
+		return ErrClosed
+	case <-h.quit:
+		return ErrClosed
+	case <-s.ctx.Done(): // another log takes its place
+		w.retry = true
+		return nil
+	}
+}
+
+// nextLocked returns what to wait for next, and what to call before that without the lock. With neither all is there.
+func (s *sharedLog) nextLocked(w *want) (wait <-chan struct{}, do func()) {
+	if w.log != s || w.era != s.era {
+		w.unpinLocked()
+		w.log, w.era, w.checked, w.barred, w.read = s, s.era, 0, false, nil
+	}
+	if !s.settled {
+		return s.changed, nil
+	}
+	if wait, do := s.nextOpenLocked(w); wait != nil || do != nil || w.retry {
+		return wait, do
+	}
+	return s.nextReadLocked(w)
+}
+
+// name returns a channel that has to be open.
+func (w *want) name(i int) string {
+	if w.all {
+		return ""
+	}
+	return w.channels[i]
+}
+
+func (w *want) count() int {
+	if w.all {
+		return 1
+	}
+	return len(w.channels)
+}
+
+// nextOpenLocked pins the channels, some at a time, and opens those that are not.
+func (s *sharedLog) nextOpenLocked(w *want) (wait <-chan struct{}, do func()) {
+	var cold []string
+	var ready chan struct{}
+	for range atOnce {
+		i := len(w.pinned)
+		if i == w.count() {
+			break
+		}
+		o := s.findLocked(w.name(i))
+		if o == nil {
+			if ready == nil {
+				ready = make(chan struct{})
+			}
+			o = s.addLocked(w.name(i), ready)
+			cold = append(cold, o.name)
+			s.counts.cold++
+		} else {
+			s.counts.warm++
+		}
+		o.pins++
+		w.pinned = append(w.pinned, o)
+	}
+	if cold != nil {
+		return nil, func() { s.openChannels(cold) }
+	}
+	if len(w.pinned) < w.count() {
+		return nil, func() {} // others may have the lock
+	}
+	for ; w.checked < len(w.pinned); w.checked++ {
+		switch o := w.pinned[w.checked]; {
+		case o.err != nil:
+			w.unpinLocked()
+			w.checked, w.retry = 0, true
+			return nil, nil
+		case !o.opened:
+			return o.ready, nil
+		}
+	}
+	return nil, nil
+}
+
+// addLocked adds a channel that is about to be opened.
+func (s *sharedLog) addLocked(name string, ready chan struct{}) *openChannel {
+	o := &openChannel{name: name, era: s.era, ready: ready}
+	s.open[name] = o
+	return o
+}
+
+// openChannels asks the log for channels that were added together.
+func (s *sharedLog) openChannels(names []string) {
+	s.log.Open(names, func(at uint64, err error) { s.call(func() { s.opened(names, at, err) }) })
+}
+
+// opened notes that channels are open, or cannot be. What came of them before is history that is not known: it counts as
+// lost until it is read.
+func (s *sharedLog) opened(names []string, at uint64, err error) {
+	h := s.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c := s.catchUp; c == nil && err == nil && s.currentLocked() {
+		h.seq = max(h.seq, at)
+	}
+	var ready chan struct{}
+	for i, name := range names {
+		if i > 0 && i%atOnce == 0 {
+			h.mu.Unlock()
+			h.mu.Lock()
+		}
+		o := s.findLocked(name)
+		if o == nil || o.opened {
+			continue
+		}
+		ready = o.ready
+		if err != nil || !s.currentLocked() {
+			o.err = ErrNotReady
+			delete(s.open, name)
+			continue
+		}
+		o.opened = true
+		if o.resume && s.catchUp != nil {
+			o.at, o.last, o.floor = s.catchUp.from, s.catchUp.from, s.catchUp.from
+			continue
+		}
+		o.at, o.last = h.seq, h.seq
+		s.setFloorLocked(name, h.seq)
+	}
+	if ready != nil {
+		close(ready)
+	}
+	if c := s.catchUp; c != nil {
+		c.opening--
+		s.readCatchUpLocked()
+	}
+}
+
+// nextReadLocked has the watermark reach the client's position, and what is not in the history read from the log.
+func (s *sharedLog) nextReadLocked(w *want) (wait <-chan struct{}, do func()) {
+	return nil, nil
+}
+
+// done unpins the channels. The connection is on them now, or has failed.
+func (w *want) done(h *Hub) {
+	if w.log == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	w.unpinLocked()
+}
+
+// unpinLocked lets channels be released again.
+func (w *want) unpinLocked() {
+	for _, o := range w.pinned {
+		if o.pins--; o.pins == 0 {
+			w.log.idleLocked(o.name)
+		}
+	}
+	w.pinned = nil
+}
+
+// reading is a read of a channel that is under way.
+type reading struct {
+	after uint64
+	last  int
+	done  chan struct{}
+}

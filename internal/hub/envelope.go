@@ -1,0 +1,46 @@
+package hub
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+)
+
+// entriesOf returns what messages are in a shared log.
+func entriesOf(ms []*Message, node uint64) []broker.Entry {
+	es := make([]broker.Entry, len(ms))
+	for i, m := range ms {
+		e := &es[i]
+		*e = broker.Entry{Channel: m.Channel, Event: m.Event, Kind: uint8(m.Kind), Data: m.Data, Node: node}
+		if m.Key != "" {
+			e.Key, e.Digest = m.sharedKey(), m.sharedDigest()
+		}
+		if m.NoEcho && m.From != nil {
+			e.Conn = uint64(m.From.id)
+		}
+	}
+	return es
+}
+
+// sharedKey stands for the publisher, the channel and the key, as keyID does in one hub. It is the same on all nodes, so it
+// has no secret: what makes it hard to find two that are equal is SHA-256.
+func (m *Message) sharedKey() (key [16]byte) {
+	b := make([]byte, 0, 512)
+	for _, s := range [...]string{m.Publisher, m.Channel, m.Key} {
+		b = append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
+	}
+	sum := sha256.Sum256(b)
+	copy(key[:], sum[:])
+	return key
+}
+
+// sharedDigest tells what two messages with one key say apart, on all nodes.
+func (m *Message) sharedDigest() uint64 {
+	d := sha256.New()
+	d.Write([]byte{byte(m.Kind)})
+	d.Write([]byte(m.Event))
+	d.Write([]byte{0}) // which no event's name has
+	d.Write(m.Data)
+	return binary.BigEndian.Uint64(d.Sum(nil))
+}

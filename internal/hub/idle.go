@@ -1,0 +1,81 @@
+package hub
+
+import "time"
+
+// idleTime is how long a channel stays open after its last subscriber has left: a page that is reloaded comes back soon.
+const idleTime = 30 * time.Second
+
+// idleLocked notes that nobody may need a channel any more. It is released when that is still so after idleTime. All such
+// channels share one timer, and each is in its list once.
+func (s *sharedLog) idleLocked(name string) {
+	h := s.hub
+	o := s.open[name]
+	if o == nil || o.pins > 0 || s.usedLocked(name) || h.log != s {
+		return
+	}
+	o.idleFrom = time.Now()
+	if o.queued {
+		return
+	}
+	o.queued = true
+	if s.idle = append(s.idle, o); s.idleTimer == nil {
+		s.idleTimer = time.AfterFunc(idleTime, s.releaseIdle)
+	}
+}
+
+// usedLocked reports whether a channel has subscribers.
+func (s *sharedLog) usedLocked(name string) bool {
+	if name == "" {
+		return s.hub.all != nil
+	}
+	ch := s.hub.channels[name]
+	return ch != nil && ch.subscribers > 0
+}
+
+// releaseIdle releases the channels that nobody has needed for idleTime, some at a time, with what is kept of them.
+func (s *sharedLog) releaseIdle() {
+	h := s.hub
+	for more := true; more; {
+		var names []string
+		h.mu.Lock()
+		names, more = s.takeIdleLocked()
+		h.mu.Unlock()
+		if len(names) > 0 {
+			s.log.Release(names)
+		}
+	}
+}
+
+// takeIdleLocked forgets some of the channels that are idle for long enough, and returns them. It reports whether there may
+// be more; otherwise it sets the timer for the next.
+func (s *sharedLog) takeIdleLocked() (names []string, more bool) {
+	h := s.hub
+	now := time.Now()
+	dropped := 0
+	for range atOnce {
+		if len(s.idle) == 0 || !s.currentLocked() {
+			s.idle, s.idleTimer = nil, nil
+			return names, false
+		}
+		o := s.idle[0]
+		if s.open[o.name] == o && o.pins == 0 && !s.usedLocked(o.name) {
+			if wait := idleTime - now.Sub(o.idleFrom); wait > 0 {
+				// One that was used meanwhile is looked at again when its time comes, and holds up those behind it until then.
+				s.idleTimer.Reset(wait)
+				return names, false
+			}
+			for ch := h.channels[o.name]; ch != nil && len(ch.history) > 0; dropped++ {
+				if dropped == atOnce {
+					return names, true
+				}
+				h.dropOldestLocked(ch)
+			}
+			delete(s.open, o.name)
+			names = append(names, o.name)
+		}
+		o.queued = false
+		s.idle[0] = nil
+		s.idle = s.idle[1:]
+	}
+	return names, true
+}

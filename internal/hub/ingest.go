@@ -1,0 +1,246 @@
+package hub
+
+import (
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+)
+
+// Entries implements broker.Sink. It waits while the inboxes have no room, because what is in the log cannot be refused.
+func (s *sharedLog) Entries(run []broker.Entry) { s.call(func() { s.ingest(run) }) }
+
+// ingest delivers entries, some under one lock.
+func (s *sharedLog) ingest(run []broker.Entry) {
+	now := time.Now()
+	ms := make([]*Message, min(len(run), atOnce))
+	for len(run) > 0 {
+		n := min(len(ms), len(run))
+		for i := range run[:n] {
+			ms[i] = messageOf(&run[i], now)
+		}
+		s.ingestSome(run[:n], ms[:n], now)
+		clear(ms)
+		run = run[n:]
+	}
+	h := s.hub
+	if limit := h.maxHistoryBytes(); h.history.bytes.Load() > limit {
+		h.trimAll(int(limit)) // see publish
+	}
+	h.checkMemory()
+}
+
+func (h *Hub) maxHistoryBytes() int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return int64(h.config.historyBytes())
+}
+
+// messageOf returns the message that an entry is, or nil if some client could not accept it: nobody who publishes through a
+// hub can have made it.
+func messageOf(e *broker.Entry, now time.Time) *Message {
+	m := &Message{Channel: e.Channel, Event: e.Event, Data: e.Data, Kind: Kind(e.Kind), Seq: e.Seq, Time: now}
+	if m.check() != nil {
+		return nil
+	}
+	return m
+}
+
+func (s *sharedLog) ingestSome(run []broker.Entry, ms []*Message, now time.Time) {
+	h := s.hub
+	var wake uint64
+	h.mu.Lock()
+	for i, m := range ms {
+		e := &run[i]
+		switch {
+		case !s.currentLocked():
+		case s.catchUp != nil:
+			s.catchUp.holdLocked(e)
+			continue
+		case m == nil:
+			h.seq = max(h.seq, e.Seq)
+			continue
+		case s.admitLocked(m, &wake):
+			wake |= s.ingestLocked(e, m, now)
+			continue
+		}
+		break
+	}
+	h.mu.Unlock()
+	h.wake(wake)
+}
+
+// admitLocked waits until there is room for a message, and reports whether it may be delivered then.
+func (s *sharedLog) admitLocked(m *Message, wake *uint64) bool {
+	h := s.hub
+	one := [...]*Message{m}
+	for s.currentLocked() {
+		if _, ok := h.fitsLocked(one[:]); ok {
+			return true
+		}
+		if *wake != 0 { // it may be what is in their inboxes that has to go
+			h.mu.Unlock()
+			h.wake(*wake)
+			*wake = 0
+			h.mu.Lock()
+			continue
+		}
+		h.awaitRoomLocked()
+	}
+	return false
+}
+
+// ingestLocked moves the watermark to an entry, and delivers it if its channel is open.
+func (s *sharedLog) ingestLocked(e *broker.Entry, m *Message, now time.Time) (wake uint64) {
+	h := s.hub
+	s.counts.received++
+	if e.Time > 0 {
+		s.counts.delay.add(now.Sub(time.UnixMilli(e.Time)))
+	}
+	m.origin = h.origin
+	if e.Conn != 0 && e.Node == h.node {
+		m.From = h.echoes[ConnID(e.Conn)]
+		m.NoEcho = m.From != nil
+	}
+	inOrder := m.Seq > h.seq
+	if inOrder {
+		h.seq = m.Seq
+	} else {
+		s.counts.late++
+	}
+	if h.all != nil && s.openLocked("", m.Seq) != nil {
+		if inOrder {
+			wake = h.all.deliverLocked(m)
+		} else {
+			wake = h.all.gapLocked() // somebody who is on all channels is at the watermark
+		}
+	}
+	o := s.openLocked(m.Channel, m.Seq)
+	if o == nil {
+		return wake
+	}
+	ch := h.channels[m.Channel]
+	if ch != nil {
+		m.Subscribers = ch.subscribers
+	}
+	if inOrder {
+		o.last = m.Seq
+		if ch != nil {
+			wake |= ch.deliverLocked(m)
+		}
+		s.keepLocked(ch, o, m)
+		return wake
+	}
+	return wake | s.lateLocked(ch, o, m)
+}
+
+// openLocked returns a channel if it is open for an entry at a position.
+func (s *sharedLog) openLocked(name string, seq uint64) *openChannel {
+	if o := s.findLocked(name); o != nil && o.opened && seq > o.at {
+		return o
+	}
+	return nil
+}
+
+// lateLocked has an entry that comes late delivered to those that it is in order for, and the others told of a gap.
+func (s *sharedLog) lateLocked(ch *channel, o *openChannel, m *Message) (wake uint64) {
+	h := s.hub
+	newest := m.Seq > o.last
+	if ch != nil {
+		for _, a := range ch.audiences {
+			e := entry{op: opGap, audience: a}
+			if newest {
+				e.op, e.message = opLate, m
+				a.loop.inboxBytes += m.cost()
+			}
+			wake |= a.loop.pushLocked(e)
+		}
+	}
+	// A client that comes back from before it is told of a gap, unless the history has it in order.
+	o.last = max(o.last, m.Seq)
+	switch floor := h.droppedSeqLocked(m.Channel, ch); {
+	case newest:
+		s.keepLocked(ch, o, m)
+	case m.Seq > floor:
+		s.setFloorLocked(m.Channel, m.Seq)
+	}
+	return wake
+}
+
+// gapLocked has the subscribers of a channel told that they miss messages.
+func (ch *channel) gapLocked() (wake uint64) {
+	for _, a := range ch.audiences {
+		wake |= a.loop.pushLocked(entry{op: opGap, audience: a})
+	}
+	return wake
+}
+
+// keepLocked keeps a message in the history, which is a cache of open channels, or notes that the channel has lost one.
+func (s *sharedLog) keepLocked(ch *channel, o *openChannel, m *Message) {
+	h := s.hub
+	switch {
+	case h.config.History > 0:
+		if ch == nil {
+			ch = h.openChannelLocked(m.Channel)
+		}
+		h.appendHistoryLocked(ch, m)
+	case ch != nil:
+		ch.droppedSeq = max(ch.droppedSeq, m.Seq)
+	default:
+		o.floor = max(o.floor, m.Seq)
+	}
+}
+
+// findLocked returns a channel that is open, or is being opened.
+func (s *sharedLog) findLocked(name string) *openChannel {
+	o := s.open[name]
+	if o != nil && o.era != s.era { // what it knows is of another epoch, in which every open channel begins at the same place
+		o.era, o.at, o.last, o.floor = s.era, s.began, s.began, s.began
+		o.asked, o.gone, o.goneLimit = 0, 0, 0
+	}
+	return o
+}
+
+// floorLocked is droppedSeqLocked for a channel that is not in Hub.channels. Of one that is not open nothing is known.
+func (s *sharedLog) floorLocked(name string) uint64 {
+	if o := s.findLocked(name); o != nil && o.opened {
+		return o.floor
+	}
+	return s.hub.seq
+}
+
+func (s *sharedLog) setFloorLocked(name string, seq uint64) {
+	if ch := s.hub.channels[name]; ch != nil {
+		ch.droppedSeq = seq
+	} else if o := s.findLocked(name); o != nil {
+		o.floor = seq
+	}
+}
+
+// catchUp is a log that follows another one of the same epoch. What comes live waits until what was published between the
+// two is read.
+type catchUp struct {
+	begun bool   // the log has had its first epoch
+	from  uint64 // the watermark of the log before
+	at    uint64 // the log's own
+	held  []broker.Entry
+	bytes int
+	lost  bool // held was too much
+
+	opening int // channels with subscribers that are not open yet
+	listed  bool
+	names   []string
+	gaps    []string // channels of which the log has lost something meanwhile
+}
+
+// maxHeld is how many bytes of entries are held.
+const maxHeld = 64 << 20
+
+func (c *catchUp) holdLocked(e *broker.Entry) {
+	c.at = max(c.at, e.Seq)
+	if c.bytes += len(e.Data) + messageOverhead; c.bytes > maxHeld {
+		c.held, c.lost = nil, true
+	}
+	if !c.lost {
+		c.held = append(c.held, *e)
+	}
+}

@@ -1,0 +1,398 @@
+package hub
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"sync"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+)
+
+// sharedLog is the hub's half of a log that it shares with other nodes. With one, Publish only hands messages to the log,
+// and what is delivered is what comes back from it, in the log's order: see ingest. Hub.seq is then the watermark of package
+// broker, Hub.epoch is the log's, and the history is a cache of the channels that are open.
+//
+// A log that was replaced may still call its sink, so each sharedLog is a sink of its own and does nothing when it is not
+// Hub.log any more. The hub calls no method of the log under Hub.mu, because callbacks may come before a method returns.
+type sharedLog struct {
+	hub    *Hub
+	log    broker.Log
+	ctx    context.Context // of reads: it ends when the log is closed
+	cancel context.CancelFunc
+	reads  chan struct{} // has a place for each read at a time
+
+	// order is held during each call of the sink. What comes before the log is attached waits in early.
+	order    sync.Mutex
+	attached bool
+	early    []func()
+
+	// Guarded by Hub.mu.
+	started     bool          // it has had an epoch
+	settled     bool          // connections can be given positions
+	era         uint32        // counts epochs
+	began       uint64        // where the epoch began, for this node
+	changed     chan struct{} // closed when one of these changes, and replaced
+	broken      bool          // entries may be missing, and none come
+	brokenSince time.Time
+	partitioned bool // it was broken for too long
+	partition   *time.Timer
+	open        map[string]*openChannel
+	idle        []*openChannel // those that were left, and may be released when they still are
+	idleTimer   *time.Timer
+	catchUp     *catchUp   // while a log follows another one of the same epoch
+	counts      *logCounts // the hub's, so that they do not begin again with each reload
+}
+
+// openChannel is a channel that the log sends to this node, or is about to. Hub.mu guards it.
+type openChannel struct {
+	name   string
+	opened bool
+	era    uint32        // that the positions are of
+	at     uint64        // entries after it are delivered
+	last   uint64        // the newest that was
+	floor  uint64        // as channel.droppedSeq, while the channel is not in Hub.channels
+	ready  chan struct{} // closed when it is open, or cannot be
+	err    error
+	resume bool // it has subscribers of the log before this one
+
+	reading   *reading // its read that is under way
+	asked     int      // how many of its last messages were read, if there are as many
+	gone      uint64   // the log does not have all messages after this position
+	goneLimit int      // or they have more bytes
+
+	pins     int  // handshakes that need it open
+	queued   bool // it is in sharedLog.idle
+	idleFrom time.Time
+}
+
+// maxReads is how many reads of channels there may be at a time: each holds what it has read.
+const maxReads = 64
+
+func randomEpoch() string { return rand.Text()[:8] }
+
+// randomNode returns a number that no other node has, and that is not 0.
+func randomNode() uint64 {
+	var p [8]byte
+	rand.Read(p[:])
+	return binary.BigEndian.Uint64(p[:]) | 1
+}
+
+// Node returns the number of this hub among those that share a log: broker.Options.Node.
+func (h *Hub) Node() uint64 { return h.node }
+
+// Retention returns what a log has to keep for the hub's clients.
+func (h *Hub) Retention() broker.Retention {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.config.retention()
+}
+
+func (c *Config) retention() broker.Retention {
+	return broker.Retention{Messages: c.History, Age: c.HistoryAge}
+}
+
+// Shared reports whether the hub shares a log with others, so that publishing takes as long as the log's answer.
+func (h *Hub) Shared() bool { return h.shared.Load() }
+
+// UseLog makes the hub publish to a log that it shares with others, and deliver what comes from that. With nil it goes back
+// to its own. The log before is closed. If the new one has the same epoch, then clients go on and miss nothing: what was
+// published meanwhile is read. Otherwise they are told of a gap on all of their channels.
+func (h *Hub) UseLog(dial func(broker.Sink) (broker.Log, error)) error {
+	h.attach.Lock()
+	defer h.attach.Unlock()
+	if dial == nil {
+		h.useOwnLog()
+		return nil
+	}
+	s := &sharedLog{
+		hub: h, reads: make(chan struct{}, maxReads),
+		changed: make(chan struct{}), open: make(map[string]*openChannel),
+		broken: true, brokenSince: time.Now(),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	log, err := dial(s)
+	if err != nil {
+		s.cancel()
+		return err
+	}
+	s.log = log
+
+	h.mu.Lock()
+	old := h.log
+	if h.closed {
+		h.mu.Unlock()
+		s.close()
+		return ErrClosed
+	}
+	if old != nil {
+		old.replacedLocked()
+	}
+	if h.logCounts == nil {
+		h.logCounts = &logCounts{publish: new(histogram), delay: new(histogram)}
+	}
+	s.counts = h.logCounts
+	h.log = s
+	h.shared.Store(true)
+	s.catchUp = &catchUp{from: h.seq}
+	s.startPartitionLocked()
+	h.hasSpace.Broadcast() // those that wait to deliver or to publish look at Hub.log again
+	h.mu.Unlock()
+	if old != nil {
+		old.close()
+	}
+	s.order.Lock()
+	for _, f := range s.early {
+		f()
+	}
+	s.early, s.attached = nil, true
+	s.order.Unlock()
+	s.openSubscribed()
+	return nil
+}
+
+// useOwnLog ends the use of a shared log. Publishing fails until the history is gone, which is of another epoch.
+func (h *Hub) useOwnLog() {
+	h.mu.Lock()
+	s := h.log
+	if s == nil || h.closed {
+		h.mu.Unlock()
+		return
+	}
+	h.mu.Unlock()
+	s.close()
+	s.beginEpoch(randomEpoch(), h.lastSeq())
+	h.mu.Lock()
+	s.replacedLocked()
+	h.log = nil
+	h.shared.Store(false)
+	h.hasSpace.Broadcast()
+	h.mu.Unlock()
+}
+
+func (h *Hub) lastSeq() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.seq
+}
+
+// setEpochLocked begins an epoch of the hub.
+func (h *Hub) setEpochLocked(epoch string) {
+	h.epoch, h.origin = epoch, &origin{h, epoch}
+}
+
+// close ends the log. Publishes without an answer get one before it returns.
+func (s *sharedLog) close() {
+	s.cancel()
+	s.log.Close()
+}
+
+// replacedLocked stops what runs for a log that is not Hub.log any more, and has those that wait for it look again.
+func (s *sharedLog) replacedLocked() {
+	for _, t := range []*time.Timer{s.partition, s.idleTimer} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	s.notifyLocked()
+}
+
+// notifyLocked wakes those that wait for the log.
+func (s *sharedLog) notifyLocked() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// currentLocked reports whether the hub uses this log, and is not closed.
+func (s *sharedLog) currentLocked() bool { return s.hub.log == s && !s.hub.closed }
+
+// call runs what the log calls, in order.
+func (s *sharedLog) call(f func()) {
+	s.order.Lock()
+	defer s.order.Unlock()
+	if !s.attached {
+		s.early = append(s.early, f)
+		return
+	}
+	f()
+}
+
+// Epoch implements broker.Sink.
+func (s *sharedLog) Epoch(epoch string, at uint64) {
+	s.call(func() {
+		h := s.hub
+		h.mu.Lock()
+		follows := s.currentLocked() && h.epoch == epoch
+		switch {
+		case follows && s.started: // it is the one that there is already
+			h.seq = max(h.seq, at)
+		case follows:
+			s.startCatchUpLocked(at)
+		}
+		h.mu.Unlock()
+		if !follows {
+			s.beginEpoch(epoch, at)
+		}
+	})
+}
+
+// beginEpoch changes the hub's epoch: what it has of the one before is dropped, and all connections are told of a gap. That
+// is done in pieces, and until it is done nobody is given a position.
+func (s *sharedLog) beginEpoch(epoch string, at uint64) {
+	h := s.hub
+	h.mu.Lock()
+	if !s.currentLocked() {
+		h.mu.Unlock()
+		return
+	}
+	s.settled, s.catchUp = false, nil
+	s.era++
+	s.began = at
+	s.counts.epochs++
+	h.setEpochLocked(epoch)
+	h.seq = at
+	h.forgetKeysLocked()
+	var wake uint64
+	for _, l := range h.loops {
+		wake |= l.pushLocked(entry{op: opGap})
+	}
+	h.mu.Unlock()
+	h.wake(wake)
+	h.forgetHistory(at)
+	h.mu.Lock()
+	h.droppedSeq = at
+	s.started, s.settled = true, true
+	s.notifyLocked()
+	h.mu.Unlock()
+}
+
+// forgetHistory drops all messages, and makes every channel begin at a position.
+func (h *Hub) forgetHistory(at uint64) {
+	h.inPieces(func() bool { return h.trimToLocked(-1, time.Now()) })
+	h.eachChannel(func(ch *channel) { ch.droppedSeq = at })
+}
+
+// eachChannel calls f for every channel, some at a time, under Hub.mu. It may miss those that are new.
+func (h *Hub) eachChannel(f func(*channel)) {
+	next := ""
+	h.inPieces(func() bool {
+		n := 0
+		for name := range h.index.from(next, "") {
+			f(h.channels[name])
+			next = following(name)
+			if n++; n == atOnce {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// Advance implements broker.Sink.
+func (s *sharedLog) Advance(seq uint64) {
+	s.call(func() {
+		h := s.hub
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		switch {
+		case !s.currentLocked():
+		case s.catchUp != nil:
+			s.catchUp.at = max(s.catchUp.at, seq)
+		default:
+			h.seq = max(h.seq, seq)
+		}
+	})
+}
+
+// Broken implements broker.Sink.
+func (s *sharedLog) Broken(error) {
+	s.call(func() {
+		s.hub.mu.Lock()
+		defer s.hub.mu.Unlock()
+		if s.currentLocked() && !s.broken {
+			s.broken, s.brokenSince = true, time.Now()
+			s.startPartitionLocked()
+		}
+	})
+}
+
+// Repaired implements broker.Sink.
+func (s *sharedLog) Repaired(lost []string) {
+	s.call(func() {
+		s.lose(lost)
+		s.hub.mu.Lock()
+		defer s.hub.mu.Unlock()
+		if !s.currentLocked() {
+			return
+		}
+		s.broken, s.partitioned = false, false
+		if s.partition != nil {
+			s.partition.Stop()
+			s.partition = nil
+		}
+		s.notifyLocked()
+	})
+}
+
+// startPartitionLocked has the connections closed if the log stays broken.
+func (s *sharedLog) startPartitionLocked() {
+	if s.partition != nil {
+		s.partition.Stop()
+		s.partition = nil
+	}
+	d := s.hub.config.PartitionTimeout
+	if d <= 0 || !s.broken || s.partitioned {
+		return
+	}
+	since := s.brokenSince
+	s.partition = time.AfterFunc(time.Until(since.Add(d)), func() {
+		h := s.hub
+		h.mu.Lock()
+		if !s.currentLocked() || !s.broken || !s.brokenSince.Equal(since) {
+			h.mu.Unlock()
+			return
+		}
+		s.partitioned = true // before they are closed: those that come from now on are refused
+		s.notifyLocked()
+		h.mu.Unlock()
+		h.Kick(Filter{}, ReasonUnavailable, "the server is cut off from the others")
+	})
+}
+
+// configureLocked applies changed options of the hub.
+func (s *sharedLog) configureLocked() { s.startPartitionLocked() }
+
+// lose tells the subscribers of channels that they miss messages.
+func (s *sharedLog) lose(channels []string) {
+	h := s.hub
+	for len(channels) > 0 {
+		n := min(atOnce, len(channels))
+		h.mu.Lock()
+		if !s.currentLocked() {
+			h.mu.Unlock()
+			return
+		}
+		var wake uint64
+		for _, name := range channels[:n] {
+			wake |= s.loseLocked(name)
+		}
+		h.mu.Unlock()
+		h.wake(wake)
+		channels = channels[n:]
+	}
+}
+
+func (s *sharedLog) loseLocked(name string) (wake uint64) {
+	h := s.hub
+	s.setFloorLocked(name, h.seq)
+	for _, ch := range [...]*channel{h.channels[name], h.all} {
+		if ch == nil || ch == h.all && name != "" {
+			continue
+		}
+		for _, a := range ch.audiences {
+			wake |= a.loop.pushLocked(entry{op: opGap, audience: a})
+		}
+	}
+	return wake
+}

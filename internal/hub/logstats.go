@@ -1,0 +1,134 @@
+package hub
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+)
+
+// LogStats are totals of the log that the hub shares with others.
+type LogStats struct {
+	Watermark uint64 // the hub has everything of its open channels up to here
+	Broken    bool   // it is not certain that everything comes
+	Refusing  bool   // new connections are refused, because it was broken for longer than Config.PartitionTimeout
+
+	Received uint64 // entries
+	Late     uint64 // those of them that came out of order
+	Gaps     uint64 // channels that the log has lost messages of
+	Epochs   uint64
+	Barriers uint64
+
+	Opens        map[string]uint64 // channels that connections needed: "warm", "cold", or "read" from the log besides
+	OpenChannels int
+	Published    map[string]uint64 // messages by result: ok, repeated, down, unknown, conflict, too_big, other
+	InFlight     int               // messages that the log has not answered for
+
+	Publish Histogram // from publishing a message to the log's answer
+	Delay   Histogram // from storing an entry, by the log's clock, to delivering it here
+}
+
+// Histogram counts durations: those up to each bound in seconds, all, and all their seconds together.
+type Histogram struct {
+	Buckets map[float64]uint64
+	Count   uint64
+	Sum     float64
+}
+
+// histogram is a Histogram that is being counted, with FanoutBounds.
+type histogram struct {
+	counts [len(FanoutBounds) + 1]atomic.Uint64
+	sum    atomic.Int64 // nanoseconds
+}
+
+func (x *histogram) add(d time.Duration) {
+	d = max(d, 0) // clocks of two machines
+	i := 0
+	for i < len(FanoutBounds) && d.Seconds() > FanoutBounds[i] {
+		i++
+	}
+	x.counts[i].Add(1)
+	x.sum.Add(int64(d))
+}
+
+func (x *histogram) stats() Histogram {
+	s := Histogram{Buckets: make(map[float64]uint64), Sum: time.Duration(x.sum.Load()).Seconds()}
+	for i := range x.counts {
+		n := x.counts[i].Load()
+		s.Count += n
+		for _, bound := range FanoutBounds[min(i, len(FanoutBounds)):] {
+			s.Buckets[bound] += n
+		}
+	}
+	return s
+}
+
+// publishResult is what became of a message that was published to a shared log.
+type publishResult uint8
+
+const (
+	resultOK publishResult = iota
+	resultRepeated
+	resultDown
+	resultUnknown
+	resultConflict
+	resultTooBig
+	resultOther
+	publishResults
+)
+
+func (r publishResult) String() string {
+	return [...]string{"ok", "repeated", "down", "unknown", "conflict", "too_big", "other"}[r]
+}
+
+func resultOf(err error) publishResult {
+	switch {
+	case err == nil:
+		return resultOK
+	case errors.Is(err, broker.ErrDown):
+		return resultDown
+	case errors.Is(err, broker.ErrUnknown):
+		return resultUnknown
+	case errors.Is(err, broker.ErrConflict):
+		return resultConflict
+	case errors.Is(err, broker.ErrTooBig):
+		return resultTooBig
+	default:
+		return resultOther
+	}
+}
+
+// logCounts are a shared log's totals. Hub.mu guards all but the histograms.
+type logCounts struct {
+	received, late, gaps, epochs, barriers uint64
+	warm, cold, read                       uint64
+	published                              [publishResults]uint64
+	inFlight                               int
+	publish, delay                         *histogram
+}
+
+// Log returns the state and the totals of the log that the hub shares with others, and false if it shares none.
+func (h *Hub) Log() (broker.Status, LogStats, bool) {
+	h.mu.Lock()
+	s := h.log
+	if s == nil {
+		h.mu.Unlock()
+		return broker.Status{}, LogStats{}, false
+	}
+	c := s.counts
+	stats := LogStats{
+		Watermark: h.seq, Broken: s.broken, Refusing: s.partitioned,
+		Received: c.received, Late: c.late, Gaps: c.gaps, Epochs: c.epochs, Barriers: c.barriers,
+		Opens:        map[string]uint64{"warm": c.warm, "cold": c.cold, "read": c.read},
+		OpenChannels: len(s.open),
+		Published:    make(map[string]uint64),
+		InFlight:     c.inFlight,
+	}
+	for r := range publishResults {
+		stats.Published[r.String()] = c.published[r]
+	}
+	h.mu.Unlock()
+	stats.Publish, stats.Delay = c.publish.stats(), c.delay.stats()
+	return s.log.Status(), stats, true
+}
