@@ -3,6 +3,8 @@ package nats
 import (
 	"crypto/tls"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // Config is the options of a broker as the connection uses them: with defaults, and with placeholders replaced. Secrets in
@@ -28,4 +30,29 @@ type Config struct {
 	TLS *tls.Config // nil uses what the URLs say
 
 	PublishTimeout time.Duration // how long to wait for the ack of a message
+
+	// Logger is called for each message that is logged, since the log outlives the configuration whose logger it is. nil
+	// logs nothing.
+	Logger func() *zap.Logger
+}
+
+// withDefaults is for callers in this module, which fill in what users see: these are only safe.
+func (c Config) withDefaults() Config {
+	if c.Stream == "" {
+		c.Stream = "BROADCAST"
+	}
+	if c.Prefix == "" {
+		c.Prefix = "bc"
+	}
+	if c.PublishTimeout <= 0 {
+		c.PublishTimeout = 5 * time.Second
+	}
+	if c.MaxBytes <= 0 {
+		c.MaxBytes = 1 << 30
+	}
+	if c.Logger == nil {
+		none := zap.NewNop()
+		c.Logger = func() *zap.Logger { return none }
+	}
+	return c
 }

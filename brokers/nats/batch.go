@@ -1,0 +1,174 @@
+package nats
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
+)
+
+// maxBatch is how many entries are stored together: the server's limit of an atomic batch (ADR-50).
+const maxBatch = 1000
+
+// several publishes a call with more than one entry. Later calls wait for it.
+func (p *publisher) several(c call) {
+	places, err := p.batches(c.es)
+	if err != nil && len(places) > 0 {
+		err = &broker.PartialError{Places: places, Err: err}
+		places = nil
+	}
+	if err != nil {
+		places = nil
+	}
+	c.done(places, err)
+	p.drain()
+}
+
+func (p *publisher) batches(es []broker.Entry) (places []broker.Place, err error) {
+	for from := 0; from < len(es); from += maxBatch {
+		more, err := p.batch(es[from:min(from+maxBatch, len(es))])
+		if err != nil {
+			return places, err
+		}
+		places = append(places, more...)
+	}
+	return places, nil
+}
+
+// batch stores entries together. Those whose keys are known are not stored again; a batch with one fails as a whole, so the
+// keys are looked up first.
+func (p *publisher) batch(es []broker.Entry) ([]broker.Place, error) {
+	deadline := time.Now().Add(p.l.config.PublishTimeout)
+	places := make([]broker.Place, len(es))
+	ids := make([]string, len(es))
+	prefix := nuid.Next()[10:]
+	sameAs := make([]int, len(es)) // an entry of this call with the same key
+	byKey := map[[16]byte]int{}
+	for i := range es {
+		ids[i], sameAs[i] = prefix+strconv.Itoa(i), -1
+		if isZero(es[i].Key) {
+			continue
+		}
+		ids[i] = hex.EncodeToString(es[i].Key[:])
+		if first, ok := byKey[es[i].Key]; ok {
+			if es[first].Digest != es[i].Digest {
+				return nil, broker.ErrConflict
+			}
+			sameAs[i] = first
+			continue
+		}
+		byKey[es[i].Key] = i
+	}
+	attempted := false
+	for {
+		var left []int
+		for i := range es {
+			if sameAs[i] >= 0 {
+				continue
+			}
+			// Entries without a key are looked up only if an earlier attempt may have stored them.
+			if !isZero(es[i].Key) || attempted {
+				seq, err := p.lookUp(&es[i], ids[i])
+				if err != nil {
+					return nil, unsure(err, attempted)
+				}
+				if seq > 0 && !isZero(es[i].Key) && !attempted {
+					if places[i], err = p.compare(&es[i], seq); err != nil {
+						return nil, err
+					}
+					continue
+				}
+				if seq > 0 {
+					places[i] = broker.Place{Seq: seq}
+					continue
+				}
+			}
+			left = append(left, i)
+		}
+		a, err := p.commit(es, ids, left)
+		if err == nil && a.Error == nil {
+			for k, i := range left {
+				places[i].Seq = a.Seq - uint64(len(left)-1-k)
+			}
+			for i, first := range sameAs {
+				if first >= 0 {
+					places[i] = places[first]
+					places[i].Repeated = true
+				}
+			}
+			return places, nil
+		}
+		attempted = attempted || err == nil || errors.Is(err, broker.ErrUnknown)
+		if err == nil {
+			err = refused(a.Error)
+			if a.Error.ErrCode == codeTooBig {
+				return nil, err
+			}
+		}
+		if time.Now().After(deadline) || errors.Is(err, broker.ErrClosed) || errors.Is(err, broker.ErrTooBig) {
+			return nil, unsure(err, attempted)
+		}
+		select {
+		case <-time.After(retryDelay):
+		case <-p.l.done:
+			return nil, broker.ErrUnknown
+		}
+	}
+}
+
+func unsure(err error, attempted bool) error {
+	if attempted && errors.Is(err, broker.ErrDown) {
+		return fmt.Errorf("%w (%w)", broker.ErrUnknown, err)
+	}
+	return err
+}
+
+// commit sends entries as an atomic batch, and returns the ack of the whole.
+func (p *publisher) commit(es []broker.Entry, ids []string, left []int) (ack, error) {
+	if len(left) == 0 {
+		return ack{}, nil
+	}
+	batch := nuid.Next()
+	var m *natsgo.Msg
+	for k, i := range left {
+		m = &natsgo.Msg{Subject: p.l.store + encodeChannel(es[i].Channel), Data: encode(&es[i]), Header: natsgo.Header{natsgo.MsgIdHdr: {ids[i]}}}
+		if len(left) == 1 {
+			break
+		}
+		m.Header["Nats-Batch-Id"] = []string{batch}
+		m.Header["Nats-Batch-Sequence"] = []string{strconv.Itoa(k + 1)}
+		if k == len(left)-1 {
+			m.Header["Nats-Batch-Commit"] = []string{"1"}
+			break
+		}
+		if err := p.l.conn.PublishMsg(m); err != nil {
+			return ack{}, fmt.Errorf("%w (%w)", broker.ErrDown, err)
+		}
+	}
+	return p.await(m)
+}
+
+// lookUp returns where the entry with an id is stored, or 0. It publishes one that is always refused, as it expects to come
+// after a position that no stream has; but the stream looks for the id first.
+func (p *publisher) lookUp(e *broker.Entry, id string) (uint64, error) {
+	a, err := p.await(&natsgo.Msg{Subject: p.l.store + encodeChannel(e.Channel), Header: natsgo.Header{
+		natsgo.MsgIdHdr:           {id},
+		natsgo.ExpectedLastSeqHdr: {"9000000000000000000"},
+	}})
+	switch {
+	case err != nil:
+		return 0, err
+	case a.Error == nil && a.Duplicate:
+		return a.Seq, nil
+	case a.Error == nil:
+		return 0, fmt.Errorf("%w (a look-up was stored)", broker.ErrUnknown)
+	case a.Error.ErrCode == codeWrongLast || a.Error.ErrCode == codeWrongLastPlain:
+		return 0, nil
+	}
+	return 0, refused(a.Error)
+}

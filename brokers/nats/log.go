@@ -1,0 +1,173 @@
+// Package nats is a log that nodes share in a stream of NATS JetStream.
+//
+// The stream gives each entry its position and republishes it at once, with the position of the one before it on its subject.
+// A node subscribes to the republished subjects of its open channels, so the NATS servers send an entry to the nodes that
+// want it. What a node may have missed it reads from the stream.
+//
+// Three goroutines do the work. The mover takes messages from the client library, which drops what is not taken. The
+// receiver gives them to the Sink, and is the only one that calls it. The keeper connects, watches, and catches up.
+package nats
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
+	"go.uber.org/zap"
+)
+
+type log struct {
+	config Config
+	node   uint64
+	sink   broker.Sink
+	conn   *natsgo.Conn
+
+	store, live string // what subjects of the stream, and of what it republishes, begin with
+
+	generation atomic.Uint64 // counts the attempts to connect
+	raw        chan *natsgo.Msg
+	queue      queue
+	requests   requests
+	publisher  publisher
+	barriers   joint // ticks that are awaited in the stream of entries
+	marks      joint // ticks whose ack is awaited
+	receiver   receiver
+	keeper     keeper
+
+	closed  atomic.Bool
+	done    chan struct{} // closed by Close
+	running sync.WaitGroup
+
+	mu        sync.Mutex
+	channels  map[string]*channel // by their live subject; the one of "" is that of all
+	retention broker.Retention
+	maxKept   int // of the stream: messages of each subject
+	problem   string
+	heard     time.Time
+	lastTick  time.Time // of any node
+	up        bool
+	repairs   map[string]uint64
+	foreign   uint64
+}
+
+// Dial returns a log at once, and connects in the background until it is closed. An error means that the options cannot work.
+func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
+	c = c.withDefaults()
+	if len(c.Servers) == 0 {
+		return nil, fmt.Errorf("no server is given")
+	}
+	l := &log{
+		config: c, node: o.Node, sink: sink, store: c.Prefix + ".s.", live: c.Prefix + ".l.", raw: make(chan *natsgo.Msg, rawRoom),
+		done: make(chan struct{}), channels: map[string]*channel{}, repairs: map[string]uint64{}, retention: o.Retention,
+		problem: "not connected yet",
+	}
+	inbox := "_INBOX_" + c.Prefix + "." + nuid.Next() + "."
+	l.queue.init()
+	l.requests = requests{prefix: inbox + "r.", waiting: map[uint64]chan *natsgo.Msg{}}
+	l.publisher.init(l, inbox+"a.")
+	l.barriers.send = l.sendTick
+	l.marks.send = l.sendMark
+	l.receiver.broken = true
+	l.keeper.init()
+	options, err := l.options()
+	if err != nil {
+		return nil, err
+	}
+	if l.conn, err = natsgo.Connect(strings.Join(c.Servers, ","), options...); err != nil {
+		return nil, withoutSecrets(err, c)
+	}
+	if err := l.subscribe(inbox); err != nil {
+		l.conn.Close()
+		return nil, err
+	}
+	l.running.Add(3)
+	go l.move()
+	go l.receive()
+	go l.keep()
+	return l, nil
+}
+
+// subscribe makes the subscriptions that last as long as the log.
+func (l *log) subscribe(inbox string) error {
+	for subject, handle := range map[string]natsgo.MsgHandler{inbox + "r.*": l.requests.handle, inbox + "a.*": l.publisher.handle, inbox + "m.*": l.handleMark} {
+		sub, err := l.conn.Subscribe(subject, handle)
+		if err != nil {
+			return err
+		}
+		sub.SetPendingLimits(-1, -1) // what is asked for is limited by who asks
+	}
+	for _, name := range []string{tickName, epochName} {
+		if _, err := l.conn.ChanSubscribe(l.live+name, l.raw); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *log) Status() broker.Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := broker.Status{Up: l.up, Problem: l.problem, Heard: l.heard, Foreign: l.foreign, QueueBytes: l.queue.size(), Repairs: map[string]uint64{}}
+	for cause, n := range l.repairs {
+		s.Repairs[cause] = n
+	}
+	if l.conn.IsConnected() {
+		s.Server = l.conn.ConnectedUrlRedacted()
+		s.MaxData = max(0, int(l.conn.MaxPayload())-maxEnvelope-maxHeaders)
+	}
+	if l.up {
+		s.Problem = ""
+	}
+	return s
+}
+
+func (l *log) Close() {
+	if l.closed.Swap(true) {
+		<-l.done
+		l.running.Wait()
+		return
+	}
+	close(l.done)
+	l.publisher.close()
+	l.conn.Close()
+	l.barriers.fail(broker.ErrClosed, true)
+	l.marks.fail(broker.ErrClosed, true)
+	l.queue.close()
+	l.running.Wait()
+}
+
+func (l *log) logger() *zap.Logger { return l.config.Logger() }
+
+func (l *log) setProblem(s string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.problem = s
+}
+
+// denied says that the account may not do something.
+func (l *log) denied(err error) {
+	if strings.Contains(err.Error(), "$JS.EVENT.") {
+		return // it is optional
+	}
+	l.setProblem(err.Error())
+	l.logger().Error("the broker's account lacks a permission", zap.Error(err))
+}
+
+// withoutSecrets removes passwords from an error, which may quote a URL.
+func withoutSecrets(err error, c Config) error {
+	text := err.Error()
+	for _, server := range c.Servers {
+		if u, e := url.Parse(server); e == nil && u.User != nil {
+			text = strings.ReplaceAll(text, u.User.String(), "…")
+		} else if e != nil {
+			text = "a server's URL cannot be used"
+		}
+	}
+	return fmt.Errorf("%s", text)
+}

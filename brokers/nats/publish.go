@@ -1,0 +1,409 @@
+package nats
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
+)
+
+// maxHeaders is more than the headers that are sent need.
+const maxHeaders = 256
+
+// retryDelay is how long to wait when the stream has no leader.
+const retryDelay = 200 * time.Millisecond
+
+// publisher sends entries in the order of the calls, and awaits their acks.
+//
+// Each entry has a Nats-Msg-Id, even without a key, so that what was not confirmed can be sent again over the next connection
+// without being stored twice. It is paid with 13 % of the throughput of a server (scaleout.md, section 2.4).
+type publisher struct {
+	l      *log
+	inbox  string // what the subjects of acks begin with
+	prefix string // of the ids of entries without a key
+	ok     []byte // what a good ack begins with
+
+	mu         sync.Mutex
+	last       uint64
+	stored     uint64 // the newest of those that are stored
+	pending    map[uint64]*pending
+	generation uint64 // of the connection that entries are sent over, 0 if there is none
+	retryAt    time.Time
+	busy       bool // a call with several entries is under way, and later ones wait
+	waiting    []call
+	closed     bool
+}
+
+type call struct {
+	es   []broker.Entry
+	done func([]broker.Place, error)
+}
+
+// pending is a message without its ack.
+type pending struct {
+	id       uint64
+	m        *natsgo.Msg
+	deadline time.Time
+	sent     bool // and it may be stored
+	retry    bool // it has to be sent again
+	done     func(ack, error)
+}
+
+// ack is JetStream's answer to a message.
+type ack struct {
+	Stream    string    `json:"stream"`
+	Seq       uint64    `json:"seq"`
+	Duplicate bool      `json:"duplicate"`
+	Count     int       `json:"count"`
+	Error     *apiError `json:"error"`
+}
+
+func (p *publisher) init(l *log, inbox string) {
+	p.l, p.inbox, p.prefix = l, inbox, nuid.Next()[10:]
+	p.pending = map[uint64]*pending{}
+	p.ok = []byte(`{"stream":"` + l.config.Stream + `","seq":`)
+}
+
+func (l *log) Publish(es []broker.Entry, done func([]broker.Place, error)) {
+	limit := 0
+	if l.conn.IsConnected() {
+		limit = int(l.conn.MaxPayload())
+	}
+	for i := range es {
+		if size := maxEnvelope + len(es[i].Data) + maxHeaders; limit > 0 && size > limit {
+			done(nil, fmt.Errorf("%w: it takes %d bytes, and may take %d", broker.ErrTooBig, size, limit))
+			return
+		}
+	}
+	if len(es) == 0 {
+		done(nil, nil)
+		return
+	}
+	l.publisher.publish(call{es, done})
+}
+
+func (p *publisher) publish(c call) {
+	p.mu.Lock()
+	switch {
+	case p.closed:
+		p.mu.Unlock()
+		c.done(nil, broker.ErrClosed)
+	case p.generation == 0 || p.generation != p.l.generation.Load():
+		p.mu.Unlock()
+		c.done(nil, broker.ErrDown)
+	case p.busy:
+		p.waiting = append(p.waiting, c)
+		p.mu.Unlock()
+	case len(c.es) > 1:
+		p.busy = true
+		p.mu.Unlock()
+		go p.several(c)
+	default:
+		err := p.oneLocked(c)
+		p.mu.Unlock()
+		if err != nil {
+			c.done(nil, err)
+		}
+	}
+}
+
+// oneLocked sends a call with one entry.
+func (p *publisher) oneLocked(c call) error {
+	e := c.es[0]
+	m := &natsgo.Msg{Subject: p.l.store + encodeChannel(e.Channel), Data: encode(&e)}
+	m.Header = natsgo.Header{natsgo.MsgIdHdr: {p.msgID(&e)}}
+	return p.sendLocked(m, func(a ack, err error) { p.finish(c, a, err) })
+}
+
+// msgID returns what the stream recognizes an entry by.
+func (p *publisher) msgID(e *broker.Entry) string {
+	if e.Key != [16]byte{} {
+		return hex.EncodeToString(e.Key[:])
+	}
+	return p.prefix + strconv.FormatUint(p.last+1, 36)
+}
+
+// sendLocked sends a message and awaits its ack. An error means that nothing was sent, and done is not called.
+func (p *publisher) sendLocked(m *natsgo.Msg, done func(ack, error)) error {
+	p.last++
+	w := &pending{id: p.last, m: m, deadline: time.Now().Add(p.l.config.PublishTimeout), done: done}
+	m.Reply = p.inbox + strconv.FormatUint(w.id, 36)
+	if !p.retryAt.IsZero() {
+		w.retry = true // behind those that are sent again
+	} else if err := p.transmit(w); err != nil {
+		return err
+	}
+	p.pending[w.id] = w
+	return nil
+}
+
+// transmit hands a message to the client library.
+func (p *publisher) transmit(w *pending) error {
+	err := p.l.conn.PublishMsg(w.m)
+	switch {
+	case err == nil:
+		w.sent = true
+	case errors.Is(err, natsgo.ErrMaxPayload):
+		return broker.ErrTooBig
+	case errors.Is(err, natsgo.ErrReconnectBufExceeded), errors.Is(err, natsgo.ErrConnectionClosed), errors.Is(err, natsgo.ErrConnectionReconnecting):
+		return broker.ErrDown
+	default:
+		w.sent = true // a part of it may be on its way
+	}
+	return nil
+}
+
+// handle takes an ack.
+func (p *publisher) handle(m *natsgo.Msg) {
+	if len(m.Subject) < len(p.inbox) {
+		return
+	}
+	id, err := strconv.ParseUint(m.Subject[len(p.inbox):], 36, 64)
+	if err != nil {
+		return
+	}
+	a, ok := p.parse(m)
+	p.mu.Lock()
+	w := p.pending[id]
+	if w == nil {
+		p.mu.Unlock()
+		return
+	}
+	if !ok || a.Error != nil && (a.Error.Code == 503 || a.Error.ErrCode == codeDuplicatePending) {
+		// There is no leader, so this attempt is not stored. An earlier one may be.
+		w.retry = true
+		if p.retryAt.IsZero() {
+			p.retryAt = time.Now().Add(retryDelay)
+		}
+		p.mu.Unlock()
+		return
+	}
+	delete(p.pending, id)
+	if a.Error == nil {
+		p.stored = max(p.stored, id)
+	}
+	p.mu.Unlock()
+	w.done(a, nil)
+}
+
+// parse reads an ack. It is false if nobody stores messages at the moment.
+func (p *publisher) parse(m *natsgo.Msg) (a ack, ok bool) {
+	if rest, found := bytes.CutPrefix(m.Data, p.ok); found {
+		if digits, found := bytes.CutSuffix(bytes.TrimSpace(rest), []byte("}")); found {
+			if seq, err := strconv.ParseUint(string(bytes.TrimSpace(digits)), 10, 64); err == nil {
+				return ack{Seq: seq}, true
+			}
+		}
+	}
+	if len(m.Data) == 0 || json.Unmarshal(m.Data, &a) != nil {
+		return a, false
+	}
+	return a, a.Seq > 0 || a.Error != nil
+}
+
+// finish tells a caller what became of its entry.
+func (p *publisher) finish(c call, a ack, err error) {
+	switch {
+	case err != nil:
+		c.done(nil, err)
+	case a.Error != nil:
+		c.done(nil, refused(a.Error))
+	case a.Duplicate && c.es[0].Key != [16]byte{}:
+		go func() { // it reads from the stream
+			place, err := p.compare(&c.es[0], a.Seq)
+			if err != nil {
+				c.done(nil, err)
+				return
+			}
+			c.done([]broker.Place{place}, nil)
+		}()
+	default:
+		c.done([]broker.Place{{Seq: a.Seq}}, nil)
+	}
+}
+
+func refused(e *apiError) error {
+	if e.ErrCode == codeTooBig {
+		return fmt.Errorf("%w (%w)", broker.ErrTooBig, e)
+	}
+	return fmt.Errorf("%w (%w)", broker.ErrDown, e)
+}
+
+// compare tells whether the entry that a key belongs to is the same as another. If it is gone then it counts as the same.
+func (p *publisher) compare(e *broker.Entry, seq uint64) (broker.Place, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), p.l.config.PublishTimeout)
+	defer cancel()
+	place := broker.Place{Seq: seq, Repeated: true}
+	var stored struct {
+		Message struct {
+			Data []byte    `json:"data"`
+			Time time.Time `json:"time"`
+		} `json:"message"`
+	}
+	// The leader is asked, since another replica may not have it yet.
+	err := p.l.api(ctx, "STREAM.MSG.GET."+p.l.config.Stream, getRequest{Seq: seq}, &stored)
+	if isCode(err, codeNoMessage) {
+		return place, nil
+	}
+	if err != nil {
+		return place, fmt.Errorf("%w (%w)", broker.ErrUnknown, err)
+	}
+	var first broker.Entry
+	if decode(stored.Message.Data, &first) && first.Digest != e.Digest {
+		return place, broker.ErrConflict
+	}
+	place.Time = stored.Message.Time.UnixMilli()
+	if first.Node == e.Node && p.l.node == e.Node && first.Conn == e.Conn {
+		place.Time = stored.Message.Time.UnixMilli()
+	}
+	return place, nil
+}
+
+// tend sends again what has to be, and ends what waits too long.
+func (p *publisher) tend(now time.Time) {
+	var failed []*pending
+	p.mu.Lock()
+	for id, w := range p.pending {
+		if now.After(w.deadline) {
+			failed = append(failed, w)
+			delete(p.pending, id)
+		}
+	}
+	if !p.retryAt.IsZero() && now.After(p.retryAt) && p.generation != 0 {
+		failed = append(failed, p.retryLocked()...)
+	}
+	p.mu.Unlock()
+	p.fail(failed)
+}
+
+func (p *publisher) fail(failed []*pending) {
+	slices.SortFunc(failed, func(a, b *pending) int { return int(int64(a.id) - int64(b.id)) })
+	for _, w := range failed {
+		if w.sent {
+			w.done(ack{}, broker.ErrUnknown)
+		} else {
+			w.done(ack{}, broker.ErrDown)
+		}
+	}
+}
+
+// retryLocked sends messages again, in their order. It returns those that must not be sent, as a later one is stored: they
+// would come after it.
+func (p *publisher) retryLocked() (failed []*pending) {
+	p.retryAt = time.Time{}
+	ids := make([]uint64, 0, len(p.pending))
+	for id, w := range p.pending {
+		if w.retry {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		w := p.pending[id]
+		if id < p.stored {
+			failed = append(failed, w)
+			delete(p.pending, id)
+			continue
+		}
+		w.retry = false
+		if p.transmit(w) != nil {
+			w.retry = true
+			p.retryAt = time.Now().Add(retryDelay)
+		}
+	}
+	return failed
+}
+
+// resume sends over a new connection what has no ack.
+func (p *publisher) resume(generation uint64) {
+	p.mu.Lock()
+	if p.generation == generation || p.closed {
+		p.mu.Unlock()
+		return
+	}
+	p.generation = generation
+	for _, w := range p.pending {
+		w.retry = true
+	}
+	failed := p.retryLocked()
+	p.mu.Unlock()
+	p.fail(failed)
+}
+
+func (p *publisher) close() {
+	p.mu.Lock()
+	p.closed = true
+	var failed []*pending
+	for id, w := range p.pending {
+		w.sent = true
+		failed = append(failed, w)
+		delete(p.pending, id)
+	}
+	waiting := p.waiting
+	p.waiting = nil
+	p.mu.Unlock()
+	p.fail(failed)
+	for _, c := range waiting {
+		c.done(nil, broker.ErrClosed)
+	}
+}
+
+// await sends a message and waits for its ack.
+func (p *publisher) await(m *natsgo.Msg) (ack, error) {
+	type result struct {
+		a   ack
+		err error
+	}
+	ch := make(chan result, 1)
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return ack{}, broker.ErrClosed
+	}
+	err := p.sendLocked(m, func(a ack, err error) { ch <- result{a, err} })
+	p.mu.Unlock()
+	if err != nil {
+		return ack{}, err
+	}
+	r := <-ch
+	return r.a, r.err
+}
+
+// drain goes on with the calls that waited for one with several entries.
+func (p *publisher) drain() {
+	for {
+		p.mu.Lock()
+		if len(p.waiting) == 0 || p.closed {
+			p.busy = false
+			p.mu.Unlock()
+			return
+		}
+		c := p.waiting[0]
+		p.waiting = p.waiting[1:]
+		if len(c.es) > 1 {
+			p.mu.Unlock()
+			go p.several(c)
+			return
+		}
+		err := p.oneLocked(c)
+		p.mu.Unlock()
+		if err != nil {
+			c.done(nil, err)
+		}
+	}
+}
+
+func isZero(key [16]byte) bool { return key == [16]byte{} }
+
+func short(s string) string { return strings.ToLower(s) }

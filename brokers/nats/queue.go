@@ -1,0 +1,90 @@
+package nats
+
+import (
+	"sync"
+
+	natsgo "github.com/nats-io/nats.go"
+)
+
+// maxQueue is how many bytes may wait for the Sink, and how many are held while the log catches up.
+const maxQueue = 64 << 20
+
+// item is what the receiver takes: a message, or something to do between two of them.
+type item struct {
+	m  *natsgo.Msg
+	do func()
+}
+
+// queue is what was received and not yet given to the Sink.
+type queue struct {
+	mu       sync.Mutex
+	ready    sync.Cond // with mu: items is not empty, or closed
+	items    []item
+	bytes    int64
+	overflow bool // messages were dropped
+	closed   bool
+}
+
+func (q *queue) init() { q.ready.L = &q.mu }
+
+// pushMessage adds a message, unless the queue is full, where all of its messages are dropped: the log has to catch up then.
+func (q *queue) pushMessage(m *natsgo.Msg) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.bytes += size(m)
+	if q.bytes > maxQueue {
+		q.overflow, q.bytes = true, 0
+		kept := q.items[:0]
+		for _, it := range q.items {
+			if it.do != nil {
+				kept = append(kept, it)
+			}
+		}
+		clear(q.items[len(kept):])
+		q.items = kept
+	} else {
+		q.items = append(q.items, item{m: m})
+	}
+	q.ready.Signal()
+}
+
+// push adds something to do. It is false if the queue is closed.
+func (q *queue) push(do func()) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return false
+	}
+	q.items = append(q.items, item{do: do})
+	q.ready.Signal()
+	return true
+}
+
+// take waits for items, and returns all, and whether messages were dropped before them. It swaps its argument for them. It
+// is false when the queue is closed, and its items are to be done first.
+func (q *queue) take(spare []item) (items []item, overflow, open bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.items) == 0 && !q.closed && !q.overflow {
+		q.ready.Wait()
+	}
+	items, overflow = q.items, q.overflow
+	q.items, q.bytes, q.overflow = spare, 0, false
+	return items, overflow, !q.closed
+}
+
+func (q *queue) size() int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.bytes
+}
+
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.ready.Broadcast()
+}
+
+// size estimates the memory of a message: its data, subject and headers, and the library's structures.
+func size(m *natsgo.Msg) int64 { return int64(len(m.Data)+len(m.Subject)) + 512 }

@@ -1,0 +1,273 @@
+package nats
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	natsgo "github.com/nats-io/nats.go"
+)
+
+// maxRun is how many entries the Sink gets at once.
+const maxRun = 256
+
+// receiver is what the goroutine that calls the Sink keeps. Fields after openings are its own.
+type receiver struct {
+	openings []*opening // guarded by log.mu
+	all      *channel   // that of "", if it is open; guarded by log.mu
+
+	broken     bool
+	began      bool   // there was an Epoch
+	generation uint64 // of the connection
+	watermark  uint64
+	tick       uint64 // the position of the last tick
+	tickBytes  string // and its payload
+	epoch      string
+
+	held      []*natsgo.Msg // what came while it is broken
+	heldBytes int64
+	repair    func(seq uint64) // waits for the tick with the nonce below
+	nonce     uint64
+
+	run     []broker.Entry
+	advance uint64 // the position that the Sink does not have yet
+}
+
+// move takes messages from the client library, which drops them when the channel is full. It never waits for the Sink.
+func (l *log) move() {
+	defer l.running.Done()
+	for {
+		select {
+		case m := <-l.raw:
+			l.queue.pushMessage(m)
+		case <-l.done:
+			return
+		}
+	}
+}
+
+// receive gives everything to the Sink, in order.
+func (l *log) receive() {
+	defer l.running.Done()
+	r := &l.receiver
+	var items []item
+	for {
+		var overflow, open bool
+		items, overflow, open = l.queue.take(items[:0])
+		if overflow {
+			l.fail("overflow")
+		}
+		for i := range items {
+			if !open && items[i].do == nil {
+				continue
+			}
+			if items[i].do != nil {
+				l.flush()
+				items[i].do()
+			} else {
+				l.handle(items[i].m)
+			}
+			items[i] = item{}
+		}
+		if generation := l.generation.Load(); generation != r.generation && !r.broken {
+			l.fail("reconnect")
+		}
+		l.flush()
+		if !open {
+			return
+		}
+	}
+}
+
+// handle takes a message, and holds it if the log cannot be sure that it has everything before it.
+func (l *log) handle(m *natsgo.Msg) {
+	r := &l.receiver
+	if generation := l.generation.Load(); generation != r.generation {
+		l.fail("reconnect")
+	}
+	if r.broken {
+		l.hold(m)
+		return
+	}
+	if cause := l.deliver(m); cause != "" {
+		l.fail(cause)
+		l.hold(m)
+	}
+}
+
+// stored is what the stream says of an entry when it republishes it.
+type stored struct {
+	seq, before uint64 // before is the entry before it on the subject, 0 if there is none
+	time        int64
+}
+
+func (l *log) stored(m *natsgo.Msg) (s stored, ok bool) {
+	if last(m.Header, "Nats-Stream") != l.config.Stream {
+		return s, false // the subject is not protected: somebody may publish on it
+	}
+	var err error
+	if s.seq, err = strconv.ParseUint(last(m.Header, "Nats-Sequence"), 10, 64); err != nil {
+		return s, false
+	}
+	if text := last(m.Header, "Nats-Last-Sequence"); text != "" {
+		if s.before, err = strconv.ParseUint(text, 10, 64); err != nil {
+			return s, false
+		}
+	}
+	at, err := time.Parse(time.RFC3339Nano, last(m.Header, "Nats-Time-Stamp"))
+	s.time = at.UnixMilli()
+	return s, err == nil
+}
+
+// last returns the last value of a header: the server appends its own to those of the publisher.
+func last(h natsgo.Header, name string) string {
+	values := h[name]
+	if len(values) == 0 {
+		return ""
+	}
+	return values[len(values)-1]
+}
+
+// deliver takes a message in order. It returns a cause if it shows that something is missing.
+func (l *log) deliver(m *natsgo.Msg) string {
+	r := &l.receiver
+	s, ok := l.stored(m)
+	if !ok {
+		l.countForeign()
+		return ""
+	}
+	switch m.Subject[len(l.live):] {
+	case tickName:
+		return l.deliverTick(m, s)
+	case epochName:
+		if s.seq <= r.watermark {
+			return ""
+		}
+		return "epoch"
+	}
+	l.mu.Lock()
+	c, all := l.channels[m.Subject], r.all
+	open := c != nil && c.open
+	l.mu.Unlock()
+	switch {
+	case open && s.seq <= c.last, !open && s.seq <= r.watermark:
+		return "" // it is there: by another subscription, or read
+	case open && (s.before > c.last || s.seq <= r.watermark), all != nil && s.seq > r.watermark+1:
+		return "chain"
+	}
+	if c != nil {
+		c.last = s.seq
+	}
+	r.advance = s.seq
+	r.watermark = s.seq
+	if !open && all == nil {
+		return ""
+	}
+	e := broker.Entry{Seq: s.seq, Time: s.time}
+	if !decode(m.Data, &e) || !l.nameEntry(m, c, &e) {
+		l.countForeign()
+		return ""
+	}
+	r.run = append(r.run, e)
+	if len(r.run) >= maxRun {
+		l.flush()
+	}
+	return ""
+}
+
+func (l *log) nameEntry(m *natsgo.Msg, c *channel, e *broker.Entry) (ok bool) {
+	if c != nil {
+		e.Channel = c.name
+		return true
+	}
+	e.Channel, ok = decodeChannel(m.Subject[len(l.live):])
+	return ok
+}
+
+func (l *log) deliverTick(m *natsgo.Msg, s stored) string {
+	r := &l.receiver
+	if s.seq <= r.tick {
+		return ""
+	}
+	if s.before > r.tick || s.seq <= r.watermark || r.all != nil && s.seq != r.watermark+1 {
+		return "tick"
+	}
+	r.tick, r.tickBytes, r.watermark, r.advance = s.seq, string(m.Data), s.seq, s.seq
+	l.flush()
+	l.hear()
+	if len(m.Data) == 24 && binary.LittleEndian.Uint64(m.Data) == l.node {
+		l.barriers.settle(binary.LittleEndian.Uint64(m.Data[8:]), s.seq)
+	}
+	return ""
+}
+
+func (l *log) hear() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.heard = time.Now()
+	l.lastTick = l.heard
+}
+
+func (l *log) countForeign() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.foreign++
+}
+
+// flush gives the Sink what was gathered.
+func (l *log) flush() {
+	r := &l.receiver
+	if len(r.run) > 0 {
+		run := r.run
+		r.run = nil // the Sink may keep it
+		if r.advance == run[len(run)-1].Seq {
+			r.advance = 0
+		}
+		l.sink.Entries(run)
+	}
+	if r.advance > 0 {
+		at := r.advance
+		r.advance = 0
+		l.sink.Advance(at)
+	}
+}
+
+// fail stops delivery until the keeper has caught up.
+func (l *log) fail(cause string) {
+	r := &l.receiver
+	r.generation = l.generation.Load()
+	if r.broken {
+		l.broke(cause)
+		return
+	}
+	l.flush()
+	r.broken = true
+	l.mu.Lock()
+	l.up = false
+	l.mu.Unlock()
+	l.setProblem("catching up after: " + cause)
+	l.sink.Broken(fmt.Errorf("entries may be missing: %s", cause))
+	l.broke(cause)
+}
+
+// hold keeps a message until the log has caught up.
+func (l *log) hold(m *natsgo.Msg) {
+	r := &l.receiver
+	if m.Subject == l.live+tickName && r.repair != nil && len(m.Data) == 24 &&
+		binary.LittleEndian.Uint64(m.Data) == l.node && binary.LittleEndian.Uint64(m.Data[8:]) == r.nonce {
+		if s, ok := l.stored(m); ok {
+			done := r.repair
+			r.repair = nil
+			done(s.seq)
+		}
+	}
+	r.heldBytes += size(m)
+	if r.heldBytes > maxQueue {
+		r.held, r.heldBytes = nil, 0
+		l.broke("overflow")
+		return
+	}
+	r.held = append(r.held, m)
+}

@@ -1,0 +1,216 @@
+package nats
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/nats-io/nuid"
+)
+
+const (
+	// keepAtLeast is how long entries are kept so that a node that was away for a moment can catch up, and how many of each
+	// channel, even if clients get no history.
+	keepAtLeast  = 2 * time.Minute
+	keptMessages = 64
+
+	metadataEpoch   = "broadcast.epoch"
+	metadataVersion = "broadcast.version"
+)
+
+// streamConfig is what JetStream calls so, with the fields that matter here.
+type streamConfig struct {
+	Name         string            `json:"name"`
+	Description  string            `json:"description,omitempty"`
+	Subjects     []string          `json:"subjects"`
+	Retention    string            `json:"retention"`
+	Discard      string            `json:"discard"`
+	Storage      string            `json:"storage"`
+	Replicas     int               `json:"num_replicas"`
+	MaxConsumers int               `json:"max_consumers"`
+	MaxMsgs      int64             `json:"max_msgs"`
+	MaxPerSubj   int64             `json:"max_msgs_per_subject"`
+	MaxAge       time.Duration     `json:"max_age"`
+	MaxBytes     int64             `json:"max_bytes"`
+	MaxMsgSize   int32             `json:"max_msg_size"`
+	Duplicates   time.Duration     `json:"duplicate_window"`
+	AllowDirect  bool              `json:"allow_direct"`
+	AllowAtomic  bool              `json:"allow_atomic"`
+	DenyDelete   bool              `json:"deny_delete"`
+	Republish    *republish        `json:"republish,omitempty"`
+	Metadata     map[string]string `json:"metadata,omitempty"`
+	Sealed       bool              `json:"sealed,omitempty"`
+	NoAck        bool              `json:"no_ack,omitempty"`
+}
+
+type republish struct {
+	Source      string `json:"src"`
+	Destination string `json:"dest"`
+	HeadersOnly bool   `json:"headers_only,omitempty"`
+}
+
+type streamInfo struct {
+	Config  streamConfig `json:"config"`
+	Created time.Time    `json:"created"`
+	State   struct {
+		FirstSeq uint64            `json:"first_seq"`
+		LastSeq  uint64            `json:"last_seq"`
+		Subjects map[string]uint64 `json:"subjects"`
+	} `json:"state"`
+}
+
+// wanted is the stream as this node would make it.
+func (l *log) wanted() streamConfig {
+	c := &l.config
+	l.mu.Lock()
+	keep := l.retention
+	l.mu.Unlock()
+	s := streamConfig{
+		Name: c.Stream, Description: "caddy-broadcast", Subjects: []string{c.Prefix + ".s.>"}, Retention: "limits", Discard: "old", Storage: "file",
+		Replicas: c.Replicas, MaxConsumers: -1, MaxMsgs: -1, MaxPerSubj: int64(max(keep.Messages+1, keptMessages)), MaxBytes: c.MaxBytes,
+		MaxMsgSize: -1, Duplicates: keepAtLeast, AllowDirect: true, AllowAtomic: true, DenyDelete: true,
+		Republish: &republish{Source: c.Prefix + ".s.>", Destination: c.Prefix + ".l.>"},
+	}
+	if keep.Age > 0 {
+		s.MaxAge = max(keep.Age, keepAtLeast)
+	}
+	if c.Memory {
+		s.Storage = "memory"
+	}
+	if s.Replicas == 0 {
+		s.Replicas = 3
+	}
+	return s
+}
+
+// differences names the fields of a stream that do not do what this node needs. A stream that keeps more is fine.
+func differences(have, want streamConfig, manage, replicas bool) (fields []string) {
+	differ := func(name string, have, want any) {
+		if !reflect.DeepEqual(have, want) {
+			fields = append(fields, fmt.Sprintf("%s is %v and has to be %v", name, have, want))
+		}
+	}
+	differ("subjects", have.Subjects, want.Subjects)
+	differ("retention", have.Retention, want.Retention)
+	differ("discard", have.Discard, want.Discard)
+	differ("allow_direct", have.AllowDirect, true)
+	differ("allow_atomic", have.AllowAtomic, true)
+	differ("sealed", have.Sealed, false)
+	differ("no_ack", have.NoAck, false)
+	if have.Republish == nil {
+		fields = append(fields, fmt.Sprintf("republish is missing and has to be from %s to %s", want.Republish.Source, want.Republish.Destination))
+	} else {
+		differ("republish", *have.Republish, *want.Republish)
+	}
+	if have.Duplicates < want.Duplicates {
+		differ("duplicate_window", have.Duplicates, want.Duplicates)
+	}
+	if have.MaxMsgs > 0 {
+		differ("max_msgs", have.MaxMsgs, want.MaxMsgs)
+	}
+	if manage {
+		differ("storage", have.Storage, want.Storage)
+		differ("max_bytes", have.MaxBytes, want.MaxBytes)
+		differ("max_msgs_per_subject", have.MaxPerSubj, want.MaxPerSubj)
+		differ("max_age", have.MaxAge, want.MaxAge)
+		if replicas {
+			differ("replicas", have.Replicas, want.Replicas)
+		}
+		return fields
+	}
+	if have.MaxPerSubj > 0 && have.MaxPerSubj < want.MaxPerSubj {
+		differ("max_msgs_per_subject", have.MaxPerSubj, want.MaxPerSubj)
+	}
+	if have.MaxAge > 0 && (want.MaxAge == 0 || have.MaxAge < want.MaxAge) {
+		differ("max_age", have.MaxAge, want.MaxAge)
+	}
+	return fields
+}
+
+// ensure returns the stream, which it creates or changes if the options allow it.
+func (l *log) ensure(ctx context.Context) (*streamInfo, error) {
+	info, err := l.info(ctx, "")
+	if isCode(err, codeStreamNotFound) {
+		if !l.config.Manage {
+			return nil, fmt.Errorf("the stream %s does not exist, and manage is off", l.config.Stream)
+		}
+		info, err = l.create(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	want := l.wanted()
+	fields := differences(info.Config, want, l.config.Manage, l.config.Replicas > 0)
+	if len(fields) > 0 {
+		if !l.config.Manage {
+			return nil, fmt.Errorf("the stream %s differs, and manage is off: %s", l.config.Stream, join(fields))
+		}
+		want.Metadata = info.Config.Metadata
+		if l.config.Replicas == 0 {
+			want.Replicas = info.Config.Replicas
+		}
+		var updated streamInfo
+		if err := l.api(ctx, "STREAM.UPDATE."+l.config.Stream, want, &updated); err != nil {
+			return nil, fmt.Errorf("the stream %s differs (%s) and cannot be changed: %w", l.config.Stream, join(fields), err)
+		}
+		info = &updated
+	}
+	l.mu.Lock()
+	l.maxKept = int(info.Config.MaxPerSubj)
+	l.mu.Unlock()
+	return info, nil
+}
+
+func join(fields []string) string {
+	slices.Sort(fields)
+	text := ""
+	for i, f := range fields {
+		if i > 0 {
+			text += "; "
+		}
+		text += f
+	}
+	return text
+}
+
+// create makes the stream. If several nodes do it at once then one of them gives it its epoch.
+func (l *log) create(ctx context.Context) (*streamInfo, error) {
+	want := l.wanted()
+	want.Metadata = map[string]string{metadataEpoch: nuid.Next()[14:], metadataVersion: "1"}
+	var info streamInfo
+	err := l.api(ctx, "STREAM.CREATE."+l.config.Stream, want, &info)
+	switch {
+	case isCode(err, codeStreamNameInUse): // another node was faster
+		return l.info(ctx, "")
+	case isCode(err, codeReplicas, codeNoPeers) && l.config.Replicas == 0:
+		return nil, fmt.Errorf("the stream %s cannot be kept by 3 servers, so a server that fails takes it along: set replicas 1 if that is intended (%w)",
+			l.config.Stream, err)
+	case err != nil:
+		return nil, fmt.Errorf("the stream %s cannot be created: %w", l.config.Stream, err)
+	}
+	return &info, nil
+}
+
+// info asks the leader for the stream. With a subject, State.Subjects has how many entries it has.
+func (l *log) info(ctx context.Context, subject string) (*streamInfo, error) {
+	var request any
+	if subject != "" {
+		request = map[string]string{"subjects_filter": subject}
+	}
+	var info streamInfo
+	return &info, l.api(ctx, "STREAM.INFO."+l.config.Stream, request, &info)
+}
+
+// Retain changes the stream in the background.
+func (l *log) Retain(keep broker.Retention) {
+	l.mu.Lock()
+	changed := l.retention != keep
+	l.retention = keep
+	l.mu.Unlock()
+	if changed {
+		l.keeper.wake(&l.keeper.retain)
+	}
+}
