@@ -85,7 +85,7 @@ func (c *cluster) waitHealthy(node string) {
 	}
 }
 
-// kill ends a node's process at once.
+// kill ends a process at once.
 func (c *cluster) kill(name string) {
 	c.t.Helper()
 	if _, err := fmt.Fprintln(c.stdin, name); err != nil {
@@ -164,7 +164,7 @@ func (f *follower) read(n int) {
 }
 
 // TestClusterResume: a client whose node is killed resumes on another one, and so does one that just moves. Nothing is
-// missing, and nothing comes twice.
+// missing, and nothing comes twice. The same is true of a client that stays while the broker is killed.
 func TestClusterResume(t *testing.T) {
 	c := startCluster(t)
 	f := &follower{cluster: c}
@@ -183,6 +183,8 @@ func TestClusterResume(t *testing.T) {
 	c.waitHealthy(c.nodes["a"]) // it is started again
 	f.connect("a")
 	f.read(10)
+	c.kill("nats") // the connection stays, and goes on when the broker is back
+	f.read(30)
 }
 
 // TestCluster: two pages on two nodes. When one of the nodes is killed, its page goes on at another one, with everything.

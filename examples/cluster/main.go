@@ -32,7 +32,7 @@ import (
 
 const (
 	folder      = "examples/cluster/"
-	restartTime = 10 * time.Second // how long a node that has ended is away
+	restartTime = 5 * time.Second // how long a process that has ended is away
 )
 
 func main() {
@@ -82,8 +82,8 @@ func (c *cluster) run(ctx context.Context, rate int) error {
 	if err != nil {
 		return fmt.Errorf("building nats-server: %w", err)
 	}
-	c.keepRunning(ctx, "nats-server", nil, nil, strings.TrimSpace(string(server)), "-a", "localhost", "-p", c.nats, "-js", "-sd", c.dir)
-	kill := make(map[string]chan struct{})
+	kill := map[string]chan struct{}{"nats": make(chan struct{})}
+	c.keepRunning(ctx, "nats-server", kill["nats"], nil, strings.TrimSpace(string(server)), "-a", "localhost", "-p", c.nats, "-js", "-sd", c.dir)
 	for i, port := range c.nodes {
 		name := string(rune('a' + i))
 		kill[name] = make(chan struct{})
@@ -94,7 +94,7 @@ func (c *cluster) run(ctx context.Context, rate int) error {
 		return err
 	}
 	url := "http://localhost:" + c.site
-	fmt.Printf("open %s; to kill a node, type a, b or c, and press Enter\n", url)
+	fmt.Printf("open %s; to kill a process, type a, b, c or nats, and press Enter\n", url)
 	go killAsked(kill)
 	return feed(ctx, url+"/live?tab=feed", rate)
 }
@@ -154,14 +154,14 @@ func (c *cluster) balance() error {
 	return caddy.Load(config, true)
 }
 
-// killAsked kills the nodes whose names are typed.
+// killAsked kills the processes whose names are typed.
 func killAsked(kill map[string]chan struct{}) {
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		name := strings.TrimSpace(in.Text())
 		select {
 		case kill[name] <- struct{}{}:
 		default:
-			fmt.Printf("no node %q is running\n", name)
+			fmt.Printf("no %q is running\n", name)
 		}
 	}
 }

@@ -94,6 +94,7 @@ func (e *Endpoint) choose(req *protocol.Request) Offer {
 func (e *Endpoint) Accept(w http.ResponseWriter, r *http.Request, req *protocol.Request, connected func()) error {
 	offer := e.choose(req)
 	greeter := offer.Protocol.OpenStream(req)
+	req.Context = r.Context()
 	conn, welcome, err := e.Hub.Connect(req.Subscriber, offer.Options)
 	if errors.Is(err, hub.ErrClosed) || errors.Is(err, hub.ErrRetired) || errors.Is(err, hub.ErrNotReady) {
 		// After any other response than 200 an EventSource does not reconnect (section 9.2.3): a page would be lost for good

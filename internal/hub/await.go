@@ -28,10 +28,12 @@ type want struct {
 	era      uint32
 	deadline time.Time
 	pinned   []*openChannel
-	checked  int  // channels of which nothing more has to be read
-	barred   bool // the watermark has what was stored when it came
-	retry    bool // the log could not do what was asked, and may a moment later
-	read     *openChannel
+	opened   int      // of these, how many are open
+	checked  int      // and of how many nothing more has to be read
+	barrier  *barrier // what it waits for
+	barred   bool     // the watermark has what was stored when it came
+	retry    bool     // the log could not do what was asked, and may a moment later
+	read     *reading // what it waits for, of the channel that is checked next
 }
 
 // awaitLocked returns when the hub has what a connection needs, or with an error when it does not come. Hub.mu is released
@@ -107,7 +109,7 @@ func (h *Hub) waitFor(w *want, s *sharedLog, wait <-chan struct{}) error {
 func (s *sharedLog) nextLocked(w *want) (wait <-chan struct{}, do func()) {
 	if w.log != s || w.era != s.era {
 		w.unpinLocked()
-		w.log, w.era, w.checked, w.barred, w.read = s, s.era, 0, false, nil
+		w.log, w.era, w.opened, w.checked, w.barred, w.barrier, w.read = s, s.era, 0, 0, false, nil, nil
 	}
 	if !s.settled {
 		return s.changed, nil
@@ -162,11 +164,11 @@ func (s *sharedLog) nextOpenLocked(w *want) (wait <-chan struct{}, do func()) {
 	if len(w.pinned) < w.count() {
 		return nil, func() {} // others may have the lock
 	}
-	for ; w.checked < len(w.pinned); w.checked++ {
-		switch o := w.pinned[w.checked]; {
+	for ; w.opened < len(w.pinned); w.opened++ {
+		switch o := w.pinned[w.opened]; {
 		case o.err != nil:
 			w.unpinLocked()
-			w.checked, w.retry = 0, true
+			w.opened, w.retry = 0, true
 			return nil, nil
 		case !o.opened:
 			return o.ready, nil
@@ -229,11 +231,6 @@ func (s *sharedLog) opened(names []string, at uint64, err error) {
 	}
 }
 
-// nextReadLocked has the watermark reach the client's position, and what is not in the history read from the log.
-func (s *sharedLog) nextReadLocked(w *want) (wait <-chan struct{}, do func()) {
-	return nil, nil
-}
-
 // done unpins the channels. The connection is on them now, or has failed.
 func (w *want) done(h *Hub) {
 	if w.log == nil {
@@ -252,11 +249,4 @@ func (w *want) unpinLocked() {
 		}
 	}
 	w.pinned = nil
-}
-
-// reading is a read of a channel that is under way.
-type reading struct {
-	after uint64
-	last  int
-	done  chan struct{}
 }

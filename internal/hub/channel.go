@@ -65,7 +65,7 @@ func (h *Hub) droppedSeqLocked(name string, ch *channel) uint64 {
 func (h *Hub) forgetChannelLocked(ch *channel) {
 	if ch.subscribers == 0 && len(ch.history) == 0 {
 		if h.log != nil {
-			h.log.setFloorLocked(ch.name, ch.droppedSeq)
+			h.log.keepFloorLocked(ch)
 		} else {
 			h.droppedSeq = max(h.droppedSeq, ch.droppedSeq)
 		}

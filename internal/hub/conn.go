@@ -252,6 +252,17 @@ func (c *Conn) Send(p []byte) {
 	c.countWaiting(-waited)
 }
 
+// SendNow is Send for what may not wait, such as the answer of a shared log. What is sent in this way is bounded by what the
+// peer may have asked for meanwhile.
+func (c *Conn) SendNow(p []byte) {
+	h, l := c.hub, c.loop
+	h.mu.Lock()
+	l.inboxBytes += len(p) + messageOverhead
+	wake := l.pushLocked(entry{op: opSend, conn: c, bytes: p})
+	h.mu.Unlock()
+	h.wake(wake)
+}
+
 // awaitRoomLocked waits while the loop, or all together, have too much waiting to queue n more bytes. While it waits the
 // reader holds some, which are counted: it returns how many, for the caller to count out when it has queued them.
 func (c *Conn) awaitRoomLocked(n, holds int) (waited int) {

@@ -50,6 +50,24 @@ func (h *Hub) appendHistoryLocked(ch *channel, m *Message) {
 	h.trimLocked(m.Time)
 }
 
+// prependHistoryLocked keeps a message that is older than those in its channel's history. The list of all messages then
+// begins with it, though others may be older: they are dropped a little later, or earlier, than they would be.
+func (h *Hub) prependHistoryLocked(ch *channel, m *Message) {
+	hi := &h.history
+	s := &stored{message: m, channel: ch, after: hi.oldest}
+	if hi.oldest == nil {
+		hi.newest = s
+	} else {
+		hi.oldest.before = s
+	}
+	hi.oldest = s
+	ch.history = slices.Insert(ch.history, 0, s) // moves pointers, at most Config.History of them
+	hi.bytes.Add(int64(m.cost()))
+	h.holdHistoryLocked(m)
+	hi.count++
+	h.setTimerLocked(time.Now())
+}
+
 // dropOldestLocked drops the oldest message of a channel.
 func (h *Hub) dropOldestLocked(ch *channel) {
 	hi := &h.history

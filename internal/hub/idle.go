@@ -5,6 +5,12 @@ import "time"
 // idleTime is how long a channel stays open after its last subscriber has left: a page that is reloaded comes back soon.
 const idleTime = 30 * time.Second
 
+// idleChannel is a channel in the list of those that may be released.
+type idleChannel struct {
+	channel *openChannel
+	since   time.Time
+}
+
 // idleLocked notes that nobody may need a channel any more. It is released when that is still so after idleTime. All such
 // channels share one timer, and each is in its list once.
 func (s *sharedLog) idleLocked(name string) {
@@ -18,7 +24,7 @@ func (s *sharedLog) idleLocked(name string) {
 		return
 	}
 	o.queued = true
-	if s.idle = append(s.idle, o); s.idleTimer == nil {
+	if s.idle = append(s.idle, idleChannel{o, o.idleFrom}); s.idleTimer == nil {
 		s.idleTimer = time.AfterFunc(idleTime, s.releaseIdle)
 	}
 }
@@ -57,12 +63,15 @@ func (s *sharedLog) takeIdleLocked() (names []string, more bool) {
 			s.idle, s.idleTimer = nil, nil
 			return names, false
 		}
-		o := s.idle[0]
+		o, since := s.idle[0].channel, s.idle[0].since
 		if s.open[o.name] == o && o.pins == 0 && !s.usedLocked(o.name) {
-			if wait := idleTime - now.Sub(o.idleFrom); wait > 0 {
-				// One that was used meanwhile is looked at again when its time comes, and holds up those behind it until then.
+			if wait := idleTime - now.Sub(since); wait > 0 {
 				s.idleTimer.Reset(wait)
 				return names, false
+			}
+			if o.idleFrom.After(since) { // it was used meanwhile
+				s.idle = append(s.idle[1:], idleChannel{o, o.idleFrom})
+				continue
 			}
 			for ch := h.channels[o.name]; ch != nil && len(ch.history) > 0; dropped++ {
 				if dropped == atOnce {
@@ -74,7 +83,7 @@ func (s *sharedLog) takeIdleLocked() (names []string, more bool) {
 			names = append(names, o.name)
 		}
 		o.queued = false
-		s.idle[0] = nil
+		s.idle[0] = idleChannel{}
 		s.idle = s.idle[1:]
 	}
 	return names, true

@@ -208,6 +208,13 @@ func (s *sharedLog) floorLocked(name string) uint64 {
 	return s.hub.seq
 }
 
+// keepFloorLocked notes what a channel has lost that leaves Hub.channels.
+func (s *sharedLog) keepFloorLocked(ch *channel) {
+	if o := s.findLocked(ch.name); o != nil {
+		o.floor = ch.droppedSeq
+	}
+}
+
 func (s *sharedLog) setFloorLocked(name string, seq uint64) {
 	if ch := s.hub.channels[name]; ch != nil {
 		ch.droppedSeq = seq

@@ -39,7 +39,7 @@ type sharedLog struct {
 	partitioned bool // it was broken for too long
 	partition   *time.Timer
 	open        map[string]*openChannel
-	idle        []*openChannel // those that were left, and may be released when they still are
+	idle        []idleChannel // those that were left, and may be released if they still are
 	idleTimer   *time.Timer
 	catchUp     *catchUp   // while a log follows another one of the same epoch
 	counts      *logCounts // the hub's, so that they do not begin again with each reload

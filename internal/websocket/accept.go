@@ -76,6 +76,7 @@ func (e *Endpoint) Accept(w http.ResponseWriter, r *http.Request, req *protocol.
 		return reject(w, r, status, err)
 	}
 	s := e.newSession(chosen, req)
+	req.Context = r.Context()
 	var welcome hub.Welcome
 	if s.conn, welcome, err = e.Hub.Connect(req.Subscriber, chosen.options); err != nil {
 		return reject(w, r, http.StatusServiceUnavailable, err)

@@ -79,10 +79,31 @@ func (s *session) Receive(f frame.Message) error {
 	if f.Opcode == frame.Binary {
 		m.Kind = hub.Binary
 	}
+	h := s.endpoint.Hub
+	if h.Shared() {
+		c := s.conn
+		h.PublishAsync(m, func(err error) { failed(c, err) })
+		return nil
+	}
 	// A client that sends faster than the loops deliver is not read meanwhile, and TCP holds it back.
-	err = s.endpoint.Hub.PublishWait(m)
+	err = h.PublishWait(m)
 	if invalid := new(hub.InvalidError); errors.As(err, &invalid) {
 		return &frame.CloseError{Code: frame.InvalidData, Text: "the message cannot be published"}
 	}
 	return err
+}
+
+// failed closes a client whose message was not published to a shared log, or may not have been. It cannot be told in
+// another way, and with its next connection it may come to a server that can publish.
+func failed(c *hub.Conn, err error) {
+	invalid := new(hub.InvalidError)
+	switch {
+	case err == nil, errors.Is(err, hub.ErrClosed):
+	case errors.As(err, &invalid):
+		c.Close(hub.ReasonInvalid, "the message cannot be published")
+	case errors.Is(err, hub.ErrTooBig):
+		c.Close(hub.ReasonTooBig, "the message is too big")
+	default:
+		c.Close(hub.ReasonUnavailable, "the message could not be published")
+	}
 }

@@ -174,7 +174,7 @@ func (s *session) request(raw json.RawMessage, replies []byte) []byte {
 	if e := new(Error); errors.As(err, &e) {
 		return appendError(replies, q.Ref, e.code, e.Error())
 	}
-	return replies // on any other error the connection is being closed, and nobody reads a reply
+	return replies // it is answered later; or the connection is being closed, and nobody reads a reply
 }
 
 // parse parses and checks a request. If the request is not valid, it leaves a ref that can be sent back.
@@ -219,11 +219,34 @@ func (s *session) publish(q *request) (id string, err error) {
 		return "", err
 	}
 	m.Source, m.From, m.NoEcho = hub.SourceWebSocket, s.conn, s.endpoint.NoEcho
-	if err := s.endpoint.Hub.PublishWait(m); err != nil {
+	h := s.endpoint.Hub
+	if h.Shared() {
+		return s.publishAsync(m, q.Ref)
+	}
+	if err := h.PublishWait(m); err != nil {
 		return "", publishError(err)
 	}
 	return m.ID(), nil
 }
+
+// publishAsync publishes to a log that takes a while to answer. The client's requests after it are done meanwhile: it tells
+// the answers apart by their refs.
+func (s *session) publishAsync(m *hub.Message, ref json.RawMessage) (id string, err error) {
+	c, format := s.conn, s.format
+	s.endpoint.Hub.PublishAsync(m, func(err error) {
+		err = publishError(err)
+		switch e := new(Error); {
+		case errors.As(err, &e):
+			c.SendNow(format.reply(appendError(nil, ref, e.code, e.Error())))
+		case err == nil && ref != nil:
+			c.SendNow(format.reply(appendAck(nil, ref, m.ID())))
+		}
+	})
+	return "", errLater
+}
+
+// errLater says that a request is answered later.
+var errLater = errors.New("answered later")
 
 // publishError turns an error of hub.Publish that the client has caused, or can do something about, into one that it is sent.
 func publishError(err error) error {

@@ -1,0 +1,246 @@
+package hub
+
+import (
+	"context"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+)
+
+// reading is a read of a channel from the log, which all those wait for that need the channel meanwhile. What is read is put
+// in the history, before what is there, so that it is read once for the many that come back after a restart. Then they find
+// it as they would find it in a hub of its own.
+type reading struct {
+	after uint64 // reads what comes after it,
+	last  int    // or, if this is not 0, that many of the last messages
+	limit int    // bytes
+	floor uint64 // what came after it was in the history when the read began
+	done  chan struct{}
+
+	// Set before done is closed:
+	err error
+}
+
+// nextReadLocked has the watermark reach the client's position, and has read from the log what the history lacks.
+func (s *sharedLog) nextReadLocked(w *want) (wait <-chan struct{}, do func()) {
+	h := s.hub
+	if w.all {
+		return nil, nil
+	}
+	after := uint64(0)
+	if w.lastID != "" {
+		epoch, seq, good := parseID(w.lastID)
+		if !good || epoch != h.epoch {
+			return nil, nil // a gap
+		}
+		if after = seq; seq > h.seq && !w.barred {
+			if wait, do := s.barrierLocked(w); !w.barred {
+				return wait, do
+			}
+		}
+		if seq > h.seq {
+			return nil, nil // nobody was given that position: a gap
+		}
+	} else if w.replay == 0 || h.config.History == 0 {
+		return nil, nil
+	}
+	for n := 0; w.checked < len(w.pinned); w.checked++ {
+		if n++; n > atOnce {
+			return nil, func() {} // others may have the lock
+		}
+		o := w.pinned[w.checked]
+		if r := w.read; r != nil {
+			w.read = nil
+			switch {
+			case r.err != nil:
+				w.retry = true
+				return nil, nil
+			case r.serves(w, after):
+				continue // what is still lacking is a gap
+			}
+		}
+		if !s.lacksLocked(o, w, after) {
+			continue
+		}
+		if o.reading != nil {
+			w.read = o.reading
+			return o.reading.done, nil
+		}
+		r := &reading{after: after, limit: w.limit, floor: h.droppedSeqLocked(o.name, h.channels[o.name]), done: make(chan struct{})}
+		if w.lastID == "" {
+			r.last = min(w.replay, h.config.History)
+		}
+		o.reading, w.read = r, r
+		s.counts.read++
+		return r.done, func() { go s.readChannel(o, r) }
+	}
+	return nil, nil
+}
+
+// serves reports whether a read was for at least what a connection needs.
+func (r *reading) serves(w *want, after uint64) bool {
+	if w.lastID == "" {
+		return r.last >= w.replay && r.limit >= w.limit
+	}
+	return r.last == 0 && r.after <= after && r.limit >= w.limit
+}
+
+// lacksLocked reports whether the history lacks something of a channel that the log may have.
+func (s *sharedLog) lacksLocked(o *openChannel, w *want, after uint64) bool {
+	h := s.hub
+	ch := h.channels[o.name]
+	if w.lastID == "" {
+		n := min(w.replay, h.config.History)
+		return o.asked < n && (ch == nil || len(ch.history) < n)
+	}
+	if h.droppedSeqLocked(o.name, ch) <= after {
+		return false
+	}
+	if h.config.History == 0 && o.last > after && o.last > o.at {
+		return false // it has certainly missed that, and clients get no history
+	}
+	return after > o.gone || w.limit > o.goneLimit
+}
+
+// barrierLocked has the log send all that is stored, because a client comes with a position that this node has not reached.
+func (s *sharedLog) barrierLocked(w *want) (wait <-chan struct{}, do func()) {
+	if b := w.barrier; b != nil {
+		w.barrier = nil
+		if b.err != nil {
+			w.retry = true
+			return nil, nil
+		}
+		w.barred = true
+		return nil, nil
+	}
+	b := &barrier{done: make(chan struct{})}
+	w.barrier = b
+	s.counts.barriers++
+	return b.done, func() {
+		s.log.Barrier(func(_ uint64, err error) {
+			b.err = err
+			close(b.done)
+		})
+	}
+}
+
+// barrier is a call of broker.Log.Barrier.
+type barrier struct {
+	done chan struct{}
+	err  error // set before done is closed
+}
+
+// readChannel reads a channel, and puts what it has read in the history.
+func (s *sharedLog) readChannel(o *openChannel, r *reading) {
+	h := s.hub
+	ctx, cancel := context.WithTimeout(s.ctx, positionTime)
+	defer cancel()
+	es, complete, err := s.fetch(ctx, o, r)
+	if err == nil {
+		s.fill(o, r, es, complete)
+	}
+	h.mu.Lock()
+	r.err = err
+	o.reading = nil
+	h.mu.Unlock()
+	close(r.done)
+}
+
+// fetch reads from the log when there is a place for one more read.
+func (s *sharedLog) fetch(ctx context.Context, o *openChannel, r *reading) (es []broker.Entry, complete bool, err error) {
+	select {
+	case s.reads <- struct{}{}:
+	case <-ctx.Done():
+		return nil, false, ctx.Err()
+	}
+	defer func() { <-s.reads }()
+	if r.last > 0 {
+		es, err = s.log.Last(ctx, o.name, r.last, r.limit)
+		return es, true, err
+	}
+	n := max(1, s.hub.Retention().Messages) // without a history it is enough to know whether there is one
+	return s.log.Read(ctx, o.name, r.after, n, r.limit)
+}
+
+// fill puts what was read in the channel's history, newest first, some at a time, so that what the history has is always
+// without a hole from channel.droppedSeq on. What has come live since the channel is open is there already. It stops where
+// the history has no room, or has lost something meanwhile: then what is missing is a gap, as without a shared log.
+func (s *sharedLog) fill(o *openChannel, r *reading, es []broker.Entry, complete bool) {
+	h := s.hub
+	now := time.Now()
+	if !complete {
+		h.mu.Lock()
+		if o.gone <= r.after {
+			o.gone, o.goneLimit = r.after, r.limit
+		}
+		h.mu.Unlock()
+		return
+	}
+	for len(es) > 0 && es[len(es)-1].Seq > r.floor {
+		es = es[:len(es)-1]
+	}
+	ms := make([]*Message, len(es))
+	for i := range es {
+		ms[i] = messageOf(&es[i], time.UnixMilli(es[i].Time)) // nil is nothing to any client
+	}
+	floor, era := r.floor, o.era
+	h.inPieces(func() (all bool) {
+		if !s.currentLocked() || o.era != era || s.era != era || h.droppedSeqLocked(o.name, h.channels[o.name]) != floor {
+			return true
+		}
+		if !s.dropStaleLocked(o.name, floor) {
+			return false
+		}
+		for range atOnce {
+			if len(ms) == 0 {
+				break
+			}
+			m := ms[len(ms)-1]
+			if m != nil && !s.prependLocked(m, now) {
+				return true
+			}
+			floor = es[len(ms)-1].Seq - 1
+			ms = ms[:len(ms)-1]
+			s.setFloorLocked(o.name, floor)
+		}
+		if len(ms) > 0 {
+			return false
+		}
+		if r.last > 0 {
+			o.asked = max(o.asked, r.last)
+		} else {
+			s.setFloorLocked(o.name, r.after)
+		}
+		return true
+	})
+}
+
+// dropStaleLocked drops what a channel has of the time before it was opened last, and reports whether that was all.
+func (s *sharedLog) dropStaleLocked(name string, floor uint64) (all bool) {
+	for range atOnce {
+		ch := s.hub.channels[name]
+		if ch == nil || len(ch.history) == 0 || ch.history[0].message.Seq > floor {
+			return true
+		}
+		s.hub.dropOldestLocked(ch)
+	}
+	return false
+}
+
+// prependLocked puts a message before the history of its channel, if there is room and it is not too old. Among all
+// messages it then counts as the oldest.
+func (s *sharedLog) prependLocked(m *Message, now time.Time) bool {
+	h := s.hub
+	c := &h.config
+	ch := h.channels[m.Channel]
+	if ch != nil && len(ch.history) >= c.History || c.History == 0 ||
+		h.history.bytes.Load()+int64(m.cost()) > int64(c.historyBytes()) || c.HistoryAge > 0 && now.Sub(m.Time) >= c.HistoryAge {
+		return false
+	}
+	if ch == nil {
+		ch = h.openChannelLocked(m.Channel)
+	}
+	m.origin = h.origin
+	h.prependHistoryLocked(ch, m)
+	return true
+}
