@@ -104,12 +104,24 @@ func (m *Memory) logsLocked() (all []*memoryLog) {
 	return all
 }
 
-// Entries returns what was ever stored in the current epoch and not lost, with what retention has dropped since: it is
-// what tests compare deliveries with.
-func (m *Memory) Entries() (epoch string, es []broker.Entry) {
+// Stored is what a Memory has stored in one epoch.
+type Stored struct {
+	Epoch   string
+	Entries []broker.Entry // with what was lost when it ended, and what retention has dropped
+}
+
+// Stored returns what was stored in each epoch, the current one last: it is what tests compare deliveries with.
+func (m *Memory) Stored() []Stored {
 	m.clock.mu.Lock()
 	defer m.clock.mu.Unlock()
-	return m.store.epoch, slices.Clone(m.store.all)
+	return append(slices.Clone(m.store.past), Stored{m.store.epoch, slices.Clone(m.store.all)})
+}
+
+// Position returns the newest position and its epoch.
+func (m *Memory) Position() (epoch string, seq uint64) {
+	m.clock.mu.Lock()
+	defer m.clock.mu.Unlock()
+	return m.store.epoch, m.store.seq
 }
 
 // Stop cuts all connections, and accepts no more until Start. What is stored is kept.

@@ -170,6 +170,9 @@ func (n *node) newest(channel string, count, bytes int) []broker.Entry {
 func (n *node) release(from *node, channel string) {
 	n.Helper()
 	n.log.Release([]string{channel})
+	if channel == "" {
+		channel = "any" // "" is no channel that can be published to
+	}
 	for range 1000 {
 		e := from.publish(n.entry(channel))[0]
 		n.barrier()

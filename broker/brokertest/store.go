@@ -19,7 +19,8 @@ type store struct {
 	seq    uint64
 	time   int64
 
-	all      []broker.Entry // for Memory.Entries
+	all      []broker.Entry // for Memory.Stored
+	past     []Stored
 	channels map[string]*stored
 	keys     map[[16]byte]known
 
@@ -156,6 +157,7 @@ func (s *store) forget(channel string, keep int) {
 
 // rollback removes the newest n entries, and everything that was given a position after the one before them.
 func (s *store) rollback(n int) {
+	s.past = append(s.past, Stored{s.epoch, s.all})
 	s.nextEpoch()
 	s.all = s.all[:max(0, len(s.all)-n)]
 	s.seq = 0

@@ -154,11 +154,12 @@ func (p *publisher) commit(es []broker.Entry, ids []string, left []int) (ack, er
 }
 
 // lookUp returns where the entry with an id is stored, or 0. It publishes one that is always refused, as it expects to come
-// after a position that no stream has; but the stream looks for the id first.
+// after an entry with an id that none has; but the stream looks for its own id first. (It looks at an expected position
+// before that: nats-server 2.15, processJetStreamMsg.)
 func (p *publisher) lookUp(e *broker.Entry, id string) (uint64, error) {
 	a, err := p.await(&natsgo.Msg{Subject: p.l.store + encodeChannel(e.Channel), Header: natsgo.Header{
-		natsgo.MsgIdHdr:           {id},
-		natsgo.ExpectedLastSeqHdr: {"9000000000000000000"},
+		natsgo.MsgIdHdr:             {id},
+		natsgo.ExpectedLastMsgIdHdr: {"none"},
 	}})
 	switch {
 	case err != nil:
@@ -167,7 +168,7 @@ func (p *publisher) lookUp(e *broker.Entry, id string) (uint64, error) {
 		return a.Seq, nil
 	case a.Error == nil:
 		return 0, fmt.Errorf("%w (a look-up was stored)", broker.ErrUnknown)
-	case a.Error.ErrCode == codeWrongLast || a.Error.ErrCode == codeWrongLastPlain:
+	case a.Error.ErrCode == codeWrongLastID:
 		return 0, nil
 	}
 	return 0, refused(a.Error)

@@ -102,7 +102,8 @@ const (
 	codeStreamNotFound   = 10059
 	codeStreamNameInUse  = 10058
 	codeNoMessage        = 10037
-	codeWrongLast        = 10071
+	codeWrongLastID      = 10070 // the last message has another id than expected
+	codeWrongLast        = 10071 // the last message of the subject has another position than expected
 	codeWrongLastPlain   = 10164 // the same, of a batch or a cluster
 	codeBatchDuplicate   = 10201
 	codeTooBig           = 10054
