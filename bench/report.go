@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"math"
 	"os"
@@ -13,31 +12,14 @@ import (
 	"runtime"
 	"strings"
 	"time"
-)
 
-// The bench replaces the part of performance.md between these lines.
-const (
-	beginMark = "<!-- figures: written by go run ./bench -->"
-	endMark   = "<!-- end of figures -->"
+	"github.com/caddy-broadcast/caddy-broadcast/bench/docs"
 )
 
 // write replaces the figures in dir/performance.md, and writes the plot next to it.
 func (t *table) write(dir string, rounds int, seconds float64) error {
 	path := filepath.Join(dir, "performance.md")
-	page, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	before, rest, ok := bytes.Cut(page, []byte(beginMark))
-	_, after, ok2 := bytes.Cut(rest, []byte(endMark))
-	if !ok || !ok2 {
-		return fmt.Errorf("%s has no lines %s and %s", path, beginMark, endMark)
-	}
-	var b bytes.Buffer
-	b.Write(before)
-	fmt.Fprintf(&b, "%s\n\n%s\n%s", beginMark, t.figures(rounds, seconds), endMark)
-	b.Write(after)
-	if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
+	if err := docs.Write(path, "go run ./bench", t.figures(rounds, seconds)); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "performance.svg"), []byte(t.plot()), 0o644)
@@ -51,11 +33,7 @@ func (t *table) figures(rounds int, seconds float64) string {
 	b.WriteString("| goal: a ratio within one run, unless a unit is given | at most | reached | |\n| --- | --- | --- | --- |\n")
 	for _, g := range goals {
 		if v, ok := t.reached(g); ok {
-			met := "met"
-			if v > g.most {
-				met = fmt.Sprintf("**missed by %.0f %%**", (v/g.most-1)*100)
-			}
-			fmt.Fprintf(&b, "| %s | %.2f | %.2f | %s |\n", g.what, g.most, v, met)
+			fmt.Fprintf(&b, "| %s | %.2f | %.2f | %s |\n", g.what, g.most, v, docs.Met(v, g.most))
 		}
 	}
 	for _, sc := range scenarios {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +10,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-broadcast/caddy-broadcast/bench/docs"
 )
 
 // row is one line of the table.
@@ -31,25 +32,16 @@ func (r row) String() string {
 		r.name(), r.rate, r.throttle, r.layouts, r.busy, r.frames, r.lateHalf, r.lateMost, r.pressHalf, r.pressMost, r.missing)
 }
 
-// The bench replaces the part of browser.md between these lines.
-const (
-	beginMark = "<!-- figures: written by go run ./bench/browser -->"
-	endMark   = "<!-- end of figures -->"
-)
-
+// write replaces the figures in dir/browser.md, and writes the plot next to it.
 func (b *bench) write(dir string, table []row, seconds float64) error {
-	path := filepath.Join(dir, "browser.md")
-	page, err := os.ReadFile(path)
-	if err != nil {
+	if err := docs.Write(filepath.Join(dir, "browser.md"), "go run ./bench/browser", b.report(table, seconds)); err != nil {
 		return err
 	}
-	before, rest, ok := bytes.Cut(page, []byte(beginMark))
-	_, after, ok2 := bytes.Cut(rest, []byte(endMark))
-	if !ok || !ok2 {
-		return fmt.Errorf("%s has no lines %s and %s", path, beginMark, endMark)
-	}
-	var out bytes.Buffer
-	fmt.Fprintf(&out, "%s%s\n\n", before, beginMark)
+	return os.WriteFile(filepath.Join(dir, "browser.svg"), []byte(plot(table)), 0o666)
+}
+
+func (b *bench) report(table []row, seconds float64) string {
+	var out strings.Builder
 	version, _ := caddy.Version()
 	if version == "unknown" {
 		version = caddyVersion()
@@ -68,17 +60,9 @@ func (b *bench) write(dir string, table []row, seconds float64) error {
 	}
 	out.WriteString("\n| goal, at 500 messages/s | at most | reached | |\n| --- | --- | --- | --- |\n")
 	for _, g := range goals(table) {
-		met := "met"
-		if g.reached > g.most {
-			met = fmt.Sprintf("**missed by %.0f %%**", (g.reached/g.most-1)*100)
-		}
-		fmt.Fprintf(&out, "| %s | %g | %.2f | %s |\n", g.what, g.most, g.reached, met)
+		fmt.Fprintf(&out, "| %s | %g | %.2f | %s |\n", g.what, g.most, g.reached, docs.Met(g.reached, g.most))
 	}
-	fmt.Fprintf(&out, "\n%s%s", endMark, after)
-	if err := os.WriteFile(path, out.Bytes(), 0o666); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, "browser.svg"), []byte(plot(table)), 0o666)
+	return out.String()
 }
 
 func caddyVersion() string {

@@ -30,7 +30,9 @@ const (
 	// maxMessage is the size in bytes of the longest message that the admin API publishes.
 	maxMessage = 1 << 20
 
-	// maxBody is the size in bytes of the longest body of messages, one a line, and maxLines is how many it may have.
+	// maxBody is the size in bytes of the longest body of messages, one a line, and maxLines is how many it may have. All of
+	// them are numbered under one hold of the hub's lock, so that nothing comes between them. If each has a key, maxLines
+	// of them hold it for about 40 ms (BenchmarkKeyedBatch in internal/hub).
 	maxBody  = 16 << 20
 	maxLines = 64 << 10
 
@@ -74,7 +76,8 @@ func (API) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "admin.api.broadcast", New: func() caddy.Module { return new(API) }}
 }
 
-// Routes returns the routes.
+// Routes returns the routes. A pattern that ends in a slash also gets the paths below it, because Caddy matches them with an
+// http.ServeMux.
 func (API) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
 		{Pattern: "/broadcast", Handler: handler(withHub(http.MethodGet, totals))},
@@ -96,11 +99,12 @@ var exposed = rate.Sometimes{Interval: time.Hour}
 // administrator can. It does not warn of Caddy's remote admin endpoint, which has TLS and authenticates its clients.
 func handler(answer caddy.AdminHandlerFunc) caddy.AdminHandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
+		// A Unix socket has no such address. Who reaches it is for the permissions of its file to say.
 		addr, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
 		if ok && !addr.IP.IsLoopback() && r.TLS == nil {
 			exposed.Do(func() {
 				caddy.Log().Named("admin.api.broadcast").Warn(
-					"the admin endpoint is reachable from elsewhere: who reaches it may publish to all, and read all; bind it to localhost or a unix socket",
+					"the admin endpoint is reachable from elsewhere: anyone who reaches it can publish to and read every channel; bind it to localhost or a unix socket",
 					zap.Stringer("address", addr), zap.String("remote", r.RemoteAddr))
 			})
 		}
@@ -122,6 +126,8 @@ func withHub(method string, answer func(http.ResponseWriter, *http.Request, *hub
 	}
 }
 
+// runningHub returns the hub, or an error with the status for it. While no configuration runs, a retry may help,
+// hence 503. A configuration that does not use the hub gets a 404, as if the endpoint were not there.
 func runningHub() (*hub.Hub, error) {
 	h, err := active.Hub()
 	switch {
@@ -190,6 +196,8 @@ func publishAll(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 			m.Source = hub.SourceAdmin
 		}
 		err = h.Publish(ms...)
+		// The hub knows which message is wrong by its index. Its sender knows it by its line, and blank lines do not
+		// count as messages.
 		if invalid := new(hub.InvalidError); lines != nil && errors.As(err, &invalid) {
 			err = badLine(lines[invalid.Index], err)
 		} else if err != nil {
@@ -197,6 +205,7 @@ func publishAll(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 		}
 	}
 	if err != nil {
+		// The admin API takes a status from errors of its own type only. It answers any other error with a 500.
 		if e, ok := errors.AsType[*publish.HTTPError](err); ok {
 			return caddy.APIError{HTTPStatus: e.Status, Err: e.Err}
 		}
@@ -234,6 +243,7 @@ func read(w http.ResponseWriter, r *http.Request) (ms []*hub.Message, lines []in
 	if err != nil {
 		return nil, nil, err
 	}
+	// A route has channels of its own to choose from, so it is not package publish that fills in the default.
 	m.Channel = cmp.Or(m.Channel, defaultChannel)
 	return []*hub.Message{m}, nil, nil
 }

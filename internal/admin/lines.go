@@ -13,6 +13,8 @@ import (
 // parseLines parses messages, one per line, and returns them with their line numbers. Blank lines are skipped. If a line is
 // wrong it returns no messages, and an error that names the line.
 func parseLines(body []byte) (ms []*hub.Message, lines []int, err error) {
+	// The hub rejects two messages with one key too, but its ErrKeyReused does not say which they are. Here the line
+	// is known.
 	keys := make(map[[2]string]*hub.Message)
 	n := 0
 	for line := range bytes.Lines(body) {
@@ -33,6 +35,7 @@ func parseLines(body []byte) (ms []*hub.Message, lines []int, err error) {
 				return nil, nil, publish.Reject(http.StatusUnprocessableEntity, "line %d: %w; nothing was published", n, hub.ErrKeyReused)
 			}
 		}
+		// Only lines that are messages count, so this comes after blank lines are skipped.
 		if len(ms) == maxLines {
 			return nil, nil, publish.Reject(http.StatusRequestEntityTooLarge, "line %d: there are more than %d messages; nothing was published", n, maxLines)
 		}

@@ -65,6 +65,7 @@ func channels(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 	if err != nil {
 		return err
 	}
+	// One more than a page has shows whether there is a next page, without counting them all.
 	list := h.Channels(query.Get("prefix"), query.Get("after"), limit+1)
 	if len(list) > limit {
 		list = list[:limit]
@@ -87,6 +88,8 @@ func oneChannel(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 	v.Users = h.Users(name)
 	return answer(w, v)
 }
+
+// Programs read what these structs say. They are not the hub's own types, so that those can change.
 
 // connection is a connection as the API shows it.
 type connection struct {
@@ -114,6 +117,7 @@ func connections(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodDelete {
 		return notAllowed(w, r, "GET, DELETE")
 	}
+	// An empty filter selects every connection, so a misspelled parameter would close them all.
 	if r.Method == http.MethodDelete && f.User == "" {
 		return reject(http.StatusBadRequest, "specify ?user= or /broadcast/connections/{id}")
 	}
@@ -181,6 +185,8 @@ func stream(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 		}
 	}
 	endpoint := eventstream.Endpoint{Hub: h, Offers: []eventstream.Offer{{Protocol: v1.Protocol{}, Options: &hub.ConnOptions{
+		// The intervals are the defaults of a route. The backlog is larger than a route's, because on all channels
+		// together more is published than any client of a route gets, and there are few such streams.
 		Transport:    hub.TransportAdmin,
 		Format:       v1.StreamFormat{},
 		PingInterval: 25 * time.Second,
@@ -189,6 +195,7 @@ func stream(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 		OneWay:       true,
 	}}}}
 	err := endpoint.Accept(w, r, &protocol.Request{Subscriber: s}, func() {})
+	// An admin stream counts against max_connections, since it takes as much memory as any other.
 	if errors.Is(err, hub.ErrTooManyConnections) {
 		return reject(http.StatusServiceUnavailable, "%w", err)
 	}

@@ -102,6 +102,7 @@ func stopAfter(t testing.TB) {
 
 // Load starts Caddy with a Caddyfile, or replaces the configuration of the one that runs.
 func Load(config string) error {
+	// true: it is loaded even if it is the same, as a test of reloads wants.
 	cfg, err := Adapt(config)
 	if err != nil {
 		return err

@@ -41,6 +41,7 @@ func (s *Server) Dial(path string, o *websocket.DialOptions) *websocket.Conn {
 	if err != nil {
 		s.T.Fatal(err)
 	}
+	// The default is 32 KiB, and a frame of broadcast.v1 may have all messages of a batch.
 	c.SetReadLimit(-1)
 	s.T.Cleanup(func() { c.CloseNow() })
 	return c
@@ -98,6 +99,7 @@ func (s *Server) Do(method, url, body string, header ...string) (int, string) {
 	}
 	var resp *http.Response
 	err = UntilAnswered(func() (err error) {
+		// A retry has to send the body again, and the first try has read it.
 		r.Body, _ = r.GetBody()
 		resp, err = http.DefaultClient.Do(r)
 		return err
@@ -124,6 +126,8 @@ func (s *Server) Stream(url string, header ...string) (resp *http.Response, next
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
+	// Without compression, which would hold events back, and with a transport of its own, so that its connection ends
+	// with the test.
 	client := &http.Client{Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true, DisableCompression: true,
 	}}

@@ -31,6 +31,7 @@ func (s *Server) Totals() (v Totals) {
 	s.T.Helper()
 	status, body := s.Do(http.MethodGet, s.Admin+"/broadcast", "")
 	d := json.NewDecoder(strings.NewReader(body))
+	// So a new member of GET /broadcast has to be added to Totals, and to a test.
 	d.DisallowUnknownFields()
 	if err := d.Decode(&v); status != 200 || err != nil {
 		s.T.Fatalf("GET /broadcast: %d %s %v", status, body, err)
@@ -41,6 +42,8 @@ func (s *Server) Totals() (v Totals) {
 // WaitTotals waits until the totals satisfy a condition.
 func (s *Server) WaitTotals(done func(Totals) bool) {
 	s.T.Helper()
+	// It polls, because the totals change without an event that a client could wait for. The limit is far beyond what
+	// a slow machine needs.
 	deadline := time.Now().Add(20 * time.Second)
 	for {
 		v := s.Totals()

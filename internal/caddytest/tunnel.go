@@ -50,21 +50,18 @@ func (s *Server) DialTunnel(rt http.RoundTripper, url string, header ...string) 
 	return c
 }
 
-// CloseOf reads until a close frame, replies to it, and returns its code.
+// CloseOf reads until a close frame, replies to it, and returns its code. It replies because the server keeps the stream open
+// until then (RFC 6455, section 5.5.1).
 func (s *Server) CloseOf(c *Tunnel) ws.StatusCode {
 	s.T.Helper()
 	for {
-		head, err := ws.ReadHeader(c)
-		payload := make([]byte, head.Length)
-		if err == nil {
-			_, err = io.ReadFull(c, payload)
-		}
+		f, err := ws.ReadFrame(c)
 		if err != nil {
 			s.T.Fatalf("no close frame: %v", err)
 		}
-		if head.OpCode == ws.OpClose {
-			code, _ := ws.ParseCloseFrameData(payload)
-			wsutil.WriteClientMessage(c, ws.OpClose, payload) // fails if it was the reply to ours and the stream has ended
+		if f.Header.OpCode == ws.OpClose {
+			code, _ := ws.ParseCloseFrameData(f.Payload)
+			wsutil.WriteClientMessage(c, ws.OpClose, f.Payload) // fails if it was the reply to ours and the stream has ended
 			return code
 		}
 	}

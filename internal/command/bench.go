@@ -50,7 +50,8 @@ missing.
 	return cmd
 }
 
-// load is one run of the benchmark.
+// load is one run of the benchmark. It keeps all latencies, 8 bytes each, because exact quantiles are worth more here than
+// memory: a run of the default size has 20,000.
 type load struct {
 	mark        string // prefix of its messages, because others may publish on the channel too
 	connections []*websocket.Conn
@@ -78,6 +79,7 @@ func bench(cmd *cobra.Command, args []string) error {
 	if err != nil || u.Host == "" {
 		return fmt.Errorf("%q is not the URL of a route (for example http://localhost:8080/ws)", args[0])
 	}
+	// https becomes wss as well. Users have the URL of their site at hand.
 	u.Scheme = strings.Replace(u.Scheme, "http", "ws", 1)
 	dialer := websocket.Dialer{
 		HandshakeTimeout: 30 * time.Second,
@@ -100,13 +102,17 @@ func bench(cmd *cobra.Command, args []string) error {
 	}
 	defer done()
 	began = time.Now()
+	// The burst is 20 ms of messages, so that the rate is reached although sleeps end late, by a millisecond or more.
 	limiter := rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond/50)))
 	messages := 0
 	for time.Since(began) < duration {
 		if err := limiter.Wait(cmd.Context()); err != nil {
 			return err
 		}
+		// The time is in the message itself: publisher and readers are one process and have one clock. The beginning
+		// has less than 64 bytes, the least --size.
 		text := fmt.Sprintf("%s %d %d ", l.mark, messages, time.Now().UnixNano())
+		// Before publishing, because deliveries may arrive before publish returns.
 		l.expected.Add(int64(connections))
 		if err := publish(text + strings.Repeat(".", max(0, size-len(text)))); err != nil {
 			return fmt.Errorf("publishing: %w", err)
@@ -128,6 +134,7 @@ func (l *load) connect(dialer websocket.Dialer, url string, n int) error {
 			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
 				c, err := dial(dialer, url)
 				if err != nil {
+					// The first error is enough. Others of the up to 32 are most likely the same.
 					select {
 					case errs <- fmt.Errorf("connection %d: %w", i+1, err):
 					default:
@@ -146,6 +153,7 @@ func (l *load) connect(dialer websocket.Dialer, url string, n int) error {
 		return err
 	default:
 	}
+	// Nothing is published before all are connected, so nobody misses a message by reading only now.
 	for _, c := range l.connections {
 		go l.read(c)
 	}
@@ -184,6 +192,7 @@ func (l *load) read(c *websocket.Conn) {
 		l.late = append(l.late, late)
 		l.mu.Unlock()
 		l.arrived.Add(1)
+		// The channel has room for one value, and drain looks at the counter: one value says as much as many.
 		select {
 		case l.changed <- struct{}{}:
 		default:

@@ -35,6 +35,7 @@ file, otherwise it is the default. The exit code is 1 after an error.
 	})
 }
 
+// setUp adds the subcommands. Caddy calls it when it builds its commands, whichever of them runs, so it does nothing else.
 func setUp(root *cobra.Command) {
 	root.PersistentFlags().String("address", "", "Address of the administration listener, if different from config")
 	root.PersistentFlags().StringP("config", "c", "", "Configuration file that contains the address")
@@ -43,9 +44,12 @@ func setUp(root *cobra.Command) {
 	root.AddCommand(publishCommand(), statusCommand(), channelsCommand(), connectionsCommand(), kickCommand(), tailCommand(), benchCommand(), uiCommand())
 }
 
-// api is the admin API of a running Caddy, at an address in Caddy's form (which may be a Unix socket).
+// api is the admin API of a running Caddy, at an address in Caddy's form (which may be a Unix socket). Requests go through
+// caddycmd.AdminAPIRequest, which knows sockets, and sends the Origin header that the endpoint may insist on.
 type api struct{ address string }
 
+// connect finds the admin API as `caddy reload` does, with the same flags, so that whoever knows one knows the other. It
+// sends nothing.
 func connect(cmd *cobra.Command) (api, error) {
 	flag := func(name string) string { return cmd.Flag(name).Value.String() }
 	address, err := caddycmd.DetermineAdminAPIAddress(flag("address"), nil, flag("config"), flag("adapter"))
@@ -59,7 +63,8 @@ func (a api) do(method, path string, header http.Header, body io.Reader) (*http.
 	return caddycmd.AdminAPIRequest(a.address, method, "/broadcast"+path, header, body)
 }
 
-// get calls each with every entry of a list. It follows the Link headers from page to page.
+// get calls each with every entry of a list. It follows the Link headers from page to page, so that neither side ever holds
+// the whole list. The API sends one link per header, and no full parser of RFC 8288 is needed.
 func (a api) get(path string, query url.Values, each func(json.RawMessage) error) error {
 	for {
 		resp, err := a.do(http.MethodGet, path+"?"+query.Encode(), nil, nil)
@@ -144,7 +149,8 @@ func connectionsCommand() *cobra.Command {
 	return cmd
 }
 
-// list prints a list from the API, as a table or, with --json, one unchanged entry per line.
+// list prints a list from the API, as a table or, with --json, one unchanged entry per line. The JSON is printed as it comes. A
+// table is printed at the end, because the width of its columns is not known before.
 func list[T any](cmd *cobra.Command, path string, query url.Values, head string, row func(T) string) error {
 	a, err := connect(cmd)
 	if err != nil {
@@ -228,7 +234,9 @@ func run(f func(*cobra.Command, []string) error) func(*cobra.Command, []string) 
 	}
 }
 
-// visible returns s with control characters escaped, because clients choose these texts and a terminal would obey them.
+// visible returns s with control characters escaped, because clients choose these texts and a terminal would obey them: an
+// escape sequence can hide lines or change the window's title. Those from 0x80 to 0x9f are among them, because some terminals
+// take 0x9b for the beginning of a sequence. A tab is harmless.
 func visible(s string) string {
 	var b bytes.Buffer
 	for _, r := range s {

@@ -124,6 +124,8 @@ func (p *linePublisher) read(q *lines) error {
 	in := bufio.NewReaderSize(p.cmd.InOrStdin(), 64<<10)
 	for number := 1; ; number++ {
 		text, long, err := readLine(in)
+		// An input may end without a line break. An empty line is a message, but the end of the input is not one
+		// more.
 		if len(text) > 0 || err == nil {
 			if body, bad := p.encode(number, text, long); bad != nil {
 				p.report(number, bad)
@@ -175,6 +177,7 @@ func (p *linePublisher) encode(number int, text []byte, long bool) ([]byte, erro
 	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
+	// The data goes on as it is: \u003c for every < would only make it larger.
 	e.SetEscapeHTML(false)
 	if err := e.Encode(message); err != nil {
 		return nil, err
@@ -182,6 +185,7 @@ func (p *linePublisher) encode(number int, text []byte, long bool) ([]byte, erro
 	return b.Bytes(), nil
 }
 
+// report prints what is wrong with a line. The reader and the publisher call it, hence the lock.
 func (p *linePublisher) report(number int, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -189,6 +193,8 @@ func (p *linePublisher) report(number int, err error) {
 	fmt.Fprintf(p.cmd.ErrOrStderr(), "line %d: %s\n", number, visible(err.Error()))
 }
 
+// rejectedLine is how the admin API says which line of a request it rejects: badLine in internal/admin. Its lines are those of
+// the request, not of the input.
 var rejectedLine = regexp.MustCompile(`^line (\d+): (.*?)(; nothing was published)?$`)
 
 // publishBatch publishes lines with one request. If the server rejects one of them, it publishes the others without it.

@@ -59,7 +59,7 @@ func publish(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("--as %s: must be text, json or binary", flag("as"))
 	}
 	for name, value := range map[string]string{"channel": flag("channel"), "event": flag("event"), "key": flag("key")} {
-		if value == "" && name != "channel" {
+		if value == "" && name != "channel" { // not given; but a message always has a channel
 			continue
 		}
 		if err := hub.CheckName("--"+name, value); err != nil {
@@ -86,6 +86,8 @@ func publish(cmd *cobra.Command, args []string) error {
 		l := linePublisher{publisher: p, cmd: cmd, channel: flag("channel"), event: flag("event"), asJSON: flag("as") == "json"}
 		return l.run()
 	}
+	// One byte more than the API accepts is read, so that it rejects what is too long. Cut off, it would be another
+	// message.
 	var body []byte
 	if len(args) == 1 && args[0] != "-" {
 		body = []byte(args[0])
@@ -96,6 +98,7 @@ func publish(cmd *cobra.Command, args []string) error {
 	if event := flag("event"); event != "" {
 		query.Set("event", event)
 	}
+	// Without --key it gets a key too, so that a retry by the publisher cannot publish it twice.
 	header := http.Header{"Content-Type": {contentType}, "Idempotency-Key": {cmp.Or(flag("key"), rand.Text())}}
 	answer, err := p.publish(cmd.Context(), query, header, body)
 	if err != nil {

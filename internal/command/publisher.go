@@ -23,6 +23,8 @@ const (
 	// messages again.
 	retryTimeout = 100 * time.Second
 
+	// The first retries come soon, because a reload takes a moment only. The delay doubles up to the longest, which
+	// keeps a server that has no room from being asked all the time.
 	firstDelay, longestDelay = 50 * time.Millisecond, 5 * time.Second
 )
 
@@ -54,6 +56,8 @@ func newPublisher(a api) (*publisher, error) {
 	dial, origin := addr.JoinHostPort(0), "http://"+addr.JoinHostPort(0)
 	if addr.IsUnixNetwork() || addr.IsFdNetwork() {
 		dial, _, _ = strings.Cut(dial, "|") // without the socket's permissions
+		// The host of a URL may not be empty or invalid (golang/go#60374), though it is not used. caddycmd sends the
+		// same.
 		origin = "http://127.0.0.1"
 	}
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -74,6 +78,7 @@ func (p *publisher) publish(ctx context.Context, query url.Values, header http.H
 		if !p.retryable(err) || time.Since(began)+wait > retryTimeout {
 			return nil, err
 		}
+		// At random between 0 and the delay, so that publishers that failed together do not retry together.
 		wait = max(wait, time.Duration(rand.Int64N(int64(delay))))
 		delay = min(2*delay, longestDelay)
 		select {
@@ -106,6 +111,7 @@ func (p *publisher) try(ctx context.Context, query url.Values, header http.Heade
 	if resp.StatusCode < 400 {
 		return answer, 0, nil
 	}
+	// The hub sends Retry-After as seconds. A date, which RFC 9110, section 10.2.3, allows too, is taken for none.
 	seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
 	return nil, time.Duration(seconds) * time.Second, &httpError{resp.StatusCode, reasonOf(answer), seconds > 0}
 }

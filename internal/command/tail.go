@@ -37,9 +37,11 @@ func tail(cmd *cobra.Command, channels []string) error {
 	}
 	defer resp.Body.Close()
 	p := newPrinter(cmd)
+	// Not a bufio.Scanner, which rejects lines above its limit: one line has all messages of a batch.
 	for in := bufio.NewReaderSize(resp.Body, 64<<10); ; {
 		line, err := in.ReadBytes('\n')
 		if err != nil {
+			// It does not reconnect: whoever looks at a terminal should see that there is a hole in what it shows.
 			return errors.New("the server ended the stream")
 		}
 		data, ok := bytes.CutPrefix(line, []byte("data: "))
@@ -94,6 +96,7 @@ func (p printer) show(object json.RawMessage) error {
 	}
 	text := string(v.Data)
 	var str string
+	// Text is a JSON string in a frame. It is shown without its quotes. Other data is JSON, and shown as it is.
 	if json.Unmarshal(v.Data, &str) == nil {
 		text = str
 	}

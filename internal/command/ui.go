@@ -41,6 +41,8 @@ loopback address.
 		if !addr.IP.IsLoopback() {
 			return fmt.Errorf("--listen %s: must be a loopback address (for example localhost:2020)", addr)
 		}
+		// A name and not the IP address, so that http://localhost in the address bar has the Host header that the
+		// page insists on.
 		host := fmt.Sprint("localhost:", addr.Port)
 		handler, err := inspector.Handler(host, a.address)
 		if err != nil {
@@ -52,7 +54,9 @@ loopback address.
 			resp.Body.Close()
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "http://%s\n", host)
+		// No WriteTimeout: the page's event stream does not end.
 		server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+		// Close and not Shutdown, which would wait for the event stream.
 		context.AfterFunc(cmd.Context(), func() { server.Close() })
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return err

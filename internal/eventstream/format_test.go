@@ -7,23 +7,13 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/tmaxmax/go-sse"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub/hubtest"
 )
-
-// message makes a message that may be published, if there is one.
-func message(channel, event string, kind uint8, data []byte) *hub.Message {
-	m := &hub.Message{Channel: channel, Event: event, Kind: hub.Kind(kind % 3), Data: data, Seq: 7}
-	if hub.CheckName("", channel) != nil || event != "" && hub.CheckName("", event) != nil ||
-		m.Kind != hub.Binary && !utf8.Valid(data) || m.Kind == hub.JSON && !json.Valid(data) {
-		return nil
-	}
-	return m
-}
 
 // stream is a stream of a message three times, a ping, a gap and an end.
 func stream(w hub.Welcome, m *hub.Message) []byte {
@@ -54,7 +44,7 @@ func FuzzFormat(f *testing.F) {
 	f.Add("a", "", uint8(1), []byte{0, '\n', 255})
 	f.Add("ä\"", "gap", uint8(2), []byte("{\n\"a\":\t\"\xc2\x85\"}"))
 	f.Fuzz(func(t *testing.T, channel, event string, kind uint8, data []byte) {
-		m := message(channel, event, kind, data)
+		m := hubtest.Message(channel, event, kind, data)
 		if m == nil {
 			return
 		}

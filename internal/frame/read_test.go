@@ -12,6 +12,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/gobwas/ws"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/frame/frametest"
 )
 
 // record is a Receiver that writes down what it gets.
@@ -29,29 +31,16 @@ func (r *record) Control(op Opcode, payload []byte) *CloseError {
 
 func (r *record) Closed(code Code) { fmt.Fprintf(r, "close %d\n", code) }
 
-// mask makes a client's frame.
-func mask(first byte, payload string) []byte {
-	h := ws.Header{Fin: first&0x80 != 0, Rsv: first >> 4 & 7, OpCode: ws.OpCode(first & 0x0f), Masked: true, Mask: [4]byte{1, 2, 3, 4}, Length: int64(len(payload))}
-	var b bytes.Buffer
-	if err := ws.WriteHeader(&b, h); err != nil {
-		panic(err)
-	}
-	p := []byte(payload)
-	ws.Cipher(p, h.Mask, 0)
-	b.Write(p)
-	return b.Bytes()
-}
-
 func closeWith(code Code) string { return string(binary.BigEndian.AppendUint16(nil, uint16(code))) }
 
 // FuzzFrames: whatever the bytes, and however they are cut up, the frames are those that another reader finds.
 func FuzzFrames(f *testing.F) {
-	f.Add(bytes.Join([][]byte{mask(0x81, "hello"), mask(0x01, "in "), mask(0x89, "ping"), mask(0x80, "parts"), mask(0x88, closeWith(1000)+"bye")}, nil), uint8(3), false)
-	f.Add(append(mask(0xc2, strings.Repeat("x", 70_000)), mask(0x82, "")...), uint8(255), true)
+	f.Add(bytes.Join([][]byte{frametest.Mask(0x81, "hello"), frametest.Mask(0x01, "in "), frametest.Mask(0x89, "ping"), frametest.Mask(0x80, "parts"), frametest.Mask(0x88, closeWith(1000)+"bye")}, nil), uint8(3), false)
+	f.Add(append(frametest.Mask(0xc2, strings.Repeat("x", 70_000)), frametest.Mask(0x82, "")...), uint8(255), true)
 	f.Add([]byte{0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}, uint8(1), false)
-	f.Add(bytes.Join([][]byte{mask(0x01, "\xce\xba\xe1\xbd\xb9\xf4"), mask(0x00, "\x8f"), mask(0x80, "\xbf\xbf")}, nil), uint8(0), false)
-	f.Add(bytes.Join([][]byte{mask(0x01, "\xf4"), mask(0x00, "\x90"), mask(0x80, "\x80\x80")}, nil), uint8(0), false)
-	f.Add(mask(0x81, "long enough and \xed\xa0\x80 in it")[:24], uint8(255), false)
+	f.Add(bytes.Join([][]byte{frametest.Mask(0x01, "\xce\xba\xe1\xbd\xb9\xf4"), frametest.Mask(0x00, "\x8f"), frametest.Mask(0x80, "\xbf\xbf")}, nil), uint8(0), false)
+	f.Add(bytes.Join([][]byte{frametest.Mask(0x01, "\xf4"), frametest.Mask(0x00, "\x90"), frametest.Mask(0x80, "\x80\x80")}, nil), uint8(0), false)
+	f.Add(frametest.Mask(0x81, "long enough and \xed\xa0\x80 in it")[:24], uint8(255), false)
 	f.Fuzz(func(t *testing.T, input []byte, piece uint8, deflates bool) {
 		const limit = 1000
 		var got, want record

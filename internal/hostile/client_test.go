@@ -53,11 +53,7 @@ func (p *peer) end(t *testing.T) int {
 	t.Helper()
 	code := cutOff
 	for {
-		h, err := ws.ReadHeader(p.r)
-		payload := make([]byte, max(0, h.Length))
-		if err == nil {
-			_, err = io.ReadFull(p.r, payload)
-		}
+		f, err := ws.ReadFrame(p.r)
 		if err != nil {
 			if isTimeout(err) {
 				t.Errorf("the connection stays, after the close code %d", code)
@@ -65,11 +61,11 @@ func (p *peer) end(t *testing.T) int {
 			return code
 		}
 		if code != cutOff {
-			t.Errorf("a frame %+v comes after the close frame", h)
+			t.Errorf("a frame %+v comes after the close frame", f.Header)
 		}
-		if h.OpCode == ws.OpClose {
-			if code = noCode; len(payload) > 1 {
-				code = int(binary.BigEndian.Uint16(payload))
+		if f.Header.OpCode == ws.OpClose {
+			if code = noCode; len(f.Payload) > 1 {
+				code = int(binary.BigEndian.Uint16(f.Payload))
 			}
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"math"
 	"strings"
 	"testing"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/frame/frametest"
 )
 
 // Outcomes besides HTTP's statuses and close codes.
@@ -119,20 +121,20 @@ var (
 		{name: "half a character", send: mask(0x81, "\xe2\x82"), want: 1007},
 		{name: "half a pair of surrogates", send: mask(0x81, "\xed\xa0\x80"), want: 1007},
 		{name: "an overlong slash", send: mask(0x81, "\xc0\xaf"), want: 1007},
-		{name: "not UTF-8, deflated", request: deflate, send: mask(0xc1, deflated("\xc3\x28")), want: 1007},
+		{name: "not UTF-8, deflated", request: deflate, send: mask(0xc1, frametest.Deflate("\xc3\x28")), want: 1007},
 
 		{name: "a close of 1 byte", send: mask(0x88, "\x03"), want: 1002},
 		{name: "a reason that is not UTF-8", send: goodbye(1000, "\xff"), want: 1002},
 		{name: "frames after the close", send: goodbye(1000, "") + mask(0x81, "x") + mask(0x83, ""), want: 1000},
 		{name: "a close in a message", send: mask(0x01, "x") + mask(0x88, ""), want: noCode},
 
-		{name: "a bomb", request: deflate, send: mask(0xc1, deflated(strings.Repeat("x", 8<<20))), want: 1009},
-		{name: "a bomb in parts", request: deflate, send: inParts(0x41, deflated(strings.Repeat("x", 8<<20))), want: 1009},
-		{name: "a bomb that is over by a byte", request: deflate, send: mask(0xc1, deflated(strings.Repeat("x", maxMessage+1))),
+		{name: "a bomb", request: deflate, send: mask(0xc1, frametest.Deflate(strings.Repeat("x", 8<<20))), want: 1009},
+		{name: "a bomb in parts", request: deflate, send: inParts(0x41, frametest.Deflate(strings.Repeat("x", 8<<20))), want: 1009},
+		{name: "a bomb that is over by a byte", request: deflate, send: mask(0xc1, frametest.Deflate(strings.Repeat("x", maxMessage+1))),
 			want: 1009},
 		{name: "a block of a type that is none", request: deflate, send: mask(0xc1, "\xff\xff\xff\xff"), want: 1007},
 		{name: "deflated data that refers to before its start", request: deflate, send: mask(0xc2, "\x02\x13\x00"), want: 1007},
-		{name: "deflated data that breaks off", request: deflate, send: mask(0xc1, deflated(strings.Repeat("hello", 20))[:4]),
+		{name: "deflated data that breaks off", request: deflate, send: mask(0xc1, frametest.Deflate(strings.Repeat("hello", 20))[:4]),
 			want: 1007},
 
 		{name: "pings without end, without a rate", send: strings.Repeat(mask(0x89, "x"), 100_000) + goodbye(1000, ""), want: 1000},

@@ -16,6 +16,8 @@ import (
 type Responder struct {
 	handler caddyhttp.MiddlewareHandler
 
+	// The routes are searched at the first error and not while the handler is provisioned, because the routes after
+	// it, and the error routes, are not all there yet.
 	once     sync.Once
 	found    bool                         // the handler, in the server's routes
 	handlers []*caddyhttp.HTTPErrorConfig // that get its errors
@@ -32,6 +34,8 @@ func (p *Responder) Respond(w http.ResponseWriter, r *http.Request, err error) e
 	if !ok || refused.Err == nil {
 		return err
 	}
+	// 503 is a limit of ours that the client can do something about: wait. 504 is a publish that may be repeated with its key.
+	// Other errors from 500 on are faults of the server.
 	if s := refused.StatusCode; (s < 400 || s > 499) && s != http.StatusServiceUnavailable && s != http.StatusGatewayTimeout {
 		return err
 	}
@@ -50,6 +54,7 @@ func (p *Responder) Respond(w http.ResponseWriter, r *http.Request, err error) e
 // line returns an error's text as one line.
 func line(err error) string {
 	return strings.Map(func(r rune) rune {
+		// The reason may quote what the client sent. A line break in it would look like a second line of ours.
 		if r < ' ' || r == 0x7f {
 			return ' '
 		}
@@ -67,7 +72,9 @@ func (p *Responder) handled(r *http.Request, err error) bool {
 	if !p.found {
 		return true // it is inside a handler that we do not know, which may handle its errors
 	}
-	// Error routes match the request as it came. The server restores that, too.
+	// Error routes match the request as it came, before rewrites. The server restores it in the same way
+	// (caddyhttp.Server.ServeHTTP).
+	// Matchers may look at the error, through its placeholders.
 	as := server.Errors.WithError(r, err)
 	if before, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		as.Method, as.RequestURI = before.Method, before.RequestURI
@@ -99,6 +106,8 @@ func (p *Responder) find(server *caddyhttp.Server, routes caddyhttp.RouteList, a
 			case *caddyhttp.Subroute:
 				inside := around
 				if h.Errors != nil {
+					// The capacity is cut, so that each subroute gets an array of its own: the next one would
+					// overwrite this one's.
 					inside = append(around[:len(around):len(around)], h.Errors)
 				}
 				found = p.find(server, h.Routes, inside, depth+1) || found
@@ -120,10 +129,14 @@ func (p *Responder) find(server *caddyhttp.Server, routes caddyhttp.RouteList, a
 // matches reports whether one of the routes handles the request.
 func matches(routes caddyhttp.RouteList, r *http.Request) bool {
 	for _, route := range routes {
+		// A matcher that fails counts as one that matches. Then the error is returned, and Caddy sees the same
+		// failure.
 		if ok, err := route.MatcherSets.AnyMatchWithError(r); err == nil && !ok {
 			continue
 		}
 		for _, h := range route.Handlers {
+			// A subroute does nothing if none of its own routes matches. The Caddyfile adapter makes one of each
+			// handle_errors.
 			if sub, ok := h.(*caddyhttp.Subroute); !ok || matches(sub.Routes, r) {
 				return true
 			}

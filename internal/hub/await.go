@@ -216,7 +216,9 @@ func (s *sharedLog) opened(names []string, at uint64, err error) {
 		}
 		o.opened = true
 		if o.resume && s.catchUp != nil {
+			// The history goes on where it is. What comes after at comes live, and is held.
 			o.at, o.last, o.floor = s.catchUp.from, s.catchUp.from, s.catchUp.from
+			s.catchUp.add(name, at)
 			continue
 		}
 		o.at, o.last = h.seq, h.seq

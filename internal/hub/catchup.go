@@ -42,7 +42,6 @@ func (s *sharedLog) openSubscribed() {
 		}
 		if c := s.catchUp; c != nil && len(names) > 0 {
 			c.opening++
-			c.names = append(c.names, names...)
 		}
 		h.mu.Unlock()
 		flush()
@@ -101,10 +100,12 @@ func (s *sharedLog) readCatchUp(c *catchUp) {
 			lost = append(lost, name)
 			continue
 		}
-		for i := range es {
-			bytes += len(es[i].Data) + messageOverhead
+		for _, e := range es {
+			if e.Seq <= c.liveAt[i] {
+				bytes += len(e.Data) + messageOverhead
+				missed = append(missed, e)
+			}
 		}
-		missed = append(missed, es...)
 	}
 	s.order.Lock() // nothing comes live meanwhile
 	defer s.order.Unlock()

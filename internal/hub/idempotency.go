@@ -34,9 +34,8 @@ type repeats struct {
 	owners  map[uint64]uint32
 	keys    slab[knownKey, *knownKey]
 	owned   slab[keyOwner, *keyOwner]
-	oldest  uint32 // of all keys, which are a list in the order of time
-	newest  uint32
-	classes [33]ownerList // owners, by how many bits the number of their keys has
+	byAge   slabList     // all keys, the oldest first
+	classes [33]slabList // owners, by how many bits the number of their keys has
 	timer   *time.Timer
 	evicted uint64 // keys that were forgotten before their time
 }
@@ -60,28 +59,31 @@ type keyed struct {
 
 // knownKey is a key and what became of its message. The numbers are places in repeats.keys; 0 is none.
 type knownKey struct {
-	id             keyID
-	seq, digest    uint64
-	at             time.Duration // since repeats.start
-	subscribers    uint32
-	owner          uint32
-	older, newer   uint32 // of all keys
-	before, behind uint32 // of its owner's, by age
+	id          keyID
+	seq, digest uint64
+	at          time.Duration // since repeats.start
+	subscribers uint32
+	owner       uint32
+	in          [2]links // inAge, inOwner
 }
 
-func (k *knownKey) link() *uint32 { return &k.newer }
+// The lists that a key is in: repeats.byAge, and keyOwner.keys.
+const inAge, inOwner = 0, 1
+
+func (k *knownKey) links(which int) *links { return &k.in[which] }
 
 // keyOwner is a publisher that has keys in the table.
 type keyOwner struct {
-	id             uint64
-	count          uint32
-	oldest, newest uint32
-	before, after  uint32 // in its class
+	id    uint64
+	count uint32
+	keys  slabList // the oldest first
+	class links
 }
 
-func (o *keyOwner) link() *uint32 { return &o.after }
+// inClass is the one list that an owner is in, of repeats.classes.
+const inClass = 0
 
-type ownerList struct{ first, last uint32 }
+func (o *keyOwner) links(int) *links { return &o.class }
 
 func (r *repeats) init() {
 	rand.Read(r.secret[:])
@@ -191,21 +193,10 @@ func (h *Hub) recordKeyLocked(m *Message, k *keyed) {
 		o = r.owned.add(keyOwner{id: k.owner})
 		r.owners[k.owner] = o
 	}
-	i := r.keys.add(knownKey{id: k.id, seq: m.Seq, digest: k.digest, at: now, subscribers: uint32(m.Subscribers), owner: o, older: r.newest})
-	if r.known[k.id] = i; r.newest == 0 {
-		r.oldest = i
-	} else {
-		r.keys.at(r.newest).newer = i
-	}
-	r.newest = i
-	own := r.owned.at(o)
-	if own.count == 0 {
-		own.oldest = i
-	} else {
-		r.keys.at(own.newest).behind = i
-		r.keys.at(i).before = own.newest
-	}
-	own.newest = i
+	i := r.keys.add(knownKey{id: k.id, seq: m.Seq, digest: k.digest, at: now, subscribers: uint32(m.Subscribers), owner: o})
+	r.known[k.id] = i
+	r.keys.push(&r.byAge, inAge, i)
+	r.keys.push(&r.owned.at(o).keys, inOwner, i)
 	r.recount(o, 1)
 	h.held.Add(r.bytes() - before)
 	if r.timer == nil {
@@ -235,17 +226,17 @@ func (r *repeats) evict(wants uint64) {
 	if o := r.owners[wants]; o != 0 && bits.Len32(r.owned.at(o).count) == top {
 		victim = o
 	}
-	r.forget(r.owned.at(victim).oldest)
+	r.forget(r.owned.at(victim).keys.first)
 	r.evicted++
 }
 
 // expire forgets at most that many keys whose time is over, and reports whether it forgot that many.
 func (r *repeats) expire(now time.Duration, most int) bool {
 	for range most {
-		if r.oldest == 0 || now-r.keys.at(r.oldest).at < repeatTime {
+		if r.byAge.first == 0 || now-r.keys.at(r.byAge.first).at < repeatTime {
 			return false
 		}
-		r.forget(r.oldest)
+		r.forget(r.byAge.first)
 	}
 	return true
 }
@@ -261,11 +252,11 @@ func (h *Hub) expireKeys() {
 		}
 		now := time.Since(r.start)
 		if more = r.expire(now, 256); !more {
-			if r.oldest == 0 {
+			if r.byAge.first == 0 {
 				r.timer = nil
 				h.forgetKeysLocked()
 			} else {
-				r.timer.Reset(r.keys.at(r.oldest).at + repeatTime - now)
+				r.timer.Reset(r.keys.at(r.byAge.first).at + repeatTime - now)
 			}
 		}
 		h.mu.Unlock()
@@ -279,35 +270,16 @@ func (h *Hub) forgetKeysLocked() {
 	r.evicted += uint64(len(r.known))
 	r.known, r.owners = nil, nil
 	r.keys, r.owned = slab[knownKey, *knownKey]{}, slab[keyOwner, *keyOwner]{}
-	r.oldest, r.newest, r.classes = 0, 0, [33]ownerList{}
+	r.byAge, r.classes = slabList{}, [33]slabList{}
 }
 
 // forget takes a key out of the table.
 func (r *repeats) forget(i uint32) {
 	k := r.keys.at(i)
 	o := k.owner
-	own := r.owned.at(o)
-	if k.before == 0 {
-		own.oldest = k.behind
-	} else {
-		r.keys.at(k.before).behind = k.behind
-	}
-	if k.behind == 0 {
-		own.newest = k.before
-	} else {
-		r.keys.at(k.behind).before = k.before
-	}
+	r.keys.unlink(&r.byAge, inAge, i)
+	r.keys.unlink(&r.owned.at(o).keys, inOwner, i)
 	delete(r.known, k.id)
-	if k.older == 0 {
-		r.oldest = k.newer
-	} else {
-		r.keys.at(k.older).newer = k.newer
-	}
-	if k.newer == 0 {
-		r.newest = k.older
-	} else {
-		r.keys.at(k.newer).older = k.older
-	}
 	r.keys.remove(i)
 	r.recount(o, -1)
 }
@@ -321,64 +293,13 @@ func (r *repeats) recount(o uint32, n int) {
 	if before == after {
 		return
 	}
-	if list := &r.classes[before]; before > 0 {
-		if own.before == 0 {
-			list.first = own.after
-		} else {
-			r.owned.at(own.before).after = own.after
-		}
-		if own.after == 0 {
-			list.last = own.before
-		} else {
-			r.owned.at(own.after).before = own.before
-		}
+	if before > 0 {
+		r.owned.unlink(&r.classes[before], inClass, o)
 	}
-	own.before, own.after = 0, 0
 	if after == 0 {
 		delete(r.owners, own.id)
 		r.owned.remove(o)
 		return
 	}
-	list := &r.classes[after]
-	if own.before = list.last; list.last == 0 {
-		list.first = o
-	} else {
-		r.owned.at(list.last).after = o
-	}
-	list.last = o
-}
-
-// slab is an array that grows without being copied. Places are numbers from 1. What is free is a list, by link.
-type slab[T any, P interface {
-	*T
-	link() *uint32
-}] struct {
-	chunks []*[slabChunk]T
-	made   uint32 // places that were ever used
-	free   uint32
-}
-
-const slabChunk = 1024
-
-func (s *slab[T, P]) at(i uint32) P { return &s.chunks[(i-1)/slabChunk][(i-1)%slabChunk] }
-
-func (s *slab[T, P]) add(v T) uint32 {
-	i := s.free
-	if i != 0 {
-		s.free = *s.at(i).link()
-	} else {
-		if int(s.made) == slabChunk*len(s.chunks) {
-			s.chunks = append(s.chunks, new([slabChunk]T))
-		}
-		s.made++
-		i = s.made
-	}
-	*s.at(i) = v
-	return i
-}
-
-func (s *slab[T, P]) remove(i uint32) {
-	*s.at(i) = *new(T)
-	*s.at(i).link() = s.free
-	s.free = i
+	r.owned.push(&r.classes[after], inClass, o)
 }

@@ -107,5 +107,6 @@ func (x *index) from(first, prefix string) iter.Seq[string] {
 	}
 }
 
-// following returns the least name that comes after another.
+// following returns the least name that comes after another. Names are compared by their bytes, so nothing fits between a
+// name and the same name with a zero byte.
 func following(name string) string { return name + "\x00" }

@@ -236,7 +236,13 @@ type catchUp struct {
 	opening int // channels with subscribers that are not open yet
 	listed  bool
 	names   []string
+	liveAt  []uint64 // of each of names: what comes after it comes live
 	gaps    []string // channels of which the log has lost something meanwhile
+}
+
+// add notes that a channel with subscribers is open.
+func (c *catchUp) add(name string, at uint64) {
+	c.names, c.liveAt = append(c.names, name), append(c.liveAt, at)
 }
 
 // maxHeld is how many bytes of entries are held.

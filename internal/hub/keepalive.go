@@ -2,8 +2,9 @@ package hub
 
 import "time"
 
-// ring spreads the connections of one ping interval over its seconds: each tick of the loop pings one slot. It is
-// also the loop's list of all its connections.
+// ring spreads the connections of one ping interval over its seconds: each tick of the loop pings one slot, so that pings
+// are a steady trickle and not a burst. One timer per loop does for all connections, where one per connection would cost
+// memory and be reset with every ping. It is also the loop's list of all its connections.
 type ring struct {
 	slots [][]*Conn
 }
@@ -41,7 +42,8 @@ func (r *ring) remove(c *Conn) {
 	*slot = (*slot)[:last]
 }
 
-// each calls f for every connection. f may end the one it is given.
+// each calls f for every connection. f may end the one it is given: remove moves the last of a slot into its place, and
+// the last has been visited, because each goes from the end to the beginning.
 func (l *loop) each(f func(*Conn)) {
 	for _, r := range l.rings {
 		for _, slot := range r.slots {

@@ -1,6 +1,7 @@
 package hub
 
-// Kick closes the connections that the filter selects, and returns how many there were.
+// Kick closes the connections that the filter selects, and returns how many there were. It has the loops do it, so it waits
+// until each has come to it in its inbox, and must not be called from a loop.
 func (h *Hub) Kick(f Filter, why Reason, text string) (n int) {
 	h.onLoops(func(l *loop) {
 		l.each(func(c *Conn) {
@@ -35,7 +36,8 @@ func (h *Hub) onLoops(f func(*loop)) {
 	}
 }
 
-// onLoop has a loop call f, and waits for that.
+// onLoop has a loop call f, and waits for that. If the hub stops first, f may not be called: nobody is left that it
+// could concern.
 func (h *Hub) onLoop(l *loop, f func(*loop)) {
 	done := make(chan struct{})
 	h.enqueue(l, entry{op: opCall, call: func() { f(l); close(done) }})

@@ -33,7 +33,9 @@ type Connection struct {
 	Backlog     int    // bytes that wait for it
 }
 
-// Connections returns the connections that the filter selects, at most limit of them, in the order of their IDs.
+// Connections returns the connections that the filter selects, at most limit of them, in the order of their IDs. Each loop
+// describes limit of its own, because all those with the smallest IDs may be on one loop. Hub.mu is not held: a list of
+// many connections delays one loop at a time, and no publisher.
 func (h *Hub) Connections(f Filter, limit int) (list []Connection) {
 	h.onLoops(func(l *loop) {
 		var some []*Conn
@@ -59,7 +61,8 @@ func (c *Conn) Describe() Connection {
 	return Connection{c.id, c.user, c.remote, c.options.Transport, c.channels(), time.UnixMilli(c.connected), c.sent, backlog}
 }
 
-// Users counts the connections of a channel by user.
+// Users counts the connections of a channel by user. It looks at all connections of the hub, since only loops may look at
+// the members of a channel, and no counts by user are kept: nobody but an administrator asks for them.
 func (h *Hub) Users(channel string) map[string]int {
 	users := make(map[string]int)
 	h.onLoops(func(l *loop) {

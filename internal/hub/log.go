@@ -320,6 +320,11 @@ func (s *sharedLog) Broken(error) {
 // Repaired implements broker.Sink.
 func (s *sharedLog) Repaired(lost []string) {
 	s.call(func() {
+		s.hub.mu.Lock()
+		if c := s.catchUp; c != nil { // where it is lost is beyond the watermark
+			c.gaps, lost = append(c.gaps, lost...), nil
+		}
+		s.hub.mu.Unlock()
 		s.lose(lost)
 		s.hub.mu.Lock()
 		defer s.hub.mu.Unlock()
@@ -385,14 +390,13 @@ func (s *sharedLog) lose(channels []string) {
 
 func (s *sharedLog) loseLocked(name string) (wake uint64) {
 	h := s.hub
+	s.counts.gaps++
 	s.setFloorLocked(name, h.seq)
-	for _, ch := range [...]*channel{h.channels[name], h.all} {
-		if ch == nil || ch == h.all && name != "" {
-			continue
-		}
-		for _, a := range ch.audiences {
-			wake |= a.loop.pushLocked(entry{op: opGap, audience: a})
-		}
+	if h.all != nil { // whoever is on all channels is on this one
+		wake = h.all.gapLocked()
+	}
+	if ch := h.channels[name]; ch != nil {
+		wake |= ch.gapLocked()
 	}
 	return wake
 }

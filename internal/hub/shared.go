@@ -2,7 +2,9 @@ package hub
 
 import "sync/atomic"
 
-// shared is an array that backlogs refer to. It counts as memory once, however many backlogs refer to it.
+// shared is an array that backlogs refer to. It counts as memory once, however many backlogs refer to it: counted once for
+// each, a message to many slow connections would look like more memory than there is, and cause evictions that free none.
+// References are counted because of that alone. The garbage collector frees the bytes.
 type shared struct {
 	bytes []byte
 	refs  atomic.Int32

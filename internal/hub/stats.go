@@ -39,6 +39,7 @@ type Stats struct {
 
 // Stats returns the current totals.
 func (h *Hub) Stats() Stats {
+	// One hold of the lock for what it guards. It is short: the maps have an entry per transport and source, not per connection.
 	h.mu.Lock()
 	s := Stats{
 		Epoch:       h.epoch,
@@ -98,7 +99,8 @@ func (h *Hub) Subscribers(name string) int {
 // FanoutBounds are the upper bounds, in seconds, of the buckets that count how long messages took.
 var FanoutBounds = [...]float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5}
 
-// counts are a loop's totals. The loop alone adds to them, and anyone reads them.
+// counts are a loop's totals. The loop alone adds to them, and anyone reads them. Each loop has its own, so that loops on
+// different cores do not write to the same memory.
 type counts struct {
 	deliveries atomic.Uint64 // messages handed to connections
 	written    atomic.Uint64 // bytes handed to connections

@@ -24,14 +24,16 @@ const Prefix = "/broadcast/ui/"
 //go:embed assets
 var assets embed.FS
 
-// What the system says of names' ends is not to be trusted: on Windows anybody sets it.
+// types are the files' types. Package mime is not asked, because it reads the system's table, and on Windows any program can
+// change that: it is known to say text/plain for JavaScript (golang/go#32350), which browsers then refuse to run.
 var types = map[string]string{
 	"index.html": "text/html; charset=utf-8",
 	"ui.css":     "text/css; charset=utf-8",
 	"ui.js":      "text/javascript; charset=utf-8",
 }
 
-// Messages and names come from strangers: if one ever got to be markup, it could still load and do nothing.
+// policy is the second line of defense. Messages and names come from strangers, and the page only ever shows them as text. If
+// one became markup by an error of ours, it still could not load, run or send anything.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -49,6 +51,7 @@ func Serve(w http.ResponseWriter, r *http.Request) error {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	// With the Etag below this costs a request, and after an upgrade of Caddy no part of the page is an old one.
 	h.Set("Cache-Control", "no-cache")
 
 	name := strings.TrimPrefix(r.URL.Path, Prefix)
@@ -69,7 +72,8 @@ func Serve(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// revalidated has the client be of one version with the page, and for this page alone.
+// revalidated makes the browser revalidate the client, so that it always matches the page, and keeps other origins from
+// loading it. A route serves the same file for a long time, and to any origin.
 type revalidated struct{ http.ResponseWriter }
 
 func (w revalidated) WriteHeader(status int) {

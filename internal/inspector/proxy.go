@@ -12,8 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// Handler serves the page, and passes on to the admin API what the page asks, for requests to the host of the listener
-// alone. The admin endpoint itself rejects a browser that navigates to it, because such a request has no Origin header.
+// Handler serves the page, and forwards the page's requests to the admin API. It accepts requests only for host, which is that
+// of the listener. The admin endpoint itself rejects a browser that navigates to it, because such a request has no Origin header.
 func Handler(host, admin string) (http.Handler, error) {
 	addr, err := caddy.ParseNetworkAddress(admin)
 	if err != nil {
@@ -26,7 +26,10 @@ func Handler(host, admin string) (http.Handler, error) {
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
-			for name := range r.Out.Header { // to the admin endpoint it is no browser who asks: that was checked here
+			// Caddy compares the origin of a request that has Origin or Sec-Fetch-Mode with the endpoint's own, and would
+			// reject this page's (adminHandler.serveHTTP in caddy's admin.go). So the request goes on without what shows
+			// that a browser sent it. sameOriginOnly has checked it already.
+			for name := range r.Out.Header {
 				if name == "Origin" || name == "Referer" || name == "Cookie" || strings.HasPrefix(name, "Sec-") {
 					delete(r.Out.Header, name)
 				}
@@ -39,7 +42,8 @@ func Handler(host, admin string) (http.Handler, error) {
 			return new(net.Dialer).DialContext(ctx, network, address)
 		}},
 		ModifyResponse: func(r *http.Response) error {
-			if !addr.IsUnixNetwork() { // what the page shows for a shell goes there, for this server ends with its command
+			// The commands that the page shows for a shell name the endpoint itself, because this server ends with its command.
+			if !addr.IsUnixNetwork() {
 				r.Header.Set("Broadcast-Admin", target.String())
 			}
 			return nil
@@ -54,11 +58,13 @@ func Handler(host, admin string) (http.Handler, error) {
 		}
 	})
 	mux.Handle("/{$}", http.RedirectHandler(Prefix, http.StatusFound))
-	return own(host, mux), nil
+	return sameOriginOnly(host, mux), nil
 }
 
-// own lets only the page itself ask: not other pages, nor names that somebody points here (DNS rebinding).
-func own(host string, next http.Handler) http.Handler {
+// sameOriginOnly rejects requests that do not come from the inspector's page. A page of another origin is known by Origin or
+// Sec-Fetch-Site. One whose name was made to resolve to this machine (DNS rebinding) is of the same origin to the browser,
+// and is known by Host.
+func sameOriginOnly(host string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		origin, site := r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site")
 		if r.Host != host || origin != "" && origin != "http://"+host || site != "" && site != "same-origin" && site != "none" {

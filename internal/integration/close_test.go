@@ -22,11 +22,11 @@ func expectProtocolError(t *testing.T, c io.ReadWriter) {
 	if _, err := c.Write(broken); err != nil {
 		t.Fatal(err)
 	}
-	h, payload := caddytest.ReadFrame(t, c)
-	if h.OpCode != ws.OpClose {
-		t.Fatalf("%+v %q", h, payload)
+	f, err := ws.ReadFrame(c)
+	if err != nil || f.Header.OpCode != ws.OpClose {
+		t.Fatalf("%+v, %v", f, err)
 	}
-	if code, _ := ws.ParseCloseFrameData(payload); code != 1002 {
+	if code, _ := ws.ParseCloseFrameData(f.Payload); code != 1002 {
 		t.Errorf("closed with %d", code)
 	}
 	if p, err := io.ReadAll(c); err != nil || len(p) > 0 {

@@ -84,8 +84,11 @@ func TestCloseReasons(t *testing.T) {
 		if err := ws.WriteFrame(c, ws.MaskFrame(ws.NewCloseFrame(ws.NewCloseFrameBody(code, "")))); err != nil {
 			t.Fatal(err)
 		}
-		_, payload := caddytest.ReadFrame(t, c)
-		if got, _ := ws.ParseCloseFrameData(payload); got != code {
+		f, err := ws.ReadFrame(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := ws.ParseCloseFrameData(f.Payload); got != code {
 			t.Errorf("%d is answered with %d", code, got)
 		}
 	}

@@ -71,21 +71,14 @@ func testSlowClient(t *testing.T, secure bool) {
 func expectSlow(t *testing.T, c io.Reader) {
 	t.Helper()
 	for {
-		h, err := ws.ReadHeader(c)
+		f, err := ws.ReadFrame(c)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if h.OpCode != ws.OpClose {
-			if _, err := io.CopyN(io.Discard, c, h.Length); err != nil {
-				t.Fatal(err)
-			}
+		if f.Header.OpCode != ws.OpClose {
 			continue
 		}
-		p := make([]byte, h.Length)
-		if _, err := io.ReadFull(c, p); err != nil {
-			t.Fatal(err)
-		}
-		if code, text := ws.ParseCloseFrameData(p); code != 1013 {
+		if code, text := ws.ParseCloseFrameData(f.Payload); code != 1013 {
 			t.Fatalf("closed with %d %s", code, text)
 		}
 		return

@@ -33,7 +33,9 @@ var (
 	fanout      = desc("fanout_seconds", "Time from publishing a message until its last write is handed to the kernel, on each loop that delivers it.")
 )
 
-// collector reads the hub when it is scraped. So the hot path only adds to a few counters, one set per loop.
+// collector reads the hub when it is scraped. So the hot path only adds to a few counters, one set per loop, and does nothing
+// at all for Prometheus. No metric has a label for a channel or a user, because clients choose those and each would be a time
+// series of its own. The admin API lists them.
 type collector struct {
 	hub     *hub.Hub
 	emitter *events.Emitter
@@ -49,7 +51,7 @@ func Register(r *prometheus.Registry, h *hub.Hub, e *events.Emitter) error {
 	return err
 }
 
-// Describe implements prometheus.Collector.
+// Describe implements prometheus.Collector. The list has to be complete: the registry rejects a metric that was not described.
 func (collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		connections, channels, published, deliveries, delivered, writes, backlog, history, memory, keys, evicted, closed, refused, gaps, dropped, fanout,
@@ -61,7 +63,8 @@ func (collector) Describe(out chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements prometheus.Collector.
+// Collect implements prometheus.Collector. All figures are of one call of Stats, so those that belong together, such as
+// messages and deliveries, are of about the same moment.
 func (c collector) Collect(out chan<- prometheus.Metric) {
 	s := c.hub.Stats()
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
@@ -92,6 +95,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		counter(refused, n, limit)
 	}
 	counter(gaps, s.Gaps)
+	// The hub does not count these: it emits no events itself, and only calls its observer.
 	counter(dropped, c.emitter.Dropped())
 	c.collectBroker(gauge, counter, out)
 	out <- prometheus.MustNewConstHistogram(fanout, s.FanoutCount, s.FanoutSum, s.Fanout)

@@ -15,7 +15,7 @@ import (
 // Parser parses the arguments of the option that the dispenser is at.
 type Parser func(d *caddyfile.Dispenser) error
 
-// Block parses a block of options, each of which may be given once.
+// Block parses a block of options, each of which may be given once: of two, one would be ignored, and nobody would notice.
 func Block(d *caddyfile.Dispenser, parsers map[string]Parser) error {
 	lines := make(map[string]int) // of the options so far
 	for d.NextBlock(0) {
@@ -41,6 +41,7 @@ func At(token caddyfile.Token, err error) error {
 	if err == nil {
 		return nil
 	}
+	// A dispenser is the only way to an error with a place in the form that Caddy's own have.
 	d := caddyfile.NewDispenser([]caddyfile.Token{token})
 	d.Next()
 	return d.Errf("%s: %v", token.Text, err)
@@ -138,6 +139,7 @@ func Size(v *int64) Parser {
 // one returns a parser of exactly one argument.
 func one(parse func(name, arg string) error) Parser {
 	return func(d *caddyfile.Dispenser) error {
+		// The name is read first, because AllArgs moves the dispenser on to the argument.
 		name := d.Val()
 		var arg string
 		if !d.AllArgs(&arg) {
@@ -159,7 +161,8 @@ func ParseInt(name, arg string) (int, error) {
 	return n, nil
 }
 
-// ParseSize parses a number of bytes that is an argument of the option called name.
+// ParseSize parses a number of bytes that is an argument of the option called name. As in Caddy's own directives, 64KiB is
+// 65,536 bytes, 64KB is 64,000, and a number without a unit is bytes.
 func ParseSize(name, arg string) (int64, error) {
 	n, err := humanize.ParseBytes(arg)
 	switch {
@@ -167,6 +170,7 @@ func ParseSize(name, arg string) (int64, error) {
 		return 0, fmt.Errorf("%s: %q is not a valid size (for example 64KiB): %w", name, arg, err)
 	case n == 0:
 		return 0, fmt.Errorf("%s must be greater than 0", name)
+	// humanize returns a uint64. Converted without this check, a very large size would become negative.
 	case n > math.MaxInt64:
 		return 0, fmt.Errorf("%s: %s is too large", name, arg)
 	}

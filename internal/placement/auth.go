@@ -14,7 +14,8 @@ import (
 )
 
 // AuthGetsUpgrade reports whether a forward_auth before the handler passes a WebSocket handshake on as one. Its backend
-// is only asked whether the request may pass, and some refuse a handshake on a path that is none of theirs.
+// is only asked whether the request may pass, and some reject a handshake on a path that does not accept one
+// (caddyserver/caddy#5430, where the maintainers suggest to remove the header).
 func (p Place) AuthGetsUpgrade() bool {
 	var paths []string
 	for _, s := range p {
@@ -57,6 +58,8 @@ func authIn(handlers []json.RawMessage) bool {
 }
 
 // passesUpgrade reports whether a handler is what forward_auth makes, and leaves the header Upgrade in the request.
+// forward_auth is not a module: it is a Caddyfile shortcut for a reverse_proxy that rewrites the request to a GET and handles
+// the response.
 func passesUpgrade(h *reverseproxy.Handler) bool {
 	if h.Rewrite == nil || h.Rewrite.Method != http.MethodGet || len(h.HandleResponse) == 0 {
 		return false
@@ -72,6 +75,8 @@ func applies(r caddyhttp.Route, patterns []string) bool {
 		return true
 	}
 	for _, set := range r.MatcherSets {
+		// With a second matcher, such as a header, it depends on the request whether the route applies. Then nothing
+		// is reported.
 		if len(set) != 1 {
 			continue
 		}
@@ -93,7 +98,8 @@ func applies(r caddyhttp.Route, patterns []string) bool {
 	return false
 }
 
-// requestFor returns a request for a path that the pattern matches.
+// requestFor returns a request for a path that the pattern matches. It needs a replacer, because MatchPath takes one from the
+// context without checking that there is one.
 func requestFor(pattern string) *http.Request {
 	r := &http.Request{Method: http.MethodGet, URL: &url.URL{Path: strings.ReplaceAll(pattern, "*", "x")}, Header: http.Header{}}
 	return r.WithContext(context.WithValue(context.Background(), caddy.ReplacerCtxKey, caddy.NewReplacer()))

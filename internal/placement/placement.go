@@ -1,4 +1,8 @@
 // Package placement looks at where among a server's routes a handler is: at what keeps requests from it, or does not.
+//
+// Caddy has no function for this, so the package reads the routes as they are while they are provisioned. What it finds leads
+// to an error or a warning about a configuration that looks correct and is not. Where it meets something that it does not
+// know, it reports nothing: a configuration that works must not be rejected by a guess.
 package placement
 
 import (
@@ -47,7 +51,9 @@ func Of(ctx caddy.Context) (Place, bool) {
 	return place, true
 }
 
-// beingProvisioned returns the index of the route whose handlers are not there yet, or -1.
+// beingProvisioned returns the index of the route whose handlers are not there yet, or -1. Caddy provisions the routes of a
+// list in order, and fills in Handlers when all handlers of the route are loaded (caddyhttp.Route.ProvisionHandlers). So the
+// first route without them is the one that it is at.
 func beingProvisioned(routes caddyhttp.RouteList) int {
 	for i, r := range routes {
 		if len(r.Handlers) == 0 && len(r.HandlersRaw) > 0 {
@@ -60,6 +66,7 @@ func beingProvisioned(routes caddyhttp.RouteList) int {
 // Restricted reports whether a matcher lets only some of a site's requests through to the handler. The matchers that make
 // the site do not: they are those of a server's route that is terminal.
 func (p Place) Restricted() bool {
+	// A request reaches a route if one of its matcher sets takes it, so all of them have to restrict.
 	for i, s := range p {
 		sets := s.routes[s.index].MatcherSets
 		all := len(sets) > 0
@@ -76,6 +83,7 @@ func (p Place) Restricted() bool {
 func restricts(set caddyhttp.MatcherSet, ofSite bool) bool {
 	for _, m := range set {
 		switch m.(type) {
+		// Caddy registers some matchers as values and others as pointers, and modules are free to make either.
 		case caddyhttp.MatchHost, *caddyhttp.MatchHost, caddyhttp.MatchProtocol, *caddyhttp.MatchProtocol:
 			if !ofSite {
 				return true
@@ -117,6 +125,9 @@ func regexpsOf(r caddyhttp.Route, except string) (patterns []string) {
 	return patterns
 }
 
+// try_files is not a module: the Caddyfile adapter makes it a matcher `file`, and a rewrite to the file that the
+// matcher found. That is what is looked for, since nothing else in the JSON tells of it.
+//
 // triesFiles returns the fallback of a route that is what a try_files with one makes, and is for all requests, or "".
 func triesFiles(r caddyhttp.Route) (fallback string) {
 	rewrites := false
@@ -137,6 +148,7 @@ func triesFiles(r caddyhttp.Route) (fallback string) {
 			continue
 		}
 		for _, try := range file.TryFiles {
+			// A name without a placeholder is the fallback: it exists or not, whatever the request is.
 			if !strings.Contains(try, "{") {
 				return try
 			}

@@ -22,7 +22,8 @@ type destination struct {
 	named          bool // it names a channel
 }
 
-// set sets the values that the fields have for channel and event. No field may be there twice.
+// set sets the values that the fields have for channel and event. No field may be there twice. The values are copied, because
+// they are parts of the query or the body, and a message in the history would keep all of it in memory.
 func (d *destination) set(where string, fields url.Values) error {
 	for name, values := range fields {
 		if len(values) > 1 && (name == "channel" || name == "event" || name == "data") {
@@ -156,6 +157,8 @@ func (d *destination) fromJSON(body []byte, key string) (*Object, error) {
 // membersOf returns the names of a JSON object's members, in lower case, because encoding/json ignores case. It returns none
 // for anything but an object, and for an object that cannot have a channel: most have none, and are not worth the work.
 func membersOf(body []byte) (names []string) {
+	// A name may be escaped, in part or as a whole, hence `"\u`. A false alarm costs time only: the object is then
+	// decoded.
 	object := bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte{'{'})
 	if !object || !bytes.Contains(body, []byte(`"c`)) && !bytes.Contains(body, []byte(`"C`)) && !bytes.Contains(body, []byte(`"\u`)) {
 		return nil

@@ -27,13 +27,16 @@ var members = []string{"channel", "event", "data", "encoding", "key"}
 func Decode(data []byte) (*Object, error) {
 	o := new(Object)
 	d := json.NewDecoder(bytes.NewReader(data))
+	// Without this, {"chanel": "a"} would be a message on the default channel.
 	d.DisallowUnknownFields()
 	if err := d.Decode(o); err != nil {
 		return nil, err
 	}
+	// A decoder stops after the first value. A second one would be lost.
 	if _, err := d.Token(); err != io.EOF {
 		return nil, errors.New("there is more than one JSON value")
 	}
+	// encoding/json silently replaces what is not Unicode with U+FFFD. The message would not be what was sent.
 	if err := hub.CheckUnicode(data); err != nil {
 		return nil, err
 	}

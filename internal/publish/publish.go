@@ -16,7 +16,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
 )
 
-// HTTPError is the reason why a request is rejected, with the HTTP status for it.
+// HTTPError is the reason why a request is rejected, with the HTTP status for it. It is neither caddyhttp.HandlerError nor
+// caddy.APIError, because routes need the one and the admin API the other. Each converts it.
 type HTTPError struct {
 	Status int
 	Err    error
@@ -25,7 +26,8 @@ type HTTPError struct {
 func (e *HTTPError) Error() string { return e.Err.Error() }
 func (e *HTTPError) Unwrap() error { return e.Err }
 
-// Body reads a request's body.
+// Body reads a request's body. One that is announced as too large is rejected unread: net/http then does not send the
+// "100 Continue" that a client may be waiting for (RFC 9110, section 10.1.1), and the body is not sent at all.
 func Body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, tooLarge(limit)
@@ -52,6 +54,8 @@ func readAll(r io.Reader, n int64) ([]byte, error) {
 	data := make([]byte, 0, min(n, firstRead))
 	for int64(len(data)) < n {
 		if len(data) == cap(data) {
+			// Four times as much each time: a sender makes us reserve at most four times what it has sent, or
+			// firstRead, and the longest body (64 MiB) is copied six times.
 			data = append(make([]byte, 0, min(n, int64(4*cap(data)))), data...)
 		}
 		got, err := io.ReadFull(r, data[len(data):cap(data)])
@@ -114,6 +118,7 @@ func Message(w http.ResponseWriter, r *http.Request, limit int64, more ...string
 		if err != nil {
 			return nil, Reject(http.StatusBadRequest, "%w", err)
 		}
+		// It is not a message object but the data itself.
 		if o == nil {
 			m.Kind = hub.JSON
 			break
@@ -128,6 +133,7 @@ func Message(w http.ResponseWriter, r *http.Request, limit int64, more ...string
 	case media != "" && !strings.HasPrefix(media, "text/"):
 		m.Kind = hub.Binary
 	}
+	// Not the object's own fields: by now `to` has what the query, the form or the object says.
 	m.Channel, m.Event = to.channel, to.event
 	return m, nil
 }
@@ -167,8 +173,8 @@ func RetryLater(w http.ResponseWriter) {
 	w.Header().Set("Retry-After", strconv.Itoa(1+rand.IntN(10)))
 }
 
-// Failed returns an error of hub.Publish with the status for it. All but 503 would be the same if the client tried again at
-// once, or may be that the message was published.
+// Failed returns an error of hub.Publish with the status for it. This is where the HTTP status of a full or closed hub is
+// decided. All but 503 would be the same if the client tried again at once, or may be that the message was published.
 func Failed(w http.ResponseWriter, err error) error {
 	invalid := new(hub.InvalidError)
 	switch {

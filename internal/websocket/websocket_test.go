@@ -21,6 +21,7 @@ import (
 	"github.com/gobwas/ws"
 	"go.uber.org/goleak"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/frame/frametest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/raw"
@@ -109,22 +110,18 @@ func open(t testing.TB, addr, header string) *peer {
 
 func (p *peer) frame() (first byte, payload []byte) {
 	p.t.Helper()
-	h, err := ws.ReadHeader(p.r)
+	f, err := ws.ReadFrame(p.r)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	if h.Masked {
+	if f.Header.Masked {
 		p.t.Fatal("a server's frame is masked")
 	}
-	payload = make([]byte, h.Length)
-	if _, err := io.ReadFull(p.r, payload); err != nil {
-		p.t.Fatal(err)
-	}
-	first = h.Rsv<<4 | byte(h.OpCode)
-	if h.Fin {
+	first = f.Header.Rsv<<4 | byte(f.Header.OpCode)
+	if f.Header.Fin {
 		first |= 0x80
 	}
-	return first, payload
+	return first, f.Payload
 }
 
 // expect reads a frame.
@@ -135,29 +132,13 @@ func (p *peer) expect(first byte, payload string) {
 	}
 }
 
-// mask makes a client's frame.
-func mask(first byte, payload string) []byte {
-	h := ws.Header{Fin: first&0x80 != 0, Rsv: first >> 4 & 7, OpCode: ws.OpCode(first & 0x0f), Masked: true, Mask: [4]byte{1, 2, 3, 4}, Length: int64(len(payload))}
-	var b bytes.Buffer
-	if err := ws.WriteHeader(&b, h); err != nil {
-		panic(err)
-	}
-	p := []byte(payload)
-	ws.Cipher(p, h.Mask, 0)
-	b.Write(p)
-	return b.Bytes()
-}
+// Short names for the tables of what clients send.
+var (
+	mask     = frametest.Mask
+	deflated = frametest.Deflate
+)
 
 func closeWith(code uint16) string { return string(binary.BigEndian.AppendUint16(nil, code)) }
-
-// deflated is what a client that deflates sends.
-func deflated(s string) string {
-	var b bytes.Buffer
-	w, _ := flate.NewWriter(&b, 9)
-	io.WriteString(w, s)
-	w.Flush()
-	return strings.TrimSuffix(b.String(), "\x00\x00\xff\xff")
-}
 
 func TestHandshake(t *testing.T) {
 	addr, h := serve(t, nil)
@@ -211,20 +192,16 @@ func (p *peer) end(send []byte, last bool) (code uint16) {
 		p.Conn.(*net.TCPConn).CloseWrite()
 	}
 	for {
-		h, err := ws.ReadHeader(p.r)
+		f, err := ws.ReadFrame(p.r)
 		if err != nil {
 			p.Close()
 			return code
 		}
-		payload := make([]byte, h.Length)
-		if _, err := io.ReadFull(p.r, payload); err != nil {
-			return code
-		}
-		if h.OpCode == ws.OpClose {
-			if code = 1005; len(payload) > 1 {
-				code = binary.BigEndian.Uint16(payload)
+		if f.Header.OpCode == ws.OpClose {
+			if code = 1005; len(f.Payload) > 1 {
+				code = binary.BigEndian.Uint16(f.Payload)
 			}
-			p.Write(mask(0x88, string(payload))) // the answer, which the server may not need
+			p.Write(mask(0x88, string(f.Payload))) // the answer, which the server may not need
 		}
 	}
 }

@@ -9,22 +9,12 @@ import (
 	"io"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"github.com/gobwas/ws"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub/hubtest"
 )
-
-// message makes a message that may be published, if there is one.
-func message(channel, event string, kind uint8, data []byte) *hub.Message {
-	m := &hub.Message{Channel: channel, Event: event, Kind: hub.Kind(kind % 3), Data: data, Seq: 7}
-	if hub.CheckName("", channel) != nil || event != "" && hub.CheckName("", event) != nil ||
-		m.Kind != hub.Binary && !utf8.Valid(data) || m.Kind == hub.JSON && !json.Valid(data) {
-		return nil
-	}
-	return m
-}
 
 // read returns the payload of the one frame that p is.
 func read(t *testing.T, p []byte) []byte {
@@ -91,7 +81,7 @@ func FuzzFormat(f *testing.F) {
 	f.Add("a", "", uint8(0), bytes.Repeat([]byte("x"), 300))
 	f.Add("a", "", uint8(0), bytes.Repeat([]byte("x"), 70_000))
 	f.Fuzz(func(t *testing.T, channel, event string, kind uint8, data []byte) {
-		m := message(channel, event, kind, data)
+		m := hubtest.Message(channel, event, kind, data)
 		if m == nil {
 			return
 		}

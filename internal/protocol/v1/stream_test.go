@@ -9,6 +9,7 @@ import (
 	"github.com/tmaxmax/go-sse"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub/hubtest"
 )
 
 // FuzzStreamFormat: another's parser reads from a stream just what a WebSocket gets.
@@ -17,7 +18,7 @@ func FuzzStreamFormat(f *testing.F) {
 	f.Add("a", "", uint8(1), []byte{0, '\n', 255})
 	f.Add("ä\"", "\\", uint8(2), []byte("{\r\n\"a\":\r\t\"\xc2\x85\"}\n"))
 	f.Fuzz(func(t *testing.T, channel, event string, kind uint8, data []byte) {
-		m := message(channel, event, kind, data)
+		m := hubtest.Message(channel, event, kind, data)
 		if m == nil {
 			return
 		}
