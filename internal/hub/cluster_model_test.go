@@ -137,11 +137,42 @@ func newCluster(r *rand.Rand) *cluster {
 // dial gives the hub a new connection to the log.
 func (n *clusterNode) dial(c *cluster) {
 	err := n.UseLog(func(s broker.Sink) (broker.Log, error) {
-		return n.broker.Dial(s, broker.Options{Node: n.Node(), Retention: n.Retention()})
+		return n.broker.Dial(notedSink{s, c, n}, broker.Options{Node: n.Node(), Retention: n.Retention()})
 	})
 	if err != nil {
 		c.fail("UseLog: %v", err)
 	}
+}
+
+// notedSink notes what the log tells the hub.
+type notedSink struct {
+	broker.Sink
+	c *cluster
+	n *clusterNode
+}
+
+func (s notedSink) Epoch(epoch string, at uint64) {
+	s.c.note("node %d: Epoch(%s, %d)", s.n.number, epoch, at)
+	s.Sink.Epoch(epoch, at)
+}
+
+func (s notedSink) Entries(run []broker.Entry) {
+	var es []string
+	for _, e := range run {
+		es = append(es, fmt.Sprintf("%d of %s", e.Seq, e.Channel))
+	}
+	s.c.note("node %d: Entries(%s)", s.n.number, strings.Join(es, ", "))
+	s.Sink.Entries(run)
+}
+
+func (s notedSink) Broken(why error) {
+	s.c.note("node %d: Broken(%v)", s.n.number, why)
+	s.Sink.Broken(why)
+}
+
+func (s notedSink) Repaired(lost []string) {
+	s.c.note("node %d: Repaired(%q)", s.n.number, lost)
+	s.Sink.Repaired(lost)
 }
 
 func (c *cluster) note(format string, args ...any) {
