@@ -47,7 +47,7 @@ func dialTest(t testing.TB, c Config) *node {
 	t.Helper()
 	n := &node{broken: true}
 	n.changed = sync.NewCond(&n.mu)
-	l, err := Dial(c, n, broker.Options{Node: rand.Uint64(), Retention: broker.Retention{Messages: 100}})
+	l, err := Dial(c, n, broker.Options{Node: rand.Uint64(), Retention: broker.Retention{Messages: 100_000}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -207,17 +207,9 @@ func (l *log) Read(ctx context.Context, channel string, after uint64, n, bytes i
 // so it is so if an older one is there, or if none went because of the limits: of the subject, or of the stream. It is asked
 // after reading, and of the leader: what is there now was there before.
 func (l *log) complete(ctx context.Context, subject string, after uint64) (bool, error) {
-	var oldest struct {
-		Message struct {
-			Seq uint64 `json:"seq"`
-		} `json:"message"`
-	}
-	err := l.api(ctx, "STREAM.MSG.GET."+l.config.Stream, getRequest{Seq: 1, NextBy: subject}, &oldest)
-	if err != nil && !isCode(err, codeNoMessage) {
-		return false, err
-	}
-	if err == nil && oldest.Message.Seq <= after {
-		return true, nil
+	oldest, ok, err := l.leaderGet(ctx, getRequest{Seq: 1, NextBy: subject})
+	if err != nil || ok && oldest.Message.Seq <= after {
+		return ok, err
 	}
 	info, err := l.info(ctx, subject)
 	if err != nil {
