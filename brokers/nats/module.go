@@ -1,4 +1,3 @@
-// Package nats has the message broker module broadcast.brokers.nats: several Caddy processes share a stream of NATS JetStream.
 package nats
 
 import (
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 
 	_ "github.com/caddy-broadcast/caddy-broadcast" // so that `xcaddy build --with` of this package gives a Caddy that broadcasts
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
@@ -104,16 +104,12 @@ type TLS struct {
 	ServerName string `json:"server_name,omitempty"`
 }
 
-// Defaults and limits of the options.
+// Limits of the options. Their defaults are in Config.withDefaults.
 const (
-	defaultStream         = "BROADCAST"
-	defaultPrefix         = "bc"
-	defaultMaxBytes       = 1 << 30
-	minMaxBytes           = 1 << 20
-	maxReplicas           = 5 // as many as JetStream can have
-	defaultPublishTimeout = 5 * time.Second
-	minPublishTimeout     = 100 * time.Millisecond
-	maxPublishTimeout     = time.Minute
+	minMaxBytes       = 1 << 20
+	maxReplicas       = 5 // as many as JetStream can have
+	minPublishTimeout = 100 * time.Millisecond
+	maxPublishTimeout = time.Minute
 )
 
 // CaddyModule returns the Caddy module information.
@@ -130,11 +126,12 @@ func (b *Broker) Provision(caddy.Context) (err error) {
 		User: expand(b.User, ""), Password: expand(b.Password, ""), Token: expand(b.Token, ""),
 		Credentials: expand(b.Credentials, ""), NKey: expand(b.NKey, ""),
 		PublishTimeout: time.Duration(b.PublishTimeout),
+		Logger:         func() *zap.Logger { return caddy.Log().Named("broadcast.brokers.nats") },
 	}
 	for _, server := range b.Servers {
 		c.Servers = append(c.Servers, expand(server, ""))
 	}
-	c.setDefaults()
+	c = c.withDefaults()
 	if b.TLS != nil {
 		if c.TLS, err = b.TLS.config(expand); err != nil {
 			return fmt.Errorf("tls: %w", err)
@@ -142,22 +139,6 @@ func (b *Broker) Provision(caddy.Context) (err error) {
 	}
 	b.config = c
 	return nil
-}
-
-// setDefaults sets the options that are not given.
-func (c *Config) setDefaults() {
-	if c.Stream == "" {
-		c.Stream = defaultStream
-	}
-	if c.Prefix == "" {
-		c.Prefix = defaultPrefix
-	}
-	if c.MaxBytes == 0 {
-		c.MaxBytes = defaultMaxBytes
-	}
-	if c.PublishTimeout == 0 {
-		c.PublishTimeout = defaultPublishTimeout
-	}
 }
 
 func (t *TLS) config(expand func(text, empty string) string) (*tls.Config, error) {
@@ -199,7 +180,7 @@ var name = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 // Validate checks the options. Errors show no secret.
 func (b *Broker) Validate() error {
-	c := &b.config
+	c, timeout := &b.config, time.Duration(b.PublishTimeout)
 	switch {
 	case len(c.Servers) == 0:
 		return errors.New("no server is given, such as nats://127.0.0.1:4222")
@@ -211,10 +192,10 @@ func (b *Broker) Validate() error {
 		return fmt.Errorf("replicas is %d, must be 1 to %d", c.Replicas, maxReplicas)
 	case !slices.Contains([]string{"", "file", "memory"}, b.Storage):
 		return fmt.Errorf("storage is %q, must be file or memory", b.Storage)
-	case c.MaxBytes < minMaxBytes:
-		return fmt.Errorf("max_bytes is %d, must be at least %d", c.MaxBytes, minMaxBytes)
-	case c.PublishTimeout < minPublishTimeout || c.PublishTimeout > maxPublishTimeout:
-		return fmt.Errorf("publish_timeout is %s, must be 100ms to 1m", c.PublishTimeout)
+	case b.MaxBytes != 0 && b.MaxBytes < minMaxBytes:
+		return fmt.Errorf("max_bytes is %d, must be at least %d", b.MaxBytes, minMaxBytes)
+	case timeout != 0 && (timeout < minPublishTimeout || timeout > maxPublishTimeout):
+		return fmt.Errorf("publish_timeout is %s, must be 100ms to 1m", timeout)
 	}
 	if err := b.validateLogin(); err != nil {
 		return err

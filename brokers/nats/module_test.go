@@ -77,6 +77,7 @@ func TestOptionErrors(t *testing.T) {
 		`{"servers":["a"],"prefix":"a>"}`:                                        `prefix is "a>"`,
 		`{"servers":["a"],"replicas":6}`:                                         "replicas is 6, must be 1 to 5",
 		`{"servers":["a"],"storage":"tape"}`:                                     `storage is "tape", must be file or memory`,
+		`{"servers":["a"],"max_bytes":-1}`:                                       "max_bytes is -1",
 		`{"servers":["a"],"max_bytes":5}`:                                        "max_bytes is 5, must be at least 1048576",
 		`{"servers":["a"],"publish_timeout":"2h"}`:                               "publish_timeout is 2h0m0s, must be 100ms to 1m",
 		`{"servers":["a"],"user":"u","password":"s3cret","token":"s3cret"}`:      "user and token are set: there can be one login",

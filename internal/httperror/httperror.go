@@ -34,8 +34,8 @@ func (p *Responder) Respond(w http.ResponseWriter, r *http.Request, err error) e
 	if !ok || refused.Err == nil {
 		return err
 	}
-	// 503 is a limit of ours that the client can do something about: wait. 504 is a publish that may be repeated with its key.
-	// Other errors from 500 on are faults of the server.
+	// 503 is a limit of ours, or a broker that is away, that the client can do something about: wait. After a 504 it can try
+	// again with the same key. Other errors from 500 on are faults of the server.
 	if s := refused.StatusCode; (s < 400 || s > 499) && s != http.StatusServiceUnavailable && s != http.StatusGatewayTimeout {
 		return err
 	}

@@ -174,7 +174,8 @@ func RetryLater(w http.ResponseWriter) {
 }
 
 // Failed returns an error of hub.Publish with the status for it. This is where the HTTP status of a full or closed hub is
-// decided. All but 503 would be the same if the client tried again at once, or may be that the message was published.
+// decided: whatever is not wrong with the message itself gets a 503, because the same request may succeed later. A 504 is
+// for what may have succeeded already.
 func Failed(w http.ResponseWriter, err error) error {
 	invalid := new(hub.InvalidError)
 	switch {
