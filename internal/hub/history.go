@@ -84,7 +84,9 @@ func (h *Hub) dropOldestLocked(ch *channel) {
 	}
 	hi.bytes.Add(-int64(s.message.cost()))
 	hi.count--
-	ch.droppedSeq = max(ch.droppedSeq, s.message.Seq)
+	if s.message.origin == h.origin { // a position of another epoch means nothing
+		ch.droppedSeq = max(ch.droppedSeq, s.message.Seq)
+	}
 	s.message.dropped.Store(true)
 	h.letGo([]*Message{s.message})
 	ch.history[0] = nil

@@ -267,10 +267,11 @@ func (s *sharedLog) beginEpoch(epoch string, at uint64) {
 	h.mu.Unlock()
 }
 
-// forgetHistory drops all messages, and makes every channel begin at a position.
+// forgetHistory makes every channel begin at a position, and drops all messages, which are of another epoch. A channel that
+// is forgotten with its last message leaves where it begins, so that is set first.
 func (h *Hub) forgetHistory(at uint64) {
-	h.inPieces(func() bool { return h.trimToLocked(-1, time.Now()) })
 	h.eachChannel(func(ch *channel) { ch.droppedSeq = at })
+	h.inPieces(func() bool { return h.trimToLocked(-1, time.Now()) })
 }
 
 // eachChannel calls f for every channel, some at a time, under Hub.mu. It may miss those that are new.
