@@ -45,6 +45,13 @@ func (n *node) Repaired(lost []string) {
 
 func dialTest(t testing.TB, c Config) *node {
 	t.Helper()
+	n := dialBroken(t, c)
+	n.await(t, "the first epoch", func() bool { return len(n.epochs) > 0 && !n.broken })
+	return n
+}
+
+func dialBroken(t testing.TB, c Config) *node {
+	t.Helper()
 	n := &node{broken: true}
 	n.changed = sync.NewCond(&n.mu)
 	l, err := Dial(c, n, broker.Options{Node: rand.Uint64(), Retention: broker.Retention{Messages: 100_000}})
@@ -53,7 +60,6 @@ func dialTest(t testing.TB, c Config) *node {
 	}
 	n.log = l.(*log)
 	t.Cleanup(l.Close)
-	n.await(t, "the first epoch", func() bool { return len(n.epochs) > 0 && !n.broken })
 	return n
 }
 
