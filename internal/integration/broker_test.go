@@ -44,10 +44,11 @@ func newMemory(t *testing.T, name string, c brokertest.MemoryConfig) *memory {
 
 // has reports whether the data was stored.
 func (m *memory) has(data string) bool {
-	_, es := m.Entries()
-	for _, e := range es {
-		if string(e.Data) == data {
-			return true
+	for _, epoch := range m.Stored() {
+		for _, e := range epoch.Entries {
+			if string(e.Data) == data {
+				return true
+			}
 		}
 	}
 	return false
