@@ -48,6 +48,9 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //	    max_channels    <n>
 //	    max_memory      <size>
 //	    shutdown_delay  <duration>
+//	    broker          <name> ...
+//	    node            <name>
+//	    partition_timeout <duration>
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the option's name
@@ -63,6 +66,10 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"max_channels":    option.Int(&a.MaxChannels),
 		"max_memory":      option.Size(&a.MaxMemory),
 		"shutdown_delay":  option.DurationOrZero(&a.ShutdownDelay),
+		"broker":          a.parseBroker,
+		"node":            option.Word(&a.Node),
+
+		"partition_timeout": option.Duration(&a.PartitionTimeout),
 	})
 	if err != nil {
 		return err
@@ -87,6 +94,24 @@ func (a *App) parseHistory(d *caddyfile.Dispenser) error {
 		}
 		a.HistoryMaxAge = caddy.Duration(age)
 	}
+	return nil
+}
+
+// parseBroker has the broker's module parse what follows its name.
+func (a *App) parseBroker(d *caddyfile.Dispenser) error {
+	if !d.NextArg() {
+		return d.Err("broker needs the name of a message broker, such as nats")
+	}
+	name := d.Val()
+	if _, err := caddy.GetModule("broadcast.brokers." + name); err != nil {
+		return d.Errf("this Caddy has no message broker %q; one of this project's is added by "+
+			"xcaddy build --with github.com/caddy-broadcast/caddy-broadcast/brokers/%[1]s", name)
+	}
+	module, err := caddyfile.UnmarshalModule(d, "broadcast.brokers."+name)
+	if err != nil {
+		return err
+	}
+	a.Broker = caddyconfig.JSONModuleObject(module, "broker", name, nil)
 	return nil
 }
 

@@ -2,9 +2,9 @@ package broadcast
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -12,19 +12,20 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/active"
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/admin"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/brokered"
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/command"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/events"
+	_ "github.com/caddy-broadcast/caddy-broadcast/internal/health"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/httperror"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/metrics"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/pool"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/route"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
 )
 
 func init() {
 	active.Register(func(app any) active.App {
 		a := app.(*App)
-		return active.App{Hub: a.hub, Context: a.ctx}
+		return active.App{Hub: a.hub, Context: a.ctx, Broker: a.shared.Broker}
 	})
 	caddy.RegisterModule(App{})
 	caddy.RegisterModule(Handler{})
@@ -76,11 +77,26 @@ type App struct {
 	// later. Default: `0`. Maximum: `10m`.
 	ShutdownDelay caddy.Duration `json:"shutdown_delay,omitempty"`
 
+	// The message broker that this process shares with others, so that a client receives the same messages on any of them and
+	// resumes on any of them. Set it when one machine is not enough, or must not be the only one. Without it the process is
+	// on its own. While the broker cannot be reached, publishers get a 503. Default: none.
+	Broker json.RawMessage `json:"broker,omitempty" caddy:"namespace=broadcast.brokers inline_key=broker"`
+
+	// What people call this process among those that share the broker: in lists, and in what the broker shows of its
+	// clients. It need not be unique. Default: the host name. Maximum: 255 bytes.
+	Node string `json:"node,omitempty"`
+
+	// How long clients stay connected while nothing comes from the broker. Then they are closed with 1013, so that they go
+	// to a process that the broker reaches, and new connections get a 503 until it is back. A shorter timeout moves
+	// clients sooner; a longer one spares them from reconnecting when the broker restarts, or elects another leader, which
+	// can take ten seconds. Default: `30s`. Minimum: `1s`. Maximum: `1h`.
+	PartitionTimeout caddy.Duration `json:"partition_timeout,omitempty"`
+
 	ctx     caddy.Context
 	hub     *hub.Hub
-	poller  *socket.Poller
-	emitter *events.Emitter
-	release func() error // the hub, once
+	shared  pool.Shared  // the hub, and what else the configurations share
+	release func() error // it, once
+	broker  brokered.Settings
 }
 
 // CaddyModule returns the Caddy module information.
@@ -88,55 +104,35 @@ func (App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "broadcast", New: func() caddy.Module { return new(App) }}
 }
 
-// hubs holds the hub while any loaded configuration uses it.
-var hubs = caddy.NewUsagePool()
-
-const hubKey = "hub"
-
 // Limits of the options.
 const (
 	minMemory        = 1 << 20 // room for a few backlogs that are not large
 	maxCoalesce      = time.Second
 	maxShutdownDelay = 10 * time.Minute
+
+	defaultPartitionTimeout = caddy.Duration(30 * time.Second)
+	minPartitionTimeout     = time.Second
+	maxPartitionTimeout     = time.Hour
 )
 
-// closeTimeout is how long the last configuration that uses the hub waits for clients to say goodbye.
-const closeTimeout = 2 * time.Second
-
-// closeText is what WebSockets are told when the hub or the configuration of their route ends.
+// closeText is what WebSockets are told when the configuration of their route ends.
 const closeText = "service restart"
-
-// pooledHub is the hub, what reads for its connections, and what emits their events.
-type pooledHub struct {
-	hub     *hub.Hub
-	poller  *socket.Poller
-	emitter *events.Emitter
-}
-
-// Destruct closes all connections, which net/http has long forgotten.
-func (p pooledHub) Destruct() error {
-	p.hub.Close(hub.ReasonRestart, closeText, 0, closeTimeout)
-	p.poller.Close()
-	p.emitter.Close()
-	return nil
-}
 
 // Provision sets up the app.
 func (a *App) Provision(ctx caddy.Context) error {
 	// Options are applied by Start: until then this configuration may yet be refused.
-	value, _, err := hubs.LoadOrNew(hubKey, func() (caddy.Destructor, error) {
-		return pooledHub{hub.New(hub.Config{}), socket.NewPoller(), events.New()}, nil
-	})
+	shared, release, err := pool.Acquire()
 	if err != nil {
 		return err
 	}
-	pooled := value.(pooledHub)
-	a.ctx, a.hub, a.poller, a.emitter = ctx, pooled.hub, pooled.poller, pooled.emitter
-	a.release = sync.OnceValue(func() error {
-		_, err := hubs.Delete(hubKey)
-		return err
-	})
-	return metrics.Register(ctx.GetMetricsRegistry(), a.hub, a.emitter)
+	a.ctx, a.hub, a.shared, a.release = ctx, shared.Hub, *shared, release
+	a.broker.Node, a.broker.PartitionTimeout = a.Node, a.options().PartitionTimeout
+	if a.Broker != nil {
+		if err := a.broker.Load(ctx.LoadModule(a, "Broker")); err != nil {
+			return err
+		}
+	}
+	return metrics.Register(ctx.GetMetricsRegistry(), a.hub, shared.Emitter)
 }
 
 // Validate checks the options.
@@ -158,28 +154,38 @@ func (a *App) Validate() error {
 		return fmt.Errorf("shutdown_delay is %s, must be 0 to 10m", time.Duration(a.ShutdownDelay))
 	case a.MaxChannels < 0:
 		return fmt.Errorf("max_channels is %d, must not be negative", a.MaxChannels)
+	case a.PartitionTimeout != 0 && (time.Duration(a.PartitionTimeout) < minPartitionTimeout || time.Duration(a.PartitionTimeout) > maxPartitionTimeout):
+		return fmt.Errorf("partition_timeout is %s, must be 1s to 1h", time.Duration(a.PartitionTimeout))
+	case a.Node != "":
+		return hub.CheckName("the node", a.Node)
 	}
 	return nil
 }
 
 // Start applies the options. This configuration may yet be refused, so until the one before it stops nothing that is
-// kept is dropped.
+// kept is dropped, and the broker stays.
 func (a *App) Start() error {
 	o := a.options()
-	if before := running(); before != nil {
-		o = keeping(o, before.options())
+	before := running()
+	if before != nil {
+		o = pool.Keeping(o, before.options())
 	}
 	a.hub.Configure(o)
+	if before == nil {
+		return a.shared.Broker.Use(&a.broker)
+	}
 	return nil
 }
 
 // Stop has the hub go on with the options of the configuration that goes on: the next one's, or, if that was refused
 // when this app had started, the one before.
 func (a *App) Stop() error {
-	if next := running(); next != nil {
-		next.hub.Configure(next.options())
+	next := running()
+	if next == nil {
+		return nil
 	}
-	return nil
+	next.hub.Configure(next.options())
+	return next.shared.Broker.Use(&next.broker)
 }
 
 // running returns the running configuration's app, or nil.
@@ -190,27 +196,15 @@ func running() *App {
 
 func (a *App) options() hub.Config {
 	return hub.Config{
-		Coalesce:       time.Duration(a.Coalesce),
-		MaxConnections: a.MaxConnections,
-		MaxChannels:    a.MaxChannels,
-		MaxMemory:      a.MaxMemory,
-		History:        a.History,
-		HistoryAge:     time.Duration(a.HistoryMaxAge),
-		HistoryBytes:   int(cmp.Or(a.HistoryBytes, hub.DefaultHistoryBytes)),
+		Coalesce:         time.Duration(a.Coalesce),
+		MaxConnections:   a.MaxConnections,
+		MaxChannels:      a.MaxChannels,
+		MaxMemory:        a.MaxMemory,
+		History:          a.History,
+		HistoryAge:       time.Duration(a.HistoryMaxAge),
+		HistoryBytes:     int(cmp.Or(a.HistoryBytes, hub.DefaultHistoryBytes)),
+		PartitionTimeout: time.Duration(cmp.Or(a.PartitionTimeout, defaultPartitionTimeout)),
 	}
-}
-
-// keeping returns options with the more generous bounds of the two for what is kept.
-func keeping(o, before hub.Config) hub.Config {
-	o.History = max(o.History, before.History)
-	o.HistoryBytes = max(o.HistoryBytes, before.HistoryBytes)
-	if o.HistoryAge = max(o.HistoryAge, before.HistoryAge); before.HistoryAge == 0 {
-		o.HistoryAge = 0
-	}
-	if o.MaxMemory = max(o.MaxMemory, before.MaxMemory); before.MaxMemory == 0 {
-		o.MaxMemory = 0
-	}
-	return o
 }
 
 // Cleanup lets go of the hub. The last one closes it, and every connection with code 1012 (service restart).
@@ -221,12 +215,15 @@ func (a *App) Cleanup() error {
 	return a.release()
 }
 
-// serverStops is called when a server stops: on a reload too, which the connections outlive. When the process exits
-// they have to end before Cleanup, for the server waits for those inside HTTP/2 and 3.
+// serverStops is called when a server stops: on a reload too, which the connections outlive. Stop comes only when the
+// requests of all servers have ended, so the next configuration's options are applied here. When the process exits the
+// connections have to end before Cleanup, for the server waits for those inside HTTP/2 and 3.
 func (a *App) serverStops() {
 	if caddy.Exiting() {
-		a.hub.Close(hub.ReasonRestart, closeText, time.Duration(a.ShutdownDelay), closeTimeout)
+		a.shared.Close(time.Duration(a.ShutdownDelay))
+		return
 	}
+	a.Stop() // it logs its error
 }
 
 // Handler is an HTTP handler that makes a route a live channel:
@@ -395,7 +392,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		server.RegisterOnShutdown(app.serverStops)
 	}
 	c := h.options()
-	c.Hub, c.Poller, c.Emitter = app.hub, app.poller, app.emitter
+	c.Hub, c.Poller, c.Emitter = app.hub, app.shared.Poller, app.shared.Emitter
+	if c.Publish {
+		app.broker.MaxMessage = max(app.broker.MaxMessage, c.MaxMessage)
+	}
 	c.Errors, c.Logger = httperror.For(h), ctx.Logger()
 	h.route, err = route.New(c)
 	return err

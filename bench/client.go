@@ -103,6 +103,8 @@ type fleet struct {
 	first, tenth []time.Duration
 }
 
+// noteConnect notes how long a connect took. The tenth is apart from the first, because only the first pays for the TLS
+// handshake, or for all of it.
 func (f *fleet) noteConnect(i int, took time.Duration) {
 	switch i {
 	case 0:
@@ -137,6 +139,7 @@ func dialAll(t target, n, rooms int, stopped int) (*fleet, error) {
 	case t.tls:
 		return f, f.dialTLS(t)
 	}
+	// Sixteen at a time: many more could overflow the queue of a peer's listener, and be measured as its slowness.
 	jobs := make(chan *reader)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -175,16 +178,19 @@ func (f *fleet) dial(t target, r *reader) error {
 	}
 	r.fd = fd
 	if r.stopped {
+		// Otherwise the kernel accepts megabytes on its behalf, and the server does not see that it is slow.
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4096)
 	}
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	sa := &unix.SockaddrInet4{Port: a.Port}
 	copy(sa.Addr[:], a.IP.To4())
+	// EISCONN after EINTR: the kernel went on connecting meanwhile.
 	for err = unix.Connect(fd, sa); err == unix.EINTR; err = unix.Connect(fd, sa) {
 	}
 	if err != nil && err != unix.EISCONN {
 		return fmt.Errorf("connecting: %w", err)
 	}
+	// So that a server that does not answer ends the run with an error.
 	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 20})
 	if err := handshake(fdConn(fd), t, r); err != nil {
 		return err
@@ -192,7 +198,8 @@ func (f *fleet) dial(t target, r *reader) error {
 	return unix.SetNonblock(fd, true)
 }
 
-// fdConn reads and writes a blocking socket directly.
+// fdConn reads and writes a blocking socket directly. A net.Conn would put the socket in the runtime's own epoll and have a
+// goroutine per connection. With 15,000 of them the generator would compete with the server for the cores.
 type fdConn int
 
 func (fd fdConn) Write(p []byte) (int, error) { return unix.Write(int(fd), p) }
@@ -259,6 +266,7 @@ func clientFrame(p []byte) []byte {
 	return append(append(h, 0, 0, 0, 0), p...)
 }
 
+// startReading reads all connections in one goroutine, for the reason that fdConn gives.
 func (f *fleet) startReading() error {
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -276,6 +284,7 @@ func (f *fleet) startReading() error {
 	f.reading.Go(func() {
 		defer unix.Close(ep)
 		events := make([]unix.EpollEvent, 1024)
+		// One buffer for all: a reader keeps no more than the beginning of a marker.
 		buf := make([]byte, 1<<20)
 		for !f.closing.Load() {
 			n, err := unix.EpollWait(ep, events, 100)
@@ -285,6 +294,8 @@ func (f *fleet) startReading() error {
 			delivered := 0
 			for _, ev := range events[:max(n, 0)] {
 				r := f.readers[ev.Fd]
+				// One read per event. Epoll reports the socket again if it has more, and meanwhile the others get
+				// their turn.
 				n, err := unix.Read(r.fd, buf)
 				if n <= 0 {
 					if !errors.Is(err, unix.EAGAIN) {
@@ -340,7 +351,8 @@ func (f *fleet) close() {
 	}
 }
 
-// histogram counts durations, with a precision of 3 %.
+// histogram counts durations, with a precision of 3 %: each power of two has 32 buckets. Its size does not depend on the
+// number of durations, of which there are millions.
 type histogram struct {
 	mu     sync.Mutex // for the readers over TLS, which run concurrently
 	counts [64 * 32]uint64

@@ -68,7 +68,8 @@ func pick[T any](all []T, names string, name func(T) string) (some []T, err erro
 	return some, nil
 }
 
-// available returns the peers that this machine can run, and tells which it cannot.
+// available returns the peers that this machine can run, and reports the others. A missing peer is not an error, because most
+// machines lack some of them.
 func available(ps []peer) []peer {
 	return slices.DeleteFunc(slices.Clone(ps), func(p peer) bool {
 		if p.lacks == nil {
@@ -94,6 +95,7 @@ func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, r
 	port := 20100
 	for _, sc := range scs {
 		if quick {
+			// Enough to find a lost message, and few enough for a small machine without a higher limit of open files.
 			sc.subscribers = min(sc.subscribers, 500)
 		}
 		fmt.Printf("\n%s: %s\n%s", sc.name, sc.about, header)
@@ -103,6 +105,7 @@ func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, r
 				if !sc.applies(p) {
 					continue
 				}
+				// New ports for each run: connections that have just ended would keep the old ones busy (TIME_WAIT).
 				port += 10
 				r, err := sc.measure(p, dir, port, seconds)
 				if err != nil {

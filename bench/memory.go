@@ -17,7 +17,8 @@ import (
 	"time"
 )
 
-// harmful is how many clients try to make the server hold memory.
+// harmful is how many clients try to make the server hold memory. With 16 KiB each they hold 48 MiB, so that even small
+// holdings matter beside a max_memory of 64 MiB.
 const harmful = 3000
 
 // attack is a way to make a server hold memory. It goes on until done is closed.
@@ -50,12 +51,14 @@ func benchMemory(mib int, seconds float64) error {
 		if err != nil {
 			return err
 		}
+		// The server has finished starting then, and its size is the reference.
 		time.Sleep(time.Second)
 		a := &attackers{server: s}
 		idle, peak := s.usage().rss, int64(0)
 		done, ended := make(chan struct{}), make(chan error, 1)
 		go func() { ended <- atk.run(a, done) }()
 		for end := time.Now().Add(time.Duration(seconds * float64(time.Second))); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			// The peak counts, not the end: what kills a process is the largest moment.
 			peak = max(peak, s.usage().rss-idle)
 		}
 		close(done)
@@ -129,6 +132,7 @@ func (a *attackers) post(publishers, size int, done <-chan struct{}) {
 				default:
 				}
 				resp, err := http.Post("http://"+a.server.addr+a.server.publish(0), "text/plain", strings.NewReader(body))
+				// A server that is out of memory may break connections. The attack goes on.
 				if err != nil {
 					continue
 				}

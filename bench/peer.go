@@ -150,6 +150,8 @@ func startTunnels(version int) func(string, int) (*server, error) {
 func run(s *server, dir string, name string, args ...string) (*server, error) {
 	s.cmd = exec.Command(name, args...)
 	s.cmd.Dir = dir
+	// A group of its own, so that stop ends its children too, such as nginx's workers. It also ends when the bench
+	// does.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	s.out = new(bytes.Buffer)
 	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
@@ -176,7 +178,8 @@ func (s *server) stop() {
 
 func address(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
 
-// build compiles a Go program of this module, once.
+// build compiles a Go program of this module, once. A binary and not "go run", whose process would be the parent of the
+// server's and hold memory of its own.
 func build(dir, pkg string) (string, error) {
 	bin := filepath.Join(dir, strings.ReplaceAll(pkg, "/", "_"))
 	if _, err := os.Stat(bin); err == nil {
@@ -197,6 +200,8 @@ func startCaddy(dir string, port int, options string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Each server gets ten ports of its own (see bench), because those of the one before may not be free again at
+	// once.
 	admin, secure := address(port+1), port+2
 	config := fmt.Sprintf(`{
 	admin %s
@@ -255,6 +260,8 @@ func missing(what string, files ...string) func() string {
 	}
 }
 
+// startNchan starts nginx with nchan. Its buffer is set to as little as it takes to deliver, because the scenarios have no
+// history, and it would otherwise be charged for one.
 func startNchan(dir string, port int) (*server, error) {
 	config := fmt.Sprintf(`load_module %s;
 daemon off;
@@ -357,6 +364,7 @@ type usage struct {
 }
 
 func (s *server) usage() (u usage) {
+	// The processes below it count too: nginx works in its children.
 	for _, pid := range family(s.cmd.Process.Pid) {
 		u.cpu += cpu(pid)
 		statm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))

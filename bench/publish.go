@@ -17,7 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// poster publishes by POST over a keep-alive connection, at little cost to the generator.
+// poster publishes by POST over a keep-alive connection, at little cost to the generator: it writes a request with one system
+// call, and has none of the goroutines that net/http's client has per connection.
 type poster struct {
 	c net.Conn
 	r *bufio.Reader
@@ -56,8 +57,8 @@ func (p *poster) publish(addr, path string, data []byte) error {
 type load struct {
 	size    int
 	rooms   int
-	rate    int // messages per second; 0 is as many as the window allows
-	window  int // maximum number of messages published but not yet delivered to everyone; 0 is no limit
+	rate    int // messages per second; 0 means as many as the window allows
+	window  int // maximum number of messages published but not yet delivered to everyone; 0 means no limit
 	posters int
 	sockets int // how many of the readers' sockets publish, instead of POSTs
 }
@@ -65,6 +66,8 @@ type load struct {
 // drive publishes for a time, and returns what the readers of each room should have got and the number of messages.
 func (f *fleet) drive(s *server, l load, d time.Duration) (expected []tally, messages int64, err error) {
 	g := &driver{fleet: f, server: s, load: l, expected: make([]tally, l.rooms)}
+	// Without a buffer: a token means that a publisher is free. If all are busy, the rate is not reached, and the
+	// result shows it.
 	tokens := make(chan struct{})
 	delivered, perRoom := f.delivered.Load(), f.perRoom(l.rooms)
 	go g.pace(tokens, d, delivered, perRoom)
@@ -103,7 +106,8 @@ type driver struct {
 	failed    atomic.Value // error
 }
 
-// next returns the next message, and counts it.
+// next returns the next message, and counts it. It is counted before it is published, so no delivery can come before it is
+// expected.
 func (g *driver) next() (room int, data []byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -121,6 +125,8 @@ func (g *driver) pace(tokens chan<- struct{}, d time.Duration, delivered, perRoo
 	l := g.load
 	begin := time.Now()
 	for i := 0; g.failed.Load() == nil; i++ {
+		// Each message is due at a time of its own, counted from the beginning, so that a late one does not delay all
+		// after it.
 		if l.rate > 0 {
 			time.Sleep(time.Until(begin.Add(time.Duration(i) * time.Second / time.Duration(l.rate))))
 		}

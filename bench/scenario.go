@@ -96,7 +96,7 @@ type result struct {
 	closed     int64 // connections that the server ended
 }
 
-// measure runs a scenario on a fresh server.
+// measure runs a scenario on a fresh server, because memory that one scenario has used would hide what the next one takes.
 func (sc scenario) measure(p peer, dir string, port int, seconds float64) (r result, err error) {
 	s, err := p.start(dir, port)
 	if err != nil {
@@ -116,6 +116,7 @@ func (sc scenario) measure(p peer, dir string, port int, seconds float64) (r res
 		}
 	}
 	rest()
+	// Memory is the growth from here on, so a peer's own size, which differs by tens of megabytes, does not count.
 	before := s.usage()
 	f, err := dialAll(t, sc.subscribers, sc.rooms(), sc.stopped)
 	if err != nil {
@@ -128,6 +129,7 @@ func (sc scenario) measure(p peer, dir string, port int, seconds float64) (r res
 		slices.Sort(f.tenth)
 		r.first, r.tenth = f.first[len(f.first)/2], f.tenth[len(f.tenth)/2]
 	}
+	// CPU time counts from here on: connecting does not count, since it is paid once and deliveries all the time.
 	at := s.usage()
 	r.memory = float64(at.rss-before.rss) / 1024 / float64(sc.subscribers)
 	if sc.idle {
@@ -152,7 +154,9 @@ func (sc scenario) measureLoad(r *result, s *server, f *fleet, cpu time.Duration
 			want += int64(expected[reader.room].count)
 		}
 	}
+	// A delivery that has not arrived after 5 s without any is missing.
 	f.wait(want, 5*time.Second)
+	// Rates are of the time to the last delivery, so that a server that falls behind does not look fast.
 	took := time.Since(begin)
 	time.Sleep(50 * time.Millisecond) // time for extra deliveries to arrive
 	used := s.usage().cpu - cpu
@@ -169,7 +173,8 @@ func (sc scenario) measureLoad(r *result, s *server, f *fleet, cpu time.Duration
 	return nil
 }
 
-// warm makes a server do everything once before the measurement, such as load a certificate.
+// warm makes a server do everything once before the measurement, such as load a certificate. It retries, because a server
+// accepts connections before it can serve them: Caddy's own certificate takes a moment.
 func warm(t target) {
 	for range 50 {
 		if f, err := dialAll(t, 1, 1, 0); err == nil {
@@ -180,7 +185,8 @@ func warm(t target) {
 	}
 }
 
-// compare counts the deliveries that the readers lack, and those that are extra.
+// compare counts the deliveries that the readers lack, and those that are extra. A sum per reader shows whether they were the
+// right ones. It does not take a list of them, which would grow with every delivery.
 func (f *fleet) compare(expected []tally) (missing, extra int64) {
 	f.latency.mu.Lock()
 	defer f.latency.mu.Unlock()

@@ -15,7 +15,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// tunnelsEach is how many WebSockets share a connection over HTTP/2 or HTTP/3.
+// tunnelsEach is how many WebSockets share a connection over HTTP/2 or HTTP/3. With it the 1,000 subscribers of scenario tls
+// need 50 connections.
 const tunnelsEach = 20
 
 type closer func()
@@ -88,7 +89,7 @@ func tunnel(rt http.RoundTripper, t target, r *reader) (io.Reader, context.Cance
 	}
 	resp, err := rt.RoundTrip(req)
 	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("the tunnel is answered %s", resp.Status)
+		err = fmt.Errorf("the CONNECT request got the response %s", resp.Status)
 	}
 	if err != nil {
 		cancel()

@@ -212,11 +212,16 @@ type Options struct {
 	// Node is a random number that names this node among all others.
 	Node uint64
 
+	// Name is what people call this node. It need not be unique, and may be empty.
+	Name string
+
 	// Retention is what the log has to keep.
 	Retention Retention
 }
 
-// Broker is what a Caddy module of the namespace broadcast.brokers implements.
+// Broker is what a Caddy module of the namespace broadcast.brokers implements. Its Validate has to find what cannot work: a
+// configuration that is refused changes nothing, so Dial is called when it is accepted. The Log outlives the module if the
+// next configuration has the same options, so the module's Cleanup must not end what the Log uses.
 type Broker interface {
 	// Dial returns a Log at once, which begins as Broken and keeps connecting until it is closed. An error means that the
 	// options cannot work, not that the broker cannot be reached.

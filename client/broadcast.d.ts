@@ -63,6 +63,9 @@ export interface Hub {
 	 * docs/protocol.md); "timeout" if there is no answer after 100 s and one more attempt to connect; or the state: "refused"
 	 * or "closed", or whichever it is when a thousand requests are already waiting.
 	 *
+	 * With a message broker there are two more codes: "unavailable" if nothing was published, and "unknown" if it may have
+	 * been. To repeat a message without publishing it twice, choose its key yourself.
+	 *
 	 * A message longer than about twice max_message ends the connection with 1009. It and the requests after it, which the
 	 * server has not read, reject with the code "error" and this status.
 	 */

@@ -38,6 +38,7 @@ import (
 //go:embed page.html
 var page []byte
 
+// rows is how many rows the table in page.html has.
 const rows = 300
 
 // run is one way to update the page, at one rate and one CPU throttling.
@@ -68,7 +69,7 @@ func main() {
 	for s := range strings.SplitSeq(*rates, ",") {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 1 {
-			log.Fatalf("-rates: %q is not a number from 1 on", s)
+			log.Fatalf("-rates: %q is not a positive whole number", s)
 		}
 		for _, throttle := range []float64{1, 4} {
 			runs = append(runs, run{false, n, throttle}, run{true, n, throttle})
@@ -126,6 +127,7 @@ func newBench() (_ *bench, err error) {
 	if err := os.WriteFile(filepath.Join(dir, "index.html"), page, 0o600); err != nil {
 		return nil, err
 	}
+	// The port is free when Caddy takes it, unless another process is faster. This is a benchmark, and would fail at once.
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -175,7 +177,7 @@ func (b *bench) close() {
 	b.closes = nil
 }
 
-// warmUp is how long a run lasts before it is measured.
+// warmUp is how long a run lasts before it is measured. The browser compiles and optimizes the page's code meanwhile.
 const warmUp = 2 * time.Second
 
 // result is what the page counted.
@@ -236,6 +238,8 @@ func (b *bench) open(ctx context.Context, r run) error {
 	if err != nil {
 		return err
 	}
+	// threadTicks: CPU time of the main thread, which other processes of the machine do not change as they change
+	// wall time.
 	if _, err := chromedp.Call(ctx, performance.Enable, performance.EnableParams{TimeDomain: "threadTicks"}); err != nil {
 		return err
 	}
@@ -243,7 +247,8 @@ func (b *bench) open(ctx context.Context, r run) error {
 	return err
 }
 
-// press presses the page's button again and again, and returns how many seconds that took.
+// press presses the page's button again and again, and returns how many seconds that took. The delay until the page reacts is
+// what a user notices of a busy main thread.
 func press(ctx context.Context, length time.Duration) (seconds float64, err error) {
 	begin := time.Now()
 	for n := 0; time.Since(begin) < length; n++ {
@@ -296,6 +301,7 @@ func (b *bench) publish(ctx context.Context, rate int) map[int]float64 {
 	last := make(map[int]float64)
 	begin := time.Now()
 	for n := 0; ; n++ {
+		// Each message is due at a time of its own, so that a late one does not lower the rate.
 		wait := time.NewTimer(time.Until(begin.Add(time.Duration(n) * time.Second / time.Duration(rate))))
 		select {
 		case <-wait.C:
@@ -311,6 +317,7 @@ func (b *bench) publish(ctx context.Context, rate int) map[int]float64 {
 	}
 }
 
+// metrics returns the counters of the browser's own engine. The page could not count its layouts itself.
 func metrics(ctx context.Context) (map[string]float64, error) {
 	r, err := chromedp.Call(ctx, performance.GetMetrics, cdp.Empty{})
 	if err != nil {
@@ -321,7 +328,7 @@ func metrics(ctx context.Context) (map[string]float64, error) {
 		m[v.Name] = v.Value
 	}
 	if _, ok := m["LayoutCount"]; !ok {
-		return nil, errors.New("the browser does not tell how often it lays out")
+		return nil, errors.New("the browser does not report how often it lays out")
 	}
 	return m, nil
 }

@@ -26,7 +26,7 @@ func Write(path, command, figures string) error {
 	return os.WriteFile(path, fmt.Appendf(nil, "%s%s\n\n%s\n%s%s", before, beginMark, figures, endMark, after), 0o644)
 }
 
-// Met says whether a goal is met, or by how much it is missed. A page keeps the goals that were missed.
+// Met returns "met", or by how much a goal is missed. A page keeps the goals that were missed.
 func Met(reached, most float64) string {
 	if reached > most {
 		return fmt.Sprintf("**missed by %.0f %%**", (reached/most-1)*100)

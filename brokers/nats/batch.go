@@ -153,14 +153,17 @@ func (p *publisher) commit(es []broker.Entry, ids []string, left []int) (ack, er
 	return p.await(m)
 }
 
-// lookUp returns where the entry with an id is stored, or 0. It publishes one that is always refused, as it expects to come
-// after an entry with an id that none has; but the stream looks for its own id first. (It looks at an expected position
-// before that: nats-server 2.15, processJetStreamMsg.)
+// lookUp returns where the entry with an id is stored, or 0. It publishes one that is always refused, because it expects to
+// come after something that no stream has, but is recognized by its id before. What is looked at first is not the same for
+// one server and for several (nats-server 2.15, processJetStreamMsg and checkMsgHeadersPreClusteredProposal): one looks at
+// the position, then the id, then the id of the last message. Several look at the id, then the position, and only later, when
+// the id is marked as being stored, at the id of the last message.
 func (p *publisher) lookUp(e *broker.Entry, id string) (uint64, error) {
-	a, err := p.await(&natsgo.Msg{Subject: p.l.store + encodeChannel(e.Channel), Header: natsgo.Header{
-		natsgo.MsgIdHdr:             {id},
-		natsgo.ExpectedLastMsgIdHdr: {"none"},
-	}})
+	never, value := natsgo.ExpectedLastMsgIdHdr, "none"
+	if p.l.clustered.Load() {
+		never, value = natsgo.ExpectedLastSeqHdr, "9000000000000000000"
+	}
+	a, err := p.await(&natsgo.Msg{Subject: p.l.store + encodeChannel(e.Channel), Header: natsgo.Header{natsgo.MsgIdHdr: {id}, never: {value}}})
 	switch {
 	case err != nil:
 		return 0, err
@@ -168,7 +171,7 @@ func (p *publisher) lookUp(e *broker.Entry, id string) (uint64, error) {
 		return a.Seq, nil
 	case a.Error == nil:
 		return 0, fmt.Errorf("%w (a look-up was stored)", broker.ErrUnknown)
-	case a.Error.ErrCode == codeWrongLastID:
+	case a.Error.ErrCode == codeWrongLastID || a.Error.ErrCode == codeWrongLast || a.Error.ErrCode == codeWrongLastPlain:
 		return 0, nil
 	}
 	return 0, refused(a.Error)

@@ -45,15 +45,21 @@ func (n *node) Repaired(lost []string) {
 
 func dialTest(t testing.TB, c Config) *node {
 	t.Helper()
+	n := dialBroken(t, c)
+	n.await(t, "the first epoch", func() bool { return len(n.epochs) > 0 && !n.broken })
+	return n
+}
+
+func dialBroken(t testing.TB, c Config) *node {
+	t.Helper()
 	n := &node{broken: true}
 	n.changed = sync.NewCond(&n.mu)
-	l, err := Dial(c, n, broker.Options{Node: rand.Uint64(), Retention: broker.Retention{Messages: 100}})
+	l, err := Dial(c, n, broker.Options{Node: rand.Uint64(), Retention: broker.Retention{Messages: 100_000}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	n.log = l.(*log)
 	t.Cleanup(l.Close)
-	n.await(t, "the first epoch", func() bool { return len(n.epochs) > 0 && !n.broken })
 	return n
 }
 

@@ -40,6 +40,8 @@ type log struct {
 	receiver   receiver
 	keeper     keeper
 
+	clustered atomic.Bool // several servers keep the stream
+
 	closed  atomic.Bool
 	done    chan struct{} // closed by Close
 	running sync.WaitGroup
@@ -47,7 +49,6 @@ type log struct {
 	mu        sync.Mutex
 	channels  map[string]*channel // by their live subject; the one of "" is that of all
 	retention broker.Retention
-	maxKept   int // of the stream: messages of each subject
 	problem   string
 	heard     time.Time
 	lastTick  time.Time // of any node

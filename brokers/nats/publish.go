@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -245,15 +244,9 @@ func (p *publisher) compare(e *broker.Entry, seq uint64) (broker.Place, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), p.l.config.PublishTimeout)
 	defer cancel()
 	place := broker.Place{Seq: seq, Repeated: true}
-	var stored struct {
-		Message struct {
-			Data []byte    `json:"data"`
-			Time time.Time `json:"time"`
-		} `json:"message"`
-	}
 	// The leader is asked, since another replica may not have it yet.
-	err := p.l.api(ctx, "STREAM.MSG.GET."+p.l.config.Stream, getRequest{Seq: seq}, &stored)
-	if isCode(err, codeNoMessage) {
+	stored, ok, err := p.l.leaderGet(ctx, getRequest{Seq: seq})
+	if err == nil && !ok {
 		return place, nil
 	}
 	if err != nil {
@@ -264,9 +257,6 @@ func (p *publisher) compare(e *broker.Entry, seq uint64) (broker.Place, error) {
 		return place, broker.ErrConflict
 	}
 	place.Time = stored.Message.Time.UnixMilli()
-	if first.Node == e.Node && p.l.node == e.Node && first.Conn == e.Conn {
-		place.Time = stored.Message.Time.UnixMilli()
-	}
 	return place, nil
 }
 
@@ -380,6 +370,30 @@ func (p *publisher) await(m *natsgo.Msg) (ack, error) {
 	return r.a, r.err
 }
 
+// ask sends a message beside the entries, and waits for its ack. It does not wait until the log has caught up.
+func (p *publisher) ask(m *natsgo.Msg) (a ack, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	reply, ch, end := p.l.requests.open(1)
+	defer end()
+	m.Reply = reply
+	if err := p.l.conn.PublishMsg(m); err != nil {
+		return a, err
+	}
+	select {
+	case m := <-ch:
+		a, ok := p.parse(m)
+		if !ok {
+			return a, broker.ErrDown
+		}
+		return a, nil
+	case <-ctx.Done():
+		return a, errNoReply
+	case <-p.l.done:
+		return a, broker.ErrClosed
+	}
+}
+
 // drain goes on with the calls that waited for one with several entries.
 func (p *publisher) drain() {
 	for {
@@ -405,5 +419,3 @@ func (p *publisher) drain() {
 }
 
 func isZero(key [16]byte) bool { return key == [16]byte{} }
-
-func short(s string) string { return strings.ToLower(s) }

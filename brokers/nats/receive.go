@@ -30,6 +30,8 @@ type receiver struct {
 	heldBytes int64
 	repair    func(seq uint64) // waits for the tick with the nonce below
 	nonce     uint64
+	// repairBytes is the payload of that tick.
+	repairBytes string
 
 	run     []broker.Entry
 	advance uint64 // the position that the Sink does not have yet
@@ -191,7 +193,10 @@ func (l *log) deliverTick(m *natsgo.Msg, s stored) string {
 	if s.seq <= r.tick {
 		return ""
 	}
-	if s.before > r.tick || s.seq <= r.watermark || r.all != nil && s.seq != r.watermark+1 {
+	l.mu.Lock()
+	all := r.all
+	l.mu.Unlock()
+	if s.before > r.tick || s.seq <= r.watermark || all != nil && s.seq != r.watermark+1 {
 		return "tick"
 	}
 	r.tick, r.tickBytes, r.watermark, r.advance = s.seq, string(m.Data), s.seq, s.seq
@@ -259,7 +264,7 @@ func (l *log) hold(m *natsgo.Msg) {
 		binary.LittleEndian.Uint64(m.Data) == l.node && binary.LittleEndian.Uint64(m.Data[8:]) == r.nonce {
 		if s, ok := l.stored(m); ok {
 			done := r.repair
-			r.repair = nil
+			r.repair, r.repairBytes = nil, string(m.Data)
 			done(s.seq)
 		}
 	}

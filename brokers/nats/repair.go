@@ -333,7 +333,8 @@ func (l *log) repaired(cause string, generation uint64, epoch string, at uint64,
 	for run := range slices.Chunk(missed, maxRun) {
 		l.sink.Entries(slices.Clone(run))
 	}
-	r.generation, r.watermark, r.advance, r.tick = generation, max(at, r.watermark), 0, at
+	r.generation, r.watermark, r.advance = generation, max(at, r.watermark), 0
+	r.tick, r.tickBytes = at, r.repairBytes
 	l.sink.Advance(r.watermark)
 	l.mu.Lock()
 	for _, c := range l.channels {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
-	"github.com/nats-io/nuid"
 )
 
 const (
@@ -158,9 +157,7 @@ func (l *log) ensure(ctx context.Context) (*streamInfo, error) {
 		}
 		info = &updated
 	}
-	l.mu.Lock()
-	l.maxKept = int(info.Config.MaxPerSubj)
-	l.mu.Unlock()
+	l.clustered.Store(info.Config.Replicas > 1)
 	return info, nil
 }
 
@@ -179,7 +176,7 @@ func join(fields []string) string {
 // create makes the stream. If several nodes do it at once then one of them gives it its epoch.
 func (l *log) create(ctx context.Context) (*streamInfo, error) {
 	want := l.wanted()
-	want.Metadata = map[string]string{metadataEpoch: nuid.Next()[14:], metadataVersion: "1"}
+	want.Metadata = map[string]string{metadataEpoch: newEpoch(), metadataVersion: "1"}
 	var info streamInfo
 	err := l.api(ctx, "STREAM.CREATE."+l.config.Stream, want, &info)
 	switch {

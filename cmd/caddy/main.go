@@ -7,6 +7,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/caddy-broadcast/caddy-broadcast"
+	_ "github.com/caddy-broadcast/caddy-broadcast/brokers/nats"
 )
 
 func main() {

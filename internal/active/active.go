@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/brokered"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
@@ -26,6 +27,7 @@ var ErrNotRunning = errors.New("no configuration is running: Caddy starts, or st
 type App struct {
 	Hub     *hub.Hub
 	Context caddy.Context // of the app: events come from it
+	Broker  *brokered.Connection
 }
 
 // open looks into an app. It is set by Register before main, and never changes.

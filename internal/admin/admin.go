@@ -16,6 +16,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/active"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/brokered"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/inspector"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/publish"
@@ -53,12 +54,15 @@ const (
 //     published as text, anything else as JSON. `"encoding":"base64"` marks a string as binary data, and `"key"` is the
 //     message's idempotency key. If a line is wrong, nothing is published, and the 400 names the line. A query, or the header
 //     `Idempotency-Key`, is rejected. The body may have 16 MiB and 65536 messages.
-//   - `GET /broadcast` returns the hub's totals.
+//   - `GET /broadcast` returns the hub's totals, and the state of its message broker if there is one.
+//   - `GET /broadcast/health` returns 204 while this process should get clients; otherwise a 503 with the reason: nothing has come
+//     from the broker for longer than `partition_timeout`, or at all.
 //   - `GET /broadcast/channels?prefix=` lists the channels that have subscribers or history, by name, and
 //     `GET /broadcast/channels/{name}` returns one of them with its users.
 //   - `GET /broadcast/connections?channel=&user=` lists the connections, the oldest first. Lists are paginated, 1000 entries
-//     per page (`limit=`). The `Link` header points to the next page, with `after=`.
-//   - `DELETE /broadcast/connections/{id}`, or `/broadcast/connections?user=`, closes connections with code 1008.
+//     per page (`limit=`). The `Link` header points to the next page, with `after=`. With a message broker, all of these are about the
+//     channels and connections of this process only.
+//   - `DELETE /broadcast/connections/{id}`, or `/broadcast/connections?user=`, closes connections of this process with code 1008.
 //   - `GET /broadcast/stream?channel=` is a live event stream of the messages on the named channels, or on all. The data of each
 //     event is a frame of `broadcast.v1`.
 //   - `GET /broadcast/ui/` is the inspector, a page that shows all of this. Caddy 2.11 rejects browsers that navigate to the
@@ -77,6 +81,7 @@ func (API) CaddyModule() caddy.ModuleInfo {
 func (API) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
 		{Pattern: "/broadcast", Handler: handler(withHub(http.MethodGet, totals))},
+		{Pattern: "/broadcast/health", Handler: handler(health)},
 		{Pattern: "/broadcast/publish", Handler: handler(withHub(http.MethodPost, publishAll))},
 		{Pattern: "/broadcast/channels", Handler: handler(withHub(http.MethodGet, channels))},
 		{Pattern: "/broadcast/channels/", Handler: handler(withHub(http.MethodGet, oneChannel))},
@@ -94,7 +99,7 @@ var exposed = rate.Sometimes{Interval: time.Hour}
 // administrator can. It does not warn of Caddy's remote admin endpoint, which has TLS and authenticates its clients.
 func handler(answer caddy.AdminHandlerFunc) caddy.AdminHandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		// A Unix socket has no such address. Who reaches it is for the permissions of its file to say.
+		// A Unix socket has no such address. The permissions of its file decide who reaches it.
 		addr, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
 		if ok && !addr.IP.IsLoopback() && r.TLS == nil {
 			exposed.Do(func() {
@@ -142,8 +147,25 @@ func notAllowed(w http.ResponseWriter, r *http.Request, methods string) error {
 	}
 }
 
+// health answers load balancers and other tools that reach the endpoint. Those that do not: see package health.
+func health(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return notAllowed(w, r, "GET, HEAD")
+	}
+	if _, err := runningHub(); err != nil {
+		return err
+	}
+	app, _ := active.Running()
+	if err := app.Broker.Health(); err != nil {
+		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
 func totals(w http.ResponseWriter, _ *http.Request, h *hub.Hub) error {
 	s := h.Stats()
+	app, _ := active.Running()
 	return answer(w, struct {
 		Connections int     `json:"connections"`
 		Channels    int     `json:"channels"`
@@ -158,9 +180,12 @@ func totals(w http.ResponseWriter, _ *http.Request, h *hub.Hub) error {
 		History     int     `json:"history"`
 		Kept        int     `json:"history_bytes"`
 		Uptime      float64 `json:"uptime"` // seconds
+
+		Broker *brokered.State `json:"broker,omitempty"`
 	}{
 		s.Connections, s.Channels, s.Seq, hub.FormatID(s.Epoch, s.Seq), s.Seq, s.Bytes, s.Deliveries, s.Written,
 		s.Writes, s.Backlog, s.Kept, s.KeptBytes, time.Since(s.Started).Round(time.Millisecond).Seconds(),
+		app.Broker.State(),
 	})
 }
 

@@ -168,7 +168,7 @@ func kick(w http.ResponseWriter, h *hub.Hub, f hub.Filter) error {
 	}{n})
 }
 
-// stream shows what is published, as it is.
+// stream shows messages as they are published.
 func stream(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 	s := hub.Subscriber{All: true, Remote: r.RemoteAddr}
 	if names := r.URL.Query()["channel"]; len(names) > 0 {

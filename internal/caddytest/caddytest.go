@@ -61,7 +61,7 @@ type Server struct {
 	Log   string // path of the log file
 }
 
-// In returns the server for a subtest: what goes wrong fails the subtest, and what is opened ends with it.
+// In returns the server for a subtest: failures fail the subtest, and connections end with it.
 func (s *Server) In(t testing.TB) *Server {
 	sub := *s
 	sub.T = t
@@ -150,7 +150,8 @@ func Adapt(config string) ([]byte, error) {
 	return cfg, err
 }
 
-// FreeAddr returns an address of this machine that nothing listens on.
+// FreeAddr returns an address of this machine that nothing listens on. It is an IP address, because "localhost" may be ::1 to
+// one program and 127.0.0.1 to another.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
 	return "127.0.0.1:" + FreePort(t)
@@ -160,6 +161,8 @@ func FreeAddr(t testing.TB) string {
 // them takes it before the test does.
 func FreePort(t testing.TB) string {
 	t.Helper()
+	// Packages are tested in parallel, each in a process of its own. They begin far apart, because a port is free
+	// here and may be taken by another test before Caddy listens on it.
 	nextPort.CompareAndSwap(0, 10_000+int32(os.Getpid()*199%20_000)) // processes far apart
 	for range 1000 {
 		port := fmt.Sprint(nextPort.Add(1))

@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/brokered"
 )
 
 // Totals is what GET /broadcast returns.
@@ -21,6 +23,7 @@ type Totals struct {
 	DeliveredBytes        uint64 `json:"delivered_bytes"`
 	History               int
 	HistoryBytes          int `json:"history_bytes"`
+	Broker                *brokered.State
 }
 
 // Totals gets the totals from the admin API.

@@ -19,6 +19,7 @@ import (
 func StartProcess(t *testing.T, binary, file string, addrs ...string) (cmd *exec.Cmd, ended chan error) {
 	t.Helper()
 	cmd = exec.Command(binary, "run", "--config", file, "--adapter", "caddyfile")
+	// The test binary is its own Caddy, so that no other program has to be built.
 	cmd.Env = append(os.Environ(), AsCaddy+"=1")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -30,6 +30,7 @@ func (s *Server) DialTunnel(rt http.RoundTripper, url string, header ...string) 
 	if err != nil {
 		s.T.Fatal(err)
 	}
+	// Unknown, so that the request's body is a stream in both directions.
 	req.ContentLength = -1
 	if _, h3 := rt.(*http3.Transport); h3 {
 		req.Proto = "websocket"

@@ -20,11 +20,13 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "broadcast",
-		Usage: "publish|channels|connections|kick|tail|bench|ui",
+		Usage: "publish|status|channels|connections|kick|tail|bench|ui",
 		Short: "Publishes messages, and inspects the hub of a running Caddy",
 		Long: `
 Publishes messages to the subscribers of a running Caddy, and shows its channels
-and connections. It uses Caddy's admin API.
+and connections. It uses Caddy's admin API. Where several machines share a message
+broker, a message reaches the subscribers of all of them, but the lists show, and
+kick closes, the connections of the one that is asked.
 
 The admin endpoint is taken from the --address flag, otherwise from the --config
 file, otherwise it is the default. The exit code is 1 after an error.
@@ -39,7 +41,7 @@ func setUp(root *cobra.Command) {
 	root.PersistentFlags().StringP("config", "c", "", "Configuration file that contains the address")
 	root.PersistentFlags().StringP("adapter", "a", "", "Name of the config adapter to apply")
 	root.PersistentFlags().Bool("json", false, "Print the API's JSON")
-	root.AddCommand(publishCommand(), channelsCommand(), connectionsCommand(), kickCommand(), tailCommand(), benchCommand(), uiCommand())
+	root.AddCommand(publishCommand(), statusCommand(), channelsCommand(), connectionsCommand(), kickCommand(), tailCommand(), benchCommand(), uiCommand())
 }
 
 // api is the admin API of a running Caddy, at an address in Caddy's form (which may be a Unix socket). Requests go through
@@ -181,11 +183,12 @@ func kickCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kick <id> | --user <name>",
 		Short: "Closes a connection, or all connections of a user",
-		Long:  "Closes a connection, or all connections of a user, with code 1008. Clients may reconnect unless the site's own rules prevent it.",
+		Long:  "Closes a connection, or all connections of a user, with code 1008. Clients may reconnect unless the site's own rules prevent it. With a message broker: only those of this process; ask each machine.",
 		Args:  cobra.MaximumNArgs(1),
 	}
 	cmd.Flags().String("user", "", "Close all connections of this user")
 	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
+		// Exactly one of the two: a user named by mistake would lose all connections.
 		user := cmd.Flag("user").Value.String()
 		path := "/connections?user=" + url.QueryEscape(user)
 		switch {

@@ -69,7 +69,8 @@ func (q *lines) end(err error) {
 	q.changed.Signal()
 }
 
-// take returns all queued lines. It blocks until there is one, and returns none at the end of the input.
+// take returns all queued lines: while a request is under way the next batch gathers, so a slow server gets large batches and a
+// fast one gets lines at once. It blocks until there is one, and returns none at the end of the input.
 func (q *lines) take() ([]line, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -142,7 +143,8 @@ func (p *linePublisher) read(q *lines) error {
 	}
 }
 
-// readLine returns a line without its end. If the line is too long, it returns only the beginning.
+// readLine returns a line without its end. If the line is too long, it returns only the beginning, so that an input without
+// line breaks does not fill memory.
 func readLine(in *bufio.Reader) (text []byte, long bool, err error) {
 	for {
 		part, err := in.ReadSlice('\n')
@@ -197,7 +199,8 @@ func (p *linePublisher) report(number int, err error) {
 // the request, not of the input.
 var rejectedLine = regexp.MustCompile(`^line (\d+): (.*?)(; nothing was published)?$`)
 
-// publishBatch publishes lines with one request. If the server rejects one of them, it publishes the others without it.
+// publishBatch publishes lines with one request. If the server rejects one of them, it publishes the others without it. The
+// server publishes all or nothing, so nothing is sent twice, and each message keeps its key whatever request it is in.
 func (p *linePublisher) publishBatch(batch []line) error {
 	header := http.Header{"Content-Type": {"application/x-ndjson"}}
 	for len(batch) > 0 {

@@ -89,7 +89,8 @@ func (p *publisher) publish(ctx context.Context, query url.Values, header http.H
 	}
 }
 
-// try sends the request once. Wait is the response's Retry-After.
+// try sends the request once. Wait is the response's Retry-After. A response that breaks off is an error like none at all: the
+// message may have been published, and the key makes it safe to ask again.
 func (p *publisher) try(ctx context.Context, query url.Values, header http.Header, body []byte) (answer []byte, wait time.Duration, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, p.origin+"/broadcast/publish?"+query.Encode(), bytes.NewReader(body))
 	if err != nil {
@@ -116,7 +117,8 @@ func (p *publisher) try(ctx context.Context, query url.Values, header http.Heade
 	return nil, time.Duration(seconds) * time.Second, &httpError{resp.StatusCode, reasonOf(answer), seconds > 0}
 }
 
-// reasonOf returns the message in an error response of Caddy's admin API.
+// reasonOf returns the message in an error response of Caddy's admin API. A proxy before the API may answer with something
+// else, which is shown as it is.
 func reasonOf(answer []byte) string {
 	var v struct{ Error string }
 	if json.Unmarshal(answer, &v) == nil && v.Error != "" {

@@ -69,6 +69,7 @@ type printer struct {
 
 func newPrinter(cmd *cobra.Command) printer {
 	p := printer{out: cmd.OutOrStdout(), json: isJSON(cmd)}
+	// Colors only for a person: not in a pipe or a file, nor against the convention of no-color.org.
 	if f, ok := p.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" {
 		p.dim, p.bold, p.plain = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 	}

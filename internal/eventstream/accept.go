@@ -96,8 +96,9 @@ func (e *Endpoint) Accept(w http.ResponseWriter, r *http.Request, req *protocol.
 	greeter := offer.Protocol.OpenStream(req)
 	req.Context = r.Context()
 	conn, welcome, err := e.Hub.Connect(req.Subscriber, offer.Options)
-	if errors.Is(err, hub.ErrClosed) || errors.Is(err, hub.ErrRetired) {
-		// After any other response than 200 an EventSource does not reconnect (section 9.2.3).
+	if errors.Is(err, hub.ErrClosed) || errors.Is(err, hub.ErrRetired) || errors.Is(err, hub.ErrNotReady) {
+		// After any other response than 200 an EventSource does not reconnect (section 9.2.3): a page would be lost for good
+		// because the broker was away for a moment.
 		setHead(w.Header())
 		w.Write(Retry())
 		return nil

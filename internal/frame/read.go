@@ -239,7 +239,7 @@ func (r *Reader) data(part []byte, to Receiver) (err *CloseError) {
 	if r.state == discarding {
 		return nil
 	}
-	if len(part) == 0 && !end { // it is no data, and a client could send millions of them
+	if len(part) == 0 && !end { // it has no data, and a client could send millions of them
 		return to.Control(Continuation, nil)
 	}
 	// Invalid text fails at its first wrong byte (RFC 6455, section 8.1). What is deflated is checked when it is inflated.

@@ -5,7 +5,7 @@ import (
 	"unicode/utf8"
 )
 
-// Bits of a frame's first byte, beside the opcode (RFC 6455, section 5.2).
+// Bits of a frame's first byte, in addition to the opcode (RFC 6455, section 5.2).
 const (
 	fin  = 0x80
 	rsv1 = 0x40 // the payload is deflated (RFC 7692, section 6)

@@ -27,16 +27,16 @@ type Responder struct {
 func For(h caddyhttp.MiddlewareHandler) *Responder { return &Responder{handler: h} }
 
 // Respond responds to a rejected request and returns nil. The response is the status of err, which is a
-// caddyhttp.HandlerError with a status from 400 to 499 or 503, and a line with the reason. Respond returns err where the
+// caddyhttp.HandlerError with a status from 400 to 499, 503 or 504, and a line with the reason. Respond returns err where the
 // configuration handles the error itself, and for errors of the server, whose reasons only belong in the log.
 func (p *Responder) Respond(w http.ResponseWriter, r *http.Request, err error) error {
 	refused, ok := errors.AsType[caddyhttp.HandlerError](err)
 	if !ok || refused.Err == nil {
 		return err
 	}
-	// 503 is a limit of ours that the client can do something about: wait. Other errors from 500 on are faults of the
-	// server.
-	if s := refused.StatusCode; (s < 400 || s > 499) && s != http.StatusServiceUnavailable {
+	// 503 is a limit of ours, or a broker that is away, that the client can do something about: wait. After a 504 it can try
+	// again with the same key. Other errors from 500 on are faults of the server.
+	if s := refused.StatusCode; (s < 400 || s > 499) && s != http.StatusServiceUnavailable && s != http.StatusGatewayTimeout {
 		return err
 	}
 	if p.handled(r, refused) {

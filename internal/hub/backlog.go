@@ -45,7 +45,7 @@ const (
 	// pieceSize is what a piece takes in the queue's array.
 	pieceSize = int(unsafe.Sizeof(piece{}))
 
-	// pieceOverhead is about what a piece costs beside its bytes, in its own array and the queue's.
+	// pieceOverhead is about what a piece costs in addition to its bytes, in its own array and the queue's.
 	pieceOverhead = 112
 
 	// maxRequired bounds the required pieces of a queue that drops the oldest, so that dropping does not have to look

@@ -37,7 +37,7 @@ func (l *loop) closeWith(c *Conn, why Reason, p []byte, drop bool) {
 	c.reason = why
 	l.detachAll(c)
 
-	c.deadline = l.now + seconds(c.options.WriteTimeout) + 1
+	c.deadline = l.now + seconds(c.options.WriteTimeout) + 1 // plus one, because the current tick has partly passed
 	l.closing = append(l.closing, c)
 	if c.options.OneWay {
 		c.peerDone = true // there is no reply to wait for
@@ -50,7 +50,8 @@ func (l *loop) closeWith(c *Conn, why Reason, p []byte, drop bool) {
 	}
 }
 
-// readerEnded ends a connection whose peer has disconnected. One that is closing may write its backlog first.
+// readerEnded ends a connection whose peer has disconnected. One that is closing may write its backlog first, because a peer
+// that has ended its half only may still read.
 func (l *loop) readerEnded(c *Conn) {
 	c.peerDone = true
 	switch c.state {
@@ -145,7 +146,8 @@ func (l *loop) evict(c *Conn) {
 	}
 }
 
-// finish ends a connection and forgets it. If it was closing already, the reason is the one for that.
+// finish ends a connection and forgets it. If it was closing already, the reason is the one for that: what happens to a client
+// after its close frame, such as a reset, says nothing about why it was closed.
 func (l *loop) finish(c *Conn, why Reason) {
 	if c.state == stateClosed {
 		return

@@ -26,7 +26,7 @@
 //     backlog is empty; while it is true it is one flusher. Only the flusher, and Start, make it false.
 //  8. Conn.mu guards the backlog, and is held for moments: it is released to write and to encode. Hub.mu
 //     may be taken under Conn.mu, never the other way around.
-//  9. Publish waits for no subscriber. What is too much is refused (ErrFull), or the publisher waits for room in an
+//  9. Publish waits for no subscriber. What exceeds a limit is rejected (ErrFull), or the publisher waits for room in an
 //     inbox (PublishWait), which its loop makes without waiting for anyone.
 //  10. A message that was published does not change, except for the encodings that the wire formats keep in it, which
 //     Message.mu guards. Bytes in backlogs are shared and do not change. Only counters are atomic.

@@ -1,6 +1,6 @@
 package hub
 
-// waiterCost is about what a waiting publisher costs beside its message: its goroutine, and what it reads into.
+// waiterCost is about what a waiting publisher costs in addition to its message: its goroutine, and what it reads into.
 const waiterCost = 32 << 10
 
 // countWaiting counts a reader that waits while it holds n bytes, or, if n is negative, that no longer does. The caller
@@ -48,7 +48,7 @@ const minPace = 512
 
 // Unfinished notes that have bytes of a message have arrived that the peer has not finished, and that they take space
 // bytes of memory. Both are 0 when there is no such message. The reader calls it. If it returns false there is no room for
-// that: the connection is being closed, and the reader must let go of what it has.
+// that: the connection is being closed, and the reader must release what it has.
 func (c *Conn) Unfinished(have, space int) bool {
 	switch {
 	case space == 0:

@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth is how deep arrays and objects may be nested in JSON. Some parsers stop at 64 levels unless they are told
+// maxDepth is how deep arrays and objects may be nested in JSON. Some parsers stop at 64 levels unless they are configured
 // otherwise (.NET's), and broadcast.v1 puts two around the data.
 const maxDepth = 60
 
@@ -44,7 +44,7 @@ func checkJSON(p []byte) error {
 // jsonReader reads the JSON that is left. It is UTF-8.
 type jsonReader struct{ p []byte }
 
-// next passes over white space and returns the byte behind it, or 0 at the end.
+// next passes over white space and returns the byte after it, or 0 at the end.
 func (r *jsonReader) next() byte {
 	for i, c := range r.p {
 		if c > ' ' || c != ' ' && c != '\n' && c != '\r' && c != '\t' {
@@ -56,7 +56,7 @@ func (r *jsonReader) next() byte {
 	return 0
 }
 
-// value reads a value of so many levels at most.
+// value reads a value that has at most this many levels.
 func (r *jsonReader) value(depth int) error {
 	switch c := r.next(); {
 	case c == '"':

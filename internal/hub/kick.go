@@ -14,7 +14,7 @@ func (h *Hub) Kick(f Filter, why Reason, text string) (n int) {
 	return n
 }
 
-// Retire closes the connections that have one of the options, and from now on Connect refuses these options with
+// Retire closes the connections that have one of the options, and from now on Connect rejects these options with
 // ErrRetired. A connection is found by one or the other: Connect looks at the mark under the lock that sets it, and a
 // connection that it admitted before is in its loop's inbox when the loop is asked to close it.
 func (h *Hub) Retire(options []*ConnOptions, why Reason, text string) {

@@ -1,7 +1,7 @@
 package hub
 
 // Limit is a limit that a connection or a message exceeded. The HTTP status for it is in internal/publish (Failed) for
-// messages, and in internal/route (connect.go) for connections.
+// messages, and in accept.go of internal/websocket and internal/eventstream for connections.
 type Limit uint8
 
 // Limits.

@@ -115,6 +115,8 @@ func (c *Conn) holdReplayLocked(ms []*Message) {
 // letGo ends one holder's hold on messages. With its last holder a message is counted out.
 func (h *Hub) letGo(ms []*Message) {
 	for _, m := range ms {
+		// encodedGone keeps a loop that is just encoding the message from counting more bytes in, which nobody would
+		// count out.
 		if m.holders.Add(-1) == 0 {
 			h.held.Add(-m.memory() - int64(max(0, m.encodedBytes.Swap(encodedGone))))
 		}

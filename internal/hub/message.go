@@ -64,7 +64,7 @@ type encoding struct {
 	bytes []byte
 }
 
-// messageOverhead is about what a waiting message costs beside its data.
+// messageOverhead is about what a waiting message costs in addition to its data.
 const messageOverhead = 256
 
 func (m *Message) cost() int { return len(m.Data) + messageOverhead }

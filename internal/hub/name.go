@@ -9,7 +9,7 @@ import (
 // MaxName is the length in bytes of the longest name of a channel or an event.
 const MaxName = 255
 
-// CheckName returns what is wrong with a name, if anything: of a channel, an event, a user or a key. The error begins with
+// CheckName returns an error if a name is not valid: of a channel, an event, a user or a key. The error begins with
 // what, which says whose name it is.
 func CheckName(what, s string) error {
 	switch {

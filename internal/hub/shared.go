@@ -11,7 +11,7 @@ type shared struct {
 	held  *atomic.Int64 // where it counts, until the last reference is gone
 }
 
-// sharedOverhead is about what an array costs beside its bytes: the struct, and the allocator's rounding of both.
+// sharedOverhead is about what an array costs in addition to its bytes: the struct, and the allocator's rounding of both.
 const sharedOverhead = 64
 
 // share counts p in held. The caller owns the first reference.
@@ -24,7 +24,7 @@ func share(p []byte, held *atomic.Int64) *shared {
 
 func (s *shared) cost() int64 { return int64(cap(s.bytes)) + sharedOverhead }
 
-// release drops a reference. It may be called on nil, which is no reference.
+// release drops a reference. It may be called on nil, which stands for no reference.
 func (s *shared) release() {
 	if s != nil && s.refs.Add(-1) == 0 {
 		s.held.Add(-s.cost())

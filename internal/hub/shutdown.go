@@ -21,6 +21,8 @@ func (h *Hub) spread(why Reason, text string, delay time.Duration) {
 	h.mu.Unlock()
 	steps := int(delay / spreadStep)
 	first := make([]int, len(h.loops)) // how many there were
+	// Each loop closes a share of those that it had at first, so that as many go in every step. Connections that
+	// leave by themselves meanwhile make later steps smaller.
 	for step := range steps {
 		h.onLoops(func(l *loop) {
 			var open []*Conn
@@ -70,6 +72,8 @@ func (h *Hub) close(why Reason, text string, timeout time.Duration) {
 	if log != nil {
 		log.close() // after the last publishers had time to get their answers
 	}
+	// Loops are stopped only when their connections have ended or had their time, because they write the close
+	// frames.
 	for _, l := range h.loops {
 		h.enqueue(l, entry{op: opStop})
 	}

@@ -59,7 +59,7 @@ func (c *Conn) enqueue(array *shared, n int, k pieceKind) writeResult {
 	if c.options.DropOldest {
 		if over {
 			b.dropOldest(len(p.bytes), limit, c.gapNotice)
-			// A message is accepted beside what could not be dropped. A reply is not: the peer would have to ask for
+			// A message is accepted in addition to what could not be dropped. A reply is not: the peer would have to ask for
 			// less.
 			over = k == required && b.excess(len(p.bytes), limit) > 0
 		}

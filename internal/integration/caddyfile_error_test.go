@@ -100,6 +100,14 @@ func TestGlobalOptionErrors(t *testing.T) {
 		{option: "broadcast {\ncoalesce 2s\n}", line: 2, want: "coalesce is 2s, must be 0 to 1s"},
 		{option: "broadcast {\n}\nbroadcast {\n}", line: 4, want: "the global option broadcast is given twice"},
 		{option: "broadcast {\ncoalesce 0\ncoalesce 1s\n}", line: 4, want: "the option coalesce is given twice, first on line 3"},
+		{option: "broadcast {\nbroker\n}", line: 3, want: "broker needs the name of a message broker"},
+		{option: "broadcast {\nbroker pigeon\n}", line: 3, want: `no message broker "pigeon"; one of this project's is added by xcaddy build --with github.com/caddy-broadcast/caddy-broadcast/brokers/pigeon`},
+		{option: "broadcast {\nbroker nats\n}", line: 3, want: "broker nats needs the URL of a server"},
+		{option: "broadcast {\nbroker nats a {\nreplicas 0\n}\n}", line: 4, want: "replicas is 0, must be 1 to 5"},
+		{option: "broadcast {\nbroker nats a\nbroker nats b\n}", line: 4, want: "the option broker is given twice, first on line 3"},
+		{option: "broadcast {\nnode a b\n}", line: 3, want: "wrong argument count"},
+		{option: "broadcast {\nnode " + strings.Repeat("n", 256) + "\n}", line: 2, want: "the node has 256 bytes"},
+		{option: "broadcast {\npartition_timeout 10ms\n}", line: 2, want: "partition_timeout is 10ms, must be 1s to 1h"},
 	} {
 		t.Run(c.option, func(t *testing.T) {
 			wantError(t, "{\n"+c.option+"\n}\n:80 {\nbroadcast\n}", c.line, c.want)

@@ -19,6 +19,7 @@ import (
 // takes. With UPDATE in the environment the JSON is written.
 func TestCaddyfile(t *testing.T) {
 	const line = "\n----------\n"
+	t.Setenv("NATS_HOST", "n2")
 	files, err := filepath.Glob("testdata/caddyfile/*.caddyfiletest")
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	_ "github.com/caddy-broadcast/caddy-broadcast"
+	_ "github.com/caddy-broadcast/caddy-broadcast/brokers/nats"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
 

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/json"
+	"net/http"
 	"os"
 	"regexp"
 	"strings"
@@ -9,12 +10,20 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/caddy-broadcast/caddy-broadcast/broker/brokertest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
 
-// TestDashboard: the dashboard and the docs ask for metrics that there are.
+// TestDashboard: the dashboard and the docs ask for metrics that there are. Those of a broker are there only with one.
 func TestDashboard(t *testing.T) {
-	s := caddytest.Start(t, `broadcast /ws`)
+	if s := caddytest.Start(t, `broadcast /ws`); true {
+		if _, body := s.Do("GET", s.Admin+"/metrics", ""); strings.Contains(body, "caddy_broadcast_broker") {
+			t.Error("there are metrics of a broker without one")
+		}
+	}
+	newMemory(t, "a", brokertest.MemoryConfig{})
+	s := caddytest.Start(t, onBroker("a", "broadcast /ws"))
+	awaitHealth(s, http.StatusNoContent)
 	s.Dial("/ws", nil)
 	s.Publish("", "x")
 	_, body := s.Do("GET", s.Admin+"/metrics", "")

@@ -58,6 +58,9 @@ func (collector) Describe(out chan<- *prometheus.Desc) {
 	} {
 		out <- d
 	}
+	for _, d := range brokerDescs {
+		out <- d
+	}
 }
 
 // Collect implements prometheus.Collector. All figures are of one call of Stats, so those that belong together, such as
@@ -94,5 +97,6 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	counter(gaps, s.Gaps)
 	// The hub does not count these: it emits no events itself, and only calls its observer.
 	counter(dropped, c.emitter.Dropped())
+	c.collectBroker(gauge, counter, out)
 	out <- prometheus.MustNewConstHistogram(fanout, s.FanoutCount, s.FanoutSum, s.Fanout)
 }

@@ -51,13 +51,13 @@ type Server struct {
 	done chan struct{} // closed when the process has ended
 }
 
-// Start starts a server that ends with the test. more is added to its configuration.
-func Start(t testing.TB, more string) *Server {
+// Start starts a server that ends with the test. more is added to its configuration, and options are how to connect to it.
+func Start(t testing.TB, more string, options ...natsgo.Option) *Server {
 	t.Helper()
 	s := newServer(t, freePorts(t, 1)[0])
 	s.configure("", more)
 	s.Run()
-	s.WaitReady()
+	s.WaitReady(options...)
 	return s
 }
 
@@ -148,7 +148,7 @@ func (s *Server) WaitReady(options ...natsgo.Option) {
 	deadline := time.Now().Add(30 * time.Second)
 	for {
 		conn, err := natsgo.Connect(s.URL(), options...)
-		if err == natsgo.ErrAuthorization {
+		if err != nil && strings.Contains(strings.ToLower(err.Error()), "authorization violation") {
 			return // it listens, and only its users may ask more
 		}
 		if err == nil {
@@ -191,8 +191,18 @@ func (s *Server) Kill() {
 	<-s.done
 }
 
-// Freeze stops the process, whose connections stay open. Thaw lets it go on.
-func (s *Server) Freeze() { s.cmd.Process.Signal(syscall.SIGSTOP) }
+// Freeze stops the process, whose connections stay open, and returns when it has stopped. Thaw lets it go on.
+func (s *Server) Freeze() {
+	s.cmd.Process.Signal(syscall.SIGSTOP)
+	// Its threads stop one after the other, a moment later. Linux tells when all have; elsewhere nothing does.
+	for range 1000 {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+		if err != nil || strings.Contains(string(stat), ") T ") {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
 
 // Thaw lets a frozen process go on.
 func (s *Server) Thaw() { s.cmd.Process.Signal(syscall.SIGCONT) }

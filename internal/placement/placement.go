@@ -26,7 +26,7 @@ type step struct {
 }
 
 // Of returns the place of the handler that is being provisioned with ctx, or false if it cannot be told: in a named route,
-// an error route, or a handler that has routes of its own and is no subroute.
+// an error route, or a handler that has routes of its own and is not a subroute.
 //
 // All routes before its own are provisioned already, and its own has its matchers.
 func Of(ctx caddy.Context) (Place, bool) {

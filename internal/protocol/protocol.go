@@ -1,6 +1,6 @@
 // Package protocol is the seam between the transports and what clients speak on them. A transport, such as
 // internal/websocket, knows handshakes and connections; a protocol knows what the bytes mean. A new protocol is a package
-// of its own beside this one, and one more entry in the list of protocols of a route.
+// of its own next to this one, and one more entry in the list of protocols of a route.
 //
 // The life of a client: the transport picks the Protocol that the client asks for and calls Open, subscribes the client as
 // Open left the Request, answers the handshake, and sends the Session's Greeting. Each message of the client goes to
@@ -95,7 +95,7 @@ type Request struct {
 	// Greeting is a text that the route has for new clients. Not every protocol can show it.
 	Greeting string
 
-	// Limiter bounds how fast the client sends. Nil is no limit.
+	// Limiter bounds how fast the client sends. Nil means no limit.
 	Limiter *Limiter
 }
 

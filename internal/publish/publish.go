@@ -174,12 +174,18 @@ func RetryLater(w http.ResponseWriter) {
 }
 
 // Failed returns an error of hub.Publish with the status for it. This is where the HTTP status of a full or closed hub is
-// decided: whatever is not wrong with the message itself gets a 503, because the same request may succeed later.
+// decided: whatever is not wrong with the message itself gets a 503, because the same request may succeed later. A 504 is
+// for what may have succeeded already.
 func Failed(w http.ResponseWriter, err error) error {
-	if errors.Is(err, hub.ErrKeyReused) {
+	invalid := new(hub.InvalidError)
+	switch {
+	case errors.Is(err, hub.ErrKeyReused):
 		return &HTTPError{http.StatusUnprocessableEntity, err}
-	}
-	if invalid := new(hub.InvalidError); errors.As(err, &invalid) {
+	case errors.Is(err, hub.ErrTooBig):
+		return &HTTPError{http.StatusRequestEntityTooLarge, err}
+	case errors.Is(err, hub.ErrUnknown):
+		return Reject(http.StatusGatewayTimeout, "%w; publish it again with the same Idempotency-Key, and it is published once", err)
+	case errors.As(err, &invalid):
 		return &HTTPError{http.StatusBadRequest, err}
 	}
 	RetryLater(w)

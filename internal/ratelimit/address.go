@@ -8,7 +8,7 @@ import (
 // address of it has all of them.
 const DefaultIPv6Prefix = 64
 
-// nat64 is the prefix behind which translators put IPv4 addresses (RFC 6052, section 2.1).
+// nat64 is the prefix that translators put before IPv4 addresses (RFC 6052, section 2.1).
 var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 
 // Address returns the key that a client with the address is counted by:

@@ -153,6 +153,7 @@ func (c *Config) validateBounds() error {
 		return fmt.Errorf("replay is %d, must not be negative", c.Replay)
 	case ping < minPingInterval || ping > maxPingInterval:
 		return fmt.Errorf("ping_interval is %s, must be 1s to 1h", ping)
+	// The hub pings once per tick, and its ticks are seconds (see internal/hub/keepalive.go).
 	case ping%time.Second != 0:
 		return fmt.Errorf("ping_interval is %s, must be whole seconds", ping)
 	case timeout < 0:
@@ -161,6 +162,7 @@ func (c *Config) validateBounds() error {
 		return fmt.Errorf("max_message is %d bytes, must be 1 to %d", c.MaxMessage, maxMessage)
 	case c.MaxBacklog < hub.MinBacklog:
 		return fmt.Errorf("max_backlog is %d bytes, must be at least %d", c.MaxBacklog, hub.MinBacklog)
+	// One message has to fit, or every client that does not accept it at once would be closed.
 	case c.MaxBacklog < c.MaxMessage:
 		return fmt.Errorf("max_backlog is %d bytes, less than the %d of max_message", c.MaxBacklog, c.MaxMessage)
 	case c.MaxConnections < 0:

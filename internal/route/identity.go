@@ -25,13 +25,14 @@ type identity struct {
 	repl     *caddy.Replacer // only valid during the request
 }
 
-// identify expands the placeholders of the route's channels and user.
+// identify expands the placeholders of the route's channels and user. A placeholder that is not known becomes empty, as in most
+// of Caddy. Different placeholders may give the same name, which then counts once.
 func (route *Route) identify(r *http.Request) (*identity, error) {
 	c := &identity{remote: remoteOf(r), repl: r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)}
 	c.channels = make([]string, 0, len(route.channels))
 	for _, pattern := range route.channels {
 		name := c.repl.ReplaceAll(pattern, "")
-		if hub.CheckName("", name) != nil { // what it is called costs an allocation, so only now
+		if hub.CheckName("", name) != nil { // the text for the error costs an allocation, so it is made only now
 			return nil, hub.CheckName(fmt.Sprintf("the channel %q", pattern), name)
 		}
 		if !slices.Contains(c.channels, name) {
@@ -61,6 +62,8 @@ func (route *Route) subscriber(r *http.Request, c *identity) hub.Subscriber {
 	s := route.common
 	s.User, s.Remote = c.user, c.remote
 	if s.MaxPerRemote > 0 {
+		// An address that cannot be read, such as that of a Unix socket, is one network, so that the quota holds
+		// there too.
 		s.Network = cmp.Or(ratelimit.Address(c.remote, route.ipv6Prefix), "unknown")
 	}
 	if route.subscribe {
@@ -78,7 +81,9 @@ func (route *Route) request(r *http.Request, c *identity, s hub.Subscriber) *pro
 	return request
 }
 
-// mayJoin returns which channels a client may join besides the route's, or nil if none.
+// mayJoin returns which channels a client may join in addition to the route's, or nil if none. Placeholders are expanded now,
+// because the replacer is gone when the client joins, which may be hours later. Unlike in names, one that is empty or unknown
+// makes its pattern match nothing: an anonymous client must not get what `user:{…}` gives to users.
 func (route *Route) mayJoin(c *identity) func(channel string) bool {
 	if len(route.join) == 0 || !route.subscribe {
 		return nil

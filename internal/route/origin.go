@@ -16,6 +16,7 @@ import (
 // checkOrigin reports why the request's page may not use the route, or lets the page read the response.
 func (route *Route) checkOrigin(w http.ResponseWriter, r *http.Request) error {
 	verdict := origin.Check(r, route.origins)
+	// An origin that the options name needs no comparison with Host, so a proxy that changes Host does no harm there.
 	if verdict != origin.Named && origin.HostChanged(r) {
 		route.warnOfHost(r)
 	}
@@ -43,14 +44,15 @@ func allowPreflight(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Access-Control-Allow-Methods", "GET, POST")
 	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, Last-Event-ID")
-	h.Set("Access-Control-Max-Age", "600")
+	h.Set("Access-Control-Max-Age", "600") // 10 minutes, so that a change of the origins is not noticed much later
 	w.WriteHeader(http.StatusNoContent)
 }
 
 // warned records what the logs already warned about, so that neither a reload nor the next request repeats it.
 var warned sync.Map
 
-// warnOnce reports whether there was no warning of the kind yet about the route with these channels.
+// warnOnce reports whether there was no warning of the kind yet about the route with these channels. Handlers do not survive a
+// reload, so a route is known by its channels.
 func warnOnce(about string, channels []string) bool {
 	_, again := warned.LoadOrStore([2]string{about, quotaKey(channels)}, true)
 	return !again
@@ -60,7 +62,7 @@ func warnOnce(about string, channels []string) bool {
 // origin and nothing else that would show that the page is the site's own.
 func (route *Route) warnOfHost(r *http.Request) {
 	if warnOnce("host", route.channels) {
-		route.logger.Warn("a proxy in front seems to change the Host header, so pages of this site are refused as another's: "+
+		route.logger.Warn("a proxy in front seems to change the Host header, so pages of this site are rejected as if they were another's: "+
 			"have it pass Host on, or name the site in the option origins",
 			zap.String("origin", r.Header.Get("Origin")), zap.String("host", r.Host), zap.Strings("channels", route.channels))
 	}

@@ -142,7 +142,8 @@ func (route *Route) connOptions(c Config, transport string) func(hub.Format) *hu
 // the new configuration.
 func (route *Route) Retire(why hub.Reason, text string) { route.hub.Retire(route.options, why, text) }
 
-// queryNames returns the names of the query parameters that the texts expand.
+// queryNames returns the names of the query parameters that the texts expand. A POST may have those, while others are
+// rejected, because a misspelled `channel` would send the message to another one.
 func queryNames(texts []string) (names []string) {
 	const placeholder = "{http.request.uri.query."
 	for _, text := range texts {

@@ -41,6 +41,8 @@ func (route *Route) kindOf(r *http.Request) kind {
 		return accepted(post, route.acceptsPosts)
 	case eventstream.IsRequest(r):
 		return accepted(stream, route.acceptsStreams)
+	// The client is served by every route, whatever its transports are, and to pages of any origin: it is a file
+	// without secrets, and a page needs it before it can ask for anything else.
 	case client.Wants(r):
 		return script
 	case client.Asks(r):
@@ -53,7 +55,8 @@ func (route *Route) kindOf(r *http.Request) kind {
 }
 
 // ServeHTTP serves WebSocket handshakes, event streams and POSTs, and the client for browsers. It passes all other
-// requests on.
+// requests on, so that a page and its route can have one path. Rejections are logged at debug level, because a stranger could
+// fill the log with them. Those by a limit or an origin are counted in the metrics.
 func (route *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	k := route.kindOf(r)
 	switch k {
@@ -73,6 +76,8 @@ func (route *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 }
 
 func (route *Route) serve(w http.ResponseWriter, r *http.Request, k kind) error {
+	// The origin comes first: a page that may not use the route learns nothing about it, not even what its channels
+	// have to look like.
 	if err := route.checkOrigin(w, r); err != nil {
 		return reject(w, r, http.StatusForbidden, err)
 	}
@@ -99,7 +104,7 @@ func (route *Route) serve(w http.ResponseWriter, r *http.Request, k kind) error 
 // reject returns the error that has a request answered with a status.
 func reject(w http.ResponseWriter, r *http.Request, status int, err error) error {
 	if r.ProtoMajor == 1 && websocket.IsRequest(r) {
-		// The client may have sent frames behind its handshake, which are no request (see websocket.Accept).
+		// The client may have sent frames after its handshake, which are not a request (see websocket.Accept).
 		w.Header().Set("Connection", "close")
 	}
 	return caddyhttp.Error(status, err)

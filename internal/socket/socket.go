@@ -79,7 +79,7 @@ func (s *Socket) Receive() {
 // waitingSize is the buffer size of a goroutine that waits for one client. It is small, because every idle client has one.
 const waitingSize = 512
 
-// wait reads until the client is gone. It is used where there is no poller.
+// wait reads until the client has disconnected. It is used where there is no poller.
 func (s *Socket) wait() {
 	defer s.receiver.Ended()
 	if early := s.early; early != nil {

@@ -14,7 +14,7 @@ import (
 type session struct {
 	conn     *hub.Conn
 	protocol protocol.Session
-	limits   *limits // nil is no limit
+	limits   *limits // nil means no limit
 	counted  bool    // the hub counts memory of an unfinished message
 	frames   frame.Reader
 }

@@ -93,7 +93,9 @@ every(1e3, 0, async () => {
 		const rate = name => before ? (t[name] - before[name]) / (t.uptime - before.uptime || 1) : 0
 		for (const p of plots) p.draw(t, rate)
 		before = t
-		set($("facts"), `up ${age(t.uptime)} · ${count(t.messages)} messages · ${bytes(t.delivered_bytes)} delivered · ${count(t.history)} in history`)
+		const b = t.broker
+		const shared = b ? ` · node ${b.node}, broker ${b.up ? "up" : "down " + (b.problem ?? "")}` : ""
+		set($("facts"), `up ${age(t.uptime)} · ${count(t.messages)} messages · ${bytes(t.delivered_bytes)} delivered · ${count(t.history)} in history${shared}`)
 	} catch (e) {
 		reached = e.message
 	}

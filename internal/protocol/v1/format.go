@@ -69,7 +69,7 @@ func (f Format) frame(dst []byte, fill func([]byte) []byte) []byte {
 		}
 	}
 	dst = frame.AppendHeader(dst[:start], op, len(payload))
-	// There is room: the payload was in this array, behind a longer header, or was deflated from one that was.
+	// There is room: the payload was in this array, after a longer header, or was deflated from one that was.
 	n := copy(dst[len(dst):cap(dst)], payload)
 	return dst[:len(dst)+n]
 }
@@ -131,7 +131,7 @@ func appendAck(dst []byte, ref json.RawMessage, id string) []byte {
 	if id != "" {
 		return append(append(append(dst, `"id":"`...), id...), `"}}`...)
 	}
-	return append(dst[:len(dst)-1], "}}"...) // without the comma behind the ref: an ack has a ref or an ID
+	return append(dst[:len(dst)-1], "}}"...) // without the comma after the ref: an ack has a ref or an ID
 }
 
 // appendError appends the error that answers a request, and a comma before it if it is not the first.

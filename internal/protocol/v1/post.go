@@ -66,7 +66,7 @@ func (p posted) frame(body []byte) (replies []byte) {
 	return replies
 }
 
-// publish publishes a message. Unlike a WebSocket's it does not wait where the loops are behind: the client can repeat the
+// publish publishes a message. Unlike a WebSocket's it does not wait when the loops have fallen behind: the client can repeat the
 // request, and a waiting handler would hold the request's memory.
 func (p posted) publish(q *request) (id string, err error) {
 	c := p.client

@@ -33,8 +33,8 @@ const (
 	codeRate      = "rate"      // too many requests
 	codeFull      = "full"      // too much is waiting to be delivered
 
-	codeUnavailable = "unavailable" // the log of the cluster cannot be reached: nothing was done
-	codeUnknown     = "unknown"     // it did not answer: the message may have been published
+	codeUnavailable = "unavailable" // the broker cannot be reached: nothing was done
+	codeUnknown     = "unknown"     // the broker did not confirm in time: the message may have been published
 )
 
 // Error is an error that the client is sent. Any other error of a request means that the connection is being closed.
@@ -212,7 +212,7 @@ func (q *request) parse(raw json.RawMessage) error {
 	return nil
 }
 
-// publish publishes a message. Where the loops are behind it waits: the client is not read meanwhile, and TCP holds it back.
+// publish publishes a message. When the loops have fallen behind it waits: the client is not read meanwhile, and TCP holds it back.
 func (s *session) publish(q *request) (id string, err error) {
 	m, err := q.message(s.publishOn, s.endpoint.MaxMessage, s.conn.User(), s.conn.Remote(), s.conn.On)
 	if err != nil {
@@ -248,21 +248,20 @@ func (s *session) publishAsync(m *hub.Message, ref json.RawMessage) (id string, 
 // errLater says that a request is answered later.
 var errLater = errors.New("answered later")
 
-// publishError turns an error of hub.Publish that the client has caused into one that it is sent.
+// publishError turns an error of hub.Publish that the client has caused, or can do something about, into one that it is sent.
 func publishError(err error) error {
-	if errors.Is(err, hub.ErrKeyReused) {
+	invalid := new(hub.InvalidError)
+	switch {
+	case errors.Is(err, hub.ErrKeyReused):
 		return reject(codeConflict, "%w", err)
-	}
-	if invalid := new(hub.InvalidError); errors.As(err, &invalid) {
+	case errors.As(err, &invalid):
 		return reject(codeInvalid, "%w", err)
-	}
-	for _, e := range []struct {
-		err  error
-		code string
-	}{{hub.ErrDown, codeUnavailable}, {hub.ErrUnknown, codeUnknown}, {hub.ErrTooBig, codeTooBig}} {
-		if errors.Is(err, e.err) {
-			return reject(e.code, "%w", err)
-		}
+	case errors.Is(err, hub.ErrDown):
+		return reject(codeUnavailable, "%w", err)
+	case errors.Is(err, hub.ErrUnknown):
+		return reject(codeUnknown, "%w; publish it again with the same key, and it is published once", err)
+	case errors.Is(err, hub.ErrTooBig):
+		return reject(codeTooBig, "%w", err)
 	}
 	return err
 }
@@ -292,7 +291,7 @@ func (q *request) message(channels []string, limit int, user, remote string, on 
 }
 
 // join subscribes the client to a channel. It may always join the route's own ones, which it may have left, and joining one
-// that it is on is no error, so that a client can repeat a join without knowing what became of the first.
+// that it is on is not an error, so that a client can repeat a join without knowing what became of the first.
 func (s *session) join(q *request) error {
 	name := q.Join.Channel
 	if err := hub.CheckName("the channel", name); err != nil {

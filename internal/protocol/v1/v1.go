@@ -12,7 +12,7 @@ import (
 const Name = "broadcast.v1"
 
 const (
-	// maxEnvelope is how many bytes a frame may have besides twice those of the largest message, which quotes, or base64,
+	// maxEnvelope is how many bytes a frame may have in addition to twice those of the largest message, which quotes, or base64,
 	// make larger.
 	maxEnvelope = 4 << 10
 

@@ -1,0 +1,174 @@
+// Package brokered is the hub's connection to a message broker, as the running configuration wants it.
+package brokered
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+)
+
+// Settings are what a configuration says about the message broker. They do not change after Use.
+type Settings struct {
+	Broker     broker.Broker // nil if there is none: the hub is its own log
+	Node       string        // what people call this node; empty is the host name
+	MaxMessage int64         // of the route that accepts the largest messages
+
+	PartitionTimeout time.Duration
+
+	key string // what the connection is made with
+}
+
+// Load takes what Context.LoadModule returns. Two modules with the same ID and the same JSON are one connection.
+func (s *Settings) Load(module any, err error) error {
+	if err != nil {
+		return fmt.Errorf("broker: %w", err)
+	}
+	b, ok := module.(broker.Broker)
+	if !ok {
+		return fmt.Errorf("broker: the module %T is not a message broker", module)
+	}
+	options, err := json.Marshal(module)
+	if err != nil {
+		return fmt.Errorf("broker: %w", err)
+	}
+	s.Broker, s.key = b, string(module.(caddy.Module).CaddyModule().ID)+" "+string(options)
+	return nil
+}
+
+// Name returns what people call this node.
+func (s *Settings) Name() string {
+	if s.Node != "" {
+		return s.Node
+	}
+	name, _ := os.Hostname() // without one the node just has no name
+	return name
+}
+
+// Connection is the hub's connection to the broker of the running configuration, if that has one. The log outlives the module
+// that made it, if the next configuration has the same settings.
+type Connection struct {
+	hub      *hub.Hub
+	settings atomic.Pointer[Settings] // of the running configuration
+	failed   atomic.Pointer[error]    // why the hub cannot follow them, or nil
+
+	mu     sync.Mutex // held while the hub changes its log
+	key    string     // of the settings that the hub follows
+	closed bool
+}
+
+// New returns the connection of a hub that is its own log so far.
+func New(h *hub.Hub) *Connection { return &Connection{hub: h} }
+
+// Use has the hub publish to the broker of a configuration, or to none. It keeps a connection that has the same settings.
+// It does not wait for the broker. After an error, which is logged, the hub goes on as before.
+func (c *Connection) Use(s *Settings) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.settings.Store(s)
+	var key string
+	var dial func(broker.Sink) (broker.Log, error)
+	if s.Broker != nil {
+		key = s.key + " " + s.Name() // servers show the name
+		dial = func(sink broker.Sink) (broker.Log, error) { return c.dial(s, sink) }
+	}
+	if c.closed {
+		return nil
+	}
+	if key == c.key {
+		c.failed.Store(nil)
+		return nil
+	}
+	if err := c.hub.UseLog(dial); err != nil {
+		c.failed.Store(&err)
+		logger().Error("the broker of this configuration cannot be used: messages go where they went before", zap.Error(err))
+		return fmt.Errorf("broker: %w", err)
+	}
+	c.key = key
+	c.failed.Store(nil)
+	return nil
+}
+
+func (c *Connection) dial(s *Settings, sink broker.Sink) (broker.Log, error) {
+	w := &watched{Sink: sink, connection: c, warn: rate.Sometimes{Interval: time.Minute}}
+	log, err := s.Broker.Dial(w, broker.Options{
+		Node:      c.hub.Node(),
+		Name:      s.Name(),
+		Retention: c.hub.Retention(),
+	})
+	if err == nil {
+		w.log.Store(&log)
+		w.check(log.Status())
+	}
+	return log, err
+}
+
+// Close ends the connection for good.
+func (c *Connection) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	c.hub.UseLog(nil)
+}
+
+// watched is the hub's half of a log. It tells people what becomes of the connection, and passes everything on.
+type watched struct {
+	broker.Sink
+	connection *Connection
+	log        atomic.Pointer[broker.Log] // nil until Dial has returned
+	warn       rate.Sometimes             // of a broker that comes and goes
+	tooSmall   atomic.Int64               // the limit that people were warned of
+}
+
+// logger returns Caddy's logger. The one of the module would be that of a configuration which may have ended.
+func logger() *zap.Logger { return caddy.Log().Named("broadcast.broker") }
+
+// Broken implements broker.Sink.
+func (w *watched) Broken(why error) {
+	w.warn.Do(func() {
+		logger().Warn("nothing comes from the broker: messages wait, and publishing fails", zap.Error(why))
+	})
+	w.Sink.Broken(why)
+}
+
+// Repaired implements broker.Sink.
+func (w *watched) Repaired(lost []string) {
+	w.Sink.Repaired(lost)
+	w.connected()
+}
+
+// Epoch implements broker.Sink.
+func (w *watched) Epoch(epoch string, at uint64) {
+	logger().Info("the log of the broker begins", zap.String("epoch", epoch), zap.Uint64("at", at))
+	w.Sink.Epoch(epoch, at)
+	w.connected()
+}
+
+// connected says where the hub is connected to.
+func (w *watched) connected() {
+	log := w.log.Load()
+	if log == nil {
+		return
+	}
+	status := (*log).Status()
+	logger().Info("the hub has everything that the broker has", zap.String("server", status.Server))
+	w.check(status)
+}
+
+// check warns of routes that accept what the broker does not.
+func (w *watched) check(status broker.Status) {
+	limit, most := int64(status.MaxData), w.connection.settings.Load().MaxMessage
+	if limit > 0 && most > limit && w.tooSmall.Swap(limit) != limit {
+		logger().Warn("a route accepts messages that are larger than the broker accepts; they get a 413: lower max_message, or raise the broker's limit",
+			zap.Int64("max_message", most), zap.Int64("limit", limit))
+	}
+}

@@ -1,0 +1,83 @@
+package brokered
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// State is what people see of the connection.
+type State struct {
+	Node      string  `json:"node"`
+	Up        bool    `json:"up"`
+	Server    string  `json:"server,omitempty"`
+	Problem   string  `json:"problem,omitempty"`
+	Watermark uint64  `json:"watermark"`          // the hub has everything up to this position
+	Lag       float64 `json:"lag_seconds"`        // since the last sign of life, or since the process started
+	Nodes     int     `json:"nodes,omitempty"`    // that share the log, as far as it knows
+	Queue     int64   `json:"queue_bytes"`        // received and not yet given to the hub
+	MaxData   int     `json:"max_data,omitempty"` // what one message may have
+}
+
+// wanted returns the settings of the running configuration, or nil if it has no broker.
+func (c *Connection) wanted() *Settings {
+	if c == nil { // no configuration is running
+		return nil
+	}
+	s := c.settings.Load()
+	if s == nil || s.Broker == nil {
+		return nil
+	}
+	return s
+}
+
+// State returns the state, or nil if the configuration has no broker.
+func (c *Connection) State() *State {
+	settings := c.wanted()
+	if settings == nil {
+		return nil
+	}
+	stats := c.hub.Stats()
+	s := &State{Node: settings.Name(), Watermark: stats.Seq}
+	heard := stats.Started
+	if status, _, ok := c.hub.Log(); ok {
+		s.Up, s.Server, s.Problem, s.Nodes = status.Up, status.Server, status.Problem, status.Nodes
+		s.Queue, s.MaxData = status.QueueBytes, status.MaxData
+		if status.Heard.After(heard) {
+			heard = status.Heard
+		}
+	}
+	s.Lag = time.Since(heard).Round(time.Millisecond).Seconds()
+	if err := c.failed.Load(); err != nil {
+		s.Up, s.Problem = false, (*err).Error()
+	}
+	return s
+}
+
+// Health returns why this node should get no clients, or nil. A node that a broker belongs to is healthy from the first time
+// that it hears from the broker until it has heard nothing for longer than the option partition_timeout.
+func (c *Connection) Health() error {
+	settings := c.wanted()
+	if settings == nil {
+		return nil
+	}
+	if err := c.failed.Load(); err != nil {
+		return fmt.Errorf("the configuration's broker cannot be used: %w", *err)
+	}
+	status, _, _ := c.hub.Log()
+	silent := time.Since(status.Heard)
+	switch {
+	case status.Heard.IsZero():
+		return because("nothing has come from the broker yet", status.Problem)
+	case silent > settings.PartitionTimeout:
+		return because(fmt.Sprintf("nothing has come from the broker for %s", silent.Round(time.Second)), status.Problem)
+	}
+	return nil
+}
+
+func because(what, why string) error {
+	if why != "" {
+		what += ": " + why
+	}
+	return errors.New(what)
+}

@@ -1,0 +1,96 @@
+package command
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func statusCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Shows totals, and the connection to the message broker",
+		Long: `Shows the totals of the hub, and the state of its connection to the message broker
+if it has one. They are about this process only, as are all lists.
+
+The exit code is 1 if this process should get no clients because nothing has come
+from the broker for longer than partition_timeout.`,
+		Args: cobra.NoArgs,
+	}
+	cmd.RunE = run(func(cmd *cobra.Command, _ []string) error {
+		a, err := connect(cmd)
+		if err != nil {
+			return err
+		}
+		resp, err := a.do(http.MethodGet, "", nil, nil)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return err
+		}
+		if isJSON(cmd) {
+			_, err = cmd.OutOrStdout().Write(body)
+		} else {
+			err = printStatus(cmd.OutOrStdout(), body)
+		}
+		if err != nil {
+			return err
+		}
+		resp, err = a.do(http.MethodGet, "/health", nil, nil) // an error has the reason
+		if err != nil {
+			return err
+		}
+		return resp.Body.Close()
+	})
+	return cmd
+}
+
+// printStatus prints what GET /broadcast returned.
+func printStatus(out io.Writer, body []byte) error {
+	var v struct {
+		Connections, Channels int
+		Messages              uint64
+		ID                    string
+		Uptime                float64
+		Broker                *struct {
+			Node, Server, Problem string
+			Up                    bool
+			Nodes                 int
+			Lag                   float64 `json:"lag_seconds"`
+		}
+	}
+	if err := json.Unmarshal(body, &v); err != nil {
+		return fmt.Errorf("reading the response: %w", err)
+	}
+	seconds := func(n float64) time.Duration {
+		return time.Duration(n * float64(time.Second)).Round(100 * time.Millisecond)
+	}
+	fmt.Fprintf(out, "up %s, %d connections, %d channels, %d messages, last ID %s\n", seconds(v.Uptime), v.Connections, v.Channels, v.Messages, v.ID)
+	b := v.Broker
+	if b == nil {
+		return nil
+	}
+	state := "up"
+	if !b.Up {
+		state = "down"
+	}
+	fmt.Fprintf(out, "node %s: broker %s", visible(b.Node), state)
+	if b.Server != "" {
+		fmt.Fprintf(out, " at %s", visible(b.Server))
+	}
+	if b.Nodes > 0 {
+		fmt.Fprintf(out, ", %d nodes", b.Nodes)
+	}
+	fmt.Fprintf(out, ", last heard %s ago\n", seconds(b.Lag))
+	if b.Problem != "" {
+		fmt.Fprintln(out, "problem:", visible(b.Problem))
+	}
+	return nil
+}

@@ -1,0 +1,165 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
+)
+
+// scaleBlocks returns the blocks of docs/scale.md in a language, at least n of them.
+func scaleBlocks(t *testing.T, language string, n int) []string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/scale.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blocks []string
+	for _, m := range regexp.MustCompile("(?s)\n```"+language+"\n(.*?)\n```\n").FindAllSubmatch(text, -1) {
+		blocks = append(blocks, string(m[1])+"\n")
+	}
+	if len(blocks) < n {
+		t.Fatalf("docs/scale.md has %d blocks of %s", len(blocks), language)
+	}
+	return blocks
+}
+
+// TestScaleCaddyfiles: Caddy takes each Caddyfile of docs/scale.md.
+func TestScaleCaddyfiles(t *testing.T) {
+	t.Setenv("NATS_PASSWORD", "secret")
+	for i, config := range scaleBlocks(t, "caddyfile", 3) {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			adapted, err := caddytest.Adapt(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var cfg caddy.Config
+			if err := json.Unmarshal(adapted, &cfg); err != nil {
+				t.Fatal(err)
+			}
+			if err := caddy.Validate(&cfg); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestScaleBalance: with the load balancers of docs/scale.md, the requests of a room go to one node, whatever else is in
+// their query, and the rooms go to all nodes.
+func TestScaleBalance(t *testing.T) {
+	blocks := scaleBlocks(t, "caddyfile", 3)
+	for name, c := range map[string]struct{ block, path string }{
+		"query": {blocks[1], "/ws?room=%d&last_id=%d"},
+		"path":  {blocks[2], "/rooms/%d?last_id=%d"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			site := caddytest.FreePort(t)
+			config := strings.Replace(c.block, "example.com {", "http://:"+site+" {", 1)
+			nodes := make(map[string]bool)
+			for i := range 3 {
+				node := caddytest.FreePort(t)
+				config = strings.Replace(config, fmt.Sprintf("web%d:80", i+1), "127.0.0.1:"+node, 1)
+				// The site has a name, as the nodes' site in docs/scale.md.
+				config += fmt.Sprintf("http://example.com:%s {\n\trespond node%d\n}\n", node, i)
+			}
+			caddytest.Run(t, "{\n\tadmin off\n\tpersist_config off\n}\n"+config)
+			for room := range 40 {
+				first := ""
+				for attempt := range 4 {
+					node := nodeThatAnswers(t, "http://127.0.0.1:"+site+fmt.Sprintf(c.path, room, attempt))
+					if attempt > 0 && node != first {
+						t.Fatalf("room %d is on %s and on %s", room, first, node)
+					}
+					first = node
+				}
+				nodes[first] = true
+			}
+			if len(nodes) != 3 {
+				t.Errorf("all rooms are on %v", nodes)
+			}
+		})
+	}
+}
+
+func nodeThatAnswers(t *testing.T, url string) string {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Host = "example.com"
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK || len(body) == 0 {
+		t.Fatal(resp.Status, string(body), err)
+	}
+	return string(body)
+}
+
+// TestScalePermissions: with the account of docs/scale.md a node can do all that it does: make the stream, publish with keys
+// and several at once, receive, and read what a client missed that comes from another node.
+func TestScalePermissions(t *testing.T) {
+	t.Setenv("NATS_PASSWORD", "secret")
+	server := natstest.Start(t, scaleBlocks(t, "conf", 1)[0])
+	s := caddytest.Start(t, `
+		broadcast {
+			history 10
+			broker nats `+server.URL()+` {
+				user caddy {env.NATS_PASSWORD}
+				replicas 1
+			}
+		}
+		---
+		broadcast /ws news
+		@healthy broadcast_healthy
+		respond @healthy 200
+		respond 503`)
+	waitFor(t, func() bool { status, _ := s.Do("GET", s.Addr+"/", ""); return status == 200 })
+	before := s.Totals().ID
+	for i, want := range []int{200, 200, 422} {
+		status, answer := s.Post(s.Addr+"/ws", "text/plain", fmt.Sprint("first", i/2), "Idempotency-Key", "k")
+		if status != want {
+			t.Fatal(i, status, answer)
+		}
+	}
+	status, answer := s.Post(s.Admin+"/broadcast/publish", "application/x-ndjson", `{"channel":"news","data":"second"}
+{"channel":"news","data":"third","key":"3"}
+`)
+	if status != 200 {
+		t.Fatal(status, answer)
+	}
+	_, next := s.Stream("http://" + s.Addr + "/ws?last_id=" + before)
+	var got strings.Builder
+	for !strings.Contains(got.String(), "third") {
+		got.WriteString(next())
+	}
+	if text := got.String(); !strings.Contains(text, "first0") || strings.Contains(text, "event: gap") {
+		t.Error(text)
+	}
+	if log, _ := os.ReadFile(s.Log); strings.Contains(strings.ToLower(string(log)), "permission") {
+		t.Errorf("the log has\n%s", log)
+	}
+}
+
+func waitFor(t *testing.T, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it does not come")
+		}
+	}
+}
