@@ -193,6 +193,8 @@ func (s *sharedLog) openChannels(names []string) {
 // lost until it is read.
 func (s *sharedLog) opened(names []string, at uint64, err error) {
 	h := s.hub
+	var wake uint64
+	defer func() { h.wake(wake) }() // without the lock
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if c := s.catchUp; c == nil && err == nil && s.currentLocked() {
@@ -223,6 +225,9 @@ func (s *sharedLog) opened(names []string, at uint64, err error) {
 		}
 		o.at, o.last = h.seq, h.seq
 		s.setFloorLocked(name, h.seq)
+		if o.resume && h.seq > s.began { // its subscribers were told of a gap, but only up to where the epoch began
+			wake |= s.loseLocked(name)
+		}
 	}
 	if ready != nil {
 		close(ready)
