@@ -194,7 +194,7 @@ func (s *sharedLog) openChannels(names []string) {
 func (s *sharedLog) opened(names []string, at uint64, err error) {
 	h := s.hub
 	var wake uint64
-	defer func() { h.wake(wake) }()
+	defer func() { h.wake(wake) }() // without the lock
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if c := s.catchUp; c == nil && err == nil && s.currentLocked() {
@@ -225,7 +225,7 @@ func (s *sharedLog) opened(names []string, at uint64, err error) {
 		}
 		o.at, o.last = h.seq, h.seq
 		s.setFloorLocked(name, h.seq)
-		if o.resume && at > s.began { // its subscribers were told of a gap when the epoch began, and now miss more
+		if o.resume && h.seq > s.began { // its subscribers were told of a gap, but only up to where the epoch began
 			wake |= s.loseLocked(name)
 		}
 	}

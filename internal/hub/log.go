@@ -100,8 +100,8 @@ func (h *Hub) Shared() bool { return h.shared.Load() }
 // to its own. The log before is closed. If the new one has the same epoch, then clients go on and miss nothing: what was
 // published meanwhile is read. Otherwise they are told of a gap on all of their channels.
 func (h *Hub) UseLog(dial func(broker.Sink) (broker.Log, error)) error {
-	h.attach.Lock()
-	defer h.attach.Unlock()
+	h.attach <- struct{}{}
+	defer func() { <-h.attach }()
 	if dial == nil {
 		h.useOwnLog()
 		return nil

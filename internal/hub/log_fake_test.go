@@ -39,6 +39,7 @@ type fakeLog struct {
 	ended   chan struct{}
 
 	released []string
+	swapped  func() // called after a barrier
 }
 
 func newFakeCluster() *fakeCluster {
@@ -195,7 +196,13 @@ func (f *fakeLog) Barrier(done func(uint64, error)) {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
 	at := f.c.lastLocked()
-	f.do(func() { f.sink.Advance(at); done(at, nil) })
+	f.do(func() {
+		f.sink.Advance(at)
+		done(at, nil)
+		if f.swapped != nil {
+			f.swapped()
+		}
+	})
 }
 
 func (f *fakeLog) Read(_ context.Context, channel string, after uint64, n, _ int) (es []broker.Entry, complete bool, err error) {

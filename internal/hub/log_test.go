@@ -391,17 +391,17 @@ func TestSwap(t *testing.T) {
 	a, _ := resume(t, h, "", "a", "b")
 	publish(t, hubs[0], "a")
 	expect(t, a, 1)
-	logs[1].hold(true)
-	publish(t, hubs[0], "b")
-	publish(t, hubs[0], "a")
-	f := c.join(t, h)
+	logs[1].swapped = func() { // before the new log has opened the channels, or after
+		publish(t, hubs[0], "b")
+		publish(t, hubs[0], "a")
+	}
+	c.join(t, h)
 	publish(t, hubs[0], "b")
 	expect(t, a, 1, 2, 3, 4)
 	waitFor(t, func() bool { h.mu.Lock(); defer h.mu.Unlock(); return h.log.settled })
 	if _, w := resume(t, h, "one-1", "a"); w.Gaps != nil {
 		t.Errorf("%+v", w)
 	}
-	_ = f
 	if err := h.UseLog(nil); err != nil {
 		t.Fatal(err)
 	}
