@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,6 +91,8 @@ type clusterNode struct {
 	*Hub
 	number int
 	broker *brokertest.MemoryBroker
+
+	dialing atomic.Bool
 }
 
 // clusterClient is one connection. A client that hops is another one, with the position of the first.
@@ -131,7 +134,7 @@ func newCluster(r *rand.Rand) *cluster {
 	config := Config{History: []int{0, 3, 100}[r.IntN(3)], PartitionTimeout: []time.Duration{0, 8 * time.Second}[r.IntN(2)]}
 	c.note("latency %v, history %d, partition timeout %v", latency, config.History, config.PartitionTimeout)
 	for i := range 3 {
-		n := &clusterNode{New(config), i, c.memory.Broker()}
+		n := &clusterNode{Hub: New(config), number: i, broker: c.memory.Broker()}
 		c.nodes = append(c.nodes, n)
 		n.dial(c)
 	}
@@ -410,7 +413,13 @@ func (c *cluster) fault() {
 
 func (c *cluster) loseOrDial(n *clusterNode, count int) {
 	if c.redials {
-		c.start(func() { n.dial(c) })
+		// One at a time: UseLog waits for the log under a mutex, and synctest's clock stands while a goroutine waits for one.
+		if n.dialing.CompareAndSwap(false, true) {
+			c.start(func() {
+				n.dial(c)
+				n.dialing.Store(false)
+			})
+		}
 	} else {
 		n.broker.LoseLive(count)
 	}

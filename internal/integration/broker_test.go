@@ -228,8 +228,8 @@ func TestBrokerDown(t *testing.T) {
 	if b := s.Totals().Broker; !b.Up || b.Watermark == 0 || b.Lag > 10 {
 		t.Errorf("GET /broadcast: %+v", b)
 	}
-	s.ExpectMetrics("broker_up 1", `broker_publish_total{result="ok"} 1`, "broker_received_total 1",
-		"broker_open_channels 1")
+	s.ExpectMetrics("broker_up 1", `broker_publish_total{result="ok"} 1`, `broker_publish_total{result="down"} 1`, "broker_received_total 1",
+		"broker_publish_seconds_count 1", "broker_open_channels 1", "broker_open_seconds_count 1")
 	m.Stop()
 	if body := awaitHealth(s, http.StatusServiceUnavailable); !strings.Contains(body, "nothing has come from the broker for 1s") {
 		t.Errorf("health: %s", body)

@@ -28,14 +28,15 @@ var (
 	brokerBarriers  = desc("broker_barriers_total", "How often a client had to wait until the hub had caught up with its position.")
 	brokerOpens     = desc("broker_opens_total", "Channels that connections needed: warm were open, cold were opened, and read were also read from the broker.", "kind")
 	brokerOpen      = desc("broker_open_channels", "Channels that this node receives.")
-	brokerAck       = desc("broker_publish_seconds", "Time from publishing a message until the broker has answered.")
+	brokerOpenTime  = desc("broker_open_seconds", "Time until channels that a client needed are received, if they were not before.")
+	brokerAck       = desc("broker_publish_seconds", "Time from publishing messages until the broker has answered, or was not waited for any longer.")
 	brokerDelay     = desc("broker_delay_seconds", "Time from storing a message in the broker until the hub has it, by the clocks of both.")
 )
 
 // brokerDescs are those of collectBroker.
 var brokerDescs = []*prometheus.Desc{
 	brokerUp, brokerLag, brokerPosition, brokerRefusing, brokerNodes, brokerQueue, brokerForeign, brokerRepairs, brokerPublished, brokerInFlight,
-	brokerReceived, brokerLate, brokerGaps, brokerEpochs, brokerBarriers, brokerOpens, brokerOpen, brokerAck, brokerDelay,
+	brokerReceived, brokerLate, brokerGaps, brokerEpochs, brokerBarriers, brokerOpens, brokerOpen, brokerOpenTime, brokerAck, brokerDelay,
 }
 
 // repairCauses are those of broker.Status.
@@ -79,6 +80,7 @@ func (c collector) collectBroker(gauge func(*prometheus.Desc, float64, ...string
 	histogram := func(d *prometheus.Desc, h hub.Histogram) {
 		out <- prometheus.MustNewConstHistogram(d, h.Count, h.Sum, h.Buckets)
 	}
+	histogram(brokerOpenTime, stats.Open)
 	histogram(brokerAck, stats.Publish)
 	histogram(brokerDelay, stats.Delay)
 }
