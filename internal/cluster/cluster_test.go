@@ -33,6 +33,8 @@ type node struct {
 	ended chan error
 }
 
+type totals = caddytest.Totals
+
 // In returns the node for a subtest.
 func (n *node) In(t *testing.T) *node {
 	sub := *n
@@ -142,23 +144,35 @@ func (n *node) kill() {
 	<-n.ended
 }
 
-func (n *node) freeze() { n.cmd.Process.Signal(syscall.SIGSTOP) }
-func (n *node) thaw()   { n.cmd.Process.Signal(syscall.SIGCONT) }
+// freeze stops the process, whose connections stay open, and returns when it has stopped. thaw lets it go on.
+func (n *node) freeze() {
+	n.cmd.Process.Signal(syscall.SIGSTOP)
+	// Its threads stop one after the other, a moment later. Linux tells when all have; elsewhere nothing does.
+	for range 1000 {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.cmd.Process.Pid))
+		if err != nil || strings.Contains(string(stat), ") T ") {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (n *node) thaw() { n.cmd.Process.Signal(syscall.SIGCONT) }
 
 // waitUp waits until the node receives everything from its broker.
 func (n *node) waitUp() {
 	n.T.Helper()
-	n.waitState("broker up", func(v caddytest.Totals) bool { return v.Broker != nil && v.Broker.Up })
+	n.waitState("broker up", func(v totals) bool { return v.Broker != nil && v.Broker.Up })
 }
 
 // waitState waits until GET /broadcast says something. There is no event to wait for in another process.
-func (n *node) waitState(what string, so func(caddytest.Totals) bool) {
+func (n *node) waitState(what string, so func(totals) bool) {
 	n.T.Helper()
 	var last string
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		resp, err := http.Get("http://" + n.Admin + "/broadcast")
 		if err == nil {
-			var v caddytest.Totals
+			var v totals
 			err = json.NewDecoder(resp.Body).Decode(&v)
 			resp.Body.Close()
 			if err == nil && so(v) {
