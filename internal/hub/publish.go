@@ -38,7 +38,7 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 	historyBytes := h.config.historyBytes()
 	h.mu.Unlock()
 	if err == errShared {
-		return h.publishShared(slices.Clone(ms)) // or ms would be allocated without a shared log too
+		return h.publishShared(slices.Clone(ms)) // which keeps it; otherwise every call's own list would be allocated
 	}
 	if err != nil {
 		return err
