@@ -113,7 +113,7 @@ func TestStreamDiffers(t *testing.T) {
 	c.Manage = false
 	problem := func(config Config, want ...string) {
 		t.Helper()
-		n := dialBroken(t, config)
+		n := dialBroken(t, config, keepAll)
 		defer n.Close()
 		deadline := time.Now().Add(patience)
 		for {
