@@ -104,7 +104,7 @@ type Conn struct {
 	peerDone    bool   // its reader has ended
 	failing     bool   // a reply to the close frame may not be recognized; see Fail
 	mayReply    bool   // but it has some time for one
-	moved       bool   // it has joined a channel, so it may have got a position that was of no message
+	moved       bool   // it has joined or left a channel, so it may have a position that is not of those it is on
 	missed      uint8  // pings without a sign of life
 	reason      Reason // why it ends; known when it is closing
 	turn        int32  // in loop.mixed, of the batch gen
