@@ -17,7 +17,7 @@ func TestMemoryConforms(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			Run(t, func(t *testing.T) Cluster {
 				m := NewMemory(MemoryConfig{
-					Latency: latency, Jitter: latency, Tick: 20 * time.Millisecond, PublishTimeout: time.Second, MaxData: 1 << 20,
+					Latency: latency, Jitter: latency, Tick: 100 * time.Millisecond, PublishTimeout: time.Second, MaxData: 1 << 20,
 				})
 				t.Cleanup(m.Close)
 				return memoryCluster{m}

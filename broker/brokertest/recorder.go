@@ -126,8 +126,20 @@ func (r *recorder) Broken(why error) {
 	r.breaks++
 }
 
+// Lost implements broker.Sink.
+func (r *recorder) Lost(channels []string) {
+	defer r.enter("Lost")()
+	if len(channels) == 0 {
+		r.problemLocked("Lost was called with no channel")
+	}
+	if !r.broken {
+		r.problemLocked("Lost came without Broken")
+	}
+	r.lost = append(r.lost, channels...)
+}
+
 // Repaired implements broker.Sink.
-func (r *recorder) Repaired(lost []string) {
+func (r *recorder) Repaired() {
 	defer r.enter("Repaired")()
 	if r.epoch == "" {
 		r.problemLocked("Repaired came before Epoch")
@@ -136,7 +148,6 @@ func (r *recorder) Repaired(lost []string) {
 		r.problemLocked("Repaired came without Broken")
 	}
 	r.broken = false
-	r.lost = append(r.lost, lost...)
 }
 
 // opened checks a call of Open's callback.
