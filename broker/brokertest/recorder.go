@@ -22,6 +22,7 @@ type recorder struct {
 	w       uint64
 	broken  bool
 	breaks  int
+	caught  bool // up: entries came since Broken
 	lost    []string
 	entries []broker.Entry // of the epoch
 	had     map[uint64]bool
@@ -87,6 +88,7 @@ func (r *recorder) Entries(run []broker.Entry) {
 	if len(run) == 0 {
 		r.problemLocked("Entries was called with no entry")
 	}
+	r.caught = true
 	for i, e := range run {
 		switch {
 		case e.Seq == 0:
@@ -122,7 +124,7 @@ func (r *recorder) Broken(why error) {
 	if why == nil {
 		r.problemLocked("Broken does not say why")
 	}
-	r.broken = true
+	r.broken, r.caught = true, false
 	r.breaks++
 }
 
@@ -134,6 +136,9 @@ func (r *recorder) Lost(channels []string) {
 	}
 	if !r.broken {
 		r.problemLocked("Lost came without Broken")
+	}
+	if r.caught {
+		r.problemLocked("Lost(%q) came after entries that the log had missed", channels)
 	}
 	r.lost = append(r.lost, channels...)
 }
