@@ -211,8 +211,9 @@ func (s *sharedLog) floorLocked(name string) uint64 {
 // keepFloorLocked notes what a channel has lost that leaves Hub.channels.
 func (s *sharedLog) keepFloorLocked(ch *channel) {
 	if o := s.findLocked(ch.name); o != nil {
-		if o.floor = ch.droppedSeq; !s.settled { // what is being dropped may have positions of another epoch
-			o.floor = max(o.floor, s.began)
+		o.floor = ch.droppedSeq
+		if s.forgetting { // what is being dropped has positions of another epoch
+			o.floor = s.began
 		}
 	}
 }

@@ -31,6 +31,7 @@ type sharedLog struct {
 	// Guarded by Hub.mu.
 	started     bool          // it has had an epoch
 	settled     bool          // connections can be given positions
+	forgetting  bool          // what the hub has of the epoch before is being dropped
 	era         uint32        // counts epochs
 	began       uint64        // where the epoch began, for this node
 	changed     chan struct{} // closed when one of these changes, and replaced
@@ -258,7 +259,8 @@ func (s *sharedLog) beginEpoch(epoch string, at uint64) {
 		h.mu.Unlock()
 		return
 	}
-	s.settled, s.catchUp, s.losing, s.lostAll = false, nil, nil, 0
+	s.settled, s.forgetting = false, true
+	s.catchUp, s.losing, s.lostAll = nil, nil, 0
 	s.era++
 	s.began = at
 	s.counts.epochs++
@@ -274,7 +276,7 @@ func (s *sharedLog) beginEpoch(epoch string, at uint64) {
 	h.forgetHistory(at)
 	h.mu.Lock()
 	h.droppedSeq = at
-	s.started, s.settled = true, true
+	s.started, s.settled, s.forgetting = true, true, false
 	s.notifyLocked()
 	h.mu.Unlock()
 }

@@ -213,6 +213,8 @@ func TestLate(t *testing.T) {
 	moved, _ := resume(t, h, "", "a")
 	moved.conn.Join("b", "", func(Welcome, []*Message) []byte { return nil })
 	moved.conn.Leave("b", nil)
+	left, _ := resume(t, h, "", "a", "b")
+	left.conn.Leave("b", nil)
 	f.idle()
 	c.mu.Lock()
 	for seq, name := range strings.Fields("b a a b b") {
@@ -231,7 +233,7 @@ func TestLate(t *testing.T) {
 	}
 	late(3)
 	expect(t, alone, 3)
-	for _, c := range []*client{two, moved, after} {
+	for _, c := range []*client{two, moved, left, after} {
 		expect(t, c, gapMark|1)
 	}
 	late(2) // something newer was delivered

@@ -1,6 +1,9 @@
 package hub
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Publish appends the messages to the log, and leaves it to the loops to deliver them. Either all of them are published,
 // contiguously, or none is and it returns an error: an *InvalidError if one of them could not be sent to every client. It
@@ -35,7 +38,7 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 	historyBytes := h.config.historyBytes()
 	h.mu.Unlock()
 	if err == errShared {
-		return h.publishShared(ms)
+		return h.publishShared(slices.Clone(ms)) // or ms would be allocated without a shared log too
 	}
 	if err != nil {
 		return err
