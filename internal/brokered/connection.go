@@ -141,8 +141,8 @@ func (w *watched) Broken(why error) {
 }
 
 // Repaired implements broker.Sink.
-func (w *watched) Repaired(lost []string) {
-	w.Sink.Repaired(lost)
+func (w *watched) Repaired() {
+	w.Sink.Repaired()
 	w.connected()
 }
 

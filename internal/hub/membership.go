@@ -239,7 +239,6 @@ func (l *loop) leave(c *Conn, a *audience, p []byte) {
 	if c.state != stateOpen {
 		return
 	}
-	c.moved = true
 	if o := c.options.Observer; o != nil {
 		o.Unsubscribed(c, a.channel.name)
 	}
