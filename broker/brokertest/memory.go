@@ -119,14 +119,14 @@ type Stored struct {
 func (m *Memory) Stored() []Stored {
 	m.clock.mu.Lock()
 	defer m.clock.mu.Unlock()
-	return append(slices.Clone(m.store.past), Stored{m.store.epoch, slices.Clone(m.store.all)})
+	return append(slices.Clone(m.store.past), Stored{m.store.epoch.name, slices.Clone(m.store.all)})
 }
 
 // Position returns the newest position and its epoch.
 func (m *Memory) Position() (epoch string, seq uint64) {
 	m.clock.mu.Lock()
 	defer m.clock.mu.Unlock()
-	return m.store.epoch, m.store.seq
+	return m.store.epoch.name, m.store.seq
 }
 
 // Stop cuts all connections, and accepts no more until Start. What is stored is kept.

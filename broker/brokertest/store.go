@@ -15,11 +15,10 @@ const keyWindow = 2 * time.Minute
 
 // store is what a Memory keeps.
 type store struct {
-	epoch  string
-	name   string // begins the epochs: no other store of the process has it
-	epochs int
-	seq    uint64
-	time   int64
+	name  string // begins the epochs: no other store of the process has it
+	epoch epoch
+	seq   uint64
+	time  int64
 
 	all      []broker.Entry // for Memory.Stored
 	past     []Stored
@@ -28,6 +27,12 @@ type store struct {
 
 	keep    int
 	retains map[*memoryLog]broker.Retention
+}
+
+// epoch is one of a store. They are numbered from 1, and a log that has had none yet is in number 0.
+type epoch struct {
+	number int
+	name   string
 }
 
 // stored is a channel's entries.
@@ -62,8 +67,8 @@ func (s *store) init(keep int) {
 }
 
 func (s *store) nextEpoch() {
-	s.epochs++
-	s.epoch = fmt.Sprint(s.name, s.epochs)
+	n := s.epoch.number + 1
+	s.epoch = epoch{n, fmt.Sprint(s.name, n)}
 }
 
 func (s *store) of(channel string) *stored {
@@ -163,7 +168,7 @@ func (s *store) forget(channel string, keep int) {
 
 // rollback removes the newest n entries, and everything that was given a position after the one before them.
 func (s *store) rollback(n int) {
-	s.past = append(s.past, Stored{s.epoch, s.all})
+	s.past = append(s.past, Stored{s.epoch.name, s.all})
 	s.nextEpoch()
 	s.all = s.all[:max(0, len(s.all)-n)]
 	s.seq = 0

@@ -65,6 +65,7 @@ func (l *log) broke(cause string) {
 func (k *keeper) catchUp(cause string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	// The first cause counts in the metrics. The others are mostly its consequences.
 	if k.cause == "" {
 		k.cause = cause
 	}
@@ -220,6 +221,8 @@ func (l *log) recover(cause string) error {
 		return nil
 	}
 	generation := l.generation.Load()
+	// The stream first, and its epoch: while it is not there, or has lost something, nothing that is read of it means
+	// anything.
 	info, err := l.ensure(ctx)
 	if err != nil {
 		return err
@@ -244,6 +247,7 @@ func (l *log) recover(cause string) error {
 // repairTick publishes a tick, and waits until it comes the way that entries come.
 func (l *log) repairTick(ctx context.Context) (uint64, error) {
 	l.keeper.repairs++
+	// The bit keeps it apart from the nonces of barriers, which count from 1 on the same subject.
 	nonce := 1<<63 | l.keeper.repairs
 	came := make(chan uint64, 1)
 	l.inReceiver(func() {
@@ -285,6 +289,9 @@ func (l *log) repaired(cause string, generation uint64, epoch string, at uint64,
 		missed, lost = nil, nil
 		r.watermark = 0
 	}
+	if len(lost) > 0 {
+		l.sink.Lost(lost)
+	}
 	for run := range slices.Chunk(missed, maxRun) {
 		l.sink.Entries(slices.Clone(run))
 	}
@@ -308,10 +315,11 @@ func (l *log) repaired(cause string, generation uint64, epoch string, at uint64,
 	l.keeper.cause = ""
 	l.keeper.mu.Unlock()
 	r.broken, r.repair = false, nil
-	l.sink.Repaired(lost)
+	l.sink.Repaired()
 	l.logger().Info("the broker's log is up", zap.String("cause", cause), zap.Uint64("position", at), zap.Int("missed", len(missed)), zap.Int("lost", len(lost)))
 	l.barriers.renew()
 	l.marks.renew()
+	// After Repaired, because from here on publishing works, and who publishes then may expect the entry to be delivered.
 	l.publisher.resume(generation)
 	held := r.held
 	r.held, r.heldBytes = nil, 0

@@ -148,9 +148,9 @@ func (w *watched) Broken(why error) {
 }
 
 // Repaired implements broker.Sink.
-func (w *watched) Repaired(lost []string) {
+func (w *watched) Repaired() {
 	// First the hub and then the message, because the message says that the hub has everything.
-	w.Sink.Repaired(lost)
+	w.Sink.Repaired()
 	w.connected()
 }
 

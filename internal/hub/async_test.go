@@ -95,12 +95,12 @@ func TestWaitsWhileBroken(t *testing.T) {
 		if err := h.PublishWait(&Message{Channel: "a", From: c.conn}); !errors.Is(err, ErrDown) || time.Since(begun) != downTime {
 			t.Error(err, time.Since(begun))
 		}
-		f.do(func() { f.sink.Repaired(nil) })
+		f.do(func() { f.sink.Repaired() })
 		f.do(func() { f.sink.Broken(nil) })
 		f.idle()
 		time.AfterFunc(time.Second, func() {
 			cluster.err = nil
-			f.do(func() { f.sink.Repaired(nil) })
+			f.do(func() { f.sink.Repaired() })
 		})
 		begun = time.Now()
 		if err := h.PublishWait(&Message{Channel: "a", From: c.conn}); err != nil || time.Since(begun) != time.Second {

@@ -203,7 +203,7 @@ func (s *sharedLog) findLocked(name string) *openChannel {
 // floorLocked is droppedSeqLocked for a channel that is not in Hub.channels. Of one that is not open nothing is known.
 func (s *sharedLog) floorLocked(name string) uint64 {
 	if o := s.findLocked(name); o != nil && o.opened {
-		return o.floor
+		return max(o.floor, s.lostAll)
 	}
 	return s.hub.seq
 }
@@ -211,8 +211,9 @@ func (s *sharedLog) floorLocked(name string) uint64 {
 // keepFloorLocked notes what a channel has lost that leaves Hub.channels.
 func (s *sharedLog) keepFloorLocked(ch *channel) {
 	if o := s.findLocked(ch.name); o != nil {
-		if o.floor = ch.droppedSeq; !s.settled { // what is being dropped may have positions of another epoch
-			o.floor = max(o.floor, s.began)
+		o.floor = ch.droppedSeq
+		if s.forgetting { // what is being dropped has positions of another epoch
+			o.floor = s.began
 		}
 	}
 }
@@ -222,41 +223,5 @@ func (s *sharedLog) setFloorLocked(name string, seq uint64) {
 		ch.droppedSeq = seq
 	} else if o := s.findLocked(name); o != nil {
 		o.floor = seq
-	}
-}
-
-// catchUp is a log that follows another one of the same epoch. What comes live waits until what was published between the
-// two is read.
-type catchUp struct {
-	begun   bool   // the log has had its first epoch
-	from    uint64 // the watermark of the log before
-	certain bool   // which has sent all up to it
-	at      uint64 // the log's own
-	held    []broker.Entry
-	bytes   int
-	lost    bool // held was too much
-
-	opening int // channels with subscribers that are not open yet
-	listed  bool
-	names   []string
-	liveAt  []uint64 // of each of names: what comes after it comes live
-	gaps    []string // channels of which the log has lost something meanwhile
-}
-
-// add notes that a channel with subscribers is open.
-func (c *catchUp) add(name string, at uint64) {
-	c.names, c.liveAt = append(c.names, name), append(c.liveAt, at)
-}
-
-// maxHeld is how many bytes of entries are held.
-const maxHeld = 64 << 20
-
-func (c *catchUp) holdLocked(e *broker.Entry) {
-	c.at = max(c.at, e.Seq)
-	if c.bytes += len(e.Data) + messageOverhead; c.bytes > maxHeld {
-		c.held, c.lost = nil, true
-	}
-	if !c.lost {
-		c.held = append(c.held, *e)
 	}
 }

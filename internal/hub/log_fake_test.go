@@ -39,7 +39,6 @@ type fakeLog struct {
 	ended   chan struct{}
 
 	released []string
-	swapped  func() // called after a barrier
 }
 
 func newFakeCluster() *fakeCluster {
@@ -51,7 +50,7 @@ func (c *fakeCluster) join(t testing.TB, h *Hub) *fakeLog {
 	t.Helper()
 	f := c.dial(t, h)
 	f.do(func() { f.sink.Epoch(c.epoch, c.last()) })
-	f.do(func() { f.sink.Repaired(nil) })
+	f.do(func() { f.sink.Repaired() })
 	f.idle()
 	return f
 }
@@ -196,13 +195,7 @@ func (f *fakeLog) Barrier(done func(uint64, error)) {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
 	at := f.c.lastLocked()
-	f.do(func() {
-		f.sink.Advance(at)
-		done(at, nil)
-		if f.swapped != nil {
-			f.swapped()
-		}
-	})
+	f.do(func() { f.sink.Advance(at); done(at, nil) })
 }
 
 func (f *fakeLog) Read(_ context.Context, channel string, after uint64, n, _ int) (es []broker.Entry, complete bool, err error) {

@@ -213,6 +213,8 @@ func TestLate(t *testing.T) {
 	moved, _ := resume(t, h, "", "a")
 	moved.conn.Join("b", "", func(Welcome, []*Message) []byte { return nil })
 	moved.conn.Leave("b", nil)
+	left, _ := resume(t, h, "", "a", "b")
+	left.conn.Leave("b", nil)
 	f.idle()
 	c.mu.Lock()
 	for seq, name := range strings.Fields("b a a b b") {
@@ -226,12 +228,12 @@ func TestLate(t *testing.T) {
 	late := func(seq uint64) {
 		f.do(func() { f.sink.Broken(nil) })
 		f.do(func() { f.sink.Entries([]broker.Entry{{Seq: seq, Channel: "a"}}) })
-		f.do(func() { f.sink.Repaired(nil) })
+		f.do(func() { f.sink.Repaired() })
 		f.idle()
 	}
 	late(3)
 	expect(t, alone, 3)
-	for _, c := range []*client{two, moved, after} {
+	for _, c := range []*client{two, moved, left, after} {
 		expect(t, c, gapMark|1)
 	}
 	late(2) // something newer was delivered
@@ -253,7 +255,8 @@ func TestLostEntries(t *testing.T) {
 	a, _ := resume(t, h, "", "a")
 	publish(t, h, "a")
 	expect(t, a, 1)
-	f.do(func() { f.sink.Repaired([]string{"a"}) })
+	f.do(func() { f.sink.Broken(errors.New("something was lost")) })
+	f.do(func() { f.sink.Lost([]string{"a"}) })
 	expect(t, a, 1, gapMark|1)
 }
 
@@ -323,7 +326,7 @@ func TestUnstarted(t *testing.T) {
 		}
 		time.AfterFunc(time.Second, func() {
 			f.do(func() { f.sink.Epoch("one", 0) })
-			f.do(func() { f.sink.Repaired(nil) })
+			f.do(func() { f.sink.Repaired() })
 		})
 		a := connect(t, h, options(), "a")
 		publish(t, h, "a")
@@ -341,7 +344,7 @@ func TestUnstarted(t *testing.T) {
 		if _, _, err := h.Connect(Subscriber{Channels: []string{"a"}}, options()); !errors.Is(err, ErrNotReady) {
 			t.Error(err)
 		}
-		f.do(func() { f.sink.Repaired(nil) })
+		f.do(func() { f.sink.Repaired() })
 		f.idle()
 		connect(t, h, options(), "a").conn.Done()
 		closeHub(h)
@@ -391,10 +394,9 @@ func TestSwap(t *testing.T) {
 	a, _ := resume(t, h, "", "a", "b")
 	publish(t, hubs[0], "a")
 	expect(t, a, 1)
-	logs[1].swapped = func() { // before the new log has opened the channels, or after
-		publish(t, hubs[0], "b")
-		publish(t, hubs[0], "a")
-	}
+	logs[1].hold(true) // what comes from now on is lost with it
+	publish(t, hubs[0], "b")
+	publish(t, hubs[0], "a")
 	c.join(t, h)
 	publish(t, hubs[0], "b")
 	expect(t, a, 1, 2, 3, 4)

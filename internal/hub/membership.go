@@ -236,10 +236,10 @@ func (l *loop) leave(c *Conn, a *audience, p []byte) {
 	if c.state != stateOpen {
 		return
 	}
-	c.moved = true
 	if o := c.options.Observer; o != nil {
 		o.Unsubscribed(c, a.channel.name)
 	}
+	c.moved = true
 	i := slices.IndexFunc(c.memberships, func(at membership) bool { return at.audience == a })
 	c.detach(i)
 	last := len(c.memberships) - 1
