@@ -32,8 +32,8 @@ type log struct {
 	store, live string // what subjects of the stream, and of what it republishes, begin with
 
 	generation atomic.Uint64 // counts the attempts to connect
-	// One channel for all subscriptions, because nats.go's read loop then keeps their order: a handler for each would run
-	// in a goroutine of its own (processMsg in nats.go 1.55).
+	// One channel for all subscriptions, because nats.go's read loop then keeps their order: with handlers each one has a
+	// goroutine of its own (waitForMsgs in nats.go 1.55).
 	raw       chan *natsgo.Msg
 	queue     queue
 	requests  requests
@@ -147,8 +147,8 @@ func (l *log) Close() {
 		return
 	}
 	close(l.done)
-	// In this order: publishes get ErrUnknown while the connection could still have answered them, and the receiver ends
-	// last, because it is the one that calls the Sink and what was opened.
+	// The publisher first, so that nothing is sent any more whose answer nobody waits for. The receiver last, because it is
+	// the one that calls the Sink, and what was pushed to it has to be done.
 	l.publisher.close()
 	l.conn.Close()
 	l.barriers.fail(broker.ErrClosed, true)
