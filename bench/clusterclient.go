@@ -115,8 +115,8 @@ func (c *v1Conn) keepPublishing(size int, end time.Time) (acked int64, err error
 	}
 }
 
-// joinMax is how many channels a connection may join.
-const joinMax = 1000
+// joinMax is how many channels a connection joins. It may be on 1000, with those of its route.
+const joinMax = 500
 
 // joinChannels makes connections that together join the channels with numbers from this one on.
 func joinChannels(s *server, from, to int) (conns []io.Closer, err error) {

@@ -60,9 +60,15 @@ func dialWith(t testing.TB, c Config, keep broker.Retention) *node {
 
 func dialBroken(t testing.TB, c Config, keep broker.Retention) *node {
 	t.Helper()
+	return dialSink(t, c, keep, func(n *node) broker.Sink { return n })
+}
+
+// dialSink dials with a Sink that is around the node's.
+func dialSink(t testing.TB, c Config, keep broker.Retention, sink func(*node) broker.Sink) *node {
+	t.Helper()
 	n := &node{broken: true}
 	n.changed = sync.NewCond(&n.mu)
-	l, err := Dial(c, n, broker.Options{Node: rand.Uint64(), Retention: keep})
+	l, err := Dial(c, sink(n), broker.Options{Node: rand.Uint64(), Retention: keep})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // maxMissed is how many bytes of entries are read to catch up. What is beyond is lost.
-const maxMissed = maxQueue
+const maxMissed = 64 << 20
 
 // position is how far a node has a channel.
 type position struct {

@@ -240,7 +240,9 @@ func (l *log) recover(cause string) error {
 	if err != nil {
 		return err
 	}
-	l.inReceiver(func() { err = l.repaired(cause, generation, epoch, at, missed, lost) })
+	if !l.inReceiver(func() { err = l.repaired(cause, generation, epoch, at, missed, lost) }) {
+		return nil // closed, and it may be under way
+	}
 	return err
 }
 
@@ -315,12 +317,11 @@ func (l *log) repaired(cause string, generation uint64, epoch string, at uint64,
 	l.keeper.cause = ""
 	l.keeper.mu.Unlock()
 	r.broken, r.repair = false, nil
+	l.publisher.resume(generation) // before the Sink knows, which may publish at once
 	l.sink.Repaired()
 	l.logger().Info("the broker's log is up", zap.String("cause", cause), zap.Uint64("position", at), zap.Int("missed", len(missed)), zap.Int("lost", len(lost)))
 	l.barriers.renew()
 	l.marks.renew()
-	// After Repaired, because from here on publishing works, and who publishes then may expect the entry to be delivered.
-	l.publisher.resume(generation)
 	held := r.held
 	r.held, r.heldBytes = nil, 0
 	l.replay(held)

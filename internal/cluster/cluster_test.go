@@ -59,6 +59,7 @@ http://ADDR {
 	broadcast /live/* {path.1} {
 		join *
 		max_message 2MiB
+		max_backlog 64MiB
 	}
 	broadcast /feed/* {path.1} {
 		subscribe off

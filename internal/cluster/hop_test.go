@@ -80,6 +80,40 @@ func TestHop(t *testing.T) {
 	})
 }
 
+// TestHopOfNodes: the same while the connections of nodes are cut and held up, and nodes are killed.
+func TestHopOfNodes(t *testing.T) {
+	server := natstest.Start(t, "")
+	var proxies []*natstest.Proxy
+	for range 3 {
+		proxies = append(proxies, natstest.NewProxy(t, server))
+	}
+	nodes := startNodes(t, 3, func(i int) string { return broker(one, proxies[i].URL()) })
+	h := newHop(nodes)
+	h.run(t, func(goOn func(int)) {
+		for range rounds(10, 60) {
+			p := proxies[rand.N(len(proxies))]
+			switch rand.N(3) {
+			case 0:
+				p.Cut()
+			case 1:
+				p.Hold()
+				time.Sleep(rand.N(300 * time.Millisecond)) // how long
+				p.Pass()
+			default:
+				p.Delay(rand.N(2 * time.Millisecond))
+			}
+			time.Sleep(rand.N(100 * time.Millisecond)) // until the next fault
+		}
+		victim := nodes[rand.N(len(nodes))]
+		victim.kill()
+		goOn(20)
+		victim.run(t)
+		for _, p := range proxies {
+			p.Delay(0)
+		}
+	})
+}
+
 func newHop(nodes []*node) *hop {
 	return &hop{
 		nodes: nodes, stop: make(chan struct{}), acked: map[string]uint64{}, failed: map[string]int{},

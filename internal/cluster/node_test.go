@@ -32,6 +32,7 @@ func testNodeKilled(t *testing.T, s *single) {
 	victim := newNode(t, "victim", broker(one, s.server.URL()))
 	stayed := audience{open(t, a, v1, "", "victim"), open(t, b, stream, "", "victim"), open(t, b, raw, "", "victim")}
 	lastID := stayed[0].lastID
+	broken := 0 // publishers without an answer
 	for round := range rounds(6, 200) {
 		victim.run(t)
 		victim.waitUp()
@@ -44,13 +45,14 @@ func testNodeKilled(t *testing.T, s *single) {
 			publishing.Go(func() {
 				for i := range each {
 					text := fmt.Sprint(round, " ", p, " ", i)
-					id, _, err := insist(t.Context(), []*node{victim, a, b}, "victim", text)
+					id, told, err := insist(t.Context(), []*node{victim, a, b}, "victim", text)
 					if err != nil {
 						t.Error(err)
 						return
 					}
 					mu.Lock()
 					acked[text] = id
+					broken += told[0]
 					mu.Unlock()
 				}
 			})
@@ -95,6 +97,7 @@ func testNodeKilled(t *testing.T, s *single) {
 			}
 		}
 	}
+	t.Logf("%d publishes were without an answer, and repeated", broken)
 }
 
 // A node that is cut off from its broker keeps its clients for partition_timeout. Then it sends them away, and they resume at

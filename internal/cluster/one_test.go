@@ -52,6 +52,8 @@ func TestOneServer(t *testing.T) {
 		{"unreachable", testUnreachable},
 		{"without ack", testWithoutAck},
 		{"killed", testKilled},
+		{"killed often", testTruthOfOne},
+		{"slow", testSlow},
 		{"republish lost", testRepublishLost},
 		{"too big", testTooBig},
 		{"foreign", testForeign},
@@ -173,6 +175,25 @@ func testKilled(t *testing.T, s *single) {
 		t.Errorf("meanwhile publishers were told %v", told)
 	}
 	all.expect(t, append([]string{"before"}, texts...)...)
+}
+
+// A server that is far away holds those back who publish over WebSockets. Nothing is lost, and their order is kept.
+func testSlow(t *testing.T, s *single) {
+	all := join(t, s.nodes, "slow")
+	publisher := open(t, s.nodes[0], raw, "", "slow")
+	s.proxies[0].Delay(100 * time.Millisecond)
+	var texts []string
+	for i := range 300 {
+		texts = append(texts, fmt.Sprint(i))
+		if err := publisher.ws.Write(t.Context(), websocket.MessageText, []byte(texts[i])); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.nodes[0].metric("broker_in_flight"); n > 64 {
+			t.Fatalf("%v messages have no answer", n)
+		}
+	}
+	all.expect(t, texts...)
+	s.proxies[0].Delay(0)
 }
 
 // What the server sends a node and the network loses is noticed with the next message of the channel. It comes late, but in

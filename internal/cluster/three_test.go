@@ -25,6 +25,7 @@ func TestThreeServers(t *testing.T) {
 		return sub
 	}
 	t.Run("leader killed", func(t *testing.T) { testLeaderKilled(t, servers, in(t)) })
+	t.Run("leader killed often", func(t *testing.T) { testTruthOfThree(t, servers, in(t)) })
 	t.Run("leader frozen", func(t *testing.T) { testLeaderFrozen(t, servers, in(t)) })
 	t.Run("two gone", func(t *testing.T) { testTwoGone(t, servers, in(t)) })
 }
