@@ -15,10 +15,6 @@ const keyWindow = 2 * time.Minute
 
 // store is what a Memory keeps.
 type store struct {
-<<<<<<< HEAD
-	name  string // begins the epochs: no other store of the process has it
-=======
->>>>>>> main
 	epoch epoch
 	name  string // begins the epochs: no other store of the process has it
 	seq   uint64
