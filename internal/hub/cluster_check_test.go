@@ -269,7 +269,8 @@ func (v *clusterCheck) enter(epoch string) {
 
 // epochNumber returns the number of a brokertest.Memory's epoch.
 func epochNumber(epoch string) int {
-	n, _ := strconv.Atoi(strings.TrimPrefix(epoch, "memory"))
+	_, number, _ := strings.Cut(epoch, "x") // "memory<number of the Memory>x<number of the epoch>"
+	n, _ := strconv.Atoi(number)
 	return n
 }
 
