@@ -181,8 +181,10 @@ func TestLostNames(t *testing.T) {
 		a, _ := resume(t, h, "", "a")
 		publish(t, h, "a")
 		expect(t, a, 1)
-		c.store("a", "a", "b")
-		c.lost[2] = true
+		idle, _ := resume(t, h, "", "c")
+		idle.conn.Done()
+		c.store("a", "a", "c")
+		c.lost[2], c.lost[4] = true, true
 		f.do(func() { f.sink.Broken(errors.New("cut off")) })
 		f.do(func() { f.sink.Lost([]string{name}) })
 		f.idle()
@@ -209,6 +211,9 @@ func TestLostNames(t *testing.T) {
 		if _, w := resume(t, h, "one-1", "a"); w.Gaps == nil {
 			t.Error("resumed from before what is lost")
 		}
+		if _, w := resume(t, h, "one-1", "c"); (w.Gaps != nil) != (name == "") {
+			t.Errorf("a channel without subscribers, when %q was lost: %+v", name, w)
+		}
 	}
 }
 
@@ -221,12 +226,16 @@ func TestReadOfNextEpoch(t *testing.T) {
 	f.idle()
 	c.reading = func() {
 		c.reading = nil
-		f.sink.Epoch("two", 1)
+		f.sink.Epoch("two", 2)
 	}
-	if _, w := resume(t, h, "one-1", "a"); w.Gaps == nil || w.ID != "two-1" {
+	if _, w := resume(t, h, "one-1", "a"); w.Gaps == nil || w.ID != "two-2" {
 		t.Errorf("%+v", w)
 	}
-	got, w := resume(t, h, "two-1", "a")
+	c.lost[2] = true
+	if _, w := resume(t, h, "two-1", "a"); w.Gaps == nil {
+		t.Errorf("what was read in one epoch is in the history of the next: %+v", w)
+	}
+	got, w := resume(t, h, "two-2", "a")
 	if w.Gaps != nil {
 		t.Errorf("%+v", w)
 	}
