@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
@@ -15,6 +16,7 @@ const keyWindow = 2 * time.Minute
 // store is what a Memory keeps.
 type store struct {
 	epoch epoch
+	name  string // begins the epochs: no other store of the process has it
 	seq   uint64
 	time  int64
 
@@ -53,8 +55,12 @@ type chained struct {
 	prev uint64
 }
 
+// stores counts those of the process. Two Memories are two logs: with the same epoch a hub that changes from one to the other
+// would take them for one, and give clients the positions of the one for the other's.
+var stores atomic.Uint64
+
 func (s *store) init(keep int) {
-	s.keep = keep
+	s.keep, s.name = keep, fmt.Sprint("memory", stores.Add(1), "x")
 	s.channels, s.keys = make(map[string]*stored), make(map[[16]byte]known)
 	s.retains = make(map[*memoryLog]broker.Retention)
 	s.nextEpoch()
@@ -62,7 +68,7 @@ func (s *store) init(keep int) {
 
 func (s *store) nextEpoch() {
 	n := s.epoch.number + 1
-	s.epoch = epoch{n, fmt.Sprint("memory", n)}
+	s.epoch = epoch{n, fmt.Sprint(s.name, n)}
 }
 
 func (s *store) of(channel string) *stored {

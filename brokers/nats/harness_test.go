@@ -46,16 +46,29 @@ func (n *node) Repaired() { n.change(func() { n.broken = false; n.repaired++ }) 
 
 func dialTest(t testing.TB, c Config) *node {
 	t.Helper()
-	n := dialBroken(t, c)
+	return dialWith(t, c, keepAll)
+}
+
+var keepAll = broker.Retention{Messages: 100_000}
+
+func dialWith(t testing.TB, c Config, keep broker.Retention) *node {
+	t.Helper()
+	n := dialBroken(t, c, keep)
 	n.await(t, "the first epoch", func() bool { return len(n.epochs) > 0 && !n.broken })
 	return n
 }
 
-func dialBroken(t testing.TB, c Config) *node {
+func dialBroken(t testing.TB, c Config, keep broker.Retention) *node {
+	t.Helper()
+	return dialSink(t, c, keep, func(n *node) broker.Sink { return n })
+}
+
+// dialSink dials with a Sink that is around the node's.
+func dialSink(t testing.TB, c Config, keep broker.Retention, sink func(*node) broker.Sink) *node {
 	t.Helper()
 	n := &node{broken: true}
 	n.changed = sync.NewCond(&n.mu)
-	l, err := Dial(c, n, broker.Options{Node: rand.Uint64(), Retention: broker.Retention{Messages: 100_000}})
+	l, err := Dial(c, sink(n), broker.Options{Node: rand.Uint64(), Retention: keep})
 	if err != nil {
 		t.Fatal(err)
 	}

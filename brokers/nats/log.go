@@ -10,6 +10,7 @@ package nats
 
 import (
 	"fmt"
+	"math"
 	"net/url"
 	"strings"
 	"sync"
@@ -37,6 +38,8 @@ type log struct {
 	publisher  publisher
 	barriers   joint // ticks that are awaited in the stream of entries
 	marks      joint // ticks whose ack is awaited
+	lookups    gather[lookup, newest]
+	infos      gather[struct{}, *streamInfo]
 	receiver   receiver
 	keeper     keeper
 
@@ -75,6 +78,8 @@ func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
 	l.barriers.send = l.sendTick
 	l.marks.send = l.sendMark
 	l.receiver.broken = true
+	l.lookups.limit, l.lookups.fetch = groupSize, l.lookUps
+	l.infos.limit, l.infos.fetch = math.MaxInt, l.askInfo
 	l.keeper.init()
 	options, err := l.options()
 	if err != nil {
@@ -153,9 +158,6 @@ func (l *log) setProblem(s string) {
 
 // denied says that the account may not do something.
 func (l *log) denied(err error) {
-	if strings.Contains(err.Error(), "$JS.EVENT.") {
-		return // it is optional
-	}
 	l.setProblem(err.Error())
 	l.logger().Error("the broker's account lacks a permission", zap.Error(err))
 }

@@ -6,8 +6,9 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 )
 
-// maxQueue is how many bytes may wait for the Sink, and how many are held while the log catches up.
-const maxQueue = 64 << 20
+// maxQueue is how many bytes may wait for the Sink, and how many are held while the log catches up. It is less than maxMissed,
+// so that what did not fit can be read when the Sink has time again.
+const maxQueue = 48 << 20
 
 // item is what the receiver takes: a message, or something to do between two of them.
 type item struct {

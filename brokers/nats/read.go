@@ -2,31 +2,14 @@ package nats
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
-	natsgo "github.com/nats-io/nats.go"
 )
-
-// Entries are read by direct get, which any replica answers. A replica may lag behind: its answers are right as of a position
-// that is over. So "there is nothing" counts only together with the position of the replica that says it.
-
-// errLagging says that the replica that answered does not have everything yet.
-var errLagging = errors.New("the replica that answered lags behind")
-
-// getRequest is that of direct get.
-type getRequest struct {
-	Seq       uint64   `json:"seq,omitempty"`
-	NextBy    string   `json:"next_by_subj,omitempty"`
-	LastBy    string   `json:"last_by_subj,omitempty"`
-	MultiLast []string `json:"multi_last,omitempty"`
-	Batch     int      `json:"batch,omitempty"`
-}
 
 // mark returns a position that is not before any entry that was stored before the call.
 func (l *log) mark(ctx context.Context) (uint64, error) {
@@ -47,127 +30,6 @@ func (l *log) mark(ctx context.Context) (uint64, error) {
 	}
 }
 
-// found is a message of the stream.
-type found struct {
-	seq  uint64
-	time int64
-	subj string
-	data []byte
-}
-
-func foundIn(m *natsgo.Msg) (f found, err error) {
-	f.subj, f.data = last(m.Header, "Nats-Subject"), m.Data
-	if f.seq, err = strconv.ParseUint(last(m.Header, "Nats-Sequence"), 10, 64); err != nil {
-		return f, fmt.Errorf("answer of the broker: %w", err)
-	}
-	at, err := time.Parse(time.RFC3339Nano, last(m.Header, "Nats-Time-Stamp"))
-	f.time = at.UnixMilli()
-	return f, err
-}
-
-// get asks for one message. ok is false if the replica that answers has none.
-func (l *log) get(ctx context.Context, request getRequest) (f found, ok bool, err error) {
-	body, _ := json.Marshal(request)
-	err = l.ask(ctx, "$JS.API.DIRECT.GET."+l.config.Stream, body, 1, func(m *natsgo.Msg) (bool, error) {
-		switch status := m.Header.Get("Status"); status {
-		case "":
-			ok = true
-			f, err = foundIn(m)
-			return false, err
-		case "404":
-			return false, nil
-		case "503":
-			return false, broker.ErrDown
-		default:
-			return false, fmt.Errorf("direct get: %s %s", status, m.Header.Get("Description"))
-		}
-	})
-	return f, ok && err == nil, err
-}
-
-// lasts returns the newest messages of subjects, if they are not before seq, from one replica that has everything up to a
-// position, which is that of a tick. It asks again until one answers.
-func (l *log) lasts(ctx context.Context, subjects []string, seq, upTo uint64) (fs []found, err error) {
-	request := getRequest{Seq: seq, MultiLast: append([]string{l.store + tickName}, subjects...)}
-	body, _ := json.Marshal(request)
-	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		fs, err = l.lastsOnce(ctx, body, len(request.MultiLast), upTo)
-		if !errors.Is(err, errLagging) {
-			return fs, err
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return nil, err
-		}
-	}
-}
-
-func (l *log) lastsOnce(ctx context.Context, body []byte, n int, upTo uint64) (fs []found, err error) {
-	return fs, l.ask(ctx, "$JS.API.DIRECT.GET."+l.config.Stream, body, n+1, func(m *natsgo.Msg) (bool, error) {
-		switch status := m.Header.Get("Status"); status {
-		case "":
-			f, err := foundIn(m)
-			if f.subj != l.store+tickName {
-				fs = append(fs, f)
-			}
-			return true, err
-		case "204": // the end
-			if at, err := strconv.ParseUint(m.Header.Get("Nats-UpTo-Sequence"), 10, 64); err != nil || at < upTo {
-				return false, errLagging
-			}
-			return false, nil
-		case "404": // not even the tick
-			return false, errLagging
-		case "503":
-			return false, broker.ErrDown
-		default:
-			return false, fmt.Errorf("direct get: %s %s", status, m.Header.Get("Description"))
-		}
-	})
-}
-
-// walk calls each for the messages of a subject after a position, up to one that is known to exist, until it returns false.
-// One after the other: a request for several has the server count what is pending, which took it 3.4 ms at 100,000 messages.
-func (l *log) walk(ctx context.Context, subject string, after, to uint64, each func(found) bool) error {
-	for after < to {
-		f, ok, err := l.get(ctx, getRequest{Seq: after + 1, NextBy: subject})
-		if err != nil {
-			return err
-		}
-		if !ok || f.seq > to && after+1 < to {
-			// Either this replica lags, or the messages are gone meanwhile. The newest of a subject stays longest.
-			if ok {
-				return nil
-			}
-			if strings.HasSuffix(subject, ">") { // it lags, and there is too much to ask for the newest of each
-				select {
-				case <-time.After(5 * time.Millisecond):
-					continue
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-			}
-			fs, err := l.lasts(ctx, []string{subject}, 0, to)
-			if err != nil {
-				return err
-			}
-			if len(fs) == 0 || fs[0].seq <= after {
-				return nil
-			}
-			continue
-		}
-		if f.seq > to {
-			return nil
-		}
-		after = f.seq
-		if !each(f) {
-			return nil
-		}
-	}
-	return nil
-}
-
 func (l *log) entryOf(channel string, f found) (e broker.Entry, ok bool) {
 	e = broker.Entry{Seq: f.seq, Time: f.time, Channel: channel}
 	return e, decode(f.data, &e)
@@ -177,24 +39,21 @@ func (l *log) Read(ctx context.Context, channel string, after uint64, n, bytes i
 	if l.closed.Load() {
 		return nil, false, broker.ErrClosed
 	}
-	mark, err := l.mark(ctx)
-	if err != nil {
-		return nil, false, err
-	}
 	subject := l.store + encodeChannel(channel)
-	fs, err := l.lasts(ctx, []string{subject}, 0, mark)
+	newest, err := l.lookups.ask(ctx, l, lookup{subject: subject})
 	if err != nil {
 		return nil, false, wrapDown(err)
 	}
 	var es []broker.Entry
-	full, kept := false, 0
-	if len(fs) > 0 && fs[0].seq > after {
-		err = l.walk(ctx, subject, after, fs[0].seq, func(f found) bool {
-			if len(es) > 0 && (len(es) >= n || bytes < len(f.data)) || n <= 0 {
+	full, read := false, 0
+	if newest.seq > after {
+		w := walk{l: l, subject: subject, after: after, to: newest.seq, end: newest.at, n: n, bytes: bytes}
+		err = w.run(ctx, func(f found) bool {
+			if read > 0 && (read >= n || bytes < len(f.data)) || n <= 0 {
 				full = true
 				return false
 			}
-			kept++
+			read++
 			bytes -= len(f.data)
 			if e, ok := l.entryOf(channel, f); ok {
 				es = append(es, e)
@@ -208,59 +67,143 @@ func (l *log) Read(ctx context.Context, channel string, after uint64, n, bytes i
 	if full {
 		return es, false, nil
 	}
-	complete, err := l.complete(ctx, subject, after)
+	complete, err := l.complete(ctx, subject, after, max(newest.at, newest.seq), read)
 	return es, complete, wrapDown(err)
 }
 
-// complete tells whether the stream still has each entry of a subject after a position. Messages of a subject go oldest first,
-// so it is so if an older one is there, or if none went because of the limits: of the subject, or of the stream. It is asked
-// after reading, and of the leader: what is there now was there before.
-func (l *log) complete(ctx context.Context, subject string, after uint64) (bool, error) {
-	oldest, ok, err := l.leaderGet(ctx, getRequest{Seq: 1, NextBy: subject})
-	if err != nil || ok && oldest.Message.Seq <= after {
-		return ok, err
-	}
-	info, err := l.info(ctx, subject)
+// lookup asks for the newest message of a subject.
+type lookup struct {
+	subject string
+	data    bool
+}
+
+// newest is the newest message of a subject, or nothing with position 0. at is not before what was stored when it was asked.
+type newest struct {
+	found
+	at uint64
+}
+
+// lookUps answers several lookups at once: that takes the server 9 µs for each of 250, and 70 for one alone.
+func (l *log) lookUps(ctx context.Context, lookups []lookup) ([]newest, error) {
+	at, err := l.mark(ctx)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	return int64(info.State.Subjects[subject]) < info.Config.MaxPerSubj && info.State.FirstSeq <= after+1, nil
+	subjects, wanted := make([]string, len(lookups)), map[string]bool{}
+	for i, q := range lookups {
+		subjects[i] = q.subject
+		wanted[q.subject] = wanted[q.subject] || q.data
+	}
+	slices.Sort(subjects)
+	fs, err := l.lasts(ctx, slices.Compact(subjects), 0, at, wanted)
+	if err != nil {
+		return nil, err
+	}
+	bySubject := make(map[string]found, len(fs))
+	for _, f := range fs {
+		bySubject[f.subj] = f
+	}
+	answers := make([]newest, len(lookups))
+	for i, q := range lookups {
+		answers[i] = newest{bySubject[q.subject], at}
+	}
+	return answers, nil
+}
+
+func (l *log) askInfo(ctx context.Context, questions []struct{}) ([]*streamInfo, error) {
+	info, err := l.info(ctx, "")
+	return slices.Repeat([]*streamInfo{info}, len(questions)), err
 }
 
 func (l *log) Last(ctx context.Context, channel string, n, bytes int) ([]broker.Entry, error) {
 	if l.closed.Load() {
 		return nil, broker.ErrClosed
 	}
-	mark, err := l.mark(ctx)
-	if err != nil {
-		return nil, err
-	}
 	subject := l.store + encodeChannel(channel)
-	fs, err := l.lasts(ctx, []string{subject}, 0, mark)
-	if err != nil || len(fs) == 0 {
+	newest, err := l.lookups.ask(ctx, l, lookup{subject: subject, data: n == 1})
+	if err != nil || newest.seq == 0 || n <= 0 {
 		return nil, wrapDown(err)
 	}
-	var es []broker.Entry
 	if n == 1 {
-		if e, ok := l.entryOf(channel, fs[0]); ok {
+		if e, ok := l.entryOf(channel, newest.found); ok {
 			return []broker.Entry{e}, nil
 		}
 	}
-	err = l.walk(ctx, subject, 0, fs[0].seq, func(f found) bool {
-		if e, ok := l.entryOf(channel, f); ok {
-			es = append(es, e)
-		}
-		if len(es) > n {
-			es = es[len(es)-n:]
-		}
-		return true
-	})
+	begin, err := l.beginOf(ctx, subject, newest.seq, n)
+	if err != nil {
+		return nil, wrapDown(err)
+	}
+	es, err := l.lastAfter(ctx, channel, begin, newest, n)
+	if err == nil && len(es) < n && begin > 0 {
+		es, err = l.lastAfter(ctx, channel, 0, newest, n) // a replica that lags has told how many there are
+	}
 	from := len(es)
 	for from > 0 && (from == len(es) || bytes >= len(es[from-1].Data)) {
 		from--
 		bytes -= len(es[from].Data)
 	}
 	return es[from:], wrapDown(err)
+}
+
+// lastAfter reads the messages of a channel after a position, and returns the newest n.
+func (l *log) lastAfter(ctx context.Context, channel string, after uint64, newest newest, n int) (es []broker.Entry, err error) {
+	w := walk{l: l, subject: newest.subj, after: after, to: newest.seq, end: newest.at, n: math.MaxInt32, bytes: math.MaxInt32}
+	err = w.run(ctx, func(f found) bool {
+		if e, ok := l.entryOf(channel, f); ok {
+			if len(es) == n {
+				copy(es, es[1:])
+				es = es[:n-1]
+			}
+			es = append(es, e)
+		}
+		return true
+	})
+	return es, err
+}
+
+// beginOf returns a position that at least the newest n messages of a subject come after, but not many more, or 0. The server
+// reads forward only. From the beginning of the stream it knows how many messages a subject has, and from elsewhere it
+// counts them, at 50 ns for each message of the stream. So steps grow from the end, and then narrow.
+func (l *log) beginOf(ctx context.Context, subject string, to uint64, n int) (begin uint64, err error) {
+	count := func(from uint64) (first uint64, messages int, err error) {
+		pending, _, ok, err := l.direct(ctx, getRequest{Seq: from, NextBy: subject, Batch: 1}, 1, func(f found) bool { first = f.seq; return true })
+		if ok {
+			messages = pending + 1
+		}
+		return first, messages, err
+	}
+	enough := 2*n + 16
+	oldest, all, err := count(1)
+	if err != nil || all <= enough {
+		return 0, err
+	}
+	tooFew := uint64(0) // a distance
+	distance := uint64(2 * n)
+	for range 12 {
+		if distance >= to-min(to, oldest) {
+			distance = to - min(to, oldest) // there are at most all
+		}
+		first, messages, err := count(max(1, to-min(to-1, distance)))
+		switch {
+		case err != nil:
+			return 0, err
+		case messages < n:
+			if distance == to-min(to, oldest) {
+				return begin, nil
+			}
+			tooFew = distance
+			if begin > 0 {
+				return begin, nil
+			}
+			distance *= 8
+		case messages <= enough:
+			return first - 1, nil
+		default:
+			begin = first - 1
+			distance = max(tooFew+1, distance*uint64(n+n/2+1)/uint64(messages))
+		}
+	}
+	return begin, nil
 }
 
 // wrapDown makes the errors of requests those of the contract.

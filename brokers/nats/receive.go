@@ -164,8 +164,8 @@ func (l *log) deliver(m *natsgo.Msg) string {
 	}
 	r.advance = s.seq
 	r.watermark = s.seq
-	if !open && all == nil {
-		return ""
+	if !open && all == nil || m.Subject[len(l.live)] == '_' {
+		return "" // nobody wants it, or it is no channel
 	}
 	e := broker.Entry{Seq: s.seq, Time: s.time}
 	if !decode(m.Data, &e) || !l.nameEntry(m, c, &e) {

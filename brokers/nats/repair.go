@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -18,9 +19,10 @@ type keeper struct {
 	signal chan struct{}
 
 	mu     sync.Mutex
-	cause  string // why the log has to catch up, "" if it does not
-	retain bool   // the retention changed
-	again  bool   // something came up while it was catching up
+	cause  string    // why the log has to catch up, "" if it does not
+	retain bool      // the retention changed
+	noteAt time.Time // when to note that the stream's limit has changed
+	again  bool      // something came up while it was catching up
 
 	repairs uint64 // counts, for the nonces of ticks
 }
@@ -40,18 +42,39 @@ func (k *keeper) wake(flag *bool) {
 	}
 }
 
+func (k *keeper) noteLater(now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.noteAt.IsZero() {
+		k.noteAt = now.Add(limitDelay)
+	}
+}
+
+func (k *keeper) noted() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.noteAt = time.Time{}
+}
+
 // broke has the keeper catch up.
 func (l *log) broke(cause string) {
-	l.keeper.mu.Lock()
-	if l.keeper.cause == "" {
-		l.keeper.cause = cause
-	}
-	l.keeper.mu.Unlock()
+	l.keeper.catchUp(cause)
 	l.keeper.wake(&l.keeper.again)
 }
 
+func (k *keeper) catchUp(cause string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.cause == "" {
+		k.cause = cause
+	}
+}
+
 // connected and disconnected are called by the client library, later than the connection is used.
-func (l *log) connected() { l.broke("reconnect") }
+func (l *log) connected() {
+	l.keeper.catchUp("reconnect")
+	l.keeper.wake(nil)
+}
 
 func (l *log) disconnected(err error) {
 	if l.closed.Load() {
@@ -72,8 +95,8 @@ func (l *log) keep() {
 	defer l.running.Done()
 	clock := time.NewTicker(50 * time.Millisecond)
 	defer clock.Stop()
-	tickAt, auditAt := time.Now(), l.nextAudit()
-	var retryAt time.Time
+	var at schedule
+	at.after(time.Now())
 	for {
 		select {
 		case <-l.done:
@@ -85,35 +108,60 @@ func (l *log) keep() {
 		l.barriers.tend(now)
 		l.marks.tend(now)
 		l.publisher.tend(now)
-		if !l.conn.IsConnected() {
-			continue
-		}
-		l.keeper.mu.Lock()
-		cause, retain := l.keeper.cause, l.keeper.retain
-		l.keeper.mu.Unlock()
-		switch {
-		case cause != "":
-			if now.Before(retryAt) {
-				continue
-			}
-			if err := l.recover(cause); err != nil {
-				l.setProblem(err.Error())
-				l.logger().Warn("cannot catch up with the broker", zap.String("cause", cause), zap.Error(err))
-				retryAt = now.Add(100*time.Millisecond + rand.N(200*time.Millisecond))
-			}
-			tickAt, auditAt = time.Now(), l.nextAudit()
-		case retain:
-			l.applyRetention()
-		case now.After(auditAt):
-			l.audit()
-			auditAt = l.nextAudit()
-		case now.After(tickAt):
-			tickAt = l.tickIfSilent(now)
+		if l.conn.IsConnected() {
+			l.keepUp(now, &at)
 		}
 	}
 }
 
-func (l *log) nextAudit() time.Time { return time.Now().Add(45*time.Second + rand.N(30*time.Second)) }
+// schedule is when the keeper does what it does without a cause.
+type schedule struct{ retry, tick, audit, anchor time.Time }
+
+// after is the schedule of a log that has caught up, or failed to, and published an anchor.
+func (s *schedule) after(now time.Time) {
+	s.tick, s.audit, s.anchor = now, nextAudit(now), nextAnchor(now)
+}
+
+// keepUp does what is due, the most urgent first.
+func (l *log) keepUp(now time.Time, at *schedule) {
+	l.keeper.mu.Lock()
+	cause, retain, noteAt := l.keeper.cause, l.keeper.retain, l.keeper.noteAt
+	l.keeper.mu.Unlock()
+	switch {
+	case cause != "":
+		if now.Before(at.retry) {
+			return
+		}
+		err := l.recover(cause)
+		if errors.Is(err, errAgain) {
+			return // at once
+		}
+		if err != nil {
+			l.setProblem(err.Error())
+			l.logger().Warn("cannot catch up with the broker", zap.String("cause", cause), zap.Error(err))
+			at.retry = now.Add(100*time.Millisecond + rand.N(200*time.Millisecond))
+		}
+		at.after(time.Now())
+	case retain:
+		l.applyRetention()
+	case !noteAt.IsZero() && now.After(noteAt):
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		l.noteLimit(ctx)
+	case now.After(at.audit):
+		l.audit()
+		at.audit = nextAudit(now)
+	case now.After(at.anchor):
+		l.sendAnchor(now)
+		at.anchor = nextAnchor(now)
+	case now.After(at.tick):
+		at.tick = l.tickIfSilent(now)
+	}
+}
+
+func nextAnchor(now time.Time) time.Time { return now.Add(anchorInterval/2 + rand.N(anchorInterval/2)) }
+
+func nextAudit(now time.Time) time.Time { return now.Add(45*time.Second + rand.N(30*time.Second)) }
 
 // tickIfSilent publishes a tick if no node has, and returns when to look again. If none comes for seconds although this node
 // publishes some, then the path is broken.
@@ -162,10 +210,13 @@ func (l *log) inReceiver(do func()) bool {
 func (l *log) recover(cause string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	l.keeper.mu.Lock()
-	l.keeper.again = false
-	l.keeper.mu.Unlock()
-	if !l.inReceiver(func() { l.fail(cause) }) {
+	failed := l.inReceiver(func() {
+		l.fail(cause)
+		l.keeper.mu.Lock()
+		l.keeper.again = false
+		l.keeper.mu.Unlock()
+	})
+	if !failed {
 		return nil
 	}
 	generation := l.generation.Load()
@@ -177,6 +228,7 @@ func (l *log) recover(cause string) error {
 	if err != nil {
 		return err
 	}
+	l.sendAnchor(time.Now()) // before any position that this node gives
 	at, err := l.repairTick(ctx)
 	if err != nil {
 		return err
@@ -185,7 +237,9 @@ func (l *log) recover(cause string) error {
 	if err != nil {
 		return err
 	}
-	l.inReceiver(func() { err = l.repaired(cause, generation, epoch, at, missed, lost) })
+	if !l.inReceiver(func() { err = l.repaired(cause, generation, epoch, at, missed, lost) }) {
+		return nil // closed, and it may be under way
+	}
 	return err
 }
 
@@ -212,116 +266,19 @@ func (l *log) repairTick(ctx context.Context) (uint64, error) {
 	}
 }
 
-// position is how far a node has a channel.
-type position struct {
-	c    *channel
-	last uint64
-}
-
-// missed reads what open channels have between what this node has and a position.
-func (l *log) missed(ctx context.Context, epoch string, at uint64) (missed []broker.Entry, lost []string, err error) {
-	var open []position
-	var all *channel
-	var watermark uint64
-	same := false
-	l.inReceiver(func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		r := &l.receiver
-		same, all, watermark = r.began && r.epoch == epoch, r.all, r.watermark
-		for _, c := range l.channels {
-			if c.open && c.name != "" {
-				open = append(open, position{c, c.last})
-			}
-		}
-	})
-	if !same {
-		return nil, nil, nil
-	}
-	if all != nil {
-		return l.missedOfAll(ctx, watermark, at)
-	}
-	room := maxQueue
-	for group := range slices.Chunk(open, groupSize) {
-		if err := l.missedOf(ctx, group, at, &missed, &lost, &room); err != nil {
-			return nil, nil, err
-		}
-	}
-	slices.SortFunc(missed, func(a, b broker.Entry) int { return int(int64(a.Seq) - int64(b.Seq)) })
-	return missed, lost, nil
-}
-
-// groupSize is how many channels are asked for at once. The server answers for 1024 at most, and takes 1 MiB in a request.
-const groupSize = 250
-
-func (l *log) missedOf(ctx context.Context, group []position, at uint64, missed *[]broker.Entry, lost *[]string, room *int) error {
-	from := group[0].last
-	subjects := make([]string, len(group))
-	bySubject := make(map[string]position, len(group))
-	for i, p := range group {
-		from = min(from, p.last)
-		subjects[i] = l.store + encodeChannel(p.c.name)
-		bySubject[subjects[i]] = p
-	}
-	fs, err := l.lasts(ctx, subjects, from+1, at)
-	if err != nil {
-		return err
-	}
-	for _, f := range fs {
-		p := bySubject[f.subj]
-		if f.seq <= p.last {
-			continue
-		}
-		if *room < 0 {
-			*lost = append(*lost, p.c.name)
-			continue
-		}
-		err := l.walk(ctx, f.subj, p.last, min(f.seq, max(at, f.seq)), func(f found) bool {
-			*room -= len(f.data) + 256
-			if e, ok := l.entryOf(p.c.name, f); ok && f.seq <= at {
-				*missed = append(*missed, e)
-			}
-			return f.seq < at && *room > 0
-		})
-		if err != nil {
-			return err
-		}
-		complete, err := l.complete(ctx, f.subj, p.last)
-		if err != nil {
-			return err
-		}
-		if !complete || *room < 0 {
-			*lost = append(*lost, p.c.name)
-		}
-	}
-	return nil
-}
-
-// missedOfAll reads everything, for a node that has all channels open.
-func (l *log) missedOfAll(ctx context.Context, after, at uint64) (missed []broker.Entry, lost []string, err error) {
-	err = l.walk(ctx, l.store+">", after, at, func(f found) bool {
-		if name, ok := decodeChannel(f.subj[len(l.store):]); ok {
-			if e, ok := l.entryOf(name, f); ok {
-				missed = append(missed, e)
-			}
-		}
-		return true
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	info, err := l.info(ctx, "")
-	if err == nil && info.State.FirstSeq > after+1 {
-		lost = []string{""}
-	}
-	return missed, lost, err
-}
+var errAgain = errors.New("something happened while the log caught up")
 
 // repaired gives the Sink what was missed, and then what was held. The receiver calls it.
 func (l *log) repaired(cause string, generation uint64, epoch string, at uint64, missed []broker.Entry, lost []string) error {
 	r := &l.receiver
 	if l.generation.Load() != generation {
 		return fmt.Errorf("the connection was lost while the log caught up")
+	}
+	l.keeper.mu.Lock()
+	again := l.keeper.again
+	l.keeper.mu.Unlock()
+	if again { // what was held may be gone, or the leader is another
+		return errAgain
 	}
 	first := !r.began
 	if !r.began || r.epoch != epoch {
@@ -356,11 +313,11 @@ func (l *log) repaired(cause string, generation uint64, epoch string, at uint64,
 	l.keeper.cause = ""
 	l.keeper.mu.Unlock()
 	r.broken, r.repair = false, nil
+	l.publisher.resume(generation) // before the Sink knows, which may publish at once
 	l.sink.Repaired()
 	l.logger().Info("the broker's log is up", zap.String("cause", cause), zap.Uint64("position", at), zap.Int("missed", len(missed)), zap.Int("lost", len(lost)))
 	l.barriers.renew()
 	l.marks.renew()
-	l.publisher.resume(generation)
 	held := r.held
 	r.held, r.heldBytes = nil, 0
 	l.replay(held)
@@ -373,44 +330,4 @@ func (l *log) replay(held []*natsgo.Msg) {
 		l.handle(m)
 	}
 	l.flush()
-}
-
-// audit looks whether everything came, without a reason to doubt it: the leader that dies between storing an entry and
-// republishing it loses it for those who are connected, and if nothing more is published on the channel then nothing shows it.
-func (l *log) audit() {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	came := make(chan uint64, 1)
-	l.Barrier(func(seq uint64, err error) { came <- seq })
-	at := <-came
-	if at == 0 {
-		return
-	}
-	var open []position
-	l.inReceiver(func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		for _, c := range l.channels {
-			if c.open && c.name != "" {
-				open = append(open, position{c, c.last})
-			}
-		}
-	})
-	for group := range slices.Chunk(open, groupSize) {
-		subjects, lastOf, from := make([]string, len(group)), map[string]uint64{}, group[0].last
-		for i, p := range group {
-			subjects[i] = l.store + encodeChannel(p.c.name)
-			lastOf[subjects[i]], from = p.last, min(from, p.last)
-		}
-		fs, err := l.lasts(ctx, subjects, from+1, at)
-		if err != nil {
-			return
-		}
-		for _, f := range fs {
-			if f.seq <= at && f.seq > lastOf[f.subj] {
-				l.queue.push(func() { l.fail("audit") })
-				return
-			}
-		}
-	}
 }

@@ -55,10 +55,12 @@ type streamInfo struct {
 	Config  streamConfig `json:"config"`
 	Created time.Time    `json:"created"`
 	State   struct {
-		FirstSeq uint64            `json:"first_seq"`
-		LastSeq  uint64            `json:"last_seq"`
-		Subjects map[string]uint64 `json:"subjects"`
+		FirstSeq  uint64            `json:"first_seq"`
+		FirstTime time.Time         `json:"first_ts"`
+		LastSeq   uint64            `json:"last_seq"`
+		Subjects  map[string]uint64 `json:"subjects"`
 	} `json:"state"`
+	Now time.Time `json:"ts"` // by the leader's clock
 }
 
 // wanted is the stream as this node would make it.
@@ -148,6 +150,9 @@ func (l *log) ensure(ctx context.Context) (*streamInfo, error) {
 			return nil, fmt.Errorf("the stream %s differs, and manage is off: %s", l.config.Stream, join(fields))
 		}
 		want.Metadata = info.Config.Metadata
+		if limit, since, ok := notedLimit(info); ok && limit == info.Config.MaxPerSubj && want.MaxPerSubj < limit {
+			want.Metadata = withLimit(want.Metadata, want.MaxPerSubj, since)
+		}
 		if l.config.Replicas == 0 {
 			want.Replicas = info.Config.Replicas
 		}
@@ -158,6 +163,9 @@ func (l *log) ensure(ctx context.Context) (*streamInfo, error) {
 		info = &updated
 	}
 	l.clustered.Store(info.Config.Replicas > 1)
+	if limit, _, ok := notedLimit(info); l.config.Manage && (!ok || limit != info.Config.MaxPerSubj) {
+		l.keeper.noteLater(time.Now())
+	}
 	return info, nil
 }
 
@@ -176,7 +184,7 @@ func join(fields []string) string {
 // create makes the stream. If several nodes do it at once then one of them gives it its epoch.
 func (l *log) create(ctx context.Context) (*streamInfo, error) {
 	want := l.wanted()
-	want.Metadata = map[string]string{metadataEpoch: newEpoch(), metadataVersion: "1"}
+	want.Metadata = withLimit(map[string]string{metadataEpoch: newEpoch(), metadataVersion: "1"}, want.MaxPerSubj, 1)
 	var info streamInfo
 	err := l.api(ctx, "STREAM.CREATE."+l.config.Stream, want, &info)
 	switch {

@@ -5,8 +5,9 @@ import "strings"
 // Subjects of the stream are <prefix>.s.<channel>. The stream republishes each as <prefix>.l.<channel>, which is where nodes
 // listen. A channel never begins with "_" there, so the names that do are the log's own.
 const (
-	tickName  = "_tick"
-	epochName = "_epoch"
+	tickName   = "_tick"
+	epochName  = "_epoch"
+	anchorName = "_anchor" // and a number
 )
 
 const hexDigits = "0123456789ABCDEF"

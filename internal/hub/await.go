@@ -186,7 +186,15 @@ func (s *sharedLog) addLocked(name string, ready chan struct{}) *openChannel {
 
 // openChannels asks the log for channels that were added together.
 func (s *sharedLog) openChannels(names []string) {
-	s.log.Open(names, func(at uint64, err error) { s.call(func() { s.opened(names, at, err) }) })
+	begun := time.Now()
+	s.log.Open(names, func(at uint64, err error) {
+		s.call(func() {
+			if err == nil {
+				s.counts.open.add(time.Since(begun))
+			}
+			s.opened(names, at, err)
+		})
+	})
 }
 
 // opened notes that channels are open, or cannot be. What came of them before is history that is not known: it counts as

@@ -150,7 +150,7 @@ func (h *Hub) swap(s *sharedLog) (old *sharedLog, err error) {
 		return nil, ErrClosed
 	}
 	if h.logCounts == nil {
-		h.logCounts = &logCounts{publish: new(histogram), delay: new(histogram)}
+		h.logCounts = newLogCounts()
 	}
 	s.counts = h.logCounts
 	if old = h.log; old != nil {

@@ -6,9 +6,6 @@ import (
 	"strings"
 )
 
-// MaxJoined is how many channels a connection can be on at once.
-const MaxJoined = 1000
-
 var (
 	// ErrJoinedTooMany is returned to a connection that is on MaxJoined channels already.
 	ErrJoinedTooMany = errors.New("the connection is on 1000 channels already")
