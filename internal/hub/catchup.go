@@ -85,14 +85,15 @@ func (s *sharedLog) readCatchUpLocked() {
 func (s *sharedLog) readCatchUp(c *catchUp) {
 	var missed []broker.Entry
 	var lost []string
+	ofAll := false
 	bytes := 0
 	for i, name := range c.names {
 		if bytes > maxHeld {
 			lost = append(lost, c.names[i:]...)
 			break
 		}
-		if name == "" { // there is no reading of all channels
-			lost = append(lost, name)
+		if name == "" { // there is no reading of all channels, but those who are on single ones lose nothing
+			ofAll = true
 			continue
 		}
 		es, complete, err := s.log.Read(s.ctx, name, c.from, maxCaughtUp, maxHeld-bytes)
@@ -128,10 +129,15 @@ func (s *sharedLog) readCatchUp(c *catchUp) {
 	}
 	h.mu.Unlock()
 	s.lose(append(lost, c.gaps...))
+	var wake uint64
 	h.mu.Lock()
+	if ofAll && s.currentLocked() {
+		wake = s.loseLocked("")
+	}
 	s.settled = true
 	s.notifyLocked()
 	h.mu.Unlock()
+	h.wake(wake)
 }
 
 // maxCaughtUp is how many messages of one channel are read when a log follows another one.

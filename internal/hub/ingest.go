@@ -195,7 +195,10 @@ func (s *sharedLog) findLocked(name string) *openChannel {
 	o := s.open[name]
 	if o != nil && o.era != s.era { // what it knows is of another epoch, in which every open channel begins at the same place
 		o.era, o.at, o.last, o.floor = s.era, s.began, s.began, s.began
-		o.asked, o.gone, o.goneLimit = 0, 0, 0
+		o.asked, o.gone, o.goneLimit, o.lostAll = 0, 0, 0, 0
+	}
+	if o != nil && o.lostAll < s.lostAll { // once: the floor goes down again by what is read
+		o.floor, o.lostAll = max(o.floor, s.lostAll), s.lostAll
 	}
 	return o
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,6 +34,7 @@ type sharedLog struct {
 	settled     bool          // connections can be given positions
 	era         uint32        // counts epochs
 	began       uint64        // where the epoch began, for this node
+	lostAll     uint64        // something up to here is lost, and of which channel is not known
 	changed     chan struct{} // closed when one of these changes, and replaced
 	broken      bool          // entries may be missing, and none come
 	brokenSince time.Time
@@ -61,6 +63,7 @@ type openChannel struct {
 	asked     int      // how many of its last messages were read, if there are as many
 	gone      uint64   // the log does not have all messages after this position
 	goneLimit int      // or they have more bytes
+	lostAll   uint64   // the last sharedLog.lostAll that the floor has taken into account
 
 	pins     int  // handshakes that need it open
 	queued   bool // it is in sharedLog.idle
@@ -292,6 +295,7 @@ func (s *sharedLog) beginEpoch(epoch string, at uint64) {
 	}
 	s.settled, s.catchUp = false, nil
 	s.era++
+	s.lostAll = 0
 	s.began = at
 	s.counts.epochs++
 	h.setEpochLocked(epoch)
@@ -416,6 +420,10 @@ func (s *sharedLog) configureLocked() { s.startPartitionLocked() }
 // lose tells the subscribers of channels that they miss messages.
 func (s *sharedLog) lose(channels []string) {
 	h := s.hub
+	if slices.Contains(channels, "") {
+		s.loseAll()
+		return
+	}
 	for len(channels) > 0 {
 		n := min(atOnce, len(channels))
 		h.mu.Lock()
@@ -431,6 +439,30 @@ func (s *sharedLog) lose(channels []string) {
 		h.wake(wake)
 		channels = channels[n:]
 	}
+}
+
+// loseAll tells all subscribers that they miss messages. Nobody is given a position until all channels know it.
+func (s *sharedLog) loseAll() {
+	h := s.hub
+	h.mu.Lock()
+	if !s.currentLocked() {
+		h.mu.Unlock()
+		return
+	}
+	settled, at := s.settled, h.seq
+	s.settled, s.lostAll = false, at
+	s.counts.gaps++
+	var wake uint64
+	for _, l := range h.loops {
+		wake |= l.pushLocked(entry{op: opGap})
+	}
+	h.mu.Unlock()
+	h.wake(wake)
+	h.eachChannel(func(ch *channel) { ch.droppedSeq = max(ch.droppedSeq, at) })
+	h.mu.Lock()
+	s.settled = settled
+	s.notifyLocked()
+	h.mu.Unlock()
 }
 
 func (s *sharedLog) loseLocked(name string) (wake uint64) {
