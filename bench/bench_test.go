@@ -183,3 +183,47 @@ func TestReport(t *testing.T) {
 		t.Error(s)
 	}
 }
+
+// TestNodes: who is in a room is on the node that the layout says, and so is its publisher.
+func TestNodes(t *testing.T) {
+	spread := target{addr: "0", spread: []string{"0", "1", "2"}}
+	rooms := spread
+	rooms.byRoom = true
+	for _, tt := range []struct {
+		name            string
+		t               target
+		nodes, publish2 string // of subscribers 0, 2, 5 and 10 of 5 rooms, and of the publisher of room 2
+	}{
+		{"one server", target{addr: "0"}, "0000", "0"},
+		{"on all nodes", spread, "0012", "0"},
+		{"each room on one node", rooms, "0200", "2"},
+	} {
+		got := ""
+		for _, i := range []int{0, 2, 5, 10} {
+			got += tt.t.node(i, 5)
+		}
+		if got != tt.nodes || tt.t.publisher(2) != tt.publish2 {
+			t.Errorf("%s: subscribers on %s, not %s; publisher on %s, not %s", tt.name, got, tt.nodes, tt.t.publisher(2), tt.publish2)
+		}
+	}
+}
+
+// TestClusterReport: a figure is compared with that of the same round without a broker, and goals say whether they are met.
+func TestClusterReport(t *testing.T) {
+	c := &cluster{measured: make(map[[3]string][]clusterResult)}
+	for _, local := range []time.Duration{1000, 2000, 4000} { // a machine that becomes slower
+		c.add("to 100", setup{alone, here}, clusterResult{result: result{cpu: local}})
+		c.add("to 100", setup{r1, here}, clusterResult{result: result{cpu: local * 12 / 10}})
+		c.add(logName, setup{r1, here}, clusterResult{result: result{perSecond: 40_000}})
+	}
+	s := c.figures(3)
+	for _, want := range []string{
+		"| to 100: CPU per delivery, relative to no broker | at most 1.05 | 1.20 | **missed by 14 %** |",
+		"| log: acked messages per second, 1 replica | at least 80000 | 40000 | **missed by 50 %** |",
+		"| replicas 1 | all on the publisher's node | 2.40 µs | 1.20 |",
+	} {
+		if !strings.Contains(s, want) {
+			t.Errorf("the figures lack %s", want)
+		}
+	}
+}

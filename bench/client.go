@@ -53,6 +53,7 @@ func (t *tally) add(number uint32) {
 type reader struct {
 	tally
 	room    int
+	addr    string // of the server, or of one of its nodes
 	fd      int
 	stopped bool   // does not read
 	tail    []byte // the end of the previous read, in which a marker may have begun
@@ -92,6 +93,7 @@ func (r *reader) scan(p []byte, now int64, h *histogram) (n int) {
 type fleet struct {
 	readers   []*reader
 	latency   histogram
+	connects  histogram // how long connecting took, with the handshake
 	delivered atomic.Int64
 	progress  chan struct{} // receives a value after a delivery
 	closing   atomic.Bool
@@ -124,6 +126,30 @@ type target struct {
 	tunnel      int    // if not 0, the WebSocket is carried over this version of HTTP
 	subprotocol string // of the WebSocket
 	tls         bool
+
+	// The nodes of a cluster that subscribers are spread over, if not all are at addr. By room, all subscribers of a room
+	// are on one node, where its messages are published too.
+	spread []string
+	byRoom bool
+}
+
+// node returns where subscriber number i connects.
+func (t target) node(i, rooms int) string {
+	switch {
+	case len(t.spread) == 0:
+		return t.addr
+	case t.byRoom:
+		return t.publisher(i % rooms)
+	}
+	return t.spread[i/rooms%len(t.spread)]
+}
+
+// publisher returns where messages for a room are published.
+func (t target) publisher(room int) string {
+	if !t.byRoom {
+		return t.addr
+	}
+	return t.spread[room%len(t.spread)]
 }
 
 // dialAll connects n readers, distributed over rooms.
@@ -131,7 +157,7 @@ func dialAll(t target, n, rooms int, stopped int) (*fleet, error) {
 	f := &fleet{progress: make(chan struct{}, 1)}
 	f.readers = make([]*reader, n)
 	for i := range f.readers {
-		f.readers[i] = &reader{room: i % rooms, stopped: i >= n-stopped}
+		f.readers[i] = &reader{room: i % rooms, addr: t.node(i, rooms), stopped: i >= n-stopped}
 	}
 	switch {
 	case t.tls && t.tunnel > 0:
@@ -147,11 +173,14 @@ func dialAll(t target, n, rooms int, stopped int) (*fleet, error) {
 	for range 16 {
 		wg.Go(func() {
 			for r := range jobs {
-				if err := f.dial(t, r); err != nil {
-					mu.Lock()
+				begin := time.Now()
+				err := f.dial(t, r)
+				mu.Lock()
+				f.connects.add(time.Since(begin).Nanoseconds())
+				if err != nil {
 					failed = err
-					mu.Unlock()
 				}
+				mu.Unlock()
 			}
 		})
 	}
@@ -168,6 +197,7 @@ func dialAll(t target, n, rooms int, stopped int) (*fleet, error) {
 }
 
 func (f *fleet) dial(t target, r *reader) error {
+	t.addr = r.addr
 	a, err := net.ResolveTCPAddr("tcp4", t.addr)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@
 //
 //	go run ./bench                                     # everything; writes docs/performance.md
 //	go run ./bench -scenarios paced,burst -peers caddy-broadcast,nchan
+//	go run ./bench -scenarios cluster                  # several Caddys and nats-servers; writes docs/scale.md
 //	go run ./bench -memory 64                          # how far the process grows with max_memory 64MiB
 //	go run ./bench -quick                              # only checks that every message is delivered
 package main
@@ -24,7 +25,7 @@ func main() {
 	quick := flag.Bool("quick", false, "one second each, without a report: only check that every message is delivered")
 	rounds := flag.Int("rounds", 3, "how often each is measured; the median is reported")
 	seconds := flag.Float64("seconds", 5, "duration of each measurement")
-	report := flag.String("report", "", "folder that contains performance.md; default docs when everything is measured")
+	report := flag.String("report", "", "folder that contains performance.md and scale.md; default docs when everything is measured, or only cluster")
 	memory := flag.Int("memory", 0, "only measure how far misbehaving clients make the process grow with this max_memory, in MiB")
 	flag.Parse()
 	if *memory > 0 {
@@ -37,7 +38,7 @@ func main() {
 	if *quick {
 		*rounds, *seconds = 1, 1
 	}
-	if *report == "" && *only == "" && *which == "" && !*quick {
+	if *report == "" && !*quick && (*only == "" && *which == "" || *which == clusterName) {
 		*report = "docs"
 	}
 	ps, err := pick(peers, *only, func(p peer) string { return p.name })
@@ -94,6 +95,12 @@ func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, r
 	wrong := 0
 	port := 20100
 	for _, sc := range scs {
+		if sc.name == clusterName {
+			if err := benchCluster(dir, rounds, seconds, quick, report); err != nil {
+				return err
+			}
+			continue
+		}
 		if quick {
 			// Enough to find a lost message, and few enough for a small machine without a higher limit of open files.
 			sc.subscribers = min(sc.subscribers, 500)
@@ -128,7 +135,7 @@ func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, r
 		}
 	}
 	fmt.Print(t.ratios())
-	if report != "" {
+	if report != "" && len(t.cells) > 0 {
 		if err := t.write(report, rounds, seconds); err != nil {
 			return err
 		}

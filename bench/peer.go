@@ -36,7 +36,9 @@ type server struct {
 	wrap    func(data string) string
 	cmd     *exec.Cmd
 	tlsAddr string
-	settle  func() // makes the server release garbage before its memory is read
+	admin   string    // address of Caddy's admin API
+	others  []*server // whose use counts as this one's: the other nodes of a cluster
+	settle  func()    // makes the server release garbage before its memory is read
 	out     *bytes.Buffer
 }
 
@@ -214,7 +216,9 @@ func startCaddy(dir string, port int, options string) (*server, error) {
 	%s
 }
 http://%s, https://localhost:%d {
-	broadcast /ws/* {path.1}
+	broadcast /ws/* {path.1} {
+		join *
+	}
 	respond ok
 }`, admin, options, address(port), secure)
 	file := filepath.Join(dir, "Caddyfile")
@@ -222,7 +226,7 @@ http://%s, https://localhost:%d {
 		return nil, err
 	}
 	room := func(i int) string { return "/ws/" + strconv.Itoa(i) }
-	s := &server{target: target{addr: address(port), path: room}, publish: room, wrap: plain, tlsAddr: "localhost:" + strconv.Itoa(secure)}
+	s := &server{target: target{addr: address(port), path: room}, publish: room, wrap: plain, admin: admin, tlsAddr: "localhost:" + strconv.Itoa(secure)}
 	s.settle = func() { // Caddy's admin API serves Go's profiles, and this one runs a garbage collection first
 		for range 3 {
 			exec.Command("curl", "-s", "-o", "/dev/null", "http://"+admin+"/debug/pprof/heap?gc=1").Run()
@@ -372,6 +376,11 @@ func (s *server) usage() (u usage) {
 			pages, _ := strconv.ParseInt(f[1], 10, 64)
 			u.rss += pages * int64(os.Getpagesize())
 		}
+	}
+	for _, other := range s.others {
+		more := other.usage()
+		u.cpu += more.cpu
+		u.rss += more.rss
 	}
 	return u
 }

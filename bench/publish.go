@@ -148,13 +148,23 @@ func (g *driver) publishEach(tokens <-chan struct{}, i int) {
 		return writeAll(g.fleet.readers[i].fd, clientFrame([]byte(s.wrap(string(data)))))
 	}
 	if g.load.sockets == 0 {
-		p, err := newPoster(s.addr)
-		if err != nil {
-			g.failed.Store(err)
-			return
+		posters := make(map[string]*poster) // by node
+		defer func() {
+			for _, p := range posters {
+				p.c.Close()
+			}
+		}()
+		publish = func(room int, data []byte) (err error) {
+			addr := s.publisher(room)
+			p := posters[addr]
+			if p == nil {
+				if p, err = newPoster(addr); err != nil {
+					return err
+				}
+				posters[addr] = p
+			}
+			return p.publish(addr, s.publish(room), data)
 		}
-		defer p.c.Close()
-		publish = func(room int, data []byte) error { return p.publish(s.addr, s.publish(room), data) }
 	}
 	for range tokens {
 		if err := publish(g.next()); err != nil {

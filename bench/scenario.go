@@ -78,6 +78,7 @@ var scenarios = []scenario{
 		subscribers: 10_000, idle: true, tls: true, load: load{size: 128},
 		skip: func(p peer) bool { return !p.tls },
 	},
+	{name: clusterName}, // see benchCluster
 }
 
 // result is what was measured. A zero means that it was not.

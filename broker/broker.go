@@ -21,10 +21,13 @@
 //  3. A client that returns with a position beyond W is answered when W has reached it: see Log.Barrier.
 //  4. An entry that comes late, at a position below W, is the exception after a fault. The hub gives it only to connections
 //     that cannot have gone past it, and reports a gap to the others.
-//  5. From the moment when the log cannot be sure that it receives everything until it has caught up, it delivers nothing.
+//  5. From the moment when the log cannot be sure that it receives everything until it has caught up, it delivers nothing. So
+//     with an entry of a channel that was open the node has all of the channel before it, or was told what it lacks.
 //  6. A publisher's ack has the position that the log stored the message at. One key has one position, on every node.
 //  7. A position is never given to two messages of one epoch. A log that would do that, because its broker has lost data,
 //     first changes the epoch.
+//  8. What a log answers is of the epoch that the Sink was told last: it first calls Sink.Epoch. What was asked for in one
+//     epoch and answered in another one is an error.
 package broker
 
 import (
@@ -111,6 +114,9 @@ type Log interface {
 	// Data belong to the log afterwards. done gets a place for each entry, or an error: ErrDown, ErrUnknown, ErrConflict,
 	// ErrTooBig, ErrClosed, or a *PartialError. The log decides how long to wait for the broker, and ends with ErrUnknown.
 	//
+	// Places are positions of the epoch that the Sink was told last, and while done runs Sink.Epoch is not called. Entries
+	// that were stored in an epoch that has ended may be lost: they are answered with ErrUnknown.
+	//
 	// Calls whose entries have the same position in the log as those of an earlier call, by their keys, are done with
 	// Repeated. Order is promised to a publisher that waits for done, or whose calls all succeed.
 	Publish(es []Entry, done func([]Place, error))
@@ -133,10 +139,12 @@ type Log interface {
 
 	// Read returns entries of a channel after a position, oldest first: all that were stored before the call, but at most n
 	// entries and about so many bytes of data; then it returns the oldest of them and complete is false. complete also is
-	// false if an entry after the position may be missing, because it is not stored any more.
+	// false if an entry after the position may be missing, because it is not stored any more. It returns an error if the
+	// epoch is, or becomes, another one than the Sink had been told when Read was called.
 	Read(ctx context.Context, channel string, after uint64, n, bytes int) (es []Entry, complete bool, err error)
 
-	// Last returns the newest entries of a channel, oldest first, at most n and about so many bytes of data.
+	// Last returns the newest entries of a channel, oldest first, at most n and about so many bytes of data. Of epochs it
+	// is as Read.
 	Last(ctx context.Context, channel string, n, bytes int) ([]Entry, error)
 
 	// Retain changes what the log has to keep.
@@ -163,12 +171,16 @@ type Sink interface {
 	// Advance moves W to a position, without an entry.
 	Advance(seq uint64)
 
-	// Broken says that from here on entries may be missing, and why. No entries come until the log has caught up. A Log
-	// begins as Broken.
+	// Broken says that from here on entries may be missing, and why. No entries come until the log knows what it lacks: then
+	// it calls Lost, if something is lost, gives the entries that it has missed, and calls Repaired. A Log begins as Broken.
 	Broken(why error)
 
-	// Repaired says that the log has caught up. Messages of the channels in lost may be missing: nil is none.
-	Repaired(lost []string)
+	// Lost says that messages of channels may be missing before the next ones, between Broken and Repaired. "" stands for all
+	// channels.
+	Lost(channels []string)
+
+	// Repaired says that the log has caught up.
+	Repaired()
 }
 
 // Retention is what a log has to keep so that clients can resume.

@@ -45,7 +45,7 @@ func startCluster(t *testing.T) *cluster {
 	for i, name := range []string{"a", "b", "c"} {
 		c.nodes[name] = "localhost:" + ports[i+1]
 	}
-	cmd := exec.Command(binary, "-ports", strings.Join(ports, " "))
+	cmd := exec.Command(binary, "-ports", strings.Join(ports, " "), "-restart", "2s")
 	cmd.Dir = ".." // as in a checkout
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	stdin, err := cmd.StdinPipe()

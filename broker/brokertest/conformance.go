@@ -43,7 +43,7 @@ func Run(t *testing.T, start func(t *testing.T) Cluster) {
 		t.Run(r.name, func(t *testing.T) {
 			c := start(t)
 			if r.needs != nil && !r.needs(c) {
-				t.Skip("the cluster cannot do that: see Stopper and Freezer")
+				t.Skip("the cluster cannot do that: see Stopper, Freezer, Forgetter and Roller")
 			}
 			s := &suite{tb: t, cluster: c}
 			defer s.finish()
@@ -59,7 +59,7 @@ type rule struct {
 	needs func(Cluster) bool
 }
 
-var rules = slices.Concat(publishRules, receiveRules, readRules, endRules, faultRules)
+var rules = slices.Concat(publishRules, receiveRules, readRules, endRules, faultRules, epochRules)
 
 // tb is what a rule needs of a *testing.T, so that the suite can be tested with logs that break it.
 type tb interface {

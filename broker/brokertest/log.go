@@ -21,7 +21,9 @@ type memoryLog struct {
 
 	session *session // nil while it is not connected
 	broken  bool     // from a doubt until attachedLocked
-	epoch   string
+	epoch   epoch    // that the node knows
+	told    told     // the same, when the sink knows it
+	early   []func() // what came of an epoch that the node does not know yet
 	closed  bool
 
 	// What the node has: everything up to certain; up to w all but what it has not missed yet.
@@ -63,6 +65,7 @@ type publish struct {
 }
 
 type answer struct {
+	epoch    epoch
 	entries  []broker.Entry
 	complete bool
 	err      error
@@ -71,7 +74,7 @@ type answer struct {
 func newMemoryLog(b *MemoryBroker, sink broker.Sink) *memoryLog {
 	return &memoryLog{
 		memory: b.memory, broker: b, sink: sink, events: newCalls(), acks: newCalls(), broken: true,
-		seen: make(map[uint64]bool), last: make(map[string]uint64), subs: make(map[string]*subscription),
+		told: told{changed: make(chan struct{})}, seen: make(map[uint64]bool), last: make(map[string]uint64), subs: make(map[string]*subscription),
 		reads: make(map[chan answer]bool), repairs: make(map[string]uint64), problem: "never connected",
 	}
 }
@@ -133,14 +136,39 @@ func (l *memoryLog) sendPublishLocked(p *publish) {
 			b.losePlaces--
 			return
 		}
-		s.toNode(func() { l.publishedLocked(p, places, err) })
+		epoch := l.memory.store.epoch
+		s.toNode(func() { l.ackedLocked(p, places, err, epoch) })
 	})
+}
+
+// ackedLocked is told where entries were stored, and in which epoch.
+func (l *memoryLog) ackedLocked(p *publish, places []broker.Place, err error, e epoch) {
+	if e.number > l.epoch.number {
+		l.early = append(l.early, func() { l.ackedLocked(p, places, err, e) })
+		return
+	}
+	if done := p.done; err == nil {
+		p.done = func(places []broker.Place, err error) {
+			if err != nil {
+				done(places, err)
+				return
+			}
+			l.told.during(e, func(over bool) {
+				if over { // they may be lost
+					places, err = nil, broker.ErrUnknown
+				}
+				done(places, err)
+			})
+		}
+	}
+	l.publishedLocked(p, places, err)
 }
 
 func (l *memoryLog) publishedLocked(p *publish, places []broker.Place, err error) {
 	if i := slices.Index(l.publishes, p); i >= 0 {
 		l.publishes = slices.Delete(l.publishes, i, i+1)
-		l.acks.add(func(bool) { p.done(places, err) })
+		done := p.done
+		l.acks.add(func(bool) { done(places, err) })
 	}
 }
 
@@ -306,6 +334,7 @@ func (l *memoryLog) Last(ctx context.Context, channel string, n, bytes int) ([]b
 // ask waits for what the broker answers.
 func (l *memoryLog) ask(ctx context.Context, question func() answer) answer {
 	came := make(chan answer, 1)
+	asked := l.told.now()
 	l.memory.clock.mu.Lock()
 	s := l.session
 	switch {
@@ -317,6 +346,7 @@ func (l *memoryLog) ask(ctx context.Context, question func() answer) answer {
 		l.reads[came] = true
 		s.toBroker(func() {
 			a := question()
+			a.epoch = l.memory.store.epoch
 			s.toNode(func() {
 				if l.reads[came] {
 					delete(l.reads, came)
@@ -328,6 +358,9 @@ func (l *memoryLog) ask(ctx context.Context, question func() answer) answer {
 	l.memory.clock.mu.Unlock()
 	select {
 	case a := <-came:
+		if a.err == nil && (a.epoch != asked || l.told.now() != asked) {
+			return answer{err: errEpoch}
+		}
 		return a
 	case <-ctx.Done():
 		l.memory.clock.mu.Lock()

@@ -31,7 +31,8 @@ func (n *notes) Entries(run []broker.Entry) {
 }
 func (n *notes) Advance(uint64)         {}
 func (n *notes) Broken(error)           { n.add("broken") }
-func (n *notes) Repaired(lost []string) { n.add("repaired%v", lost) }
+func (n *notes) Lost(channels []string) { n.add("lost%v", channels) }
+func (n *notes) Repaired()              { n.add("repaired") }
 
 // take returns what was written down since the last call.
 func (n *notes) take() []string {
@@ -70,9 +71,15 @@ func withFixture(t *testing.T, test func(f *fixture)) {
 		opened := make(chan bool)
 		f.reader.Open([]string{"a", "b"}, func(uint64, error) { close(opened) })
 		<-opened
-		f.notes.expect(t, "epoch memory1", "repaired[]")
+		f.notes.expect(t, f.epoch(), "repaired")
 		test(f)
 	})
+}
+
+// epoch is how notes has the epoch that the broker is in.
+func (f *fixture) epoch() string {
+	epoch, _ := f.m.Position()
+	return "epoch " + epoch
 }
 
 // publish publishes to channels, each with its name and a number, and returns the error.
@@ -102,11 +109,11 @@ func TestMemoryRepairsAfterLostEntry(t *testing.T) {
 		f.must("b", "b1")
 		f.notes.expect(t, "b1")
 		f.must("a", "a2") // its chain shows that a1 is missing
-		f.notes.expect(t, "broken", "a1", "a2", "repaired[]")
+		f.notes.expect(t, "broken", "a1", "a2", "repaired")
 		f.second.LoseLive(1)
 		f.must("a", "a3")
 		time.Sleep(time.Second) // a tick shows it
-		f.notes.expect(t, "broken", "a3", "repaired[]")
+		f.notes.expect(t, "broken", "a3", "repaired")
 	})
 }
 
@@ -118,13 +125,13 @@ func TestMemoryCatchesUp(t *testing.T) {
 		f.must("c", "c1")
 		f.second.Reconnect()
 		f.must("b", "b1")
-		f.notes.expect(t, "a1", "broken", "a2", "repaired[]", "b1")
+		f.notes.expect(t, "a1", "broken", "a2", "repaired", "b1")
 		f.second.Disconnect()
 		f.must("a", "a3")
 		f.m.Forget("a", 0)
 		f.second.Reconnect()
 		f.must("b", "b2")
-		f.notes.expect(t, "broken", "repaired[a]", "b2")
+		f.notes.expect(t, "broken", "lost[a]", "repaired", "b2")
 	})
 }
 
@@ -137,15 +144,15 @@ func TestMemoryStopsAndRollsBack(t *testing.T) {
 		}
 		f.m.Start()
 		f.must("a", "a3")
-		f.notes.expect(t, "a1", "broken", "repaired[]", "a3")
+		f.notes.expect(t, "a1", "broken", "repaired", "a3")
 		f.m.Rollback(1)
 		f.must("a", "a4")
-		f.notes.expect(t, "epoch memory2", "a4")
+		f.notes.expect(t, f.epoch(), "a4")
 		f.m.Stop()
 		f.m.Rollback(1)
 		f.m.Start()
 		f.must("a", "a5")
-		f.notes.expect(t, "broken", "epoch memory3", "repaired[]", "a5")
+		f.notes.expect(t, "broken", f.epoch(), "repaired", "a5")
 	})
 }
 
@@ -176,17 +183,17 @@ func TestMemoryFreezesAndMutes(t *testing.T) {
 		}
 		f.m.Thaw()
 		f.must("a", "a2")
-		f.notes.expect(t, "broken", "a1", "repaired[]", "a2")
+		f.notes.expect(t, "broken", "a1", "repaired", "a2")
 		f.second.Mute(true)
 		f.must("a", "a3")
 		f.second.Mute(false)
 		time.Sleep(time.Second)
-		f.notes.expect(t, "broken", "a3", "repaired[]")
+		f.notes.expect(t, "broken", "a3", "repaired")
 		f.second.Mute(true)
 		time.Sleep(5 * time.Second)
 		f.must("a", "a4")
 		f.second.Mute(false)
 		time.Sleep(5 * time.Second)
-		f.notes.expect(t, "broken", "a4", "repaired[]")
+		f.notes.expect(t, "broken", "a4", "repaired")
 	})
 }

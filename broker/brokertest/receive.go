@@ -74,38 +74,49 @@ func (l *memoryLog) attachLocked() {
 }
 
 // attachedLocked is given what the node may lack, up to a position. From there on all comes live.
-func (l *memoryLog) attachedLocked(subs map[string]*subscription, epoch string, at uint64, es []broker.Entry, lost []string) {
+func (l *memoryLog) attachedLocked(subs map[string]*subscription, epoch, asked epoch, at uint64, es []broker.Entry, lost []string) {
 	l.heard = time.Now()
-	if epoch != l.epoch {
+	switch {
+	case epoch.number > l.epoch.number:
 		l.beginLocked(epoch, at)
-		lost = nil
-	} else {
-		var run []broker.Entry
-		for _, e := range sortedBySeq(append(es, l.held...)) {
-			if !l.seen[e.Seq] && e.Seq > l.certain {
-				run = append(run, e)
-			}
-		}
-		l.giveLocked(run)
-		l.advanceLocked(at)
-		l.certainLocked()
-		for name, sub := range subs {
-			if l.subs[name] == sub && sub.open {
-				sub.at = at
-			}
-		}
+	case asked != l.epoch: // this is not about the epoch that the node was told of meanwhile
+		l.attachLocked()
+		return
+	default:
+		l.caughtUpLocked(subs, at, es, lost)
 	}
 	l.held, l.got, l.broken, l.problem = nil, 0, false, ""
 	clear(l.last)
-	l.emit(func() { l.sink.Repaired(lost) })
+	l.emit(l.sink.Repaired)
 	l.openLocked(subs, at)
 	l.passLocked(l.afterRepair, nil)
 	l.afterRepair = nil
 }
 
+// caughtUpLocked gives the sink what the node lacks. What is lost comes first.
+func (l *memoryLog) caughtUpLocked(subs map[string]*subscription, at uint64, es []broker.Entry, lost []string) {
+	if len(lost) > 0 {
+		l.emit(func() { l.sink.Lost(lost) })
+	}
+	var run []broker.Entry
+	for _, e := range sortedBySeq(append(es, l.held...)) {
+		if !l.seen[e.Seq] && e.Seq > l.certain {
+			run = append(run, e)
+		}
+	}
+	l.giveLocked(run)
+	l.advanceLocked(at)
+	l.certainLocked()
+	for name, sub := range subs {
+		if l.subs[name] == sub && sub.open {
+			sub.at = at
+		}
+	}
+}
+
 // beginLocked begins another epoch. Channels that are open stay so, from its beginning on.
-func (l *memoryLog) beginLocked(epoch string, at uint64) {
-	l.epoch, l.w, l.got = epoch, at, 0
+func (l *memoryLog) beginLocked(e epoch, at uint64) {
+	l.epoch, l.w, l.got, l.held = e, at, 0, nil
 	l.certainLocked()
 	clear(l.last)
 	for _, sub := range l.subs {
@@ -113,14 +124,25 @@ func (l *memoryLog) beginLocked(epoch string, at uint64) {
 			sub.at = at
 		}
 	}
-	l.emit(func() { l.sink.Epoch(epoch, at) })
+	l.events.add(func(closed bool) {
+		l.told.tell(e, func() {
+			if !closed {
+				l.sink.Epoch(e.name, at)
+			}
+		})
+	})
+	early := l.early
+	l.early = nil
+	for _, answer := range early {
+		answer()
+	}
 }
 
 // epochChangedLocked is told, in the order of the entries, that the broker has begun another epoch.
-func (l *memoryLog) epochChangedLocked(epoch string, at uint64) {
+func (l *memoryLog) epochChangedLocked(e epoch, at uint64) {
 	l.heard = time.Now()
-	if !l.broken { // otherwise attachedLocked will learn of it
-		l.beginLocked(epoch, at)
+	if e.number > l.epoch.number {
+		l.beginLocked(e, at)
 	}
 }
 

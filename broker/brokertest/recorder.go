@@ -22,6 +22,7 @@ type recorder struct {
 	w       uint64
 	broken  bool
 	breaks  int
+	caught  bool // up: entries came since Broken
 	lost    []string
 	entries []broker.Entry // of the epoch
 	had     map[uint64]bool
@@ -87,6 +88,7 @@ func (r *recorder) Entries(run []broker.Entry) {
 	if len(run) == 0 {
 		r.problemLocked("Entries was called with no entry")
 	}
+	r.caught = true
 	for i, e := range run {
 		switch {
 		case e.Seq == 0:
@@ -122,12 +124,27 @@ func (r *recorder) Broken(why error) {
 	if why == nil {
 		r.problemLocked("Broken does not say why")
 	}
-	r.broken = true
+	r.broken, r.caught = true, false
 	r.breaks++
 }
 
+// Lost implements broker.Sink.
+func (r *recorder) Lost(channels []string) {
+	defer r.enter("Lost")()
+	if len(channels) == 0 {
+		r.problemLocked("Lost was called with no channel")
+	}
+	if !r.broken {
+		r.problemLocked("Lost came without Broken")
+	}
+	if r.caught {
+		r.problemLocked("Lost(%q) came after entries that the log had missed", channels)
+	}
+	r.lost = append(r.lost, channels...)
+}
+
 // Repaired implements broker.Sink.
-func (r *recorder) Repaired(lost []string) {
+func (r *recorder) Repaired() {
 	defer r.enter("Repaired")()
 	if r.epoch == "" {
 		r.problemLocked("Repaired came before Epoch")
@@ -136,7 +153,6 @@ func (r *recorder) Repaired(lost []string) {
 		r.problemLocked("Repaired came without Broken")
 	}
 	r.broken = false
-	r.lost = append(r.lost, lost...)
 }
 
 // opened checks a call of Open's callback.

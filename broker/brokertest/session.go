@@ -69,13 +69,13 @@ func (s *session) attach(subs map[string]*subscription) {
 		s.channels[name] = true
 	}
 	s.due = 0
-	epoch, at := m.store.epoch, m.store.seq
+	epoch, asked, at := m.store.epoch, l.epoch, m.store.seq
 	var es []broker.Entry
 	var lost []string
-	if epoch == l.epoch {
+	if epoch == asked {
 		es, lost = m.store.missed(subs, l.certain)
 	}
-	s.toNode(func() { l.attachedLocked(subs, epoch, at, es, lost) })
+	s.toNode(func() { l.attachedLocked(subs, epoch, asked, at, es, lost) })
 }
 
 // subscribe subscribes the node to channels, and a moment later tells it since when: meanwhile some entries may have gone

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
@@ -14,10 +15,10 @@ const keyWindow = 2 * time.Minute
 
 // store is what a Memory keeps.
 type store struct {
-	epoch  string
-	epochs int
-	seq    uint64
-	time   int64
+	epoch epoch
+	name  string // begins the epochs: no other store of the process has it
+	seq   uint64
+	time  int64
 
 	all      []broker.Entry // for Memory.Stored
 	past     []Stored
@@ -26,6 +27,12 @@ type store struct {
 
 	keep    int
 	retains map[*memoryLog]broker.Retention
+}
+
+// epoch is one of a store. They are numbered from 1, and a log that has had none yet is in number 0.
+type epoch struct {
+	number int
+	name   string
 }
 
 // stored is a channel's entries.
@@ -48,16 +55,20 @@ type chained struct {
 	prev uint64
 }
 
+// stores counts those of the process. Two Memories are two logs: with the same epoch a hub that changes from one to the other
+// would take them for one, and give clients the positions of the one for the other's.
+var stores atomic.Uint64
+
 func (s *store) init(keep int) {
-	s.keep = keep
+	s.keep, s.name = keep, fmt.Sprint("memory", stores.Add(1), "x")
 	s.channels, s.keys = make(map[string]*stored), make(map[[16]byte]known)
 	s.retains = make(map[*memoryLog]broker.Retention)
 	s.nextEpoch()
 }
 
 func (s *store) nextEpoch() {
-	s.epochs++
-	s.epoch = fmt.Sprint("memory", s.epochs)
+	n := s.epoch.number + 1
+	s.epoch = epoch{n, fmt.Sprint(s.name, n)}
 }
 
 func (s *store) of(channel string) *stored {
@@ -157,7 +168,7 @@ func (s *store) forget(channel string, keep int) {
 
 // rollback removes the newest n entries, and everything that was given a position after the one before them.
 func (s *store) rollback(n int) {
-	s.past = append(s.past, Stored{s.epoch, s.all})
+	s.past = append(s.past, Stored{s.epoch.name, s.all})
 	s.nextEpoch()
 	s.all = s.all[:max(0, len(s.all)-n)]
 	s.seq = 0

@@ -33,6 +33,8 @@ func TestWrongLogs(t *testing.T) {
 		{"answers twice", wrong{answersTwice: true}, "publishes without waiting keep the order of the calls"},
 		{"splits calls", wrong{splits: true}, "entries of one call are next to each other"},
 		{"does not wait in Close", wrong{closesLater: true}, "Close answers everything and is the end"},
+		{"tells an epoch too late", wrong{epochLate: true}, "answers are of the epoch that the Sink was told"},
+		{"names losses too late", wrong{losesLate: true}, "what is lost is named before what comes after it"},
 		{"two names are one", wrong{foldsCase: true}, "channels of all kinds of names are different"},
 	} {
 		t.Run(w.name, func(t *testing.T) {
@@ -91,7 +93,7 @@ func (f *failures) Fatalf(format string, args ...any) {
 
 // wrong is what is wrong with a log.
 type wrong struct {
-	swaps, drops, repeats, changes, opensEarly, barrierEarly, ignoresKeys, complete, answersTwice, splits, closesLater, foldsCase bool
+	swaps, drops, repeats, changes, opensEarly, barrierEarly, ignoresKeys, complete, answersTwice, splits, closesLater, foldsCase, epochLate, losesLate bool
 }
 
 type wrongCluster struct {
@@ -117,6 +119,40 @@ type wrongSink struct {
 	wrong wrong
 	count int
 	held  []broker.Entry
+	late  func()   // tells an epoch
+	lost  []string // is told with Repaired
+}
+
+func (s *wrongSink) Epoch(epoch string, at uint64) {
+	if s.wrong.epochLate && at > 0 {
+		s.late = func() { s.Sink.Epoch(epoch, at) }
+		return
+	}
+	s.Sink.Epoch(epoch, at)
+}
+
+func (s *wrongSink) Advance(seq uint64) {
+	if s.late != nil {
+		s.late()
+		s.late = nil
+	}
+	s.Sink.Advance(seq)
+}
+
+func (s *wrongSink) Lost(channels []string) {
+	if s.wrong.losesLate {
+		s.lost = channels
+		return
+	}
+	s.Sink.Lost(channels)
+}
+
+func (s *wrongSink) Repaired() {
+	if s.lost != nil {
+		s.Sink.Lost(s.lost)
+		s.lost = nil
+	}
+	s.Sink.Repaired()
 }
 
 func (s *wrongSink) Entries(run []broker.Entry) {
@@ -193,7 +229,7 @@ func (l *wrongLog) Read(ctx context.Context, channel string, after uint64, n, by
 
 func (l *wrongLog) Close() {
 	if l.wrong.closesLater {
-		go l.Log.Close()
+		time.AfterFunc(time.Second, l.Log.Close)
 		return
 	}
 	l.Log.Close()

@@ -39,9 +39,10 @@ func (n *node) Entries(run []broker.Entry) {
 }
 func (n *node) Advance(seq uint64) { n.change(func() { n.at = max(n.at, seq) }) }
 func (n *node) Broken(error)       { n.change(func() { n.broken = true }) }
-func (n *node) Repaired(lost []string) {
-	n.change(func() { n.broken = false; n.repaired++; n.lost = append(n.lost, lost...) })
+func (n *node) Lost(channels []string) {
+	n.change(func() { n.lost = append(n.lost, channels...) })
 }
+func (n *node) Repaired() { n.change(func() { n.broken = false; n.repaired++ }) }
 
 func dialTest(t testing.TB, c Config) *node {
 	t.Helper()

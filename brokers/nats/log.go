@@ -163,9 +163,6 @@ func (l *log) setProblem(s string) {
 
 // denied says that the account may not do something.
 func (l *log) denied(err error) {
-	if strings.Contains(err.Error(), "$JS.EVENT.") {
-		return // it is optional
-	}
 	l.setProblem(err.Error())
 	l.logger().Error("the broker's account lacks a permission", zap.Error(err))
 }

@@ -287,6 +287,9 @@ func (l *log) repaired(cause string, generation uint64, epoch string, at uint64,
 		missed, lost = nil, nil
 		r.watermark = 0
 	}
+	if len(lost) > 0 {
+		l.sink.Lost(lost)
+	}
 	for run := range slices.Chunk(missed, maxRun) {
 		l.sink.Entries(slices.Clone(run))
 	}
@@ -311,7 +314,7 @@ func (l *log) repaired(cause string, generation uint64, epoch string, at uint64,
 	l.keeper.mu.Unlock()
 	r.broken, r.repair = false, nil
 	l.publisher.resume(generation) // before the Sink knows, which may publish at once
-	l.sink.Repaired(lost)
+	l.sink.Repaired()
 	l.logger().Info("the broker's log is up", zap.String("cause", cause), zap.Uint64("position", at), zap.Int("missed", len(missed)), zap.Int("lost", len(lost)))
 	l.barriers.renew()
 	l.marks.renew()

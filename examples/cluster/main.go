@@ -30,10 +30,7 @@ import (
 	_ "github.com/caddy-broadcast/caddy-broadcast/brokers/nats"
 )
 
-const (
-	folder      = "examples/cluster/"
-	restartTime = 5 * time.Second // how long a process that has ended is away
-)
+const folder = "examples/cluster/"
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "run" { // a node: this program is its own Caddy
@@ -44,8 +41,9 @@ func main() {
 	ports := flag.String("ports", "8080 8081 8082 8083 2021 2022 2023 4229",
 		"of the load balancer, of the three nodes, of their admin APIs, and of nats-server")
 	rate := flag.Int("rate", 10, "numbers published per second")
+	restart := flag.Duration("restart", 5*time.Second, "how long a process that has ended is away")
 	flag.Parse()
-	c := cluster{dir: must(os.MkdirTemp("", "cluster"))}
+	c := cluster{dir: must(os.MkdirTemp("", "cluster")), restart: *restart}
 	if p := strings.Fields(*ports); len(p) == 8 {
 		c.site, c.nodes, c.admins, c.nats = p[0], p[1:4], p[4:7], p[7]
 	} else {
@@ -72,6 +70,7 @@ type cluster struct {
 	dir           string // of nats-server
 	site, nats    string // ports
 	nodes, admins []string
+	restart       time.Duration
 	processes     sync.WaitGroup
 }
 
@@ -130,9 +129,9 @@ func (c *cluster) keepRunning(ctx context.Context, name string, kill <-chan stru
 			if ctx.Err() != nil {
 				return
 			}
-			fmt.Printf("%s has ended (%v), and starts again in %s\n", name, err, restartTime)
+			fmt.Printf("%s has ended (%v), and starts again in %s\n", name, err, c.restart)
 			select {
-			case <-time.After(restartTime):
+			case <-time.After(c.restart):
 			case <-ctx.Done():
 			}
 		}

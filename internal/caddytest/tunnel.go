@@ -11,6 +11,8 @@ import (
 	"github.com/gobwas/ws/wsutil"
 	"github.com/quic-go/quic-go/http3"
 	"golang.org/x/net/http2"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/frame/frametest"
 )
 
 // Tunnel is the client side of a WebSocket over HTTP/2 or HTTP/3.
@@ -56,7 +58,7 @@ func (s *Server) DialTunnel(rt http.RoundTripper, url string, header ...string) 
 func (s *Server) CloseOf(c *Tunnel) ws.StatusCode {
 	s.T.Helper()
 	for {
-		f, err := ws.ReadFrame(c)
+		f, err := frametest.Read(c)
 		if err != nil {
 			s.T.Fatalf("no close frame: %v", err)
 		}

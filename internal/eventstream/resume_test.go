@@ -15,8 +15,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/gobwas/ws"
-
+	"github.com/caddy-broadcast/caddy-broadcast/internal/frame/frametest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
@@ -94,7 +93,7 @@ func (d *device) visitSocket(t *testing.T, s *site, r *rand.Rand) {
 	}
 	limited := io.LimitReader(in, some(r))
 	for {
-		frame, err := ws.ReadFrame(limited)
+		frame, err := frametest.Read(limited)
 		if err != nil {
 			return
 		}

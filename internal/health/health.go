@@ -69,6 +69,5 @@ func (Matcher) MatchWithError(r *http.Request) (bool, error) {
 // Interface guards
 var (
 	_ caddyfile.Unmarshaler             = (*Matcher)(nil)
-	_ caddyhttp.RequestMatcher          = (*Matcher)(nil)
 	_ caddyhttp.RequestMatcherWithError = (*Matcher)(nil)
 )

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/frame/frametest"
 )
 
 type peer struct {
@@ -53,7 +55,7 @@ func (p *peer) end(t *testing.T) int {
 	t.Helper()
 	code := cutOff
 	for {
-		f, err := ws.ReadFrame(p.r)
+		f, err := frametest.Read(p.r)
 		if err != nil {
 			if isTimeout(err) {
 				t.Errorf("the connection stays, after the close code %d", code)

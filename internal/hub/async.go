@@ -51,7 +51,9 @@ func (h *Hub) publishAsync(ms []*Message, done func(error)) {
 	}
 	begun := time.Now()
 	s.log.Publish(entriesOf(ms, h.node), func(places []broker.Place, err error) {
-		s.counts.publish.add(time.Since(begun))
+		if sent(err) {
+			s.counts.publish.add(time.Since(begun))
+		}
 		done(s.published(ms, places, err, size))
 	})
 }
@@ -80,6 +82,8 @@ func (h *Hub) beginPublish(ms []*Message) (s *sharedLog, size int, err error) {
 			from.inFlight++
 			h.noEchoLocked(ms)
 		}
+	} else if s != nil && err == ErrDown { // the log was not asked, because it has not begun, but its users see an outage
+		s.counts.published[resultDown] += uint64(len(ms))
 	}
 	h.mu.Unlock()
 	if err != nil {
@@ -97,7 +101,7 @@ func (h *Hub) free(from *Conn, size int) {
 	}
 }
 
-// awaitLogLocked returns the log to publish to. A connection waits while it has too much in flight, and, when the log is
+// awaitLogLocked returns the log to publish to, or the one that cannot be published to yet and ErrDown. A connection waits while it has too much in flight, and, when the log is
 // broken, for a while for it to be repaired.
 func (h *Hub) awaitLogLocked(from *Conn) (*sharedLog, error) {
 	for {
@@ -114,7 +118,7 @@ func (h *Hub) awaitLogLocked(from *Conn) (*sharedLog, error) {
 		left := downTime - time.Since(s.brokenSince)
 		if from == nil || !s.broken || left <= 0 {
 			if !s.started {
-				return nil, ErrDown
+				return s, ErrDown
 			}
 			return s, nil
 		}

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"errors"
+	"maps"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -94,16 +95,43 @@ func TestWaitsWhileBroken(t *testing.T) {
 		if err := h.PublishWait(&Message{Channel: "a", From: c.conn}); !errors.Is(err, ErrDown) || time.Since(begun) != downTime {
 			t.Error(err, time.Since(begun))
 		}
-		f.do(func() { f.sink.Repaired(nil) })
+		f.do(func() { f.sink.Repaired() })
 		f.do(func() { f.sink.Broken(nil) })
 		f.idle()
 		time.AfterFunc(time.Second, func() {
 			cluster.err = nil
-			f.do(func() { f.sink.Repaired(nil) })
+			f.do(func() { f.sink.Repaired() })
 		})
 		begun = time.Now()
 		if err := h.PublishWait(&Message{Channel: "a", From: c.conn}); err != nil || time.Since(begun) != time.Second {
 			t.Error(err, time.Since(begun))
+		}
+		closeHub(h)
+	})
+}
+
+// TestPublishResults: whatever keeps a message from the broker is counted, also when the log was not asked. How long the
+// broker takes is not said by what it has not seen.
+func TestPublishResults(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, l := slowly(t, Config{})
+		answer := func(err error) {
+			h.PublishAsync(&Message{Channel: "a"}, func(error) {})
+			(<-l.asked)(nil, err)
+		}
+		for _, err := range []error{broker.ErrDown, broker.ErrClosed, broker.ErrTooBig, broker.ErrUnknown, broker.ErrConflict} {
+			answer(err)
+		}
+		h.mu.Lock()
+		h.log.started = false
+		h.mu.Unlock()
+		if err := h.Publish(&Message{Channel: "a"}, &Message{Channel: "a"}); !errors.Is(err, ErrDown) {
+			t.Errorf("before the log has begun: %v", err)
+		}
+		_, s, _ := h.Log()
+		want := map[string]uint64{"ok": 0, "repeated": 0, "down": 4, "unknown": 1, "conflict": 1, "too_big": 1, "other": 0}
+		if !maps.Equal(s.Published, want) || s.Publish.Count != 2 {
+			t.Errorf("%v, %d of them by the broker", s.Published, s.Publish.Count)
 		}
 		closeHub(h)
 	})

@@ -111,7 +111,7 @@ func (s *sharedLog) nextLocked(w *want) (wait <-chan struct{}, do func()) {
 		w.unpinLocked()
 		w.log, w.era, w.opened, w.checked, w.barred, w.barrier, w.read = s, s.era, 0, 0, false, nil, nil
 	}
-	if !s.settled {
+	if !s.settled || s.losing != nil {
 		return s.changed, nil
 	}
 	if wait, do := s.nextOpenLocked(w); wait != nil || do != nil || w.retry {
@@ -186,7 +186,15 @@ func (s *sharedLog) addLocked(name string, ready chan struct{}) *openChannel {
 
 // openChannels asks the log for channels that were added together.
 func (s *sharedLog) openChannels(names []string) {
-	s.log.Open(names, func(at uint64, err error) { s.call(func() { s.opened(names, at, err) }) })
+	begun := time.Now()
+	s.log.Open(names, func(at uint64, err error) {
+		s.call(func() {
+			if err == nil {
+				s.counts.open.add(time.Since(begun))
+			}
+			s.opened(names, at, err)
+		})
+	})
 }
 
 // opened notes that channels are open, or cannot be. What came of them before is history that is not known: it counts as
@@ -194,7 +202,7 @@ func (s *sharedLog) openChannels(names []string) {
 func (s *sharedLog) opened(names []string, at uint64, err error) {
 	h := s.hub
 	var wake uint64
-	defer func() { h.wake(wake) }()
+	defer func() { h.wake(wake) }() // without the lock
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if c := s.catchUp; c == nil && err == nil && s.currentLocked() {
@@ -213,20 +221,20 @@ func (s *sharedLog) opened(names []string, at uint64, err error) {
 		ready = o.ready
 		if err != nil || !s.currentLocked() {
 			o.err = ErrNotReady
-			delete(s.open, name)
+			if s.currentLocked() || !o.resume { // otherwise the log that follows looks for where the channel is
+				delete(s.open, name)
+			}
 			continue
 		}
 		o.opened = true
-		if o.resume && s.catchUp != nil {
-			// The history goes on where it is. What comes after at comes live, and is held.
-			o.at, o.last, o.floor = s.catchUp.from, s.catchUp.from, s.catchUp.from
-			s.catchUp.add(name, at)
+		if o.resume && s.catchUp != nil { // what comes after at comes live, and is held
+			s.catchUp.add(o, at)
 			continue
 		}
 		o.at, o.last = h.seq, h.seq
 		s.setFloorLocked(name, h.seq)
-		if o.resume && at > s.began { // its subscribers were told of a gap when the epoch began, and now miss more
-			wake |= s.loseLocked(name)
+		if o.resume && h.seq > s.began { // its subscribers were told of a gap, but only up to where the epoch began
+			wake |= s.tellLostLocked(name)
 		}
 	}
 	if ready != nil {

@@ -128,6 +128,7 @@ func (b *backlog) dropOldest(n, limit int, notice func() (piece, bool)) {
 			noticed = true
 			if p, ok := notice(); ok {
 				b.size += len(p.bytes)
+				excess += len(p.bytes) + pieceOverhead // it takes room too: a reply that fits beside it must not be refused
 				stay = append(stay, p)
 			}
 		}

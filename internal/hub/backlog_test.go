@@ -2,6 +2,7 @@ package hub
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -33,6 +34,9 @@ func runBacklog(t *testing.T, b *backlog, script string, limit int, held *atomic
 			b.dropAll()
 		case c == '*':
 			b.dropOldest(1, limit, notice)
+			if b.excess(1, limit) > 0 && slices.ContainsFunc(b.queue[b.inFlight():], func(p piece) bool { return p.kind == droppable }) {
+				t.Error("there is no room, and something that can be dropped")
+			}
 		case c == '<':
 			s = b.next()
 		case c == '>':
@@ -73,13 +77,13 @@ func TestBacklog(t *testing.T) {
 		"what comes meanwhile is after it":   {room, "ab <2 cd >2 2", "abcd", "", 0, 0, 0},
 		"nothing was accepted":               {room, "ab cd 0", "", "ab cd", 4, 0, 0},
 		"room is there":                      {room, "a b c *", "", "a b c", 3, 0, 0},
-		"the oldest is dropped":              {room, "a b c d *", "", "~ b c d", 4, 0, 0},
+		"the oldest is dropped":              {room, "a b c d *", "", "~ c d", 3, 0, 0},
 		"one notice, however many":           {room, "a b c d * e *", "", "~ d e", 3, 0, 0},
-		"a reply stays":                      {room, "a ?b c d *", "", "~ ?b c d", 5, 1, 0},
+		"a reply stays":                      {room, "a ?b c d *", "", "~ ?b d", 4, 1, 0},
 		"only replies":                       {room, "?a ?b ?c ?d *", "", "?a ?b ?c ?d", 8, 4, 0},
-		"what is begun stays":                {room, "abc 1 d e f *", "a", "bc ~ e f", 5, 0, 1},
-		"what is being written stays":        {room, "a b <2 c d *", "", "a b ~ d", 4, 0, 2},
-		"and is ended after it":              {room, "a b <2 c d * >2 2", "ab~d", "", 0, 0, 0},
+		"what is begun stays":                {room, "abc 1 d e f *", "a", "bc ~ f", 4, 0, 1},
+		"what is being written stays":        {room, "a b <2 c d *", "", "a b ~", 3, 0, 2},
+		"and is ended after it":              {room, "a b <2 c d * >2 1", "ab~", "", 0, 0, 0},
 		"a written reply is not counted":     {room, "?a b 3", "?ab", "", 0, 0, 0},
 		"all is dropped":                     {room, "a ?b c !", "", "", 0, 0, 0},
 		"all but what is begun":              {room, "abc 1 d ! 2", "abc", "", 0, 0, 0},

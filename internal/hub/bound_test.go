@@ -277,6 +277,37 @@ func TestAnswersAreKept(t *testing.T) {
 	}
 }
 
+// TestReplyBesideNotice: a reply that has room only because messages are dropped is accepted, whatever the notice of that
+// takes.
+func TestReplyBesideNotice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Config{})
+		defer closeHub(h)
+		o := options()
+		o.Format, o.DropOldest, o.MaxBacklog = sampled{hub: h, peak: new(atomic.Int64)}, true, 4*MinBacklog
+		c := connect(t, h, o, "a")
+		c.open(0)
+		for range 10 { // the first one is being written
+			if err := h.Publish(&Message{Channel: "a", Data: make([]byte, chunkSize)}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		c.conn.mu.Lock()
+		b := &c.conn.backlog
+		oldest, left := len(b.queue[1].bytes), o.MaxBacklog-b.size-pieceOverhead*(len(b.queue)+1)
+		c.conn.mu.Unlock()
+		// With it the backlog is over its limit by exactly what the oldest message takes.
+		c.conn.Send(make([]byte, left+oldest+pieceOverhead))
+		synctest.Wait()
+		if h.Subscribers("a") != 1 {
+			t.Error("the connection was closed, although there was more to drop")
+		}
+		c.open(1 << 30)
+		synctest.Wait()
+	})
+}
+
 // TestPeerCloses: what the peer closes with is repeated to it, and does not decide why the connection ended.
 func TestPeerCloses(t *testing.T) {
 	h := New(Config{})

@@ -7,6 +7,50 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
 
+// catchUp is a log that follows another one of the same epoch. What comes live waits until what the log before has not sent
+// is read: of each channel what comes after the last that it has sent. That may be below the watermark: the log before may
+// have lost an entry on its way, and not have missed it yet.
+type catchUp struct {
+	begun bool   // the log has had its first epoch
+	at    uint64 // its watermark
+	held  []broker.Entry
+	bytes int
+	lost  bool // held was too much
+
+	opening  int // channels with subscribers that are not open yet
+	listed   bool
+	channels []caughtUp
+	all      bool // there are subscribers of all channels
+}
+
+// caughtUp is a channel with subscribers, which is read between two positions. What comes after them comes live.
+type caughtUp struct {
+	name        string
+	from, until uint64
+}
+
+// add notes that a channel with subscribers is open.
+func (c *catchUp) add(o *openChannel, at uint64) {
+	if o.name == "" { // there is no reading of all channels
+		c.all = true
+		return
+	}
+	c.channels = append(c.channels, caughtUp{o.name, o.last, at})
+}
+
+// maxHeld is how many bytes of entries are held.
+const maxHeld = 64 << 20
+
+func (c *catchUp) holdLocked(e *broker.Entry) {
+	c.at = max(c.at, e.Seq)
+	if c.bytes += len(e.Data) + messageOverhead; c.bytes > maxHeld {
+		c.held, c.lost = nil, true
+	}
+	if !c.lost {
+		c.held = append(c.held, *e)
+	}
+}
+
 // openSubscribed opens the channels that have subscribers, for a log that takes the place of another one.
 func (s *sharedLog) openSubscribed() {
 	h := s.hub
@@ -47,6 +91,7 @@ func (s *sharedLog) openSubscribed() {
 		flush()
 	}
 	h.mu.Lock()
+	s.before = nil
 	if c := s.catchUp; c != nil {
 		c.listed = true
 		s.readCatchUpLocked()
@@ -59,7 +104,21 @@ func (s *sharedLog) resumeLocked(name string, ready chan struct{}) []string {
 	if s.open[name] != nil {
 		return nil
 	}
-	s.addLocked(name, ready).resume = true
+	o := s.addLocked(name, ready)
+	o.resume = true
+	switch {
+	case s.era > 0: // its subscribers were told of a gap when the epoch began
+		o.at, o.last, o.floor = s.began, s.began, s.began
+	case s.before != nil:
+		if before := s.before.findLocked(name); before != nil {
+			o.at, o.last, o.floor = before.last, before.last, before.last
+			break
+		}
+		fallthrough
+	default: // where it is is not known
+		o.at, o.last, o.floor = s.hub.seq, s.hub.seq, s.hub.seq
+		s.losing = append(s.losing, name)
+	}
 	return []string{name}
 }
 
@@ -83,31 +142,7 @@ func (s *sharedLog) readCatchUpLocked() {
 // readCatchUp reads what the channels have since the log before, and then delivers it together with what has come live, in
 // the order of the log.
 func (s *sharedLog) readCatchUp(c *catchUp) {
-	var missed []broker.Entry
-	var lost []string
-	ofAll := false
-	bytes := 0
-	for i, name := range c.names {
-		if bytes > maxHeld {
-			lost = append(lost, c.names[i:]...)
-			break
-		}
-		if name == "" { // there is no reading of all channels, but those who are on single ones lose nothing
-			ofAll = true
-			continue
-		}
-		es, complete, err := s.log.Read(s.ctx, name, c.from, maxCaughtUp, maxHeld-bytes)
-		if err != nil || !complete {
-			lost = append(lost, name)
-			continue
-		}
-		for _, e := range es {
-			if e.Seq <= c.liveAt[i] {
-				bytes += len(e.Data) + messageOverhead
-				missed = append(missed, e)
-			}
-		}
-	}
+	missed, lost := s.missed(c)
 	s.order.Lock() // nothing comes live meanwhile
 	defer s.order.Unlock()
 	h := s.hub
@@ -118,35 +153,65 @@ func (s *sharedLog) readCatchUp(c *catchUp) {
 	}
 	s.catchUp = nil
 	if c.lost {
-		missed, lost = nil, c.names
+		missed, lost = nil, nil
+		for _, ch := range c.channels {
+			lost = append(lost, ch.name)
+		}
 	}
+	var wake uint64
+	if c.all && h.all != nil {
+		wake = h.all.gapLocked()
+	}
+	s.losing = append(s.losing, lost...)
+	lost = s.losing
 	h.mu.Unlock()
-	s.ingest(inOrder(append(missed, c.held...), c.from))
+	h.wake(wake)
+	s.tellLost(lost) // before what comes after it
+	s.ingest(inOrder(append(missed, c.held...)))
 
 	h.mu.Lock()
 	if s.currentLocked() {
 		h.seq = max(h.seq, c.at)
 	}
+	broken := s.broken
 	h.mu.Unlock()
-	s.lose(append(lost, c.gaps...))
-	var wake uint64
-	h.mu.Lock()
-	if ofAll && s.currentLocked() {
-		wake = s.loseLocked("")
+	if !broken { // otherwise more of them may come
+		s.endLosing()
 	}
+	h.mu.Lock()
 	s.settled = true
 	s.notifyLocked()
 	h.mu.Unlock()
-	h.wake(wake)
+}
+
+// missed reads what the log before has not sent, and returns it with the channels of which that is not all.
+func (s *sharedLog) missed(c *catchUp) (missed []broker.Entry, lost []string) {
+	bytes := 0
+	for _, ch := range c.channels {
+		if bytes > maxHeld {
+			lost = append(lost, ch.name)
+			continue
+		}
+		es, complete, err := s.log.Read(s.ctx, ch.name, ch.from, maxCaughtUp, maxHeld-bytes)
+		if err != nil || !complete {
+			lost = append(lost, ch.name)
+			continue
+		}
+		for _, e := range es {
+			if e.Seq <= ch.until {
+				bytes += len(e.Data) + messageOverhead
+				missed = append(missed, e)
+			}
+		}
+	}
+	return missed, lost
 }
 
 // maxCaughtUp is how many messages of one channel are read when a log follows another one.
 const maxCaughtUp = 100_000
 
-// inOrder sorts entries, and drops those that are there twice or come not after a position.
-func inOrder(es []broker.Entry, after uint64) []broker.Entry {
+// inOrder sorts entries, and drops those that are there twice.
+func inOrder(es []broker.Entry) []broker.Entry {
 	slices.SortStableFunc(es, func(a, b broker.Entry) int { return cmp.Compare(a.Seq, b.Seq) })
-	es = slices.CompactFunc(es, func(a, b broker.Entry) bool { return a.Seq == b.Seq })
-	first, _ := slices.BinarySearchFunc(es, after+1, func(e broker.Entry, seq uint64) int { return cmp.Compare(e.Seq, seq) })
-	return es[first:]
+	return slices.CompactFunc(es, func(a, b broker.Entry) bool { return a.Seq == b.Seq })
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -98,16 +99,10 @@ func (c *cluster) reference() *reference {
 	return r
 }
 
-// has reports whether a message is where an ack says. The epoch of an ack that comes when that changes may be either one,
-// because broker.Place does not tell it.
+// has reports whether a message is where an ack says.
 func (r *reference) has(m *clusterMessage, id string) bool {
-	_, seq, _ := parseID(id)
-	for _, entries := range r.epochs {
-		if e := entries[seq]; e.data == m.data && e.channel == m.channel {
-			return true
-		}
-	}
-	return false
+	epoch, seq, _ := parseID(id)
+	return r.epochs[epoch][seq] == storedEntry{m.channel, m.data}
 }
 
 // owned returns the data that a client has published and gets no echo of.
@@ -164,26 +159,24 @@ type clusterCheck struct {
 
 // track is what is known of one channel of a connection.
 type track struct {
-	last    uint64            // everything up to here has come, or was not due
-	gaps    map[string]uint64 // by epoch: up to where messages may be missing
-	changed bool              // a gap was told since the epoch began: it may be another one next
-	missing []missing
+	last uint64            // everything up to here has come, or was not due
+	gaps map[string]uint64 // by epoch: up to where messages may be missing
 }
 
-// missing is a message that has not come although later ones have. A gap has to be told of, at once. That it need not be
-// told of before the later ones is a weakness of package broker: what is lost is only known with Sink.Repaired, after the
-// entries that the log has caught up with.
-type missing struct {
-	epoch string
-	seq   uint64
-	why   string
-}
-
+// excuse notes that a gap was told of when the log was at a position.
 func (t *track) excuse(upTo string) {
 	epoch, seq, _ := parseID(upTo)
 	t.gaps[epoch] = max(t.gaps[epoch], seq)
-	t.changed = true
-	t.missing = slices.DeleteFunc(t.missing, func(m missing) bool { return m.epoch != epoch || m.seq <= seq })
+}
+
+// excused reports whether a gap was told of when the log had a position. In a later epoch it has had all of those before.
+func (t *track) excused(epoch string, seq uint64) bool {
+	for at, upTo := range t.gaps {
+		if at == epoch && seq <= upTo || epochNumber(at) > epochNumber(epoch) {
+			return true
+		}
+	}
+	return false
 }
 
 func (v *clusterCheck) fail(format string, args ...any) {
@@ -207,9 +200,6 @@ func (v *clusterCheck) run() {
 				}
 			}
 		case "left":
-			if t := v.tracks[f[1]]; t != nil {
-				v.told(t)
-			}
 			delete(v.tracks, f[1])
 		case "closed":
 			closed = true
@@ -224,29 +214,15 @@ func (v *clusterCheck) run() {
 	if !closed {
 		v.end()
 	}
-	for _, t := range v.tracks {
-		v.told(t)
-	}
-}
-
-// told checks that the client was told of all that it misses.
-func (v *clusterCheck) told(t *track) {
-	if len(t.missing) > 0 {
-		v.fail("%s", t.missing[0].why)
-	}
 }
 
 // begin begins to track a channel, from a position on, or after an ID that the client came with.
 func (v *clusterCheck) begin(name, id, upTo, after string, gap bool) {
 	_, seq, _ := parseID(id)
-	if t := v.tracks[name]; t != nil {
-		v.told(t)
-	}
 	t := &track{last: seq, gaps: make(map[string]uint64)}
 	v.tracks[name] = t
 	if gap {
 		t.excuse(upTo)
-		t.changed = false
 		return
 	}
 	if after == "" {
@@ -277,21 +253,24 @@ func (v *clusterCheck) join(name, id, upTo, after string, gap bool) {
 	v.begin(name, id, upTo, after, gap)
 }
 
-// enter goes to another epoch, if it is one.
+// enter goes to another epoch, if it is one. A gap has to be told of each channel when that has begun.
 func (v *clusterCheck) enter(epoch string) {
 	if epoch == v.epoch {
 		return
 	}
 	for name, t := range v.tracks {
-		if !t.changed {
+		if !t.excused(epoch, 0) {
 			v.fail("was told of no gap of %s when epoch %s began", name, epoch)
 		}
-		t.last, t.changed = 0, false
-		if _, ok := t.gaps[epoch]; !ok {
-			t.gaps[epoch] = math.MaxUint64 // the log was in yet another epoch then
-		}
+		t.last = 0
 	}
 	v.epoch, v.pos = epoch, 0
+}
+
+// epochNumber returns the number of a brokertest.Memory's epoch.
+func epochNumber(epoch string) int {
+	n, _ := strconv.Atoi(strings.TrimPrefix(epoch, "memory"))
+	return n
 }
 
 func (v *clusterCheck) message(live bool, name, id, data string) {
@@ -319,12 +298,11 @@ func (v *clusterCheck) message(live bool, name, id, data string) {
 	}
 }
 
-// missing checks that what did not come of a channel before a position is excused.
+// missing checks that of what did not come of a channel before a position the client was told first.
 func (v *clusterCheck) missing(name string, t *track, before uint64) {
 	for _, seq := range v.ref.seqs[v.epoch][name] {
-		if seq > t.last && seq < before && seq > t.gaps[v.epoch] && !v.owned[v.ref.epochs[v.epoch][seq].data] {
-			why := fmt.Sprintf("misses %s-%d of %s (before %d), and was told of no gap", v.epoch, seq, name, before)
-			t.missing = append(t.missing, missing{v.epoch, seq, why})
+		if seq > t.last && seq < before && !t.excused(v.epoch, seq) && !v.owned[v.ref.epochs[v.epoch][seq].data] {
+			v.fail("misses %s-%d of %s (before %d), and was told of no gap", v.epoch, seq, name, before)
 		}
 	}
 }

@@ -74,10 +74,6 @@ type cluster struct {
 	options *ConnOptions
 	began   time.Time
 
-	// redials says that the hubs dial the log again, and then no entries are lost on their way to a node. Both in one round
-	// can lose a message in silence, if the log before has not noticed yet: the one that follows it cannot know.
-	redials bool
-
 	mu      sync.Mutex
 	journal []string // what was done, to be read when it fails
 	clients []*clusterClient
@@ -123,7 +119,7 @@ var clusterChannels = []string{"a", "b", "c", "d"}
 
 func newCluster(r *rand.Rand) *cluster {
 	latency := []time.Duration{0, time.Millisecond, 20 * time.Millisecond}[r.IntN(3)]
-	c := &cluster{Rand: r, began: time.Now(), redials: r.IntN(2) == 0}
+	c := &cluster{Rand: r, began: time.Now()}
 	c.memory = brokertest.NewMemory(brokertest.MemoryConfig{
 		Seed: r.Uint64(), Latency: latency, Jitter: latency, Keep: []int{5, 1000}[r.IntN(2)],
 	})
@@ -131,7 +127,7 @@ func newCluster(r *rand.Rand) *cluster {
 	config := Config{History: []int{0, 3, 100}[r.IntN(3)], PartitionTimeout: []time.Duration{0, 8 * time.Second}[r.IntN(2)]}
 	c.note("latency %v, history %d, partition timeout %v", latency, config.History, config.PartitionTimeout)
 	for i := range 3 {
-		n := &clusterNode{New(config), i, c.memory.Broker()}
+		n := &clusterNode{Hub: New(config), number: i, broker: c.memory.Broker()}
 		c.nodes = append(c.nodes, n)
 		n.dial(c)
 	}
@@ -174,9 +170,14 @@ func (s notedSink) Broken(why error) {
 	s.Sink.Broken(why)
 }
 
-func (s notedSink) Repaired(lost []string) {
-	s.c.note("node %d: Repaired(%q)", s.n.number, lost)
-	s.Sink.Repaired(lost)
+func (s notedSink) Lost(channels []string) {
+	s.c.note("node %d: Lost(%q)", s.n.number, channels)
+	s.Sink.Lost(channels)
+}
+
+func (s notedSink) Repaired() {
+	s.c.note("node %d: Repaired", s.n.number)
+	s.Sink.Repaired()
 }
 
 func (c *cluster) note(format string, args ...any) {
@@ -397,7 +398,7 @@ func (c *cluster) fault() {
 		{"mute", func() { n.broker.Mute(true) }}, {"not mute", func() { n.broker.Mute(false) }}, {"not mute", func() { n.broker.Mute(false) }},
 		{"slow", func() { n.broker.SetLatency(200 * time.Millisecond) }}, {"fast", func() { n.broker.SetLatency(0) }},
 		{"loses publishes", func() { n.broker.LosePublishes(count) }}, {"loses acks", func() { n.broker.LoseAcks(count) }},
-		{"loses entries, or dials again", func() { c.loseOrDial(n, count) }}, {"loses entries, or dials again", func() { c.loseOrDial(n, count) }},
+		{"loses entries", func() { n.broker.LoseLive(count) }}, {"dials again", func() { c.start(func() { n.dial(c) }) }},
 		{"(broker) down", c.memory.Stop}, {"(broker) up", c.memory.Start}, {"(broker) up", c.memory.Start},
 		{"(broker) frozen", c.memory.Freeze}, {"(broker) thawed", c.memory.Thaw}, {"(broker) thawed", c.memory.Thaw},
 		{"(broker) forgets " + channel, func() { c.memory.Forget(channel, count-1) }},
@@ -406,14 +407,6 @@ func (c *cluster) fault() {
 	f := faults[c.IntN(len(faults))]
 	c.note("node %d: %s, %d", n.number, f.what, count)
 	f.do()
-}
-
-func (c *cluster) loseOrDial(n *clusterNode, count int) {
-	if c.redials {
-		c.start(func() { n.dial(c) })
-	} else {
-		n.broker.LoseLive(count)
-	}
 }
 
 // heal ends all faults, and waits until everything is done that is under way.

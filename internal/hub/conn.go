@@ -19,7 +19,7 @@ var (
 
 // Sink is the sending half of a connection.
 type Sink interface {
-	// TryWrite writes what can be written without waiting and returns how much that was; 0 is not an error. A sink
+	// TryWrite writes what can be written without waiting and returns how much that was; 0 is no error. A sink
 	// that cannot write without waiting always returns 0. Only the connection's loop calls it, and never during Write.
 	TryWrite(p []byte) (int, error)
 
@@ -30,8 +30,8 @@ type Sink interface {
 	Close()
 }
 
-// HalfCloser is a Sink that can close its writing side alone, so that the peer gets what was written and then the end,
-// even if it is still sending. CloseWrite does not wait.
+// HalfCloser is a Sink that can close its writing side alone, so that the peer gets what was written and sees that there
+// is no more, whatever it still sends. CloseWrite does not wait.
 type HalfCloser interface{ CloseWrite() }
 
 // MinBacklog is the least that ConnOptions.MaxBacklog may be, in bytes: a batch has to fit.
@@ -104,7 +104,7 @@ type Conn struct {
 	peerDone    bool   // its reader has ended
 	failing     bool   // a reply to the close frame may not be recognized; see Fail
 	mayReply    bool   // but it has some time for one
-	moved       bool   // it has joined or left a channel, so it may have a position that is of no message of its channel
+	moved       bool   // it has joined or left a channel, so it may have a position that is not of those it is on
 	missed      uint8  // pings without a sign of life
 	reason      Reason // why it ends; known when it is closing
 	turn        int32  // in loop.mixed, of the batch gen

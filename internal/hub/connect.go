@@ -135,7 +135,7 @@ func (h *Hub) countConnLocked(c *Conn, s *Subscriber) {
 // connection gets no messages, so the lock can be released in between for others. On an error the caller unsubscribes
 // it from those that it has.
 func (h *Hub) subscribeEachLocked(c *Conn, names []string, order []int) error {
-	origin := h.origin
+	origin, log := h.origin, h.log
 	for i, at := range order {
 		var err error
 		if i > 0 && i%atOnce == 0 {
@@ -147,7 +147,7 @@ func (h *Hub) subscribeEachLocked(c *Conn, names []string, order []int) error {
 				err = ErrClosed
 			case c.options.retired:
 				err = ErrRetired
-			case h.origin != origin:
+			case h.origin != origin, h.log != log, log != nil && log.losing != nil:
 				err = ErrNotReady
 			}
 		}

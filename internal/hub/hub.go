@@ -85,7 +85,7 @@ type Hub struct {
 	flushers flushers
 	quit     chan struct{} // closed when the hub is closed, for those that wait for its log
 	stopped  chan struct{} // closed when the loops have ended
-	attach   sync.Mutex    // held by UseLog; taken before configuring
+	attach   chan struct{} // full while UseLog runs: a channel, because a goroutine that waits for a mutex stops the time of testing/synctest
 	shared   atomic.Bool   // log is not nil
 
 	backlog   atomic.Int64 // bytes that wait for connections, counted for each
@@ -148,6 +148,7 @@ func New(c Config) *Hub {
 	h.flushers.closed = make(chan struct{})
 	h.stopped = make(chan struct{})
 	h.quit = make(chan struct{})
+	h.attach = make(chan struct{}, 1)
 	h.setEpochLocked(randomEpoch())
 	h.Configure(c)
 	for range min(runtime.GOMAXPROCS(0), maxLoops) {

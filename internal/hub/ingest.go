@@ -195,10 +195,7 @@ func (s *sharedLog) findLocked(name string) *openChannel {
 	o := s.open[name]
 	if o != nil && o.era != s.era { // what it knows is of another epoch, in which every open channel begins at the same place
 		o.era, o.at, o.last, o.floor = s.era, s.began, s.began, s.began
-		o.asked, o.gone, o.goneLimit, o.lostAll = 0, 0, 0, 0
-	}
-	if o != nil && o.lostAll < s.lostAll { // once: the floor goes down again by what is read
-		o.floor, o.lostAll = max(o.floor, s.lostAll), s.lostAll
+		o.asked, o.gone, o.goneLimit = 0, 0, 0
 	}
 	return o
 }
@@ -206,7 +203,7 @@ func (s *sharedLog) findLocked(name string) *openChannel {
 // floorLocked is droppedSeqLocked for a channel that is not in Hub.channels. Of one that is not open nothing is known.
 func (s *sharedLog) floorLocked(name string) uint64 {
 	if o := s.findLocked(name); o != nil && o.opened {
-		return o.floor
+		return max(o.floor, s.lostAll)
 	}
 	return s.hub.seq
 }
@@ -215,6 +212,9 @@ func (s *sharedLog) floorLocked(name string) uint64 {
 func (s *sharedLog) keepFloorLocked(ch *channel) {
 	if o := s.findLocked(ch.name); o != nil {
 		o.floor = ch.droppedSeq
+		if s.forgetting { // what is being dropped has positions of another epoch
+			o.floor = s.began
+		}
 	}
 }
 
@@ -223,41 +223,5 @@ func (s *sharedLog) setFloorLocked(name string, seq uint64) {
 		ch.droppedSeq = seq
 	} else if o := s.findLocked(name); o != nil {
 		o.floor = seq
-	}
-}
-
-// catchUp is a log that follows another one of the same epoch. What comes live waits until what was published between the
-// two is read.
-type catchUp struct {
-	begun   bool   // the log has had its first epoch
-	from    uint64 // the watermark of the log before
-	certain bool   // which has sent all up to it
-	at      uint64 // the log's own
-	held    []broker.Entry
-	bytes   int
-	lost    bool // held was too much
-
-	opening int // channels with subscribers that are not open yet
-	listed  bool
-	names   []string
-	liveAt  []uint64 // of each of names: what comes after it comes live
-	gaps    []string // channels of which the log has lost something meanwhile
-}
-
-// add notes that a channel with subscribers is open.
-func (c *catchUp) add(name string, at uint64) {
-	c.names, c.liveAt = append(c.names, name), append(c.liveAt, at)
-}
-
-// maxHeld is how many bytes of entries are held.
-const maxHeld = 64 << 20
-
-func (c *catchUp) holdLocked(e *broker.Entry) {
-	c.at = max(c.at, e.Seq)
-	if c.bytes += len(e.Data) + messageOverhead; c.bytes > maxHeld {
-		c.held, c.lost = nil, true
-	}
-	if !c.lost {
-		c.held = append(c.held, *e)
 	}
 }

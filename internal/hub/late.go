@@ -3,7 +3,7 @@ package hub
 import "slices"
 
 // late delivers a message that came out of order, after a fault of the log, to the connections of an audience that it is in
-// order for. They are on this channel alone, always were, and began before it. The hub has found that nothing newer of the
+// order for. They are on this channel alone, always were (Conn.moved), and began before it. The hub has found that nothing newer of the
 // channel was put in their way. The others are told of a gap: they may have told their clients a position beyond it.
 func (l *loop) late(a *audience, m *Message) {
 	for i := range a.groups {

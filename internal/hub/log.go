@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"slices"
 	"sync"
 	"time"
 
@@ -32,9 +31,9 @@ type sharedLog struct {
 	// Guarded by Hub.mu.
 	started     bool          // it has had an epoch
 	settled     bool          // connections can be given positions
+	forgetting  bool          // what the hub has of the epoch before is being dropped
 	era         uint32        // counts epochs
 	began       uint64        // where the epoch began, for this node
-	lostAll     uint64        // something up to here is lost, and of which channel is not known
 	changed     chan struct{} // closed when one of these changes, and replaced
 	broken      bool          // entries may be missing, and none come
 	brokenSince time.Time
@@ -43,7 +42,10 @@ type sharedLog struct {
 	open        map[string]*openChannel
 	idle        []idleChannel // those that were left, and may be released if they still are
 	idleTimer   *time.Timer
+	before      *sharedLog // the log that this one follows, until its channels are listed
 	catchUp     *catchUp   // while a log follows another one of the same epoch
+	losing      []string   // channels that miss something before what will have come when the log is repaired
+	lostAll     uint64     // all channels miss something up to here
 	counts      *logCounts // the hub's, so that they do not begin again with each reload
 }
 
@@ -57,13 +59,12 @@ type openChannel struct {
 	floor  uint64        // as channel.droppedSeq, while the channel is not in Hub.channels
 	ready  chan struct{} // closed when it is open, or cannot be
 	err    error
-	resume bool // it has subscribers of the log before this one
+	resume bool // it has subscribers of the log before this one, which have all up to last
 
 	reading   *reading // its read that is under way
 	asked     int      // how many of its last messages were read, if there are as many
 	gone      uint64   // the log does not have all messages after this position
 	goneLimit int      // or they have more bytes
-	lostAll   uint64   // the last sharedLog.lostAll that the floor has taken into account
 
 	pins     int  // handshakes that need it open
 	queued   bool // it is in sharedLog.idle
@@ -103,8 +104,8 @@ func (h *Hub) Shared() bool { return h.shared.Load() }
 // to its own. The log before is closed. If the new one has the same epoch, then clients go on and miss nothing: what was
 // published meanwhile is read. Otherwise they are told of a gap on all of their channels.
 func (h *Hub) UseLog(dial func(broker.Sink) (broker.Log, error)) error {
-	h.attach.Lock()
-	defer h.attach.Unlock()
+	h.attach <- struct{}{}
+	defer func() { <-h.attach }()
 	if dial == nil {
 		h.useOwnLog()
 		return nil
@@ -140,9 +141,8 @@ func (h *Hub) UseLog(dial func(broker.Sink) (broker.Log, error)) error {
 	return nil
 }
 
-// swap makes a log the hub's, and returns the one before. If that one is sure that it has sent all up to the watermark, then
-// clients can go on from there: an entry that it has lost, and has not missed yet, would otherwise never be noticed. So it
-// is asked by a barrier, and the log is swapped where it answers. If it does not, all clients are told of a gap.
+// swap makes a log the hub's, and returns the one before. It does not ask that one whether all has come: what it has not
+// sent of a channel is read from the new one.
 func (h *Hub) swap(s *sharedLog) (old *sharedLog, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -150,51 +150,19 @@ func (h *Hub) swap(s *sharedLog) (old *sharedLog, err error) {
 		return nil, ErrClosed
 	}
 	if h.logCounts == nil {
-		h.logCounts = &logCounts{publish: new(histogram), delay: new(histogram)}
+		h.logCounts = newLogCounts()
 	}
 	s.counts = h.logCounts
-	if old = h.log; old == nil {
-		h.swapLocked(s, true)
-		return nil, nil
-	}
-	answered := make(chan struct{})
-	late := false
-	h.mu.Unlock()
-	old.log.Barrier(func(seq uint64, err error) {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		if err == nil && !late && !h.closed && old.settled && !old.broken && seq == h.seq {
-			h.swapLocked(s, true)
-		}
-		close(answered)
-	})
-	timer := time.NewTimer(positionTime)
-	defer timer.Stop()
-	select {
-	case <-answered:
-	case <-timer.C:
-	case <-h.quit:
-	}
-	h.mu.Lock()
-	late = true
-	switch {
-	case h.closed:
-		return old, ErrClosed
-	case h.log == old:
-		h.swapLocked(s, false)
-	}
-	return old, nil
-}
-
-func (h *Hub) swapLocked(s *sharedLog, certain bool) {
-	if h.log != nil {
-		h.log.replacedLocked()
+	if old = h.log; old != nil {
+		old.replacedLocked()
+		s.before, s.losing = old, old.losing
 	}
 	h.log = s
 	h.shared.Store(true)
-	s.catchUp = &catchUp{from: h.seq, certain: certain}
+	s.catchUp = &catchUp{}
 	s.startPartitionLocked()
 	h.hasSpace.Broadcast() // those that wait to deliver or to publish look at Hub.log again
+	return old, nil
 }
 
 // useOwnLog ends the use of a shared log. Publishing fails until the history is gone, which is of another epoch.
@@ -272,10 +240,8 @@ func (s *sharedLog) Epoch(epoch string, at uint64) {
 		switch {
 		case follows && s.started: // it is the one that there is already
 			h.seq = max(h.seq, at)
-		case follows && s.catchUp.certain:
+		case follows:
 			s.startCatchUpLocked(at)
-		case follows: // nobody may be told that nothing is missing
-			follows, at = false, max(at, h.seq)
 		}
 		h.mu.Unlock()
 		if !follows {
@@ -293,9 +259,9 @@ func (s *sharedLog) beginEpoch(epoch string, at uint64) {
 		h.mu.Unlock()
 		return
 	}
-	s.settled, s.catchUp = false, nil
+	s.settled, s.forgetting = false, true
+	s.catchUp, s.losing, s.lostAll = nil, nil, 0
 	s.era++
-	s.lostAll = 0
 	s.began = at
 	s.counts.epochs++
 	h.setEpochLocked(epoch)
@@ -310,7 +276,7 @@ func (s *sharedLog) beginEpoch(epoch string, at uint64) {
 	h.forgetHistory(at)
 	h.mu.Lock()
 	h.droppedSeq = at
-	s.started, s.settled = true, true
+	s.started, s.settled, s.forgetting = true, true, false
 	s.notifyLocked()
 	h.mu.Unlock()
 }
@@ -367,14 +333,14 @@ func (s *sharedLog) Broken(error) {
 }
 
 // Repaired implements broker.Sink.
-func (s *sharedLog) Repaired(lost []string) {
+func (s *sharedLog) Repaired() {
 	s.call(func() {
 		s.hub.mu.Lock()
-		if c := s.catchUp; c != nil { // where it is lost is beyond the watermark
-			c.gaps, lost = append(c.gaps, lost...), nil
-		}
+		catchingUp := s.catchUp != nil // it ends what is lost
 		s.hub.mu.Unlock()
-		s.lose(lost)
+		if !catchingUp {
+			s.endLosing()
+		}
 		s.hub.mu.Lock()
 		defer s.hub.mu.Unlock()
 		if !s.currentLocked() {
@@ -416,64 +382,3 @@ func (s *sharedLog) startPartitionLocked() {
 
 // configureLocked applies changed options of the hub.
 func (s *sharedLog) configureLocked() { s.startPartitionLocked() }
-
-// lose tells the subscribers of channels that they miss messages.
-func (s *sharedLog) lose(channels []string) {
-	h := s.hub
-	if slices.Contains(channels, "") {
-		s.loseAll()
-		return
-	}
-	for len(channels) > 0 {
-		n := min(atOnce, len(channels))
-		h.mu.Lock()
-		if !s.currentLocked() {
-			h.mu.Unlock()
-			return
-		}
-		var wake uint64
-		for _, name := range channels[:n] {
-			wake |= s.loseLocked(name)
-		}
-		h.mu.Unlock()
-		h.wake(wake)
-		channels = channels[n:]
-	}
-}
-
-// loseAll tells all subscribers that they miss messages. Nobody is given a position until all channels know it.
-func (s *sharedLog) loseAll() {
-	h := s.hub
-	h.mu.Lock()
-	if !s.currentLocked() {
-		h.mu.Unlock()
-		return
-	}
-	settled, at := s.settled, h.seq
-	s.settled, s.lostAll = false, at
-	s.counts.gaps++
-	var wake uint64
-	for _, l := range h.loops {
-		wake |= l.pushLocked(entry{op: opGap})
-	}
-	h.mu.Unlock()
-	h.wake(wake)
-	h.eachChannel(func(ch *channel) { ch.droppedSeq = max(ch.droppedSeq, at) })
-	h.mu.Lock()
-	s.settled = settled
-	s.notifyLocked()
-	h.mu.Unlock()
-}
-
-func (s *sharedLog) loseLocked(name string) (wake uint64) {
-	h := s.hub
-	s.counts.gaps++
-	s.setFloorLocked(name, h.seq)
-	if h.all != nil { // whoever is on all channels is on this one
-		wake = h.all.gapLocked()
-	}
-	if ch := h.channels[name]; ch != nil {
-		wake |= ch.gapLocked()
-	}
-	return wake
-}

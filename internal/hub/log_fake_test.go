@@ -50,7 +50,7 @@ func (c *fakeCluster) join(t testing.TB, h *Hub) *fakeLog {
 	t.Helper()
 	f := c.dial(t, h)
 	f.do(func() { f.sink.Epoch(c.epoch, c.last()) })
-	f.do(func() { f.sink.Repaired(nil) })
+	f.do(func() { f.sink.Repaired() })
 	f.idle()
 	return f
 }

@@ -213,6 +213,8 @@ func TestLate(t *testing.T) {
 	moved, _ := resume(t, h, "", "a")
 	moved.conn.Join("b", "", func(Welcome, []*Message) []byte { return nil })
 	moved.conn.Leave("b", nil)
+	left, _ := resume(t, h, "", "a", "b")
+	left.conn.Leave("b", nil)
 	f.idle()
 	c.mu.Lock()
 	for seq, name := range strings.Fields("b a a b b") {
@@ -226,12 +228,12 @@ func TestLate(t *testing.T) {
 	late := func(seq uint64) {
 		f.do(func() { f.sink.Broken(nil) })
 		f.do(func() { f.sink.Entries([]broker.Entry{{Seq: seq, Channel: "a"}}) })
-		f.do(func() { f.sink.Repaired(nil) })
+		f.do(func() { f.sink.Repaired() })
 		f.idle()
 	}
 	late(3)
 	expect(t, alone, 3)
-	for _, c := range []*client{two, moved, after} {
+	for _, c := range []*client{two, moved, left, after} {
 		expect(t, c, gapMark|1)
 	}
 	late(2) // something newer was delivered
@@ -253,49 +255,9 @@ func TestLostEntries(t *testing.T) {
 	a, _ := resume(t, h, "", "a")
 	publish(t, h, "a")
 	expect(t, a, 1)
-	f.do(func() { f.sink.Repaired([]string{"a"}) })
+	f.do(func() { f.sink.Broken(errors.New("something was lost")) })
+	f.do(func() { f.sink.Lost([]string{"a"}) })
 	expect(t, a, 1, gapMark|1)
-}
-
-// TestLostAll: "" stands for all channels, whoever is on them, and whether they have subscribers or not.
-func TestLostAll(t *testing.T) {
-	_, hubs, logs := sharing(t, 1, Config{History: 10})
-	h, f := hubs[0], logs[0]
-	two, _ := resume(t, h, "", "a", "b")
-	all := newClient()
-	conn, _, err := h.Connect(Subscriber{All: true}, gapOptions())
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn.Start(all, nil)
-	left, _ := resume(t, h, "", "c")
-	left.conn.Leave("c", nil)
-	publish(t, h, "a")
-	expect(t, two, 1)
-	expect(t, all, 1)
-	f.do(func() { f.sink.Broken(nil) })
-	f.do(func() { f.sink.Advance(5) })
-	f.do(func() { f.sink.Repaired([]string{""}) })
-	f.idle()
-	for _, c := range []*client{two, all} {
-		got, _ := c.wait(2)
-		if len(got) != 2 || got[1]&gapMark == 0 {
-			t.Errorf("got %v, want a gap", got)
-		}
-	}
-	// The log still has everything, so who returns reads it there and not in the history.
-	reads := f.c.reads
-	for _, name := range []string{"a", "c"} {
-		if _, w := resume(t, h, "one-1", name); w.Gaps != nil {
-			t.Errorf("%s: %+v", name, w)
-		}
-	}
-	if f.c.reads != reads+2 {
-		t.Errorf("%d reads", f.c.reads-reads)
-	}
-	if _, w := resume(t, h, "one-5", "a"); w.Gaps != nil || f.c.reads != reads+2 {
-		t.Errorf("after it: %+v, %d reads", w, f.c.reads-reads)
-	}
 }
 
 // TestEpoch: when the log begins another epoch everybody is told of a gap on all channels, and what was before is gone.
@@ -364,7 +326,7 @@ func TestUnstarted(t *testing.T) {
 		}
 		time.AfterFunc(time.Second, func() {
 			f.do(func() { f.sink.Epoch("one", 0) })
-			f.do(func() { f.sink.Repaired(nil) })
+			f.do(func() { f.sink.Repaired() })
 		})
 		a := connect(t, h, options(), "a")
 		publish(t, h, "a")
@@ -382,7 +344,7 @@ func TestUnstarted(t *testing.T) {
 		if _, _, err := h.Connect(Subscriber{Channels: []string{"a"}}, options()); !errors.Is(err, ErrNotReady) {
 			t.Error(err)
 		}
-		f.do(func() { f.sink.Repaired(nil) })
+		f.do(func() { f.sink.Repaired() })
 		f.idle()
 		connect(t, h, options(), "a").conn.Done()
 		closeHub(h)
@@ -432,17 +394,16 @@ func TestSwap(t *testing.T) {
 	a, _ := resume(t, h, "", "a", "b")
 	publish(t, hubs[0], "a")
 	expect(t, a, 1)
-	logs[1].hold(true)
+	logs[1].hold(true) // what comes from now on is lost with it
 	publish(t, hubs[0], "b")
 	publish(t, hubs[0], "a")
-	f := c.join(t, h)
+	c.join(t, h)
 	publish(t, hubs[0], "b")
 	expect(t, a, 1, 2, 3, 4)
 	waitFor(t, func() bool { h.mu.Lock(); defer h.mu.Unlock(); return h.log.settled })
 	if _, w := resume(t, h, "one-1", "a"); w.Gaps != nil {
 		t.Errorf("%+v", w)
 	}
-	_ = f
 	if err := h.UseLog(nil); err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,8 @@ type LogStats struct {
 	Published    map[string]uint64 // messages by result: ok, repeated, down, unknown, conflict, too_big, other
 	InFlight     int               // messages that the log has not answered for
 
-	Publish Histogram // from publishing a message to the log's answer
+	Publish Histogram // from publishing messages to the broker's answer, or until it was not waited for any longer
+	Open    Histogram // from asking for channels that were cold until they are open
 	Delay   Histogram // from storing an entry, by the log's clock, to delivering it here
 }
 
@@ -86,7 +87,7 @@ func resultOf(err error) publishResult {
 	switch {
 	case err == nil:
 		return resultOK
-	case errors.Is(err, broker.ErrDown):
+	case errors.Is(err, broker.ErrDown), errors.Is(err, broker.ErrClosed): // the publisher gets ErrDown for both
 		return resultDown
 	case errors.Is(err, broker.ErrUnknown):
 		return resultUnknown
@@ -99,13 +100,24 @@ func resultOf(err error) publishResult {
 	}
 }
 
+// sent reports whether an answer of the log may be the broker's. Those that come at once because the broker is away would
+// make it look fast just then.
+func sent(err error) bool {
+	r := resultOf(err)
+	return r != resultDown && r != resultTooBig
+}
+
 // logCounts are a shared log's totals. Hub.mu guards all but the histograms.
 type logCounts struct {
 	received, late, gaps, epochs, barriers uint64
 	warm, cold, read                       uint64
 	published                              [publishResults]uint64
 	inFlight                               int
-	publish, delay                         *histogram
+	publish, open, delay                   *histogram
+}
+
+func newLogCounts() *logCounts {
+	return &logCounts{publish: new(histogram), open: new(histogram), delay: new(histogram)}
 }
 
 // Log returns the state and the totals of the log that the hub shares with others, and false if it shares none.
@@ -129,6 +141,6 @@ func (h *Hub) Log() (broker.Status, LogStats, bool) {
 		stats.Published[r.String()] = c.published[r]
 	}
 	h.mu.Unlock()
-	stats.Publish, stats.Delay = c.publish.stats(), c.delay.stats()
+	stats.Publish, stats.Open, stats.Delay = c.publish.stats(), c.open.stats(), c.delay.stats()
 	return s.log.Status(), stats, true
 }

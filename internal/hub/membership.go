@@ -6,9 +6,6 @@ import (
 	"strings"
 )
 
-// MaxJoined is how many channels a connection can be on at once.
-const MaxJoined = 1000
-
 var (
 	// ErrJoinedTooMany is returned to a connection that is on MaxJoined channels already.
 	ErrJoinedTooMany = errors.New("the connection is on 1000 channels already")
@@ -239,10 +236,10 @@ func (l *loop) leave(c *Conn, a *audience, p []byte) {
 	if c.state != stateOpen {
 		return
 	}
-	c.moved = true
 	if o := c.options.Observer; o != nil {
 		o.Unsubscribed(c, a.channel.name)
 	}
+	c.moved = true
 	i := slices.IndexFunc(c.memberships, func(at membership) bool { return at.audience == a })
 	c.detach(i)
 	last := len(c.memberships) - 1

@@ -1,9 +1,13 @@
 package hub
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Publish appends the messages to the log, and leaves it to the loops to deliver them. Either all of them are published,
-// contiguously, or none is and it returns an error: an *InvalidError if one of them could not be sent to every client. It
+// contiguously, or none is and it returns an error: an *InvalidError if one of them could not be sent to every client. Only
+// a broker may publish the first ones and not the rest: that is a *broker.PartialError. It
 // never waits for subscribers. Afterwards the messages belong to the hub, and only what Publish has set may be read.
 func (h *Hub) Publish(ms ...*Message) error { return h.publish(ms, false) }
 
@@ -35,7 +39,7 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 	historyBytes := h.config.historyBytes()
 	h.mu.Unlock()
 	if err == errShared {
-		return h.publishShared(ms)
+		return h.publishShared(slices.Clone(ms)) // which keeps it; otherwise every call's own list would be allocated
 	}
 	if err != nil {
 		return err

@@ -77,3 +77,14 @@ func TestAllocations(t *testing.T) {
 		t.Errorf("%v allocations a message", n)
 	}
 }
+
+// TestAllocationsAlone: without a broker, what brokers need costs a message nothing. The list of a call's messages was
+// allocated once, because publishing to a log keeps it.
+func TestAllocationsAlone(t *testing.T) {
+	h := New(Config{})
+	defer closeHub(h)
+	data := make([]byte, 128)
+	if n := testing.AllocsPerRun(1000, func() { h.Publish(&Message{Channel: "a", Data: data}) }); n > 1 {
+		t.Errorf("%v allocations a message, not that of the message alone", n)
+	}
+}

@@ -14,6 +14,7 @@ type reading struct {
 	after uint64 // reads what comes after it,
 	last  int    // or, if this is not 0, that many of the last messages
 	limit int    // bytes
+	era   uint32 // when the read began: what it returns may be of a later one
 	floor uint64 // what came after it was in the history when the read began
 	done  chan struct{}
 
@@ -66,7 +67,7 @@ func (s *sharedLog) nextReadLocked(w *want) (wait <-chan struct{}, do func()) {
 			w.read = o.reading
 			return o.reading.done, nil
 		}
-		r := &reading{after: after, limit: w.limit, floor: h.droppedSeqLocked(o.name, h.channels[o.name]), done: make(chan struct{})}
+		r := &reading{after: after, limit: w.limit, era: s.era, floor: h.droppedSeqLocked(o.name, h.channels[o.name]), done: make(chan struct{})}
 		if w.lastID == "" {
 			r.last = min(w.replay, h.config.History)
 		}
@@ -170,7 +171,7 @@ func (s *sharedLog) fill(o *openChannel, r *reading, es []broker.Entry, complete
 	now := time.Now()
 	if !complete {
 		h.mu.Lock()
-		if o.gone <= r.after {
+		if o.gone <= r.after && s.era == r.era {
 			o.gone, o.goneLimit = r.after, r.limit
 		}
 		h.mu.Unlock()
@@ -183,9 +184,9 @@ func (s *sharedLog) fill(o *openChannel, r *reading, es []broker.Entry, complete
 	for i := range es {
 		ms[i] = messageOf(&es[i], time.UnixMilli(es[i].Time)) // nil is nothing to any client
 	}
-	floor, era := r.floor, o.era
+	floor := r.floor
 	h.inPieces(func() (all bool) {
-		if !s.currentLocked() || o.era != era || s.era != era || h.droppedSeqLocked(o.name, h.channels[o.name]) != floor {
+		if !s.currentLocked() || s.era != r.era || h.droppedSeqLocked(o.name, h.channels[o.name]) != floor {
 			return true
 		}
 		if !s.dropStaleLocked(o.name, floor) {

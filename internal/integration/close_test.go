@@ -13,6 +13,7 @@ import (
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/frame/frametest"
 )
 
 // expectProtocolError sends a frame that is none, and wants to be told so, and then nothing more.
@@ -22,7 +23,7 @@ func expectProtocolError(t *testing.T, c io.ReadWriter) {
 	if _, err := c.Write(broken); err != nil {
 		t.Fatal(err)
 	}
-	f, err := ws.ReadFrame(c)
+	f, err := frametest.Read(c)
 	if err != nil || f.Header.OpCode != ws.OpClose {
 		t.Fatalf("%+v, %v", f, err)
 	}

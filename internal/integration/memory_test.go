@@ -14,6 +14,7 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/frame/frametest"
 )
 
 // TestUnfinishedMessages: what has come of messages that their clients do not finish counts for max_memory, and goes
@@ -84,7 +85,7 @@ func TestCloseReasons(t *testing.T) {
 		if err := ws.WriteFrame(c, ws.MaskFrame(ws.NewCloseFrame(ws.NewCloseFrameBody(code, "")))); err != nil {
 			t.Fatal(err)
 		}
-		f, err := ws.ReadFrame(c)
+		f, err := frametest.Read(c)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/frame/frametest"
 )
 
 // TestSlowClient: a client that does not read delays nobody, costs no more than its backlog, and is closed with 1013.
@@ -71,7 +72,7 @@ func testSlowClient(t *testing.T, secure bool) {
 func expectSlow(t *testing.T, c io.Reader) {
 	t.Helper()
 	for {
-		f, err := ws.ReadFrame(c)
+		f, err := frametest.Read(c)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,6 +8,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
+// No metric says which server or node it is about. Prometheus adds the instance, and a cluster's view is a sum or a
+// minimum over instances.
 // What there is with a message broker, and only then.
 var (
 	brokerUp       = desc("broker_up", "Whether everything comes from the broker: 1, or 0.")
@@ -28,14 +30,15 @@ var (
 	brokerBarriers  = desc("broker_barriers_total", "How often a client had to wait until the hub had caught up with its position.")
 	brokerOpens     = desc("broker_opens_total", "Channels that connections needed: warm were open, cold were opened, and read were also read from the broker.", "kind")
 	brokerOpen      = desc("broker_open_channels", "Channels that this node receives.")
-	brokerAck       = desc("broker_publish_seconds", "Time from publishing a message until the broker has answered.")
+	brokerOpenTime  = desc("broker_open_seconds", "Time until channels that a client needed are received, if they were not before.")
+	brokerAck       = desc("broker_publish_seconds", "Time from publishing messages until the broker has answered, or was not waited for any longer.")
 	brokerDelay     = desc("broker_delay_seconds", "Time from storing a message in the broker until the hub has it, by the clocks of both.")
 )
 
 // brokerDescs are those of collectBroker.
 var brokerDescs = []*prometheus.Desc{
 	brokerUp, brokerLag, brokerPosition, brokerRefusing, brokerNodes, brokerQueue, brokerForeign, brokerRepairs, brokerPublished, brokerInFlight,
-	brokerReceived, brokerLate, brokerGaps, brokerEpochs, brokerBarriers, brokerOpens, brokerOpen, brokerAck, brokerDelay,
+	brokerReceived, brokerLate, brokerGaps, brokerEpochs, brokerBarriers, brokerOpens, brokerOpen, brokerOpenTime, brokerAck, brokerDelay,
 }
 
 // repairCauses are those of broker.Status.
@@ -44,6 +47,7 @@ var repairCauses = []string{"reconnect", "tick", "chain", "leader", "audit", "ov
 // collectBroker collects nothing without a broker.
 func (c collector) collectBroker(gauge func(*prometheus.Desc, float64, ...string), counter func(*prometheus.Desc, uint64, ...string), out chan<- prometheus.Metric) {
 	status, stats, ok := c.hub.Log()
+	// They are absent rather than 0: an alert such as broker_up == 0 must not fire where there is no broker.
 	if !ok {
 		return
 	}
@@ -53,6 +57,8 @@ func (c collector) collectBroker(gauge func(*prometheus.Desc, float64, ...string
 	} else { // not so small that no alert fires
 		gauge(brokerLag, time.Since(c.hub.Stats().Started).Seconds())
 	}
+	// Prometheus has only floats, which are exact up to 2^53. At 100,000 messages a second that is enough for 2,800
+	// years.
 	gauge(brokerPosition, float64(stats.Watermark))
 	gauge(brokerRefusing, number(stats.Refusing))
 	if status.Nodes > 0 { // it is known
@@ -63,6 +69,8 @@ func (c collector) collectBroker(gauge func(*prometheus.Desc, float64, ...string
 	for _, cause := range repairCauses { // those that were never the cause too, so that the first one is a rise
 		counter(brokerRepairs, status.Repairs[cause], cause)
 	}
+	// All results are there from the beginning, so that the first one of a kind is a rise: rate() sees nothing in a
+	// series that begins with 1.
 	for result, n := range stats.Published {
 		counter(brokerPublished, n, result)
 	}
@@ -79,6 +87,7 @@ func (c collector) collectBroker(gauge func(*prometheus.Desc, float64, ...string
 	histogram := func(d *prometheus.Desc, h hub.Histogram) {
 		out <- prometheus.MustNewConstHistogram(d, h.Count, h.Sum, h.Buckets)
 	}
+	histogram(brokerOpenTime, stats.Open)
 	histogram(brokerAck, stats.Publish)
 	histogram(brokerDelay, stats.Delay)
 }

@@ -110,7 +110,7 @@ func open(t testing.TB, addr, header string) *peer {
 
 func (p *peer) frame() (first byte, payload []byte) {
 	p.t.Helper()
-	f, err := ws.ReadFrame(p.r)
+	f, err := frametest.Read(p.r)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -192,7 +192,7 @@ func (p *peer) end(send []byte, last bool) (code uint16) {
 		p.Conn.(*net.TCPConn).CloseWrite()
 	}
 	for {
-		f, err := ws.ReadFrame(p.r)
+		f, err := frametest.Read(p.r)
 		if err != nil {
 			p.Close()
 			return code

@@ -1,0 +1,293 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+)
+
+// clusterName is the scenario that measures several Caddys behind a broker. It compares ways to run this module, and not
+// peers, so it has its own figures, in docs/scale.md.
+const clusterName = "cluster"
+
+// setup is a way to run a load: a deployment, and where the subscribers are.
+type setup struct {
+	deployment string
+	layout     layout
+}
+
+// clusterLoad is a load, and the setups that it is measured in.
+type clusterLoad struct {
+	scenario
+	setups []setup
+}
+
+var clusterLoads = []clusterLoad{
+	{
+		scenario{name: "to 1", about: "1 subscriber, 1,000 messages/s of 128 B", subscribers: 1, load: load{size: 128, rate: 1000, posters: 8}},
+		[]setup{{alone, here}, {r1, here}, {r1, elsewhere}, {r3, here}, {r3, elsewhere}},
+	},
+	{
+		scenario{name: "to 100", about: "100 subscribers, 200 messages/s of 128 B", subscribers: 100, load: load{size: 128, rate: 200, posters: 4}},
+		[]setup{{alone, here}, {r1, here}, {r1, spread}, {r3, here}},
+	},
+	{
+		scenario{name: "to 1,000", about: "1,000 subscribers, 20 messages/s of 128 B, as in scenario paced", subscribers: 1000, load: load{size: 128, rate: 20, posters: 1}},
+		[]setup{{alone, here}, {r1, here}, {r1, spread}, {r3, here}},
+	},
+	{
+		scenario{name: "in rooms", about: "5,000 subscribers in 500 channels, 1,000 messages/s of 128 B, as in scenario rooms", subscribers: 5000, load: load{size: 128, rate: 1000, posters: 8, rooms: 500}},
+		[]setup{{alone, here}, {r1, here}, {r1, byRoom}, {r1, spread}, {r3, byRoom}},
+	},
+}
+
+// Measurements that are not loads of subscribers.
+const (
+	ackedName = "acked"
+	coldName  = "cold"
+)
+
+// warmSizes are numbers of open channels. The largest needs 100 connections.
+var warmSizes = []int{1000, 10_000, 50_000}
+
+// clusterResult is what was measured in one setup.
+type clusterResult struct {
+	result
+	broker    time.Duration // the nats-servers' CPU time, per message or open
+	heap      float64       // bytes per channel of the Caddy's heap
+	brokerRSS float64       // and of the nats-servers
+}
+
+// cluster runs the scenario.
+type cluster struct {
+	dir      string
+	port     int
+	seconds  float64
+	quick    bool
+	measured map[[3]string][]clusterResult // by load, deployment and layout
+	wrong    int
+}
+
+// benchCluster measures the scenario, and writes its figures if report is a folder. In quick mode it only checks that every
+// message is delivered.
+func benchCluster(dir string, rounds int, seconds float64, quick bool, report string) error {
+	if _, err := natsServer(); err != nil {
+		if os.Getenv("CI") != "" {
+			return err
+		}
+		fmt.Printf("\n%s is skipped: %v\n", clusterName, err)
+		return nil
+	}
+	fmt.Printf("\n%s: %d Caddys and nats-servers\n", clusterName, clusterNodes)
+	c := &cluster{dir: dir, port: 21000, seconds: seconds, quick: quick, measured: make(map[[3]string][]clusterResult)}
+	if quick {
+		c.seconds = min(seconds, 0.3)
+	}
+	for range rounds {
+		if err := c.round(); err != nil {
+			return err
+		}
+	}
+	fmt.Print(c.ratios())
+	if quick && c.wrong > 0 {
+		return fmt.Errorf("%s: %d runs lost or repeated messages", clusterName, c.wrong)
+	}
+	if report == "" {
+		return nil
+	}
+	return c.write(report, rounds)
+}
+
+func (c *cluster) add(name string, s setup, r clusterResult) {
+	key := [3]string{name, s.deployment, string(s.layout)}
+	c.measured[key] = append(c.measured[key], r)
+	if r.missing+r.extra+r.closed > 0 {
+		c.wrong++
+	}
+}
+
+// with starts deployments, has them measured, and stops them.
+func (c *cluster) with(names []string, measure func(map[string]*deployment) error) error {
+	ds := make(map[string]*deployment)
+	defer func() {
+		for _, d := range ds {
+			d.stop()
+		}
+	}()
+	for _, name := range names {
+		d, err := deploy(c.dir, name, c.port)
+		c.port += 60
+		if err != nil {
+			return fmt.Errorf("%s, %s: %w", clusterName, name, err)
+		}
+		ds[name] = d
+	}
+	return measure(ds)
+}
+
+// round measures everything once. All deployments run at a time, so that what is compared is measured within seconds: on a
+// machine with others on it, a minute makes more of a difference than two idle deployments.
+func (c *cluster) round() error {
+	err := c.with([]string{alone, r1, r3}, func(ds map[string]*deployment) error {
+		for _, l := range clusterLoads {
+			for _, s := range l.setups {
+				// Other scenarios check what no broker delivers, and one load is enough to see that three replicas do.
+				if c.quick && (s.deployment == alone || s.deployment == r3 && l.name != "to 1") {
+					continue
+				}
+				if err := c.measureLoad(ds[s.deployment], l.scenario, s); err != nil {
+					return fmt.Errorf("%s %s, %s, %s: %w", clusterName, l.name, s.deployment, s.layout, err)
+				}
+			}
+		}
+		for _, name := range []string{alone, r1, r3} {
+			if c.quick && name == alone {
+				continue
+			}
+			if err := c.measureAcked(ds[name]); err != nil {
+				return fmt.Errorf("%s, acked, %s: %w", clusterName, name, err)
+			}
+			if err := c.measureLog(ds[name]); err != nil {
+				return fmt.Errorf("%s, log, %s: %w", clusterName, name, err)
+			}
+			if err := c.measureCold(ds[name]); err != nil {
+				return fmt.Errorf("%s, cold, %s: %w", clusterName, name, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{alone, r1} {
+		if c.quick && name == alone {
+			continue
+		}
+		err := c.with([]string{name}, func(ds map[string]*deployment) error { return c.measureWarm(ds[name]) })
+		if err != nil {
+			return fmt.Errorf("%s, warm, %s: %w", clusterName, name, err)
+		}
+	}
+	return nil
+}
+
+// prefix is of channels that nothing has used before.
+func (c *cluster) prefix() string {
+	n := 0
+	for _, rs := range c.measured {
+		n += len(rs)
+	}
+	return fmt.Sprint("c", n)
+}
+
+func (c *cluster) measureLoad(d *deployment, sc scenario, where setup) error {
+	if c.quick {
+		sc.subscribers = min(sc.subscribers, 200)
+	}
+	s := d.place(where.layout, c.prefix())
+	f, err := dialAll(s.target, sc.subscribers, sc.rooms(), 0)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	time.Sleep(300 * time.Millisecond)
+	var r clusterResult
+	broker := d.broker().cpu
+	if err := sc.measureLoad(&r.result, s, f, s.usage().cpu, c.seconds); err != nil {
+		return err
+	}
+	r.broker = (d.broker().cpu - broker) / time.Duration(max(1, r.messages))
+	c.add(sc.name, where, r)
+	fmt.Printf("%-9s %-11s %-28s CPU/delivery %9s, /message %10s, nats %9s; p50 %s p99 %s; missing %d extra %d closed %d\n", sc.name, where.deployment,
+		where.layout, micros(r.cpu), micros(r.cpuMessage), micros(r.broker), short(r.p50), short(r.p99), r.missing, r.extra, r.closed)
+	return nil
+}
+
+// measureAcked publishes on one node as fast as acks come, from WebSockets. Each has a channel of its own, so each message is
+// delivered to one subscriber.
+func (c *cluster) measureAcked(d *deployment) error {
+	s := d.place(here, c.prefix())
+	broker, cpu := d.broker().cpu, s.usage().cpu
+	acked, took, err := publishAcked(s, 128, time.Duration(c.seconds*float64(time.Second)))
+	if err != nil {
+		return err
+	}
+	n := time.Duration(max(1, acked))
+	r := clusterResult{broker: (d.broker().cpu - broker) / n}
+	r.messages, r.cpuMessage, r.perSecond = acked, (s.usage().cpu-cpu)/n, float64(acked)/took.Seconds()
+	c.add(ackedName, setup{d.name, here}, r)
+	fmt.Printf("%-9s %-11s %.0f/s, CPU/message %s, nats %s\n", ackedName, d.name, r.perSecond, micros(r.cpuMessage), micros(r.broker))
+	return nil
+}
+
+// measureCold connects many WebSockets, each to a channel of its own that the node has not opened yet. Sixteen connect at a
+// time, see dialAll.
+func (c *cluster) measureCold(d *deployment) error {
+	n := 10_000
+	if c.quick {
+		n = 200
+	}
+	s := d.place(here, c.prefix())
+	broker, cpu, begin := d.broker().cpu, s.usage().cpu, time.Now()
+	f, err := dialAll(s.target, n, n, 0)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	took := time.Since(begin)
+	r := clusterResult{broker: (d.broker().cpu - broker) / time.Duration(n)}
+	r.messages, r.cpuMessage, r.perSecond = int64(n), (s.usage().cpu-cpu)/time.Duration(n), float64(n)/took.Seconds()
+	r.p50, r.p99 = f.connects.quantile(0.5), f.connects.quantile(0.99)
+	c.add(coldName, setup{d.name, here}, r)
+	fmt.Printf("%-9s %-11s %.0f/s, CPU/open %s, nats %s; p50 %s p99 %s\n", coldName, d.name, r.perSecond, micros(r.cpuMessage), micros(r.broker), short(r.p50), short(r.p99))
+	return nil
+}
+
+// warmName is a number of open channels, as a measurement.
+func warmName(n int) string { return fmt.Sprint("warm ", n) }
+
+// measureWarm opens channels by joining them, and measures the growth of the process since there were none.
+func (c *cluster) measureWarm(d *deployment) error {
+	s := d.place(here, c.prefix())
+	s.others = nil // the other nodes open nothing
+	var conns []io.Closer
+	defer func() {
+		for _, conn := range conns {
+			conn.Close()
+		}
+	}()
+	sizes := warmSizes
+	if c.quick {
+		sizes = []int{300}
+	}
+	var first clusterResult
+	for i, n := range append([]int{0}, sizes...) {
+		if i > 0 {
+			more, err := joinChannels(s, append([]int{0}, sizes...)[i-1], n)
+			conns = append(conns, more...)
+			if err != nil {
+				return err
+			}
+		}
+		if !c.quick {
+			s.settle()
+		}
+		heap, err := s.heap()
+		if err != nil {
+			return err
+		}
+		r := clusterResult{heap: float64(heap), brokerRSS: float64(d.broker().rss)}
+		r.memory = float64(s.usage().rss)
+		if i == 0 {
+			first = r
+			continue
+		}
+		r.memory, r.heap, r.brokerRSS = (r.memory-first.memory)/float64(n), (r.heap-first.heap)/float64(n), (r.brokerRSS-first.brokerRSS)/float64(n)
+		c.add(warmName(n), setup{d.name, here}, r)
+		fmt.Printf("%-9s %-11s %d channels: %.0f bytes of RSS each, %.0f of heap, nats %.0f\n", "warm", d.name, n, r.memory, r.heap, r.brokerRSS)
+	}
+	return nil
+}

@@ -1,0 +1,170 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// deployment is one way to run Caddys: one on its own, or three that share a log.
+type deployment struct {
+	name    string
+	nodes   []*server
+	brokers []*server
+}
+
+// Names of deployments.
+const (
+	alone = "no broker"
+	r1    = "replicas 1"
+	r3    = "replicas 3"
+)
+
+const clusterNodes = 3
+
+// natsServer builds nats-server, which is a tool of go.mod, and returns where it is. Go keeps it in its cache.
+func natsServer() (string, error) {
+	out, err := exec.Command("go", "tool", "-n", "nats-server").Output()
+	if err != nil {
+		return "", fmt.Errorf("nats-server cannot be built: go tool -n nats-server: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// deploy starts a deployment on 60 ports from this one on. Its files are in a folder of its own.
+func deploy(dir, name string, port int) (d *deployment, err error) {
+	d = &deployment{name: name}
+	defer func() {
+		if err != nil {
+			d.stop()
+		}
+	}()
+	// The program is built once, in the bench's folder, and not in each of these.
+	if _, err = build(dir, "cmd/caddy"); err != nil {
+		return d, err
+	}
+	options, nodes := "", 1
+	if replicas := map[string]int{r1: 1, r3: 3}[name]; replicas > 0 {
+		if err = d.startBrokers(filepath.Join(dir, fmt.Sprint("nats", port)), replicas, port+30); err != nil {
+			return d, err
+		}
+		var urls []string
+		for _, b := range d.brokers {
+			urls = append(urls, "nats://"+b.addr)
+		}
+		options = fmt.Sprintf("broadcast {\n broker nats %s {\n replicas %d\n }\n }", strings.Join(urls, " "), replicas)
+		nodes = clusterNodes
+	}
+	for i := range nodes {
+		s, err := startCaddy(dir, port+10*i, options)
+		if err != nil {
+			return d, err
+		}
+		d.nodes = append(d.nodes, s)
+		if err := awaitNode(s); err != nil {
+			return d, err
+		}
+	}
+	d.nodes[0].others = d.nodes[1:]
+	return d, nil
+}
+
+// awaitNode waits until a node gives connections a position, for which it must hear from the log. Three nats-servers take
+// some seconds to elect a leader.
+func awaitNode(s *server) (err error) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		var f *fleet
+		if f, err = dialAll(s.target, 1, 1, 0); err == nil {
+			f.close()
+			return nil
+		}
+	}
+	return fmt.Errorf("a node does not become ready: %w; its output: %.300s", err, s.out)
+}
+
+// startBrokers starts nats-servers with JetStream, as they are without further options: they store in files.
+func (d *deployment) startBrokers(dir string, n, port int) error {
+	bin, err := natsServer()
+	if err != nil {
+		return err
+	}
+	var routes []string
+	for i := range n {
+		routes = append(routes, fmt.Sprintf("%q", "nats://"+address(port+10+i)))
+	}
+	for i := range n {
+		home := filepath.Join(dir, fmt.Sprint(i))
+		if err := os.MkdirAll(home, 0o700); err != nil {
+			return err
+		}
+		config := fmt.Sprintf("listen: %q\nserver_name: n%d\njetstream { store_dir: %q }\n", address(port+i), i, home)
+		if n > 1 {
+			config += fmt.Sprintf("cluster { name: bench, listen: %q, routes: [%s] }\n", address(port+10+i), strings.Join(routes, ", "))
+		}
+		file := filepath.Join(home, "nats.conf")
+		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+			return err
+		}
+		s, err := run(&server{target: target{addr: address(port + i)}}, home, bin, "-c", file)
+		if err != nil {
+			return fmt.Errorf("nats-server: %w", err)
+		}
+		d.brokers = append(d.brokers, s)
+	}
+	return nil
+}
+
+func (d *deployment) stop() {
+	for _, s := range d.nodes {
+		s.stop()
+	}
+	for _, s := range d.brokers {
+		s.stop()
+	}
+}
+
+// broker returns what the nats-servers have used.
+func (d *deployment) broker() (u usage) {
+	for _, s := range d.brokers {
+		one := s.usage()
+		u.cpu += one.cpu
+		u.rss += one.rss
+	}
+	return u
+}
+
+// layout is which nodes the subscribers are on. Messages are published on the first node, except by room.
+type layout string
+
+const (
+	here      layout = "all on the publisher's node"
+	elsewhere layout = "all on another node"
+	spread    layout = "on all nodes"
+	byRoom    layout = "each room on one node"
+)
+
+// place returns the server to measure: the first node, with the subscribers as the layout has them, in channels whose names
+// begin with this prefix. No other run has them, so no run finds channels of another open.
+func (d *deployment) place(l layout, prefix string) *server {
+	s := *d.nodes[0]
+	s.path = func(room int) string { return fmt.Sprintf("/ws/%s-%d", prefix, room) }
+	s.publish = s.path
+	if len(d.nodes) == 1 {
+		return &s
+	}
+	switch l {
+	case elsewhere:
+		s.spread = []string{d.nodes[1].addr}
+	case spread, byRoom:
+		for _, n := range d.nodes {
+			s.spread = append(s.spread, n.addr)
+		}
+		s.byRoom = l == byRoom
+	}
+	return &s
+}

@@ -1,0 +1,188 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/bench/docs"
+)
+
+// get returns the median of each figure in a setup.
+func (c *cluster) get(name string, s setup) (m clusterResult, ok bool) {
+	rs := c.measured[[3]string{name, s.deployment, string(s.layout)}]
+	if len(rs) == 0 {
+		return m, false
+	}
+	var plain []result
+	var broker, heap, rss []float64
+	for _, r := range rs {
+		plain = append(plain, r.result)
+		broker, heap, rss = append(broker, float64(r.broker)), append(heap, r.heap), append(rss, r.brokerRSS)
+	}
+	for _, vs := range [][]float64{broker, heap, rss} {
+		slices.Sort(vs)
+	}
+	middle := len(rs) / 2
+	return clusterResult{median(plain), time.Duration(broker[middle]), heap[middle], rss[middle]}, true
+}
+
+// compared returns the median over the rounds of a figure in a setup, divided by the same without a broker in the same
+// round, or less that.
+func (c *cluster) compared(name string, s setup, figure func(clusterResult) float64, how func(a, b float64) float64) (v float64, ok bool) {
+	as, bs := c.measured[[3]string{name, s.deployment, string(s.layout)}], c.measured[[3]string{name, alone, string(here)}]
+	if len(as) == 0 || len(as) != len(bs) {
+		return 0, false
+	}
+	var vs []float64
+	for i := range as {
+		vs = append(vs, how(figure(as[i]), figure(bs[i])))
+	}
+	slices.Sort(vs)
+	return vs[len(vs)/2], true
+}
+
+func quotient(a, b float64) float64   { return a / b }
+func difference(a, b float64) float64 { return a - b }
+
+// clusterGoal is a bound for a figure.
+type clusterGoal struct {
+	what   string
+	want   float64
+	least  bool // the figure has to be at least as large
+	name   string
+	setup  setup
+	figure func(clusterResult) float64
+	how    func(a, b float64) float64 // compares with no broker, if it is set
+	format string
+}
+
+func deliveryCPU(r clusterResult) float64 { return float64(r.cpu) / 1000 }
+func messageCPU(r clusterResult) float64  { return float64(r.cpuMessage) / 1000 }
+func brokerCPU(r clusterResult) float64   { return float64(r.broker) / 1000 }
+func medianTime(r clusterResult) float64  { return float64(r.p50) / 1e6 }
+func slowTime(r clusterResult) float64    { return float64(r.p99) / 1e6 }
+func rate(r clusterResult) float64        { return r.perSecond }
+func resident(r clusterResult) float64    { return r.memory }
+
+var clusterGoals = []clusterGoal{
+	{what: "to 1,000: CPU per delivery, relative to no broker", want: 1.05, name: "to 1,000", setup: setup{r1, here}, figure: deliveryCPU, how: quotient, format: "%.2f"},
+	{what: "to 100: CPU per delivery, relative to no broker", want: 1.05, name: "to 100", setup: setup{r1, here}, figure: deliveryCPU, how: quotient, format: "%.2f"},
+	{what: "acked: CPU per message at full rate, received and delivered to 1, more than with no broker", want: 6, name: ackedName, setup: setup{r1, here}, figure: messageCPU, how: difference, format: "%.1f µs"},
+	{what: "to 1: CPU per message at 1,000 messages/s, more than with no broker", want: 60, name: "to 1", setup: setup{r1, here}, figure: messageCPU, how: difference, format: "%.0f µs"},
+	{what: "to 1: publish to delivery on another node, 1 replica, p50", want: 0.3, name: "to 1", setup: setup{r1, elsewhere}, figure: medianTime, format: "%.2f ms"},
+	{what: "to 1: the same, p99", want: 1, name: "to 1", setup: setup{r1, elsewhere}, figure: slowTime, format: "%.2f ms"},
+	{what: "log: acked messages per second, 1 replica", want: 80_000, least: true, name: logName, setup: setup{r1, here}, figure: rate, format: "%.0f"},
+	{what: "log: acked messages per second, 3 replicas", want: 35_000, least: true, name: logName, setup: setup{r3, here}, figure: rate, format: "%.0f"},
+	{what: "cold: CPU of nats-server per open", want: 100, name: coldName, setup: setup{r1, here}, figure: brokerCPU, format: "%.0f µs"},
+	{what: "cold: p99 of an open", want: 5, name: coldName, setup: setup{r1, here}, figure: slowTime, format: "%.1f ms"},
+	{what: "warm: bytes of RSS per channel, more than with no broker, of 50,000", want: 1024, name: warmName(50_000), setup: setup{r1, here}, figure: resident, how: difference, format: "%.0f"},
+}
+
+// reached returns the figure of a goal, if it was measured.
+func (c *cluster) reached(g clusterGoal) (v float64, ok bool) {
+	if g.how != nil {
+		return c.compared(g.name, g.setup, g.figure, g.how)
+	}
+	r, ok := c.get(g.name, g.setup)
+	return g.figure(r), ok
+}
+
+func (g clusterGoal) bound() string {
+	if g.least {
+		return "at least " + fmt.Sprintf(g.format, g.want)
+	}
+	return "at most " + fmt.Sprintf(g.format, g.want)
+}
+
+// met returns whether a goal is, or by how much it is missed.
+func (g clusterGoal) met(v float64) string {
+	if g.least && v < g.want {
+		return fmt.Sprintf("**missed by %.0f %%**", (1-v/g.want)*100)
+	}
+	if g.least {
+		return "met"
+	}
+	return docs.Met(v, g.want)
+}
+
+func (c *cluster) ratios() string {
+	var b strings.Builder
+	for _, g := range clusterGoals {
+		if v, ok := c.reached(g); ok {
+			fmt.Fprintf(&b, "%s: "+g.format+", %s\n", g.what, v, g.bound())
+		}
+	}
+	return "\n" + b.String()
+}
+
+// write replaces the figures in dir/scale.md.
+func (c *cluster) write(dir string, rounds int) error {
+	return docs.Write(filepath.Join(dir, "scale.md"), "go run ./bench -scenarios cluster", c.figures(rounds))
+}
+
+func (c *cluster) figures(rounds int) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Measured on %s: %s. Each figure is the median of %d runs of %g s. The Caddys and nats-servers share these cores too.\n",
+		time.Now().Format("2006-01-02"), machine(), rounds, c.seconds)
+	b.WriteString("\n| goal | | reached | |\n| --- | --- | --- | --- |\n")
+	for _, g := range clusterGoals {
+		if v, ok := c.reached(g); ok {
+			fmt.Fprintf(&b, "| %s | %s | "+g.format+" | %s |\n", g.what, g.bound(), v, g.met(v))
+		}
+	}
+	for _, l := range clusterLoads {
+		fmt.Fprintf(&b, "\n### %s\n\n%s.\n\n", strings.ToUpper(l.name[:1])+l.name[1:], l.about)
+		b.WriteString("| log | subscribers | CPU of the Caddys per delivery | relative to no broker | per message | CPU of the nats-servers per message | p50 | p99 | missing |\n")
+		b.WriteString("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+		for _, s := range l.setups {
+			r, _ := c.get(l.name, s)
+			times, _ := c.compared(l.name, s, deliveryCPU, quotient)
+			fmt.Fprintf(&b, "| %s | %s | %s | %.2f | %s | %s | %s | %s | %s |\n", s.deployment, s.layout, micros(r.cpu), times,
+				micros(r.cpuMessage), c.brokerCell(s, r), short(r.p50), short(r.p99), r.faults())
+		}
+	}
+	c.writeRest(&b)
+	return b.String()
+}
+
+// brokerCell is empty where there is no broker.
+func (c *cluster) brokerCell(s setup, r clusterResult) string {
+	if s.deployment == alone {
+		return ""
+	}
+	return micros(r.broker)
+}
+
+// writeRest writes what is not a load of subscribers.
+func (c *cluster) writeRest(b *strings.Builder) {
+	fmt.Fprintf(b, "\n### Acked\n\n%d WebSockets of broadcast.v1 on one node, each with %d messages of 128 B under way and the only subscriber of its own channel.\n\n", ackPublishers, ackWindow)
+	b.WriteString("| log | acked messages/s | CPU of the Caddys per message | CPU of the nats-servers |\n| --- | ---: | ---: | ---: |\n")
+	for _, s := range []setup{{alone, here}, {r1, here}, {r3, here}} {
+		r, _ := c.get(ackedName, s)
+		fmt.Fprintf(b, "| %s | %.0f | %s | %s |\n", s.deployment, r.perSecond, micros(r.cpuMessage), c.brokerCell(s, r))
+	}
+	fmt.Fprintf(b, "\n### Log\n\nThe same without a Caddy: one process publishes to NATS as our Caddys do, on %d channels, with %d messages under way.\n\n", logChannels, logWindow)
+	b.WriteString("| log | acked messages/s | CPU of the publisher per message | CPU of the nats-servers |\n| --- | ---: | ---: | ---: |\n")
+	for _, s := range []setup{{r1, here}, {r3, here}} {
+		r, _ := c.get(logName, s)
+		fmt.Fprintf(b, "| %s | %.0f | %s | %s |\n", s.deployment, r.perSecond, micros(r.cpuMessage), c.brokerCell(s, r))
+	}
+	b.WriteString("\n### Cold\n\n10,000 WebSockets, each on a new channel of its own, 16 connecting at a time. An open includes the connection and its handshake.\n\n")
+	b.WriteString("| log | opens/s | p50 | p99 | CPU of the Caddys per open | CPU of the nats-servers |\n| --- | ---: | ---: | ---: | ---: | ---: |\n")
+	for _, s := range []setup{{alone, here}, {r1, here}, {r3, here}} {
+		r, _ := c.get(coldName, s)
+		fmt.Fprintf(b, "| %s | %.0f | %s | %s | %s | %s |\n", s.deployment, r.perSecond, short(r.p50), short(r.p99), micros(r.cpuMessage), c.brokerCell(s, r))
+	}
+	b.WriteString("\n### Warm\n\nBytes per channel, beyond the process without channels. Each connection has joined 500 of them. There is no history.\n\n")
+	b.WriteString("| channels | RSS of the Caddy, no broker | replicas 1 | heap of the Caddy, no broker | replicas 1 | RSS of nats-server |\n| ---: | ---: | ---: | ---: | ---: | ---: |\n")
+	for _, n := range warmSizes {
+		without, _ := c.get(warmName(n), setup{alone, here})
+		with, _ := c.get(warmName(n), setup{r1, here})
+		fmt.Fprintf(b, "| %d | %.0f | %.0f | %.0f | %.0f | %.0f |\n", n, without.memory, with.memory, without.heap, with.heap, with.brokerRSS)
+	}
+}

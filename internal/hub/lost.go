@@ -1,0 +1,87 @@
+package hub
+
+import "slices"
+
+// Lost implements broker.Sink. The subscribers of the channels are told of a gap before what comes after it, so that none
+// of them goes with a position beyond what it misses. Where that ends is only known when the log is repaired. Until then
+// nobody is given a position, and from then on nobody resumes from before it.
+func (s *sharedLog) Lost(channels []string) {
+	s.call(func() {
+		s.hub.mu.Lock()
+		current, catchingUp := s.currentLocked(), s.catchUp != nil
+		if current {
+			s.losing = append(s.losing, channels...)
+		}
+		s.hub.mu.Unlock()
+		if current && !catchingUp { // otherwise it is told before what the log catches up with
+			s.tellLost(channels)
+		}
+	})
+}
+
+// tellLost tells the subscribers of channels that they miss messages.
+func (s *sharedLog) tellLost(channels []string) {
+	s.eachLost(channels, func(name string) (wake uint64) { return s.tellLostLocked(name) })
+}
+
+// endLosing has the channels that have lost something begin at the watermark.
+func (s *sharedLog) endLosing() {
+	h := s.hub
+	h.mu.Lock()
+	channels := s.losing
+	h.mu.Unlock()
+	if channels == nil {
+		return
+	}
+	if slices.Contains(channels, "") {
+		h.eachChannel(func(ch *channel) { ch.droppedSeq = h.seq })
+	}
+	s.eachLost(channels, func(name string) uint64 {
+		if name == "" {
+			s.lostAll = h.seq
+		} else {
+			s.setFloorLocked(name, h.seq)
+		}
+		return 0
+	})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.losing = nil
+	s.notifyLocked()
+}
+
+// eachLost calls f for channels, some at a time, under Hub.mu, and wakes the loops that it says.
+func (s *sharedLog) eachLost(channels []string, f func(name string) (wake uint64)) {
+	h := s.hub
+	for some := range slices.Chunk(channels, atOnce) {
+		h.mu.Lock()
+		if !s.currentLocked() {
+			h.mu.Unlock()
+			return
+		}
+		var wake uint64
+		for _, name := range some {
+			wake |= f(name)
+		}
+		h.mu.Unlock()
+		h.wake(wake)
+	}
+}
+
+func (s *sharedLog) tellLostLocked(name string) (wake uint64) {
+	h := s.hub
+	s.counts.gaps++
+	if name == "" { // all connections, on all of their channels
+		for _, l := range h.loops {
+			wake |= l.pushLocked(entry{op: opGap})
+		}
+		return wake
+	}
+	if h.all != nil { // whoever is on all channels is on this one
+		wake = h.all.gapLocked()
+	}
+	if ch := h.channels[name]; ch != nil {
+		wake |= ch.gapLocked()
+	}
+	return wake
+}
