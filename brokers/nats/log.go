@@ -119,7 +119,12 @@ func (l *log) subscribe(inbox string) error {
 			return err
 		}
 	}
-	return nil
+	// A leader that is gone may have stored entries without republishing them. The audit would find that later, if the account
+	// may not subscribe to this.
+	_, err := l.conn.Subscribe("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED."+l.config.Stream, func(*natsgo.Msg) {
+		l.queue.push(func() { l.fail("leader") })
+	})
+	return err
 }
 
 func (l *log) Status() broker.Status {
