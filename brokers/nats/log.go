@@ -73,7 +73,7 @@ func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
 	}
 	inbox := "_INBOX_" + c.Prefix + "." + nuid.Next() + "."
 	l.queue.init()
-	l.requests = requests{prefix: inbox + "r.", waiting: map[uint64]chan *natsgo.Msg{}}
+	l.requests = requests{prefix: inbox + "r.", waiting: map[uint64]chan *natsgo.Msg{}, lost: make(chan struct{})}
 	l.publisher.init(l, inbox+"a.")
 	l.barriers.send = l.sendTick
 	l.marks.send = l.sendMark
