@@ -1,6 +1,7 @@
 package brokertest
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -31,6 +32,10 @@ type MemoryConfig struct {
 
 	// MaxData is the size of the largest data that is accepted. 0 is no limit.
 	MaxData int
+
+	// MaxBatch is how many entries are stored at once. More of them are stored in parts, and if one fails the publisher gets
+	// a *broker.PartialError. 0 is no limit.
+	MaxBatch int
 }
 
 // Memory is a broker in memory, for tests. Any number of nodes share it: each calls Broker, and dials that. It does all
@@ -221,15 +226,21 @@ func (m *Memory) tick() {
 	}
 }
 
-// publish stores entries and sends them to the nodes that are subscribed.
-func (m *Memory) publish(es []broker.Entry) ([]broker.Place, error) {
-	stored, places, err := m.store.append(es)
-	if len(stored) > 0 {
+// publish stores entries, as many at once as it may, and sends them to the nodes that are subscribed.
+func (m *Memory) publish(es []broker.Entry) (all []broker.Place, err error) {
+	for part := range slices.Chunk(es, cmp.Or(m.config.MaxBatch, len(es), 1)) {
+		stored, places, err := m.store.append(part)
+		if err != nil && len(all) > 0 {
+			return nil, &broker.PartialError{Places: all, Err: err}
+		} else if err != nil {
+			return nil, err
+		}
 		for _, s := range m.sessions {
 			s.deliver(stored)
 		}
+		all = append(all, places...)
 	}
-	return places, err
+	return all, nil
 }
 
 // MemoryBroker is one node's way to a Memory. Its methods inject faults in the logs that were dialed with it.

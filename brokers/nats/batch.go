@@ -30,6 +30,8 @@ func (p *publisher) several(c call) {
 }
 
 func (p *publisher) batches(es []broker.Entry) (places []broker.Place, err error) {
+	// One after the other: JetStream takes several batches at once, but then a later one could be stored and an earlier
+	// one not.
 	for from := 0; from < len(es); from += maxBatch {
 		more, err := p.batch(es[from:min(from+maxBatch, len(es))])
 		if err != nil {
@@ -93,6 +95,7 @@ func (p *publisher) batch(es []broker.Entry) ([]broker.Place, error) {
 		a, err := p.commit(es, ids, left)
 		if err == nil && a.Error == nil {
 			for k, i := range left {
+				// The ack has the position of the last one, and a batch is stored without anything between.
 				places[i].Seq = a.Seq - uint64(len(left)-1-k)
 			}
 			for i, first := range sameAs {

@@ -29,7 +29,9 @@ func (l *log) options() ([]natsgo.Option, error) {
 	c := &l.config
 	options := []natsgo.Option{
 		natsgo.Name(c.Name),
+		// Dial may not wait for the broker: Caddy starts without it, and a reload may not hang.
 		natsgo.RetryOnFailedConnect(true),
+		// The library gives up after 60 tries by default. Clients then would get nothing until Caddy is restarted.
 		natsgo.MaxReconnects(-1),
 		natsgo.CustomReconnectDelay(l.reconnectDelay),
 		natsgo.Timeout(dialTimeout),

@@ -8,10 +8,12 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"maps"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -22,12 +24,66 @@ import (
 	"github.com/nats-io/nkeys"
 )
 
-// permissions is all that an account needs, with the default names.
-const permissions = `permissions: {
-	publish: ["bc.s.>", "$JS.API.STREAM.CREATE.BROADCAST", "$JS.API.STREAM.UPDATE.BROADCAST", "$JS.API.STREAM.INFO.BROADCAST",
-		"$JS.API.STREAM.MSG.GET.BROADCAST", "$JS.API.DIRECT.GET.BROADCAST"]
-	subscribe: ["bc.l.>", "_INBOX_bc.>"]
-}`
+// documentation reads a page of docs.
+func documentation(t *testing.T, page string) string {
+	t.Helper()
+	p, err := os.ReadFile("../../docs/" + page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(p)
+}
+
+// documentedSubjects returns what docs/security.md says that an account publishes, or subscribes to.
+func documentedSubjects(t *testing.T, what string) (subjects []string) {
+	t.Helper()
+	row := regexp.MustCompile(`(?m)^\| ` + what + ` \| (.*) \|$`).FindStringSubmatch(documentation(t, "security.md"))
+	if row == nil {
+		t.Fatalf("docs/security.md has no row for %s", what)
+	}
+	for _, quoted := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[1], -1) {
+		before, rest, several := strings.Cut(quoted[1], "{")
+		if !several {
+			subjects = append(subjects, before)
+			continue
+		}
+		choices, after, _ := strings.Cut(rest, "}")
+		for choice := range strings.SplitSeq(choices, ",") {
+			subjects = append(subjects, before+choice+after)
+		}
+	}
+	return subjects
+}
+
+// permissions is all that an account needs, as docs/security.md has it.
+func permissions(t *testing.T) string {
+	list := func(what string) string { return `["` + strings.Join(documentedSubjects(t, what), `", "`) + `"]` }
+	return "permissions: { publish: " + list("publish") + ", subscribe: " + list("subscribe") + " }"
+}
+
+// TestPermissionsAreUsed: the documentation asks for no more, and no less, than what is used, also where a fault has to
+// come first: use does not lose what is stored.
+func TestPermissionsAreUsed(t *testing.T) {
+	used := map[string]bool{"bc.s.>": true}
+	files, _ := filepath.Glob("*.go")
+	call := regexp.MustCompile(`"(?:\$JS\.API\.)?((?:STREAM|DIRECT|CONSUMER)\.[A-Z.]+)\."`)
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, method := range call.FindAllSubmatch(source, -1) {
+			used["$JS.API."+string(method[1])+".BROADCAST"] = true
+		}
+	}
+	want := slices.Sorted(maps.Keys(used))
+	if got := slices.Sorted(slices.Values(documentedSubjects(t, "publish"))); !slices.Equal(got, want) {
+		t.Errorf("docs/security.md has %q, but %q are used", got, want)
+	}
+}
 
 // use does everything that needs a permission.
 func use(t *testing.T, c Config) {
@@ -58,13 +114,20 @@ func TestLogins(t *testing.T) {
 	seed, _ := key.Seed()
 	file := filepath.Join(t.TempDir(), "seed")
 	os.WriteFile(file, seed, 0o600)
+	_, accounts, _ := strings.Cut(documentation(t, "scale.md"), "```conf\naccounts {")
+	accounts, _, found := strings.Cut(accounts, "\n```")
+	if !found {
+		t.Fatal("docs/scale.md has no account")
+	}
+	accounts = strings.ReplaceAll("accounts {"+accounts, "$NATS_PASSWORD", "secret")
 	for name, test := range map[string]struct {
 		server string
 		config func(*Config)
 	}{
-		"user and password": {`authorization: { users: [{ user: u, password: "secret", ` + permissions + ` }] }`, func(c *Config) {
+		"user and password": {`authorization: { users: [{ user: u, password: "secret", ` + permissions(t) + ` }] }`, func(c *Config) {
 			c.User, c.Password = "u", "secret"
 		}},
+		"the account of scale.md": {accounts, func(c *Config) { c.User, c.Password = "caddy", "secret" }},
 		"in the URL": {`authorization: { user: u, password: "secret" }`, func(c *Config) {
 			c.Servers[0] = strings.Replace(c.Servers[0], "nats://", "nats://u:secret@", 1)
 		}},

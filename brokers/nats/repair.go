@@ -65,6 +65,7 @@ func (l *log) broke(cause string) {
 func (k *keeper) catchUp(cause string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	// The first cause counts in the metrics. The others are mostly its consequences.
 	if k.cause == "" {
 		k.cause = cause
 	}
@@ -220,6 +221,8 @@ func (l *log) recover(cause string) error {
 		return nil
 	}
 	generation := l.generation.Load()
+	// The stream first, and its epoch: while it is not there, or has lost something, nothing that is read of it means
+	// anything.
 	info, err := l.ensure(ctx)
 	if err != nil {
 		return err
@@ -246,6 +249,7 @@ func (l *log) recover(cause string) error {
 // repairTick publishes a tick, and waits until it comes the way that entries come.
 func (l *log) repairTick(ctx context.Context) (uint64, error) {
 	l.keeper.repairs++
+	// The bit keeps it apart from the nonces of barriers, which count from 1 on the same subject.
 	nonce := 1<<63 | l.keeper.repairs
 	came := make(chan uint64, 1)
 	l.inReceiver(func() {

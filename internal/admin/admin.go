@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/active"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/brokered"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
@@ -53,7 +54,8 @@ const (
 //     `{"channel":"…","event":"…","data":…}` per line, in order and contiguously, and returns a line for each. A string is
 //     published as text, anything else as JSON. `"encoding":"base64"` marks a string as binary data, and `"key"` is the
 //     message's idempotency key. If a line is wrong, nothing is published, and the 400 names the line. A query, or the header
-//     `Idempotency-Key`, is rejected. The body may have 16 MiB and 65536 messages.
+//     `Idempotency-Key`, is rejected. The body may have 16 MiB and 65536 messages. A message broker may take only so many at once
+//     (NATS: 1000): if it fails after some of them, the error has their number in `published`.
 //   - `GET /broadcast` returns the hub's totals, and the state of its message broker if there is one.
 //   - `GET /broadcast/health` returns 204 while this process should get clients; otherwise a 503 with the reason: nothing has come
 //     from the broker for longer than `partition_timeout`, or at all.
@@ -200,6 +202,8 @@ func publishAll(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 		// count as messages.
 		if invalid := new(hub.InvalidError); lines != nil && errors.As(err, &invalid) {
 			err = badLine(lines[invalid.Index], err)
+		} else if partial, ok := errors.AsType[*broker.PartialError](err); ok {
+			return answerPart(w, partial, lines)
 		} else if err != nil {
 			err = publish.Failed(w, err)
 		}
@@ -221,6 +225,24 @@ func publishAll(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 		answers[i] = published{m.ID(), m.Channel, m.Subscribers}
 	}
 	return answer(w, answers...)
+}
+
+// answerPart tells a publisher how many of its messages a broker has stored before one failed, so that it need not send
+// them again, or can look whether the next ones are stored too if that is unknown. The status is that of the error: the rest
+// may be tried again with a 503, and not with a 422.
+func answerPart(w http.ResponseWriter, partial *broker.PartialError, lines []int) error {
+	err := publish.Failed(w, partial.Err)
+	status := http.StatusServiceUnavailable
+	if e, ok := errors.AsType[*publish.HTTPError](err); ok {
+		status = e.Status
+	}
+	n := len(partial.Places)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	return json.NewEncoder(w).Encode(struct {
+		Error     string `json:"error"` // where Caddy's errors have it
+		Published int    `json:"published"`
+	}{fmt.Sprintf("the first %d of %d messages were published, up to line %d; then: %v", n, len(lines), lines[n-1], err), n})
 }
 
 // read returns the messages of a request to publish, and their lines if it has them in lines.

@@ -37,6 +37,8 @@ func (s *Settings) Load(module any, err error) error {
 	if !ok {
 		return fmt.Errorf("broker: the module %T is not a message broker", module)
 	}
+	// The module's JSON is all that Dial may depend on. It has placeholders and not their values, so a password that
+	// changes behind its placeholder is no reason for another connection.
 	options, err := json.Marshal(module)
 	if err != nil {
 		return fmt.Errorf("broker: %w", err)
@@ -88,6 +90,8 @@ func (c *Connection) Use(s *Settings) error {
 		c.failed.Store(nil)
 		return nil
 	}
+	// On a reload the new configuration runs already (see App.Stop), so it cannot be refused any more. People are told
+	// by the log, by GET /broadcast and by the health. At the start of the process Caddy refuses it.
 	if err := c.hub.UseLog(dial); err != nil {
 		c.failed.Store(&err)
 		logger().Error("the broker of this configuration cannot be used: messages go where they went before", zap.Error(err))
@@ -99,6 +103,8 @@ func (c *Connection) Use(s *Settings) error {
 }
 
 func (c *Connection) dial(s *Settings, sink broker.Sink) (broker.Log, error) {
+	// Once a minute is enough for people to see that it still lasts. A broker that comes and goes would otherwise fill
+	// the log.
 	w := &watched{Sink: sink, connection: c, warn: rate.Sometimes{Interval: time.Minute}}
 	log, err := s.Broker.Dial(w, broker.Options{
 		Node:      c.hub.Node(),
@@ -116,6 +122,7 @@ func (c *Connection) dial(s *Settings, sink broker.Sink) (broker.Log, error) {
 func (c *Connection) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	// Closed is set under the lock, so a Use that comes later cannot attach a log that nobody would close.
 	c.closed = true
 	c.hub.UseLog(nil)
 }
@@ -142,6 +149,7 @@ func (w *watched) Broken(why error) {
 
 // Repaired implements broker.Sink.
 func (w *watched) Repaired() {
+	// First the hub and then the message, because the message says that the hub has everything.
 	w.Sink.Repaired()
 	w.connected()
 }
@@ -155,6 +163,7 @@ func (w *watched) Epoch(epoch string, at uint64) {
 
 // connected says where the hub is connected to.
 func (w *watched) connected() {
+	// A Sink may be called before Dial has returned the log that it is called by. Then dial itself checks it.
 	log := w.log.Load()
 	if log == nil {
 		return
@@ -166,6 +175,8 @@ func (w *watched) connected() {
 
 // check warns of routes that accept what the broker does not.
 func (w *watched) check(status broker.Status) {
+	// The settings of now and not those that the connection was made with: a reload that changes max_message keeps the
+	// connection. The broker's limit may change with each server, and people are told of each limit once.
 	limit, most := int64(status.MaxData), w.connection.settings.Load().MaxMessage
 	if limit > 0 && most > limit && w.tooSmall.Swap(limit) != limit {
 		logger().Warn("a route accepts messages that are larger than the broker accepts; they get a 413: lower max_message, or raise the broker's limit",

@@ -37,6 +37,8 @@ func (c *Connection) State() *State {
 	if settings == nil {
 		return nil
 	}
+	// Stats and Log are two calls, so the two halves may differ by what came in between. That does no harm to people, and
+	// the hub's lock is taken only for a moment each time.
 	stats := c.hub.Stats()
 	s := &State{Node: settings.Name(), Watermark: stats.Seq}
 	heard := stats.Started
@@ -47,6 +49,8 @@ func (c *Connection) State() *State {
 			heard = status.Heard
 		}
 	}
+	// Until something has been heard it counts from the start, so that an alert on the lag fires too when the broker was
+	// never there.
 	s.Lag = time.Since(heard).Round(time.Millisecond).Seconds()
 	if err := c.failed.Load(); err != nil {
 		s.Up, s.Problem = false, (*err).Error()
@@ -65,6 +69,9 @@ func (c *Connection) Health() error {
 		return fmt.Errorf("the configuration's broker cannot be used: %w", *err)
 	}
 	status, _, _ := c.hub.Log()
+	// Heard and not Up: for a moment of catching up a load balancer should not take the node out, since its clients would
+	// come to the others all at once. And not the state of the connection, because a connection can be there while
+	// nothing comes by it: centrifugal/centrifugo#1189.
 	silent := time.Since(status.Heard)
 	switch {
 	case status.Heard.IsZero():

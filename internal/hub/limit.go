@@ -1,5 +1,8 @@
 package hub
 
+// MaxJoined is how many channels a connection can be on at once.
+const MaxJoined = 1000
+
 // Limit is a limit that a connection or a message exceeded. The HTTP status for it is in internal/publish (Failed) for
 // messages, and in accept.go of internal/websocket and internal/eventstream for connections.
 type Limit uint8

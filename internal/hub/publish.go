@@ -6,7 +6,8 @@ import (
 )
 
 // Publish appends the messages to the log, and leaves it to the loops to deliver them. Either all of them are published,
-// contiguously, or none is and it returns an error: an *InvalidError if one of them could not be sent to every client. It
+// contiguously, or none is and it returns an error: an *InvalidError if one of them could not be sent to every client. Only
+// a broker may publish the first ones and not the rest: that is a *broker.PartialError. It
 // never waits for subscribers. Afterwards the messages belong to the hub, and only what Publish has set may be read.
 func (h *Hub) Publish(ms ...*Message) error { return h.publish(ms, false) }
 
@@ -20,6 +21,7 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 	if err := checkAll(ms); err != nil {
 		return err
 	}
+	// Before the lock is taken, because it hashes what is published.
 	keys, err := h.repeats.keysOf(ms)
 	if err != nil {
 		return err

@@ -106,7 +106,6 @@ func awaitHealth(s *caddytest.Server, want int) string {
 // TestBrokerReload: a reload with the same broker keeps the connection; another one, or none, is used from then on.
 func TestBrokerReload(t *testing.T) {
 	a, b := newMemory(t, "a", brokertest.MemoryConfig{}), newMemory(t, "b", brokertest.MemoryConfig{})
-	b.Rollback(0) // begins another epoch: all memories have the same first one, and the hub would take b for a
 	s := caddytest.Start(t, onBroker("a", "broadcast /ws"))
 	awaitHealth(s, http.StatusNoContent)
 	c := s.Dial("/ws", nil)
@@ -254,6 +253,35 @@ func TestBrokerTooBig(t *testing.T) {
 		t.Errorf("%d %s", status, body)
 	}
 	s.WaitLog("lower max_message, or raise the broker's limit")
+}
+
+// TestBrokerPart: a publisher of many messages learns how many of them are stored, if one fails after them.
+func TestBrokerPart(t *testing.T) {
+	m := newMemory(t, "a", brokertest.MemoryConfig{MaxBatch: 2})
+	s := caddytest.Start(t, onBroker("a", "broadcast /ws"))
+	awaitHealth(s, http.StatusNoContent)
+	c := s.Dial("/ws", nil)
+	post := func(lines ...string) (int, string) {
+		return s.Post(s.Admin+"/broadcast/publish", ndjson, strings.Join(lines, "\n"))
+	}
+	if status, body := post(`{"data":"first","key":"k"}`); status != 200 {
+		t.Fatal(status, body)
+	}
+	status, body := post(`{"data":"one"}`, "", `{"data":"two"}`, `{"data":"three"}`, `{"data":"not first","key":"k"}`, `{"data":"five"}`)
+	if status != 422 || !strings.Contains(body, `"published":2`) || !strings.Contains(body, "the first 2 of 5 messages were published, up to line 3; then: ") ||
+		!strings.Contains(body, broker.ErrConflict.Error()) {
+		t.Errorf("%d %s", status, body)
+	}
+	if status, body := post(`{"data":"not first","key":"k"}`, `{"data":"two"}`, `{"data":"three"}`); status != 422 || strings.Contains(body, "published") {
+		t.Errorf("nothing was published: %d %s", status, body)
+	}
+	if status, body := post(`{"data":"three"}`, `{"data":"four"}`, `{"data":"five"}`); status != 200 || strings.Count(body, "\n") != 3 {
+		t.Errorf("all were published: %d %s", status, body)
+	}
+	s.Expect(c, "first", "one", "two", "three", "four", "five")
+	if m.has("not first") {
+		t.Error("a message that failed is stored")
+	}
 }
 
 // TestBrokerStatus: the command says what GET /broadcast does, and fails while the node is not healthy.

@@ -73,6 +73,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
+	// Const metrics and not those of the client library that keep their own values: the hub has the values already, and
+	// two copies could differ.
 	for transport, n := range s.Transports {
 		gauge(connections, float64(n), transport)
 	}

@@ -32,12 +32,14 @@ func NewProxy(t testing.TB, s *Server) *Proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Closed: a new proxy lets everything pass.
 	open := make(chan struct{})
 	close(open)
 	p := &Proxy{target: "127.0.0.1:" + strconv.Itoa(s.Port), listener: l, conns: map[net.Conn]bool{}, hole: open}
 	go p.accept()
 	t.Cleanup(func() {
 		l.Close()
+		// Pass comes before Cut, because a goroutine that is held does not see that its connection is closed.
 		p.Pass()
 		p.Cut()
 	})
@@ -124,6 +126,8 @@ func (p *Proxy) accept() {
 			client.Close()
 			continue
 		}
+		// It dials once for each client, so a server that has been killed looks to the client as if it had not been
+		// there: closed at once.
 		server, err := net.Dial("tcp", p.target)
 		if err != nil {
 			client.Close()
@@ -140,6 +144,8 @@ func (p *Proxy) accept() {
 			delete(p.conns, server)
 			p.mu.Unlock()
 		}
+		// What clients send is copied as bytes: faults there can be had by Hold and Cut, and what is published has its
+		// own faults, such as a lost ack.
 		go func() { defer both(); p.copy(server, client) }()
 		go func() { defer both(); p.filter(client, server) }()
 	}
@@ -187,6 +193,8 @@ func (p *Proxy) filter(client, server net.Conn) {
 			if err != nil {
 				return
 			}
+			// The payload has the header, and is followed by CR and LF. Only whole messages can be dropped, or the client
+			// would take the next one's bytes for this one's and close the connection as broken.
 			payload = make([]byte, size+2)
 			if _, err := io.ReadFull(in, payload); err != nil {
 				return

@@ -18,6 +18,8 @@ import (
 )
 
 var build = sync.OnceValues(func() (string, error) {
+	// nats-server is a tool of go.mod and not a download: its version is pinned with ours, and who can run the tests can
+	// build it. A process and not the server as a library, because only a process can be killed and stopped like one.
 	// go tool -n builds the tool if it has to, in Go's cache, and prints where it is.
 	out, err := exec.Command("go", "tool", "-n", "nats-server").Output()
 	if err != nil {
@@ -31,6 +33,8 @@ func Binary(t testing.TB) string {
 	t.Helper()
 	path, err := build()
 	if err != nil {
+		// A newcomer without a network can run the other tests. In CI a test that does not run would look like one that
+		// passes.
 		if os.Getenv("CI") != "" {
 			t.Fatal(err)
 		}
@@ -114,6 +118,7 @@ func (s *Server) Run() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	// The process has the file open by itself.
 	defer log.Close()
 	cmd := exec.Command(Binary(s.t), "-c", s.conf)
 	cmd.Stdout, cmd.Stderr = log, log
@@ -229,6 +234,8 @@ func (s *Server) Snapshot() (rollBack func()) {
 // freePorts returns ports that nobody listens on now.
 func freePorts(t testing.TB, n int) []int {
 	t.Helper()
+	// They may be taken by another process before the server listens. That has to be a risk: nats-server can choose a
+	// port by itself (-1), but then it has another one after Kill and Run, and clients would not find it again.
 	var ports []int
 	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")

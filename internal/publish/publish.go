@@ -6,25 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"mime"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
 )
-
-// HTTPError is the reason why a request is rejected, with the HTTP status for it. It is neither caddyhttp.HandlerError nor
-// caddy.APIError, because routes need the one and the admin API the other. Each converts it.
-type HTTPError struct {
-	Status int
-	Err    error
-}
-
-func (e *HTTPError) Error() string { return e.Err.Error() }
-func (e *HTTPError) Unwrap() error { return e.Err }
 
 // Body reads a request's body. One that is announced as too large is rejected unread: net/http then does not send the
 // "100 Continue" that a client may be waiting for (RFC 9110, section 10.1.1), and the body is not sent at all.
@@ -152,11 +140,6 @@ func Owner(user, remote string) string {
 
 const form = "application/x-www-form-urlencoded"
 
-// Reject returns an HTTPError.
-func Reject(status int, format string, args ...any) error {
-	return &HTTPError{status, fmt.Errorf(format, args...)}
-}
-
 func mediaType(contentType string) (string, error) {
 	if contentType == "" {
 		return "", nil
@@ -166,28 +149,4 @@ func mediaType(contentType string) (string, error) {
 		return "", fmt.Errorf("the Content-Type %q: %w", contentType, err)
 	}
 	return media, nil
-}
-
-// RetryLater tells the client to retry in 1 to 10 seconds, at random, so that not all clients retry at once.
-func RetryLater(w http.ResponseWriter) {
-	w.Header().Set("Retry-After", strconv.Itoa(1+rand.IntN(10)))
-}
-
-// Failed returns an error of hub.Publish with the status for it. This is where the HTTP status of a full or closed hub is
-// decided: whatever is not wrong with the message itself gets a 503, because the same request may succeed later. A 504 is
-// for what may have succeeded already.
-func Failed(w http.ResponseWriter, err error) error {
-	invalid := new(hub.InvalidError)
-	switch {
-	case errors.Is(err, hub.ErrKeyReused):
-		return &HTTPError{http.StatusUnprocessableEntity, err}
-	case errors.Is(err, hub.ErrTooBig):
-		return &HTTPError{http.StatusRequestEntityTooLarge, err}
-	case errors.Is(err, hub.ErrUnknown):
-		return Reject(http.StatusGatewayTimeout, "%w; publish it again with the same Idempotency-Key, and it is published once", err)
-	case errors.As(err, &invalid):
-		return &HTTPError{http.StatusBadRequest, err}
-	}
-	RetryLater(w)
-	return &HTTPError{http.StatusServiceUnavailable, err}
 }
