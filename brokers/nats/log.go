@@ -76,7 +76,7 @@ func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
 	// Its own inbox for each log: a reply to the log before it, of the same process, must not answer this one's request.
 	inbox := "_INBOX_" + c.Prefix + "." + nuid.Next() + "."
 	l.queue.init()
-	l.requests = requests{prefix: inbox + "r.", waiting: map[uint64]chan *natsgo.Msg{}}
+	l.requests = requests{prefix: inbox + "r.", waiting: map[uint64]chan *natsgo.Msg{}, lost: make(chan struct{})}
 	l.publisher.init(l, inbox+"a.")
 	l.barriers.send = l.sendTick
 	l.marks.send = l.sendMark

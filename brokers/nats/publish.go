@@ -391,6 +391,7 @@ func (p *publisher) ask(m *natsgo.Msg) (a ack, err error) {
 	reply, ch, end := p.l.requests.open(1)
 	defer end()
 	m.Reply = reply
+	lost := p.l.requests.connection()
 	if err := p.l.conn.PublishMsg(m); err != nil {
 		return a, err
 	}
@@ -403,6 +404,8 @@ func (p *publisher) ask(m *natsgo.Msg) (a ack, err error) {
 		return a, nil
 	case <-ctx.Done():
 		return a, errNoReply
+	case <-lost:
+		return a, errLost
 	case <-p.l.done:
 		return a, broker.ErrClosed
 	}

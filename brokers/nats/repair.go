@@ -255,6 +255,7 @@ func (l *log) repairTick(ctx context.Context) (uint64, error) {
 	l.inReceiver(func() {
 		l.receiver.nonce, l.receiver.repair = nonce, func(seq uint64) { came <- seq }
 	})
+	lost := l.requests.connection()
 	if err := l.sendTick(nonce); err != nil {
 		return 0, err
 	}
@@ -263,6 +264,8 @@ func (l *log) repairTick(ctx context.Context) (uint64, error) {
 		return seq, nil
 	case <-time.After(requestTimeout):
 		return 0, fmt.Errorf("a message to this node does not come back: is %s> republished, and may it be subscribed to?", l.store)
+	case <-lost:
+		return 0, errLost
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	case <-l.done:
