@@ -6,6 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
 	"time"
 )
 
@@ -69,6 +73,7 @@ type cluster struct {
 	quick    bool
 	measured map[[3]string][]clusterResult // by load, deployment and layout
 	wrong    int
+	others   float64 // the share of the cores that processes of others took
 }
 
 // benchCluster measures the scenario, and writes its figures if report is a folder. In quick mode it only checks that every
@@ -86,12 +91,15 @@ func benchCluster(dir string, rounds int, seconds float64, quick bool, report st
 	if quick {
 		c.seconds = min(seconds, 0.3)
 	}
+	begin, busy, own := time.Now(), busyTime(), ownTime()
 	for range rounds {
 		if err := c.round(); err != nil {
 			return err
 		}
 	}
-	fmt.Print(c.ratios())
+	cores := time.Since(begin).Seconds() * float64(runtime.NumCPU())
+	c.others = max(0, (busyTime()-busy).Seconds()-(ownTime()-own).Seconds()) / cores
+	fmt.Printf("%s\nOther processes took %.0f %% of the cores.\n", c.ratios(), 100*c.others)
 	if quick && c.wrong > 0 {
 		return fmt.Errorf("%s: %d runs lost or repeated messages", clusterName, c.wrong)
 	}
@@ -99,6 +107,30 @@ func benchCluster(dir string, rounds int, seconds float64, quick bool, report st
 		return nil
 	}
 	return c.write(report, rounds)
+}
+
+// busyTime returns how long the cores have worked, all together. /proc/stat has hundredths of a second: user, nice, system,
+// idle, iowait, irq and softirq come first (proc(5)).
+func busyTime() (d time.Duration) {
+	stat, _ := os.ReadFile("/proc/stat")
+	line, _, _ := strings.Cut(string(stat), "\n")
+	for i, f := range strings.Fields(line) {
+		if i >= 1 && i <= 7 && i != 4 && i != 5 {
+			n, _ := strconv.ParseInt(f, 10, 64)
+			d += time.Duration(n) * 10 * time.Millisecond
+		}
+	}
+	return d
+}
+
+// ownTime returns the CPU time of this process, and of those that it has started and that have ended.
+func ownTime() (d time.Duration) {
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var r syscall.Rusage
+		syscall.Getrusage(who, &r)
+		d += time.Duration(r.Utime.Nano() + r.Stime.Nano())
+	}
+	return d
 }
 
 func (c *cluster) add(name string, s setup, r clusterResult) {

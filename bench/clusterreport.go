@@ -127,8 +127,8 @@ func (c *cluster) write(dir string, rounds int) error {
 
 func (c *cluster) figures(rounds int) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Measured on %s: %s. Each figure is the median of %d runs of %g s. The Caddys and nats-servers share these cores too.\n",
-		time.Now().Format("2006-01-02"), machine(), rounds, c.seconds)
+	fmt.Fprintf(&b, "Measured on %s: %s. Each figure is the median of %d runs of %g s. All Caddys and nats-servers share\nthese cores, and processes that have nothing to do with it took %.0f %% of them meanwhile.\n",
+		time.Now().Format("2006-01-02"), machine(), rounds, c.seconds, 100*c.others)
 	b.WriteString("\n| goal | | reached | |\n| --- | --- | --- | --- |\n")
 	for _, g := range clusterGoals {
 		if v, ok := c.reached(g); ok {
