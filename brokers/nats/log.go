@@ -47,6 +47,8 @@ type log struct {
 
 	clustered atomic.Bool // several servers keep the stream
 
+	epochs atomic.Uint64 // counts those that the Sink was told
+
 	closed  atomic.Bool
 	done    chan struct{} // closed by Close
 	running sync.WaitGroup

@@ -290,6 +290,7 @@ func (l *log) repaired(cause string, generation uint64, epoch string, at uint64,
 	first := !r.began
 	if !r.began || r.epoch != epoch {
 		r.began, r.epoch = true, epoch
+		l.epochs.Add(1)
 		l.sink.Epoch(epoch, at)
 		missed, lost = nil, nil
 		r.watermark = 0

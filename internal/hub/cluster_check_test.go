@@ -268,9 +268,12 @@ func (v *clusterCheck) enter(epoch string) {
 	v.epoch, v.pos = epoch, 0
 }
 
-// epochNumber returns the number of a brokertest.Memory's epoch.
+// epochNumber returns the number of a brokertest.Memory's epoch. It comes last in the name.
 func epochNumber(epoch string) int {
-	n, _ := strconv.Atoi(strings.TrimPrefix(epoch, "memory"))
+	n, err := strconv.Atoi(epoch[strings.LastIndexByte(epoch, 'x')+1:])
+	if err != nil {
+		panic("the epochs of brokertest.Memory have other names than this test knows: " + epoch)
+	}
 	return n
 }
 
