@@ -29,7 +29,9 @@ func (l *log) options() ([]natsgo.Option, error) {
 	c := &l.config
 	options := []natsgo.Option{
 		natsgo.Name(c.Name),
+		// Dial may not wait for the broker: Caddy starts without it, and a reload may not hang.
 		natsgo.RetryOnFailedConnect(true),
+		// The library gives up after 60 tries by default. Clients then would get nothing until Caddy is restarted.
 		natsgo.MaxReconnects(-1),
 		natsgo.CustomReconnectDelay(l.reconnectDelay),
 		natsgo.Timeout(dialTimeout),
@@ -106,6 +108,7 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 		d.first--
 		return nil, errFirst
 	}
+	d.l.requests.lose()
 	conn, err := d.dialer.Dial(network, address)
 	// A message that comes through this connection is taken from l.raw after this, so who takes it sees that the connection is
 	// another. The handlers of the client library run later than that, in goroutines of their own.

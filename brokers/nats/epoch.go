@@ -48,6 +48,7 @@ func (l *log) settleEpoch(ctx context.Context, info *streamInfo) (string, error)
 			return epoch, err
 		}
 	}
+	// I7: before anything of the stream is delivered.
 	mine := newEpoch()
 	a, err := l.publisher.ask(&natsgo.Msg{Subject: l.store + epochName, Data: []byte(mine), Header: natsgo.Header{
 		natsgo.ExpectedLastSubjSeqHdr: {strconv.FormatUint(at, 10)},
@@ -105,6 +106,7 @@ func (l *log) rolledBack(ctx context.Context, epoch string) (bool, error) {
 			had, tick, bytes = r.watermark, r.tick, r.tickBytes
 		}
 	})
+	// It was given nothing of this epoch, so it cannot know, and no client of it has a position that could be wrong.
 	if had == 0 {
 		return false, nil
 	}

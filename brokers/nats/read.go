@@ -40,6 +40,8 @@ func (l *log) Read(ctx context.Context, channel string, after uint64, n, bytes i
 		return nil, false, broker.ErrClosed
 	}
 	subject := l.store + encodeChannel(channel)
+	// First the newest, by a question that only a replica may answer that has everything up to now. What is read after
+	// that may come from any replica: it is known to exist up to there.
 	newest, err := l.lookups.ask(ctx, l, lookup{subject: subject})
 	if err != nil {
 		return nil, false, wrapDown(err)

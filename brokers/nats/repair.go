@@ -65,6 +65,7 @@ func (l *log) broke(cause string) {
 func (k *keeper) catchUp(cause string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	// The first cause counts in the metrics. The others are mostly its consequences.
 	if k.cause == "" {
 		k.cause = cause
 	}
@@ -233,6 +234,8 @@ func (l *log) recover(cause string) error {
 		return nil
 	}
 	generation := l.generation.Load()
+	// The stream first, and its epoch: while it is not there, or has lost something, nothing that is read of it means
+	// anything.
 	info, err := l.ensure(ctx)
 	if err != nil {
 		return err
@@ -259,11 +262,13 @@ func (l *log) recover(cause string) error {
 // repairTick publishes a tick, and waits until it comes the way that entries come.
 func (l *log) repairTick(ctx context.Context) (uint64, error) {
 	l.keeper.repairs++
+	// The bit keeps it apart from the nonces of barriers, which count from 1 on the same subject.
 	nonce := 1<<63 | l.keeper.repairs
 	came := make(chan uint64, 1)
 	l.inReceiver(func() {
 		l.receiver.nonce, l.receiver.repair = nonce, func(seq uint64) { came <- seq }
 	})
+	lost := l.requests.connection()
 	if err := l.sendTick(nonce); err != nil {
 		return 0, err
 	}
@@ -272,6 +277,8 @@ func (l *log) repairTick(ctx context.Context) (uint64, error) {
 		return seq, nil
 	case <-time.After(requestTimeout):
 		return 0, fmt.Errorf("a message to this node does not come back: is %s> republished, and may it be subscribed to?", l.store)
+	case <-lost:
+		return 0, errLost
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	case <-l.done:

@@ -194,8 +194,9 @@ func (v *clusterCheck) run() {
 		case "missed", "message":
 			v.message(f[0] == "message", f[1], f[2], f[3])
 		case "gap":
-			for _, name := range strings.Split(f[1], ",") {
-				if t := v.tracks[name]; t != nil {
+			names := strings.Split(f[1], ",")
+			for name, t := range v.tracks {
+				if slices.Contains(names, name) || f[1] == "*" {
 					t.excuse(f[2])
 				}
 			}
