@@ -52,6 +52,7 @@ var clusterLoads = []clusterLoad{
 const (
 	ackedName = "acked"
 	coldName  = "cold"
+	idleName  = "idle"
 )
 
 // warmSizes are numbers of open channels. The largest needs 100 connections.
@@ -164,6 +165,9 @@ func (c *cluster) with(names []string, measure func(map[string]*deployment) erro
 // machine with others on it, a minute makes more of a difference than two idle deployments.
 func (c *cluster) round() error {
 	err := c.with([]string{alone, r1, r3}, func(ds map[string]*deployment) error {
+		for _, name := range []string{alone, r1, r3} {
+			c.measureIdle(ds[name])
+		}
 		for _, l := range clusterLoads {
 			for _, s := range l.setups {
 				// Other scenarios check what no broker delivers, and one load is enough to see that three replicas do.
@@ -236,6 +240,18 @@ func (c *cluster) measureLoad(d *deployment, sc scenario, where setup) error {
 	fmt.Printf("%-9s %-11s %-28s CPU/delivery %9s, /message %10s, nats %9s; p50 %s p99 %s; missing %d extra %d closed %d\n", sc.name, where.deployment,
 		where.layout, micros(r.cpu), micros(r.cpuMessage), micros(r.broker), short(r.p50), short(r.p99), r.missing, r.extra, r.closed)
 	return nil
+}
+
+// measureIdle measures what the processes use per second when nobody does anything: it is a part of every other figure.
+func (c *cluster) measureIdle(d *deployment) {
+	s := d.place(here, "")
+	broker, cpu := d.broker().cpu, s.usage().cpu
+	time.Sleep(time.Duration(c.seconds * float64(time.Second)))
+	per := func(used time.Duration) time.Duration { return time.Duration(float64(used) / c.seconds) }
+	r := clusterResult{broker: per(d.broker().cpu - broker)}
+	r.cpuMessage = per(s.usage().cpu - cpu)
+	c.add(idleName, setup{d.name, here}, r)
+	fmt.Printf("%-9s %-11s CPU/s %s, nats %s\n", idleName, d.name, micros(r.cpuMessage), micros(r.broker))
 }
 
 // measureAcked publishes on one node as fast as acks come, from WebSockets. Each has a channel of its own, so each message is

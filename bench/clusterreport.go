@@ -160,6 +160,12 @@ func (c *cluster) brokerCell(s setup, r clusterResult) string {
 
 // writeRest writes what is not a load of subscribers.
 func (c *cluster) writeRest(b *strings.Builder) {
+	b.WriteString("\n### Idle\n\nWhat all processes use together when nobody is connected. It is a part of all other figures.\n\n")
+	b.WriteString("| log | CPU of the Caddys per second | CPU of the nats-servers |\n| --- | ---: | ---: |\n")
+	for _, s := range []setup{{alone, here}, {r1, here}, {r3, here}} {
+		r, _ := c.get(idleName, s)
+		fmt.Fprintf(b, "| %s | %s | %s |\n", s.deployment, short(r.cpuMessage), c.brokerCell(s, r))
+	}
 	fmt.Fprintf(b, "\n### Acked\n\n%d WebSockets of broadcast.v1 on one node, each with %d messages of 128 B under way and the only subscriber of its own channel.\n\n", ackPublishers, ackWindow)
 	b.WriteString("| log | acked messages/s | CPU of the Caddys per message | CPU of the nats-servers |\n| --- | ---: | ---: | ---: |\n")
 	for _, s := range []setup{{alone, here}, {r1, here}, {r3, here}} {

@@ -94,7 +94,7 @@ func (l *log) disconnected(err error) {
 // keep connects, ticks, and catches up when something is missing.
 func (l *log) keep() {
 	defer l.running.Done()
-	clock := time.NewTicker(50 * time.Millisecond)
+	clock := time.NewTimer(0)
 	defer clock.Stop()
 	var at schedule
 	at.after(time.Now())
@@ -112,7 +112,20 @@ func (l *log) keep() {
 		if l.conn.IsConnected() {
 			l.keepUp(now, &at)
 		}
+		clock.Reset(l.pause())
 	}
+}
+
+// pause is how long the keeper sleeps. It looks often only while somebody waits for something that may have to be sent again:
+// 20 wake-ups a second were more than half of the CPU time of an idle node (3 nodes: 14 ms a second, and 6.5 with 4).
+func (l *log) pause() time.Duration {
+	l.keeper.mu.Lock()
+	busy := l.keeper.cause != ""
+	l.keeper.mu.Unlock()
+	if busy || l.barriers.busy() || l.marks.busy() || l.publisher.awaits() {
+		return 50 * time.Millisecond
+	}
+	return tickInterval / 2
 }
 
 // schedule is when the keeper does what it does without a cause.
