@@ -34,16 +34,17 @@ type log struct {
 	generation atomic.Uint64 // counts the attempts to connect
 	// One channel for all subscriptions, because nats.go's read loop then keeps their order: with handlers each one has a
 	// goroutine of its own (waitForMsgs in nats.go 1.55).
-	raw       chan *natsgo.Msg
-	queue     queue
-	requests  requests
-	publisher publisher
-	barriers  joint // ticks that are awaited in the stream of entries
-	marks     joint // ticks whose ack is awaited
-	lookups   gather[lookup, newest]
-	infos     gather[struct{}, *streamInfo]
-	receiver  receiver
-	keeper    keeper
+	raw        chan *natsgo.Msg
+	queue      queue
+	requests   requests
+	publisher  publisher
+	barriers   joint // ticks that are awaited in the stream of entries
+	marks      joint // ticks whose ack is awaited
+	lookups    gather[lookup, newest]
+	infos      gather[struct{}, *streamInfo]
+	receiver   receiver
+	keeper     keeper
+	complaints complaints
 
 	clustered atomic.Bool // several servers keep the stream
 
@@ -175,7 +176,9 @@ func (l *log) setProblem(s string) {
 // denied says that the account may not do something.
 func (l *log) denied(err error) {
 	l.setProblem(err.Error())
-	l.logger().Error("the broker's account lacks a permission", zap.Error(err))
+	if l.complaints.fresh(err.Error(), time.Now()) {
+		l.logger().Error("the broker's account lacks a permission", zap.Error(err))
+	}
 }
 
 // withoutSecrets removes passwords from an error, which may quote a URL.

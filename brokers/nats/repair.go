@@ -81,14 +81,10 @@ func (l *log) disconnected(err error) {
 	if l.closed.Load() {
 		return
 	}
-	text := "not connected"
-	if err != nil {
-		text = fmt.Sprint("not connected: ", err)
-	}
 	l.barriers.fail(broker.ErrDown, false)
 	l.marks.fail(broker.ErrDown, false)
 	// The receiver stops when the next connection is dialled. It has to be now: nothing comes until then.
-	l.queue.push(func() { l.fail("reconnect"); l.setProblem(text) })
+	l.queue.push(func() { l.fail("reconnect"); l.notConnected(err) })
 }
 
 // keep connects, ticks, and catches up when something is missing.
@@ -111,6 +107,8 @@ func (l *log) keep() {
 		l.publisher.tend(now)
 		if l.conn.IsConnected() {
 			l.keepUp(now, &at)
+		} else {
+			l.notConnected(l.conn.LastError())
 		}
 		clock.Reset(l.pause())
 	}
@@ -152,7 +150,9 @@ func (l *log) keepUp(now time.Time, at *schedule) {
 		}
 		if err != nil {
 			l.setProblem(err.Error())
-			l.logger().Warn("cannot catch up with the broker", zap.String("cause", cause), zap.Error(err))
+			if l.complaints.fresh(err.Error(), now) {
+				l.logger().Warn("cannot catch up with the broker", zap.String("cause", cause), zap.Error(err))
+			}
 			at.retry = now.Add(100*time.Millisecond + rand.N(200*time.Millisecond))
 		}
 		at.after(time.Now())
