@@ -17,6 +17,8 @@ import (
 // subject of its own, which expects to come after the last such entry, so that one node succeeds and the others find its
 // entry; and in the metadata, since entries do not stay.
 
+// newEpoch returns 8 characters. It is part of each ID that clients get, so it is short, and two epochs of one stream will
+// not be the same by chance.
 func newEpoch() string { return nuid.Next()[14:] }
 
 // message is the leader's answer for one message.
@@ -30,6 +32,7 @@ type message struct {
 
 // leaderGet asks the leader for one message. ok is false if there is none.
 func (l *log) leaderGet(ctx context.Context, request getRequest) (m message, ok bool, err error) {
+	// Only the leader answers this one (jsMsgGetRequest in nats-server 2.15.2).
 	err = l.api(ctx, "STREAM.MSG.GET."+l.config.Stream, request, &m)
 	if isCode(err, codeNoMessage) {
 		return m, false, nil
@@ -67,6 +70,7 @@ func (l *log) settleEpoch(ctx context.Context, info *streamInfo) (string, error)
 		l.logger().Error("the broker has lost messages: positions begin anew, and all clients get a gap",
 			zap.String("stream", l.config.Stream), zap.String("epoch", epoch), zap.String("new_epoch", mine))
 	}
+	// The entry alone has decided already, so an error below is only logged.
 	want := info.Config
 	metadata := map[string]string{metadataVersion: "1"}
 	for key, value := range want.Metadata {
