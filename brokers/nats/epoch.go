@@ -120,9 +120,12 @@ func (l *log) rolledBack(ctx context.Context, epoch string) (bool, error) {
 	if err != nil || at <= had {
 		return err == nil, err
 	}
+	// It has seen no tick of this epoch yet, so there is nothing to compare.
 	if bytes == "" {
 		return false, nil
 	}
+	// A stream that has lost entries and grown beyond the position again has another message there. If the tick is gone by
+	// the stream's limits then nothing speaks against it.
 	m, ok, err := l.leaderGet(ctx, getRequest{Seq: tick})
 	return ok && string(m.Message.Data) != bytes, err
 }

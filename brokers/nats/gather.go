@@ -73,6 +73,7 @@ func (g *gather[Q, A]) run() {
 		for i := range group {
 			questions[i] = group[i].q
 		}
+		// Nobody's own context: if one of them leaves, the others still get their answers.
 		ctx, cancel := context.WithTimeout(context.Background(), gatherTimeout)
 		answers, err := g.fetch(ctx, questions)
 		cancel()

@@ -136,6 +136,8 @@ func (m *missing) read(ctx context.Context, p position, newest found) {
 	}
 	var entries []broker.Entry
 	read, size := 0, 0
+	// Up to the newest, which may be after at, because others publish on. What is after at comes as a message, and is not
+	// taken here.
 	w := walk{l: m.l, subject: newest.subj, after: p.last, to: newest.seq, end: max(m.at, newest.seq), n: maxBatchRead, bytes: maxAnswer}
 	fits := room > 0
 	var complete bool
@@ -166,6 +168,7 @@ func (m *missing) read(ctx context.Context, p position, newest found) {
 		m.lost = append(m.lost, p.c.name)
 	default:
 		m.entries = append(m.entries, entries...)
+		// What is there is delivered nevertheless, and the hub tells clients of the gap before it.
 		if !complete {
 			m.lost = append(m.lost, p.c.name)
 		}
@@ -195,6 +198,7 @@ func (l *log) missedOfAll(ctx context.Context, after, at uint64) (missed []broke
 		if !ok {
 			return true
 		}
+		// Counted before it is known whether a node has published it, because the stream's limit counts all.
 		read[name]++
 		if e, ok := l.entryOf(name, f); ok {
 			missed = append(missed, e)
@@ -242,6 +246,7 @@ func (l *log) missedOfAll(ctx context.Context, after, at uint64) (missed []broke
 func (l *log) audit() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
+	// 0 if the broker cannot be reached. Then the log catches up anyway, and there is nothing to look for.
 	came := make(chan uint64, 1)
 	l.Barrier(func(seq uint64, err error) { came <- seq })
 	at := <-came

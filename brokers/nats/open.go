@@ -48,8 +48,11 @@ func (l *log) Open(names []string, opened func(uint64, error)) {
 			// A copy, because the name may be a part of a request, which it would keep in memory.
 			c = &channel{name: strings.Clone(name), subject: subject}
 			var err error
+			// With the lock held, so that no Release comes between the subscription and the map.
 			if c.sub, err = l.conn.ChanSubscribe(subject, l.raw); err != nil {
 				l.mu.Unlock()
+				// The library refuses a subscription only after Close. By the queue, because opened and the calls of the
+				// Sink are in one order.
 				l.queue.push(func() { opened(0, broker.ErrClosed) })
 				return
 			}
@@ -112,7 +115,9 @@ func (l *log) Release(names []string) {
 		if c == nil {
 			continue
 		}
+		// First out of the map, so that an Open that comes now subscribes anew and waits for a tick of its own.
 		delete(l.channels, subject)
+		// Its error is that the connection is closed, and with it the subscription.
 		c.sub.Unsubscribe()
 		if l.receiver.all == c {
 			l.receiver.all = nil

@@ -17,6 +17,7 @@ func (l *log) mark(ctx context.Context) (uint64, error) {
 		seq uint64
 		err error
 	}
+	// Room for the answer, since whoever asked may have left.
 	ch := make(chan result, 1)
 	// Otherwise the tick would be waited for until the deadline, although nothing can be sent.
 	if !l.conn.IsConnected() {
@@ -93,6 +94,7 @@ type newest struct {
 
 // lookUps answers several lookups at once: that takes the server 9 µs for each of 250, and 70 for one alone.
 func (l *log) lookUps(ctx context.Context, lookups []lookup) ([]newest, error) {
+	// First the mark: whatever was stored before the questions is at or before it.
 	at, err := l.mark(ctx)
 	if err != nil {
 		return nil, err
@@ -103,6 +105,7 @@ func (l *log) lookUps(ctx context.Context, lookups []lookup) ([]newest, error) {
 		wanted[q.subject] = wanted[q.subject] || q.data
 	}
 	slices.Sort(subjects)
+	// Several may ask for one channel, and the server answers once for each subject.
 	fs, err := l.lasts(ctx, slices.Compact(subjects), 0, at, wanted)
 	if err != nil {
 		return nil, err
@@ -148,6 +151,7 @@ func (l *log) Last(ctx context.Context, channel string, n, bytes int) (es []brok
 	if err == nil && len(es) < n && begin > 0 {
 		es, err = l.lastAfter(ctx, channel, 0, newest, n) // a replica that lags has told how many there are
 	}
+	// Room goes to the newest first, and the newest always has it.
 	from := len(es)
 	for from > 0 && (from == len(es) || bytes >= len(es[from-1].Data)) {
 		from--
@@ -221,6 +225,7 @@ func (l *log) beginOf(ctx context.Context, subject string, to uint64, n int) (be
 }
 
 // wrapDown makes the errors of requests those of the contract.
+// That the caller has left is no fault of the broker, so it stays as it is.
 func wrapDown(err error) error {
 	if err == nil || errors.Is(err, broker.ErrClosed) || errors.Is(err, broker.ErrDown) || errors.Is(err, context.Canceled) {
 		return err

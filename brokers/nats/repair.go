@@ -97,6 +97,7 @@ func (l *log) disconnected(err error) {
 // keep connects, ticks, and catches up when something is missing.
 func (l *log) keep() {
 	defer l.running.Done()
+	// 0, so that the first round is at once.
 	clock := time.NewTimer(0)
 	defer clock.Stop()
 	var at schedule
@@ -161,6 +162,7 @@ func (l *log) keepUp(now time.Time, at *schedule) {
 			if l.complaints.fresh(err.Error(), now) {
 				l.logger().Warn("cannot catch up with the broker", zap.String("cause", cause), zap.Error(err))
 			}
+			// At random, because all nodes have lost the broker at the same moment.
 			at.retry = now.Add(100*time.Millisecond + rand.N(200*time.Millisecond))
 		}
 		at.after(time.Now())
@@ -275,6 +277,7 @@ func (l *log) recover(cause string) error {
 }
 
 // repairTick publishes a tick, and waits until it comes the way that entries come.
+// Its ack would only show that the leader has it. This shows that the node hears what the leader sends.
 func (l *log) repairTick(ctx context.Context) (uint64, error) {
 	l.keeper.repairs++
 	// The bit keeps it apart from the nonces of barriers, which count from 1 on the same subject.
@@ -333,10 +336,13 @@ func (l *log) repaired(cause string, generation uint64, epoch string, at uint64,
 		// Cloned, because the Sink may keep a run and all share one array.
 		l.sink.Entries(slices.Clone(run))
 	}
+	// max, because W never goes back within an epoch: I1.
 	r.generation, r.watermark, r.advance = generation, max(at, r.watermark), 0
 	r.tick, r.tickBytes = at, r.repairBytes
+	// Even if nothing was missed: others may wait until W is there, as I3 has it.
 	l.sink.Advance(r.watermark)
 	l.mu.Lock()
+	// Everything up to at was read, or told to be lost.
 	for _, c := range l.channels {
 		if c.open {
 			c.last = at
@@ -351,6 +357,7 @@ func (l *log) repaired(cause string, generation uint64, epoch string, at uint64,
 	}
 	l.mu.Unlock()
 	l.keeper.mu.Lock()
+	// Not earlier, because the keeper would publish ticks and audit a log that has not caught up.
 	l.keeper.cause = ""
 	l.keeper.mu.Unlock()
 	r.broken, r.repair = false, nil

@@ -78,6 +78,8 @@ func (l *log) wanted() streamConfig {
 		// discard old, since with "new" a full stream refuses publishers until somebody makes room. deny_delete keeps
 		// operators from removing single messages, which would look like a loss.
 		Name: c.Stream, Description: "caddy-broadcast", Subjects: []string{c.Prefix + ".s.>"}, Retention: "limits", Discard: "old", Storage: "file",
+		// One more than clients may resume over: complete looks for the entry that a client has last, as a proof that none
+		// after it is gone.
 		Replicas: c.Replicas, MaxConsumers: -1, MaxMsgs: -1, MaxPerSubj: int64(max(keep.Messages+1, keptMessages)), MaxBytes: c.MaxBytes,
 		MaxMsgSize: -1, Duplicates: keepAtLeast, AllowDirect: true, AllowAtomic: true, DenyDelete: true,
 		Republish: &republish{Source: c.Prefix + ".s.>", Destination: c.Prefix + ".l.>"},
@@ -164,10 +166,12 @@ func (l *log) ensure(ctx context.Context) (*streamInfo, error) {
 			return nil, fmt.Errorf("the stream %s differs, and manage is off: %s", l.config.Stream, join(fields))
 		}
 		want.Metadata = info.Config.Metadata
+		// A limit that is lowered has held for as long as the higher one did.
 		if limit, since, ok := notedLimit(info); ok && limit == info.Config.MaxPerSubj && want.MaxPerSubj < limit {
 			want.Metadata = withLimit(want.Metadata, want.MaxPerSubj, since)
 		}
 		if l.config.Replicas == 0 {
+			// Without the option administrators may choose, and a node does not undo it.
 			want.Replicas = info.Config.Replicas
 		}
 		var updated streamInfo
@@ -176,6 +180,7 @@ func (l *log) ensure(ctx context.Context) (*streamInfo, error) {
 		}
 		info = &updated
 	}
+	// A look-up differs for one server and for several: see publisher.lookUp.
 	l.clustered.Store(info.Config.Replicas > 1)
 	if limit, _, ok := notedLimit(info); l.config.Manage && (!ok || limit != info.Config.MaxPerSubj) {
 		l.keeper.noteLater(time.Now())
@@ -203,6 +208,8 @@ func (l *log) create(ctx context.Context) (*streamInfo, error) {
 	var info streamInfo
 	err := l.api(ctx, "STREAM.CREATE."+l.config.Stream, want, &info)
 	switch {
+	// The server says so of another configuration only, and it is another: each node would give the stream an epoch of its
+	// own.
 	case isCode(err, codeStreamNameInUse): // another node was faster
 		return l.info(ctx, "")
 	case isCode(err, codeReplicas, codeNoPeers) && l.config.Replicas == 0:

@@ -48,6 +48,7 @@ func encodeChannel(channel string) string {
 }
 
 // decodeChannel is the reverse of encodeChannel. It is false for a token that encodeChannel does not return.
+// Others may publish on the subjects too, and one channel must not come by two names.
 func decodeChannel(token string) (string, bool) {
 	if token == "" || token[0] == '_' {
 		return "", false

@@ -76,6 +76,7 @@ func publish(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	// Both ways publish by it, because only it retries.
 	p, err := newPublisher(a)
 	if err != nil {
 		return err
@@ -103,6 +104,7 @@ func publish(cmd *cobra.Command, args []string) error {
 	} else if body, err = io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxLine+1)); err != nil {
 		return err
 	}
+	// In the query and not in the body, because the body is the message as it is.
 	query := url.Values{"channel": {flag("channel")}}
 	if event := flag("event"); event != "" {
 		query.Set("event", event)
@@ -129,6 +131,7 @@ func printAnswers(cmd *cobra.Command, answers []byte) error {
 			ID          string
 			Subscribers int
 		}
+		// One message and many lines have answers of the same form, a JSON object each, so both are read here.
 		if err := d.Decode(&v); err == io.EOF {
 			return nil
 		} else if err != nil {

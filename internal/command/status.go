@@ -75,6 +75,7 @@ func printStatus(out io.Writer, body []byte) error {
 	if err := json.Unmarshal(body, &v); err != nil {
 		return fmt.Errorf("reading the response: %w", err)
 	}
+	// Rounded: a tenth of a second is as much as a person compares.
 	seconds := func(n float64) time.Duration {
 		return time.Duration(n * float64(time.Second)).Round(100 * time.Millisecond)
 	}
@@ -91,6 +92,7 @@ func printStatus(out io.Writer, body []byte) error {
 	// Names and texts come from elsewhere, so control characters in them must not reach the terminal.
 	fmt.Fprintf(out, "node %s: broker %s", visible(b.Node), state)
 	if b.Server != "" {
+		// Empty while it is connected to none.
 		fmt.Fprintf(out, " at %s", visible(b.Server))
 	}
 	if b.Nodes > 0 {

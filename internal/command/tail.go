@@ -76,6 +76,7 @@ func newPrinter(cmd *cobra.Command) printer {
 	p := printer{out: cmd.OutOrStdout(), json: isJSON(cmd)}
 	// Colors only for a person: not in a pipe or a file, nor against the convention of no-color.org.
 	if f, ok := p.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" {
+		// Codes that any terminal of today knows, so no library for them is needed.
 		p.dim, p.bold, p.plain = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 	}
 	return p

@@ -40,6 +40,7 @@ loopback address.
 			return err
 		}
 		defer l.Close()
+		// Of the listener and not of the flag, which may have the port 0 and a name.
 		addr := l.Addr().(*net.TCPAddr)
 		// What the name resolved to is checked, not the name: localhost can be anything in a hosts file.
 		if !addr.IP.IsLoopback() {
