@@ -35,6 +35,7 @@ func payload(size int, number uint32) []byte {
 
 // mix scrambles a number, so that the sum of many identifies which ones were added.
 func mix(number uint32) uint64 {
+	// A plain sum would be the same if one message came twice and another one not at all.
 	x := uint64(number)*0x9e3779b97f4a7c15 + 1
 	return x ^ bits.RotateLeft64(x, 31)*0xbf58476d1ce4e5b9
 }
@@ -141,6 +142,8 @@ func (t target) node(i, rooms int) string {
 	case t.byRoom:
 		return t.publisher(i % rooms)
 	}
+	// Divided by rooms, so that the subscribers of a room are spread over all nodes: neighbours in the list are in
+	// different rooms.
 	return t.spread[i/rooms%len(t.spread)]
 }
 
@@ -211,6 +214,7 @@ func (f *fleet) dial(t target, r *reader) error {
 		// Otherwise the kernel accepts megabytes on its behalf, and the server does not see that it is slow.
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4096)
 	}
+	// Sockets that publish would otherwise measure Nagle's algorithm.
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	sa := &unix.SockaddrInet4{Port: a.Port}
 	copy(sa.Addr[:], a.IP.To4())
@@ -317,6 +321,7 @@ func (f *fleet) startReading() error {
 		// One buffer for all: a reader keeps no more than the beginning of a marker.
 		buf := make([]byte, 1<<20)
 		for !f.closing.Load() {
+			// A timeout, because closing the descriptor would not end the call.
 			n, err := unix.EpollWait(ep, events, 100)
 			if err != nil && !errors.Is(err, unix.EINTR) {
 				panic(err)
@@ -360,6 +365,7 @@ func (f *fleet) wait(n int64, patience time.Duration) bool {
 	for f.delivered.Load() < n {
 		select {
 		case <-f.progress:
+			// A slow peer gets as long as it needs while something comes, so that it is measured and not given up.
 			timer.Reset(patience)
 		case <-timer.C:
 			return false
@@ -414,6 +420,7 @@ func (h *histogram) quantile(q float64) time.Duration {
 				return time.Duration(i)
 			}
 			shift := i/32 - 1
+			// The middle of the bucket.
 			return time.Duration((uint64(i%32)+32)<<shift + 1<<shift/2)
 		}
 		rank -= c

@@ -47,6 +47,7 @@ func benchMemory(mib int, seconds float64) error {
 		harmful, mib, seconds, "attack", "peak MiB", "x max_memory", "sent", "refused")
 	for i, atk := range attacks {
 		options := fmt.Sprintf("broadcast {\n max_memory %dMiB\n history 100000\n }", mib)
+		// A server of its own for each attack: memory that one has made it take is not given back at once.
 		s, err := startCaddy(dir, 20500+10*i, options)
 		if err != nil {
 			return err

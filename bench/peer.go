@@ -174,6 +174,7 @@ func run(s *server, dir string, name string, args ...string) (*server, error) {
 }
 
 func (s *server) stop() {
+	// A clean exit would close thousands of connections, and take part of the next measurement's time.
 	syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
 	s.cmd.Wait()
 }
@@ -228,12 +229,15 @@ http://%s, https://localhost:%d {
 	room := func(i int) string { return "/ws/" + strconv.Itoa(i) }
 	s := &server{target: target{addr: address(port), path: room}, publish: room, wrap: plain, admin: admin, tlsAddr: "localhost:" + strconv.Itoa(secure)}
 	s.settle = func() { // Caddy's admin API serves Go's profiles, and this one runs a garbage collection first
+		// Three times, because memory that one collection frees by finalizers goes with the next one. Then the scavenger
+		// of the runtime needs a moment to return it.
 		for range 3 {
 			exec.Command("curl", "-s", "-o", "/dev/null", "http://"+admin+"/debug/pprof/heap?gc=1").Run()
 			time.Sleep(500 * time.Millisecond)
 		}
 		time.Sleep(3 * time.Second)
 	}
+	// Caddy keeps a CA and its storage there. Nothing of the user's is touched, and each run begins with the same.
 	os.Setenv("XDG_DATA_HOME", dir)
 	os.Setenv("XDG_CONFIG_HOME", dir)
 	return run(s, dir, bin, "run", "--config", file)

@@ -112,6 +112,7 @@ func (g *driver) next() (room int, data []byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.number++
+	// At random and not in turn, so that the caches of the server do not see the same order each time.
 	room = rand.IntN(g.load.rooms)
 	g.expected[room].add(g.number)
 	g.published.Add(1)

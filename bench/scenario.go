@@ -27,6 +27,8 @@ func (s scenario) applies(p peer) bool {
 	return (s.skip == nil || !s.skip(p)) && (p.only == nil || slices.Contains(p.only, s.name))
 }
 
+// The sizes are those that show one thing each: paced, the cost of a message that comes alone; burst, what batches save;
+// wide, one system call for each of many; rooms, the cost of messages with few subscribers; large, copying.
 var scenarios = []scenario{
 	{
 		name: "paced", about: "1,000 subscribers, 20 messages/s of 128 B",

@@ -58,6 +58,7 @@ func medianOf[T int64 | float64 | time.Duration](rs []result, f func(result) T) 
 		vs[i] = f(r)
 	}
 	slices.Sort(vs)
+	// Not the mean: one run that something else on the machine has disturbed should not count.
 	return vs[len(vs)/2]
 }
 

@@ -58,6 +58,7 @@ func (c *clock) after(d time.Duration, do func()) { c.at(time.Now().Add(d), do) 
 func (c *clock) at(at time.Time, do func()) {
 	c.serial++
 	heap.Push(&c.events, event{at, c.serial, do})
+	// Only then has the goroutine to wait for another moment than it does.
 	if c.events[0].serial == c.serial {
 		select {
 		case c.wake <- struct{}{}:
@@ -72,6 +73,8 @@ func (c *clock) run() {
 	for {
 		c.mu.Lock()
 		for len(c.events) > 0 && !c.events[0].at.After(time.Now()) {
+			// Under the lock, which is that of the whole broker: so what arrives finds a state that no other message is
+			// changing, and runs can be repeated.
 			heap.Pop(&c.events).(event).do()
 		}
 		if len(c.events) > 0 {
@@ -142,6 +145,7 @@ func (c *calls) run() {
 		call, closed := c.waiting[0], c.closed
 		c.waiting = c.waiting[1:]
 		c.mu.Unlock()
+		// Without the lock: a callback may call the log again, and that may add calls.
 		call(closed)
 	}
 }

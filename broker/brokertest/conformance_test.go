@@ -27,6 +27,8 @@ func TestMemoryConforms(t *testing.T) {
 	for name, latency := range map[string]time.Duration{"near": 0, "far": time.Millisecond} {
 		t.Run(name, func(t *testing.T) {
 			Run(t, func(t *testing.T) Cluster {
+				// It runs in real time. On a busy machine a node that waits for six ticks of 20 ms, or a second for its
+				// ack, gives up although nothing is wrong.
 				m := NewMemory(MemoryConfig{
 					Latency: latency, Jitter: latency, Tick: 100 * time.Millisecond, PublishTimeout: time.Second, MaxData: 1 << 20,
 				})

@@ -120,6 +120,7 @@ func (l *memoryLog) send(p *publish) error {
 	}
 	l.publishes = append(l.publishes, p)
 	l.sendPublishLocked(p)
+	// I6: what was sent may be stored, so it is not ErrDown.
 	m.clock.after(m.config.PublishTimeout, func() { l.publishedLocked(p, nil, broker.ErrUnknown) })
 	return nil
 }
@@ -191,6 +192,7 @@ func (l *memoryLog) open(channels []string, opened func(uint64, error)) bool {
 	o := &opening{left: len(channels), opened: opened}
 	subs := make(map[string]*subscription)
 	for _, name := range channels {
+		// The contract has an answer for each call of Open, so the one before gets one too.
 		if old := l.subs[name]; old != nil {
 			l.releaseLocked(old)
 		}
@@ -209,6 +211,7 @@ func (l *memoryLog) openedLocked(subs map[string]*subscription, at, due uint64) 
 	if l.broken {
 		return // what ends that opens them too
 	}
+	// The position is right only if everything before it has come: I1 would be broken by moving W over a hole.
 	if due != l.got {
 		l.repairLocked("tick")
 		return
@@ -279,6 +282,8 @@ func (l *memoryLog) Barrier(done func(uint64, error)) {
 
 // askBarrierLocked asks the broker for a tick, if none is on its way.
 func (l *memoryLog) askBarrierLocked() {
+	// Those that come while an exchange is on its way need the next one: the broker may have answered this one before
+	// what they wait for was stored.
 	if len(l.barriers) > 0 || len(l.nextBarriers) == 0 {
 		return
 	}
@@ -420,6 +425,7 @@ func (l *memoryLog) Close() {
 		delete(m.store.retains, l)
 	}
 	m.clock.mu.Unlock()
+	// Outside of the lock, since callbacks that are running may call the log.
 	l.acks.close()
 	l.events.close()
 }

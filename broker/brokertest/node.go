@@ -75,6 +75,7 @@ func (n *node) open(channels ...string) uint64 {
 func (n *node) startPublish(es ...broker.Entry) *publishing {
 	c := n.callback("Publish")
 	p := &publishing{entries: es, done: make(chan struct{})}
+	// A copy, since the entries belong to the log from then on and the rule compares with them later.
 	n.log.Publish(slices.Clone(es), func(places []broker.Place, err error) {
 		if c.count.Add(1) == 1 {
 			p.places, p.err = places, err
@@ -173,6 +174,8 @@ func (n *node) release(from *node, channel string) {
 	if channel == "" {
 		channel = "any" // "" is no channel that can be published to
 	}
+	// The contract lets some entries come after Release, and does not say how many, so it is tried until one does not
+	// come.
 	for range 1000 {
 		e := from.publish(n.entry(channel))[0]
 		n.barrier()

@@ -42,6 +42,7 @@ func (l *memoryLog) disconnectLocked(cause string, why error) {
 
 func (l *memoryLog) breakLocked(cause string, why error) {
 	l.problem = why.Error()
+	// Whatever is held will be read again, and what comes from now on is of another connection.
 	l.held = nil
 	if l.broken {
 		return
@@ -153,6 +154,7 @@ func (l *memoryLog) receiveLocked(run []chained) {
 	var good []broker.Entry
 	for _, e := range run {
 		if !l.broken && l.lacksLocked(e) {
+			// What came before the hole is in order, so it is given before Broken.
 			l.giveLocked(good)
 			good = nil
 			l.repairLocked("chain")

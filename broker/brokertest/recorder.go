@@ -35,6 +35,8 @@ func newRecorder() *recorder {
 // enter begins a call, and returns what ends it.
 func (r *recorder) enter(what string) (leave func()) {
 	r.mu.Lock()
+	// The lock would only have the second call wait. That it was made at all is what the contract forbids, and a hub that
+	// takes a lock of its own in callbacks may rely on it.
 	if r.inside {
 		r.problemLocked("%s was called during another call", what)
 	}
@@ -51,6 +53,7 @@ func (r *recorder) enter(what string) (leave func()) {
 }
 
 func (r *recorder) problemLocked(format string, args ...any) {
+	// The first ones say what is wrong, the others follow from them.
 	if len(r.problems) < 10 {
 		r.problems = append(r.problems, fmt.Sprintf(format, args...))
 	}
@@ -97,6 +100,7 @@ func (r *recorder) Entries(run []broker.Entry) {
 			r.problemLocked("position %d came twice", e.Seq)
 		case i > 0 && e.Seq < run[i-1].Seq:
 			r.problemLocked("in one run %d came after %d", e.Seq, run[i-1].Seq)
+		// I4: an entry below W is allowed only while the hub has been told that something may be missing.
 		case e.Seq <= r.w && !r.broken:
 			r.problemLocked("%d of %q came when W was %d, and Broken had not been called", e.Seq, e.Channel, r.w)
 		}
@@ -112,6 +116,7 @@ func (r *recorder) Advance(seq uint64) {
 	if r.epoch == "" {
 		r.problemLocked("Advance came before Epoch")
 	}
+	// I1.
 	if seq < r.w {
 		r.problemLocked("Advance(%d) came when W was %d", seq, r.w)
 	}
@@ -158,6 +163,7 @@ func (r *recorder) Repaired() {
 // opened checks a call of Open's callback.
 func (r *recorder) opened(at uint64, err error) {
 	defer r.enter("opened")()
+	// I2: the hub gives clients this position.
 	if err == nil && at > r.w {
 		r.problemLocked("opened was called with %d when W was %d", at, r.w)
 	}

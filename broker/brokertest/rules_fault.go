@@ -85,6 +85,7 @@ func (l *load) once(n *node, e broker.Entry) (acked bool) {
 		close(l.changed)
 		l.changed = make(chan struct{})
 	case errors.Is(p.err, broker.ErrDown):
+		// With a key it is tried again, and may be stored by a later try.
 		if e.Digest == 0 {
 			l.refused[string(e.Data)] = true
 		}

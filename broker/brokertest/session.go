@@ -29,10 +29,13 @@ func (s *session) send(last *time.Time, do func()) {
 		delay += time.Duration(m.random.Int64N(int64(j)))
 	}
 	at := time.Now().Add(delay)
+	// A connection keeps order, whatever the delays are: TCP does.
 	if at.Before(*last) {
 		at = *last
 	}
 	*last = at
+	// A connection that has lost bytes cannot go on: TCP would have sent them again, or ended. So everything after the
+	// first loss is lost too.
 	s.lossy = s.lossy || b.muted
 	m.clock.at(at, func() {
 		if s.lossy = s.lossy || b.muted; !s.lossy && !s.cut {
@@ -69,6 +72,8 @@ func (s *session) attach(subs map[string]*subscription) {
 		s.channels[name] = true
 	}
 	s.due = 0
+	// Position and content are taken at one moment, and what comes after it is sent behind: that makes the position one
+	// from which everything comes live.
 	epoch, asked, at := m.store.epoch, l.epoch, m.store.seq
 	var es []broker.Entry
 	var lost []string
@@ -93,6 +98,8 @@ func (s *session) subscribe(subs map[string]*subscription) {
 		wait = time.Duration(m.random.Int64N(int64(j)))
 	}
 	position := func() {
+		// A barrier has a position of its own, as with JetStream, so that the hub never can count on positions without
+		// gaps.
 		m.store.seq++
 		at, due := m.store.seq, s.due
 		s.toNode(func() { s.log.openedLocked(subs, at, due) })
@@ -111,6 +118,8 @@ func (s *session) deliver(es []chained) {
 		if !s.channels[e.Channel] && !s.channels[""] {
 			continue
 		}
+		// Faults count too. The node finds by that number that something did not come, even if nothing more is published
+		// on the channel.
 		s.due++
 		if b := s.log.broker; b.loseLive > 0 {
 			b.loseLive--

@@ -83,9 +83,11 @@ func (s *store) of(channel string) *stored {
 // append stores entries, or none. Those that were stored before are not in what it returns, but have a place.
 func (s *store) append(es []broker.Entry) (added []chained, places []broker.Place, err error) {
 	now := time.Now()
+	// Before anything is stored: a call is stored as a whole.
 	if !s.keysFit(es, now) {
 		return nil, nil, broker.ErrConflict
 	}
+	// The log's times are in its order, even if the clock goes back.
 	s.time = max(s.time, now.UnixMilli())
 	for _, e := range es {
 		if k, ok := s.known(e.Key, now); ok {
@@ -140,6 +142,7 @@ func (s *store) retain(l *memoryLog, r broker.Retention) { s.retains[l] = r }
 
 // trim drops what is more, or older, than each of the nodes wants.
 func (s *store) trim(c *stored) {
+	// Each node may ask for another retention, and none may lose what it has asked for.
 	messages, age, limited := s.keep, time.Duration(0), len(s.retains) > 0
 	for _, r := range s.retains {
 		messages, age = max(messages, r.Messages), max(age, r.Age)
@@ -182,6 +185,7 @@ func (s *store) rollback(n int) {
 		c.dropped, c.last = min(c.dropped, s.seq), min(c.last, s.seq) // last may be too much: it is not a chain any more
 	}
 	for key, k := range s.keys {
+		// Otherwise the key would answer with a position that the new epoch gives to another entry: I7.
 		if k.place.Seq > s.seq {
 			delete(s.keys, key)
 		}
@@ -201,6 +205,7 @@ func (c *stored) after(seq uint64) int {
 func (s *store) read(channel string, after uint64, n, bytes int) (es []broker.Entry, complete bool) {
 	c := s.of(channel)
 	s.trim(c)
+	// By position and not by number: what was dropped need not have been after the position that is asked for.
 	complete = after >= c.dropped
 	for _, e := range c.entries[c.after(after):] {
 		if bytes -= len(e.Data); len(es) == n || bytes < 0 && len(es) > 0 {

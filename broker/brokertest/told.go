@@ -27,6 +27,8 @@ func (t *told) now() epoch {
 func (t *told) tell(e epoch, call func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	// Under the lock: who asks meanwhile waits until the Sink has been told, because an answer of the new epoch must not
+	// come before it.
 	call()
 	t.epoch = e
 	close(t.changed)

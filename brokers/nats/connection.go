@@ -29,7 +29,9 @@ func (l *log) options() ([]natsgo.Option, error) {
 	c := &l.config
 	options := []natsgo.Option{
 		natsgo.Name(c.Name),
+		// Dial may not wait for the broker: Caddy starts without it, and a reload may not hang.
 		natsgo.RetryOnFailedConnect(true),
+		// The library gives up after 60 tries by default. Clients then would get nothing until Caddy is restarted.
 		natsgo.MaxReconnects(-1),
 		natsgo.CustomReconnectDelay(l.reconnectDelay),
 		natsgo.Timeout(dialTimeout),
@@ -48,7 +50,7 @@ func (l *log) options() ([]natsgo.Option, error) {
 		natsgo.DisconnectErrHandler(func(_ *natsgo.Conn, err error) { l.disconnected(err) }),
 		natsgo.ReconnectHandler(func(*natsgo.Conn) { l.connected() }),
 		natsgo.ConnectHandler(func(*natsgo.Conn) { l.connected() }),
-		natsgo.ReconnectErrHandler(func(_ *natsgo.Conn, err error) { l.setProblem(fmt.Sprint("cannot connect: ", err)) }),
+		natsgo.ReconnectErrHandler(func(_ *natsgo.Conn, err error) { l.notConnected(err) }),
 		natsgo.ErrorHandler(func(_ *natsgo.Conn, _ *natsgo.Subscription, err error) { l.asyncError(err) }),
 	}
 	switch {
@@ -79,6 +81,14 @@ func (l *log) reconnectDelay(int) time.Duration {
 	return 100*time.Millisecond + rand.N(100*time.Millisecond)
 }
 
+// notConnected says why there is no connection. The client library tells no handler of a server that refuses the login, or of a
+// failed TLS handshake, so the keeper asks it too.
+func (l *log) notConnected(err error) {
+	if err != nil && !errors.Is(err, errFirst) {
+		l.setProblem(fmt.Sprint("not connected: ", err))
+	}
+}
+
 // asyncError gets what the client library has no other way to say.
 func (l *log) asyncError(err error) {
 	switch {
@@ -87,7 +97,7 @@ func (l *log) asyncError(err error) {
 		l.broke("overflow")
 	case errors.Is(err, natsgo.ErrPermissionViolation):
 		l.denied(err)
-	default:
+	case l.complaints.fresh(err.Error(), time.Now()):
 		l.logger().Warn("connection to the broker", zap.Error(err))
 	}
 }
@@ -106,6 +116,7 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 		d.first--
 		return nil, errFirst
 	}
+	d.l.requests.lose()
 	conn, err := d.dialer.Dial(network, address)
 	// A message that comes through this connection is taken from l.raw after this, so who takes it sees that the connection is
 	// another. The handlers of the client library run later than that, in goroutines of their own.

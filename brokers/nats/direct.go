@@ -84,6 +84,9 @@ const maxAnswer = 1 << 20
 // position, which is that of a tick. It asks again until one answers. The data are only kept of those
 // that are wanted.
 func (l *log) lasts(ctx context.Context, subjects []string, seq, upTo uint64, wanted map[string]bool) (fs []found, err error) {
+	// The tick's subject is among those that are asked for, because an answer without any message would not have the
+	// position that it is of. The server has no minimum position for direct get that would do this: it is in ADR-53, but
+	// not in the request of nats-server 2.15 (JSApiMsgGetRequest).
 	request := getRequest{Seq: seq, MultiLast: append([]string{l.store + tickName}, subjects...), MaxBytes: maxAnswer}
 	for wait := time.Millisecond; ; {
 		end := request.Seq

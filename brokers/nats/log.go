@@ -32,6 +32,8 @@ type log struct {
 	store, live string // what subjects of the stream, and of what it republishes, begin with
 
 	generation atomic.Uint64 // counts the attempts to connect
+	// One channel for all subscriptions, because nats.go's read loop then keeps their order: with handlers each one has a
+	// goroutine of its own (waitForMsgs in nats.go 1.55).
 	raw        chan *natsgo.Msg
 	queue      queue
 	requests   requests
@@ -42,8 +44,11 @@ type log struct {
 	infos      gather[struct{}, *streamInfo]
 	receiver   receiver
 	keeper     keeper
+	complaints complaints
 
 	clustered atomic.Bool // several servers keep the stream
+
+	epochs atomic.Uint64 // counts those that the Sink was told
 
 	closed  atomic.Bool
 	done    chan struct{} // closed by Close
@@ -71,12 +76,14 @@ func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
 		done: make(chan struct{}), channels: map[string]*channel{}, repairs: map[string]uint64{}, retention: o.Retention,
 		problem: "not connected yet",
 	}
+	// Its own inbox for each log: a reply to the log before it, of the same process, must not answer this one's request.
 	inbox := "_INBOX_" + c.Prefix + "." + nuid.Next() + "."
 	l.queue.init()
-	l.requests = requests{prefix: inbox + "r.", waiting: map[uint64]chan *natsgo.Msg{}}
+	l.requests = requests{prefix: inbox + "r.", waiting: map[uint64]chan *natsgo.Msg{}, lost: make(chan struct{})}
 	l.publisher.init(l, inbox+"a.")
 	l.barriers.send = l.sendTick
 	l.marks.send = l.sendMark
+	// A Log begins as Broken, which the contract says, so the Sink is not told of it.
 	l.receiver.broken = true
 	l.lookups.limit, l.lookups.fetch = groupSize, l.lookUps
 	l.infos.limit, l.infos.fetch = math.MaxInt, l.askInfo
@@ -92,12 +99,16 @@ func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
 		l.conn.Close()
 		return nil, err
 	}
+	// Only now: nothing is left running if Dial fails.
 	l.running.Add(3)
 	go l.move()
 	go l.receive()
 	go l.keep()
 	return l, nil
 }
+
+// leaderElected is where the server says that a stream has a new leader.
+const leaderElected = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED."
 
 // subscribe makes the subscriptions that last as long as the log.
 func (l *log) subscribe(inbox string) error {
@@ -108,12 +119,18 @@ func (l *log) subscribe(inbox string) error {
 		}
 		sub.SetPendingLimits(-1, -1) // what is asked for is limited by who asks
 	}
+	// Anchors are not subscribed to: nobody needs them before something was missed, and then they are read.
 	for _, name := range []string{tickName, epochName} {
 		if _, err := l.conn.ChanSubscribe(l.live+name, l.raw); err != nil {
 			return err
 		}
 	}
-	return nil
+	// A leader that is gone may have stored entries without republishing them. The audit would find that later, if the account
+	// may not subscribe to this.
+	_, err := l.conn.Subscribe(leaderElected+l.config.Stream, func(*natsgo.Msg) {
+		l.queue.push(func() { l.fail("leader") })
+	})
+	return err
 }
 
 func (l *log) Status() broker.Status {
@@ -134,12 +151,15 @@ func (l *log) Status() broker.Status {
 }
 
 func (l *log) Close() {
+	// Two callers may close a log, and both have to be sure that nothing calls them any more when Close returns.
 	if l.closed.Swap(true) {
 		<-l.done
 		l.running.Wait()
 		return
 	}
 	close(l.done)
+	// The publisher first, so that nothing is sent any more whose answer nobody waits for. The receiver last, because it is
+	// the one that calls the Sink, and what was pushed to it has to be done.
 	l.publisher.close()
 	l.conn.Close()
 	l.barriers.fail(broker.ErrClosed, true)
@@ -158,8 +178,13 @@ func (l *log) setProblem(s string) {
 
 // denied says that the account may not do something.
 func (l *log) denied(err error) {
+	if strings.Contains(err.Error(), leaderElected) {
+		return // it is optional: see subscribe
+	}
 	l.setProblem(err.Error())
-	l.logger().Error("the broker's account lacks a permission", zap.Error(err))
+	if l.complaints.fresh(err.Error(), time.Now()) {
+		l.logger().Error("the broker's account lacks a permission", zap.Error(err))
+	}
 }
 
 // withoutSecrets removes passwords from an error, which may quote a URL.

@@ -44,6 +44,7 @@ func (l *log) missed(ctx context.Context, epoch string, at uint64) (missed []bro
 		same, all, watermark = r.began && r.epoch == epoch, r.all != nil, r.watermark
 	})
 	switch {
+	// Another epoch: nothing that this node has is before anything there. All clients get a gap.
 	case !same:
 		return nil, nil, nil
 	case all:

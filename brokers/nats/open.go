@@ -43,6 +43,7 @@ func (l *log) Open(names []string, opened func(uint64, error)) {
 		subject := l.liveSubject(name)
 		c := l.channels[subject]
 		if c == nil {
+			// A copy, because the name may be a part of a request, which it would keep in memory.
 			c = &channel{name: strings.Clone(name), subject: subject}
 			var err error
 			if c.sub, err = l.conn.ChanSubscribe(subject, l.raw); err != nil {
@@ -85,6 +86,7 @@ func (l *log) endOpening(o *opening, seq uint64, err error) {
 	}
 	if !over && err == nil {
 		for _, c := range o.channels {
+			// max: a channel may be open already, by an earlier call, and have entries after this tick.
 			c.open, c.last = true, max(c.last, seq)
 			if c.name == "" {
 				l.receiver.all = c

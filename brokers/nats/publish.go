@@ -79,6 +79,7 @@ func (l *log) Publish(es []broker.Entry, done func([]broker.Place, error)) {
 	if l.conn.IsConnected() {
 		limit = int(l.conn.MaxPayload())
 	}
+	// All are checked before any is sent: a call is published as a whole, or not at all.
 	for i := range es {
 		if size := maxEnvelope + len(es[i].Data) + maxHeaders; limit > 0 && size > limit {
 			done(nil, fmt.Errorf("%w: it takes %d bytes, and may take %d", broker.ErrTooBig, size, limit))
@@ -98,9 +99,12 @@ func (p *publisher) publish(c call) {
 	case p.closed:
 		p.mu.Unlock()
 		c.done(nil, broker.ErrClosed)
+	// Not until the log has caught up on this connection. An entry that is sent now could overtake one that was sent over
+	// the last connection, has no ack, and is sent again by resume.
 	case p.generation == 0 || p.generation != p.l.generation.Load():
 		p.mu.Unlock()
 		c.done(nil, broker.ErrDown)
+	// Order is that of the calls, so one that comes after a batch waits for it.
 	case p.busy:
 		p.waiting = append(p.waiting, c)
 		p.mu.Unlock()
@@ -130,6 +134,8 @@ func (p *publisher) msgID(e *broker.Entry) string {
 	if e.Key != [16]byte{} {
 		return hex.EncodeToString(e.Key[:])
 	}
+	// The prefix is random for each log, so that no two of them, of one node or of several, use the same id within the
+	// stream's window.
 	return p.prefix + strconv.FormatUint(p.last+1, 36)
 }
 
@@ -138,6 +144,7 @@ func (p *publisher) sendLocked(m *natsgo.Msg, done func(ack, error)) error {
 	p.last++
 	w := &pending{id: p.last, m: m, deadline: time.Now().Add(p.l.config.PublishTimeout), done: done}
 	m.Reply = p.inbox + strconv.FormatUint(w.id, 36)
+	// While something waits to be sent again, later messages wait behind it: sent at once they would be stored before it.
 	if !p.retryAt.IsZero() {
 		w.retry = true // behind those that are sent again
 	} else if err := p.transmit(w); err != nil {
@@ -175,6 +182,7 @@ func (p *publisher) handle(m *natsgo.Msg) {
 	a, ok := p.parse(m)
 	p.mu.Lock()
 	w := p.pending[id]
+	// The ack of an attempt that was given up, or the second one of two attempts.
 	if w == nil {
 		p.mu.Unlock()
 		return
@@ -198,6 +206,8 @@ func (p *publisher) handle(m *natsgo.Msg) {
 
 // parse reads an ack. It is false if nobody stores messages at the moment.
 func (p *publisher) parse(m *natsgo.Msg) (a ack, ok bool) {
+	// Most acks are as the server writes them, so they are read without the JSON package, which costs more than the rest
+	// of this function. Any other form, such as one with a domain or a duplicate, is read below.
 	if rest, found := bytes.CutPrefix(m.Data, p.ok); found {
 		if digits, found := bytes.CutSuffix(bytes.TrimSpace(rest), []byte("}")); found {
 			if seq, err := strconv.ParseUint(string(bytes.TrimSpace(digits)), 10, 64); err == nil {
@@ -253,6 +263,8 @@ func (p *publisher) compare(e *broker.Entry, seq uint64) (broker.Place, error) {
 		return place, fmt.Errorf("%w (%w)", broker.ErrUnknown, err)
 	}
 	var first broker.Entry
+	// The digest and not the data: the same content may be encoded in another way, and the hub has decided already what
+	// counts as the same.
 	if decode(stored.Message.Data, &first) && first.Digest != e.Digest {
 		return place, broker.ErrConflict
 	}
@@ -277,9 +289,18 @@ func (p *publisher) tend(now time.Time) {
 	p.fail(failed)
 }
 
+// awaits reports whether a message has no ack yet.
+func (p *publisher) awaits() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.pending) > 0
+}
+
 func (p *publisher) fail(failed []*pending) {
 	slices.SortFunc(failed, func(a, b *pending) int { return int(int64(a.id) - int64(b.id)) })
 	for _, w := range failed {
+		// I6: nobody is told that nothing was published who may have published. ErrDown may be tried again without a key,
+		// and ErrUnknown may not.
 		if w.sent {
 			w.done(ack{}, broker.ErrUnknown)
 		} else {
@@ -377,6 +398,7 @@ func (p *publisher) ask(m *natsgo.Msg) (a ack, err error) {
 	reply, ch, end := p.l.requests.open(1)
 	defer end()
 	m.Reply = reply
+	lost := p.l.requests.connection()
 	if err := p.l.conn.PublishMsg(m); err != nil {
 		return a, err
 	}
@@ -389,6 +411,8 @@ func (p *publisher) ask(m *natsgo.Msg) (a ack, err error) {
 		return a, nil
 	case <-ctx.Done():
 		return a, errNoReply
+	case <-lost:
+		return a, errLost
 	case <-p.l.done:
 		return a, broker.ErrClosed
 	}

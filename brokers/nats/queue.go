@@ -34,6 +34,8 @@ func (q *queue) pushMessage(m *natsgo.Msg) {
 	defer q.mu.Unlock()
 	q.bytes += size(m)
 	if q.bytes > maxQueue {
+		// All and not only the newest: the log has to read the rest from the stream anyway, and what is left would only
+		// be held meanwhile. What is to be done stays, since somebody waits for it.
 		q.overflow, q.bytes = true, 0
 		kept := q.items[:0]
 		for _, it := range q.items {

@@ -70,6 +70,8 @@ func (l *log) wanted() streamConfig {
 	keep := l.retention
 	l.mu.Unlock()
 	s := streamConfig{
+		// discard old, since with "new" a full stream refuses publishers until somebody makes room. deny_delete keeps
+		// operators from removing single messages, which would look like a loss.
 		Name: c.Stream, Description: "caddy-broadcast", Subjects: []string{c.Prefix + ".s.>"}, Retention: "limits", Discard: "old", Storage: "file",
 		Replicas: c.Replicas, MaxConsumers: -1, MaxMsgs: -1, MaxPerSubj: int64(max(keep.Messages+1, keptMessages)), MaxBytes: c.MaxBytes,
 		MaxMsgSize: -1, Duplicates: keepAtLeast, AllowDirect: true, AllowAtomic: true, DenyDelete: true,
@@ -82,6 +84,7 @@ func (l *log) wanted() streamConfig {
 		s.Storage = "memory"
 	}
 	if s.Replicas == 0 {
+		// One server that fails takes a stream with fewer copies along. Who wants that has to say so.
 		s.Replicas = 3
 	}
 	return s
@@ -94,6 +97,8 @@ func differences(have, want streamConfig, manage, replicas bool) (fields []strin
 			fields = append(fields, fmt.Sprintf("%s is %v and has to be %v", name, have, want))
 		}
 	}
+	// What follows has to be exactly so: without republish nothing arrives, without direct get and atomic batches
+	// requests fail, and another set of subjects is another log.
 	differ("subjects", have.Subjects, want.Subjects)
 	differ("retention", have.Retention, want.Retention)
 	differ("discard", have.Discard, want.Discard)
@@ -109,6 +114,7 @@ func differences(have, want streamConfig, manage, replicas bool) (fields []strin
 	if have.Duplicates < want.Duplicates {
 		differ("duplicate_window", have.Duplicates, want.Duplicates)
 	}
+	// A limit over all channels would remove the history of quiet ones because of busy ones.
 	if have.MaxMsgs > 0 {
 		differ("max_msgs", have.MaxMsgs, want.MaxMsgs)
 	}

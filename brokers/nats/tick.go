@@ -59,12 +59,22 @@ func (j *joint) launchLocked() {
 	j.waiting = nil
 	j.nonce++
 	j.sent = time.Now()
+	// Its error is not looked at: if the tick was not sent then none comes, and tend sends another one.
 	j.send(j.nonce)
+}
+
+// busy reports whether somebody waits.
+func (j *joint) busy() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.flying)+len(j.waiting) > 0
 }
 
 // settle is told of a tick that came.
 func (j *joint) settle(nonce, seq uint64) {
 	j.mu.Lock()
+	// An older one: it may have been published before the last of those who wait came, and would not be a barrier for
+	// them.
 	if nonce != j.nonce {
 		j.mu.Unlock()
 		return

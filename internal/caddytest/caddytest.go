@@ -63,6 +63,7 @@ type Server struct {
 
 // In returns the server for a subtest: failures fail the subtest, and connections end with it.
 func (s *Server) In(t testing.TB) *Server {
+	// A copy: the test and its subtests use the server at the same time.
 	sub := *s
 	sub.T = t
 	return &sub

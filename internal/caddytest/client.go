@@ -16,6 +16,7 @@ import (
 // UntilAnswered retries as a client does whose connection broke before it got a response. That happens during reloads: when a
 // listener closes, of the old configuration or of a rejected one, the connections in its queue are lost.
 func UntilAnswered(ask func() error) (err error) {
+	// Ten, and not for ever: a server that never answers has to fail the test.
 	for range 10 {
 		if err = ask(); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) {
 			break

@@ -60,10 +60,12 @@ func (s *Server) WaitTotals(done func(Totals) bool) {
 // ExpectMetrics waits until Caddy's metrics contain these lines.
 func (s *Server) ExpectMetrics(want ...string) {
 	s.T.Helper()
+	// Polled, as WaitTotals does: a scrape is the only way to see them.
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		_, body := s.Do("GET", s.Admin+"/metrics", "")
 		missing := ""
 		for _, w := range want {
+			// The whole line, so that "1" is not found in "10".
 			if !strings.Contains(body, "\ncaddy_broadcast_"+w+"\n") {
 				missing = w
 			}
@@ -80,6 +82,7 @@ func (s *Server) ExpectMetrics(want ...string) {
 // WaitLog waits until the log contains a text.
 func (s *Server) WaitLog(want string) {
 	s.T.Helper()
+	// Zap writes the file without telling anybody.
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if log, _ := os.ReadFile(s.Log); bytes.Contains(log, []byte(want)) {
 			return

@@ -26,6 +26,7 @@ func StartProcess(t *testing.T, binary, file string, addrs ...string) (cmd *exec
 	}
 	ended = make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
+	// Kill, because a test that failed may have left it in the middle of a slow shutdown.
 	t.Cleanup(func() { cmd.Process.Kill() })
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		up := 0 // addresses that accept connections: the admin API does so before the servers

@@ -82,10 +82,12 @@ func bench(cmd *cobra.Command, args []string) error {
 	// https becomes wss as well. Users have the URL of their site at hand.
 	u.Scheme = strings.Replace(u.Scheme, "http", "ws", 1)
 	dialer := websocket.Dialer{
+		// Longer than a busy server takes for thousands of TLS handshakes at once.
 		HandshakeTimeout: 30 * time.Second,
 		ReadBufferSize:   1 << 10,
-		WriteBufferPool:  new(sync.Pool),
-		TLSClientConfig:  &tls.Config{InsecureSkipVerify: insecure},
+		// Subscribers write nothing, so they need no buffer each.
+		WriteBufferPool: new(sync.Pool),
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: insecure},
 	}
 
 	l := &load{mark: rand.Text()[:8], changed: make(chan struct{}, 1), closed: make(map[string]int)}
@@ -172,6 +174,7 @@ func (l *load) read(c *websocket.Conn) {
 	for {
 		_, data, err := c.ReadMessage()
 		if err != nil {
+			// Connections that this command closes itself at the end are no finding.
 			if !l.ending.Load() {
 				l.mu.Lock()
 				l.closed[err.Error()]++

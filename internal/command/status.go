@@ -43,6 +43,8 @@ from the broker for longer than partition_timeout.`,
 		if err != nil {
 			return err
 		}
+		// After the totals have been printed: a script gets the exit code, and people also see what is wrong. The hub's
+		// own judgement is asked for, so that the command and a load balancer never disagree.
 		resp, err = a.do(http.MethodGet, "/health", nil, nil) // an error has the reason
 		if err != nil {
 			return err
@@ -59,7 +61,8 @@ func printStatus(out io.Writer, body []byte) error {
 		Messages              uint64
 		ID                    string
 		Uptime                float64
-		Broker                *struct {
+		// Only what is shown. A newer Caddy may send more, as the command and the process need not be of one version.
+		Broker *struct {
 			Node, Server, Problem string
 			Up                    bool
 			Nodes                 int
@@ -81,6 +84,7 @@ func printStatus(out io.Writer, body []byte) error {
 	if !b.Up {
 		state = "down"
 	}
+	// Names and texts come from elsewhere, so control characters in them must not reach the terminal.
 	fmt.Fprintf(out, "node %s: broker %s", visible(b.Node), state)
 	if b.Server != "" {
 		fmt.Fprintf(out, " at %s", visible(b.Server))

@@ -21,6 +21,7 @@ const (
 
 // publishShared publishes to the shared log and waits for its answer.
 func (h *Hub) publishShared(ms []*Message) error {
+	// With room for one, so that a callback never waits for who has called.
 	answer := make(chan error, 1)
 	h.publishAsync(ms, func(err error) { answer <- err })
 	return <-answer
@@ -66,6 +67,7 @@ func (h *Hub) beginPublish(ms []*Message) (s *sharedLog, size int, err error) {
 		size += cap(m.Data) + messageOverhead
 	}
 	if from == nil {
+		// What a publisher without a connection has in flight is bounded only here: each POST is a request of its own.
 		if !h.holdPosted(size) {
 			h.checkMemory()
 			return nil, 0, h.reject(LimitMemory, ErrFull)
@@ -201,6 +203,7 @@ func (s *sharedLog) published(ms []*Message, places []broker.Place, err error, s
 			s.counts.published[resultOf(err)]++
 			continue
 		}
+		// I6: the position that the publisher is told is the log's, and not one that this node has made.
 		p := places[i]
 		m.Seq, m.origin = p.Seq, h.origin
 		if m.Time = time.UnixMilli(p.Time); p.Time == 0 {

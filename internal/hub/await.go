@@ -40,6 +40,7 @@ type want struct {
 // meanwhile.
 func (h *Hub) awaitLocked(w *want) error {
 	if w.deadline.IsZero() {
+		// Once, so that a log that comes and goes does not let it begin again.
 		w.deadline = time.Now().Add(positionTime)
 	}
 	for {
@@ -111,6 +112,7 @@ func (h *Hub) waitFor(w *want, s *sharedLog, wait <-chan struct{}) error {
 
 // nextLocked returns what to wait for next, and what to call before that without the lock. With neither all is there.
 func (s *sharedLog) nextLocked(w *want) (wait <-chan struct{}, do func()) {
+	// What was found out is of another log or epoch, and says nothing of this one.
 	if w.log != s || w.era != s.era {
 		w.unpinLocked()
 		w.log, w.era, w.opened, w.checked, w.barred, w.barrier, w.read = s, s.era, 0, 0, false, nil, nil
@@ -162,6 +164,7 @@ func (s *sharedLog) nextOpenLocked(w *want) (wait <-chan struct{}, do func()) {
 		} else {
 			s.counts.warm++
 		}
+		// Pinned as soon as it is found: while the others are opened, a channel without subscribers could be released.
 		o.pins++
 		w.pinned = append(w.pinned, o)
 	}
@@ -242,6 +245,8 @@ func (s *sharedLog) opened(channels []*openChannel, at uint64, err error) {
 			s.catchUp.add(o, at)
 			continue
 		}
+		// The watermark and not at: what came between the two was put nowhere, because the channel was not open here yet,
+		// so it is history like the rest. I3: clients that have not seen it are not answered from here.
 		o.at, o.last = h.seq, h.seq
 		s.setFloorLocked(name, h.seq)
 		if o.resume && h.seq > s.began { // its subscribers were told of a gap, but only up to where the epoch began

@@ -42,6 +42,8 @@ func (c *catchUp) add(o *openChannel, at uint64) {
 const maxHeld = 64 << 20
 
 func (c *catchUp) holdLocked(e *broker.Entry) {
+	// I5: it is held and not delivered. Its position does not move the watermark yet, as what comes before it is being
+	// read.
 	c.at = max(c.at, e.Seq)
 	if c.bytes += len(e.Data) + messageOverhead; c.bytes > maxHeld {
 		c.held, c.lost = nil, true
@@ -142,6 +144,7 @@ func (s *sharedLog) readCatchUpLocked() {
 // readCatchUp reads what the channels have since the log before, and then delivers it together with what has come live, in
 // the order of the log.
 func (s *sharedLog) readCatchUp(c *catchUp) {
+	// Without a lock: it may take seconds, and what comes live is held meanwhile.
 	missed, lost := s.missed(c)
 	s.order.Lock() // nothing comes live meanwhile
 	defer s.order.Unlock()
@@ -171,6 +174,7 @@ func (s *sharedLog) readCatchUp(c *catchUp) {
 
 	h.mu.Lock()
 	if s.currentLocked() {
+		// I1: at last with what moved the log's watermark while it was held.
 		h.seq = max(h.seq, c.at)
 	}
 	broken := s.broken

@@ -43,6 +43,7 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	}
 
 	h.mu.Lock()
+	// Before waiting for the log too: who is over a limit should not make the node open channels.
 	err := h.admitConnLocked(&s, o)
 	if err == nil && h.log != nil {
 		w := want{ctx: s.Context, channels: s.Channels, all: s.All, lastID: s.LastID, replay: s.Replay, limit: o.MaxBacklog}
@@ -68,6 +69,8 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 		h.forgetConn(c)
 		return nil, Welcome{}, err
 	}
+	// I2: its place in the log is fixed under the lock under which messages are delivered, so it gets each one either
+	// from the history or live.
 	c.startSeq = h.seq
 	ms, w := h.replayFromLocked(s.Channels, s.LastID, s.Replay, o.MaxBacklog)
 	if len(ms) > 0 {

@@ -18,6 +18,7 @@ func (s *sharedLog) ingest(run []broker.Entry) {
 		for i := range run[:n] {
 			ms[i] = messageOf(&run[i], now)
 		}
+		// In pieces, so that nobody waits for the lock as long as a whole run takes.
 		s.ingestSome(run[:n], ms[:n], now)
 		clear(ms)
 		run = run[n:]
@@ -38,6 +39,7 @@ func (h *Hub) maxHistoryBytes() int64 {
 // messageOf returns the message that an entry is, or nil if some client could not accept it: nobody who publishes through a
 // hub can have made it.
 func messageOf(e *broker.Entry, now time.Time) *Message {
+	// The time is that of here and not the log's: it is what the fan-out histogram counts from, and two clocks differ.
 	m := &Message{Channel: e.Channel, Event: e.Event, Data: e.Data, Kind: Kind(e.Kind), Seq: e.Seq, Time: now}
 	if m.check() != nil {
 		return nil
@@ -57,6 +59,7 @@ func (s *sharedLog) ingestSome(run []broker.Entry, ms []*Message, now time.Time)
 			s.catchUp.holdLocked(e)
 			continue
 		case m == nil:
+			// I1: what cannot be delivered moves the watermark all the same.
 			h.seq = max(h.seq, e.Seq)
 			continue
 		case s.admitLocked(m, &wake):
@@ -97,12 +100,15 @@ func (s *sharedLog) ingestLocked(e *broker.Entry, m *Message, now time.Time) (wa
 		s.counts.delay.add(now.Sub(time.UnixMilli(e.Time)))
 	}
 	m.origin = h.origin
+	// The numbers of connections are those of a node, and others have the same ones.
 	if e.Conn != 0 && e.Node == h.node {
 		m.From = h.echoes[ConnID(e.Conn)]
 		m.NoEcho = m.From != nil
 	}
 	inOrder := m.Seq > h.seq
 	if inOrder {
+		// I1: also if nobody has the channel open. A position that is handed out afterwards (I2) then has this message
+		// behind it.
 		h.seq = m.Seq
 	} else {
 		s.counts.late++
@@ -144,6 +150,8 @@ func (s *sharedLog) openLocked(name string, seq uint64) *openChannel {
 // lateLocked has an entry that comes late delivered to those that it is in order for, and the others told of a gap.
 func (s *sharedLog) lateLocked(ch *channel, o *openChannel, m *Message) (wake uint64) {
 	h := s.hub
+	// I4: nobody on this channel alone can have gone past it if nothing newer of the channel was delivered. Which
+	// connections these are, the loop decides (loop.late), because only it knows their memberships.
 	newest := m.Seq > o.last
 	if ch != nil {
 		for _, a := range ch.audiences {

@@ -270,6 +270,7 @@ func (s *sharedLog) beginEpoch(epoch string, at uint64) {
 	s.counts.epochs++
 	h.setEpochLocked(epoch)
 	h.seq = at
+	// Their positions mean nothing in the new epoch. The log has keys of its own.
 	h.forgetKeysLocked()
 	var wake uint64
 	for _, l := range h.loops {

@@ -46,6 +46,7 @@ type histogram struct {
 func (x *histogram) add(d time.Duration) {
 	d = max(d, 0) // clocks of two machines
 	i := 0
+	// The bounds are few, so looking at them one after the other costs less than a search.
 	for i < len(FanoutBounds) && d.Seconds() > FanoutBounds[i] {
 		i++
 	}
@@ -141,6 +142,8 @@ func (h *Hub) Log() (broker.Status, LogStats, bool) {
 		stats.Published[r.String()] = c.published[r]
 	}
 	h.mu.Unlock()
+	// Without the lock: histograms are atomic, and a log's Status may take locks of its own, under which it may be
+	// calling the hub.
 	stats.Publish, stats.Open, stats.Delay = c.publish.stats(), c.open.stats(), c.delay.stats()
 	return s.log.Status(), stats, true
 }

@@ -149,6 +149,7 @@ func (l *loop) waiting() bool {
 
 // take empties the inbox. If there is nothing in it, the loop counts as asleep from then on.
 func (l *loop) take() (entries []entry, loaded bool) {
+	// What they refer to, messages and connections, would stay in memory until the next inbox is as long.
 	clear(l.entries)
 	empty := spare(l.entries)
 	l.entries = nil
@@ -161,6 +162,8 @@ func (l *loop) take() (entries []entry, loaded bool) {
 	}
 	if l.taken = 0; len(l.inbox) == 0 {
 		l.entries = empty
+		// Only here, under the lock that publishers push under, so that none of them can miss that the loop has to be
+		// woken.
 		l.asleep = true
 		return nil, l.load > 0
 	}

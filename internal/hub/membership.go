@@ -24,6 +24,8 @@ func (c *Conn) On(name string) bool {
 
 // findLocked reports whether the connection is on a channel, and where in Conn.audiences that is or would be.
 func (c *Conn) findLocked(name string) (at int, on bool) {
+	// Sorted and not a map: most connections are on one channel, and a map would take several times the memory of a
+	// list with one entry.
 	return slices.BinarySearchFunc(c.audiences, name, func(a *audience, name string) int {
 		return strings.Compare(a.channel.name, name)
 	})
@@ -155,6 +157,7 @@ func (c *Conn) mayJoinLocked(name string) error {
 	if c.left {
 		return ErrClosed
 	}
+	// To join twice is no error: a client that lost the answer may ask again.
 	if _, on := c.findLocked(name); on {
 		return nil
 	}

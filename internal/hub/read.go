@@ -35,6 +35,8 @@ func (s *sharedLog) nextReadLocked(w *want) (wait <-chan struct{}, do func()) {
 		if !good || epoch != h.epoch {
 			return nil, nil // a gap
 		}
+		// I3: this node may be behind the one that gave the client its position. One barrier decides: what was stored
+		// when the client came is here then.
 		if after = seq; seq > h.seq && !w.barred {
 			if wait, do := s.barrierLocked(w); !w.barred {
 				return wait, do
@@ -64,6 +66,7 @@ func (s *sharedLog) nextReadLocked(w *want) (wait <-chan struct{}, do func()) {
 		if !s.lacksLocked(o, w, after) {
 			continue
 		}
+		// A thousand clients that come back to a channel at once cost one read.
 		if o.reading != nil {
 			w.read = o.reading
 			return o.reading.done, nil
@@ -105,6 +108,8 @@ func (s *sharedLog) lacksLocked(o *openChannel, w *want, after uint64) bool {
 	if h.config.History == 0 && o.last > after && o.last > o.at {
 		return false // it has certainly missed that, and clients get no history
 	}
+	// The log was asked before, and did not have it. What is gone does not come back, so it is not asked again for each
+	// client.
 	return after > o.gone || w.limit > o.goneLimit
 }
 
@@ -201,6 +206,7 @@ func (s *sharedLog) fill(o *openChannel, r *reading, es []broker.Entry, complete
 			if len(ms) == 0 {
 				break
 			}
+			// The newest first: where it stops, what is in the history goes on without a hole from there to now.
 			m := ms[len(ms)-1]
 			if m != nil && !s.prependLocked(m, now) {
 				return true

@@ -79,6 +79,7 @@ func (c *Config) SetDefaults() {
 	c.PingInterval = cmp.Or(c.PingInterval, defaultPingInterval)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, defaultWriteTimeout)
 	c.MaxMessage = cmp.Or(c.MaxMessage, defaultMaxMessage)
+	// Raising max_message alone should not be an error that asks for max_backlog too.
 	c.MaxBacklog = cmp.Or(c.MaxBacklog, max(defaultMaxBacklog, c.MaxMessage))
 	c.IPv6Prefix = cmp.Or(c.IPv6Prefix, ratelimit.DefaultIPv6Prefix)
 	c.Slow = cmp.Or(c.Slow, slowClose)
@@ -86,6 +87,7 @@ func (c *Config) SetDefaults() {
 
 // Validate reports what is wrong with the options, which have their defaults. New takes only valid ones.
 func (c Config) Validate() error {
+	// The first error only, as Caddy shows one.
 	for _, err := range []error{
 		c.validateNames(), c.validateEffect(), c.validateBounds(), c.Rate.validate(), c.Compression.validate(),
 	} {
@@ -101,6 +103,7 @@ func (c *Config) validateNames() error {
 		if slices.Contains(c.Channels[:i], name) {
 			return fmt.Errorf("channel %q is named twice", name)
 		}
+		// Placeholders are expanded with each request, and checked then.
 		if !strings.Contains(name, "{") {
 			if err := hub.CheckName(fmt.Sprintf("channel %q", name), name); err != nil {
 				return err

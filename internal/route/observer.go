@@ -19,6 +19,7 @@ type observer struct {
 // Ended logs why a connection has ended.
 func (o observer) Ended(conn *hub.Conn, why hub.Reason) {
 	o.Observer.Ended(conn, why)
+	// Check first, because the fields cost allocations and the level is mostly off.
 	if entry := o.logger.Check(zapcore.DebugLevel, "closed"); entry != nil {
 		c := conn.Describe()
 		entry.Write(zap.Uint64("connection", uint64(c.ID)), zap.String("reason", why.String()), zap.String("remote", c.Remote),

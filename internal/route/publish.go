@@ -26,6 +26,7 @@ func (route *Route) servePost(w http.ResponseWriter, r *http.Request, c *identit
 	if !route.publish {
 		return caddyhttp.Error(http.StatusForbidden, errors.New("publishing is off on this route"))
 	}
+	// Before the body is read: a client that is too fast should not cost the reading too.
 	if wait := route.wait(c); wait > 0 {
 		route.hub.CountRejected(hub.LimitRate)
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
@@ -44,8 +45,10 @@ func (route *Route) servePost(w http.ResponseWriter, r *http.Request, c *identit
 		return withStatus(publish.Failed(w, err))
 	}
 	w.Header().Set("Content-Type", "application/json")
+	// A response to POST may be cached if it says so (RFC 9110, section 9.3.3). An ID is that of one message.
 	w.Header().Set("Cache-Control", "no-store")
 	return json.NewEncoder(w).Encode(struct {
+		// Not the number of subscribers, as for the admin API: how many others there are is not every client's business.
 		ID string `json:"id"`
 	}{m.ID()})
 }
