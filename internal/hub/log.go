@@ -44,6 +44,7 @@ type sharedLog struct {
 	open        map[string]*openChannel
 	idle        []idleChannel // those that were left, and may be released if they still are
 	idleTimer   *time.Timer
+	idling      bool          // releaseIdle runs
 	releasing   chan struct{} // while channels are being released; then no others are opened
 	before      *sharedLog    // the log that this one follows, until its channels are listed
 	catchUp     *catchUp      // while a log follows another one of the same epoch
