@@ -29,11 +29,16 @@ func (l *loop) late(a *audience, m *Message) {
 }
 
 // gap tells the connections of an audience that they miss messages of its channel. Without an audience it tells all
-// connections, about all of their channels.
-func (l *loop) gap(a *audience) {
+// connections, about all of their channels, and their position then, if it is known.
+func (l *loop) gap(a *audience, id string) {
 	if a == nil {
 		l.each(func(c *Conn) {
-			if c.state == stateOpen && len(c.memberships) > 0 {
+			if c.state != stateOpen || len(c.memberships) == 0 {
+				return
+			}
+			if f, ok := c.options.Format.(GapFormat); ok && id != "" {
+				l.sendGap(c, f.GapAt(c.channels(), id))
+			} else {
 				l.sendGap(c, c.options.Format.Gap(c.channels()))
 			}
 		})

@@ -275,7 +275,7 @@ func (s *sharedLog) beginEpoch(epoch string, at uint64) {
 	h.forgetKeysLocked()
 	var wake uint64
 	for _, l := range h.loops {
-		wake |= l.pushLocked(entry{op: opGap})
+		wake |= l.pushLocked(entry{op: opGap, text: FormatID(epoch, at)})
 	}
 	h.mu.Unlock()
 	h.wake(wake)

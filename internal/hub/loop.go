@@ -219,7 +219,7 @@ func (l *loop) handle(e *entry) {
 	case opLate:
 		l.late(e.audience, e.message)
 	case opGap:
-		l.gap(e.audience)
+		l.gap(e.audience, e.text)
 	case opSend:
 		l.send(c, e.bytes, required)
 	case opReply:

@@ -158,3 +158,10 @@ type Format interface {
 	// thing.
 	Gap(channels []string) []byte
 }
+
+// GapFormat is a Format whose notice of a gap can have the position from which on nothing is missed. The client resumes from
+// there, and is not told of the same gap again.
+type GapFormat interface {
+	Format
+	GapAt(channels []string, id string) []byte
+}

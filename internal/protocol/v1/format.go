@@ -164,6 +164,9 @@ func (Format) Close(why hub.Reason, text string) []byte {
 }
 
 // Gap returns a frame with a gap. It has no ID: the position at which the loop drops messages is not known here.
-func (f Format) Gap(channels []string) []byte {
-	return f.frame(nil, func(p []byte) []byte { return append(protocol.AppendGap(append(p, `{"gap":`...), channels, ""), '}') })
+func (f Format) Gap(channels []string) []byte { return f.GapAt(channels, "") }
+
+// GapAt returns a frame with a gap that ends at a position.
+func (f Format) GapAt(channels []string, id string) []byte {
+	return f.frame(nil, func(p []byte) []byte { return append(protocol.AppendGap(append(p, `{"gap":`...), channels, id), '}') })
 }

@@ -40,8 +40,14 @@ func (StreamFormat) start(h hello) []byte {
 }
 
 // Gap returns an event with a gap.
-func (StreamFormat) Gap(channels []string) []byte {
-	return append(protocol.AppendGap([]byte(`data: [{"gap":`), channels, ""), "}]\n\n"...)
+func (f StreamFormat) Gap(channels []string) []byte { return f.GapAt(channels, "") }
+
+// GapAt returns an event with a gap that ends at a position.
+func (StreamFormat) GapAt(channels []string, id string) (p []byte) {
+	if id != "" {
+		p = append(append(append(p, "id: "...), id...), '\n')
+	}
+	return append(protocol.AppendGap(append(p, `data: [{"gap":`...), channels, id), "}]\n\n"...)
 }
 
 // Ping returns an event without messages.
