@@ -50,7 +50,7 @@ func (l *log) options() ([]natsgo.Option, error) {
 		natsgo.DisconnectErrHandler(func(_ *natsgo.Conn, err error) { l.disconnected(err) }),
 		natsgo.ReconnectHandler(func(*natsgo.Conn) { l.connected() }),
 		natsgo.ConnectHandler(func(*natsgo.Conn) { l.connected() }),
-		natsgo.ReconnectErrHandler(func(_ *natsgo.Conn, err error) { l.setProblem(fmt.Sprint("cannot connect: ", err)) }),
+		natsgo.ReconnectErrHandler(func(_ *natsgo.Conn, err error) { l.notConnected(err) }),
 		natsgo.ErrorHandler(func(_ *natsgo.Conn, _ *natsgo.Subscription, err error) { l.asyncError(err) }),
 	}
 	switch {
@@ -81,6 +81,14 @@ func (l *log) reconnectDelay(int) time.Duration {
 	return 100*time.Millisecond + rand.N(100*time.Millisecond)
 }
 
+// notConnected says why there is no connection. The client library tells no handler of a server that refuses the login, or of a
+// failed TLS handshake, so the keeper asks it too.
+func (l *log) notConnected(err error) {
+	if err != nil && !errors.Is(err, errFirst) {
+		l.setProblem(fmt.Sprint("not connected: ", err))
+	}
+}
+
 // asyncError gets what the client library has no other way to say.
 func (l *log) asyncError(err error) {
 	switch {
@@ -89,7 +97,7 @@ func (l *log) asyncError(err error) {
 		l.broke("overflow")
 	case errors.Is(err, natsgo.ErrPermissionViolation):
 		l.denied(err)
-	default:
+	case l.complaints.fresh(err.Error(), time.Now()):
 		l.logger().Warn("connection to the broker", zap.Error(err))
 	}
 }

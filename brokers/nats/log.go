@@ -34,18 +34,21 @@ type log struct {
 	generation atomic.Uint64 // counts the attempts to connect
 	// One channel for all subscriptions, because nats.go's read loop then keeps their order: with handlers each one has a
 	// goroutine of its own (waitForMsgs in nats.go 1.55).
-	raw       chan *natsgo.Msg
-	queue     queue
-	requests  requests
-	publisher publisher
-	barriers  joint // ticks that are awaited in the stream of entries
-	marks     joint // ticks whose ack is awaited
-	lookups   gather[lookup, newest]
-	infos     gather[struct{}, *streamInfo]
-	receiver  receiver
-	keeper    keeper
+	raw        chan *natsgo.Msg
+	queue      queue
+	requests   requests
+	publisher  publisher
+	barriers   joint // ticks that are awaited in the stream of entries
+	marks      joint // ticks whose ack is awaited
+	lookups    gather[lookup, newest]
+	infos      gather[struct{}, *streamInfo]
+	receiver   receiver
+	keeper     keeper
+	complaints complaints
 
 	clustered atomic.Bool // several servers keep the stream
+
+	epochs atomic.Uint64 // counts those that the Sink was told
 
 	closed  atomic.Bool
 	done    chan struct{} // closed by Close
@@ -119,7 +122,12 @@ func (l *log) subscribe(inbox string) error {
 			return err
 		}
 	}
-	return nil
+	// A leader that is gone may have stored entries without republishing them. The audit would find that later, if the account
+	// may not subscribe to this.
+	_, err := l.conn.Subscribe("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED."+l.config.Stream, func(*natsgo.Msg) {
+		l.queue.push(func() { l.fail("leader") })
+	})
+	return err
 }
 
 func (l *log) Status() broker.Status {
@@ -168,7 +176,9 @@ func (l *log) setProblem(s string) {
 // denied says that the account may not do something.
 func (l *log) denied(err error) {
 	l.setProblem(err.Error())
-	l.logger().Error("the broker's account lacks a permission", zap.Error(err))
+	if l.complaints.fresh(err.Error(), time.Now()) {
+		l.logger().Error("the broker's account lacks a permission", zap.Error(err))
+	}
 }
 
 // withoutSecrets removes passwords from an error, which may quote a URL.

@@ -289,6 +289,13 @@ func (p *publisher) tend(now time.Time) {
 	p.fail(failed)
 }
 
+// awaits reports whether a message has no ack yet.
+func (p *publisher) awaits() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.pending) > 0
+}
+
 func (p *publisher) fail(failed []*pending) {
 	slices.SortFunc(failed, func(a, b *pending) int { return int(int64(a.id) - int64(b.id)) })
 	for _, w := range failed {

@@ -42,11 +42,12 @@ type sharedLog struct {
 	open        map[string]*openChannel
 	idle        []idleChannel // those that were left, and may be released if they still are
 	idleTimer   *time.Timer
-	before      *sharedLog // the log that this one follows, until its channels are listed
-	catchUp     *catchUp   // while a log follows another one of the same epoch
-	losing      []string   // channels that miss something before what will have come when the log is repaired
-	lostAll     uint64     // all channels miss something up to here
-	counts      *logCounts // the hub's, so that they do not begin again with each reload
+	releasing   chan struct{} // while channels are being released; then no others are opened
+	before      *sharedLog    // the log that this one follows, until its channels are listed
+	catchUp     *catchUp      // while a log follows another one of the same epoch
+	losing      []string      // channels that miss something before what will have come when the log is repaired
+	lostAll     uint64        // all channels miss something up to here
+	counts      *logCounts    // the hub's, so that they do not begin again with each reload
 }
 
 // openChannel is a channel that the log sends to this node, or is about to. Hub.mu guards it.
