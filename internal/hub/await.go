@@ -84,6 +84,10 @@ func (h *Hub) waitFor(w *want, s *sharedLog, wait <-chan struct{}) error {
 	}
 	timer := time.NewTimer(left)
 	defer timer.Stop()
+	closed := s.ctx.Done() // another log takes its place
+	if retry {
+		closed = nil // that is known, and it may take a moment
+	}
 	var gone <-chan struct{}
 	if w.ctx != nil {
 		gone = w.ctx.Done()
@@ -100,7 +104,7 @@ func (h *Hub) waitFor(w *want, s *sharedLog, wait <-chan struct{}) error {
 		return ErrClosed
 	case <-h.quit:
 		return ErrClosed
-	case <-s.ctx.Done(): // another log takes its place
+	case <-closed:
 		w.retry = true
 		return nil
 	}

@@ -21,6 +21,7 @@ type sharedLog struct {
 	log    broker.Log
 	ctx    context.Context // of reads: it ends when the log is closed
 	cancel context.CancelFunc
+	closes sync.Once
 	reads  chan struct{} // has a place for each read at a time
 
 	// order is held during each call of the sink. What comes before the log is attached waits in early.
@@ -33,6 +34,7 @@ type sharedLog struct {
 	settled     bool          // connections can be given positions
 	forgetting  bool          // what the hub has of the epoch before is being dropped
 	era         uint32        // counts epochs
+	retention   uint32        // counts what is to be kept
 	began       uint64        // where the epoch began, for this node
 	changed     chan struct{} // closed when one of these changes, and replaced
 	broken      bool          // entries may be missing, and none come
@@ -63,6 +65,7 @@ type openChannel struct {
 	resume bool // it has subscribers of the log before this one, which have all up to last
 
 	reading   *reading // its read that is under way
+	retention uint32   // that what follows is of
 	asked     int      // how many of its last messages were read, if there are as many
 	gone      uint64   // the log does not have all messages after this position
 	goneLimit int      // or they have more bytes
@@ -199,7 +202,7 @@ func (h *Hub) setEpochLocked(epoch string) {
 // close ends the log. Publishes without an answer get one before it returns.
 func (s *sharedLog) close() {
 	s.cancel()
-	s.log.Close()
+	s.closes.Do(s.log.Close) // UseLog and Hub.Close may both want to
 }
 
 // replacedLocked stops what runs for a log that is not Hub.log any more, and has those that wait for it look again.
@@ -383,4 +386,9 @@ func (s *sharedLog) startPartitionLocked() {
 }
 
 // configureLocked applies changed options of the hub.
-func (s *sharedLog) configureLocked() { s.startPartitionLocked() }
+func (s *sharedLog) configureLocked(retain bool) {
+	if retain {
+		s.retention++
+	}
+	s.startPartitionLocked()
+}
