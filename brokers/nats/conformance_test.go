@@ -75,9 +75,7 @@ func TestConformance(t *testing.T) {
 }
 
 func TestConformanceOfThree(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it starts three servers for each rule, which takes a minute and a half")
-	}
+	natstest.Thorough(t)
 	brokertest.Run(t, func(t *testing.T) brokertest.Cluster {
 		return &servers{t: t, all: natstest.StartCluster(t, 3, "")}
 	})

@@ -68,9 +68,7 @@ func TestHop(t *testing.T) {
 		})
 	})
 	t.Run("R3", func(t *testing.T) {
-		if testing.Short() {
-			t.Skip("it takes half a minute")
-		}
+		natstest.Thorough(t)
 		servers := natstest.StartCluster(t, 3, "")
 		nodes := startNodes(t, 3, func(int) string { return broker("", natstest.URLs(servers)...) })
 		newHop(nodes).run(t, func(goOn func(int)) {
