@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+
+	"go.uber.org/zap"
 )
 
 const (
@@ -155,6 +157,9 @@ func (l *log) ensure(ctx context.Context) (*streamInfo, error) {
 		if !l.config.Manage {
 			return nil, fmt.Errorf("the stream %s differs, and manage is off: %s", l.config.Stream, join(fields))
 		}
+		// The last node to look wins. If two nodes have other options, each start and reload of one changes the stream.
+		l.logger().Warn("the stream differs from this node's options, and is changed: all nodes need the same options",
+			zap.String("stream", l.config.Stream), zap.Strings("fields", fields))
 		want.Metadata = info.Config.Metadata
 		if limit, since, ok := notedLimit(info); ok && limit == info.Config.MaxPerSubj && want.MaxPerSubj < limit {
 			want.Metadata = withLimit(want.Metadata, want.MaxPerSubj, since)

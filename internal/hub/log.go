@@ -70,6 +70,7 @@ type openChannel struct {
 	asked     int      // how many of its last messages were read, if there are as many
 	gone      uint64   // the log does not have all messages after this position
 	goneLimit int      // or they have more bytes
+	lostAll   uint64   // the last sharedLog.lostAll that the floor has taken into account
 
 	pins     int  // handshakes that need it open
 	queued   bool // it is in sharedLog.idle
