@@ -6,6 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
 	"time"
 )
 
@@ -48,6 +52,7 @@ var clusterLoads = []clusterLoad{
 const (
 	ackedName = "acked"
 	coldName  = "cold"
+	idleName  = "idle"
 )
 
 // warmSizes are numbers of open channels. The largest needs 100 connections.
@@ -69,6 +74,7 @@ type cluster struct {
 	quick    bool
 	measured map[[3]string][]clusterResult // by load, deployment and layout
 	wrong    int
+	others   float64 // the share of the cores that processes of others took
 }
 
 // benchCluster measures the scenario, and writes its figures if report is a folder. In quick mode it only checks that every
@@ -86,12 +92,15 @@ func benchCluster(dir string, rounds int, seconds float64, quick bool, report st
 	if quick {
 		c.seconds = min(seconds, 0.3)
 	}
+	begin, busy, own := time.Now(), busyTime(), ownTime()
 	for range rounds {
 		if err := c.round(); err != nil {
 			return err
 		}
 	}
-	fmt.Print(c.ratios())
+	cores := time.Since(begin).Seconds() * float64(runtime.NumCPU())
+	c.others = max(0, (busyTime()-busy).Seconds()-(ownTime()-own).Seconds()) / cores
+	fmt.Printf("%s\nOther processes took %.0f %% of the cores.\n", c.ratios(), 100*c.others)
 	if quick && c.wrong > 0 {
 		return fmt.Errorf("%s: %d runs lost or repeated messages", clusterName, c.wrong)
 	}
@@ -99,6 +108,30 @@ func benchCluster(dir string, rounds int, seconds float64, quick bool, report st
 		return nil
 	}
 	return c.write(report, rounds)
+}
+
+// busyTime returns how long the cores have worked, all together. /proc/stat has hundredths of a second: user, nice, system,
+// idle, iowait, irq and softirq come first (proc(5)).
+func busyTime() (d time.Duration) {
+	stat, _ := os.ReadFile("/proc/stat")
+	line, _, _ := strings.Cut(string(stat), "\n")
+	for i, f := range strings.Fields(line) {
+		if i >= 1 && i <= 7 && i != 4 && i != 5 {
+			n, _ := strconv.ParseInt(f, 10, 64)
+			d += time.Duration(n) * 10 * time.Millisecond
+		}
+	}
+	return d
+}
+
+// ownTime returns the CPU time of this process, and of those that it has started and that have ended.
+func ownTime() (d time.Duration) {
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var r syscall.Rusage
+		syscall.Getrusage(who, &r)
+		d += time.Duration(r.Utime.Nano() + r.Stime.Nano())
+	}
+	return d
 }
 
 func (c *cluster) add(name string, s setup, r clusterResult) {
@@ -131,10 +164,19 @@ func (c *cluster) with(names []string, measure func(map[string]*deployment) erro
 // round measures everything once. All deployments run at a time, so that what is compared is measured within seconds: on a
 // machine with others on it, a minute makes more of a difference than two idle deployments.
 func (c *cluster) round() error {
-	err := c.with([]string{alone, r1, r3}, func(ds map[string]*deployment) error {
+	names := []string{alone, r1, r3}
+	if c.quick {
+		names = names[1:] // other scenarios check what no broker delivers
+	}
+	err := c.with(names, func(ds map[string]*deployment) error {
+		for _, name := range names {
+			if !c.quick {
+				c.measureIdle(ds[name])
+			}
+		}
 		for _, l := range clusterLoads {
 			for _, s := range l.setups {
-				// Other scenarios check what no broker delivers, and one load is enough to see that three replicas do.
+				// A small load is enough to see that three replicas deliver.
 				if c.quick && (s.deployment == alone || s.deployment == r3 && l.name != "to 1") {
 					continue
 				}
@@ -143,10 +185,7 @@ func (c *cluster) round() error {
 				}
 			}
 		}
-		for _, name := range []string{alone, r1, r3} {
-			if c.quick && name == alone {
-				continue
-			}
+		for _, name := range names {
 			if err := c.measureAcked(ds[name]); err != nil {
 				return fmt.Errorf("%s, acked, %s: %w", clusterName, name, err)
 			}
@@ -204,6 +243,18 @@ func (c *cluster) measureLoad(d *deployment, sc scenario, where setup) error {
 	fmt.Printf("%-9s %-11s %-28s CPU/delivery %9s, /message %10s, nats %9s; p50 %s p99 %s; missing %d extra %d closed %d\n", sc.name, where.deployment,
 		where.layout, micros(r.cpu), micros(r.cpuMessage), micros(r.broker), short(r.p50), short(r.p99), r.missing, r.extra, r.closed)
 	return nil
+}
+
+// measureIdle measures what the processes use per second when nobody does anything: it is a part of every other figure.
+func (c *cluster) measureIdle(d *deployment) {
+	s := d.place(here, "")
+	broker, cpu := d.broker().cpu, s.usage().cpu
+	time.Sleep(time.Duration(c.seconds * float64(time.Second)))
+	per := func(used time.Duration) time.Duration { return time.Duration(float64(used) / c.seconds) }
+	r := clusterResult{broker: per(d.broker().cpu - broker)}
+	r.cpuMessage = per(s.usage().cpu - cpu)
+	c.add(idleName, setup{d.name, here}, r)
+	fmt.Printf("%-9s %-11s CPU/s %s, nats %s\n", idleName, d.name, micros(r.cpuMessage), micros(r.broker))
 }
 
 // measureAcked publishes on one node as fast as acks come, from WebSockets. Each has a channel of its own, so each message is

@@ -127,8 +127,8 @@ func (c *cluster) write(dir string, rounds int) error {
 
 func (c *cluster) figures(rounds int) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Measured on %s: %s. Each figure is the median of %d runs of %g s. The Caddys and nats-servers share these cores too.\n",
-		time.Now().Format("2006-01-02"), machine(), rounds, c.seconds)
+	fmt.Fprintf(&b, "Measured on %s: %s. Each figure is the median of %d runs of %g s. All Caddys and nats-servers share\nthese cores, and processes that have nothing to do with it took %.0f %% of them meanwhile.\n",
+		time.Now().Format("2006-01-02"), machine(), rounds, c.seconds, 100*c.others)
 	b.WriteString("\n| goal | | reached | |\n| --- | --- | --- | --- |\n")
 	for _, g := range clusterGoals {
 		if v, ok := c.reached(g); ok {
@@ -160,6 +160,12 @@ func (c *cluster) brokerCell(s setup, r clusterResult) string {
 
 // writeRest writes what is not a load of subscribers.
 func (c *cluster) writeRest(b *strings.Builder) {
+	b.WriteString("\n### Idle\n\nWhat all processes use together when nobody is connected. It is a part of all other figures.\n\n")
+	b.WriteString("| log | CPU of the Caddys per second | CPU of the nats-servers |\n| --- | ---: | ---: |\n")
+	for _, s := range []setup{{alone, here}, {r1, here}, {r3, here}} {
+		r, _ := c.get(idleName, s)
+		fmt.Fprintf(b, "| %s | %s | %s |\n", s.deployment, short(r.cpuMessage), c.brokerCell(s, r))
+	}
 	fmt.Fprintf(b, "\n### Acked\n\n%d WebSockets of broadcast.v1 on one node, each with %d messages of 128 B under way and the only subscriber of its own channel.\n\n", ackPublishers, ackWindow)
 	b.WriteString("| log | acked messages/s | CPU of the Caddys per message | CPU of the nats-servers |\n| --- | ---: | ---: | ---: |\n")
 	for _, s := range []setup{{alone, here}, {r1, here}, {r3, here}} {

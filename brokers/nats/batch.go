@@ -42,71 +42,56 @@ func (p *publisher) batches(es []broker.Entry) (places []broker.Place, err error
 	return places, nil
 }
 
-// batch stores entries together. Those whose keys are known are not stored again; a batch with one fails as a whole, so the
-// keys are looked up first.
-func (p *publisher) batch(es []broker.Entry) ([]broker.Place, error) {
-	deadline := time.Now().Add(p.l.config.PublishTimeout)
-	places := make([]broker.Place, len(es))
-	ids := make([]string, len(es))
+// batch is entries that are stored together.
+type batch struct {
+	p         *publisher
+	es        []broker.Entry
+	ids       []string
+	sameAs    []int // an entry of this batch with the same key, or -1
+	places    []broker.Place
+	attempted bool // an attempt may have stored them
+}
+
+func (p *publisher) newBatch(es []broker.Entry) (*batch, error) {
+	b := &batch{p: p, es: es, ids: make([]string, len(es)), sameAs: make([]int, len(es)), places: make([]broker.Place, len(es))}
 	prefix := nuid.Next()[10:]
-	sameAs := make([]int, len(es)) // an entry of this call with the same key
 	byKey := map[[16]byte]int{}
 	for i := range es {
-		ids[i], sameAs[i] = prefix+strconv.Itoa(i), -1
+		b.ids[i], b.sameAs[i] = prefix+strconv.Itoa(i), -1
 		if isZero(es[i].Key) {
 			continue
 		}
-		ids[i] = hex.EncodeToString(es[i].Key[:])
+		b.ids[i] = hex.EncodeToString(es[i].Key[:])
 		if first, ok := byKey[es[i].Key]; ok {
 			if es[first].Digest != es[i].Digest {
 				return nil, broker.ErrConflict
 			}
-			sameAs[i] = first
+			b.sameAs[i] = first
 			continue
 		}
 		byKey[es[i].Key] = i
 	}
-	attempted := false
+	return b, nil
+}
+
+// batch stores entries together. Those whose keys are known are not stored again; a batch with one fails as a whole, so the
+// keys are looked up first.
+func (p *publisher) batch(es []broker.Entry) ([]broker.Place, error) {
+	deadline := time.Now().Add(p.l.config.PublishTimeout)
+	b, err := p.newBatch(es)
+	if err != nil {
+		return nil, err
+	}
 	for {
-		var left []int
-		for i := range es {
-			if sameAs[i] >= 0 {
-				continue
-			}
-			// Entries without a key are looked up only if an earlier attempt may have stored them.
-			if !isZero(es[i].Key) || attempted {
-				seq, err := p.lookUp(&es[i], ids[i])
-				if err != nil {
-					return nil, unsure(err, attempted)
-				}
-				if seq > 0 && !isZero(es[i].Key) && !attempted {
-					if places[i], err = p.compare(&es[i], seq); err != nil {
-						return nil, err
-					}
-					continue
-				}
-				if seq > 0 {
-					places[i] = broker.Place{Seq: seq}
-					continue
-				}
-			}
-			left = append(left, i)
+		left, err := b.unknown()
+		if err != nil {
+			return nil, err
 		}
-		a, err := p.commit(es, ids, left)
+		a, err := p.commit(es, b.ids, left)
 		if err == nil && a.Error == nil {
-			for k, i := range left {
-				// The ack has the position of the last one, and a batch is stored without anything between.
-				places[i].Seq = a.Seq - uint64(len(left)-1-k)
-			}
-			for i, first := range sameAs {
-				if first >= 0 {
-					places[i] = places[first]
-					places[i].Repeated = true
-				}
-			}
-			return places, nil
+			return b.stored(left, a.Seq), nil
 		}
-		attempted = attempted || err == nil || errors.Is(err, broker.ErrUnknown)
+		b.attempted = b.attempted || err == nil || errors.Is(err, broker.ErrUnknown)
 		if err == nil {
 			err = refused(a.Error)
 			if a.Error.ErrCode == codeTooBig {
@@ -114,7 +99,7 @@ func (p *publisher) batch(es []broker.Entry) ([]broker.Place, error) {
 			}
 		}
 		if time.Now().After(deadline) || errors.Is(err, broker.ErrClosed) || errors.Is(err, broker.ErrTooBig) {
-			return nil, unsure(err, attempted)
+			return nil, unsure(err, b.attempted)
 		}
 		select {
 		case <-time.After(retryDelay):
@@ -122,6 +107,49 @@ func (p *publisher) batch(es []broker.Entry) ([]broker.Place, error) {
 			return nil, broker.ErrUnknown
 		}
 	}
+}
+
+// unknown returns the entries that have to be stored, after it has looked up those that may be. Entries without a key may be
+// stored only if there was an attempt.
+func (b *batch) unknown() (left []int, err error) {
+	for i := range b.es {
+		e := &b.es[i]
+		if b.sameAs[i] >= 0 {
+			continue
+		}
+		if isZero(e.Key) && !b.attempted {
+			left = append(left, i)
+			continue
+		}
+		seq, err := b.p.lookUp(e, b.ids[i])
+		switch {
+		case err != nil:
+			return nil, unsure(err, b.attempted)
+		case seq == 0:
+			left = append(left, i)
+		case b.attempted:
+			b.places[i] = broker.Place{Seq: seq}
+		default:
+			if b.places[i], err = b.p.compare(e, seq); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return left, nil
+}
+
+// stored returns the places, of which those that were left end at a position.
+func (b *batch) stored(left []int, end uint64) []broker.Place {
+	for k, i := range left {
+		b.places[i].Seq = end - uint64(len(left)-1-k)
+	}
+	for i, first := range b.sameAs {
+		if first >= 0 {
+			b.places[i] = b.places[first]
+			b.places[i].Repeated = true
+		}
+	}
+	return b.places
 }
 
 func unsure(err error, attempted bool) error {

@@ -75,6 +75,7 @@ func TestConformance(t *testing.T) {
 }
 
 func TestConformanceOfThree(t *testing.T) {
+	natstest.Thorough(t)
 	brokertest.Run(t, func(t *testing.T) brokertest.Cluster {
 		return &servers{t: t, all: natstest.StartCluster(t, 3, "")}
 	})

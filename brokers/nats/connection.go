@@ -129,6 +129,7 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 		d.first--
 		return nil, errFirst
 	}
+	d.l.requests.lose()
 	conn, err := d.dialer.Dial(network, address)
 	// A message that comes through this connection is taken from l.raw after this, so who takes it sees that the connection is
 	// another. The handlers of the client library run later than that, in goroutines of their own.

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
 	"go.uber.org/zap"
@@ -120,4 +121,22 @@ func (l *log) rolledBack(ctx context.Context, epoch string) (bool, error) {
 	}
 	m, ok, err := l.leaderGet(ctx, getRequest{Seq: tick})
 	return ok && string(m.Message.Data) != bytes, err
+}
+
+// checked returns a number of the epoch that the Sink was told. It is another one when that changes, and 0 as long as it is
+// not known whether a new connection leads to the same stream as before.
+func (l *log) checked() uint64 {
+	l.publisher.mu.Lock()
+	defer l.publisher.mu.Unlock()
+	if l.publisher.generation != l.generation.Load() {
+		return 0
+	}
+	return l.epochs.Load()
+}
+
+// sameEpoch makes what was read an error, if it may be of another epoch than the Sink had been told.
+func (l *log) sameEpoch(began uint64, err *error) {
+	if *err == nil && (began == 0 || l.checked() != began) {
+		*err = fmt.Errorf("%w: the stream may be another one", broker.ErrDown)
+	}
 }

@@ -83,6 +83,10 @@ func TestPermissionsAreUsed(t *testing.T) {
 	if got := slices.Sorted(slices.Values(documentedSubjects(t, "publish"))); !slices.Equal(got, want) {
 		t.Errorf("docs/security.md has %q, but %q are used", got, want)
 	}
+	want = []string{"$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.BROADCAST", "_INBOX_bc.>", "bc.l.>"}
+	if got := slices.Sorted(slices.Values(documentedSubjects(t, "subscribe"))); !slices.Equal(got, want) {
+		t.Errorf("docs/security.md has %q, but %q are subscribed to", got, want)
+	}
 }
 
 // use does everything that needs a permission.

@@ -289,6 +289,13 @@ func (p *publisher) tend(now time.Time) {
 	p.fail(failed)
 }
 
+// awaits reports whether a message has no ack yet.
+func (p *publisher) awaits() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.pending) > 0
+}
+
 func (p *publisher) fail(failed []*pending) {
 	slices.SortFunc(failed, func(a, b *pending) int { return int(int64(a.id) - int64(b.id)) })
 	for _, w := range failed {
@@ -391,6 +398,7 @@ func (p *publisher) ask(m *natsgo.Msg) (a ack, err error) {
 	reply, ch, end := p.l.requests.open(1)
 	defer end()
 	m.Reply = reply
+	lost := p.l.requests.connection()
 	if err := p.l.conn.PublishMsg(m); err != nil {
 		return a, err
 	}
@@ -403,6 +411,8 @@ func (p *publisher) ask(m *natsgo.Msg) (a ack, err error) {
 		return a, nil
 	case <-ctx.Done():
 		return a, errNoReply
+	case <-lost:
+		return a, errLost
 	case <-p.l.done:
 		return a, broker.ErrClosed
 	}

@@ -35,10 +35,11 @@ func (l *log) entryOf(channel string, f found) (e broker.Entry, ok bool) {
 	return e, decode(f.data, &e)
 }
 
-func (l *log) Read(ctx context.Context, channel string, after uint64, n, bytes int) ([]broker.Entry, bool, error) {
+func (l *log) Read(ctx context.Context, channel string, after uint64, n, bytes int) (es []broker.Entry, complete bool, err error) {
 	if l.closed.Load() {
 		return nil, false, broker.ErrClosed
 	}
+	defer l.sameEpoch(l.checked(), &err)
 	subject := l.store + encodeChannel(channel)
 	// First the newest, by a question that only a replica may answer that has everything up to now. What is read after
 	// that may come from any replica: it is known to exist up to there.
@@ -46,7 +47,6 @@ func (l *log) Read(ctx context.Context, channel string, after uint64, n, bytes i
 	if err != nil {
 		return nil, false, wrapDown(err)
 	}
-	var es []broker.Entry
 	full, read := false, 0
 	if newest.seq > after {
 		w := walk{l: l, subject: subject, after: after, to: newest.seq, end: newest.at, n: n, bytes: bytes}
@@ -69,7 +69,7 @@ func (l *log) Read(ctx context.Context, channel string, after uint64, n, bytes i
 	if full {
 		return es, false, nil
 	}
-	complete, err := l.complete(ctx, subject, after, max(newest.at, newest.seq), read)
+	complete, err = l.complete(ctx, subject, after, max(newest.at, newest.seq), read)
 	return es, complete, wrapDown(err)
 }
 
@@ -117,10 +117,11 @@ func (l *log) askInfo(ctx context.Context, questions []struct{}) ([]*streamInfo,
 	return slices.Repeat([]*streamInfo{info}, len(questions)), err
 }
 
-func (l *log) Last(ctx context.Context, channel string, n, bytes int) ([]broker.Entry, error) {
+func (l *log) Last(ctx context.Context, channel string, n, bytes int) (es []broker.Entry, err error) {
 	if l.closed.Load() {
 		return nil, broker.ErrClosed
 	}
+	defer l.sameEpoch(l.checked(), &err)
 	subject := l.store + encodeChannel(channel)
 	newest, err := l.lookups.ask(ctx, l, lookup{subject: subject, data: n == 1})
 	if err != nil || newest.seq == 0 || n <= 0 {
@@ -135,7 +136,7 @@ func (l *log) Last(ctx context.Context, channel string, n, bytes int) ([]broker.
 	if err != nil {
 		return nil, wrapDown(err)
 	}
-	es, err := l.lastAfter(ctx, channel, begin, newest, n)
+	es, err = l.lastAfter(ctx, channel, begin, newest, n)
 	if err == nil && len(es) < n && begin > 0 {
 		es, err = l.lastAfter(ctx, channel, 0, newest, n) // a replica that lags has told how many there are
 	}

@@ -90,7 +90,7 @@ func (l *log) disconnected(err error) {
 // keep connects, ticks, and catches up when something is missing.
 func (l *log) keep() {
 	defer l.running.Done()
-	clock := time.NewTicker(50 * time.Millisecond)
+	clock := time.NewTimer(0)
 	defer clock.Stop()
 	var at schedule
 	at.after(time.Now())
@@ -110,7 +110,20 @@ func (l *log) keep() {
 		} else {
 			l.notConnected(l.conn.LastError())
 		}
+		clock.Reset(l.pause())
 	}
+}
+
+// pause is how long the keeper sleeps. It looks often only while somebody waits for something that may have to be sent again:
+// 20 wake-ups a second were more than half of the CPU time of an idle node (3 nodes: 14 ms a second, and 6.5 with 4).
+func (l *log) pause() time.Duration {
+	l.keeper.mu.Lock()
+	busy := l.keeper.cause != ""
+	l.keeper.mu.Unlock()
+	if busy || l.barriers.busy() || l.marks.busy() || l.publisher.awaits() {
+		return 50 * time.Millisecond
+	}
+	return tickInterval / 2
 }
 
 // schedule is when the keeper does what it does without a cause.
@@ -255,6 +268,7 @@ func (l *log) repairTick(ctx context.Context) (uint64, error) {
 	l.inReceiver(func() {
 		l.receiver.nonce, l.receiver.repair = nonce, func(seq uint64) { came <- seq }
 	})
+	lost := l.requests.connection()
 	if err := l.sendTick(nonce); err != nil {
 		return 0, err
 	}
@@ -263,6 +277,8 @@ func (l *log) repairTick(ctx context.Context) (uint64, error) {
 		return seq, nil
 	case <-time.After(requestTimeout):
 		return 0, fmt.Errorf("a message to this node does not come back: is %s> republished, and may it be subscribed to?", l.store)
+	case <-lost:
+		return 0, errLost
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	case <-l.done:
@@ -287,6 +303,7 @@ func (l *log) repaired(cause string, generation uint64, epoch string, at uint64,
 	first := !r.began
 	if !r.began || r.epoch != epoch {
 		r.began, r.epoch = true, epoch
+		l.epochs.Add(1)
 		l.sink.Epoch(epoch, at)
 		missed, lost = nil, nil
 		r.watermark = 0

@@ -21,6 +21,23 @@ type requests struct {
 	mu      sync.Mutex
 	last    uint64
 	waiting map[uint64]chan *natsgo.Msg
+	lost    chan struct{} // closed when the next connection is dialled: what was asked over this one gets no reply
+}
+
+// lose ends the requests of a connection that is gone. Without it each would wait for its whole time, and a node whose
+// connection is cut while it catches up would be away for seconds.
+func (r *requests) lose() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.lost)
+	r.lost = make(chan struct{})
+}
+
+// connection returns a channel that is closed when this connection is gone.
+func (r *requests) connection() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lost
 }
 
 func (r *requests) handle(m *natsgo.Msg) {
@@ -62,10 +79,14 @@ const requestTimeout = 2 * time.Second
 
 var errNoReply = errors.New("the broker did not answer")
 
+// errLost says that the connection was lost before the answer.
+var errLost = fmt.Errorf("%w (the connection was lost)", broker.ErrDown)
+
 // ask sends a request, and gives each reply to next until that returns false.
 func (l *log) ask(ctx context.Context, subject string, body []byte, replies int, next func(*natsgo.Msg) (more bool, err error)) error {
 	reply, ch, end := l.requests.open(replies)
 	defer end()
+	lost := l.requests.connection()
 	if err := l.conn.PublishRequest(subject, reply, body); err != nil {
 		return fmt.Errorf("%w (%w)", broker.ErrDown, err)
 	}
@@ -80,6 +101,8 @@ func (l *log) ask(ctx context.Context, subject string, body []byte, replies int,
 			timeout.Reset(requestTimeout)
 		case <-timeout.C:
 			return fmt.Errorf("%w to %s", errNoReply, subject)
+		case <-lost:
+			return errLost
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-l.done:

@@ -63,6 +63,13 @@ func (j *joint) launchLocked() {
 	j.send(j.nonce)
 }
 
+// busy reports whether somebody waits.
+func (j *joint) busy() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.flying)+len(j.waiting) > 0
+}
+
 // settle is told of a tick that came.
 func (j *joint) settle(nonce, seq uint64) {
 	j.mu.Lock()

@@ -33,6 +33,7 @@ type hop struct {
 	hops      atomic.Int64
 	refused   atomic.Int64 // connections that a node did not accept
 	stop      chan struct{}
+	lossy     bool // messages to nodes are lost, so clients may be told of gaps
 
 	mu     sync.Mutex
 	acked  map[string]uint64 // positions, by data
@@ -44,9 +45,11 @@ type hop struct {
 	received [][]message // in its order
 }
 
-// message is one that was received.
+// message is one that was received, or a gap on one channel, or a move to another node.
 type message struct {
-	seq     uint64
+	seq     uint64 // 0 for those
+	hop     bool
+	at      uint64 // the position that the client is told after a move
 	channel string
 	data    string
 }
@@ -65,9 +68,7 @@ func TestHop(t *testing.T) {
 		})
 	})
 	t.Run("R3", func(t *testing.T) {
-		if testing.Short() {
-			t.Skip("it takes half a minute")
-		}
+		natstest.Thorough(t)
 		servers := natstest.StartCluster(t, 3, "")
 		nodes := startNodes(t, 3, func(int) string { return broker("", natstest.URLs(servers)...) })
 		newHop(nodes).run(t, func(goOn func(int)) {
@@ -110,6 +111,36 @@ func TestHopOfNodes(t *testing.T) {
 		victim.run(t)
 		for _, p := range proxies {
 			p.Delay(0)
+		}
+	})
+}
+
+// TestHopOfLoss: the same while some of what the server sends to nodes does not arrive there. What a client misses then it is
+// told of, unless it has left the node before there was anything that the node could notice it by.
+func TestHopOfLoss(t *testing.T) {
+	server := natstest.Start(t, "")
+	var proxies []*natstest.Proxy
+	nodes := startNodes(t, 3, func(int) string {
+		p := natstest.NewProxy(t, server)
+		proxies = append(proxies, p)
+		return broker(one, p.URL())
+	})
+	h := newHop(nodes)
+	h.lossy = true
+	h.run(t, func(goOn func(int)) {
+		for _, p := range proxies {
+			p.Drop(func(subject string, payload []byte) bool {
+				return strings.HasPrefix(subject, "bc.l.c") && !strings.Contains(string(payload), "end c") && rand.N(300) == 0
+			})
+		}
+		goOn(10)
+		dropped := 0
+		for _, p := range proxies {
+			p.Drop(nil)
+			dropped += p.Dropped()
+		}
+		if dropped == 0 {
+			t.Error("nothing was dropped")
 		}
 	})
 }
@@ -287,17 +318,24 @@ func (h *hop) receive(ctx context.Context, t *testing.T, i int) {
 func (h *hop) read(ctx context.Context, t *testing.T, i int, c *client, lastID string, left int) (ends int) {
 	for ends < left {
 		e, err := c.next(ctx)
+		if e.Hello != nil {
+			h.received[i] = append(h.received[i], message{hop: true, at: seqOf(e.Hello.ID)})
+		}
 		switch {
 		case err != nil:
 			return ends
+		case e.Gap != nil && h.lossy:
+			for _, channel := range e.Gap.Channels {
+				h.received[i] = append(h.received[i], message{channel: channel})
+			}
 		case e.Gap != nil:
 			t.Errorf("client %d (%s) was told of a gap on %v, after %s", i, c.kind, e.Gap.Channels, lastID)
 		case e.Hello != nil && lastID == "":
 			h.begun[i] = seqOf(e.Hello.ID)
-		case e.Hello != nil && c.kind == v1 && !e.Hello.Resumed:
+		case e.Hello != nil && c.kind == v1 && !e.Hello.Resumed && !h.lossy:
 			t.Errorf("client %d was not resumed from %s", i, lastID)
 		case e.ID != "":
-			m := message{seqOf(e.ID), e.Channel, c.text(e)}
+			m := message{seq: seqOf(e.ID), channel: e.Channel, data: c.text(e)}
 			h.received[i] = append(h.received[i], m)
 			h.delivered.Add(1)
 			now := time.Now().UnixNano()

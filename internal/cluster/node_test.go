@@ -32,72 +32,101 @@ func testNodeKilled(t *testing.T, s *single) {
 	victim := newNode(t, "victim", broker(one, s.server.URL()))
 	stayed := audience{open(t, a, v1, "", "victim"), open(t, b, stream, "", "victim"), open(t, b, raw, "", "victim")}
 	lastID := stayed[0].lastID
-	broken := 0 // publishers without an answer
+	unanswered := 0
 	for round := range rounds(6, 200) {
 		victim.run(t)
 		victim.waitUp()
-		moved := open(t, victim, v1, lastID, "victim")
-		const publishers, each = 4, 15
-		var mu sync.Mutex
-		acked := map[string]string{}
-		var publishing sync.WaitGroup
-		for p := range publishers {
-			publishing.Go(func() {
-				for i := range each {
-					text := fmt.Sprint(round, " ", p, " ", i)
-					id, told, err := insist(t.Context(), []*node{victim, a, b}, "victim", text)
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					mu.Lock()
-					acked[text] = id
-					broken += told[0]
-					mu.Unlock()
-				}
-			})
-		}
-		var had []string
-		take := func(c *client) bool {
-			e, err := c.tryRead(t)
-			if err != nil {
-				return false
-			}
-			if e.Gap != nil {
-				t.Fatalf("a gap: %+v", e)
-			}
-			if e.ID != "" {
-				had = append(had, e.ID+" "+c.text(e))
-			}
-			return true
-		}
-		for len(had) < publishers*each/4 && take(moved) {
+		moved := &follower{client: open(t, victim, v1, lastID, "victim")}
+		acks := startPublishing(t, []*node{victim, a, b}, "victim", fmt.Sprint("round ", round))
+		for len(moved.had) < acks.total/4 && moved.take(t) {
 		}
 		victim.kill()
-		for take(moved) { // what was on its way
+		for moved.take(t) { // what was on its way
 		}
-		publishing.Wait()
-		moved = open(t, a, v1, moved.lastID, "victim")
-		for len(had) < publishers*each && take(moved) {
+		acks.publishing.Wait()
+		moved.client = open(t, a, v1, moved.lastID, "victim")
+		for len(moved.had) < acks.total && moved.take(t) {
 		}
 		lastID = moved.lastID
 		moved.close()
 		for _, c := range stayed {
-			for i, want := range had {
-				e := c.read(t)
-				id, text, _ := strings.Cut(want, " ")
-				if c.kind != raw && e.ID != id || c.text(e) != text {
-					t.Fatalf("round %d: %s got %s %q as %d, and the one that moved got %q", round, c.kind, e.ID, c.text(e), i, want)
-				}
+			c.expectSame(t, moved.had)
+		}
+		for text, id := range acks.ids {
+			if !slices.Contains(moved.had, id+" "+text) {
+				t.Fatalf("%q with the ID %s did not come", text, id)
 			}
 		}
-		for text, id := range acked {
-			if !slices.Contains(had, id+" "+text) {
-				t.Fatalf("round %d: %q with the ID %s did not come", round, text, id)
-			}
+		unanswered += acks.unanswered
+	}
+	t.Logf("%d publishes were without an answer, and repeated", unanswered)
+}
+
+// follower is a client that moves, and what it has had: IDs and texts.
+type follower struct {
+	*client
+	had []string
+}
+
+// take reads one thing, which must not be a gap. It is false when the connection has ended.
+func (f *follower) take(t *testing.T) bool {
+	t.Helper()
+	e, err := f.tryRead(t)
+	if err != nil {
+		return false
+	}
+	if e.Gap != nil {
+		t.Fatalf("a gap: %+v", e)
+	}
+	if e.ID != "" {
+		f.had = append(f.had, e.ID+" "+f.text(e))
+	}
+	return true
+}
+
+// expectSame reads the messages that a follower has had.
+func (c *client) expectSame(t *testing.T, had []string) {
+	t.Helper()
+	for i, want := range had {
+		e := c.read(t)
+		id, text, _ := strings.Cut(want, " ")
+		if c.kind != raw && e.ID != id || c.text(e) != text {
+			t.Fatalf("%s got %s %q as %d, and the one that moved got %q", c.kind, e.ID, c.text(e), i, want)
 		}
 	}
-	t.Logf("%d publishes were without an answer, and repeated", broken)
+}
+
+// acks is what some publishers are told.
+type acks struct {
+	publishing sync.WaitGroup
+	total      int // messages
+
+	mu         sync.Mutex
+	ids        map[string]string // by text
+	unanswered int
+}
+
+// startPublishing has several publishers send messages to the first node, and to the others when it does not answer.
+func startPublishing(t *testing.T, nodes []*node, channel, text string) *acks {
+	const publishers, each = 4, 15
+	a := &acks{total: publishers * each, ids: map[string]string{}}
+	for p := range publishers {
+		a.publishing.Go(func() {
+			for i := range each {
+				text := fmt.Sprint(text, " ", p, " ", i)
+				id, told, err := insist(t.Context(), nodes, channel, text)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				a.mu.Lock()
+				a.ids[text] = id
+				a.unanswered += told[0]
+				a.mu.Unlock()
+			}
+		})
+	}
+	return a
 }
 
 // A node that is cut off from its broker keeps its clients for partition_timeout. Then it sends them away, and they resume at

@@ -67,12 +67,11 @@ func (h *Hub) beginPublish(ms []*Message) (s *sharedLog, size int, err error) {
 		size += cap(m.Data) + messageOverhead
 	}
 	if from == nil {
-		// What a publisher without a connection has in flight is bounded only by max_memory: each POST is a request of its own.
-		if h.crowded(size) {
+		// What a publisher without a connection has in flight is bounded only here: each POST is a request of its own.
+		if !h.holdPosted(size) {
 			h.checkMemory()
 			return nil, 0, h.reject(LimitMemory, ErrFull)
 		}
-		h.held.Add(int64(size))
 	} else {
 		size = from.reserve(size) // or it is closed
 	}
@@ -94,9 +93,24 @@ func (h *Hub) beginPublish(ms []*Message) (s *sharedLog, size int, err error) {
 	return s, size, err
 }
 
+// holdPosted counts what a publisher without a connection holds, if there is room. All of them may have an eighth of
+// Config.MaxMemory, or one of them more: they cannot be closed to make room, so while the log does not answer everything
+// else would have to go for them.
+func (h *Hub) holdPosted(size int) bool {
+	limit := h.maxMemory.Load()
+	n := h.posted.Add(int64(size))
+	if limit > 0 && n > limit/8 && n > int64(size) || h.crowded(size) {
+		h.posted.Add(-int64(size))
+		return false
+	}
+	h.held.Add(int64(size))
+	return true
+}
+
 // free counts out what a publisher has held.
 func (h *Hub) free(from *Conn, size int) {
 	if from == nil {
+		h.posted.Add(-int64(size))
 		h.held.Add(-int64(size))
 	} else {
 		from.countWaiting(-size)
@@ -114,7 +128,7 @@ func (h *Hub) awaitLogLocked(from *Conn) (*sharedLog, error) {
 		case s == nil:
 			return nil, ErrDown // it was replaced by the hub's own a moment ago
 		case from != nil && from.inFlight >= maxInFlight:
-			h.awaitRoomLocked()
+			h.awaitAnswerLocked(from)
 			continue
 		}
 		left := downTime - time.Since(s.brokenSince)
@@ -135,6 +149,25 @@ func (h *Hub) awaitLogLocked(from *Conn) (*sharedLog, error) {
 		timer.Stop()
 		h.mu.Lock()
 	}
+}
+
+// awaitAnswerLocked waits for an answer of the log for a connection. Each has a channel of its own, because there may be many
+// that wait, and an answer is for one. It releases Hub.mu meanwhile.
+func (h *Hub) awaitAnswerLocked(from *Conn) {
+	answered := h.awaiting[from]
+	if answered == nil {
+		answered = make(chan struct{})
+		if h.awaiting == nil {
+			h.awaiting = make(map[*Conn]chan struct{})
+		}
+		h.awaiting[from] = answered
+	}
+	h.mu.Unlock()
+	select {
+	case <-answered:
+	case <-h.quit:
+	}
+	h.mu.Lock()
 }
 
 // noEchoLocked has a connection found that gets no echo, when its messages come back.
@@ -160,6 +193,10 @@ func (s *sharedLog) published(ms []*Message, places []broker.Place, err error, s
 	s.counts.inFlight -= len(ms)
 	if from != nil {
 		from.inFlight--
+		if answered := h.awaiting[from]; answered != nil {
+			delete(h.awaiting, from)
+			close(answered)
+		}
 	}
 	for i, m := range ms {
 		if i >= len(places) {
@@ -183,12 +220,9 @@ func (s *sharedLog) published(ms []*Message, places []broker.Place, err error, s
 		h.bytes += uint64(len(m.Data))
 		h.published[m.Source]++
 	}
-	if h.waiting > 0 {
-		h.hasSpace.Broadcast() // one of them may wait to publish more
-	}
 	h.mu.Unlock()
 	h.free(from, size)
-	if errors.Is(err, broker.ErrClosed) {
+	if errors.Is(err, broker.ErrClosed) && places == nil {
 		return ErrDown // it was not published, and may be to the log that follows
 	}
 	return err

@@ -84,6 +84,10 @@ func (h *Hub) waitFor(w *want, s *sharedLog, wait <-chan struct{}) error {
 	}
 	timer := time.NewTimer(left)
 	defer timer.Stop()
+	closed := s.ctx.Done() // another log takes its place
+	if retry {
+		closed = nil // that is known, and it may take a moment
+	}
 	var gone <-chan struct{}
 	if w.ctx != nil {
 		gone = w.ctx.Done()
@@ -100,7 +104,7 @@ func (h *Hub) waitFor(w *want, s *sharedLog, wait <-chan struct{}) error {
 		return ErrClosed
 	case <-h.quit:
 		return ErrClosed
-	case <-s.ctx.Done(): // another log takes its place
+	case <-closed:
 		w.retry = true
 		return nil
 	}
@@ -139,7 +143,7 @@ func (w *want) count() int {
 
 // nextOpenLocked pins the channels, some at a time, and opens those that are not.
 func (s *sharedLog) nextOpenLocked(w *want) (wait <-chan struct{}, do func()) {
-	var cold []string
+	var cold []*openChannel
 	var ready chan struct{}
 	for range atOnce {
 		i := len(w.pinned)
@@ -148,11 +152,14 @@ func (s *sharedLog) nextOpenLocked(w *want) (wait <-chan struct{}, do func()) {
 		}
 		o := s.findLocked(w.name(i))
 		if o == nil {
+			if s.releasing != nil {
+				return s.releasing, nil // the log would take the release of this channel for the end of what is opened now
+			}
 			if ready == nil {
 				ready = make(chan struct{})
 			}
 			o = s.addLocked(w.name(i), ready)
-			cold = append(cold, o.name)
+			cold = append(cold, o)
 			s.counts.cold++
 		} else {
 			s.counts.warm++
@@ -188,21 +195,25 @@ func (s *sharedLog) addLocked(name string, ready chan struct{}) *openChannel {
 }
 
 // openChannels asks the log for channels that were added together.
-func (s *sharedLog) openChannels(names []string) {
+func (s *sharedLog) openChannels(channels []*openChannel) {
 	begun := time.Now()
+	names := make([]string, len(channels))
+	for i, o := range channels {
+		names[i] = o.name
+	}
 	s.log.Open(names, func(at uint64, err error) {
 		s.call(func() {
 			if err == nil {
 				s.counts.open.add(time.Since(begun))
 			}
-			s.opened(names, at, err)
+			s.opened(channels, at, err)
 		})
 	})
 }
 
 // opened notes that channels are open, or cannot be. What came of them before is history that is not known: it counts as
-// lost until it is read.
-func (s *sharedLog) opened(names []string, at uint64, err error) {
+// lost until it is read. One that was released meanwhile may be there again, as another openChannel: that has its own answer.
+func (s *sharedLog) opened(channels []*openChannel, at uint64, err error) {
 	h := s.hub
 	var wake uint64
 	defer func() { h.wake(wake) }() // without the lock
@@ -212,13 +223,13 @@ func (s *sharedLog) opened(names []string, at uint64, err error) {
 		h.seq = max(h.seq, at)
 	}
 	var ready chan struct{}
-	for i, name := range names {
+	for i, o := range channels {
 		if i > 0 && i%atOnce == 0 {
 			h.mu.Unlock()
 			h.mu.Lock()
 		}
-		o := s.findLocked(name)
-		if o == nil || o.opened {
+		name := o.name
+		if s.findLocked(name) != o || o.opened {
 			continue
 		}
 		ready = o.ready

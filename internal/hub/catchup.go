@@ -56,11 +56,11 @@ func (c *catchUp) holdLocked(e *broker.Entry) {
 // openSubscribed opens the channels that have subscribers, for a log that takes the place of another one.
 func (s *sharedLog) openSubscribed() {
 	h := s.hub
-	var names []string
+	var channels []*openChannel
 	flush := func() {
-		if len(names) > 0 {
-			s.openChannels(names)
-			names = nil
+		if len(channels) > 0 {
+			s.openChannels(channels)
+			channels = nil
 		}
 	}
 	next := ""
@@ -73,12 +73,12 @@ func (s *sharedLog) openSubscribed() {
 		}
 		ready := make(chan struct{})
 		if next == "" && h.all != nil {
-			names = append(names, s.resumeLocked("", ready)...)
+			channels = append(channels, s.resumeLocked("", ready)...)
 		}
 		more = false
 		for name := range h.index.from(next, "") {
 			if h.channels[name].subscribers > 0 {
-				names = append(names, s.resumeLocked(name, ready)...)
+				channels = append(channels, s.resumeLocked(name, ready)...)
 			}
 			next = following(name)
 			if n++; n == atOnce {
@@ -86,7 +86,7 @@ func (s *sharedLog) openSubscribed() {
 				break
 			}
 		}
-		if c := s.catchUp; c != nil && len(names) > 0 {
+		if c := s.catchUp; c != nil && len(channels) > 0 {
 			c.opening++
 		}
 		h.mu.Unlock()
@@ -102,7 +102,7 @@ func (s *sharedLog) openSubscribed() {
 }
 
 // resumeLocked adds a channel that has subscribers already, unless somebody else was faster.
-func (s *sharedLog) resumeLocked(name string, ready chan struct{}) []string {
+func (s *sharedLog) resumeLocked(name string, ready chan struct{}) []*openChannel {
 	if s.open[name] != nil {
 		return nil
 	}
@@ -121,7 +121,7 @@ func (s *sharedLog) resumeLocked(name string, ready chan struct{}) []string {
 		o.at, o.last, o.floor = s.hub.seq, s.hub.seq, s.hub.seq
 		s.losing = append(s.losing, name)
 	}
-	return []string{name}
+	return []*openChannel{o}
 }
 
 // startCatchUpLocked begins what follows when the log turns out to have the epoch of the one before. The watermark stays

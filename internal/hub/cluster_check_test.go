@@ -194,8 +194,9 @@ func (v *clusterCheck) run() {
 		case "missed", "message":
 			v.message(f[0] == "message", f[1], f[2], f[3])
 		case "gap":
-			for _, name := range strings.Split(f[1], ",") {
-				if t := v.tracks[name]; t != nil {
+			names := strings.Split(f[1], ",")
+			for name, t := range v.tracks {
+				if slices.Contains(names, name) || f[1] == "*" {
 					t.excuse(f[2])
 				}
 			}
@@ -267,9 +268,12 @@ func (v *clusterCheck) enter(epoch string) {
 	v.epoch, v.pos = epoch, 0
 }
 
-// epochNumber returns the number of a brokertest.Memory's epoch.
+// epochNumber returns the number of a brokertest.Memory's epoch. It comes last in the name.
 func epochNumber(epoch string) int {
-	n, _ := strconv.Atoi(strings.TrimPrefix(epoch, "memory"))
+	n, err := strconv.Atoi(epoch[strings.LastIndexByte(epoch, 'x')+1:])
+	if err != nil {
+		panic("the epochs of brokertest.Memory have other names than this test knows: " + epoch)
+	}
 	return n
 }
 

@@ -93,6 +93,8 @@ type clusterClient struct {
 	number   int
 	node     *clusterNode
 	channels []string // at first
+	all      bool     // it is on all channels, without a position
+	replay   int
 	lastID   string
 	client   *client
 	conn     *Conn
@@ -124,8 +126,11 @@ func newCluster(r *rand.Rand) *cluster {
 		Seed: r.Uint64(), Latency: latency, Jitter: latency, Keep: []int{5, 1000}[r.IntN(2)],
 	})
 	c.options = &ConnOptions{Format: trace{c}, PingInterval: time.Hour, WriteTimeout: time.Minute, MaxBacklog: 1 << 20}
-	config := Config{History: []int{0, 3, 100}[r.IntN(3)], PartitionTimeout: []time.Duration{0, 8 * time.Second}[r.IntN(2)]}
-	c.note("latency %v, history %d, partition timeout %v", latency, config.History, config.PartitionTimeout)
+	config := Config{
+		History: []int{0, 3, 100}[r.IntN(3)], HistoryAge: []time.Duration{0, 0, 2 * time.Second}[r.IntN(3)],
+		PartitionTimeout: []time.Duration{0, 8 * time.Second}[r.IntN(2)],
+	}
+	c.note("latency %v, history %d for %v, partition timeout %v", latency, config.History, config.HistoryAge, config.PartitionTimeout)
 	for i := range 3 {
 		n := &clusterNode{Hub: New(config), number: i, broker: c.memory.Broker()}
 		c.nodes = append(c.nodes, n)
@@ -253,16 +258,25 @@ func (c *cluster) connect(before *clusterClient) {
 	for _, i := range c.Perm(len(clusterChannels))[:1+c.IntN(len(clusterChannels))] {
 		k.channels = append(k.channels, clusterChannels[i])
 	}
-	if before != nil {
+	switch {
+	case before == nil && c.IntN(6) == 0 || before != nil && before.all:
+		k.channels, k.all = clusterChannels, true
+	case before != nil:
 		k.channels, k.lastID = before.joined, before.position()
+	case len(k.channels) == 1:
+		k.replay = c.IntN(4)
 	}
 	k.joined = slices.Clone(k.channels)
-	c.note("client %d connects to node %d for %q after %q", k.number, k.node.number, k.channels, k.lastID)
+	c.note("client %d connects to node %d for %q after %q, all %v, replay %d", k.number, k.node.number, k.channels, k.lastID, k.all, k.replay)
 	c.mu.Lock()
 	c.clients = append(c.clients, k)
 	c.mu.Unlock()
 	c.start(func() {
-		conn, w, err := k.node.Connect(Subscriber{Channels: k.channels, LastID: k.lastID}, c.options)
+		subscriber := Subscriber{Channels: k.channels, LastID: k.lastID, Replay: k.replay}
+		if k.all {
+			subscriber = Subscriber{All: true}
+		}
+		conn, w, err := k.node.Connect(subscriber, c.options)
 		c.mu.Lock()
 		k.conn, k.busy, k.gone = conn, false, err != nil
 		c.mu.Unlock()
@@ -293,7 +307,7 @@ func (c *cluster) hop() {
 func (c *cluster) join() {
 	k := c.idle()
 	name := clusterChannels[c.IntN(len(clusterChannels))]
-	if k == nil || slices.Contains(k.joined, name) {
+	if k == nil || k.all || slices.Contains(k.joined, name) {
 		return
 	}
 	last := ""
@@ -324,7 +338,7 @@ func (c *cluster) join() {
 
 func (c *cluster) leave() {
 	k := c.idle()
-	if k == nil || len(k.joined) == 0 {
+	if k == nil || k.all || len(k.joined) == 0 {
 		return
 	}
 	i := c.IntN(len(k.joined))

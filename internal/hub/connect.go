@@ -150,7 +150,7 @@ func (h *Hub) subscribeEachLocked(c *Conn, names []string, order []int) error {
 				err = ErrClosed
 			case c.options.retired:
 				err = ErrRetired
-			case h.origin != origin, h.log != log, log != nil && log.losing != nil:
+			case h.origin != origin, h.log != log, log != nil && (log.losing != nil || log.partitioned):
 				err = ErrNotReady
 			}
 		}

@@ -91,6 +91,7 @@ type Hub struct {
 	backlog   atomic.Int64 // bytes that wait for connections, counted for each
 	held      atomic.Int64 // bytes that are in memory for them; see memory.go
 	coalesce  atomic.Int64 // Config.Coalesce, for the loops
+	posted    atomic.Int64 // of held, what publishers without a connection have in flight to a shared log
 	maxMemory atomic.Int64 // Config.MaxMemory
 	evicting  atomic.Bool
 	rejected  [limits]atomic.Uint64
@@ -104,7 +105,8 @@ type Hub struct {
 	config      Config
 	log         *sharedLog // nil: the hub's own
 	logCounts   *logCounts
-	echoes      map[ConnID]*Conn // those that have published to a shared log, and get no echo
+	awaiting    map[*Conn]chan struct{} // those that wait for an answer of the log before they publish more
+	echoes      map[ConnID]*Conn        // those that have published to a shared log, and get no echo
 	epoch       string
 	origin      *origin   // of epoch
 	seq         uint64    // the last position given out; with a shared log, the watermark
@@ -189,7 +191,7 @@ func (h *Hub) Configure(c Config) {
 	}
 	log := h.log
 	if log != nil {
-		log.configureLocked()
+		log.configureLocked(retain)
 	}
 	h.mu.Unlock()
 	if log != nil && retain {

@@ -44,30 +44,42 @@ func (s *sharedLog) releaseIdle() {
 	for more := true; more; {
 		var names []string
 		h.mu.Lock()
-		names, more = s.takeIdleLocked()
+		if names, more = s.takeIdleLocked(); len(names) > 0 {
+			s.releasing = make(chan struct{})
+		}
 		h.mu.Unlock()
 		if len(names) > 0 {
 			s.log.Release(names)
+			h.mu.Lock()
+			close(s.releasing)
+			s.releasing = nil
+			h.mu.Unlock()
 		}
 	}
 }
 
 // takeIdleLocked forgets some of the channels that are idle for long enough, and returns them. It reports whether there may
-// be more; otherwise it sets the timer for the next.
+// be more; otherwise it sets the timer for the next. While some are being released the timer is not set, so that they are
+// released before the next are taken.
 func (s *sharedLog) takeIdleLocked() (names []string, more bool) {
 	h := s.hub
 	now := time.Now()
 	dropped := 0
 	for range atOnce {
 		if len(s.idle) == 0 || !s.currentLocked() {
+			if len(names) > 0 {
+				return names, true
+			}
 			s.idle, s.idleTimer = nil, nil
-			return names, false
+			return nil, false
 		}
 		o, since := s.idle[0].channel, s.idle[0].since
 		if s.open[o.name] == o && o.pins == 0 && !s.usedLocked(o.name) {
 			if wait := idleTime - now.Sub(since); wait > 0 {
-				s.idleTimer.Reset(wait)
-				return names, false
+				if len(names) == 0 {
+					s.idleTimer.Reset(wait)
+				}
+				return names, len(names) > 0
 			}
 			if o.idleFrom.After(since) { // it was used meanwhile
 				s.idle = append(s.idle[1:], idleChannel{o, o.idleFrom})

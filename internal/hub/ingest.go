@@ -203,7 +203,10 @@ func (s *sharedLog) findLocked(name string) *openChannel {
 	o := s.open[name]
 	if o != nil && o.era != s.era { // what it knows is of another epoch, in which every open channel begins at the same place
 		o.era, o.at, o.last, o.floor = s.era, s.began, s.began, s.began
-		o.asked, o.gone, o.goneLimit = 0, 0, 0
+		o.asked, o.gone, o.goneLimit, o.lostAll = 0, 0, 0, 0
+	}
+	if o != nil && o.lostAll < s.lostAll { // once: what is read may show that nothing is missing, and lower the floor
+		o.floor, o.lostAll = max(o.floor, s.lostAll), s.lostAll
 	}
 	return o
 }
@@ -211,7 +214,7 @@ func (s *sharedLog) findLocked(name string) *openChannel {
 // floorLocked is droppedSeqLocked for a channel that is not in Hub.channels. Of one that is not open nothing is known.
 func (s *sharedLog) floorLocked(name string) uint64 {
 	if o := s.findLocked(name); o != nil && o.opened {
-		return max(o.floor, s.lostAll)
+		return o.floor
 	}
 	return s.hub.seq
 }

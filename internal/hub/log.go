@@ -21,6 +21,7 @@ type sharedLog struct {
 	log    broker.Log
 	ctx    context.Context // of reads: it ends when the log is closed
 	cancel context.CancelFunc
+	closes sync.Once
 	reads  chan struct{} // has a place for each read at a time
 
 	// order is held during each call of the sink. What comes before the log is attached waits in early.
@@ -33,6 +34,7 @@ type sharedLog struct {
 	settled     bool          // connections can be given positions
 	forgetting  bool          // what the hub has of the epoch before is being dropped
 	era         uint32        // counts epochs
+	retention   uint32        // counts what is to be kept
 	began       uint64        // where the epoch began, for this node
 	changed     chan struct{} // closed when one of these changes, and replaced
 	broken      bool          // entries may be missing, and none come
@@ -42,11 +44,12 @@ type sharedLog struct {
 	open        map[string]*openChannel
 	idle        []idleChannel // those that were left, and may be released if they still are
 	idleTimer   *time.Timer
-	before      *sharedLog // the log that this one follows, until its channels are listed
-	catchUp     *catchUp   // while a log follows another one of the same epoch
-	losing      []string   // channels that miss something before what will have come when the log is repaired
-	lostAll     uint64     // all channels miss something up to here
-	counts      *logCounts // the hub's, so that they do not begin again with each reload
+	releasing   chan struct{} // while channels are being released; then no others are opened
+	before      *sharedLog    // the log that this one follows, until its channels are listed
+	catchUp     *catchUp      // while a log follows another one of the same epoch
+	losing      []string      // channels that miss something before what will have come when the log is repaired
+	lostAll     uint64        // all channels miss something up to here
+	counts      *logCounts    // the hub's, so that they do not begin again with each reload
 }
 
 // openChannel is a channel that the log sends to this node, or is about to. Hub.mu guards it.
@@ -62,9 +65,11 @@ type openChannel struct {
 	resume bool // it has subscribers of the log before this one, which have all up to last
 
 	reading   *reading // its read that is under way
+	retention uint32   // that what follows is of
 	asked     int      // how many of its last messages were read, if there are as many
 	gone      uint64   // the log does not have all messages after this position
 	goneLimit int      // or they have more bytes
+	lostAll   uint64   // the last sharedLog.lostAll that the floor has taken into account
 
 	pins     int  // handshakes that need it open
 	queued   bool // it is in sharedLog.idle
@@ -198,7 +203,7 @@ func (h *Hub) setEpochLocked(epoch string) {
 // close ends the log. Publishes without an answer get one before it returns.
 func (s *sharedLog) close() {
 	s.cancel()
-	s.log.Close()
+	s.closes.Do(s.log.Close) // UseLog and Hub.Close may both want to
 }
 
 // replacedLocked stops what runs for a log that is not Hub.log any more, and has those that wait for it look again.
@@ -382,4 +387,9 @@ func (s *sharedLog) startPartitionLocked() {
 }
 
 // configureLocked applies changed options of the hub.
-func (s *sharedLog) configureLocked() { s.startPartitionLocked() }
+func (s *sharedLog) configureLocked(retain bool) {
+	if retain {
+		s.retention++
+	}
+	s.startPartitionLocked()
+}

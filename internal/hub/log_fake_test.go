@@ -21,6 +21,7 @@ type fakeCluster struct {
 	reads   int
 	lost    map[uint64]bool // entries that are not stored any more
 	err     error           // of publishes
+	reading func()          // called by Read
 }
 
 // fakeLog is a node's half.
@@ -58,9 +59,7 @@ func (c *fakeCluster) join(t testing.TB, h *Hub) *fakeLog {
 // dial makes a hub share the log, which stays broken.
 func (c *fakeCluster) dial(t testing.TB, h *Hub) *fakeLog {
 	t.Helper()
-	f := &fakeLog{c: c, open: make(map[string]bool), ended: make(chan struct{})}
-	f.changed = sync.NewCond(&f.mu)
-	go f.run()
+	f := c.newLog()
 	err := h.UseLog(func(sink broker.Sink) (broker.Log, error) {
 		f.sink = sink
 		c.mu.Lock()
@@ -71,6 +70,13 @@ func (c *fakeCluster) dial(t testing.TB, h *Hub) *fakeLog {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return f
+}
+
+func (c *fakeCluster) newLog() *fakeLog {
+	f := &fakeLog{c: c, open: make(map[string]bool), ended: make(chan struct{})}
+	f.changed = sync.NewCond(&f.mu)
+	go f.run()
 	return f
 }
 
@@ -200,6 +206,9 @@ func (f *fakeLog) Barrier(done func(uint64, error)) {
 
 func (f *fakeLog) Read(_ context.Context, channel string, after uint64, n, _ int) (es []broker.Entry, complete bool, err error) {
 	c := f.c
+	if c.reading != nil {
+		c.reading()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reads++

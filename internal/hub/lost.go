@@ -29,17 +29,19 @@ func (s *sharedLog) endLosing() {
 	h := s.hub
 	h.mu.Lock()
 	channels := s.losing
+	all := slices.Contains(channels, "")
+	if all { // first, so that a channel that comes into the hub meanwhile begins there too
+		s.lostAll = h.seq
+	}
 	h.mu.Unlock()
 	if channels == nil {
 		return
 	}
-	if slices.Contains(channels, "") {
+	if all {
 		h.eachChannel(func(ch *channel) { ch.droppedSeq = h.seq })
 	}
 	s.eachLost(channels, func(name string) uint64 {
-		if name == "" {
-			s.lostAll = h.seq
-		} else {
+		if name != "" {
 			s.setFloorLocked(name, h.seq)
 		}
 		return 0

@@ -11,12 +11,13 @@ import (
 // in the history, before what is there, so that it is read once for the many that come back after a restart. Then they find
 // it as they would find it in a hub of its own.
 type reading struct {
-	after uint64 // reads what comes after it,
-	last  int    // or, if this is not 0, that many of the last messages
-	limit int    // bytes
-	era   uint32 // when the read began: what it returns may be of a later one
-	floor uint64 // what came after it was in the history when the read began
-	done  chan struct{}
+	after     uint64 // reads what comes after it,
+	last      int    // or, if this is not 0, that many of the last messages
+	limit     int    // bytes
+	retention uint32 // as era
+	era       uint32 // when the read began: what it returns may be of a later one
+	floor     uint64 // what came after it was in the history when the read began
+	done      chan struct{}
 
 	// Set before done is closed:
 	err error
@@ -70,7 +71,8 @@ func (s *sharedLog) nextReadLocked(w *want) (wait <-chan struct{}, do func()) {
 			w.read = o.reading
 			return o.reading.done, nil
 		}
-		r := &reading{after: after, limit: w.limit, era: s.era, floor: h.droppedSeqLocked(o.name, h.channels[o.name]), done: make(chan struct{})}
+		r := &reading{after: after, limit: w.limit, era: s.era, retention: s.retention,
+			floor: h.droppedSeqLocked(o.name, h.channels[o.name]), done: make(chan struct{})}
 		if w.lastID == "" {
 			r.last = min(w.replay, h.config.History)
 		}
@@ -93,6 +95,9 @@ func (r *reading) serves(w *want, after uint64) bool {
 func (s *sharedLog) lacksLocked(o *openChannel, w *want, after uint64) bool {
 	h := s.hub
 	ch := h.channels[o.name]
+	if o.retention != s.retention { // what was read before may have been dropped, because less was to be kept
+		o.retention, o.asked, o.gone, o.goneLimit = s.retention, 0, 0, 0
+	}
 	if w.lastID == "" {
 		n := min(w.replay, h.config.History)
 		return o.asked < n && (ch == nil || len(ch.history) < n)
@@ -213,7 +218,9 @@ func (s *sharedLog) fill(o *openChannel, r *reading, es []broker.Entry, complete
 		if len(ms) > 0 {
 			return false
 		}
-		if r.last > 0 {
+		if r.last > 0 && s.retention != r.retention {
+			return true
+		} else if r.last > 0 {
 			o.asked = max(o.asked, r.last)
 		} else {
 			s.setFloorLocked(o.name, r.after)
