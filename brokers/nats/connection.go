@@ -55,9 +55,15 @@ func (l *log) options() ([]natsgo.Option, error) {
 	}
 	switch {
 	case c.User != "":
-		options = append(options, natsgo.UserInfo(c.User, c.Password))
+		options = append(options, natsgo.UserInfoHandler(func() (string, string) {
+			user, password, _ := c.login()
+			return user, password
+		}))
 	case c.Token != "":
-		options = append(options, natsgo.Token(c.Token))
+		options = append(options, natsgo.TokenHandler(func() string {
+			_, _, token := c.login()
+			return token
+		}))
 	case c.Credentials != "":
 		options = append(options, natsgo.UserCredentials(c.Credentials))
 	case c.NKey != "":
@@ -71,6 +77,13 @@ func (l *log) options() ([]natsgo.Option, error) {
 		options = append(options, natsgo.Secure(c.TLS.Clone()))
 	}
 	return options, nil
+}
+
+func (c *Config) login() (user, password, token string) {
+	if c.Login == nil {
+		return c.User, c.Password, c.Token
+	}
+	return c.Login()
 }
 
 // reconnectDelay is 100 to 200 ms, so that the nodes of a broker that was restarted do not all come at once.

@@ -141,13 +141,23 @@ func (l *log) Status() broker.Status {
 		s.Repairs[cause] = n
 	}
 	if l.conn.IsConnected() {
-		s.Server = l.conn.ConnectedUrlRedacted()
+		s.Server = withoutLogin(l.conn.ConnectedUrl())
 		s.MaxData = max(0, int(l.conn.MaxPayload())-maxEnvelope-maxHeaders)
 	}
 	if l.up {
 		s.Problem = ""
 	}
 	return s
+}
+
+// withoutLogin is a server's URL without its user, which may be a token: url.Redacted only hides a password.
+func withoutLogin(server string) string {
+	u, err := url.Parse(server)
+	if err != nil {
+		return ""
+	}
+	u.User = nil
+	return u.String()
 }
 
 func (l *log) Close() {

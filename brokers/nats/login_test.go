@@ -135,6 +135,9 @@ func TestLogins(t *testing.T) {
 		"in the URL": {`authorization: { user: u, password: "secret" }`, func(c *Config) {
 			c.Servers[0] = strings.Replace(c.Servers[0], "nats://", "nats://u:secret@", 1)
 		}},
+		"a token in the URL": {`authorization: { token: "secret" }`, func(c *Config) {
+			c.Servers[0] = strings.Replace(c.Servers[0], "nats://", "nats://secret@", 1)
+		}},
 		"token": {`authorization: { token: "secret" }`, func(c *Config) { c.Token = "secret" }},
 		"nkey":  {`authorization: { users: [{ nkey: ` + public + ` }] }`, func(c *Config) { c.NKey = file }},
 	} {

@@ -29,8 +29,9 @@ func init() {
 // stored it.
 //
 // Text options may have placeholders such as `{env.NATS_TOKEN}` or `{file./run/secrets/nats}`. Use them for secrets, because
-// Caddy's admin API shows the configuration as it is written. They are expanded when the connection is made, and a reload
-// with the same options keeps the connection.
+// Caddy's admin API shows the configuration as it is written. A reload with the same options keeps the
+// connection. Those of `user`, `password` and `token` are expanded for each connection, so that a secret in a file may change,
+// and the others when the configuration is loaded.
 type Broker struct {
 	// URLs of the servers: `nats://n1.example.com:4222`, `tls://`, `ws://` or `wss://`. Name several of a cluster, so that
 	// this process can start while one of them is away; it learns the rest from them. All must use the same way to log in.
@@ -131,6 +132,15 @@ func (b *Broker) Provision(caddy.Context) (err error) {
 	}
 	for _, server := range b.Servers {
 		c.Servers = append(c.Servers, x.expand("servers", server))
+	}
+	user, password, token := c.User, c.Password, c.Token
+	c.Login = func() (string, string, string) {
+		var now expansion // a secret in a file may have changed, and a reload keeps the connection
+		u, p, t := now.expand("user", b.User), now.expand("password", b.Password), now.expand("token", b.Token)
+		if now.err != nil { // it is just being written
+			return user, password, token
+		}
+		return u, p, t
 	}
 	c = c.withDefaults()
 	if b.TLS != nil {

@@ -56,6 +56,27 @@ func TestPlaceholders(t *testing.T) {
 	}
 }
 
+// TestSecretRenewed: a secret in a file is read for each connection. While it is empty, the one is used that the configuration was loaded with.
+func TestSecretRenewed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "token")
+	write := func(secret string) {
+		if err := os.WriteFile(file, []byte(secret), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("one")
+	b, err := load(t, `{"servers":["a"],"token":"{file.`+file+`}"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct{ content, want string }{{"one", "one"}, {"two\n", "two"}, {"", "one"}} {
+		write(step.content)
+		if _, _, token := b.config.login(); token != step.want {
+			t.Errorf("with %q the token is %q, want %q", step.content, token, step.want)
+		}
+	}
+}
+
 // TestOptionErrors: an error names the option and its value, and no secret.
 func TestOptionErrors(t *testing.T) {
 	const secret = "s3cret"

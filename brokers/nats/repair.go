@@ -150,7 +150,7 @@ func (l *log) keepUp(now time.Time, at *schedule) {
 		}
 		if err != nil {
 			l.setProblem(err.Error())
-			if l.complaints.fresh(err.Error(), now) {
+			if !l.closed.Load() && l.complaints.fresh(err.Error(), now) {
 				l.logger().Warn("cannot catch up with the broker", zap.String("cause", cause), zap.Error(err))
 			}
 			at.retry = now.Add(100*time.Millisecond + rand.N(200*time.Millisecond))
@@ -201,7 +201,7 @@ func (l *log) applyRetention() {
 	l.keeper.mu.Lock()
 	l.keeper.retain = false
 	l.keeper.mu.Unlock()
-	if _, err := l.ensure(ctx); err != nil {
+	if _, err := l.ensure(ctx); err != nil && !l.closed.Load() {
 		l.logger().Error("the broker's stream cannot be changed", zap.Error(err))
 	}
 }

@@ -191,7 +191,6 @@ func (w *watched) Repaired() {
 func (w *watched) Epoch(epoch string, at uint64) {
 	logger().Info("the log of the broker begins", zap.String("epoch", epoch), zap.Uint64("at", at))
 	w.Sink.Epoch(epoch, at)
-	w.connected()
 }
 
 // connected says where the hub is connected to.
