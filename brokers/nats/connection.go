@@ -89,6 +89,11 @@ func (l *log) asyncError(err error) {
 		l.broke("overflow")
 	case errors.Is(err, natsgo.ErrPermissionViolation):
 		l.denied(err)
+	case errors.Is(err, natsgo.ErrAuthorization), errors.Is(err, natsgo.ErrAuthExpired), errors.Is(err, natsgo.ErrAuthRevoked),
+		errors.Is(err, natsgo.ErrAccountAuthExpired):
+		// While it connects again, ReconnectErrHandler is not told of these (doReconnect in nats.go 1.55).
+		l.setProblem(fmt.Sprint("cannot connect: ", err))
+		l.logger().Error("the broker refuses the login", zap.Error(err))
 	default:
 		l.logger().Warn("connection to the broker", zap.Error(err))
 	}
