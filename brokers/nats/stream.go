@@ -43,6 +43,7 @@ type streamConfig struct {
 	AllowDirect  bool              `json:"allow_direct"`
 	AllowAtomic  bool              `json:"allow_atomic"`
 	DenyDelete   bool              `json:"deny_delete"`
+	DenyPurge    bool              `json:"deny_purge"`
 	Republish    *republish        `json:"republish,omitempty"`
 	Metadata     map[string]string `json:"metadata,omitempty"`
 	Sealed       bool              `json:"sealed,omitempty"`
@@ -115,11 +116,12 @@ func (l *log) wanted() streamConfig {
 	keep := l.retention
 	l.mu.Unlock()
 	s := streamConfig{
-		// discard old, since with "new" a full stream refuses publishers until somebody makes room. deny_delete keeps
-		// operators from removing single messages, which would look like a loss.
+		// discard old, since with "new" a full stream refuses publishers until somebody makes room. deny_delete and
+		// deny_purge keep administrators from removing single messages, or those of one subject: that would be a loss that
+		// nothing shows. To remove all, they delete the stream, which begins another epoch.
 		Name: c.Stream, Description: "caddy-broadcast", Subjects: []string{c.Prefix + ".s.>"}, Retention: "limits", Discard: "old", Storage: "file",
 		Replicas: c.Replicas, MaxConsumers: -1, MaxMsgs: -1, MaxPerSubj: int64(max(keep.Messages+1, keptMessages)), MaxBytes: c.MaxBytes,
-		MaxMsgSize: -1, Duplicates: keepAtLeast, AllowDirect: true, AllowAtomic: true, DenyDelete: true,
+		MaxMsgSize: -1, Duplicates: keepAtLeast, AllowDirect: true, AllowAtomic: true, DenyDelete: true, DenyPurge: true,
 		Republish: &republish{Source: c.Prefix + ".s.>", Destination: c.Prefix + ".l.>"},
 	}
 	if keep.Age > 0 {
@@ -223,7 +225,7 @@ func (l *log) ensure(ctx context.Context) (*streamInfo, error) {
 // adapted is what a stream has to become that exists: where both do, it is left as administrators made it.
 func adapted(want, have streamConfig) streamConfig {
 	want.Metadata, want.Description = have.Metadata, have.Description
-	want.MaxConsumers, want.MaxMsgSize, want.DenyDelete = have.MaxConsumers, have.MaxMsgSize, have.DenyDelete
+	want.MaxConsumers, want.MaxMsgSize = have.MaxConsumers, have.MaxMsgSize
 	want.Duplicates = max(want.Duplicates, have.Duplicates)
 	return want
 }
