@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -87,6 +88,9 @@ func (l *log) asyncError(err error) {
 	case errors.Is(err, natsgo.ErrSlowConsumer):
 		// The dialer prevents it. Should it happen, then messages are lost.
 		l.broke("overflow")
+	case errors.Is(err, natsgo.ErrPermissionViolation) && strings.Contains(err.Error(), leaderElected):
+		// The audit finds what this would have told, only later.
+		l.logger().Info("the broker's account may not learn of new leaders", zap.Error(err))
 	case errors.Is(err, natsgo.ErrPermissionViolation):
 		l.denied(err)
 	case errors.Is(err, natsgo.ErrAuthorization), errors.Is(err, natsgo.ErrAuthExpired), errors.Is(err, natsgo.ErrAuthRevoked),

@@ -106,6 +106,8 @@ func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
 	return l, nil
 }
 
+const leaderElected = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED."
+
 // subscribe makes the subscriptions that last as long as the log.
 func (l *log) subscribe(inbox string) error {
 	for subject, handle := range map[string]natsgo.MsgHandler{inbox + "r.*": l.requests.handle, inbox + "a.*": l.publisher.handle, inbox + "m.*": l.handleMark} {
@@ -123,7 +125,7 @@ func (l *log) subscribe(inbox string) error {
 	}
 	// A leader that is gone may have stored entries without republishing them. The audit would find that later, if the account
 	// may not subscribe to this.
-	_, err := l.conn.Subscribe("$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED."+l.config.Stream, func(*natsgo.Msg) {
+	_, err := l.conn.Subscribe(leaderElected+l.config.Stream, func(*natsgo.Msg) {
 		l.queue.push(func() { l.fail("leader") })
 	})
 	return err
