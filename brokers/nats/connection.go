@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -108,8 +109,18 @@ func (l *log) asyncError(err error) {
 	case errors.Is(err, natsgo.ErrSlowConsumer):
 		// The dialer prevents it. Should it happen, then messages are lost.
 		l.broke("overflow")
+	case errors.Is(err, natsgo.ErrPermissionViolation) && strings.Contains(err.Error(), leaderElected):
+		// The audit finds what this would have told, only later.
+		l.logger().Info("the broker's account may not learn of new leaders", zap.Error(err))
 	case errors.Is(err, natsgo.ErrPermissionViolation):
 		l.denied(err)
+	case errors.Is(err, natsgo.ErrAuthorization), errors.Is(err, natsgo.ErrAuthExpired), errors.Is(err, natsgo.ErrAuthRevoked),
+		errors.Is(err, natsgo.ErrAccountAuthExpired):
+		// While it connects again, ReconnectErrHandler is not told of these (doReconnect in nats.go 1.55).
+		l.setProblem(fmt.Sprint("cannot connect: ", err))
+		if l.complaints.fresh(err.Error(), time.Now()) {
+			l.logger().Error("the broker refuses the login", zap.Error(err))
+		}
 	case l.complaints.fresh(err.Error(), time.Now()):
 		l.logger().Warn("connection to the broker", zap.Error(err))
 	}

@@ -11,6 +11,7 @@ package nats
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net/url"
 	"strings"
 	"sync"
@@ -25,7 +26,7 @@ import (
 
 type log struct {
 	config Config
-	node   uint64
+	number uint64 // in its ticks
 	sink   broker.Sink
 	conn   *natsgo.Conn
 
@@ -71,8 +72,9 @@ func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
 	if len(c.Servers) == 0 {
 		return nil, fmt.Errorf("no server is given")
 	}
+	// Not the node's number: with a reload one node may have two logs for a moment, which would take each other's ticks.
 	l := &log{
-		config: c, node: o.Node, sink: sink, store: c.Prefix + ".s.", live: c.Prefix + ".l.", raw: make(chan *natsgo.Msg, rawRoom),
+		config: c, number: rand.Uint64(), sink: sink, store: c.Prefix + ".s.", live: c.Prefix + ".l.", raw: make(chan *natsgo.Msg, rawRoom),
 		done: make(chan struct{}), channels: map[string]*channel{}, repairs: map[string]uint64{}, retention: o.Retention,
 		problem: "not connected yet",
 	}

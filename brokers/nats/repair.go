@@ -25,6 +25,7 @@ type keeper struct {
 	again  bool      // something came up while it was catching up
 
 	repairs uint64 // counts, for the nonces of ticks
+	epochs  uint64 // how many epochs there were before the last one that was seen
 }
 
 func (k *keeper) init() { k.signal = make(chan struct{}, 1) }

@@ -218,6 +218,9 @@ func (s *Server) Freeze() {
 	}
 }
 
+// LameDuck has the server send its clients to others, and then end.
+func (s *Server) LameDuck() { s.cmd.Process.Signal(syscall.SIGUSR2) }
+
 // Thaw lets a frozen process go on.
 func (s *Server) Thaw() { s.cmd.Process.Signal(syscall.SIGCONT) }
 
