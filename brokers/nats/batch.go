@@ -13,9 +13,11 @@ import (
 )
 
 // maxBatch is how many entries are stored together: the server's limit of an atomic batch (ADR-50).
+// It is streamDefaultMaxAtomicBatchSize in stream.go of nats-server 2.15.2.
 const maxBatch = 1000
 
 // several publishes a call with more than one entry. Later calls wait for it.
+// It has a goroutine of its own. done is called before those that wait go on, so that they see the order of the log too.
 func (p *publisher) several(c call) {
 	places, err := p.batches(c.es)
 	if err != nil && len(places) > 0 {
@@ -29,6 +31,7 @@ func (p *publisher) several(c call) {
 	p.drain()
 }
 
+// batches stores entries, maxBatch at a time. Places and an error mean that only the first entries are stored.
 func (p *publisher) batches(es []broker.Entry) (places []broker.Place, err error) {
 	// One after the other: JetStream takes several batches at once, but then a later one could be stored and an earlier
 	// one not.
@@ -52,6 +55,8 @@ type batch struct {
 	attempted bool // an attempt may have stored them
 }
 
+// newBatch gives each entry the id that it keeps in all attempts: I6. A conflict within the call is found here, before
+// anything is sent, so that nothing is stored.
 func (p *publisher) newBatch(es []broker.Entry) (*batch, error) {
 	b := &batch{p: p, es: es, ids: make([]string, len(es)), sameAs: make([]int, len(es)), places: make([]broker.Place, len(es))}
 	prefix := nuid.Next()[10:]
@@ -91,6 +96,7 @@ func (p *publisher) batch(es []broker.Entry) ([]broker.Place, error) {
 		if err == nil && a.Error == nil {
 			return b.stored(left, a.Seq), nil
 		}
+		// After a refusal too. Looking up again costs little, and storing an entry twice would break I6.
 		b.attempted = b.attempted || err == nil || errors.Is(err, broker.ErrUnknown)
 		if err == nil {
 			err = refused(a.Error)
@@ -102,6 +108,8 @@ func (p *publisher) batch(es []broker.Entry) ([]broker.Place, error) {
 			return nil, unsure(err, b.attempted)
 		}
 		select {
+		// It is tried again since another node may have stored one of the keys after they were looked up
+		// (codeBatchDuplicate), or there may be no leader.
 		case <-time.After(retryDelay):
 		case <-p.l.done:
 			return nil, broker.ErrUnknown
@@ -127,6 +135,7 @@ func (b *batch) unknown() (left []int, err error) {
 			return nil, unsure(err, b.attempted)
 		case seq == 0:
 			left = append(left, i)
+		// After an attempt it counts as stored by that attempt, so it is not Repeated.
 		case b.attempted:
 			b.places[i] = broker.Place{Seq: seq}
 		default:
@@ -139,6 +148,7 @@ func (b *batch) unknown() (left []int, err error) {
 }
 
 // stored returns the places, of which those that were left end at a position.
+// The ack of a batch has the position of its last entry (ADR-50). The others are right before it.
 func (b *batch) stored(left []int, end uint64) []broker.Place {
 	for k, i := range left {
 		b.places[i].Seq = end - uint64(len(left)-1-k)
@@ -152,6 +162,7 @@ func (b *batch) stored(left []int, end uint64) []broker.Place {
 	return b.places
 }
 
+// unsure makes ErrDown of an attempt ErrUnknown. I6: whoever gets ErrDown may publish again without a key.
 func unsure(err error, attempted bool) error {
 	if attempted && errors.Is(err, broker.ErrDown) {
 		return fmt.Errorf("%w (%w)", broker.ErrUnknown, err)
@@ -168,6 +179,8 @@ func (p *publisher) commit(es []broker.Entry, ids []string, left []int) (ack, er
 	var m *natsgo.Msg
 	for k, i := range left {
 		m = &natsgo.Msg{Subject: p.l.store + encodeChannel(es[i].Channel), Data: encode(&es[i]), Header: natsgo.Header{natsgo.MsgIdHdr: {ids[i]}}}
+		// One message needs no batch, and does not count against the 50 open ones that a stream may have
+		// (streamDefaultMaxAtomicBatchInflightPerStream in nats-server 2.15.2).
 		if len(left) == 1 {
 			break
 		}
@@ -177,6 +190,9 @@ func (p *publisher) commit(es []broker.Entry, ids []string, left []int) (ack, er
 			m.Header["Nats-Batch-Commit"] = []string{"1"}
 			break
 		}
+		// Without a reply subject, since an ack of these would say nothing: none is stored before the last. If that is
+		// never sent, then the server drops the others after 10 seconds (streamDefaultMaxBatchTimeout in nats-server
+		// 2.15.2), so ErrDown is right.
 		if err := p.l.conn.PublishMsg(m); err != nil {
 			return ack{}, fmt.Errorf("%w (%w)", broker.ErrDown, err)
 		}

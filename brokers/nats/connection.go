@@ -15,6 +15,7 @@ import (
 
 const (
 	// dialTimeout is how long one server may take to accept a connection.
+	// The dialer's time includes resolving the name. Then the next server of the list has its turn.
 	dialTimeout = 2 * time.Second
 
 	// writeTimeout is how long a socket may accept nothing. nats.go holds the lock of the connection meanwhile, and its
@@ -22,6 +23,7 @@ const (
 	writeTimeout = 5 * time.Second
 
 	// rawRoom is how many messages fit between the client library and the queue.
+	// The reader waits while it is half full, and then adds at most 2340: see throttled. So half of it is always enough.
 	rawRoom = 16384
 )
 
@@ -38,11 +40,13 @@ func (l *log) options() ([]natsgo.Option, error) {
 		natsgo.Timeout(dialTimeout),
 		natsgo.FlusherTimeout(writeTimeout),
 		// The default notices after four minutes that a connection is dead.
+		// Now it is six seconds: the third ping without an answer ends it (processPingTimer in nats.go 1.55).
 		natsgo.PingInterval(2 * time.Second),
 		natsgo.MaxPingsOutstanding(2),
 		// The default keeps 8 MiB while there is no connection and sends it later, when the publisher has long been told that
 		// nothing was published.
 		natsgo.ReconnectBufSize(-1),
+		// So that an account can be given this inbox, and not those of others too.
 		natsgo.CustomInboxPrefix("_INBOX_" + c.Prefix),
 		// An error of the login may go away, as when a password is changed on both sides.
 		natsgo.IgnoreAuthErrorAbort(),
@@ -66,6 +70,7 @@ func (l *log) options() ([]natsgo.Option, error) {
 			return token
 		}))
 	case c.Credentials != "":
+		// The library reads the file at each connect (UserCredentials in nats.go 1.55), so that it may be renewed.
 		options = append(options, natsgo.UserCredentials(c.Credentials))
 	case c.NKey != "":
 		option, err := natsgo.NkeyOptionFromSeed(c.NKey)
@@ -133,8 +138,10 @@ type dialer struct {
 	first  int // how many attempts fail at once, so that natsgo.Connect returns
 }
 
+// errFirst is the error of attempts that are not made, so that Connect returns. It is not shown to people.
 var errFirst = errors.New("not tried yet")
 
+// Dial implements natsgo.CustomDialer. The library dials one server at a time, so first needs no lock.
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	if d.first > 0 {
 		d.first--
@@ -159,6 +166,8 @@ type throttled struct {
 	closed *atomic.Bool
 }
 
+// Read waits, which makes the server wait too. A server cuts a client that it waits for too long, and then the log catches
+// up.
 func (t *throttled) Read(b []byte) (int, error) {
 	for len(t.raw) > rawRoom/2 && !t.closed.Load() {
 		time.Sleep(50 * time.Microsecond) // the goroutine that empties it never waits, it only was not scheduled

@@ -19,6 +19,7 @@ import (
 var errLagging = errors.New("the replica that answered lags behind")
 
 // getRequest is that of direct get.
+// It is JSApiMsgGetRequest in jetstream_api.go of nats-server 2.15.2, which the leader's STREAM.MSG.GET takes too.
 type getRequest struct {
 	Seq       uint64   `json:"seq,omitempty"`
 	NextBy    string   `json:"next_by_subj,omitempty"`
@@ -37,6 +38,8 @@ type found struct {
 	data []byte
 }
 
+// foundIn reads a message of an answer. Subject, position and time are in headers, since the subject of the answer is the
+// inbox.
 func foundIn(m *natsgo.Msg) (f found, err error) {
 	f.subj, f.data = last(m.Header, "Nats-Subject"), m.Data
 	if f.seq, err = strconv.ParseUint(last(m.Header, "Nats-Sequence"), 10, 64); err != nil {
@@ -52,6 +55,7 @@ func foundIn(m *natsgo.Msg) (f found, err error) {
 func (l *log) direct(ctx context.Context, request getRequest, replies int, each func(found) bool) (pending int, upTo uint64, ok bool, err error) {
 	body, _ := json.Marshal(request)
 	several := request.Batch > 0 || len(request.MultiLast) > 0
+	// One more reply than messages: an answer of several ends with one of the status 204.
 	err = l.ask(ctx, "$JS.API.DIRECT.GET."+l.config.Stream, body, replies+1, func(m *natsgo.Msg) (bool, error) {
 		switch status := m.Header.Get("Status"); status {
 		case "":
@@ -66,6 +70,7 @@ func (l *log) direct(ctx context.Context, request getRequest, replies int, each 
 			pending, _ = strconv.Atoi(m.Header.Get("Nats-Num-Pending"))
 			upTo, _ = strconv.ParseUint(m.Header.Get("Nats-UpTo-Sequence"), 10, 64)
 			return false, nil
+		// Nothing is there, or this replica does not have it yet. The caller has to tell the two apart.
 		case "404":
 			return false, nil
 		case "503":
@@ -78,6 +83,8 @@ func (l *log) direct(ctx context.Context, request getRequest, replies int, each 
 }
 
 // maxAnswer is about how many bytes an answer with several messages may have.
+// The server looks after each message whether it has sent as much (getDirectMulti in nats-server 2.15.2), so an answer
+// exceeds it by one message at most.
 const maxAnswer = 1 << 20
 
 // lasts returns the newest messages of subjects, if they are not before seq, from replicas that have everything up to a
@@ -147,6 +154,8 @@ type walk struct {
 // everything is the subject of a walk through all channels.
 const everything = ">"
 
+// maxBatchRead is the most that a walk asks for at once. What comes when each has said that it has enough is dropped, so it
+// is not more.
 const maxBatchRead = 256
 
 // batch returns for how many messages to ask at once.
@@ -155,6 +164,7 @@ func (w *walk) batch() int {
 	if w.read > 0 {
 		expected = float64(w.read) * float64(w.to-w.after) / float64(w.after-w.from)
 	}
+	// To count 1000 messages takes about as long as one more request does: 50 and 60 µs.
 	if w.subject != everything && expected*1000 < float64(w.end-w.after) {
 		return 1
 	}

@@ -26,6 +26,7 @@ const (
 // maxEnvelope is the size of the largest envelope.
 const maxEnvelope = 3 + 8 + binary.MaxVarintLen64 + 1 + 255 + 16 + 8
 
+// encode returns the message of an entry. The channel is not in it, because the subject has it.
 func encode(e *broker.Entry) []byte {
 	b := make([]byte, 0, 3+8+3+1+len(e.Event)+24+len(e.Data))
 	var flags byte

@@ -50,6 +50,7 @@ type message struct {
 
 // leaderGet asks the leader for one message. ok is false if there is none.
 func (l *log) leaderGet(ctx context.Context, request getRequest) (m message, ok bool, err error) {
+	// Only the leader answers this one (jsMsgGetRequest in nats-server 2.15.2).
 	err = l.api(ctx, "STREAM.MSG.GET."+l.config.Stream, request, &m)
 	if isCode(err, codeNoMessage) {
 		return m, false, nil

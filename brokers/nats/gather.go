@@ -19,11 +19,13 @@ type gather[Q, A any] struct {
 	busy    bool
 }
 
+// question is one that waits. Its channel has room for the answer, so that nobody waits for somebody who has left.
 type question[Q, A any] struct {
 	q  Q
 	to chan<- answer[A]
 }
 
+// answer is what a question gets: the error of the exchange, or its own part of the result.
 type answer[A any] struct {
 	a   A
 	err error
@@ -32,6 +34,7 @@ type answer[A any] struct {
 // gatherTimeout bounds an exchange, which does not end with the context of somebody who waits for it.
 const gatherTimeout = 10 * time.Second
 
+// ask waits for the answer to a question. There is a goroutine only while somebody asks, so an idle log pays nothing.
 func (g *gather[Q, A]) ask(ctx context.Context, l *log, q Q) (A, error) {
 	ch := make(chan answer[A], 1)
 	g.mu.Lock()
@@ -58,6 +61,7 @@ func (g *gather[Q, A]) run() {
 		g.mu.Lock()
 		n := min(len(g.waiting), g.limit)
 		if n == 0 {
+			// nil, so that the array of a large group is not kept.
 			g.busy, g.waiting = false, nil
 			g.mu.Unlock()
 			return

@@ -24,6 +24,8 @@ import (
 	"go.uber.org/zap"
 )
 
+// log implements broker.Log. What comes before mu is atomic, has a lock of its own, or is set by Dial before its goroutines
+// start and only read afterwards.
 type log struct {
 	config Config
 	number uint64 // in its ticks
@@ -55,6 +57,8 @@ type log struct {
 	done    chan struct{} // closed by Close
 	running sync.WaitGroup
 
+	// mu guards what follows. Neither the Sink nor a callback is called with it held, because both may call the log. The
+	// queue's lock is taken inside it, by Status, so the queue calls nothing of the log.
 	mu        sync.Mutex
 	channels  map[string]*channel // by their live subject; the one of "" is that of all
 	retention broker.Retention
@@ -68,6 +72,7 @@ type log struct {
 
 // Dial returns a log at once, and connects in the background until it is closed. An error means that the options cannot work.
 func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
+	// The module has done so already, but tests call Dial without it.
 	c = c.withDefaults()
 	if len(c.Servers) == 0 {
 		return nil, fmt.Errorf("no server is given")
@@ -88,12 +93,15 @@ func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
 	// A Log begins as Broken, which the contract says, so the Sink is not told of it.
 	l.receiver.broken = true
 	l.lookups.limit, l.lookups.fetch = groupSize, l.lookUps
+	// One answer of the leader serves all who ask, however many they are.
 	l.infos.limit, l.infos.fetch = math.MaxInt, l.askInfo
 	l.keeper.init()
 	options, err := l.options()
 	if err != nil {
 		return nil, err
 	}
+	// An error here is about the options. One of the network is not returned: with RetryOnFailedConnect the library goes on
+	// in the background (Conn.connect in nats.go 1.55).
 	if l.conn, err = natsgo.Connect(strings.Join(c.Servers, ","), options...); err != nil {
 		return nil, withoutSecrets(err, c)
 	}
@@ -135,6 +143,7 @@ func (l *log) subscribe(inbox string) error {
 	return err
 }
 
+// Status implements broker.Log. It asks nobody, because metrics and health checks call it while the broker may be away.
 func (l *log) Status() broker.Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -147,6 +156,7 @@ func (l *log) Status() broker.Status {
 		s.MaxData = max(0, int(l.conn.MaxPayload())-maxEnvelope-maxHeaders)
 	}
 	if l.up {
+		// What was noted may be over, or may have been about one request only.
 		s.Problem = ""
 	}
 	return s
@@ -180,8 +190,10 @@ func (l *log) Close() {
 	l.running.Wait()
 }
 
+// logger asks for the logger each time, because that of the first configuration is gone after a reload.
 func (l *log) logger() *zap.Logger { return l.config.Logger() }
 
+// setProblem notes what Status shows to people, so s must have no secret in it.
 func (l *log) setProblem(s string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -209,5 +221,6 @@ func withoutSecrets(err error, c Config) error {
 			text = "a server's URL cannot be used"
 		}
 	}
+	// The error is not wrapped: whoever unwraps it would have the password.
 	return fmt.Errorf("%s", text)
 }

@@ -24,6 +24,7 @@ type opening struct {
 	over     bool // guarded by log.mu
 }
 
+// liveSubject returns where a channel's entries come. A channel is one token, so * stands for all of them.
 func (l *log) liveSubject(name string) string {
 	if name == "" {
 		return l.live + "*"
@@ -31,6 +32,7 @@ func (l *log) liveSubject(name string) string {
 	return l.live + encodeChannel(name)
 }
 
+// Open implements broker.Log. Of a channel that is open already, or is being opened, it only waits for a tick.
 func (l *log) Open(names []string, opened func(uint64, error)) {
 	o := &opening{opened: opened}
 	l.mu.Lock()
@@ -74,6 +76,7 @@ func (l *log) settleOpening(o *opening, seq uint64, err error) {
 	l.endOpening(o, seq, nil)
 }
 
+// endOpening calls opened, unless it has been called: the tick, Release and Close may each be first.
 func (l *log) endOpening(o *opening, seq uint64, err error) {
 	l.mu.Lock()
 	over := o.over
@@ -99,6 +102,7 @@ func (l *log) endOpening(o *opening, seq uint64, err error) {
 	}
 }
 
+// Release implements broker.Log. What is on its way still comes, and only moves W: I1.
 func (l *log) Release(names []string) {
 	var ended []*opening
 	l.mu.Lock()

@@ -18,9 +18,12 @@ import (
 )
 
 // maxHeaders is more than the headers that are sent need.
+// Those of a batch are the longest: about 150 bytes with both ids, the number and the end mark.
 const maxHeaders = 256
 
 // retryDelay is how long to wait when the stream has no leader.
+// An election takes 4 to 9 seconds (minElectionTimeoutDefault in nats-server 2.15.2), so asking more often gains little. A
+// leader that is moved on purpose is back sooner, so it is not seconds either.
 const retryDelay = 200 * time.Millisecond
 
 // pendingDelay is how long to wait when an entry with the same key is being stored, for another node, which takes the servers
@@ -37,6 +40,8 @@ type publisher struct {
 	prefix string // of the ids of entries without a key
 	ok     []byte // what a good ack begins with
 
+	// mu guards what follows. It is held while a message goes to the library, so that messages leave in the order of their
+	// ids.
 	mu         sync.Mutex
 	last       uint64
 	stored     uint64 // the newest of those that are stored
@@ -48,6 +53,8 @@ type publisher struct {
 	closed     bool
 }
 
+// call is one call of Publish. Whoever takes it has to call done once, and without the lock, because done may publish
+// again.
 type call struct {
 	es   []broker.Entry
 	done func([]broker.Place, error)
@@ -72,13 +79,19 @@ type ack struct {
 	Error     *apiError `json:"error"`
 }
 
+// init prepares the publisher. It comes before the connection, whose handlers may call the publisher as soon as there is
+// one.
 func (p *publisher) init(l *log, inbox string) {
 	p.l, p.inbox, p.prefix = l, inbox, nuid.Next()[10:]
 	p.pending = map[uint64]*pending{}
+	// The server makes this part of an ack once for each stream, and adds the number (pubAck in stream.go of nats-server
+	// 2.15.2).
 	p.ok = []byte(`{"stream":"` + l.config.Stream + `","seq":`)
 }
 
+// Publish implements broker.Log. If nothing is sent then done is called before it returns.
 func (l *log) Publish(es []broker.Entry, done func([]broker.Place, error)) {
+	// Without a connection the limit is not known, and the answer will be ErrDown anyway.
 	limit := 0
 	if l.conn.IsConnected() {
 		limit = int(l.conn.MaxPayload())
@@ -97,6 +110,7 @@ func (l *log) Publish(es []broker.Entry, done func([]broker.Place, error)) {
 	l.publisher.publish(call{es, done})
 }
 
+// publish decides on the order. Several goroutines may call it, and the one that gets the lock first is first in the log.
 func (p *publisher) publish(c call) {
 	p.mu.Lock()
 	switch {
@@ -113,6 +127,7 @@ func (p *publisher) publish(c call) {
 		p.waiting = append(p.waiting, c)
 		p.mu.Unlock()
 	case len(c.es) > 1:
+		// A batch waits for answers, and Publish may not block, so it has a goroutine of its own.
 		p.busy = true
 		p.mu.Unlock()
 		go p.several(c)
@@ -154,11 +169,14 @@ func (p *publisher) sendLocked(m *natsgo.Msg, done func(ack, error)) error {
 	} else if err := p.transmit(w); err != nil {
 		return err
 	}
+	// The ack cannot come too early for this: handle waits for the lock.
 	p.pending[w.id] = w
 	return nil
 }
 
 // transmit hands a message to the client library.
+// The errors that are told apart come before the library has written a byte (Conn.publish in nats.go 1.55). So nothing is
+// stored, and I6 allows ErrDown.
 func (p *publisher) transmit(w *pending) error {
 	err := p.l.conn.PublishMsg(w.m)
 	switch {
@@ -175,6 +193,7 @@ func (p *publisher) transmit(w *pending) error {
 }
 
 // handle takes an ack.
+// The library calls it, in one goroutine for all acks, so it waits for nothing.
 func (p *publisher) handle(m *natsgo.Msg) {
 	if len(m.Subject) < len(p.inbox) {
 		return
@@ -191,6 +210,8 @@ func (p *publisher) handle(m *natsgo.Msg) {
 		p.mu.Unlock()
 		return
 	}
+	// The id may also be marked as being stored, without a position yet (checkMsgHeadersPreClusteredProposal in nats-server
+	// 2.15.2). Asking again gets the position.
 	if !ok || a.Error != nil && (a.Error.Code == 503 || a.Error.ErrCode == codeDuplicatePending) {
 		// There is no leader, so this attempt is not stored. An earlier one may be.
 		w.retry = true
@@ -207,6 +228,7 @@ func (p *publisher) handle(m *natsgo.Msg) {
 	}
 	delete(p.pending, id)
 	if a.Error == nil {
+		// retryLocked needs it, to keep the order.
 		p.stored = max(p.stored, id)
 	}
 	p.mu.Unlock()
@@ -224,6 +246,8 @@ func (p *publisher) parse(m *natsgo.Msg) (a ack, ok bool) {
 			}
 		}
 	}
+	// Without data it is the status 503, by which a server says that nobody listens on the subject: there is no stream, or
+	// no leader of it (client.go of nats-server 2.15.2).
 	if len(m.Data) == 0 || json.Unmarshal(m.Data, &a) != nil {
 		return a, false
 	}
@@ -237,6 +261,7 @@ func (p *publisher) finish(c call, a ack, err error) {
 		c.done(nil, err)
 	case a.Error != nil:
 		c.done(nil, refused(a.Error))
+	// Only with a key. Without one nobody else knows the id, so the duplicate is an earlier attempt of this call.
 	case a.Duplicate && c.es[0].Key != [16]byte{}:
 		go func() { // it reads from the stream
 			place, err := p.compare(&c.es[0], a.Seq)
@@ -251,6 +276,8 @@ func (p *publisher) finish(c call, a ack, err error) {
 	}
 }
 
+// refused makes the server's refusal an error of the contract. It is ErrDown for most, such as a full disk: nothing was
+// stored, and a later attempt may succeed.
 func refused(e *apiError) error {
 	if e.ErrCode == codeTooBig {
 		return fmt.Errorf("%w (%w)", broker.ErrTooBig, e)
@@ -269,6 +296,7 @@ func (p *publisher) compare(e *broker.Entry, seq uint64) (broker.Place, error) {
 		return place, nil
 	}
 	if err != nil {
+		// An entry with the key is stored. Whether it is the same one could not be found out.
 		return place, fmt.Errorf("%w (%w)", broker.ErrUnknown, err)
 	}
 	var first broker.Entry
@@ -282,6 +310,7 @@ func (p *publisher) compare(e *broker.Entry, seq uint64) (broker.Place, error) {
 }
 
 // tend sends again what has to be, and ends what waits too long.
+// The keeper calls it, so a call may end later than its deadline by as long as the keeper sleeps or catches up.
 func (p *publisher) tend(now time.Time) {
 	var failed []*pending
 	p.mu.Lock()
@@ -299,12 +328,14 @@ func (p *publisher) tend(now time.Time) {
 }
 
 // awaits reports whether a message has no ack yet.
+// The keeper looks more often then: see log.pause.
 func (p *publisher) awaits() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.pending) > 0
 }
 
+// fail ends messages that get no ack, in the order of the calls, which the map has not kept.
 func (p *publisher) fail(failed []*pending) {
 	slices.SortFunc(failed, func(a, b *pending) int { return int(int64(a.id) - int64(b.id)) })
 	for _, w := range failed {
@@ -346,6 +377,8 @@ func (p *publisher) retryLocked() (failed []*pending) {
 }
 
 // resume sends over a new connection what has no ack.
+// The receiver calls it, when the log has caught up. What is sent again has its id still, so the stream answers with the
+// first position if it had stored the entry: I6.
 func (p *publisher) resume(generation uint64) {
 	p.mu.Lock()
 	if p.generation == generation || p.closed {
@@ -361,6 +394,7 @@ func (p *publisher) resume(generation uint64) {
 	p.fail(failed)
 }
 
+// close ends all calls. Later ones get ErrClosed.
 func (p *publisher) close() {
 	p.mu.Lock()
 	p.closed = true
@@ -370,6 +404,7 @@ func (p *publisher) close() {
 		failed = append(failed, w)
 		delete(p.pending, id)
 	}
+	// These were not sent, so it is known that they are not stored.
 	waiting := p.waiting
 	p.waiting = nil
 	p.mu.Unlock()
@@ -380,6 +415,7 @@ func (p *publisher) close() {
 }
 
 // await sends a message and waits for its ack.
+// It blocks, so it is only called by goroutines that publish a batch.
 func (p *publisher) await(m *natsgo.Msg) (ack, error) {
 	type result struct {
 		a   ack
@@ -428,6 +464,7 @@ func (p *publisher) ask(m *natsgo.Msg) (a ack, err error) {
 }
 
 // drain goes on with the calls that waited for one with several entries.
+// Only the goroutine of a batch calls it, which has set busy, so there is one at a time.
 func (p *publisher) drain() {
 	for {
 		p.mu.Lock()
@@ -440,6 +477,7 @@ func (p *publisher) drain() {
 		p.waiting = p.waiting[1:]
 		if len(c.es) > 1 {
 			p.mu.Unlock()
+			// Not called, because it calls drain at its end: many batches would make a deep stack.
 			go p.several(c)
 			return
 		}
@@ -451,4 +489,5 @@ func (p *publisher) drain() {
 	}
 }
 
+// isZero reports whether an entry has no key.
 func isZero(key [16]byte) bool { return key == [16]byte{} }

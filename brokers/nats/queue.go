@@ -11,12 +11,14 @@ import (
 const maxQueue = 48 << 20
 
 // item is what the receiver takes: a message, or something to do between two of them.
+// Both are in one queue, so that something is done after the messages that came before it.
 type item struct {
 	m  *natsgo.Msg
 	do func()
 }
 
 // queue is what was received and not yet given to the Sink.
+// The mover and anybody with something to do push, and only the receiver takes. So Signal wakes the right one.
 type queue struct {
 	mu       sync.Mutex
 	ready    sync.Cond // with mu: items is not empty, or closed
@@ -52,6 +54,7 @@ func (q *queue) pushMessage(m *natsgo.Msg) {
 }
 
 // push adds something to do. It is false if the queue is closed.
+// What is to be done has no limit. It is little, and somebody waits for each.
 func (q *queue) push(do func()) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -65,6 +68,7 @@ func (q *queue) push(do func()) bool {
 
 // take waits for items, and returns all, and whether messages were dropped before them. It swaps its argument for them. It
 // is false when the queue is closed, and its items are to be done first.
+// So two slices are used in turn, and nothing is allocated.
 func (q *queue) take(spare []item) (items []item, overflow, open bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -76,12 +80,14 @@ func (q *queue) take(spare []item) (items []item, overflow, open bool) {
 	return items, overflow, !q.closed
 }
 
+// size returns how many bytes of messages wait. Status shows it.
 func (q *queue) size() int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.bytes
 }
 
+// close ends the queue. What was pushed before is still done, because others wait for it.
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -90,4 +96,5 @@ func (q *queue) close() {
 }
 
 // size estimates the memory of a message: its data, subject and headers, and the library's structures.
+// 512 stands for the structures: natsgo.Msg, and a map of the six headers that a message has when it is republished.
 func size(m *natsgo.Msg) int64 { return int64(len(m.Data)+len(m.Subject)) + 512 }

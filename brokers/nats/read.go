@@ -18,6 +18,7 @@ func (l *log) mark(ctx context.Context) (uint64, error) {
 		err error
 	}
 	ch := make(chan result, 1)
+	// Otherwise the tick would be waited for until the deadline, although nothing can be sent.
 	if !l.conn.IsConnected() {
 		return 0, broker.ErrDown
 	}
@@ -30,6 +31,7 @@ func (l *log) mark(ctx context.Context) (uint64, error) {
 	}
 }
 
+// entryOf makes an entry of a message. It is false if no node has published it.
 func (l *log) entryOf(channel string, f found) (e broker.Entry, ok bool) {
 	e = broker.Entry{Seq: f.seq, Time: f.time, Channel: channel}
 	return e, decode(f.data, &e)
@@ -39,6 +41,8 @@ func (l *log) Read(ctx context.Context, channel string, after uint64, n, bytes i
 	if l.closed.Load() {
 		return nil, false, broker.ErrClosed
 	}
+	// A defer evaluates its arguments at once: checked is asked now, and again at the end. So an answer is of one epoch:
+	// rule 8 of package broker.
 	defer l.sameEpoch(l.checked(), &err)
 	subject := l.store + encodeChannel(channel)
 	// First the newest, by a question that only a replica may answer that has everything up to now. What is read after
@@ -51,10 +55,12 @@ func (l *log) Read(ctx context.Context, channel string, after uint64, n, bytes i
 	if newest.seq > after {
 		w := walk{l: l, subject: subject, after: after, to: newest.seq, end: newest.at, n: n, bytes: bytes}
 		err = w.run(ctx, func(f found) bool {
+			// The first entry counts whatever its size. A reader with little room would otherwise never get past it.
 			if read > 0 && (read >= n || bytes < len(f.data)) || n <= 0 {
 				full = true
 				return false
 			}
+			// What no node has published counts too, because complete compares with the stream's own numbers.
 			read++
 			bytes -= len(f.data)
 			if e, ok := l.entryOf(channel, f); ok {
@@ -112,11 +118,13 @@ func (l *log) lookUps(ctx context.Context, lookups []lookup) ([]newest, error) {
 	return answers, nil
 }
 
+// askInfo gives all who ask the same answer.
 func (l *log) askInfo(ctx context.Context, questions []struct{}) ([]*streamInfo, error) {
 	info, err := l.info(ctx, "")
 	return slices.Repeat([]*streamInfo{info}, len(questions)), err
 }
 
+// Last implements broker.Log. For one entry the look-up is enough, whose answer then has the data.
 func (l *log) Last(ctx context.Context, channel string, n, bytes int) (es []broker.Entry, err error) {
 	if l.closed.Load() {
 		return nil, broker.ErrClosed
@@ -175,6 +183,7 @@ func (l *log) beginOf(ctx context.Context, subject string, to uint64, n int) (be
 		}
 		return first, messages, err
 	}
+	// To read a few too many is cheaper than to count again.
 	enough := 2*n + 16
 	oldest, all, err := count(1)
 	if err != nil || all <= enough {
@@ -182,6 +191,8 @@ func (l *log) beginOf(ctx context.Context, subject string, to uint64, n int) (be
 	}
 	tooFew := uint64(0) // a distance
 	distance := uint64(2 * n)
+	// A bound for the case that entries come and go meanwhile. What has been found until then is right, but may be far
+	// back.
 	for range 12 {
 		if distance >= to-min(to, oldest) {
 			distance = to - min(to, oldest) // there are at most all

@@ -11,6 +11,7 @@ import (
 )
 
 // maxRun is how many entries the Sink gets at once.
+// More would save little, since the cost of a call is spread over 256 already, and would make one call longer.
 const maxRun = 256
 
 // receiver is what the goroutine that calls the Sink keeps. Fields after openings are its own.
@@ -18,6 +19,7 @@ type receiver struct {
 	openings []*opening // guarded by log.mu
 	all      *channel   // that of "", if it is open; guarded by log.mu
 
+	// From Sink.Broken to Sink.Repaired: I5.
 	broken     bool
 	began      bool   // there was an Epoch
 	generation uint64 // of the connection
@@ -74,6 +76,7 @@ func (l *log) receive() {
 			} else {
 				l.handle(items[i].m)
 			}
+			// The slice is used again, and would keep the message until then.
 			items[i] = item{}
 		}
 		// The messages above may all be of the connection before. What is missing between it and this one would only be
@@ -112,6 +115,8 @@ type stored struct {
 	time        int64
 }
 
+// stored reads the headers that the server adds (processJetStreamMsg in stream.go of nats-server 2.15.2). It is false if
+// they are not there.
 func (l *log) stored(m *natsgo.Msg) (s stored, ok bool) {
 	if last(m.Header, "Nats-Stream") != l.config.Stream {
 		return s, false // the subject is not protected: somebody may publish on it
@@ -131,6 +136,7 @@ func (l *log) stored(m *natsgo.Msg) (s stored, ok bool) {
 }
 
 // last returns the last value of a header: the server appends its own to those of the publisher.
+// Publishers may send a header of the same name, and must not choose a position.
 func last(h natsgo.Header, name string) string {
 	values := h[name]
 	if len(values) == 0 {
@@ -150,6 +156,8 @@ func (l *log) deliver(m *natsgo.Msg) string {
 	switch m.Subject[len(l.live):] {
 	case tickName:
 		return l.deliverTick(m, s)
+	// Another node has seen that the stream lost something. This one delivers nothing more before it has settled on the
+	// epoch too: I7.
 	case epochName:
 		if s.seq <= r.watermark {
 			return ""
@@ -165,6 +173,8 @@ func (l *log) deliver(m *natsgo.Msg) string {
 		return "" // it is there: by another subscription, or read
 	// The server says which entry of the channel was before this one. If this node does not have it, then it was lost on
 	// the way: I5. The watermark alone does not show that, because positions of other channels are missing all the time.
+	// Greater and not another: last may be the position of a tick, and the entry before may be gone, for which the server
+	// says 0.
 	case open && (s.before > c.last || s.seq <= r.watermark), all != nil && s.seq > r.watermark+1:
 		return "chain"
 	}
@@ -179,6 +189,7 @@ func (l *log) deliver(m *natsgo.Msg) string {
 		return "" // nobody wants it, or it is no channel
 	}
 	e := broker.Entry{Seq: s.seq, Time: s.time}
+	// W has moved nevertheless, because the position is taken: I1.
 	if !decode(m.Data, &e) || !l.nameEntry(m, c, &e) {
 		l.countForeign()
 		return ""
@@ -190,6 +201,8 @@ func (l *log) deliver(m *natsgo.Msg) string {
 	return ""
 }
 
+// nameEntry sets the channel's name. That of an open channel is shared, so that an entry needs no memory for it. With all
+// channels open it has to be read from the subject.
 func (l *log) nameEntry(m *natsgo.Msg, c *channel, e *broker.Entry) (ok bool) {
 	if c != nil {
 		e.Channel = c.name
@@ -199,6 +212,7 @@ func (l *log) nameEntry(m *natsgo.Msg, c *channel, e *broker.Entry) (ok bool) {
 	return ok
 }
 
+// deliverTick takes a tick, which moves W where nothing is published (I1), and shows that nothing was lost up to it.
 func (l *log) deliverTick(m *natsgo.Msg, s stored) string {
 	r := &l.receiver
 	// A tick that came while the log caught up, and was held.
@@ -222,6 +236,7 @@ func (l *log) deliverTick(m *natsgo.Msg, s stored) string {
 	return ""
 }
 
+// hear notes that a tick has come, which shows that the whole path works: to the leader, and back to this node.
 func (l *log) hear() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -229,6 +244,8 @@ func (l *log) hear() {
 	l.lastTick = l.heard
 }
 
+// countForeign counts what no node has published. It is not an error, because anybody with access to the subjects can cause
+// it, but people should see it.
 func (l *log) countForeign() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -254,8 +271,10 @@ func (l *log) flush() {
 }
 
 // fail stops delivery until the keeper has caught up.
+// The receiver calls it. What was gathered is delivered first: it came in order, so it is not in doubt.
 func (l *log) fail(cause string) {
 	r := &l.receiver
+	// Noted here, or each message of the new connection would be another reason to fail.
 	r.generation = l.generation.Load()
 	if r.broken {
 		l.broke(cause)
@@ -272,6 +291,7 @@ func (l *log) fail(cause string) {
 }
 
 // hold keeps a message until the log has caught up.
+// The tick that ends the catching up comes here as well, because the log is broken until then.
 func (l *log) hold(m *natsgo.Msg) {
 	r := &l.receiver
 	if m.Subject == l.live+tickName && r.repair != nil && len(m.Data) == 24 &&

@@ -15,6 +15,7 @@ import (
 )
 
 // keeper is what the goroutine that catches up keeps.
+// Its fields before repairs are what others leave for it, guarded by mu.
 type keeper struct {
 	signal chan struct{}
 
@@ -28,6 +29,7 @@ type keeper struct {
 	epochs  uint64 // how many epochs there were before the last one that was seen
 }
 
+// init makes room for one signal. The keeper looks at everything when it is woken, so a second one would say no more.
 func (k *keeper) init() { k.signal = make(chan struct{}, 1) }
 
 // wake sets a flag and has the keeper look at it.
@@ -43,6 +45,8 @@ func (k *keeper) wake(flag *bool) {
 	}
 }
 
+// noteLater has the keeper note the limit when all replicas know it. The first call counts, or a node that is reloaded
+// often would never note it.
 func (k *keeper) noteLater(now time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -51,6 +55,7 @@ func (k *keeper) noteLater(now time.Time) {
 	}
 }
 
+// noted ends what noteLater began.
 func (k *keeper) noted() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -63,6 +68,7 @@ func (l *log) broke(cause string) {
 	l.keeper.wake(&l.keeper.again)
 }
 
+// catchUp sets the cause, without waking the keeper.
 func (k *keeper) catchUp(cause string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -78,6 +84,7 @@ func (l *log) connected() {
 	l.keeper.wake(nil)
 }
 
+// disconnected ends those who wait for ticks, except openings. Those of the old connection may never come.
 func (l *log) disconnected(err error) {
 	if l.closed.Load() {
 		return
@@ -140,6 +147,7 @@ func (l *log) keepUp(now time.Time, at *schedule) {
 	l.keeper.mu.Lock()
 	cause, retain, noteAt := l.keeper.cause, l.keeper.retain, l.keeper.noteAt
 	l.keeper.mu.Unlock()
+	// One thing at a time: catching up takes so long that the rest has to be looked at anew.
 	switch {
 	case cause != "":
 		if now.Before(at.retry) {
@@ -174,8 +182,11 @@ func (l *log) keepUp(now time.Time, at *schedule) {
 	}
 }
 
+// nextAnchor is at most one interval away, so each slot gets its anchor from somebody. It is at random, so that not all
+// nodes publish at once.
 func nextAnchor(now time.Time) time.Time { return now.Add(anchorInterval/2 + rand.N(anchorInterval/2)) }
 
+// nextAudit is a minute away on average, at random for the same reason.
 func nextAudit(now time.Time) time.Time { return now.Add(45*time.Second + rand.N(30*time.Second)) }
 
 // tickIfSilent publishes a tick if no node has, and returns when to look again. If none comes for seconds although this node
@@ -184,6 +195,7 @@ func (l *log) tickIfSilent(now time.Time) time.Time {
 	l.mu.Lock()
 	heard := l.lastTick
 	l.mu.Unlock()
+	// Six, so that one that is lost or late is no reason to hold up all clients of the node.
 	if now.Sub(heard) > 6*tickInterval {
 		l.queue.push(func() { l.fail("tick") })
 		return now.Add(tickInterval)
@@ -196,6 +208,8 @@ func (l *log) tickIfSilent(now time.Time) time.Time {
 	return now.Add(tickInterval)
 }
 
+// applyRetention changes the stream after Retain. The flag is cleared first, so that another change meanwhile is not
+// forgotten.
 func (l *log) applyRetention() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -234,6 +248,7 @@ func (l *log) recover(cause string) error {
 	if !failed {
 		return nil
 	}
+	// All that follows has to happen over one connection. repaired looks whether it has.
 	generation := l.generation.Load()
 	// The stream first, and its epoch: while it is not there, or has lost something, nothing that is read of it means
 	// anything.
@@ -287,6 +302,7 @@ func (l *log) repairTick(ctx context.Context) (uint64, error) {
 	}
 }
 
+// errAgain has the keeper catch up again at once. It is not a fault, so people are not told.
 var errAgain = errors.New("something happened while the log caught up")
 
 // repaired gives the Sink what was missed, and then what was held. The receiver calls it.
@@ -302,6 +318,7 @@ func (l *log) repaired(cause string, generation uint64, epoch string, at uint64,
 		return errAgain
 	}
 	first := !r.began
+	// First the epoch, because everything after it is of that: I7. Nothing was missed in a new one, and W begins there.
 	if !r.began || r.epoch != epoch {
 		r.began, r.epoch = true, epoch
 		l.epochs.Add(1)
@@ -309,10 +326,12 @@ func (l *log) repaired(cause string, generation uint64, epoch string, at uint64,
 		missed, lost = nil, nil
 		r.watermark = 0
 	}
+	// Before the entries, as the contract has it: the hub has to know of a hole before it delivers what is behind it.
 	if len(lost) > 0 {
 		l.sink.Lost(lost)
 	}
 	for run := range slices.Chunk(missed, maxRun) {
+		// Cloned, because the Sink may keep a run and all share one array.
 		l.sink.Entries(slices.Clone(run))
 	}
 	r.generation, r.watermark, r.advance = generation, max(at, r.watermark), 0
@@ -327,6 +346,7 @@ func (l *log) repaired(cause string, generation uint64, epoch string, at uint64,
 	l.up, l.problem = true, ""
 	l.heard = time.Now()
 	l.lastTick = l.heard
+	// The first time is no repair: it is counted from when the log was up.
 	if !first {
 		l.repairs[cause]++
 	}
@@ -338,8 +358,10 @@ func (l *log) repaired(cause string, generation uint64, epoch string, at uint64,
 	l.publisher.resume(generation) // before the Sink knows, which may publish at once
 	l.sink.Repaired()
 	l.logger().Info("the broker's log is up", zap.String("cause", cause), zap.Uint64("position", at), zap.Int("missed", len(missed)), zap.Int("lost", len(lost)))
+	// The tick that they wait for may have been sent over the last connection.
 	l.barriers.renew()
 	l.marks.renew()
+	// Last, as an ordinary message after the repair: what is at or before at is dropped by its position.
 	held := r.held
 	r.held, r.heldBytes = nil, 0
 	l.replay(held)

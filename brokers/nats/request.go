@@ -40,6 +40,8 @@ func (r *requests) connection() <-chan struct{} {
 	return r.lost
 }
 
+// handle gives a reply to the request that waits for it. The library calls it, in one goroutine for all requests, so it
+// must not wait for any of them.
 func (r *requests) handle(m *natsgo.Msg) {
 	if len(m.Subject) < len(r.prefix) {
 		return
@@ -60,6 +62,7 @@ func (r *requests) handle(m *natsgo.Msg) {
 }
 
 // open returns the subject for the replies to one request, and where they come. At most n are expected.
+// Their channel has that much room, so that handle drops none. end has to be called, or the request is never forgotten.
 func (r *requests) open(n int) (reply string, replies chan *natsgo.Msg, end func()) {
 	ch := make(chan *natsgo.Msg, n)
 	r.mu.Lock()
@@ -77,6 +80,7 @@ func (r *requests) open(n int) (reply string, replies chan *natsgo.Msg, end func
 // requestTimeout is how long a request may take. Servers answer in less than a millisecond, or not at all.
 const requestTimeout = 2 * time.Second
 
+// errNoReply says that nothing came for requestTimeout. wrapDown makes it ErrDown for callers of the log.
 var errNoReply = errors.New("the broker did not answer")
 
 // errLost says that the connection was lost before the answer.
@@ -86,6 +90,7 @@ var errLost = fmt.Errorf("%w (the connection was lost)", broker.ErrDown)
 func (l *log) ask(ctx context.Context, subject string, body []byte, replies int, next func(*natsgo.Msg) (more bool, err error)) error {
 	reply, ch, end := l.requests.open(replies)
 	defer end()
+	// Before it is sent. If the connection is lost in between, then the channel is closed already.
 	lost := l.requests.connection()
 	if err := l.conn.PublishRequest(subject, reply, body); err != nil {
 		return fmt.Errorf("%w (%w)", broker.ErrDown, err)
@@ -98,6 +103,7 @@ func (l *log) ask(ctx context.Context, subject string, body []byte, replies int,
 			if more, err := next(m); err != nil || !more {
 				return err
 			}
+			// For each reply, because an answer of many messages may take longer over a slow line.
 			timeout.Reset(requestTimeout)
 		case <-timeout.C:
 			return fmt.Errorf("%w to %s", errNoReply, subject)
@@ -112,6 +118,7 @@ func (l *log) ask(ctx context.Context, subject string, body []byte, replies int,
 }
 
 // apiError is how JetStream says no.
+// Only the code is compared. Descriptions name streams and positions.
 type apiError struct {
 	Code        int    `json:"code"`
 	ErrCode     int    `json:"err_code"`
@@ -121,6 +128,7 @@ type apiError struct {
 func (e *apiError) Error() string { return fmt.Sprintf("JetStream: %s (%d)", e.Description, e.ErrCode) }
 
 // Codes of JetStream that need more than being shown.
+// Names and texts of all codes are in server/errors.json of nats-server 2.15.2.
 const (
 	codeStreamNotFound   = 10059
 	codeStreamNameInUse  = 10058
@@ -136,6 +144,7 @@ const (
 )
 
 // api calls JetStream's API, whose requests and answers are JSON.
+// Its requests end with the connection: see requests.lose.
 func (l *log) api(ctx context.Context, method string, request, response any) error {
 	var body []byte
 	if request != nil {
@@ -161,6 +170,7 @@ func (l *log) api(ctx context.Context, method string, request, response any) err
 	})
 }
 
+// isCode reports whether an error is one of JetStream's with one of these codes.
 func isCode(err error, codes ...int) bool {
 	var api *apiError
 	if !errors.As(err, &api) {

@@ -19,6 +19,8 @@ import (
 const (
 	// keepAtLeast is how long entries are kept so that a node that was away for a moment can catch up, and how many of each
 	// channel, even if clients get no history.
+	// The contract wants keys to be known as long. 64 is also how far back ids survive a restart of a server, which finds
+	// them in what it still has (rebuildDedupe in nats-server 2.15.2).
 	keepAtLeast  = 2 * time.Minute
 	keptMessages = 64
 
@@ -27,6 +29,7 @@ const (
 )
 
 // streamConfig is what JetStream calls so, with the fields that matter here.
+// An update sets fields that are not here to their defaults, because the server takes it as the whole configuration.
 type streamConfig struct {
 	Name         string            `json:"name"`
 	Description  string            `json:"description,omitempty"`
@@ -93,12 +96,14 @@ func (s *streamConfig) changed(want streamConfig) (map[string]json.RawMessage, e
 	return all, nil
 }
 
+// republish is where the leader sends what it has stored.
 type republish struct {
 	Source      string `json:"src"`
 	Destination string `json:"dest"`
 	HeadersOnly bool   `json:"headers_only,omitempty"`
 }
 
+// streamInfo is JetStream's description of a stream, with the fields that matter here.
 type streamInfo struct {
 	Config  streamConfig `json:"config"`
 	Created time.Time    `json:"created"`
@@ -127,6 +132,7 @@ func (l *log) wanted() streamConfig {
 		Republish: &republish{Source: c.Prefix + ".s.>", Destination: c.Prefix + ".l.>"},
 	}
 	if keep.Age > 0 {
+		// The server refuses a duplicate window that is longer than the age (stream.go of nats-server 2.15.2).
 		s.MaxAge = max(keep.Age, keepAtLeast)
 	}
 	if c.Memory {
@@ -167,6 +173,7 @@ func differences(have, want streamConfig, manage, replicas bool) (fields []strin
 	if have.MaxMsgs > 0 {
 		differ("max_msgs", have.MaxMsgs, want.MaxMsgs)
 	}
+	// What this node may change has to be as the options say. Otherwise it is enough that the stream keeps as much.
 	if manage {
 		differ("storage", have.Storage, want.Storage)
 		differ("max_bytes", have.MaxBytes, want.MaxBytes)
@@ -187,6 +194,7 @@ func differences(have, want streamConfig, manage, replicas bool) (fields []strin
 }
 
 // ensure returns the stream, which it creates or changes if the options allow it.
+// Only the keeper calls it, so one node changes one thing at a time.
 func (l *log) ensure(ctx context.Context) (*streamInfo, error) {
 	info, err := l.info(ctx, "")
 	if isCode(err, codeStreamNotFound) {
@@ -303,6 +311,7 @@ func (l *log) info(ctx context.Context, subject string) (*streamInfo, error) {
 }
 
 // Retain changes the stream in the background.
+// It implements broker.Log, whose methods do not block.
 func (l *log) Retain(keep broker.Retention) {
 	l.mu.Lock()
 	changed := l.retention != keep

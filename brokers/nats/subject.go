@@ -4,12 +4,14 @@ import "strings"
 
 // Subjects of the stream are <prefix>.s.<channel>. The stream republishes each as <prefix>.l.<channel>, which is where nodes
 // listen. A channel never begins with "_" there, so the names that do are the log's own.
+// A name of 255 bytes takes at most 765, and the server takes lines of 4096 (MAX_CONTROL_LINE_SIZE in nats-server 2.15.2).
 const (
 	tickName   = "_tick"
 	epochName  = "_epoch"
 	anchorName = "_anchor" // and a number
 )
 
+// hexDigits are upper case only, so that a channel has one subject.
 const hexDigits = "0123456789ABCDEF"
 
 // plain says which bytes of a channel are in the subject as they are. "." would begin another token, "*" and ">" are

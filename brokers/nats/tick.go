@@ -15,6 +15,8 @@ import (
 )
 
 // tickInterval is how long a node waits for somebody's tick before it publishes one, ± 50 %.
+// So there are one to three a second, of all nodes together. W of a quiet node is behind by no more than that, and a lost
+// message shows as soon.
 const tickInterval = 500 * time.Millisecond
 
 // waiter is somebody who waits for a tick that is published after the call.
@@ -25,6 +27,8 @@ type waiter struct {
 }
 
 // joint lets waiters share ticks. One is under way at a time, and who comes meanwhile waits for the next.
+// Those in flying wait for the tick that was sent. It is no barrier for those in waiting, who came later: an entry may have
+// been stored between the two.
 type joint struct {
 	send func(nonce uint64) error
 
@@ -36,6 +40,7 @@ type joint struct {
 	closed  bool
 }
 
+// join adds a waiter. done is called without the lock, here as elsewhere, since it may join again.
 func (j *joint) join(w waiter) {
 	j.mu.Lock()
 	if j.closed {
@@ -71,6 +76,8 @@ func (j *joint) busy() bool {
 }
 
 // settle is told of a tick that came.
+// The receiver calls it for barriers, and a goroutine of the library for marks. The next tick is sent before anybody is
+// told, so that those who wait for it do not wait for callbacks too.
 func (j *joint) settle(nonce, seq uint64) {
 	j.mu.Lock()
 	// An older one: it may have been published before the last of those who wait came, and would not be a barrier for
@@ -89,6 +96,7 @@ func (j *joint) settle(nonce, seq uint64) {
 }
 
 // renew publishes another tick in place of one that may never come: it was sent over another connection.
+// It is called when the log has caught up, and by tend.
 func (j *joint) renew() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -102,6 +110,7 @@ func (j *joint) renew() {
 // tend fails who has waited too long, and renews a tick that does not come.
 func (j *joint) tend(now time.Time) {
 	j.mu.Lock()
+	// A tick takes less than a millisecond. One that is not there after a second was lost.
 	late := len(j.flying)+len(j.waiting) > 0 && now.Sub(j.sent) > time.Second
 	var failed []waiter
 	keep := func(ws []waiter) (kept []waiter) {
@@ -125,6 +134,7 @@ func (j *joint) tend(now time.Time) {
 }
 
 // fail ends those who wait, all of them if the log is closed.
+// Openings are patient: the contract of Open says that opened is not called while the broker cannot be reached.
 func (j *joint) fail(err error, all bool) {
 	j.mu.Lock()
 	var failed []waiter
@@ -154,10 +164,13 @@ func (l *log) tickBytes(nonce uint64) []byte {
 	return binary.LittleEndian.AppendUint64(b, rand.Uint64())
 }
 
+// sendTick publishes a tick. It asks for no ack: that it comes back as an entry does is the answer.
 func (l *log) sendTick(nonce uint64) error {
 	return l.conn.Publish(l.store+tickName, l.tickBytes(nonce))
 }
 
+// sendMark publishes a tick that is awaited by its ack, and so also while the log is broken and holds what comes. Its nonce
+// 0 is that of no barrier.
 func (l *log) sendMark(nonce uint64) error {
 	return l.conn.PublishRequest(l.store+tickName, strings.TrimSuffix(l.requests.prefix, "r.")+"m."+strconv.FormatUint(nonce, 36), l.tickBytes(0))
 }
@@ -171,6 +184,8 @@ func (l *log) handleMark(m *natsgo.Msg) {
 	}
 }
 
+// Barrier implements broker.Log. The tick is stored after all that was stored before the call, and comes after it, so W has
+// reached it then: I3.
 func (l *log) Barrier(done func(uint64, error)) {
 	if l.closed.Load() {
 		done(0, broker.ErrClosed)

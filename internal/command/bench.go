@@ -22,6 +22,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
+// benchCommand returns `caddy broadcast bench`. It speaks plain WebSocket and no subprotocol, so that it can test any
+// route, and what is measured is what a browser gets that asks for nothing more.
 func benchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench <url> [--connections <n>] [--rate <n>] [--duration <time>] [--size <bytes>] [--admin]",
@@ -42,6 +44,7 @@ missing.
 	cmd.Flags().Int("connections", 100, "Number of WebSockets that subscribe")
 	cmd.Flags().Float64("rate", 20, "Messages per second")
 	cmd.Flags().Duration("duration", 10*time.Second, "How long to publish")
+	// A message has to hold the mark, its number and the time: see bench.
 	cmd.Flags().Int("size", 128, "Length of a message in bytes, at least 64")
 	cmd.Flags().Bool("admin", false, "Publish through the admin API")
 	cmd.Flags().String("channel", "default", "Channel to publish on with --admin")
@@ -65,7 +68,10 @@ type load struct {
 	closed map[string]int  // connections that ended early, by error
 }
 
+// bench runs a benchmark. What is wrong with flags is found before the first connection, since it takes long to open
+// thousands.
 func bench(cmd *cobra.Command, args []string) error {
+	// Errors of these calls are not looked at: they are only about flags that do not exist or have another type.
 	connections, _ := cmd.Flags().GetInt("connections")
 	perSecond, _ := cmd.Flags().GetFloat64("rate")
 	duration, _ := cmd.Flags().GetDuration("duration")
@@ -87,17 +93,22 @@ func bench(cmd *cobra.Command, args []string) error {
 		ReadBufferSize:   1 << 10,
 		// Subscribers write nothing, so they need no buffer each.
 		WriteBufferPool: new(sync.Pool),
+		// The check is left out on demand only, for test sites whose certificate is by Caddy's own authority.
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: insecure},
 	}
 
+	// The mark is random, so that two runs at the same time do not count each other's messages.
 	l := &load{mark: rand.Text()[:8], changed: make(chan struct{}, 1), closed: make(map[string]int)}
 	began := time.Now()
 	if err := l.connect(dialer, u.String(), connections); err != nil {
 		return err
 	}
 	connected := time.Since(began)
+	// Only now: connect has closed its connections if it failed.
 	defer l.end()
 
+	// After the subscribers are there, because the route may limit how many connections there are. Then it is this one that
+	// fails, which says more than a subscriber that is missing.
 	publish, done, err := l.publisher(cmd, dialer, u.String(), byAdmin)
 	if err != nil {
 		return err
@@ -107,6 +118,7 @@ func bench(cmd *cobra.Command, args []string) error {
 	// The burst is 20 ms of messages, so that the rate is reached although sleeps end late, by a millisecond or more.
 	limiter := rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond/50)))
 	messages := 0
+	// The clock ends the run and not a number of messages, so a server that is too slow for the rate is tested for as long.
 	for time.Since(began) < duration {
 		if err := limiter.Wait(cmd.Context()); err != nil {
 			return err
@@ -148,6 +160,8 @@ func (l *load) connect(dialer websocket.Dialer, url string, n int) error {
 			}
 		})
 	}
+	// All have to end before the connections are used: each writes places of the slice that are only its own, and nothing
+	// else orders that.
 	dialing.Wait()
 	select {
 	case err := <-errs:
@@ -162,6 +176,8 @@ func (l *load) connect(dialer websocket.Dialer, url string, n int) error {
 	return nil
 }
 
+// dial opens a WebSocket. The library's own error for a refused handshake has no status, which is what tells a user whether
+// it was a limit, the origin or the path.
 func dial(dialer websocket.Dialer, url string) (*websocket.Conn, error) {
 	c, resp, err := dialer.Dial(url, nil)
 	if err != nil && resp != nil {
@@ -170,6 +186,7 @@ func dial(dialer websocket.Dialer, url string) (*websocket.Conn, error) {
 	return c, err
 }
 
+// read counts and times what one subscriber receives, in a goroutine of its own, until the connection ends.
 func (l *load) read(c *websocket.Conn) {
 	for {
 		_, data, err := c.ReadMessage()
@@ -209,12 +226,15 @@ func (l *load) publisher(cmd *cobra.Command, dialer websocket.Dialer, address st
 		if err := hub.CheckName("--channel", cmd.Flag("channel").Value.String()); err != nil {
 			return nil, nil, err
 		}
+		// For a route that lets clients only subscribe. It also takes the route's own limits for publishers out of the
+		// measurement.
 		a, err := connect(cmd)
 		if err != nil {
 			return nil, nil, err
 		}
 		path := "/publish?channel=" + url.QueryEscape(cmd.Flag("channel").Value.String())
 		return func(text string) error {
+			// caddycmd makes a connection for each request, so rates of thousands a second are for the other way.
 			resp, err := a.do(http.MethodPost, path, http.Header{"Content-Type": {"text/plain"}}, strings.NewReader(text))
 			if err == nil {
 				resp.Body.Close()
@@ -239,6 +259,8 @@ func (l *load) publisher(cmd *cobra.Command, dialer websocket.Dialer, address st
 // idleTimeout is how long to wait without a delivery before counting the rest as missing.
 const idleTimeout = 5 * time.Second
 
+// drain waits for what is on its way. It ends when everything has arrived, or when nothing has come for idleTimeout, so a
+// slow server is not cut off while it still delivers.
 func (l *load) drain() {
 	for l.arrived.Load() < l.expected.Load() {
 		select {
@@ -249,6 +271,7 @@ func (l *load) drain() {
 	}
 }
 
+// end closes all connections. Some are nil if connect has failed.
 func (l *load) end() {
 	l.ending.Store(true)
 	for _, c := range l.connections {
@@ -258,6 +281,7 @@ func (l *load) end() {
 	}
 }
 
+// report prints the result, in a form for people or in one for scripts. Both have the same numbers.
 func (l *load) report(cmd *cobra.Command, connections, messages int, connected, took time.Duration) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -271,6 +295,7 @@ func (l *load) report(cmd *cobra.Command, connections, messages int, connected, 
 	missing := l.expected.Load() - l.arrived.Load()
 	out := cmd.OutOrStdout()
 	if isJSON(cmd) {
+		// The result and the error: a script needs the numbers most when something is missing.
 		return errors.Join(json.NewEncoder(out).Encode(map[string]any{
 			"connections": connections, "connect_seconds": connected.Seconds(), "messages": messages, "deliveries": l.arrived.Load(),
 			"missing": missing, "deliveries_per_second": float64(l.arrived.Load()) / took.Seconds(),
@@ -281,11 +306,13 @@ func (l *load) report(cmd *cobra.Command, connections, messages int, connected, 
 	fmt.Fprintf(out, "%d messages in %.1f s, %.0f deliveries/s\n", messages, took.Seconds(), float64(l.arrived.Load())/took.Seconds())
 	fmt.Fprintf(out, "latency: p50 %.2f ms, p99 %.2f ms, max %.2f ms\n", at(.5), at(.99), at(1))
 	for why, n := range l.closed {
+		// Texts of close frames come from the server, or from a proxy before it.
 		fmt.Fprintf(out, "%d connections ended: %s\n", n, visible(why))
 	}
 	return missingError(missing)
 }
 
+// missingError makes the exit code 1 if something is missing, so that a run can be a check in a script.
 func missingError(n int64) error {
 	if n == 0 {
 		return nil

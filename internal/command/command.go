@@ -17,6 +17,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// A plugin adds commands by this call, when the program starts. So any binary with the plugin has the command, also one
+// that only talks to another Caddy.
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "broadcast",
@@ -37,6 +39,7 @@ file, otherwise it is the default. The exit code is 1 after an error.
 
 // setUp adds the subcommands. Caddy calls it when it builds its commands, whichever of them runs, so it does nothing else.
 func setUp(root *cobra.Command) {
+	// The first three are those of `caddy reload` and `caddy stop`, with the same names and texts.
 	root.PersistentFlags().String("address", "", "Address of the administration listener, if different from config")
 	root.PersistentFlags().StringP("config", "c", "", "Configuration file that contains the address")
 	root.PersistentFlags().StringP("adapter", "a", "", "Name of the config adapter to apply")
@@ -46,6 +49,8 @@ func setUp(root *cobra.Command) {
 
 // api is the admin API of a running Caddy, at an address in Caddy's form (which may be a Unix socket). Requests go through
 // caddycmd.AdminAPIRequest, which knows sockets, and sends the Origin header that the endpoint may insist on.
+// AdminAPIRequest makes a new HTTP client, and so a new connection, for each request (commandfuncs.go of Caddy 2.11.9).
+// That is right for commands with few requests; publisher has its own client.
 type api struct{ address string }
 
 // connect finds the admin API as `caddy reload` does, with the same flags, so that whoever knows one knows the other. It
@@ -59,6 +64,8 @@ func connect(cmd *cobra.Command) (api, error) {
 	return api{address}, nil
 }
 
+// do sends a request to a path below /broadcast. A status of 400 or above is an error with the body's text, so a response
+// is always a good one. There is no time limit, which tail relies on.
 func (a api) do(method, path string, header http.Header, body io.Reader) (*http.Response, error) {
 	return caddycmd.AdminAPIRequest(a.address, method, "/broadcast"+path, header, body)
 }
@@ -77,6 +84,7 @@ func (a api) get(path string, query url.Values, each func(json.RawMessage) error
 		if err != nil {
 			return fmt.Errorf("reading the response: %w", err)
 		}
+		// Only one page is in memory, and it has 1000 entries at most.
 		for _, v := range page {
 			if err := each(v); err != nil {
 				return err
@@ -90,15 +98,19 @@ func (a api) get(path string, query url.Values, each func(json.RawMessage) error
 		if err != nil {
 			return fmt.Errorf("parsing the link to the next page, %q: %w", link, err)
 		}
+		// Only the query is taken: the path stays, so a link cannot lead the command elsewhere.
 		query = next.Query()
 	}
 }
 
+// isJSON reports whether the command was called with --json, which all subcommands have.
 func isJSON(cmd *cobra.Command) bool {
 	is, _ := cmd.Flags().GetBool("json")
 	return is
 }
 
+// channelsCommand returns `caddy broadcast channels`. The prefix goes to the server, so that it does not send what nobody
+// asked for.
 func channelsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "channels [<prefix>]",
@@ -115,12 +127,15 @@ func channelsCommand() *cobra.Command {
 			Subscribers, History int
 			LastID               string `json:"last_id"`
 		}) string {
+			// The ID is the hub's own, and needs no visible.
 			return fmt.Sprintf("%s\t%d\t%d\t%s", visible(v.Channel), v.Subscribers, v.History, v.LastID)
 		})
 	})
 	return cmd
 }
 
+// connectionsCommand returns `caddy broadcast connections`. The oldest come first because pages follow the order of IDs,
+// which only grow, so none is left out or shown twice while others come and go.
 func connectionsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "connections [--channel <name>] [--user <name>]",
@@ -143,6 +158,8 @@ func connectionsCommand() *cobra.Command {
 			Sent, Backlog               int
 		}) string {
 			return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s", v.ID, visible(v.User), visible(v.Remote), v.Transport,
+				// As an age and not a time, because the two machines may be in different zones. It still trusts that both
+				// clocks are right.
 				time.Since(v.Since).Round(time.Second), v.Sent, v.Backlog, visible(strings.Join(v.Channels, " ")))
 		})
 	})
@@ -163,6 +180,7 @@ func list[T any](cmd *cobra.Command, path string, query url.Values, head string,
 			return err
 		})
 	}
+	// Two spaces between columns, and no borders: such output is easy to cut up with awk.
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, head)
 	err = a.get(path, query, func(raw json.RawMessage) error {
@@ -179,6 +197,8 @@ func list[T any](cmd *cobra.Command, path string, query url.Values, head string,
 	return table.Flush()
 }
 
+// kickCommand returns `caddy broadcast kick`. It closes and does not ban: who may connect is the site's to say, by its own
+// authentication.
 func kickCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kick <id> | --user <name>",
@@ -193,6 +213,7 @@ func kickCommand() *cobra.Command {
 		path := "/connections?user=" + url.QueryEscape(user)
 		switch {
 		case len(args) == 1 && user == "":
+			// Escaped, so that no argument can name another path of the admin API.
 			path = "/connections/" + url.PathEscape(args[0])
 		case len(args) == 1 || user == "":
 			return errors.New("specify a connection ID or --user")
@@ -217,6 +238,7 @@ func kickCommand() *cobra.Command {
 		if isJSON(cmd) {
 			_, err = cmd.OutOrStdout().Write(body)
 		} else {
+			// At least 1: if there is no such connection then the API's 404 has ended the command.
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), "closed", v.Closed)
 		}
 		return err
@@ -225,6 +247,8 @@ func kickCommand() *cobra.Command {
 }
 
 // run wraps a command so that its errors do not print the usage text.
+// Caddy's root command silences it too (cmd/cobra.go of Caddy 2.11.9). The error gets the name of the subcommand, because
+// what Caddy prints before it does not say whose it is. Caddy exits with 1 for any such error (Main in cmd/main.go).
 func run(f func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		cmd.SilenceUsage = true

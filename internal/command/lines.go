@@ -44,6 +44,7 @@ type lines struct {
 	err     error // the reading error that ended the input, or nil at its end
 }
 
+// newLines returns an empty queue. The condition needs its lock, so the zero value would not do.
 func newLines() *lines {
 	q := new(lines)
 	q.changed.L = &q.mu
@@ -54,6 +55,7 @@ func newLines() *lines {
 func (q *lines) add(l line) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	// A line alone is always taken, however long it is. It could otherwise wait forever.
 	for len(q.waiting) == batchLines || len(q.waiting) > 0 && q.bytes+len(l.body) > batchBytes {
 		q.changed.Wait()
 	}
@@ -62,6 +64,7 @@ func (q *lines) add(l line) {
 	q.changed.Signal()
 }
 
+// end is called once, by the reader after its last line. What is queued is still taken.
 func (q *lines) end(err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -78,6 +81,7 @@ func (q *lines) take() ([]line, error) {
 		q.changed.Wait()
 	}
 	batch := q.waiting
+	// A new slice, since the batch is used without the lock from here on.
 	q.waiting, q.bytes = nil, 0
 	q.changed.Signal()
 	if len(batch) == 0 {
@@ -101,8 +105,11 @@ type linePublisher struct {
 // run publishes lines as they arrive, all that are queued in one request. A bad line is reported, and the others are
 // published.
 func (p *linePublisher) run() error {
+	// Random for each run: with the same keys a second run of the same input would publish nothing.
 	p.keys = rand.Text()
 	q := newLines()
+	// The reader has its own goroutine, so that the input is read while a request is under way. It may stay behind in a
+	// read of the standard input, which nothing can interrupt; the process ends soon after.
 	go func() { q.end(p.read(q)) }()
 	for {
 		batch, err := q.take()
@@ -112,6 +119,7 @@ func (p *linePublisher) run() error {
 		switch {
 		case err != nil:
 			return err
+		// The reader has ended before this, so bad needs no lock.
 		case len(batch) == 0 && p.bad > 0:
 			return fmt.Errorf("%d lines were not published", p.bad)
 		case len(batch) == 0:
@@ -122,6 +130,8 @@ func (p *linePublisher) run() error {
 
 // read reads the input to its end.
 func (p *linePublisher) read(q *lines) error {
+	// Not a bufio.Scanner, which ends at a line that is too long. Here such a line is reported, and the next ones are
+	// published.
 	in := bufio.NewReaderSize(p.cmd.InOrStdin(), 64<<10)
 	for number := 1; ; number++ {
 		text, long, err := readLine(in)
@@ -153,6 +163,7 @@ func readLine(in *bufio.Reader) (text []byte, long bool, err error) {
 		}
 		if !errors.Is(err, bufio.ErrBufferFull) {
 			text = bytes.TrimSuffix(text, []byte("\n"))
+			// Inputs from Windows end lines with CR LF.
 			text = bytes.TrimRight(text, "\r")
 			return text, len(text) > maxLine, err
 		}
@@ -161,6 +172,7 @@ func readLine(in *bufio.Reader) (text []byte, long bool, err error) {
 
 // encode returns the NDJSON line for a message.
 func (p *linePublisher) encode(number int, text []byte, long bool) ([]byte, error) {
+	// The number of the line is in the key, so that equal lines are two messages, and a retry of one is not.
 	message := struct {
 		Channel string `json:"channel"`
 		Event   string `json:"event,omitempty"`
@@ -170,10 +182,12 @@ func (p *linePublisher) encode(number int, text []byte, long bool) ([]byte, erro
 	switch {
 	case long:
 		return nil, fmt.Errorf("longer than %d bytes", maxLine)
+	// The encoder would refuse it too, with an error that speaks of its own types.
 	case p.asJSON && !json.Valid(text):
 		return nil, errors.New("not valid JSON")
 	case p.asJSON:
 		message.Data = json.RawMessage(text)
+	// Without this the encoder would put U+FFFD in place of what is wrong, and nobody would notice.
 	case !utf8.Valid(text):
 		return nil, errors.New("not valid UTF-8")
 	}
@@ -188,6 +202,7 @@ func (p *linePublisher) encode(number int, text []byte, long bool) ([]byte, erro
 }
 
 // report prints what is wrong with a line. The reader and the publisher call it, hence the lock.
+// It goes to the standard error, so that a script which reads the IDs does not get it among them.
 func (p *linePublisher) report(number int, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -212,6 +227,7 @@ func (p *linePublisher) publishBatch(batch []line) error {
 		if err == nil {
 			return printAnswers(p.cmd, answer)
 		}
+		// An error that is not about one line ends the run: the next batch would most likely fail in the same way.
 		i, reason := rejectedBy(err, len(batch))
 		if i < 0 {
 			return fmt.Errorf("lines %d to %d: %w", batch[0].number, batch[len(batch)-1].number, err)
@@ -225,6 +241,7 @@ func (p *linePublisher) publishBatch(batch []line) error {
 // rejectedBy returns which of n lines a response rejects, and why, or -1 if the error does not concern a single line.
 func rejectedBy(err error, n int) (index int, reason error) {
 	answer := new(httpError)
+	// A text of 5xx may begin in the same way and be about the server, so no line is dropped because of it.
 	if !errors.As(err, &answer) || answer.status >= 500 {
 		return -1, nil
 	}

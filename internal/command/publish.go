@@ -16,12 +16,16 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
+// contentTypes are the values of --as. The API takes the kind of a message from the Content-Type, so the command needs no
+// parameter of its own for it.
 var contentTypes = map[string]string{
 	"text":   "text/plain",
 	"json":   "application/json",
 	"binary": "application/octet-stream",
 }
 
+// publishCommand returns `caddy broadcast publish`, which is for scripts in the first place: it reads a pipe, retries, and
+// has an exit code that can be relied on.
 func publishCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "publish [<data>] [--channel <name>] [--event <name>] [--as text|json|binary] [--key <key>] [--lines]",
@@ -52,12 +56,14 @@ keys, so each is published only once.
 	return cmd
 }
 
+// publish checks its flags before it connects, so that an error in them is the same whether Caddy runs or not.
 func publish(cmd *cobra.Command, args []string) error {
 	flag := func(name string) string { return cmd.Flag(name).Value.String() }
 	contentType, ok := contentTypes[flag("as")]
 	if !ok {
 		return fmt.Errorf("--as %s: must be text, json or binary", flag("as"))
 	}
+	// The API would refuse a bad name too. Here the error names the flag.
 	for name, value := range map[string]string{"channel": flag("channel"), "event": flag("event"), "key": flag("key")} {
 		if value == "" && name != "channel" { // not given; but a message always has a channel
 			continue
@@ -78,8 +84,10 @@ func publish(cmd *cobra.Command, args []string) error {
 		switch {
 		case len(args) > 0:
 			return errors.New("--lines reads the standard input and cannot be combined with an argument")
+		// All lines would have the same key, and only the first would be published.
 		case flag("key") != "":
 			return errors.New("--key cannot be combined with --lines")
+		// A line break may be in the middle of binary data, so lines mean nothing there.
 		case flag("as") == "binary":
 			return errors.New("--lines cannot be combined with --as binary")
 		}
@@ -89,6 +97,7 @@ func publish(cmd *cobra.Command, args []string) error {
 	// One byte more than the API accepts is read, so that it rejects what is too long. Cut off, it would be another
 	// message.
 	var body []byte
+	// A dash is the standard input, as for other commands.
 	if len(args) == 1 && args[0] != "-" {
 		body = []byte(args[0])
 	} else if body, err = io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxLine+1)); err != nil {
@@ -109,6 +118,7 @@ func publish(cmd *cobra.Command, args []string) error {
 
 // printAnswers prints the admin API's response: one line per message, or unchanged with --json.
 func printAnswers(cmd *cobra.Command, answers []byte) error {
+	// --json prints what the API sends, so that scripts depend on one documented form only.
 	out := cmd.OutOrStdout()
 	if isJSON(cmd) {
 		_, err := out.Write(answers)
@@ -124,6 +134,7 @@ func printAnswers(cmd *cobra.Command, answers []byte) error {
 		} else if err != nil {
 			return fmt.Errorf("reading the response: %w", err)
 		}
+		// The ID first: cut -d' ' -f1 gets it, for a client that is to begin there.
 		fmt.Fprintf(out, "%s to %d\n", v.ID, v.Subscribers)
 	}
 }

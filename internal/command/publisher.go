@@ -48,8 +48,10 @@ type httpError struct {
 
 func (e *httpError) Error() string { return fmt.Sprintf("HTTP %d: %s", e.status, e.text) }
 
+// newPublisher returns a publisher with one client, whose connections are kept for the next request. It sends nothing.
 func newPublisher(a api) (*publisher, error) {
 	addr, err := caddy.ParseNetworkAddress(a.address)
+	// One address, as caddycmd wants it too.
 	if err != nil || addr.PortRangeSize() > 1 {
 		return nil, fmt.Errorf("invalid admin address %s: %w", a.address, err)
 	}
@@ -72,9 +74,11 @@ func (p *publisher) publish(ctx context.Context, query url.Values, header http.H
 	for {
 		answer, wait, err := p.try(ctx, query, header, body)
 		if err == nil {
+			// From now on a refused connection is taken for a restart.
 			p.worked = true
 			return answer, nil
 		}
+		// The wait counts: an attempt after the time could come when the hub has forgotten the key, and publish twice.
 		if !p.retryable(err) || time.Since(began)+wait > retryTimeout {
 			return nil, err
 		}
@@ -83,6 +87,8 @@ func (p *publisher) publish(ctx context.Context, query url.Values, header http.H
 		delay = min(2*delay, longestDelay)
 		select {
 		case <-time.After(wait):
+		// Only tests end it. Caddy runs commands with the background's context (Main in cmd/main.go of Caddy 2.11.9), and
+		// Ctrl-C ends the process. The last error says more than that of the context.
 		case <-ctx.Done():
 			return nil, err
 		}
@@ -96,6 +102,7 @@ func (p *publisher) try(ctx context.Context, query url.Values, header http.Heade
 	if err != nil {
 		return nil, 0, err
 	}
+	// A copy, because the caller's is sent again with each attempt.
 	r.Header = header.Clone()
 	if !p.local {
 		r.Header.Set("Origin", p.origin) // Caddy checks it if enforce_origin is on
@@ -132,6 +139,8 @@ func reasonOf(answer []byte) string {
 // response has a Retry-After.
 func (p *publisher) retryable(err error) bool {
 	if answer := new(httpError); errors.As(err, &answer) {
+		// 502, 503 and 504: of a hub that is full or whose broker is away, or of a proxy whose server restarts. A 500 is a
+		// fault that does not go away.
 		return answer.status >= http.StatusBadGateway && answer.status <= http.StatusGatewayTimeout && (p.worked || answer.later)
 	}
 	if errors.Is(err, context.Canceled) {
@@ -141,5 +150,6 @@ func (p *publisher) retryable(err error) bool {
 		return true
 	}
 	failed := new(net.OpError)
+	// Not dial: nobody listens at the address, which is the usual mistake.
 	return errors.As(err, &failed) && failed.Op != "dial"
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// statusCommand returns `caddy broadcast status`. It prints one line about the hub and one about the broker, which fit
+// most terminals.
 func statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
@@ -31,6 +33,7 @@ from the broker for longer than partition_timeout.`,
 			return err
 		}
 		defer resp.Body.Close()
+		// All of it, so that --json can print it unchanged, with what a newer Caddy adds.
 		body, err := io.ReadAll(resp.Body)
 		if err != nil {
 			return err
@@ -77,6 +80,7 @@ func printStatus(out io.Writer, body []byte) error {
 	}
 	fmt.Fprintf(out, "up %s, %d connections, %d channels, %d messages, last ID %s\n", seconds(v.Uptime), v.Connections, v.Channels, v.Messages, v.ID)
 	b := v.Broker
+	// Without a broker there is no line about one.
 	if b == nil {
 		return nil
 	}
@@ -90,6 +94,7 @@ func printStatus(out io.Writer, body []byte) error {
 		fmt.Fprintf(out, " at %s", visible(b.Server))
 	}
 	if b.Nodes > 0 {
+		// 0 is unknown: see Nodes in broker.Status.
 		fmt.Fprintf(out, ", %d nodes", b.Nodes)
 	}
 	if b.Heard {
@@ -98,6 +103,7 @@ func printStatus(out io.Writer, body []byte) error {
 		fmt.Fprintln(out, ", never heard")
 	}
 	if b.Problem != "" {
+		// On a line of its own, at the end, where it is not overlooked.
 		fmt.Fprintln(out, "problem:", visible(b.Problem))
 	}
 	return nil

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 )
 
+// tailCommand returns `caddy broadcast tail`. It counts as a connection of the hub, so max_connections applies to it.
 func tailCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tail [<channels...>]",
@@ -25,6 +26,7 @@ func tailCommand() *cobra.Command {
 	return cmd
 }
 
+// tail prints the stream until it ends. Ctrl-C ends the process, and the server sees that the connection is gone.
 func tail(cmd *cobra.Command, channels []string) error {
 	a, err := connect(cmd)
 	if err != nil {
@@ -44,6 +46,8 @@ func tail(cmd *cobra.Command, channels []string) error {
 			// It does not reconnect: whoever looks at a terminal should see that there is a hole in what it shows.
 			return errors.New("the server ended the stream")
 		}
+		// Other lines are IDs, which the objects have too, times to retry after, and empty ones. A heartbeat is an empty
+		// array, which shows nothing.
 		data, ok := bytes.CutPrefix(line, []byte("data: "))
 		if !ok {
 			continue
@@ -67,6 +71,7 @@ type printer struct {
 	dim, bold, plain string // escape sequences; empty unless the output is a terminal with colors
 }
 
+// newPrinter decides on the form once, not for each message.
 func newPrinter(cmd *cobra.Command) printer {
 	p := printer{out: cmd.OutOrStdout(), json: isJSON(cmd)}
 	// Colors only for a person: not in a pipe or a file, nor against the convention of no-color.org.
@@ -89,6 +94,7 @@ func (p printer) show(object json.RawMessage) error {
 	case v.Hello != nil:
 		return nil
 	case p.json:
+		// Unchanged, and a line each, as jq reads it.
 		_, err = fmt.Fprintf(p.out, "%s\n", object)
 		return err
 	case v.Channel == "": // a gap
@@ -105,6 +111,8 @@ func (p printer) show(object json.RawMessage) error {
 	if v.Event != "" {
 		event = " " + v.Event
 	}
+	// The time is that of showing it, because the stream has none. With the delay of the way in it, it is for people only,
+	// and --json does not have it.
 	_, err = fmt.Fprintf(p.out, "%s%s %s%s%s%s%s  %s\n", p.dim, time.Now().Format("15:04:05.000"), p.plain, p.bold, visible(v.Channel), p.plain,
 		visible(event), visible(text))
 	return err

@@ -13,6 +13,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/inspector"
 )
 
+// uiCommand returns `caddy broadcast ui`. It serves the page from this process, because the admin endpoint refuses a page
+// that somebody opens directly, unless its origins are changed: such a request has no Origin.
 func uiCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ui [--listen <address>]",
@@ -32,12 +34,14 @@ loopback address.
 		if err != nil {
 			return err
 		}
+		// First the port, since the page has to know it, and port 0 is only known then.
 		l, err := net.Listen("tcp", cmd.Flag("listen").Value.String())
 		if err != nil {
 			return err
 		}
 		defer l.Close()
 		addr := l.Addr().(*net.TCPAddr)
+		// What the name resolved to is checked, not the name: localhost can be anything in a hosts file.
 		if !addr.IP.IsLoopback() {
 			return fmt.Errorf("--listen %s: must be a loopback address (for example localhost:2020)", addr)
 		}
@@ -55,6 +59,7 @@ loopback address.
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "http://%s\n", host)
 		// No WriteTimeout: the page's event stream does not end.
+		// The header has a limit nevertheless, as any page in a browser can open connections to a loopback address.
 		server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
 		// Close and not Shutdown, which would wait for the event stream.
 		context.AfterFunc(cmd.Context(), func() { server.Close() })
