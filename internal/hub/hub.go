@@ -60,18 +60,18 @@ const (
 type Config struct {
 	// Coalesce is how long a loop gathers messages before it writes them.
 	Coalesce time.Duration
-	// MaxConnections and MaxChannels limit the connections, and the channels that have subscribers. 0 is no limit.
+	// MaxConnections and MaxChannels limit the connections, and the channels that have subscribers. 0 means no limit.
 	MaxConnections, MaxChannels int
 	// History is how many messages are kept for each channel, for at most HistoryAge if that is set. HistoryBytes limits
-	// what all channels keep together; 0 is 64 MiB.
+	// what all channels keep together; 0 means 64 MiB.
 	History      int
 	HistoryAge   time.Duration
 	HistoryBytes int
-	// MaxMemory limits the bytes that wait or are kept. 0 is no limit. See memory.go for what counts.
+	// MaxMemory limits the bytes that wait or are kept. 0 means no limit. See memory.go for what counts.
 	MaxMemory int64
-	// MaxInbox limits the bytes that wait in one loop's inbox. 0 is 64 MiB.
+	// MaxInbox limits the bytes that wait in one loop's inbox. 0 means 64 MiB.
 	MaxInbox int
-	// PartitionTimeout is how long connections stay while the log that the hub shares with others cannot be followed. 0 is
+	// PartitionTimeout is how long connections stay while the log that the hub shares with others cannot be followed. 0 means
 	// for ever.
 	PartitionTimeout time.Duration
 }

@@ -33,6 +33,7 @@ func (s *sharedLog) endLosing() {
 	if channels == nil {
 		return
 	}
+	// Channels in Hub.channels have a floor of their own. For all others lostAll stands.
 	if slices.Contains(channels, "") {
 		h.eachChannel(func(ch *channel) { ch.droppedSeq = h.seq })
 	}
@@ -46,6 +47,7 @@ func (s *sharedLog) endLosing() {
 	})
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	// From here on handshakes go on, which nextLocked has had wait.
 	s.losing = nil
 	s.notifyLocked()
 }
@@ -68,6 +70,8 @@ func (s *sharedLog) eachLost(channels []string, f func(name string) (wake uint64
 	}
 }
 
+// tellLostLocked has the subscribers of a channel told that they miss messages, or, if the name is empty, all
+// connections.
 func (s *sharedLog) tellLostLocked(name string) (wake uint64) {
 	h := s.hub
 	s.counts.gaps++
