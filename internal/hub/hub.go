@@ -151,6 +151,8 @@ func New(c Config) *Hub {
 	h.attach = make(chan struct{}, 1)
 	h.setEpochLocked(randomEpoch())
 	h.Configure(c)
+	// Fixed from here on, though Go changes GOMAXPROCS with the CPU limit of a container (since Go 1.25): a
+	// connection belongs to one loop for its whole life.
 	for range min(runtime.GOMAXPROCS(0), maxLoops) {
 		l := &loop{hub: h, id: len(h.loops), wake: make(chan struct{}, 1), rings: make(map[int]*ring), toFlush: make([]*Conn, 0, 64)}
 		h.loops = append(h.loops, l)
@@ -169,6 +171,7 @@ func (h *Hub) Configure(c Config) {
 	if c.HistoryBytes == 0 {
 		c.HistoryBytes = DefaultHistoryBytes
 	}
+	// Held until what there is already fits the options, so that two reloads do not mix.
 	h.configuring.Lock()
 	defer h.configuring.Unlock()
 	h.mu.Lock()
@@ -193,6 +196,7 @@ func (h *Hub) Configure(c Config) {
 	}
 	h.mu.Unlock()
 	if log != nil && retain {
+		// Without Hub.mu, as all calls of the log.
 		log.log.Retain(c.retention())
 	}
 	if shorter {
