@@ -65,6 +65,8 @@ func (s *sharedLog) releaseIdle() {
 		s.idling = more
 		h.mu.Unlock()
 		if len(names) > 0 {
+			// Without Hub.mu, as all calls of the log. No channel is opened meanwhile (releasing), because the log
+			// might get the two calls in the other order.
 			s.log.Release(names)
 			h.mu.Lock()
 			close(s.releasing)
@@ -102,11 +104,13 @@ func (s *sharedLog) takeIdleLocked() (names []string, more bool) {
 				continue
 			}
 			for ch := h.channels[o.name]; ch != nil && len(ch.history) > 0; dropped++ {
+				// The rest goes with the next piece: the channel is still the first in the list.
 				if dropped == atOnce {
 					return names, true
 				}
 				h.dropOldestLocked(ch)
 			}
+			// From here on nobody finds it, and an entry that still comes only moves the watermark (I1).
 			delete(s.open, o.name)
 			names = append(names, o.name)
 		}

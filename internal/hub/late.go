@@ -15,6 +15,7 @@ func (l *loop) late(a *audience, m *Message) {
 		for _, c := range g.conns {
 			switch {
 			case c.moved || c.startSeq >= m.Seq:
+				// They are told after the loop, because tellGap may take connections out of the list.
 				rest = append(rest, c)
 			case m.NoEcho && m.From == c:
 			default:
@@ -45,6 +46,7 @@ func (l *loop) gap(a *audience, id string) {
 		return
 	}
 	for i := range a.groups {
+		// A copy, because tellGap may take connections out of the list.
 		l.tellGap(slices.Clone(a.groups[i].conns), a.channel.name)
 	}
 	l.tellGapMixed(a)
@@ -52,6 +54,7 @@ func (l *loop) gap(a *audience, id string) {
 
 // tellGapMixed tells those of an audience that are on several channels.
 func (l *loop) tellGapMixed(a *audience) {
+	// Always all of them: a client on several channels has one position for all, which may be beyond the message.
 	conns := make([]*Conn, len(a.mixed))
 	for i, m := range a.mixed {
 		conns[i] = m.conn
@@ -67,6 +70,7 @@ func (l *loop) tellGap(conns []*Conn, name string) {
 	var format Format
 	var p []byte
 	for _, c := range conns {
+		// Neighbors mostly have the same format, so the notice is encoded once for many.
 		if f := c.options.Format; f != format {
 			format, p = f, f.Gap([]string{name})
 		}

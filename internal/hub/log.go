@@ -78,8 +78,11 @@ type openChannel struct {
 }
 
 // maxReads is how many reads of channels there may be at a time: each holds what it has read.
+// With the default max_backlog of 1 MiB these are about 64 MiB, as much as the default history.
 const maxReads = 64
 
+// randomEpoch returns the name of an epoch. It is random and not counted, because a hub that starts again knows
+// nothing of the epochs before. With 8 of the 26 characters of rand.Text it has 40 bits.
 func randomEpoch() string { return rand.Text()[:8] }
 
 // randomNode returns a number that no other node has, and that is not 0.
@@ -110,6 +113,7 @@ func (h *Hub) Shared() bool { return h.shared.Load() }
 // to its own. The log before is closed. If the new one has the same epoch, then clients go on and miss nothing: what was
 // published meanwhile is read. Otherwise they are told of a gap on all of their channels.
 func (h *Hub) UseLog(dial func(broker.Sink) (broker.Log, error)) error {
+	// One at a time: each call closes the log that the one before has attached.
 	h.attach <- struct{}{}
 	defer func() { <-h.attach }()
 	if dial == nil {
@@ -122,6 +126,7 @@ func (h *Hub) UseLog(dial func(broker.Sink) (broker.Log, error)) error {
 		broken: true, brokenSince: time.Now(),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	// The log may call its sink from here on. It is not the hub's yet, so what it calls waits in early: see call.
 	log, err := dial(s)
 	if err != nil {
 		s.cancel()
@@ -129,6 +134,8 @@ func (h *Hub) UseLog(dial func(broker.Sink) (broker.Log, error)) error {
 	}
 	s.log = log
 
+	// The old log is closed only when the new one is the hub's, so that a publisher finds one of the two at every
+	// moment.
 	old, err := h.swap(s)
 	if err != nil {
 		s.close()
@@ -143,6 +150,7 @@ func (h *Hub) UseLog(dial func(broker.Sink) (broker.Log, error)) error {
 	}
 	s.early, s.attached = nil, true
 	s.order.Unlock()
+	// Without order: the log may answer Open before it returns, and the answer takes order.
 	s.openSubscribed()
 	return nil
 }
@@ -161,10 +169,13 @@ func (h *Hub) swap(s *sharedLog) (old *sharedLog, err error) {
 	s.counts = h.logCounts
 	if old = h.log; old != nil {
 		old.replacedLocked()
+		// The new log does not repair what the old one was losing, so it inherits that.
 		s.before, s.losing = old, old.losing
 	}
 	h.log = s
 	h.shared.Store(true)
+	// Until Epoch has told which epoch it is, it is treated as if it were the same one: what comes is held. If it
+	// is another one, beginEpoch drops what is held.
 	s.catchUp = &catchUp{}
 	s.startPartitionLocked()
 	h.hasSpace.Broadcast() // those that wait to deliver or to publish look at Hub.log again
@@ -180,7 +191,11 @@ func (h *Hub) useOwnLog() {
 		return
 	}
 	h.mu.Unlock()
+	// First, because after Close has returned a log calls nothing any more. An answer that came later would put one
+	// of its positions in the epoch of the hub's own log.
 	s.close()
+	// Numbers go on from where they are, but in another epoch: the other nodes go on in the log's, and give the
+	// same numbers to other messages (I7).
 	s.beginEpoch(randomEpoch(), h.lastSeq())
 	h.mu.Lock()
 	s.replacedLocked()
@@ -190,6 +205,7 @@ func (h *Hub) useOwnLog() {
 	h.mu.Unlock()
 }
 
+// lastSeq returns the last position that was given out. The caller does not hold Hub.mu.
 func (h *Hub) lastSeq() uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -198,6 +214,7 @@ func (h *Hub) lastSeq() uint64 {
 
 // setEpochLocked begins an epoch of the hub.
 func (h *Hub) setEpochLocked(epoch string) {
+	// Another origin and not a changed one: messages of the epoch before refer to theirs, and keep their IDs.
 	h.epoch, h.origin = epoch, &origin{h, epoch}
 }
 
@@ -228,6 +245,8 @@ func (s *sharedLog) currentLocked() bool { return s.hub.log == s && !s.hub.close
 
 // call runs what the log calls, in order.
 func (s *sharedLog) call(f func()) {
+	// A mutex and not a queue with a goroutine: the log has to be held back while the hub has no room, because it
+	// is the log that bounds what waits.
 	s.order.Lock()
 	defer s.order.Unlock()
 	if !s.attached {
@@ -250,6 +269,7 @@ func (s *sharedLog) Epoch(epoch string, at uint64) {
 			s.startCatchUpLocked(at)
 		}
 		h.mu.Unlock()
+		// Outside of the lock, because beginEpoch lets others have it in between.
 		if !follows {
 			s.beginEpoch(epoch, at)
 		}
@@ -265,8 +285,12 @@ func (s *sharedLog) beginEpoch(epoch string, at uint64) {
 		h.mu.Unlock()
 		return
 	}
+	// I2: nobody is given a position while there are messages of two epochs. Handshakes wait meanwhile
+	// (nextLocked).
 	s.settled, s.forgetting = false, true
 	s.catchUp, s.losing, s.lostAll = nil, nil, 0
+	// What the open channels know is of another era now. findLocked corrects that where somebody looks: done here,
+	// it would be work under the lock that grows with their number.
 	s.era++
 	s.began = at
 	s.counts.epochs++
@@ -274,6 +298,8 @@ func (s *sharedLog) beginEpoch(epoch string, at uint64) {
 	h.seq = at
 	// Their positions mean nothing in the new epoch. The log has keys of its own.
 	h.forgetKeysLocked()
+	// Before anything of the new epoch is in an inbox, so that a client hears of the gap before it gets a position
+	// that it cannot compare with its own.
 	var wake uint64
 	for _, l := range h.loops {
 		wake |= l.pushLocked(entry{op: opGap, text: FormatID(epoch, at)})
@@ -282,6 +308,7 @@ func (s *sharedLog) beginEpoch(epoch string, at uint64) {
 	h.wake(wake)
 	h.forgetHistory(at)
 	h.mu.Lock()
+	// For a time after the log, if the hub goes back to its own. While there is a log, floorLocked answers.
 	h.droppedSeq = at
 	s.started, s.settled, s.forgetting = true, true, false
 	s.notifyLocked()
@@ -297,6 +324,7 @@ func (h *Hub) forgetHistory(at uint64) {
 
 // eachChannel calls f for every channel, some at a time, under Hub.mu. It may miss those that are new.
 func (h *Hub) eachChannel(f func(*channel)) {
+	// It goes on after a name and not after a place, because channels come and go between two pieces.
 	next := ""
 	h.inPieces(func() bool {
 		n := 0
@@ -320,6 +348,7 @@ func (s *sharedLog) Advance(seq uint64) {
 		switch {
 		case !s.currentLocked():
 		case s.catchUp != nil:
+			// I1: as with an entry that is held, the hub does not have yet what comes before it.
 			s.catchUp.at = max(s.catchUp.at, seq)
 		default:
 			h.seq = max(h.seq, seq)
@@ -332,6 +361,8 @@ func (s *sharedLog) Broken(error) {
 	s.call(func() {
 		s.hub.mu.Lock()
 		defer s.hub.mu.Unlock()
+		// A second call does not begin the time again. Otherwise connections would stay for ever with a log that
+		// reports the same outage again and again.
 		if s.currentLocked() && !s.broken {
 			s.broken, s.brokenSince = true, time.Now()
 			s.startPartitionLocked()
@@ -372,6 +403,7 @@ func (s *sharedLog) startPartitionLocked() {
 	if d <= 0 || !s.broken || s.partitioned {
 		return
 	}
+	// The timer may fire when the log was repaired and has broken again. Then it is not this time that is over.
 	since := s.brokenSince
 	s.partition = time.AfterFunc(time.Until(since.Add(d)), func() {
 		h := s.hub
@@ -383,6 +415,7 @@ func (s *sharedLog) startPartitionLocked() {
 		s.partitioned = true // before they are closed: those that come from now on are refused
 		s.notifyLocked()
 		h.mu.Unlock()
+		// Without the lock, because Kick waits for the loops, and they take it.
 		h.Kick(Filter{}, ReasonUnavailable, "the server is cut off from the others")
 	})
 }

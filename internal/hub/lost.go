@@ -48,6 +48,7 @@ func (s *sharedLog) endLosing() {
 	})
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	// From here on handshakes go on, which nextLocked has had wait.
 	s.losing = nil
 	s.notifyLocked()
 }
@@ -70,6 +71,8 @@ func (s *sharedLog) eachLost(channels []string, f func(name string) (wake uint64
 	}
 }
 
+// tellLostLocked has the subscribers of a channel told that they miss messages, or, if the name is empty, all
+// connections.
 func (s *sharedLog) tellLostLocked(name string) (wake uint64) {
 	h := s.hub
 	s.counts.gaps++
