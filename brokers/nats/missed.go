@@ -237,6 +237,10 @@ func (l *log) audit() {
 	if at == 0 {
 		return
 	}
+	if l.epochDiffers(ctx) {
+		l.queue.push(func() { l.fail("audit") })
+		return
+	}
 	var open []position
 	l.inReceiver(func() { open = l.positions() })
 	for group := range slices.Chunk(open, groupSize) {
