@@ -124,6 +124,21 @@ func (l *log) noteEpoch(ctx context.Context, info *streamInfo, epoch string) err
 	return nil
 }
 
+// epochDiffers tells whether the epoch is another one than this node has, or not the one in the metadata: a node that died may
+// have undone what another one wrote there.
+func (l *log) epochDiffers(ctx context.Context) bool {
+	info, err := l.info(ctx, "")
+	if err != nil {
+		return false
+	}
+	epoch, _, lost, err := l.readEpoch(ctx, info)
+	if err != nil || epoch == "" {
+		return false
+	}
+	noted := info.Config.Metadata[metadataEpoch]
+	return lost || epoch != l.knownEpoch() || noted != "" && noted != epoch
+}
+
 func withEpoch(c streamConfig, epoch string) streamConfig {
 	metadata := map[string]string{metadataVersion: "1"}
 	for key, value := range c.Metadata {

@@ -124,6 +124,40 @@ func TestEpochCannotBeWritten(t *testing.T) {
 	}
 }
 
+// Metadata that somebody sets back are found by the audit. No node that has the epoch is disturbed but for a moment.
+func TestEpochIsAudited(t *testing.T) {
+	s := natstest.Start(t, "")
+	n := dialTest(t, testConfig(t, s.URL(), 1))
+	n.open(t, "a")
+	_, js := admin(t, s)
+	set := func(epoch string) {
+		t.Helper()
+		info, err := n.info(t.Context(), "")
+		if err == nil {
+			var request map[string]json.RawMessage
+			if request, err = info.Config.changed(withEpoch(info.Config, epoch)); err == nil {
+				err = n.api(t.Context(), "STREAM.UPDATE.BROADCAST", request, &streamInfo{})
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := n.epochs[0]
+	if _, err := js.Publish("bc.s."+epochName, []byte(newEpoch(1))); err != nil { // as a node does
+		t.Fatal(err)
+	}
+	n.await(t, "the new epoch", func() bool { return len(n.epochs) == 2 && !n.broken })
+	set(first)
+	repaired := n.repaired
+	n.log.audit()
+	n.await(t, "repair", func() bool { return n.repaired > repaired && !n.broken })
+	info, err := n.info(t.Context(), "")
+	if err != nil || info.Config.Metadata[metadataEpoch] != n.epochs[1] || len(n.epochs) != 2 {
+		t.Errorf("metadata %v, epochs %v, %v", info.Config.Metadata, n.epochs, err)
+	}
+}
+
 func admin(t *testing.T, s *natstest.Server) (*natsgo.Conn, natsgo.JetStreamContext) {
 	t.Helper()
 	conn, err := natsgo.Connect(s.URL(), natsgo.UserInfo("admin", "secret"))
