@@ -57,6 +57,7 @@ func (w *watch) begin(s *Socket, timeout time.Duration) {
 func (w *watch) look() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	// It fired while the write ended: Stop does not wait for that.
 	if w.socket == nil {
 		return
 	}
@@ -72,6 +73,7 @@ func (w *watch) look() {
 }
 
 func (w *watch) end() {
+	// Before the lock, so that it mostly does not fire any more.
 	w.timer.Stop()
 	w.mu.Lock()
 	defer w.mu.Unlock()

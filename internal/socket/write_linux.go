@@ -36,6 +36,7 @@ func bytesAcked(fd int) (n uint64, ok bool) {
 	return info.Bytes_acked, true
 }
 
+// setUserTimeout sets TCP_USER_TIMEOUT. The error is ignored, because a Unix socket has no such option.
 func setUserTimeout(fd int, d time.Duration) {
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
 }

@@ -141,6 +141,7 @@ func appendError(dst []byte, ref json.RawMessage, code, message string) []byte {
 	return append(protocol.AppendString(append(dst, `,"message":`...), message), "}}"...)
 }
 
+// appendComma appends a comma if something comes before.
 func appendComma(dst []byte) []byte {
 	if len(dst) > 0 {
 		return append(dst, ',')
@@ -148,6 +149,7 @@ func appendComma(dst []byte) []byte {
 	return dst
 }
 
+// appendRef appends the ref as it came: parse has found that it is short and valid.
 func appendRef(dst []byte, ref json.RawMessage) []byte {
 	if len(ref) == 0 {
 		return dst
