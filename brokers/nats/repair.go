@@ -337,6 +337,23 @@ func (l *log) repaired(cause string, generation uint64, epoch string, at uint64,
 	r.generation, r.watermark, r.advance = generation, max(at, r.watermark), 0
 	r.tick, r.tickBytes = at, r.repairBytes
 	l.sink.Advance(r.watermark)
+	l.markUp(cause, first, at)
+	r.broken, r.repair = false, nil
+	l.publisher.resume(generation) // before the Sink knows, which may publish at once
+	l.sink.Repaired()
+	l.logger().Info("the broker's log is up", zap.String("cause", cause), zap.Uint64("position", at), zap.Int("missed", len(missed)), zap.Int("lost", len(lost)))
+	// The tick that they wait for may have been sent over the last connection.
+	l.barriers.renew()
+	l.marks.renew()
+	// Last, as an ordinary message after the repair: what is at or before at is dropped by its position.
+	held := r.held
+	r.held, r.heldBytes = nil, 0
+	l.replay(held)
+	return nil
+}
+
+// markUp notes that the log has everything up to a position, for channels, status and the keeper.
+func (l *log) markUp(cause string, first bool, at uint64) {
 	l.mu.Lock()
 	for _, c := range l.channels {
 		if c.open {
@@ -354,18 +371,6 @@ func (l *log) repaired(cause string, generation uint64, epoch string, at uint64,
 	l.keeper.mu.Lock()
 	l.keeper.cause = ""
 	l.keeper.mu.Unlock()
-	r.broken, r.repair = false, nil
-	l.publisher.resume(generation) // before the Sink knows, which may publish at once
-	l.sink.Repaired()
-	l.logger().Info("the broker's log is up", zap.String("cause", cause), zap.Uint64("position", at), zap.Int("missed", len(missed)), zap.Int("lost", len(lost)))
-	// The tick that they wait for may have been sent over the last connection.
-	l.barriers.renew()
-	l.marks.renew()
-	// Last, as an ordinary message after the repair: what is at or before at is dropped by its position.
-	held := r.held
-	r.held, r.heldBytes = nil, 0
-	l.replay(held)
-	return nil
 }
 
 // replay delivers what was held. Something may be missing between again.
