@@ -56,8 +56,8 @@
 //   - late.go is what the loops do with an entry that comes late, and with a gap (rule 4). Only a loop knows how far each of
 //     its connections is. lost.go is what the Sink does when the log says that something is lost.
 //   - idle.go closes channels that nobody has needed for idleTime, in the goroutine of one timer.
-//   - catchup.go has a log of the same epoch take the place of another one, after a reload. What comes live is held (rule 5), while one
-//     goroutine reads what the log before had not delivered.
+//   - catchup.go has a log of the same epoch take the place of another one, after a reload. What comes live is held
+//     (rule 5), while one goroutine reads what the log before had not delivered.
 //
 // The hub calls no method of the log under Hub.mu, because the log may call back before it returns. The order of locks is
 // sharedLog.order, then Hub.mu. In comments I1 to I7 are the rules of package broker with these numbers.

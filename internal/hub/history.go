@@ -217,6 +217,7 @@ func (h *Hub) replayFromLocked(channels []string, lastID string, n, limit int) (
 	return ms, w
 }
 
+// bySeq orders messages as the log does.
 func bySeq(a, b *Message) int { return cmp.Compare(a.Seq, b.Seq) }
 
 // missedLocked returns all messages of the channels after an ID, except for channels that have lost some, which it

@@ -86,6 +86,8 @@ const inClass = 0
 
 func (o *keyOwner) links(int) *links { return &o.class }
 
+// init makes the secret and the seed. They are of this process, so keys do not survive it: the hub's own log does
+// not either.
 func (r *repeats) init() {
 	rand.Read(r.secret[:])
 	r.seed = maphash.MakeSeed()

@@ -102,6 +102,8 @@ func (h *Hub) Retention() broker.Retention {
 	return h.config.retention()
 }
 
+// retention returns what a log has to keep. HistoryBytes is not in it, because it bounds this node's memory and not
+// the log.
 func (c *Config) retention() broker.Retention {
 	return broker.Retention{Messages: c.History, Age: c.HistoryAge}
 }

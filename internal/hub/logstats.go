@@ -43,6 +43,7 @@ type histogram struct {
 	sum    atomic.Int64 // nanoseconds
 }
 
+// add counts a duration. Any goroutine may call it, without a lock.
 func (x *histogram) add(d time.Duration) {
 	d = max(d, 0) // clocks of two machines
 	i := 0

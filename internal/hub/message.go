@@ -67,6 +67,7 @@ type encoding struct {
 // messageOverhead is about what a waiting message costs in addition to its data.
 const messageOverhead = 256
 
+// cost returns about what the message takes while it waits in an inbox.
 func (m *Message) cost() int { return len(m.Data) + messageOverhead }
 
 // What wire formats add to a message: about, and at most.

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// nonBlocking reports whether writeOnce works on this system.
 const nonBlocking = true
 
 // writeOnce writes what the socket accepts without blocking. Because the call does not block, RawSyscall can be used, which

@@ -7,6 +7,7 @@ import (
 	"time"
 )
 
+// nonBlocking reports whether writeOnce works on this system.
 const nonBlocking = true
 
 // writeOnce writes what the socket accepts without blocking. Unlike on Linux it does not use RawSyscall: macOS

@@ -51,6 +51,7 @@ func reject(code, format string, args ...any) error {
 	return &Error{code, fmt.Errorf(format, args...)}
 }
 
+// tooManyRequests is the text of codeRate, over a WebSocket and by POST.
 const tooManyRequests = "too many requests"
 
 // request is what a client sends. It has exactly one of publish, join and leave. If it has a ref, its ack or error has the

@@ -12,6 +12,7 @@ import (
 // its ID that of the last message. Events have no type. Pages see the heartbeat too.
 type StreamFormat struct{}
 
+// heartbeatEvent is an empty array, as on a WebSocket: a comment would not reach a page's script.
 var heartbeatEvent = []byte("data: []\n\n")
 
 // Append appends one event with all messages, in one line. JSON may have been published in several lines. Their ends are
