@@ -17,7 +17,7 @@ import (
 const maxBatch = 1000
 
 // several publishes a call with more than one entry. Later calls wait for it.
-// It has a goroutine of its own. done is called before those that wait go on, so that they see the order of the log too.
+// It has a goroutine of its own. It calls done before later calls go on, so that calls are also done in their order.
 func (p *publisher) several(c call) {
 	places, err := p.batches(c.es)
 	if err != nil && len(places) > 0 {

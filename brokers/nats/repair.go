@@ -15,7 +15,7 @@ import (
 )
 
 // keeper is what the goroutine that catches up keeps.
-// Its fields before repairs are what others leave for it, guarded by mu.
+// mu guards what others leave for it. The last field is its own.
 type keeper struct {
 	signal chan struct{}
 

@@ -291,7 +291,7 @@ func (l *load) end() {
 	}
 }
 
-// report prints the result, in a form for people or in one for scripts. Both have the same numbers.
+// report prints the result. The JSON has more numbers, for scripts that compare runs.
 func (l *load) report(cmd *cobra.Command, connections, messages int, connected, took time.Duration) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -39,7 +39,7 @@ file, otherwise it is the default. The exit code is 1 after an error.
 
 // setUp adds the subcommands. Caddy calls it when it builds its commands, whichever of them runs, so it does nothing else.
 func setUp(root *cobra.Command) {
-	// The first three are those of `caddy reload` and `caddy stop`, with the same names and texts.
+	// The first three have the names that they have at `caddy reload`: see connect.
 	root.PersistentFlags().String("address", "", "Address of the administration listener, if different from config")
 	root.PersistentFlags().StringP("config", "c", "", "Configuration file that contains the address")
 	root.PersistentFlags().StringP("adapter", "a", "", "Name of the config adapter to apply")

@@ -84,7 +84,7 @@ func publish(cmd *cobra.Command, args []string) error {
 		switch {
 		case len(args) > 0:
 			return errors.New("--lines reads the standard input and cannot be combined with an argument")
-		// All lines would have the same key, and only the first would be published.
+		// All lines would have the same key. Equal ones would be published once, and others rejected.
 		case flag("key") != "":
 			return errors.New("--key cannot be combined with --lines")
 		// A line break may be in the middle of binary data, so lines mean nothing there.

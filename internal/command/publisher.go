@@ -87,7 +87,7 @@ func (p *publisher) publish(ctx context.Context, query url.Values, header http.H
 		delay = min(2*delay, longestDelay)
 		select {
 		case <-time.After(wait):
-		// Only tests end it. Caddy runs commands with the background's context (Main in cmd/main.go of Caddy 2.11.9), and
+		// It does not end with Caddy, which runs commands with the background's context (Main in cmd/main.go of 2.11.9):
 		// Ctrl-C ends the process. The last error says more than that of the context.
 		case <-ctx.Done():
 			return nil, err
