@@ -268,9 +268,13 @@ func (v *clusterCheck) enter(epoch string) {
 	v.epoch, v.pos = epoch, 0
 }
 
-// epochNumber returns the number of a brokertest.Memory's epoch.
+// epochNumber returns how many epochs a brokertest.Memory has had: its epochs are called memory<log>x<number>.
 func epochNumber(epoch string) int {
-	n, _ := strconv.Atoi(strings.TrimPrefix(epoch, "memory"))
+	_, number, _ := strings.Cut(epoch, "x")
+	n, err := strconv.Atoi(number)
+	if err != nil {
+		panic("not an epoch of brokertest.Memory: " + epoch)
+	}
 	return n
 }
 
