@@ -135,13 +135,19 @@ func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, r
 		}
 	}
 	fmt.Print(t.ratios())
-	if report != "" && len(t.cells) > 0 {
-		if err := t.write(report, rounds, seconds); err != nil {
-			return err
-		}
+	if err := t.writeTo(report, rounds, seconds); err != nil {
+		return err
 	}
 	if wrong > 0 && quick {
 		return fmt.Errorf("%d runs of %s failed, or lost or repeated messages", wrong, ours)
 	}
 	return nil
+}
+
+// writeTo writes the report, unless none is wanted or there is nothing in it.
+func (t *table) writeTo(report string, rounds int, seconds float64) error {
+	if report == "" || len(t.cells) == 0 {
+		return nil
+	}
+	return t.write(report, rounds, seconds)
 }

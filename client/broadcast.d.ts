@@ -30,7 +30,7 @@ export interface Hub {
 
 	/**
 	 * Called when messages are lost for good: the server no longer keeps what these channels had before the position id, or
-	 * it dropped messages because the page was too slow. Load the state again. What arrives afterwards is complete.
+	 * it dropped messages because the page was too slow, or its message broker has lost some. Load the state again. What arrives afterwards is complete.
 	 */
 	ongap?: (gap: { channels: string[]; id?: string }) => void
 

@@ -4,11 +4,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,6 +32,10 @@ type cluster struct {
 	site  string            // host:port of the load balancer
 	nodes map[string]string // host:port of each node
 	stdin io.Writer
+
+	nats     string // host:port of nats-server
+	launcher *os.Process
+	killed   bool // on purpose
 }
 
 func startCluster(t *testing.T) *cluster {
@@ -41,7 +49,7 @@ func startCluster(t *testing.T) *cluster {
 	for range 8 {
 		ports = append(ports, caddytest.FreePort(t))
 	}
-	c := &cluster{t: t, site: "localhost:" + ports[0], nodes: map[string]string{}}
+	c := &cluster{t: t, site: "localhost:" + ports[0], nodes: map[string]string{}, nats: "localhost:" + ports[7]}
 	for i, name := range []string{"a", "b", "c"} {
 		c.nodes[name] = "localhost:" + ports[i+1]
 	}
@@ -55,10 +63,10 @@ func startCluster(t *testing.T) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.stdin = stdin
+	c.stdin, c.launcher = stdin, cmd.Process
 	t.Cleanup(func() {
 		cmd.Process.Signal(syscall.SIGTERM) // it ends its processes
-		if err := cmd.Wait(); err != nil {
+		if err := cmd.Wait(); err != nil && !c.killed {
 			t.Error(err)
 		}
 	})
@@ -160,6 +168,31 @@ func (f *follower) read(n int) {
 				f.last, f.lastID = e.Data, e.ID
 			}
 		}
+	}
+}
+
+// TestClusterKilled: no process stays when the one that started them is killed.
+func TestClusterKilled(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux kills a process with its parent")
+	}
+	c := startCluster(t)
+	c.killed = true
+	if err := c.launcher.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	addrs := append(slices.Collect(maps.Values(c.nodes)), c.nats)
+	for deadline := time.Now().Add(20 * time.Second); len(addrs) > 0; {
+		conn, err := net.Dial("tcp", addrs[0])
+		if err != nil {
+			addrs = addrs[1:]
+			continue
+		}
+		conn.Close()
+		if time.Now().After(deadline) {
+			t.Fatalf("still there: %v", addrs)
+		}
+		time.Sleep(time.Millisecond) // another process has no event
 	}
 }
 

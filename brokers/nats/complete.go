@@ -120,7 +120,7 @@ func (l *log) noteLimit(ctx context.Context) {
 		}
 		want := info.Config
 		want.Metadata = withLimit(info.Config.Metadata, info.Config.MaxPerSubj, info.State.LastSeq+1)
-		err = l.api(ctx, "STREAM.UPDATE."+l.config.Stream, want, &streamInfo{})
+		_, err = l.update(ctx, info, want)
 	}
 	if err != nil {
 		l.logger().Warn("the broker's stream cannot be changed", zap.Error(err))

@@ -24,8 +24,9 @@ type Config struct {
 	// How to log in. At most one of them is set.
 	User, Password string
 	Token          string
-	Credentials    string // a file
-	NKey           string // a file with a seed
+	Login          func() (user, password, token string) // asked for each connection; nil: they stay the same
+	Credentials    string                                // a file
+	NKey           string                                // a file with a seed
 
 	TLS *tls.Config // nil uses what the URLs say
 

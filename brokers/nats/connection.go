@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -59,9 +60,15 @@ func (l *log) options() ([]natsgo.Option, error) {
 	}
 	switch {
 	case c.User != "":
-		options = append(options, natsgo.UserInfo(c.User, c.Password))
+		options = append(options, natsgo.UserInfoHandler(func() (string, string) {
+			user, password, _ := c.login()
+			return user, password
+		}))
 	case c.Token != "":
-		options = append(options, natsgo.Token(c.Token))
+		options = append(options, natsgo.TokenHandler(func() string {
+			_, _, token := c.login()
+			return token
+		}))
 	case c.Credentials != "":
 		// The library reads the file at each connect (UserCredentials in nats.go 1.55), so that it may be renewed.
 		options = append(options, natsgo.UserCredentials(c.Credentials))
@@ -76,6 +83,13 @@ func (l *log) options() ([]natsgo.Option, error) {
 		options = append(options, natsgo.Secure(c.TLS.Clone()))
 	}
 	return options, nil
+}
+
+func (c *Config) login() (user, password, token string) {
+	if c.Login == nil {
+		return c.User, c.Password, c.Token
+	}
+	return c.Login()
 }
 
 // reconnectDelay is 100 to 200 ms, so that the nodes of a broker that was restarted do not all come at once.
@@ -100,8 +114,18 @@ func (l *log) asyncError(err error) {
 	case errors.Is(err, natsgo.ErrSlowConsumer):
 		// The dialer prevents it. Should it happen, then messages are lost.
 		l.broke("overflow")
+	case errors.Is(err, natsgo.ErrPermissionViolation) && strings.Contains(err.Error(), leaderElected):
+		// The audit finds what this would have told, only later.
+		l.logger().Info("the broker's account may not learn of new leaders", zap.Error(err))
 	case errors.Is(err, natsgo.ErrPermissionViolation):
 		l.denied(err)
+	case errors.Is(err, natsgo.ErrAuthorization), errors.Is(err, natsgo.ErrAuthExpired), errors.Is(err, natsgo.ErrAuthRevoked),
+		errors.Is(err, natsgo.ErrAccountAuthExpired):
+		// While it connects again, ReconnectErrHandler is not told of these (doReconnect in nats.go 1.55).
+		l.setProblem(fmt.Sprint("cannot connect: ", err))
+		if l.complaints.fresh(err.Error(), time.Now()) {
+			l.logger().Error("the broker refuses the login", zap.Error(err))
+		}
 	case l.complaints.fresh(err.Error(), time.Now()):
 		l.logger().Warn("connection to the broker", zap.Error(err))
 	}

@@ -3,6 +3,7 @@ package nats
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strconv"
 	"time"
 
@@ -17,9 +18,28 @@ import (
 // subject of its own, which expects to come after the last such entry, so that one node succeeds and the others find its
 // entry; and in the metadata, since entries do not stay.
 
-// newEpoch returns 8 characters. It is part of each ID that clients get, so it is short, and two epochs of one stream will
-// not be the same by chance.
-func newEpoch() string { return nuid.Next()[14:] }
+// epochSize is the length of the random part of an epoch. After it comes how many there were before, if there were any, so
+// that of two epochs it is known which one was later. What a server has lost may be the change to the last one.
+const epochSize = 8
+
+// newEpoch returns an epoch that comes after some others. It is short, because it is a part of each ID that clients get. It
+// begins with characters of a NUID that start at a random number, so that two nodes do not make the same.
+func newEpoch(before uint64) string {
+	epoch := nuid.Next()[14:]
+	if before > 0 {
+		epoch += strconv.FormatUint(before, 36)
+	}
+	return epoch
+}
+
+// epochsBefore returns how many epochs there were before one. Of one that somebody else made it is 0.
+func epochsBefore(epoch string) uint64 {
+	n, err := strconv.ParseUint(epoch[min(epochSize, len(epoch)):], 36, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
 
 // message is the leader's answer for one message.
 type message struct {
@@ -42,18 +62,24 @@ func (l *log) leaderGet(ctx context.Context, request getRequest) (m message, ok 
 
 // settleEpoch returns the epoch of the stream, after it has changed it if the stream lost something that this node had.
 func (l *log) settleEpoch(ctx context.Context, info *streamInfo) (string, error) {
-	epoch, at, err := l.readEpoch(ctx, info)
+	epoch, at, lost, err := l.readEpoch(ctx, info)
 	if err != nil {
 		return "", err
 	}
-	rolledBack := false
-	if epoch != "" {
-		if rolledBack, err = l.rolledBack(ctx, epoch); err != nil || !rolledBack {
-			return epoch, err
+	// This node may know of a later epoch. The entry of one that could not be noted may be gone, too.
+	later := max(epochsBefore(l.knownEpoch()), l.keeper.epochs)
+	rolledBack := lost || later > epochsBefore(epoch)
+	l.keeper.epochs = max(later, epochsBefore(epoch))
+	if epoch != "" && !rolledBack {
+		if rolledBack, err = l.rolledBack(ctx, epoch); err != nil {
+			return "", err
+		}
+		if !rolledBack {
+			return epoch, l.noteEpoch(ctx, info, epoch)
 		}
 	}
 	// I7: before anything of the stream is delivered.
-	mine := newEpoch()
+	mine := newEpoch(l.keeper.epochs + 1)
 	a, err := l.publisher.ask(&natsgo.Msg{Subject: l.store + epochName, Data: []byte(mine), Header: natsgo.Header{
 		natsgo.ExpectedLastSubjSeqHdr: {strconv.FormatUint(at, 10)},
 	}})
@@ -61,45 +87,94 @@ func (l *log) settleEpoch(ctx context.Context, info *streamInfo) (string, error)
 	case err != nil:
 		return "", err
 	case a.Error != nil && (a.Error.ErrCode == codeWrongLast || a.Error.ErrCode == codeWrongLastPlain):
-		epoch, _, err = l.readEpoch(ctx, info) // another node was faster
-		return epoch, err
+		if info, err = l.info(ctx, ""); err != nil { // another node was faster
+			return "", err
+		}
+		return l.settleEpoch(ctx, info)
 	case a.Error != nil:
 		return "", a.Error
 	}
+	l.keeper.epochs++
 	if rolledBack {
 		l.logger().Error("the broker has lost messages: positions begin anew, and all clients get a gap",
 			zap.String("stream", l.config.Stream), zap.String("epoch", epoch), zap.String("new_epoch", mine))
 	}
-	// The entry alone has decided already, so an error below is only logged.
-	want := info.Config
-	metadata := map[string]string{metadataVersion: "1"}
-	for key, value := range want.Metadata {
-		metadata[key] = value
-	}
-	metadata[metadataEpoch] = mine
-	want.Metadata = metadata
-	var updated streamInfo
-	if err := l.api(ctx, "STREAM.UPDATE."+l.config.Stream, want, &updated); err != nil {
-		l.logger().Error("the new epoch cannot be written to the stream's metadata", zap.Error(err))
-	}
-	return mine, nil
+	return mine, l.noteEpoch(ctx, info, mine)
 }
 
-// readEpoch returns the epoch, or "" if the stream has none, and where the entry is that has changed it, or 0.
-func (l *log) readEpoch(ctx context.Context, info *streamInfo) (epoch string, at uint64, err error) {
+// knownEpoch returns the epoch that the Sink was told last, or "".
+func (l *log) knownEpoch() (epoch string) {
+	l.inReceiver(func() { epoch = l.receiver.epoch })
+	return epoch
+}
+
+// noteEpoch writes the epoch to the metadata. Without that the epoch before would be back when the entry expires, so it is an
+// error if it cannot be written. If metadata have none, then another epoch begins when the entry expires, which is safe.
+func (l *log) noteEpoch(ctx context.Context, info *streamInfo, epoch string) error {
+	noted := info.Config.Metadata[metadataEpoch]
+	if noted == epoch {
+		return nil
+	}
+	_, err := l.update(ctx, info, withEpoch(info.Config, epoch))
+	switch {
+	case err != nil && noted == "":
+		l.logger().Warn("the epoch cannot be written to the stream's metadata: all clients will get a gap when the stream has removed the entry that has it",
+			zap.Error(err))
+	case err != nil:
+		return fmt.Errorf("the stream %s has lost messages, and its new epoch cannot be written to its metadata: %w", l.config.Stream, err)
+	}
+	return nil
+}
+
+// epochDiffers tells whether the epoch is another one than this node has, or not the one in the metadata: a node that died may
+// have undone what another one wrote there.
+func (l *log) epochDiffers(ctx context.Context) bool {
+	info, err := l.info(ctx, "")
+	if err != nil {
+		return false
+	}
+	epoch, _, lost, err := l.readEpoch(ctx, info)
+	if err != nil || epoch == "" {
+		return false
+	}
+	noted := info.Config.Metadata[metadataEpoch]
+	return lost || epoch != l.knownEpoch() || noted != "" && noted != epoch
+}
+
+// withEpoch returns a configuration whose metadata have an epoch, and all else as it was.
+func withEpoch(c streamConfig, epoch string) streamConfig {
+	metadata := map[string]string{metadataVersion: "1"}
+	for key, value := range c.Metadata {
+		metadata[key] = value
+	}
+	metadata[metadataEpoch] = epoch
+	c.Metadata = metadata
+	return c
+}
+
+// readEpoch returns the epoch, or "" if the stream has none, and where the last entry is that has changed it, or 0. lost says
+// that a later such entry was lost, which the metadata know.
+func (l *log) readEpoch(ctx context.Context, info *streamInfo) (epoch string, at uint64, lost bool, err error) {
 	m, ok, err := l.leaderGet(ctx, getRequest{LastBy: l.store + epochName})
 	if err != nil {
-		return "", 0, err
+		return "", 0, false, err
 	}
+	noted := info.Config.Metadata[metadataEpoch]
 	if !ok {
-		return info.Config.Metadata[metadataEpoch], 0, nil
+		return noted, 0, false, nil
 	}
 	epoch = string(m.Message.Data)
-	if epoch == "" || len(epoch) > 32 {
-		return "", 0, fmt.Errorf("the entry at %d is no epoch: somebody else publishes on %s", m.Message.Seq, l.store+epochName)
+	if !epochForm.MatchString(epoch) {
+		return "", 0, false, fmt.Errorf("the entry at %d is no epoch: somebody else publishes on %s", m.Message.Seq, l.store+epochName)
 	}
-	return epoch, m.Message.Seq, nil
+	if epochsBefore(noted) > epochsBefore(epoch) {
+		return noted, m.Message.Seq, true, nil
+	}
+	return epoch, m.Message.Seq, false, nil
 }
+
+// epochForm is what the contract of broker.Sink says.
+var epochForm = regexp.MustCompile(`^[0-9A-Za-z]{1,32}$`)
 
 // rolledBack tells whether the stream has lost what this node has had of the same epoch: it gives a position that is taken
 // to a tick, or has another tick at a known position.

@@ -11,6 +11,7 @@ package nats
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net/url"
 	"strings"
 	"sync"
@@ -27,7 +28,7 @@ import (
 // start and only read afterwards.
 type log struct {
 	config Config
-	node   uint64
+	number uint64 // in its ticks
 	sink   broker.Sink
 	conn   *natsgo.Conn
 
@@ -76,8 +77,9 @@ func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
 	if len(c.Servers) == 0 {
 		return nil, fmt.Errorf("no server is given")
 	}
+	// Not the node's number: with a reload one node may have two logs for a moment, which would take each other's ticks.
 	l := &log{
-		config: c, node: o.Node, sink: sink, store: c.Prefix + ".s.", live: c.Prefix + ".l.", raw: make(chan *natsgo.Msg, rawRoom),
+		config: c, number: rand.Uint64(), sink: sink, store: c.Prefix + ".s.", live: c.Prefix + ".l.", raw: make(chan *natsgo.Msg, rawRoom),
 		done: make(chan struct{}), channels: map[string]*channel{}, repairs: map[string]uint64{}, retention: o.Retention,
 		problem: "not connected yet",
 	}
@@ -150,8 +152,7 @@ func (l *log) Status() broker.Status {
 		s.Repairs[cause] = n
 	}
 	if l.conn.IsConnected() {
-		s.Server = l.conn.ConnectedUrlRedacted()
-		// Headers count too: the library compares the sum with the server's limit (Conn.publish in nats.go 1.55).
+		s.Server = withoutLogin(l.conn.ConnectedUrl())
 		s.MaxData = max(0, int(l.conn.MaxPayload())-maxEnvelope-maxHeaders)
 	}
 	if l.up {
@@ -161,7 +162,16 @@ func (l *log) Status() broker.Status {
 	return s
 }
 
-// Close implements broker.Log. A callback must not call it: it waits for the receiver, which runs callbacks.
+// withoutLogin is a server's URL without its user, which may be a token: url.Redacted only hides a password.
+func withoutLogin(server string) string {
+	u, err := url.Parse(server)
+	if err != nil {
+		return ""
+	}
+	u.User = nil
+	return u.String()
+}
+
 func (l *log) Close() {
 	// Two callers may close a log, and both have to be sure that nothing calls them any more when Close returns.
 	if l.closed.Swap(true) {

@@ -22,6 +22,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 // documentation reads a page of docs.
@@ -135,13 +137,21 @@ func TestLogins(t *testing.T) {
 		"in the URL": {`authorization: { user: u, password: "secret" }`, func(c *Config) {
 			c.Servers[0] = strings.Replace(c.Servers[0], "nats://", "nats://u:secret@", 1)
 		}},
+		"a token in the URL": {`authorization: { token: "secret" }`, func(c *Config) {
+			c.Servers[0] = strings.Replace(c.Servers[0], "nats://", "nats://secret@", 1)
+		}},
 		"token": {`authorization: { token: "secret" }`, func(c *Config) { c.Token = "secret" }},
 		"nkey":  {`authorization: { users: [{ nkey: ` + public + ` }] }`, func(c *Config) { c.NKey = file }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := testConfig(t, natstest.Start(t, test.server).URL(), 1)
 			test.config(&c)
+			core, logged := observer.New(zap.ErrorLevel)
+			c.Logger = func() *zap.Logger { return zap.New(core) }
 			use(t, c)
+			for _, e := range logged.All() {
+				t.Errorf("%s: %v", e.Message, e.ContextMap())
+			}
 		})
 	}
 }

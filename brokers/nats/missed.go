@@ -253,6 +253,10 @@ func (l *log) audit() {
 	if at == 0 {
 		return
 	}
+	if l.epochDiffers(ctx) {
+		l.queue.push(func() { l.fail("audit") })
+		return
+	}
 	// After the barrier: now last of each channel counts everything up to at.
 	var open []position
 	l.inReceiver(func() { open = l.positions() })

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	natsgo "github.com/nats-io/nats.go"
 	"go.uber.org/zap"
 
 	_ "github.com/caddy-broadcast/caddy-broadcast" // so that `xcaddy build --with` of this package gives a Caddy that broadcasts
@@ -28,8 +29,9 @@ func init() {
 // stored it.
 //
 // Text options may have placeholders such as `{env.NATS_TOKEN}` or `{file./run/secrets/nats}`. Use them for secrets, because
-// Caddy's admin API shows the configuration as it is written. They are expanded when the connection is made, and a reload
-// with the same options keeps the connection.
+// Caddy's admin API shows the configuration as it is written. A reload with the same options keeps the
+// connection. Those of `user`, `password` and `token` are expanded for each connection, so that a secret in a file may change,
+// and the others when the configuration is loaded.
 type Broker struct {
 	// URLs of the servers: `nats://n1.example.com:4222`, `tls://`, `ws://` or `wss://`. Name several of a cluster, so that
 	// this process can start while one of them is away; it learns the rest from them. All must use the same way to log in.
@@ -119,35 +121,70 @@ func (Broker) CaddyModule() caddy.ModuleInfo {
 
 // Provision expands placeholders and reads the files of TLS.
 func (b *Broker) Provision(caddy.Context) (err error) {
-	expand := caddy.NewReplacer().ReplaceAll
+	var x expansion
 	c := Config{
-		Stream: expand(b.Stream, ""), Prefix: expand(b.Prefix, ""),
+		Stream: x.expand("stream", b.Stream), Prefix: x.expand("prefix", b.Prefix),
 		Replicas: b.Replicas, Memory: b.Storage == "memory", MaxBytes: b.MaxBytes, Manage: b.Manage == nil || *b.Manage,
-		User: expand(b.User, ""), Password: expand(b.Password, ""), Token: expand(b.Token, ""),
-		Credentials: expand(b.Credentials, ""), NKey: expand(b.NKey, ""),
+		User: x.expand("user", b.User), Password: x.expand("password", b.Password), Token: x.expand("token", b.Token),
+		Credentials: x.expand("credentials", b.Credentials), NKey: x.expand("nkey", b.NKey),
 		PublishTimeout: time.Duration(b.PublishTimeout),
 		Logger:         func() *zap.Logger { return caddy.Log().Named("broadcast.brokers.nats") },
 	}
 	for _, server := range b.Servers {
-		c.Servers = append(c.Servers, expand(server, ""))
+		c.Servers = append(c.Servers, x.expand("servers", server))
+	}
+	user, password, token := c.User, c.Password, c.Token
+	c.Login = func() (string, string, string) {
+		var now expansion // a secret in a file may have changed, and a reload keeps the connection
+		u, p, t := now.expand("user", b.User), now.expand("password", b.Password), now.expand("token", b.Token)
+		if now.err != nil { // it is just being written
+			return user, password, token
+		}
+		return u, p, t
 	}
 	c = c.withDefaults()
 	if b.TLS != nil {
-		if c.TLS, err = b.TLS.config(expand); err != nil {
+		if c.TLS, err = b.TLS.config(&x); err != nil {
 			return fmt.Errorf("tls: %w", err)
 		}
+	}
+	if x.err != nil {
+		return x.err
 	}
 	b.config = c
 	return nil
 }
 
-func (t *TLS) config(expand func(text, empty string) string) (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: expand(t.ServerName, "")}
-	for _, name := range t.CA {
+// expansion expands placeholders, and keeps the first error. A placeholder that is empty is one: a stream would silently be
+// the default one, which is another log, and a login as nobody would be refused by the server, which says less.
+type expansion struct{ err error }
+
+func (x *expansion) expand(option, text string) string {
+	text, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
+	switch {
+	case err == nil || x.err != nil:
+	case strings.HasSuffix(err.Error(), "is empty"): // it quotes the placeholder
+		x.err = fmt.Errorf("%s: %w: is it set?", option, err)
+	default: // it may be a password that has braces, so it is not quoted
+		x.err = fmt.Errorf(`%s has a placeholder that Caddy does not know; write \{ for a brace`, option)
+	}
+	return text
+}
+
+func (t *TLS) config(x *expansion) (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: x.expand("server_name", t.ServerName)}
+	ca := make([]string, len(t.CA))
+	for i, name := range t.CA {
+		ca[i] = x.expand("ca", name)
+	}
+	cert, key := x.expand("cert", t.Cert), x.expand("key", t.Key)
+	if x.err != nil {
+		return nil, x.err
+	}
+	for _, name := range ca {
 		if c.RootCAs == nil {
 			c.RootCAs = x509.NewCertPool()
 		}
-		name = expand(name, "")
 		pem, err := os.ReadFile(name)
 		if err != nil {
 			return nil, fmt.Errorf("ca: %w", err)
@@ -156,7 +193,6 @@ func (t *TLS) config(expand func(text, empty string) string) (*tls.Config, error
 			return nil, fmt.Errorf("ca: %s has no certificate in PEM", name)
 		}
 	}
-	cert, key := expand(t.Cert, ""), expand(t.Key, "")
 	if (cert == "") != (key == "") {
 		return nil, errors.New("cert needs a key, and key a cert")
 	}
@@ -228,10 +264,18 @@ func parseServer(text string) (*url.URL, error) {
 		return nil, errors.New("is not valid: it must be such as nats://host:4222; a user and a password in it need percent-encoding")
 	case !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme):
 		return nil, fmt.Errorf("has the scheme %q, must be nats, tls, ws or wss", u.Scheme)
+	case emptyPassword(u):
+		return nil, errors.New("has a user without a password")
 	case u.RawQuery != "" || u.Fragment != "" || u.Path != "" && u.Scheme != "ws" && u.Scheme != "wss":
 		return nil, errors.New("has more than a login, a host and a port")
 	}
 	return u, nil
+}
+
+// emptyPassword reports whether a URL has a colon after its user, and nothing after that.
+func emptyPassword(u *url.URL) bool {
+	password, ok := u.User.Password()
+	return ok && password == ""
 }
 
 // logins returns the names of the options to log in that are set.
@@ -246,20 +290,11 @@ func (b *Broker) logins() (names []string) {
 	return names
 }
 
-// validateLogin checks the login. A placeholder that expands to nothing is an error: a log in as nobody would be refused by
-// the server, which says less.
+// validateLogin checks the login.
 func (b *Broker) validateLogin() error {
 	c := &b.config
 	if logins := b.logins(); len(logins) > 1 {
 		return fmt.Errorf("%s are set: there can be one login", strings.Join(logins, " and "))
-	}
-	for _, o := range []struct{ name, written, value string }{
-		{"credentials", b.Credentials, c.Credentials}, {"user", b.User, c.User}, {"password", b.Password, c.Password},
-		{"token", b.Token, c.Token}, {"nkey", b.NKey, c.NKey},
-	} {
-		if o.written != "" && o.value == "" {
-			return fmt.Errorf("%s is %q, which is empty: is the variable set?", o.name, o.written)
-		}
 	}
 	if (c.User == "") != (c.Password == "") {
 		return errors.New("user needs a password, and password a user")
@@ -270,6 +305,11 @@ func (b *Broker) validateLogin() error {
 		}
 		if _, err := os.ReadFile(o.file); err != nil {
 			return fmt.Errorf("%s: %w", o.name, err)
+		}
+	}
+	if c.NKey != "" {
+		if _, err := natsgo.NkeyOptionFromSeed(c.NKey); err != nil {
+			return fmt.Errorf("nkey: %w", err)
 		}
 	}
 	return nil

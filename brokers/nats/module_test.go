@@ -43,16 +43,37 @@ func TestDefaults(t *testing.T) {
 // TestPlaceholders are expanded for the connection, and stay in what Caddy shows of the configuration.
 func TestPlaceholders(t *testing.T) {
 	t.Setenv("TEST_NATS_HOST", "n1")
-	t.Setenv("TEST_NATS_TOKEN", "s3cret")
+	t.Setenv("TEST_NATS_TOKEN", "s3cret{x}")
 	b, err := load(t, `{"servers":["tls://{env.TEST_NATS_HOST}:4222"],"token":"{env.TEST_NATS_TOKEN}"}`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b.config.Servers[0] != "tls://n1:4222" || b.config.Token != "s3cret" {
+	if b.config.Servers[0] != "tls://n1:4222" || b.config.Token != "s3cret{x}" {
 		t.Errorf("%+v", b.config)
 	}
 	if shown, _ := json.Marshal(b); strings.Contains(string(shown), "s3cret") {
 		t.Errorf("the secret is shown: %s", shown)
+	}
+}
+
+// TestSecretRenewed: a secret in a file is read for each connection. While it is empty, the one is used that the configuration was loaded with.
+func TestSecretRenewed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "token")
+	write := func(secret string) {
+		if err := os.WriteFile(file, []byte(secret), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("one")
+	b, err := load(t, `{"servers":["a"],"token":"{file.`+file+`}"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct{ content, want string }{{"one", "one"}, {"two\n", "two"}, {"", "one"}} {
+		write(step.content)
+		if _, _, token := b.config.login(); token != step.want {
+			t.Errorf("with %q the token is %q, want %q", step.content, token, step.want)
+		}
 	}
 }
 
@@ -83,7 +104,14 @@ func TestOptionErrors(t *testing.T) {
 		`{"servers":["a"],"user":"u","password":"s3cret","token":"s3cret"}`:      "user and token are set: there can be one login",
 		`{"servers":["a"],"user":"u"}`:                                           "user needs a password",
 		`{"servers":["a"],"password":"s3cret"}`:                                  "user needs a password, and password a user",
-		`{"servers":["a"],"token":"{env.TEST_NATS_NOTHING}"}`:                    `token is "{env.TEST_NATS_NOTHING}", which is empty`,
+		`{"servers":["a"],"token":"{env.TEST_NATS_NOTHING}"}`:                    "token: evaluated placeholder {env.TEST_NATS_NOTHING} is empty",
+		`{"servers":["nats://u:{env.TEST_NATS_NOTHING}@a"]}`:                     "servers: evaluated placeholder {env.TEST_NATS_NOTHING} is empty",
+		`{"servers":["a"],"stream":"{env.TEST_NATS_NOTHING}"}`:                   "stream: evaluated placeholder",
+		`{"servers":["a"],"prefix":"{env.TEST_NATS_NOTHING}"}`:                   "prefix: evaluated placeholder",
+		`{"servers":["a"],"tls":{"ca":["{env.TEST_NATS_NOTHING}"]}}`:             "ca: evaluated placeholder",
+		`{"servers":["a"],"token":"a{s3cret}b"}`:                                 "token has a placeholder that Caddy does not know",
+		`{"servers":["nats://u:@a"]}`:                                            "URL 1 of 1 has a user without a password",
+		`{"servers":["a"],"nkey":"` + noPEM + `"}`:                               "nkey: ",
 		`{"servers":["a"],"credentials":"/no/such/file"}`:                        "credentials: open /no/such/file",
 		`{"servers":["a"],"nkey":"/no/such/file"}`:                               "nkey: open /no/such/file",
 		`{"servers":["a"],"tls":{"ca":["/no/such/file"]}}`:                       "tls: ca: open /no/such/file",

@@ -26,6 +26,10 @@ const maxHeaders = 256
 // leader that is moved on purpose is back sooner, so it is not seconds either.
 const retryDelay = 200 * time.Millisecond
 
+// pendingDelay is how long to wait when an entry with the same key is being stored, for another node, which takes the servers
+// about as long. Meanwhile all that this node publishes waits behind it.
+const pendingDelay = 5 * time.Millisecond
+
 // publisher sends entries in the order of the calls, and awaits their acks.
 //
 // Each entry has a Nats-Msg-Id, even without a key, so that what was not confirmed can be sent again over the next connection
@@ -212,7 +216,12 @@ func (p *publisher) handle(m *natsgo.Msg) {
 		// There is no leader, so this attempt is not stored. An earlier one may be.
 		w.retry = true
 		if p.retryAt.IsZero() {
-			p.retryAt = time.Now().Add(retryDelay)
+			delay := retryDelay
+			if a.Error != nil && a.Error.ErrCode == codeDuplicatePending {
+				delay = pendingDelay
+				time.AfterFunc(delay+time.Millisecond, func() { p.l.keeper.wake(nil) })
+			}
+			p.retryAt = time.Now().Add(delay)
 		}
 		p.mu.Unlock()
 		return

@@ -230,8 +230,7 @@ func (l *log) deliverTick(m *natsgo.Msg, s stored) string {
 	r.tick, r.tickBytes, r.watermark, r.advance = s.seq, string(m.Data), s.seq, s.seq
 	l.flush()
 	l.hear()
-	// Only the node that has published a tick can have somebody who waits for it.
-	if len(m.Data) == 24 && binary.LittleEndian.Uint64(m.Data) == l.node {
+	if len(m.Data) == 24 && binary.LittleEndian.Uint64(m.Data) == l.number {
 		l.barriers.settle(binary.LittleEndian.Uint64(m.Data[8:]), s.seq)
 	}
 	return ""
@@ -296,7 +295,7 @@ func (l *log) fail(cause string) {
 func (l *log) hold(m *natsgo.Msg) {
 	r := &l.receiver
 	if m.Subject == l.live+tickName && r.repair != nil && len(m.Data) == 24 &&
-		binary.LittleEndian.Uint64(m.Data) == l.node && binary.LittleEndian.Uint64(m.Data[8:]) == r.nonce {
+		binary.LittleEndian.Uint64(m.Data) == l.number && binary.LittleEndian.Uint64(m.Data[8:]) == r.nonce {
 		if s, ok := l.stored(m); ok {
 			done := r.repair
 			r.repair, r.repairBytes = nil, string(m.Data)

@@ -15,7 +15,7 @@ import (
 )
 
 // keeper is what the goroutine that catches up keeps.
-// mu guards what others leave for it. The last field is its own.
+// mu guards what others leave for it. The fields after those are its own.
 type keeper struct {
 	signal chan struct{}
 
@@ -26,6 +26,7 @@ type keeper struct {
 	again  bool      // something came up while it was catching up
 
 	repairs uint64 // counts, for the nonces of ticks
+	epochs  uint64 // how many epochs there were before the last one that was seen
 }
 
 // init makes room for one signal. The keeper looks at everything when it is woken, so a second one would say no more.
@@ -159,7 +160,7 @@ func (l *log) keepUp(now time.Time, at *schedule) {
 		}
 		if err != nil {
 			l.setProblem(err.Error())
-			if l.complaints.fresh(err.Error(), now) {
+			if !l.closed.Load() && l.complaints.fresh(err.Error(), now) {
 				l.logger().Warn("cannot catch up with the broker", zap.String("cause", cause), zap.Error(err))
 			}
 			// At random, because all nodes have lost the broker at the same moment.
@@ -217,7 +218,7 @@ func (l *log) applyRetention() {
 	l.keeper.mu.Lock()
 	l.keeper.retain = false
 	l.keeper.mu.Unlock()
-	if _, err := l.ensure(ctx); err != nil {
+	if _, err := l.ensure(ctx); err != nil && !l.closed.Load() {
 		l.logger().Error("the broker's stream cannot be changed", zap.Error(err))
 	}
 }
@@ -341,6 +342,23 @@ func (l *log) repaired(cause string, generation uint64, epoch string, at uint64,
 	r.tick, r.tickBytes = at, r.repairBytes
 	// Even if nothing was missed: others may wait until W is there, as I3 has it.
 	l.sink.Advance(r.watermark)
+	l.markUp(cause, first, at)
+	r.broken, r.repair = false, nil
+	l.publisher.resume(generation) // before the Sink knows, which may publish at once
+	l.sink.Repaired()
+	l.logger().Info("the broker's log is up", zap.String("cause", cause), zap.Uint64("position", at), zap.Int("missed", len(missed)), zap.Int("lost", len(lost)))
+	// The tick that they wait for may have been sent over the last connection.
+	l.barriers.renew()
+	l.marks.renew()
+	// Last, as an ordinary message after the repair: what is at or before at is dropped by its position.
+	held := r.held
+	r.held, r.heldBytes = nil, 0
+	l.replay(held)
+	return nil
+}
+
+// markUp notes that the log has everything up to a position, for channels, status and the keeper.
+func (l *log) markUp(cause string, first bool, at uint64) {
 	l.mu.Lock()
 	// Everything up to at was read, or told to be lost.
 	for _, c := range l.channels {
@@ -360,18 +378,6 @@ func (l *log) repaired(cause string, generation uint64, epoch string, at uint64,
 	// Not earlier, because the keeper would publish ticks and audit a log that has not caught up.
 	l.keeper.cause = ""
 	l.keeper.mu.Unlock()
-	r.broken, r.repair = false, nil
-	l.publisher.resume(generation) // before the Sink knows, which may publish at once
-	l.sink.Repaired()
-	l.logger().Info("the broker's log is up", zap.String("cause", cause), zap.Uint64("position", at), zap.Int("missed", len(missed)), zap.Int("lost", len(lost)))
-	// The tick that they wait for may have been sent over the last connection.
-	l.barriers.renew()
-	l.marks.renew()
-	// Last, as an ordinary message after the repair: what is at or before at is dropped by its position.
-	held := r.held
-	r.held, r.heldBytes = nil, 0
-	l.replay(held)
-	return nil
 }
 
 // replay delivers what was held. Something may be missing between again.

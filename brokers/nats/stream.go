@@ -1,13 +1,19 @@
 package nats
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+
+	"go.uber.org/zap"
 )
 
 const (
@@ -23,7 +29,6 @@ const (
 )
 
 // streamConfig is what JetStream calls so, with the fields that matter here.
-// An update sets fields that are not here to their defaults, because the server takes it as the whole configuration.
 type streamConfig struct {
 	Name         string            `json:"name"`
 	Description  string            `json:"description,omitempty"`
@@ -42,10 +47,53 @@ type streamConfig struct {
 	AllowDirect  bool              `json:"allow_direct"`
 	AllowAtomic  bool              `json:"allow_atomic"`
 	DenyDelete   bool              `json:"deny_delete"`
+	DenyPurge    bool              `json:"deny_purge"`
 	Republish    *republish        `json:"republish,omitempty"`
 	Metadata     map[string]string `json:"metadata,omitempty"`
 	Sealed       bool              `json:"sealed,omitempty"`
 	NoAck        bool              `json:"no_ack,omitempty"`
+
+	// all is the configuration as the server has it, with what is not above.
+	all map[string]json.RawMessage
+}
+
+// UnmarshalJSON also keeps what the structure has no field for: see changed.
+func (s *streamConfig) UnmarshalJSON(b []byte) error {
+	type fields streamConfig
+	if err := json.Unmarshal(b, (*fields)(s)); err != nil {
+		return err
+	}
+	return json.Unmarshal(b, &s.all)
+}
+
+// changed returns a configuration with what differs from s in want, and all else as it is: an update replaces the whole, and
+// administrators set what is not in streamConfig, such as placement and compression.
+func (s *streamConfig) changed(want streamConfig) (map[string]json.RawMessage, error) {
+	var have, wanted map[string]json.RawMessage
+	for _, c := range []struct {
+		from streamConfig
+		to   *map[string]json.RawMessage
+	}{{*s, &have}, {want, &wanted}} {
+		b, err := json.Marshal(c.from)
+		if err == nil {
+			err = json.Unmarshal(b, c.to)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	all := maps.Clone(s.all)
+	for name := range have {
+		if _, kept := wanted[name]; !kept {
+			delete(all, name)
+		}
+	}
+	for name, value := range wanted {
+		if !bytes.Equal(value, have[name]) {
+			all[name] = value
+		}
+	}
+	return all, nil
 }
 
 // republish is where the leader sends what it has stored.
@@ -75,13 +123,14 @@ func (l *log) wanted() streamConfig {
 	keep := l.retention
 	l.mu.Unlock()
 	s := streamConfig{
-		// discard old, since with "new" a full stream refuses publishers until somebody makes room. deny_delete keeps
-		// operators from removing single messages, which would look like a loss.
+		// discard old, since with "new" a full stream refuses publishers until somebody makes room. deny_delete and
+		// deny_purge keep administrators from removing single messages, or those of one subject: that would be a loss that
+		// nothing shows. To remove all, they delete the stream, which begins another epoch.
 		Name: c.Stream, Description: "caddy-broadcast", Subjects: []string{c.Prefix + ".s.>"}, Retention: "limits", Discard: "old", Storage: "file",
 		// One more than clients may resume over: complete looks for the entry that a client has last, as a proof that none
 		// after it is gone.
 		Replicas: c.Replicas, MaxConsumers: -1, MaxMsgs: -1, MaxPerSubj: int64(max(keep.Messages+1, keptMessages)), MaxBytes: c.MaxBytes,
-		MaxMsgSize: -1, Duplicates: keepAtLeast, AllowDirect: true, AllowAtomic: true, DenyDelete: true,
+		MaxMsgSize: -1, Duplicates: keepAtLeast, AllowDirect: true, AllowAtomic: true, DenyDelete: true, DenyPurge: true,
 		Republish: &republish{Source: c.Prefix + ".s.>", Destination: c.Prefix + ".l.>"},
 	}
 	if keep.Age > 0 {
@@ -165,7 +214,10 @@ func (l *log) ensure(ctx context.Context) (*streamInfo, error) {
 		if !l.config.Manage {
 			return nil, fmt.Errorf("the stream %s differs, and manage is off: %s", l.config.Stream, join(fields))
 		}
-		want.Metadata = info.Config.Metadata
+		// The last node to look wins. If two nodes have other options, each start and reload of one changes the stream.
+		l.logger().Warn("the stream differs from this node's options, and is changed: all nodes need the same options",
+			zap.String("stream", l.config.Stream), zap.Strings("fields", fields))
+		want = adapted(want, info.Config)
 		// A limit that is lowered has held for as long as the higher one did.
 		if limit, since, ok := notedLimit(info); ok && limit == info.Config.MaxPerSubj && want.MaxPerSubj < limit {
 			want.Metadata = withLimit(want.Metadata, want.MaxPerSubj, since)
@@ -174,11 +226,11 @@ func (l *log) ensure(ctx context.Context) (*streamInfo, error) {
 			// Without the option administrators may choose, and a node does not undo it.
 			want.Replicas = info.Config.Replicas
 		}
-		var updated streamInfo
-		if err := l.api(ctx, "STREAM.UPDATE."+l.config.Stream, want, &updated); err != nil {
+		updated, err := l.update(ctx, info, want)
+		if err != nil {
 			return nil, fmt.Errorf("the stream %s differs (%s) and cannot be changed: %w", l.config.Stream, join(fields), err)
 		}
-		info = &updated
+		info = updated
 	}
 	// A look-up differs for one server and for several: see publisher.lookUp.
 	l.clustered.Store(info.Config.Replicas > 1)
@@ -188,7 +240,37 @@ func (l *log) ensure(ctx context.Context) (*streamInfo, error) {
 	return info, nil
 }
 
-// join sorts them, so that the same fault has the same text, and people are told of it once: see complaints.
+// adapted is what a stream has to become that exists: where both do, it is left as administrators made it.
+func adapted(want, have streamConfig) streamConfig {
+	want.Metadata, want.Description = have.Metadata, have.Description
+	want.MaxConsumers, want.MaxMsgSize = have.MaxConsumers, have.MaxMsgSize
+	want.Duplicates = max(want.Duplicates, have.Duplicates)
+	return want
+}
+
+// update changes a stream.
+func (l *log) update(ctx context.Context, info *streamInfo, want streamConfig) (*streamInfo, error) {
+	for {
+		request, err := info.Config.changed(want)
+		if err != nil {
+			return nil, err
+		}
+		var updated streamInfo
+		if err = l.api(ctx, "STREAM.UPDATE."+l.config.Stream, request, &updated); errors.Is(err, errNoReply) {
+			err = fmt.Errorf("%w: may the account publish there?", err) // a server that refuses it does not reply
+		}
+		if err != nil {
+			return nil, err
+		}
+		// Another node may have changed the epoch since info was read, and this update has undone that.
+		epoch, at, _, err := l.readEpoch(ctx, &updated)
+		if err != nil || at == 0 || updated.Config.Metadata[metadataEpoch] == epoch {
+			return &updated, err
+		}
+		info, want = &updated, withEpoch(updated.Config, epoch)
+	}
+}
+
 func join(fields []string) string {
 	slices.Sort(fields)
 	text := ""
@@ -204,7 +286,11 @@ func join(fields []string) string {
 // create makes the stream. If several nodes do it at once then one of them gives it its epoch.
 func (l *log) create(ctx context.Context) (*streamInfo, error) {
 	want := l.wanted()
-	want.Metadata = withLimit(map[string]string{metadataEpoch: newEpoch(), metadataVersion: "1"}, want.MaxPerSubj, 1)
+	before := uint64(0)
+	if known := l.knownEpoch(); known != "" { // somebody has deleted the stream
+		before = epochsBefore(known) + 1
+	}
+	want.Metadata = withLimit(map[string]string{metadataEpoch: newEpoch(before), metadataVersion: "1"}, want.MaxPerSubj, 1)
 	var info streamInfo
 	err := l.api(ctx, "STREAM.CREATE."+l.config.Stream, want, &info)
 	switch {

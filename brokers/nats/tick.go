@@ -159,7 +159,7 @@ func (j *joint) fail(err error, all bool) {
 // tickBytes is the payload of a tick: who waits for it, which only that node understands, and random bytes: no two ticks are
 // the same, so that one at a known position shows whether the stream is the same as before.
 func (l *log) tickBytes(nonce uint64) []byte {
-	b := binary.LittleEndian.AppendUint64(nil, l.node)
+	b := binary.LittleEndian.AppendUint64(nil, l.number)
 	b = binary.LittleEndian.AppendUint64(b, nonce)
 	return binary.LittleEndian.AppendUint64(b, rand.Uint64())
 }

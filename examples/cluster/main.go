@@ -105,6 +105,7 @@ func (c *cluster) keepRunning(ctx context.Context, name string, kill <-chan stru
 			once, cancel := context.WithCancel(ctx) // CommandContext kills the process as kill -9 does
 			cmd := exec.CommandContext(once, program, args...)
 			cmd.Env = append(os.Environ(), env...)
+			dieWithParent(cmd)
 			cmd.Stderr = os.Stderr
 			if name == "nats-server" {
 				cmd.Stderr = nil // it logs all that it does

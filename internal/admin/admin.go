@@ -56,7 +56,8 @@ const (
 //     message's idempotency key. If a line is wrong, nothing is published, and the 400 names the line. A query, or the header
 //     `Idempotency-Key`, is rejected. The body may have 16 MiB and 65536 messages. A message broker may take only so many at once
 //     (NATS: 1000): if it fails after some of them, the error has their number in `published`.
-//   - `GET /broadcast` returns the hub's totals, and the state of its message broker if there is one.
+//   - `GET /broadcast` returns the hub's totals, and the state of its message broker if there is one. `messages` and `bytes` are
+//     what was published by this process.
 //   - `GET /broadcast/health` returns 204 while this process should get clients; otherwise a 503 with the reason: nothing has come
 //     from the broker for longer than `partition_timeout`, or at all.
 //   - `GET /broadcast/channels?prefix=` lists the channels that have subscribers or history, by name, and
@@ -168,6 +169,10 @@ func health(w http.ResponseWriter, r *http.Request) error {
 func totals(w http.ResponseWriter, _ *http.Request, h *hub.Hub) error {
 	s := h.Stats()
 	app, _ := active.Running()
+	var messages uint64 // not the position: that of a broker counts its signs of life, and what other nodes published
+	for _, n := range s.Published {
+		messages += n
+	}
 	return answer(w, struct {
 		Connections int     `json:"connections"`
 		Channels    int     `json:"channels"`
@@ -185,7 +190,7 @@ func totals(w http.ResponseWriter, _ *http.Request, h *hub.Hub) error {
 
 		Broker *brokered.State `json:"broker,omitempty"`
 	}{
-		s.Connections, s.Channels, s.Seq, hub.FormatID(s.Epoch, s.Seq), s.Seq, s.Bytes, s.Deliveries, s.Written,
+		s.Connections, s.Channels, s.Seq, hub.FormatID(s.Epoch, s.Seq), messages, s.Bytes, s.Deliveries, s.Written,
 		s.Writes, s.Backlog, s.Kept, s.KeptBytes, time.Since(s.Started).Round(time.Millisecond).Seconds(),
 		app.Broker.State(),
 	})

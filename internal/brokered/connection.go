@@ -63,9 +63,10 @@ type Connection struct {
 	settings atomic.Pointer[Settings] // of the running configuration
 	failed   atomic.Pointer[error]    // why the hub cannot follow them, or nil
 
-	mu     sync.Mutex // held while the hub changes its log
-	key    string     // of the settings that the hub follows
-	closed bool
+	mu       sync.Mutex // held while the hub changes its log
+	key      string     // of the settings that the hub follows
+	closed   bool
+	reminder *time.Timer // nil without a broker
 }
 
 // New returns the connection of a hub that is its own log so far.
@@ -99,7 +100,38 @@ func (c *Connection) Use(s *Settings) error {
 	}
 	c.key = key
 	c.failed.Store(nil)
+	c.remindLocked(s.Broker != nil)
 	return nil
+}
+
+// When people are told that nothing comes from the broker. First it has the time that a connection needs; then they are told
+// each minute that it still lasts. A broker that was never there breaks nothing, so nothing else would tell them.
+const (
+	firstReminder    = 5 * time.Second
+	reminderInterval = time.Minute
+)
+
+func (c *Connection) remindLocked(wanted bool) {
+	if c.reminder != nil {
+		c.reminder.Stop()
+		c.reminder = nil
+	}
+	if !wanted {
+		return
+	}
+	var timer *time.Timer
+	timer = time.AfterFunc(firstReminder, func() {
+		if s := c.State(); s != nil && !s.Up {
+			logger().Warn("nothing comes from the broker: messages wait, and publishing fails",
+				zap.String("problem", s.Problem), zap.Float64("seconds", s.Lag))
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.reminder == timer { // otherwise it was stopped meanwhile
+			timer.Reset(reminderInterval)
+		}
+	})
+	c.reminder = timer
 }
 
 func (c *Connection) dial(s *Settings, sink broker.Sink) (broker.Log, error) {
@@ -124,6 +156,7 @@ func (c *Connection) Close() {
 	defer c.mu.Unlock()
 	// Closed is set under the lock, so a Use that comes later cannot attach a log that nobody would close.
 	c.closed = true
+	c.remindLocked(false)
 	c.hub.UseLog(nil)
 }
 
@@ -137,7 +170,7 @@ type watched struct {
 }
 
 // logger returns Caddy's logger. The one of the module would be that of a configuration which may have ended.
-func logger() *zap.Logger { return caddy.Log().Named("broadcast.broker") }
+var logger = func() *zap.Logger { return caddy.Log().Named("broadcast.broker") } // a variable for tests
 
 // Broken implements broker.Sink.
 func (w *watched) Broken(why error) {
@@ -158,7 +191,6 @@ func (w *watched) Repaired() {
 func (w *watched) Epoch(epoch string, at uint64) {
 	logger().Info("the log of the broker begins", zap.String("epoch", epoch), zap.Uint64("at", at))
 	w.Sink.Epoch(epoch, at)
-	w.connected()
 }
 
 // connected says where the hub is connected to.

@@ -13,6 +13,7 @@ type State struct {
 	Server    string  `json:"server,omitempty"`
 	Problem   string  `json:"problem,omitempty"`
 	Watermark uint64  `json:"watermark"`          // the hub has everything up to this position
+	Heard     bool    `json:"heard"`              // something has come from the broker
 	Lag       float64 `json:"lag_seconds"`        // since the last sign of life, or since the process started
 	Nodes     int     `json:"nodes,omitempty"`    // that share the log, as far as it knows
 	Queue     int64   `json:"queue_bytes"`        // received and not yet given to the hub
@@ -45,6 +46,7 @@ func (c *Connection) State() *State {
 	if status, _, ok := c.hub.Log(); ok {
 		s.Up, s.Server, s.Problem, s.Nodes = status.Up, status.Server, status.Problem, status.Nodes
 		s.Queue, s.MaxData = status.QueueBytes, status.MaxData
+		s.Heard = !status.Heard.IsZero()
 		if status.Heard.After(heard) {
 			heard = status.Heard
 		}

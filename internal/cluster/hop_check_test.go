@@ -98,7 +98,8 @@ func (c *checker) client(h *hop, i int) {
 				c.unnoticed++
 			default:
 				c.missing++
-				c.fail("client %d on %v did not get %d of %s", i, h.channels[i], seq, channel)
+				after := since(ms, seq)
+				c.fail("client %d on %v did not get %d of %s; after it: %v", i, h.channels[i], seq, channel, after[:min(len(after), 10)])
 			}
 		}
 	}
@@ -123,14 +124,17 @@ func toldOf(ms []message, channel string, seq uint64) bool {
 	return slices.Contains(ms[:min(len(ms), notMuch)], message{channel: channel})
 }
 
-// leftBefore reports whether a client left a node when it had messages after one that it missed, but none of its channel. If
-// that one was lost on its way to the node then nothing had shown it, and the client's position says that it has it.
+// leftBefore reports whether a client left a node when it was past a message that it missed, by a later one or by what it was
+// told at the beginning, but had none of its channel. If the message was lost on its way to the node then nothing had shown
+// it, and the client's position says that it has it.
 func leftBefore(ms []message, channel string, seq uint64) bool {
 	passed := false
 	for _, m := range since(ms, seq) {
 		switch {
 		case m.hop && passed:
 			return true
+		case m.hop:
+			passed = m.at > seq
 		case m.channel == channel:
 			return false
 		case m.seq > 0:

@@ -49,6 +49,7 @@ type hop struct {
 type message struct {
 	seq     uint64 // 0 for those
 	hop     bool
+	at      uint64 // the position that the client is told after a move
 	channel string
 	data    string
 }
@@ -67,9 +68,7 @@ func TestHop(t *testing.T) {
 		})
 	})
 	t.Run("R3", func(t *testing.T) {
-		if testing.Short() {
-			t.Skip("it takes half a minute")
-		}
+		natstest.Thorough(t)
 		servers := natstest.StartCluster(t, 3, "")
 		nodes := startNodes(t, 3, func(int) string { return broker("", natstest.URLs(servers)...) })
 		newHop(nodes).run(t, func(goOn func(int)) {
@@ -305,7 +304,6 @@ func (h *hop) receive(ctx context.Context, t *testing.T, i int) {
 			continue
 		}
 		h.hops.Add(1)
-		h.received[i] = append(h.received[i], message{hop: true})
 		ends += h.read(once, t, i, c, lastID, count-ends)
 		lastID = c.lastID
 		c.close()
@@ -320,6 +318,9 @@ func (h *hop) receive(ctx context.Context, t *testing.T, i int) {
 func (h *hop) read(ctx context.Context, t *testing.T, i int, c *client, lastID string, left int) (ends int) {
 	for ends < left {
 		e, err := c.next(ctx)
+		if e.Hello != nil {
+			h.received[i] = append(h.received[i], message{hop: true, at: seqOf(e.Hello.ID)})
+		}
 		switch {
 		case err != nil:
 			return ends

@@ -12,9 +12,7 @@ import (
 
 // TestThreeServers is what fails with three nats-servers that all keep the stream.
 func TestThreeServers(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes a minute")
-	}
+	natstest.Thorough(t)
 	t.Parallel()
 	servers := natstest.StartCluster(t, 3, "")
 	nodes := startNodes(t, 3, func(int) string { return broker("publish_timeout 2s", natstest.URLs(servers)...) })

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/json"
@@ -115,26 +116,35 @@ func bench(cmd *cobra.Command, args []string) error {
 	}
 	defer done()
 	began = time.Now()
+	messages, err := l.publishFor(cmd.Context(), duration, perSecond, size, publish)
+	if err != nil {
+		return err
+	}
+	l.drain()
+	return l.report(cmd, connections, messages, connected, time.Since(began))
+}
+
+// publishFor publishes messages of a size at a rate, and returns how many.
+func (l *load) publishFor(ctx context.Context, duration time.Duration, perSecond float64, size int, publish func(string) error) (messages int, err error) {
+	began := time.Now()
 	// The burst is 20 ms of messages, so that the rate is reached although sleeps end late, by a millisecond or more.
 	limiter := rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond/50)))
-	messages := 0
 	// The clock ends the run and not a number of messages, so a server that is too slow for the rate is tested for as long.
 	for time.Since(began) < duration {
-		if err := limiter.Wait(cmd.Context()); err != nil {
-			return err
+		if err := limiter.Wait(ctx); err != nil {
+			return messages, err
 		}
 		// The time is in the message itself: publisher and readers are one process and have one clock. The beginning
 		// has less than 64 bytes, the least --size.
 		text := fmt.Sprintf("%s %d %d ", l.mark, messages, time.Now().UnixNano())
 		// Before publishing, because deliveries may arrive before publish returns.
-		l.expected.Add(int64(connections))
+		l.expected.Add(int64(len(l.connections)))
 		if err := publish(text + strings.Repeat(".", max(0, size-len(text)))); err != nil {
-			return fmt.Errorf("publishing: %w", err)
+			return messages, fmt.Errorf("publishing: %w", err)
 		}
 		messages++
 	}
-	l.drain()
-	return l.report(cmd, connections, messages, connected, time.Since(began))
+	return messages, nil
 }
 
 // connect opens the WebSockets, up to 32 at a time, so that a large run does not overflow the listener's queue.

@@ -67,7 +67,7 @@ func printStatus(out io.Writer, body []byte) error {
 		// Only what is shown. A newer Caddy may send more, as the command and the process need not be of one version.
 		Broker *struct {
 			Node, Server, Problem string
-			Up                    bool
+			Up, Heard             bool
 			Nodes                 int
 			Lag                   float64 `json:"lag_seconds"`
 		}
@@ -99,7 +99,11 @@ func printStatus(out io.Writer, body []byte) error {
 		// 0 is unknown: see Nodes in broker.Status.
 		fmt.Fprintf(out, ", %d nodes", b.Nodes)
 	}
-	fmt.Fprintf(out, ", last heard %s ago\n", seconds(b.Lag))
+	if b.Heard {
+		fmt.Fprintf(out, ", last heard %s ago\n", seconds(b.Lag))
+	} else {
+		fmt.Fprintln(out, ", never heard")
+	}
 	if b.Problem != "" {
 		// On a line of its own, at the end, where it is not overlooked.
 		fmt.Fprintln(out, "problem:", visible(b.Problem))

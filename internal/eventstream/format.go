@@ -78,6 +78,9 @@ func (Format) Start(w hub.Welcome) []byte {
 // Gap returns an event of type gap.
 func (Format) Gap(channels []string) []byte { return gapEvent(channels, "") }
 
+// GapAt returns an event of type gap, which sets the position.
+func (Format) GapAt(channels []string, id string) []byte { return gapEvent(channels, id) }
+
 // gapEvent returns the event. It has an ID only if that is known: an event without one leaves the client's position as it is.
 func gapEvent(channels []string, id string) []byte {
 	p := []byte("event: gap\n")

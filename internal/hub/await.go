@@ -6,9 +6,13 @@ import (
 )
 
 // positionTime is how long a connection, or a join, waits for its position in a shared log.
+// It is well below the minute that proxies in front mostly wait, so that the client gets our answer, which tells it
+// when to come again.
 const positionTime = 5 * time.Second
 
 // retryTime is the time between two tries of what the log could not do.
+// Short enough for many tries in positionTime, and long enough that thousands of handshakes do not keep Hub.mu
+// busy.
 const retryTime = 100 * time.Millisecond
 
 // want is what a connection, or a join, needs of a shared log before it can begin: its channels open, the watermark at its
@@ -50,6 +54,7 @@ func (h *Hub) awaitLocked(w *want) error {
 			return ErrClosed
 		case s == nil:
 			return nil
+		// Now and not after positionTime, so that the client can try another node at once.
 		case s.partitioned:
 			return ErrNotReady
 		}
@@ -58,6 +63,7 @@ func (h *Hub) awaitLocked(w *want) error {
 			return nil
 		}
 		h.mu.Unlock()
+		// Here the log is called, without the lock: it may call back before it returns.
 		if do != nil {
 			do()
 		}
@@ -84,6 +90,10 @@ func (h *Hub) waitFor(w *want, s *sharedLog, wait <-chan struct{}) error {
 	}
 	timer := time.NewTimer(left)
 	defer timer.Stop()
+	closed := s.ctx.Done() // another log takes its place
+	if retry {
+		closed = nil // that is known, and it may take a moment
+	}
 	var gone <-chan struct{}
 	if w.ctx != nil {
 		gone = w.ctx.Done()
@@ -100,7 +110,7 @@ func (h *Hub) waitFor(w *want, s *sharedLog, wait <-chan struct{}) error {
 		return ErrClosed
 	case <-h.quit:
 		return ErrClosed
-	case <-s.ctx.Done(): // another log takes its place
+	case <-closed:
 		w.retry = true
 		return nil
 	}
@@ -130,6 +140,7 @@ func (w *want) name(i int) string {
 	return w.channels[i]
 }
 
+// count returns how many channels have to be open. All channels together are one, with the name "".
 func (w *want) count() int {
 	if w.all {
 		return 1
@@ -172,6 +183,8 @@ func (s *sharedLog) nextOpenLocked(w *want) (wait <-chan struct{}, do func()) {
 	}
 	for ; w.opened < len(w.pinned); w.opened++ {
 		switch o := w.pinned[w.opened]; {
+		// All that were opened together have the error, and opened has taken them out of the table. So it begins
+		// again with the first channel.
 		case o.err != nil:
 			w.unpinLocked()
 			w.opened, w.retry = 0, true
@@ -186,6 +199,7 @@ func (s *sharedLog) nextOpenLocked(w *want) (wait <-chan struct{}, do func()) {
 // addLocked adds a channel that is about to be opened.
 func (s *sharedLog) addLocked(name string, ready chan struct{}) *openChannel {
 	o := &openChannel{name: name, era: s.era, ready: ready}
+	// From here on others find it and wait for the same answer, so it is opened once.
 	s.open[name] = o
 	return o
 }
@@ -197,6 +211,7 @@ func (s *sharedLog) openChannels(channels []*openChannel) {
 	for i, o := range channels {
 		names[i] = o.name
 	}
+	// The answer is one of the calls that come in order: an entry that comes after it is after at.
 	s.log.Open(names, func(at uint64, err error) {
 		s.call(func() {
 			if err == nil {
@@ -215,11 +230,13 @@ func (s *sharedLog) opened(channels []*openChannel, at uint64, err error) {
 	defer func() { h.wake(wake) }() // without the lock
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	// I1: the log says that W has reached at. While it catches up that is not true of the hub.
 	if c := s.catchUp; c == nil && err == nil && s.currentLocked() {
 		h.seq = max(h.seq, at)
 	}
 	var ready chan struct{}
 	for i, o := range channels {
+		// Others may have the lock. Whatever they change is looked at again for each channel.
 		if i > 0 && i%atOnce == 0 {
 			h.mu.Unlock()
 			h.mu.Lock()
@@ -249,6 +266,7 @@ func (s *sharedLog) opened(channels []*openChannel, at uint64, err error) {
 			wake |= s.tellLostLocked(name)
 		}
 	}
+	// Channels that were added together have one, so it is closed once.
 	if ready != nil {
 		close(ready)
 	}

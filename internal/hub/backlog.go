@@ -74,6 +74,8 @@ type footprint struct {
 	held    int // memory of its own: not that of messages and of arrays, which others may refer to
 }
 
+// footprint returns what the backlog takes now. Whatever changes the backlog compares it before and after: see
+// Conn.settleLocked.
 func (b *backlog) footprint() footprint {
 	f := footprint{b.size, int(b.space) * pieceSize}
 	if r := b.replay; r != nil {
@@ -200,6 +202,7 @@ type step struct {
 	chunk  *chunk // the space of write, if it is only lent
 }
 
+// chunk is where small pieces are put together for one write. A flusher has it for that write only.
 type chunk [chunkSize]byte
 
 var chunks = sync.Pool{New: func() any { return new(chunk) }}

@@ -39,8 +39,10 @@ func (c *catchUp) add(o *openChannel, at uint64) {
 }
 
 // maxHeld is how many bytes of entries are held.
+// It is what one inbox may hold by default. A gap on all channels costs less than a node without memory.
 const maxHeld = 64 << 20
 
+// holdLocked keeps an entry that has come live until what comes before it is read.
 func (c *catchUp) holdLocked(e *broker.Entry) {
 	// I5: it is held and not delivered. Its position does not move the watermark yet, as what comes before it is being
 	// read.
@@ -86,6 +88,7 @@ func (s *sharedLog) openSubscribed() {
 				break
 			}
 		}
+		// Counted before it is asked for, because the answer may come at once.
 		if c := s.catchUp; c != nil && len(channels) > 0 {
 			c.opening++
 		}
@@ -137,6 +140,7 @@ func (s *sharedLog) startCatchUpLocked(at uint64) {
 func (s *sharedLog) readCatchUpLocked() {
 	if c := s.catchUp; c.begun && c.listed && c.opening == 0 && s.currentLocked() {
 		c.opening = -1 // once
+		// In a goroutine of its own: it waits for the log, and this may be one of the log's callbacks.
 		go s.readCatchUp(c)
 	}
 }
@@ -155,6 +159,7 @@ func (s *sharedLog) readCatchUp(c *catchUp) {
 		return
 	}
 	s.catchUp = nil
+	// Of what came live some is gone, so what was read before it is of no use either.
 	if c.lost {
 		missed, lost = nil, nil
 		for _, ch := range c.channels {
@@ -162,6 +167,7 @@ func (s *sharedLog) readCatchUp(c *catchUp) {
 		}
 	}
 	var wake uint64
+	// What those on all channels have missed cannot be read: Read is for one channel.
 	if c.all && h.all != nil {
 		wake = h.all.gapLocked()
 	}
@@ -183,6 +189,7 @@ func (s *sharedLog) readCatchUp(c *catchUp) {
 		s.endLosing()
 	}
 	h.mu.Lock()
+	// I2: last, when all is delivered that a position can stand for.
 	s.settled = true
 	s.notifyLocked()
 	h.mu.Unlock()
@@ -192,6 +199,7 @@ func (s *sharedLog) readCatchUp(c *catchUp) {
 func (s *sharedLog) missed(c *catchUp) (missed []broker.Entry, lost []string) {
 	bytes := 0
 	for _, ch := range c.channels {
+		// What is read is in memory too, so together it is at most twice maxHeld, and about one message.
 		if bytes > maxHeld {
 			lost = append(lost, ch.name)
 			continue
@@ -212,10 +220,12 @@ func (s *sharedLog) missed(c *catchUp) (missed []broker.Entry, lost []string) {
 }
 
 // maxCaughtUp is how many messages of one channel are read when a log follows another one.
+// Between the two logs there is mostly a moment. A channel that had more messages in it has a gap.
 const maxCaughtUp = 100_000
 
 // inOrder sorts entries, and drops those that are there twice.
 func inOrder(es []broker.Entry) []broker.Entry {
 	slices.SortStableFunc(es, func(a, b broker.Entry) int { return cmp.Compare(a.Seq, b.Seq) })
+	// An entry is there twice if it came live and was stored before the read.
 	return slices.CompactFunc(es, func(a, b broker.Entry) bool { return a.Seq == b.Seq })
 }

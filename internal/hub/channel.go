@@ -94,6 +94,7 @@ func (h *Hub) subscribeToAllLocked(l *loop) *audience {
 	return h.all.addLocked(l)
 }
 
+// addLocked counts one more subscriber on a loop. A search, because there are at most maxLoops audiences.
 func (ch *channel) addLocked(l *loop) *audience {
 	ch.subscribers++
 	for _, a := range ch.audiences {

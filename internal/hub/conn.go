@@ -207,6 +207,8 @@ func (c *Conn) Done() {
 	c.enqueueFinal(entry{op: opDone, conn: c})
 }
 
+// enqueueFinal queues an entry that ends the connection. The connection leaves its channels under the same lock, so that
+// it gets no message that is published afterwards.
 func (c *Conn) enqueueFinal(e entry) {
 	h := c.hub
 	h.mu.Lock()

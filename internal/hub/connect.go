@@ -36,6 +36,7 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	c := &Conn{hub: h, options: o, user: s.User, remote: s.Remote, connected: time.Now().UnixMilli()}
 	c.alive.Store(true)
 	c.flushing.Store(true) // until Start there is nothing to write to
+	// Before the lock is taken: there may be a thousand names to sort.
 	order := byName(s.Channels)
 	if n := len(order); n > 0 || s.All {
 		c.audiences = make([]*audience, max(n, 1))
@@ -50,6 +51,7 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 		if err = h.awaitLocked(&w); err == nil {
 			err = h.admitConnLocked(&s, o) // much may have changed meanwhile
 		}
+		// When Connect returns the channels have this subscriber, or they may be released.
 		defer w.done(h)
 	}
 	if err != nil {
@@ -63,6 +65,7 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 		s.Channels, s.LastID, s.Replay = nil, "", 0
 	}
 	if err := h.subscribeEachLocked(c, s.Channels, order); err != nil {
+		// The loop does not know the connection yet, so nobody else counts it out.
 		rest := h.unsubscribeAllLocked(c)
 		h.mu.Unlock()
 		h.unsubscribeRest(rest)
@@ -100,6 +103,7 @@ func (h *Hub) admitConnLocked(s *Subscriber, o *ConnOptions) error {
 	if n := s.MaxPerRemote; n > 0 && h.quotas[quota{s.Route, s.Network}] >= n {
 		return h.reject(LimitAddress, ErrTooManyConnections)
 	}
+	// From where room is made, and not at the limit, so that a new connection does not cost another one its place.
 	if n := h.config.MaxMemory; n > 0 && h.held.Load() > evictAt(n) {
 		return h.reject(LimitMemory, ErrMemory)
 	}
@@ -150,10 +154,12 @@ func (h *Hub) subscribeEachLocked(c *Conn, names []string, order []int) error {
 				err = ErrClosed
 			case c.options.retired:
 				err = ErrRetired
-			case h.origin != origin, h.log != log, log != nil && log.losing != nil:
+			case h.origin != origin, h.log != log, log != nil && (log.losing != nil || log.partitioned):
 				err = ErrNotReady
 			}
 		}
+		// The first piece was counted by admitConnLocked under the same lock. Since then others may have taken the
+		// last place.
 		if i >= atOnce && err == nil && h.overChannelsLocked(names[at]) {
 			err = h.reject(LimitChannels, ErrTooManyChannels)
 		}
@@ -242,6 +248,7 @@ func (h *Hub) forgetConn(c *Conn) {
 	h.transports[c.options.Transport]--
 	delete(h.echoes, c.id)
 	h.countQuotaLocked(c, -1)
+	// Hub.close waits for the last connection before it stops the loops.
 	if h.closed && h.connections == 0 {
 		close(h.empty)
 	}

@@ -38,6 +38,7 @@ func (l *loop) gather(a *audience, m *Message) {
 		l.deliver()
 	}
 	if len(l.touched) == 0 {
+		// A batch has a number, so that what connections remember of it (skip, gen and turn) need not be cleared.
 		l.gen++
 	}
 	if len(a.pending) == 0 {
@@ -62,6 +63,7 @@ func (l *loop) deliver() {
 		}
 		for _, m := range a.mixed {
 			c := m.conn
+			// One that is on several of the channels is listed once: it gets one write.
 			if c.gen != l.gen {
 				c.gen, c.turn = l.gen, int32(len(l.mixed))
 				l.mixed = append(l.mixed, concerned{conn: c})
@@ -77,6 +79,7 @@ func (l *loop) deliver() {
 	for _, a := range l.touched {
 		l.counts.took(a.pending, now)
 		clear(a.pending)
+		// There may be a million audiences, so what a burst needed is not kept for each of them.
 		if a.pending = a.pending[:0]; cap(a.pending) > 64 {
 			a.pending = nil
 		}
@@ -98,6 +101,7 @@ func (l *loop) handleFailed() {
 
 // deliverGroup writes a run to connections that are on its channel alone.
 func (l *loop) deliverGroup(g *group, run []*Message) {
+	// Into space that is used again, so a backlog that keeps some of it needs a copy (lent).
 	p := g.format.Append(l.encoded[:0], run)
 	var array *shared
 	for _, c := range g.conns {
@@ -119,6 +123,7 @@ type concerned struct {
 	audiences [3]*audience
 }
 
+// add notes an audience. Beyond the third it only counts them, and pick looks at the memberships.
 func (x *concerned) add(a *audience) {
 	if x.n < len(x.audiences) {
 		x.audiences[x.n] = a
@@ -174,6 +179,7 @@ type encodeCache struct {
 	array     *shared // what backlogs keep of bytes, if they do
 }
 
+// has reports whether the bytes are right for a connection with this format that is on these audiences.
 func (x *encodeCache) has(f Format, audiences []*audience) bool {
 	return x.format == f && slices.Equal(x.audiences, audiences)
 }
@@ -222,6 +228,7 @@ func (l *loop) deliverExcept(c *Conn, run []*Message) {
 			rest = append(rest, m)
 		}
 	}
+	// With space of its own, because the loop's has the bytes for the others.
 	if len(rest) > 0 {
 		var array *shared
 		l.write(c, c.options.Format.Append(nil, rest), false, &array, len(rest))

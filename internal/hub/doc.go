@@ -30,4 +30,35 @@
 //     inbox (PublishWait), which its loop makes without waiting for anyone.
 //  10. A message that was published does not change, except for the encodings that the wire formats keep in it, which
 //     Message.mu guards. Bytes in backlogs are shared and do not change. Only counters are atomic.
+//
+// # A log that several nodes share
+//
+// With a log of package broker (Hub.UseLog) a message goes another way until it is in the inboxes, and the same way from there:
+//
+//	Publish ──► Log.Publish ──► broker ──► the publisher's answer, with the position
+//	                              │ to every node that has the channel open
+//	                              ▼
+//	                           Sink.Entries ──► ingest ──► inbox of each loop ──► as above
+//	                                              └──► history, a cache of the channels that are open
+//
+// The hub then numbers nothing. Hub.seq is the watermark W of package broker, and what a file does serves the rules there:
+//
+//   - log.go attaches a log, and is its Sink. UseLog runs in the goroutine that applies a configuration. The methods of the
+//     Sink run in the log's goroutines, one at a time: sharedLog.order is held during each of them. A timer closes the
+//     connections of a node that cannot follow the log for too long.
+//   - async.go publishes, in the publisher's goroutine. The answer comes in one of the log's, which must not block.
+//   - ingest.go moves W and fills the inboxes (rule 1). It is the only one that waits for room in the log's goroutine,
+//     because nobody can refuse what is in the log already.
+//   - await.go makes a handshake or a join wait, in its own goroutine and without a lock, until its channels are open and W
+//     is at the client's position (rules 2 and 3). Then Connect and Join go on as without a log.
+//   - read.go reads what the history lacks. Each read has its own goroutine, of which there are at most maxReads at work, and
+//     all that wait for the same channel wait for one read.
+//   - late.go is what the loops do with an entry that comes late, and with a gap (rule 4). Only a loop knows how far each of
+//     its connections is. lost.go is what the Sink does when the log says that something is lost.
+//   - idle.go closes channels that nobody has needed for idleTime, in the goroutine of one timer.
+//   - catchup.go has a log of the same epoch take the place of another one, after a reload. What comes live is held
+//     (rule 5), while one goroutine reads what the log before had not delivered.
+//
+// The hub calls no method of the log under Hub.mu, because the log may call back before it returns. The order of locks is
+// sharedLog.order, then Hub.mu. In comments I1 to I7 are the rules of package broker with these numbers.
 package hub

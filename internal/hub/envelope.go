@@ -14,9 +14,11 @@ func entriesOf(ms []*Message, node uint64) []broker.Entry {
 		e := &es[i]
 		*e = broker.Entry{Channel: m.Channel, Event: m.Event, Kind: uint8(m.Kind), Data: m.Data, Node: node}
 		if m.Key != "" {
+			// Only with a key: most messages have none, and the digest reads all of the data.
 			e.Key, e.Digest = m.sharedKey(), m.sharedDigest()
 		}
 		if m.NoEcho && m.From != nil {
+			// Its number, which means something together with Node alone: see ingestLocked.
 			e.Conn = uint64(m.From.id)
 		}
 	}
@@ -28,6 +30,7 @@ func entriesOf(ms []*Message, node uint64) []broker.Entry {
 func (m *Message) sharedKey() (key [16]byte) {
 	b := make([]byte, 0, 512)
 	for _, s := range [...]string{m.Publisher, m.Channel, m.Key} {
+		// Each with its length before it, so that no other three strings make the same bytes.
 		b = append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
 	}
 	sum := sha256.Sum256(b)
@@ -37,6 +40,7 @@ func (m *Message) sharedKey() (key [16]byte) {
 
 // sharedDigest tells what two messages with one key say apart, on all nodes.
 func (m *Message) sharedDigest() uint64 {
+	// SHA-256 and not maphash as in one hub: a maphash.Seed is good in one process only.
 	d := sha256.New()
 	d.Write([]byte{byte(m.Kind)})
 	d.Write([]byte(m.Event))

@@ -107,6 +107,7 @@ func (h *Hub) cutLargest(target int64, least int, cut func(*loop, *Conn)) {
 			excess -= int64(some.size)
 			victims[some.conn.loop.id] = append(victims[some.conn.loop.id], some)
 		}
+		// Without a lock, because the loops are called one after the other (onLoops).
 		progress := false
 		h.onLoops(func(l *loop) {
 			for _, some := range victims[l.id] {

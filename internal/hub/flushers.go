@@ -34,6 +34,7 @@ const (
 const flusherCost = 32 << 10
 
 // maxFree is how many flushers stay when there is no work.
+// More could not encrypt at the same time, and watch starts others for those that are stuck.
 var maxFree = runtime.GOMAXPROCS(0)
 
 // flush has the connections flushed.
@@ -44,6 +45,7 @@ func (f *flushers) flush(cs ...*Conn) {
 	for range min(len(cs), f.free) {
 		f.work.Signal()
 	}
+	// It starts with the work and ends with it, so that an idle hub has no ticker.
 	if !f.watching {
 		f.watching = true
 		if f.free == 0 {
@@ -79,6 +81,7 @@ func (f *flushers) run() {
 		}
 		c := f.queue[0]
 		f.queue[0] = nil
+		// What a burst needed is freed.
 		if f.queue = f.queue[1:]; len(f.queue) == 0 {
 			f.queue = nil
 		}
@@ -133,6 +136,7 @@ func (f *flushers) close() {
 	f.mu.Unlock()
 }
 
+// ended reports whether the hub is closed.
 func (f *flushers) ended() bool {
 	select {
 	case <-f.closed:

@@ -87,6 +87,7 @@ func (h *Hub) dropOldestLocked(ch *channel) {
 	if s.message.origin == h.origin { // a position of another epoch means nothing
 		ch.droppedSeq = max(ch.droppedSeq, s.message.Seq)
 	}
+	// A replay may still hold it. It then counts for that connection: see Conn.memory.
 	s.message.dropped.Store(true)
 	h.letGo([]*Message{s.message})
 	ch.history[0] = nil
@@ -216,6 +217,7 @@ func (h *Hub) replayFromLocked(channels []string, lastID string, n, limit int) (
 	return ms, w
 }
 
+// bySeq orders messages as the log does.
 func bySeq(a, b *Message) int { return cmp.Compare(a.Seq, b.Seq) }
 
 // missedLocked returns all messages of the channels after an ID, except for channels that have lost some, which it
@@ -223,9 +225,11 @@ func bySeq(a, b *Message) int { return cmp.Compare(a.Seq, b.Seq) }
 // them would be a hole.
 func (h *Hub) missedLocked(channels []string, id string, limit int) (ms []*Message, lost []string) {
 	epoch, seq, good := parseID(id)
+	// I2: nobody was given a position beyond this one, so it is made up, or of a log that has lost data.
 	if !good || epoch != h.epoch || seq > h.seq {
 		return nil, channels
 	}
+	// The timer may be late, and nothing is replayed that is older than history_age.
 	h.trimLocked(time.Now())
 	size := 0
 	var missed []string // the channels that have something
@@ -267,6 +271,7 @@ func (h *Hub) tailLocked(channels []string, n, limit int) (ms []*Message) {
 			from = append(from, ch.kept())
 		}
 	}
+	// A heap of the channels, so that the cost depends on n and not on what they keep.
 	heap.Init(&from)
 	for size := 0; len(from) > 0 && len(ms) < n; {
 		list := from[0]

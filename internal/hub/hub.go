@@ -60,18 +60,18 @@ const (
 type Config struct {
 	// Coalesce is how long a loop gathers messages before it writes them.
 	Coalesce time.Duration
-	// MaxConnections and MaxChannels limit the connections, and the channels that have subscribers. 0 is no limit.
+	// MaxConnections and MaxChannels limit the connections, and the channels that have subscribers. 0 means no limit.
 	MaxConnections, MaxChannels int
 	// History is how many messages are kept for each channel, for at most HistoryAge if that is set. HistoryBytes limits
-	// what all channels keep together; 0 is 64 MiB.
+	// what all channels keep together; 0 means 64 MiB.
 	History      int
 	HistoryAge   time.Duration
 	HistoryBytes int
-	// MaxMemory limits the bytes that wait or are kept. 0 is no limit. See memory.go for what counts.
+	// MaxMemory limits the bytes that wait or are kept. 0 means no limit. See memory.go for what counts.
 	MaxMemory int64
-	// MaxInbox limits the bytes that wait in one loop's inbox. 0 is 64 MiB.
+	// MaxInbox limits the bytes that wait in one loop's inbox. 0 means 64 MiB.
 	MaxInbox int
-	// PartitionTimeout is how long connections stay while the log that the hub shares with others cannot be followed. 0 is
+	// PartitionTimeout is how long connections stay while the log that the hub shares with others cannot be followed. 0 means
 	// for ever.
 	PartitionTimeout time.Duration
 }
@@ -91,6 +91,7 @@ type Hub struct {
 	backlog   atomic.Int64 // bytes that wait for connections, counted for each
 	held      atomic.Int64 // bytes that are in memory for them; see memory.go
 	coalesce  atomic.Int64 // Config.Coalesce, for the loops
+	posted    atomic.Int64 // of held, what publishers without a connection have in flight to a shared log
 	maxMemory atomic.Int64 // Config.MaxMemory
 	evicting  atomic.Bool
 	rejected  [limits]atomic.Uint64
@@ -104,7 +105,8 @@ type Hub struct {
 	config      Config
 	log         *sharedLog // nil: the hub's own
 	logCounts   *logCounts
-	echoes      map[ConnID]*Conn // those that have published to a shared log, and get no echo
+	awaiting    map[*Conn]chan struct{} // those that wait for an answer of the log before they publish more
+	echoes      map[ConnID]*Conn        // those that have published to a shared log, and get no echo
 	epoch       string
 	origin      *origin   // of epoch
 	seq         uint64    // the last position given out; with a shared log, the watermark
@@ -151,6 +153,8 @@ func New(c Config) *Hub {
 	h.attach = make(chan struct{}, 1)
 	h.setEpochLocked(randomEpoch())
 	h.Configure(c)
+	// Fixed from here on, though Go changes GOMAXPROCS with the CPU limit of a container (since Go 1.25): a
+	// connection belongs to one loop for its whole life.
 	for range min(runtime.GOMAXPROCS(0), maxLoops) {
 		l := &loop{hub: h, id: len(h.loops), wake: make(chan struct{}, 1), rings: make(map[int]*ring), toFlush: make([]*Conn, 0, 64)}
 		h.loops = append(h.loops, l)
@@ -169,6 +173,7 @@ func (h *Hub) Configure(c Config) {
 	if c.HistoryBytes == 0 {
 		c.HistoryBytes = DefaultHistoryBytes
 	}
+	// Held until what there is already fits the options, so that two reloads do not mix.
 	h.configuring.Lock()
 	defer h.configuring.Unlock()
 	h.mu.Lock()
@@ -189,10 +194,11 @@ func (h *Hub) Configure(c Config) {
 	}
 	log := h.log
 	if log != nil {
-		log.configureLocked()
+		log.configureLocked(retain)
 	}
 	h.mu.Unlock()
 	if log != nil && retain {
+		// Without Hub.mu, as all calls of the log.
 		log.log.Retain(c.retention())
 	}
 	if shorter {

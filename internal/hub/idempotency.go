@@ -12,6 +12,7 @@ import (
 
 const (
 	// repeatTime is how long a message's key is known.
+	// Package broker promises the same time, so that a retry is as safe with a broker as without one.
 	repeatTime = 2 * time.Minute
 
 	// maxKeys bounds the table of keys: it holds those of 23,000 messages a second. See keyLimitLocked.
@@ -85,6 +86,8 @@ const inClass = 0
 
 func (o *keyOwner) links(int) *links { return &o.class }
 
+// init makes the secret and the seed. They are of this process, so keys do not survive it: the hub's own log does
+// not either.
 func (r *repeats) init() {
 	rand.Read(r.secret[:])
 	r.seed = maphash.MakeSeed()
@@ -119,6 +122,7 @@ func (r *repeats) keysOf(ms []*Message) ([]keyed, error) {
 	return keys, nil
 }
 
+// owner returns who the key takes space for.
 func (m *Message) owner() string {
 	if m.Owner != "" {
 		return m.Owner
@@ -126,6 +130,8 @@ func (m *Message) owner() string {
 	return m.Publisher
 }
 
+// idOf hashes what a key is unique in. With the lengths no other three strings make the same bytes. The secret keeps
+// a client from computing two that are equal in the 16 bytes that are kept.
 func (r *repeats) idOf(m *Message) (id keyID) {
 	b := make([]byte, 0, 512)
 	b = append(b, r.secret[:]...)
@@ -161,6 +167,7 @@ func (r *repeats) look(keys []keyed, now time.Time) bool {
 		known := r.keys.at(i)
 		switch {
 		case now.Sub(r.start)-known.at >= repeatTime:
+			// It is not forgotten yet: the call may be rejected for another key, and then nothing changes.
 			k.stale = true
 		case known.digest != k.digest:
 			return false
@@ -218,6 +225,8 @@ func (r *repeats) bytes() int64 { return int64(r.keys.made)*keyCost + int64(r.ow
 
 // evict forgets the oldest key of the owner that has the most, or of the one that wants another if it has as many.
 func (r *repeats) evict(wants uint64) {
+	// Classes go by the number of bits, so an owner that has at least half as many keys as any other is found in 33
+	// steps.
 	top := len(r.classes) - 1
 	for r.classes[top].first == 0 {
 		top--
@@ -268,6 +277,7 @@ func (h *Hub) forgetKeysLocked() {
 	r := &h.repeats
 	h.held.Add(-r.bytes())
 	r.evicted += uint64(len(r.known))
+	// Replaced and not cleared, because a map keeps its space (golang/go#20135).
 	r.known, r.owners = nil, nil
 	r.keys, r.owned = slab[knownKey, *knownKey]{}, slab[keyOwner, *keyOwner]{}
 	r.byAge, r.classes = slabList{}, [33]slabList{}

@@ -5,6 +5,10 @@ import "time"
 // idleTime is how long a channel stays open after its last subscriber has left: a page that is reloaded comes back soon.
 const idleTime = 30 * time.Second
 
+// maxIdle is how many channels stay open for that. With more, those that were left first are released at once: clients that
+// come for one channel after the other must not make a node receive them all.
+const maxIdle = 10_000
+
 // idleChannel is a channel in the list of those that may be released.
 type idleChannel struct {
 	channel *openChannel
@@ -24,8 +28,12 @@ func (s *sharedLog) idleLocked(name string) {
 		return
 	}
 	o.queued = true
-	if s.idle = append(s.idle, idleChannel{o, o.idleFrom}); s.idleTimer == nil {
+	s.idle = append(s.idle, idleChannel{o, o.idleFrom})
+	switch {
+	case s.idleTimer == nil:
 		s.idleTimer = time.AfterFunc(idleTime, s.releaseIdle)
+	case len(s.idle) > maxIdle && !s.idling:
+		s.idleTimer.Reset(0)
 	}
 }
 
@@ -41,14 +49,24 @@ func (s *sharedLog) usedLocked(name string) bool {
 // releaseIdle releases the channels that nobody has needed for idleTime, some at a time, with what is kept of them.
 func (s *sharedLog) releaseIdle() {
 	h := s.hub
+	h.mu.Lock()
+	again := s.idling
+	s.idling = true
+	h.mu.Unlock()
+	if again {
+		return // it was set again before it had begun
+	}
 	for more := true; more; {
 		var names []string
 		h.mu.Lock()
 		if names, more = s.takeIdleLocked(); len(names) > 0 {
 			s.releasing = make(chan struct{})
 		}
+		s.idling = more
 		h.mu.Unlock()
 		if len(names) > 0 {
+			// Without Hub.mu, as all calls of the log. No channel is opened meanwhile (releasing), because the log
+			// might get the two calls in the other order.
 			s.log.Release(names)
 			h.mu.Lock()
 			close(s.releasing)
@@ -75,7 +93,7 @@ func (s *sharedLog) takeIdleLocked() (names []string, more bool) {
 		}
 		o, since := s.idle[0].channel, s.idle[0].since
 		if s.open[o.name] == o && o.pins == 0 && !s.usedLocked(o.name) {
-			if wait := idleTime - now.Sub(since); wait > 0 {
+			if wait := idleTime - now.Sub(since); wait > 0 && len(s.idle) <= maxIdle {
 				if len(names) == 0 {
 					s.idleTimer.Reset(wait)
 				}
@@ -86,11 +104,13 @@ func (s *sharedLog) takeIdleLocked() (names []string, more bool) {
 				continue
 			}
 			for ch := h.channels[o.name]; ch != nil && len(ch.history) > 0; dropped++ {
+				// The rest goes with the next piece: the channel is still the first in the list.
 				if dropped == atOnce {
 					return names, true
 				}
 				h.dropOldestLocked(ch)
 			}
+			// From here on nobody finds it, and an entry that still comes only moves the watermark (I1).
 			delete(s.open, o.name)
 			names = append(names, o.name)
 		}

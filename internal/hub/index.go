@@ -41,6 +41,7 @@ func (x *index) add(name string) {
 	const half = maxLeaf / 2
 	right := append(make([]string, 0, maxLeaf), names[half:]...)
 	least := right[0]
+	// Otherwise the names would be kept in memory by both leaves.
 	clear(names[half:])
 	names = names[:half]
 	if at <= half {
@@ -61,6 +62,7 @@ func (x *index) remove(name string) {
 	switch {
 	case len(names) == 1:
 		x.leaves = slices.Delete(x.leaves, i, i+1)
+	// At half a leaf and not at a full one, so that the next name does not split it again.
 	case i > 0 && x.sparse(i-1):
 		x.merge(i - 1)
 	case x.sparse(i):

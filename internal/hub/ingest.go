@@ -12,6 +12,7 @@ func (s *sharedLog) Entries(run []broker.Entry) { s.call(func() { s.ingest(run) 
 // ingest delivers entries, some under one lock.
 func (s *sharedLog) ingest(run []broker.Entry) {
 	now := time.Now()
+	// The messages are made without the lock, because their check reads all of the data.
 	ms := make([]*Message, min(len(run), atOnce))
 	for len(run) > 0 {
 		n := min(len(ms), len(run))
@@ -20,6 +21,7 @@ func (s *sharedLog) ingest(run []broker.Entry) {
 		}
 		// In pieces, so that nobody waits for the lock as long as a whole run takes.
 		s.ingestSome(run[:n], ms[:n], now)
+		// Otherwise they would stay in memory while later ones wait for room.
 		clear(ms)
 		run = run[n:]
 	}
@@ -30,6 +32,7 @@ func (s *sharedLog) ingest(run []broker.Entry) {
 	h.checkMemory()
 }
 
+// maxHistoryBytes returns what the history may take. A reload may change it between two runs.
 func (h *Hub) maxHistoryBytes() int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -41,12 +44,15 @@ func (h *Hub) maxHistoryBytes() int64 {
 func messageOf(e *broker.Entry, now time.Time) *Message {
 	// The time is that of here and not the log's: it is what the fan-out histogram counts from, and two clocks differ.
 	m := &Message{Channel: e.Channel, Event: e.Event, Data: e.Data, Kind: Kind(e.Kind), Seq: e.Seq, Time: now}
+	// The log is input from outside: a node of another version or another program may have written the entry.
 	if m.check() != nil {
 		return nil
 	}
 	return m
 }
 
+// ingestSome delivers a piece of a run under one lock, which it releases only while there is no room.
+// sharedLog.order is held: no two pieces are delivered at once.
 func (s *sharedLog) ingestSome(run []broker.Entry, ms []*Message, now time.Time) {
 	h := s.hub
 	var wake uint64
@@ -66,6 +72,7 @@ func (s *sharedLog) ingestSome(run []broker.Entry, ms []*Message, now time.Time)
 			wake |= s.ingestLocked(e, m, now)
 			continue
 		}
+		// Another log has taken its place, or the hub is closed. What is left is not for this log to deliver.
 		break
 	}
 	h.mu.Unlock()
@@ -75,6 +82,7 @@ func (s *sharedLog) ingestSome(run []broker.Entry, ms []*Message, now time.Time)
 // admitLocked waits until there is room for a message, and reports whether it may be delivered then.
 func (s *sharedLog) admitLocked(m *Message, wake *uint64) bool {
 	h := s.hub
+	// One at a time: a piece that is larger than an inbox would wait until that is empty.
 	one := [...]*Message{m}
 	for s.currentLocked() {
 		if _, ok := h.fitsLocked(one[:]); ok {
@@ -96,12 +104,14 @@ func (s *sharedLog) admitLocked(m *Message, wake *uint64) bool {
 func (s *sharedLog) ingestLocked(e *broker.Entry, m *Message, now time.Time) (wake uint64) {
 	h := s.hub
 	s.counts.received++
+	// A log that cannot tell the time leaves 0, which would count as decades.
 	if e.Time > 0 {
 		s.counts.delay.add(now.Sub(time.UnixMilli(e.Time)))
 	}
 	m.origin = h.origin
 	// The numbers of connections are those of a node, and others have the same ones.
 	if e.Conn != 0 && e.Node == h.node {
+		// nil if the connection has ended meanwhile. Then there is no echo to suppress.
 		m.From = h.echoes[ConnID(e.Conn)]
 		m.NoEcho = m.From != nil
 	}
@@ -141,6 +151,8 @@ func (s *sharedLog) ingestLocked(e *broker.Entry, m *Message, now time.Time) (wa
 
 // openLocked returns a channel if it is open for an entry at a position.
 func (s *sharedLog) openLocked(name string, seq uint64) *openChannel {
+	// An entry at or before o.at is history to whoever was positioned there. Delivered as well, it would come
+	// twice.
 	if o := s.findLocked(name); o != nil && o.opened && seq > o.at {
 		return o
 	}
@@ -192,6 +204,8 @@ func (s *sharedLog) keepLocked(ch *channel, o *openChannel, m *Message) {
 		}
 		h.appendHistoryLocked(ch, m)
 	case ch != nil:
+		// Without a history all that is left of a message is that there was one: a client that resumes from before
+		// it has a gap.
 		ch.droppedSeq = max(ch.droppedSeq, m.Seq)
 	default:
 		o.floor = max(o.floor, m.Seq)
@@ -203,7 +217,10 @@ func (s *sharedLog) findLocked(name string) *openChannel {
 	o := s.open[name]
 	if o != nil && o.era != s.era { // what it knows is of another epoch, in which every open channel begins at the same place
 		o.era, o.at, o.last, o.floor = s.era, s.began, s.began, s.began
-		o.asked, o.gone, o.goneLimit = 0, 0, 0
+		o.asked, o.gone, o.goneLimit, o.lostAll = 0, 0, 0, 0
+	}
+	if o != nil && o.lostAll < s.lostAll { // once: what is read may show that nothing is missing, and lower the floor
+		o.floor, o.lostAll = max(o.floor, s.lostAll), s.lostAll
 	}
 	return o
 }
@@ -211,7 +228,7 @@ func (s *sharedLog) findLocked(name string) *openChannel {
 // floorLocked is droppedSeqLocked for a channel that is not in Hub.channels. Of one that is not open nothing is known.
 func (s *sharedLog) floorLocked(name string) uint64 {
 	if o := s.findLocked(name); o != nil && o.opened {
-		return max(o.floor, s.lostAll)
+		return o.floor
 	}
 	return s.hub.seq
 }
@@ -226,6 +243,8 @@ func (s *sharedLog) keepFloorLocked(ch *channel) {
 	}
 }
 
+// setFloorLocked sets up to where a channel has lost its messages. Unlike what a live message does, it may also set
+// that back: fill does it when it has read older ones.
 func (s *sharedLog) setFloorLocked(name string, seq uint64) {
 	if ch := s.hub.channels[name]; ch != nil {
 		ch.droppedSeq = seq

@@ -62,6 +62,7 @@ func (r *jsonReader) value(depth int) error {
 	case c == '"':
 		return r.text()
 	case c == '{' || c == '[':
+		// This bounds the recursion too.
 		if depth == 0 {
 			return errTooDeep
 		}
@@ -125,6 +126,7 @@ func (r *jsonReader) text() error {
 		case c == '"':
 			r.p = p[i+1:]
 			return nil
+		// Control characters have to be escaped (RFC 8259, section 7).
 		case c < ' ':
 			return errNotJSON
 		case c == '\\':
@@ -154,6 +156,8 @@ func escape(p []byte) (n int, err error) {
 	switch {
 	case !ok:
 		return 0, errNotJSON
+	// Surrogates are D800 to DFFF. The first of a pair is below DC00, and the second is not (RFC 8259, sections 7
+	// and 8.2).
 	case first < 0xd800 || first > 0xdfff:
 		return size, nil
 	case first < 0xdc00:
@@ -199,6 +203,8 @@ func (r *jsonReader) number() error {
 	if p[i] == '-' {
 		i++
 	}
+	// No digit follows a zero (RFC 8259, section 6). If one does, the number ends here, and what follows it is an
+	// error.
 	if i < len(p) && p[i] == '0' {
 		i++
 	} else if !digits() {
@@ -218,6 +224,7 @@ func (r *jsonReader) number() error {
 			return errNotJSON
 		}
 	}
+	// The range ends at about 1.8e308, so 300 digits are always in it.
 	if exponent || i > 300 {
 		if f, err := strconv.ParseFloat(string(p[:i]), 64); err != nil || math.IsInf(f, 0) {
 			return errTooLarge
@@ -227,6 +234,7 @@ func (r *jsonReader) number() error {
 	return nil
 }
 
+// isDigit reports whether c is an ASCII digit. JSON has no others (RFC 8259, section 6).
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
 // CheckUnicode reports whether the strings in valid JSON are Unicode: no bytes that are not UTF-8, and no escape for half

@@ -9,6 +9,7 @@ type ring struct {
 	slots [][]*Conn
 }
 
+// seconds returns a duration in ticks of a loop, rounded up, and at least one.
 func seconds(d time.Duration) uint64 {
 	return uint64(max(1, (d+time.Second-1)/time.Second))
 }
@@ -32,6 +33,7 @@ func (r *ring) add(c *Conn, now uint64) {
 	*slot = append(*slot, c)
 }
 
+// remove takes a connection out. The last of its slot takes its place, on which each relies.
 func (r *ring) remove(c *Conn) {
 	slot := &r.slots[c.slot]
 	last := len(*slot) - 1
@@ -73,6 +75,7 @@ func (l *loop) tick() {
 			waiting = append(waiting, c)
 		}
 	}
+	// Otherwise the array would keep connections that have ended in memory.
 	clear(l.closing[len(waiting):])
 	l.closing = waiting
 }
@@ -104,6 +107,7 @@ func (l *loop) keepAlive(c *Conn) {
 		return
 	}
 	if c.sleeps() {
+		// Two, because after one interval the reply may just be on its way.
 		if c.missed++; c.missed >= 2 {
 			l.finish(c, ReasonSilent)
 			return

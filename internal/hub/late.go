@@ -15,6 +15,7 @@ func (l *loop) late(a *audience, m *Message) {
 		for _, c := range g.conns {
 			switch {
 			case c.moved || c.startSeq >= m.Seq:
+				// They are told after the loop, because tellGap may take connections out of the list.
 				rest = append(rest, c)
 			case m.NoEcho && m.From == c:
 			default:
@@ -29,17 +30,23 @@ func (l *loop) late(a *audience, m *Message) {
 }
 
 // gap tells the connections of an audience that they miss messages of its channel. Without an audience it tells all
-// connections, about all of their channels.
-func (l *loop) gap(a *audience) {
+// connections, about all of their channels, and their position then, if it is known.
+func (l *loop) gap(a *audience, id string) {
 	if a == nil {
 		l.each(func(c *Conn) {
-			if c.state == stateOpen && len(c.memberships) > 0 {
+			if c.state != stateOpen || len(c.memberships) == 0 {
+				return
+			}
+			if f, ok := c.options.Format.(GapFormat); ok && id != "" {
+				l.sendGap(c, f.GapAt(c.channels(), id))
+			} else {
 				l.sendGap(c, c.options.Format.Gap(c.channels()))
 			}
 		})
 		return
 	}
 	for i := range a.groups {
+		// A copy, because tellGap may take connections out of the list.
 		l.tellGap(slices.Clone(a.groups[i].conns), a.channel.name)
 	}
 	l.tellGapMixed(a)
@@ -47,6 +54,7 @@ func (l *loop) gap(a *audience) {
 
 // tellGapMixed tells those of an audience that are on several channels.
 func (l *loop) tellGapMixed(a *audience) {
+	// Always all of them: a client on several channels has one position for all, which may be beyond the message.
 	conns := make([]*Conn, len(a.mixed))
 	for i, m := range a.mixed {
 		conns[i] = m.conn
@@ -62,6 +70,7 @@ func (l *loop) tellGap(conns []*Conn, name string) {
 	var format Format
 	var p []byte
 	for _, c := range conns {
+		// Neighbors mostly have the same format, so the notice is encoded once for many.
 		if f := c.options.Format; f != format {
 			format, p = f, f.Gap([]string{name})
 		}

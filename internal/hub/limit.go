@@ -27,6 +27,7 @@ func (r Limit) String() string {
 // CountRejected counts something that was rejected because of a limit. The hub counts what it rejects itself.
 func (h *Hub) CountRejected(r Limit) { h.rejected[r].Add(1) }
 
+// reject counts what the hub itself rejects, and returns err.
 func (h *Hub) reject(r Limit, err error) error {
 	h.CountRejected(r)
 	return err

@@ -16,6 +16,8 @@ type Filter struct {
 	Channel string
 }
 
+// has reports whether the filter selects a connection. Only the connection's loop may ask, because memberships are
+// its own.
 func (f Filter) has(c *Conn) bool {
 	return (len(f.Options) == 0 || slices.Contains(f.Options, c.options)) && (f.ID == 0 || c.id == f.ID) && c.id > f.After && (f.User == "" || c.user == f.User) &&
 		(f.Channel == "" || slices.ContainsFunc(c.memberships, func(at membership) bool { return at.audience.channel.name == f.Channel }))
@@ -119,6 +121,7 @@ func (h *Hub) Channel(name string) (c Channel, ok bool) {
 	return h.describeLocked(ch), true
 }
 
+// describeLocked copies what a list has of a channel, since the channel may change when the lock is released.
 func (h *Hub) describeLocked(ch *channel) Channel {
 	c := Channel{Name: ch.name, Subscribers: ch.subscribers, History: len(ch.history)}
 	if n := len(ch.history); n > 0 {

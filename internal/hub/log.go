@@ -21,6 +21,7 @@ type sharedLog struct {
 	log    broker.Log
 	ctx    context.Context // of reads: it ends when the log is closed
 	cancel context.CancelFunc
+	closes sync.Once
 	reads  chan struct{} // has a place for each read at a time
 
 	// order is held during each call of the sink. What comes before the log is attached waits in early.
@@ -33,6 +34,7 @@ type sharedLog struct {
 	settled     bool          // connections can be given positions
 	forgetting  bool          // what the hub has of the epoch before is being dropped
 	era         uint32        // counts epochs
+	retention   uint32        // counts what is to be kept
 	began       uint64        // where the epoch began, for this node
 	changed     chan struct{} // closed when one of these changes, and replaced
 	broken      bool          // entries may be missing, and none come
@@ -42,6 +44,7 @@ type sharedLog struct {
 	open        map[string]*openChannel
 	idle        []idleChannel // those that were left, and may be released if they still are
 	idleTimer   *time.Timer
+	idling      bool          // releaseIdle runs
 	releasing   chan struct{} // while channels are being released; then no others are opened
 	before      *sharedLog    // the log that this one follows, until its channels are listed
 	catchUp     *catchUp      // while a log follows another one of the same epoch
@@ -63,9 +66,11 @@ type openChannel struct {
 	resume bool // it has subscribers of the log before this one, which have all up to last
 
 	reading   *reading // its read that is under way
+	retention uint32   // that what follows is of
 	asked     int      // how many of its last messages were read, if there are as many
 	gone      uint64   // the log does not have all messages after this position
 	goneLimit int      // or they have more bytes
+	lostAll   uint64   // the last sharedLog.lostAll that the floor has taken into account
 
 	pins     int  // handshakes that need it open
 	queued   bool // it is in sharedLog.idle
@@ -73,8 +78,11 @@ type openChannel struct {
 }
 
 // maxReads is how many reads of channels there may be at a time: each holds what it has read.
+// With the default max_backlog of 1 MiB these are about 64 MiB, as much as the default history.
 const maxReads = 64
 
+// randomEpoch returns the name of an epoch. It is random and not counted, because a hub that starts again knows
+// nothing of the epochs before. With 8 of the 26 characters of rand.Text it has 40 bits.
 func randomEpoch() string { return rand.Text()[:8] }
 
 // randomNode returns a number that no other node has, and that is not 0.
@@ -94,6 +102,8 @@ func (h *Hub) Retention() broker.Retention {
 	return h.config.retention()
 }
 
+// retention returns what a log has to keep. HistoryBytes is not in it, because it bounds this node's memory and not
+// the log.
 func (c *Config) retention() broker.Retention {
 	return broker.Retention{Messages: c.History, Age: c.HistoryAge}
 }
@@ -105,6 +115,7 @@ func (h *Hub) Shared() bool { return h.shared.Load() }
 // to its own. The log before is closed. If the new one has the same epoch, then clients go on and miss nothing: what was
 // published meanwhile is read. Otherwise they are told of a gap on all of their channels.
 func (h *Hub) UseLog(dial func(broker.Sink) (broker.Log, error)) error {
+	// One at a time: each call closes the log that the one before has attached.
 	h.attach <- struct{}{}
 	defer func() { <-h.attach }()
 	if dial == nil {
@@ -117,6 +128,7 @@ func (h *Hub) UseLog(dial func(broker.Sink) (broker.Log, error)) error {
 		broken: true, brokenSince: time.Now(),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	// The log may call its sink from here on. It is not the hub's yet, so what it calls waits in early: see call.
 	log, err := dial(s)
 	if err != nil {
 		s.cancel()
@@ -124,6 +136,8 @@ func (h *Hub) UseLog(dial func(broker.Sink) (broker.Log, error)) error {
 	}
 	s.log = log
 
+	// The old log is closed only when the new one is the hub's, so that a publisher finds one of the two at every
+	// moment.
 	old, err := h.swap(s)
 	if err != nil {
 		s.close()
@@ -138,6 +152,7 @@ func (h *Hub) UseLog(dial func(broker.Sink) (broker.Log, error)) error {
 	}
 	s.early, s.attached = nil, true
 	s.order.Unlock()
+	// Without order: the log may answer Open before it returns, and the answer takes order.
 	s.openSubscribed()
 	return nil
 }
@@ -156,10 +171,13 @@ func (h *Hub) swap(s *sharedLog) (old *sharedLog, err error) {
 	s.counts = h.logCounts
 	if old = h.log; old != nil {
 		old.replacedLocked()
+		// The new log does not repair what the old one was losing, so it inherits that.
 		s.before, s.losing = old, old.losing
 	}
 	h.log = s
 	h.shared.Store(true)
+	// Until Epoch has told which epoch it is, it is treated as if it were the same one: what comes is held. If it
+	// is another one, beginEpoch drops what is held.
 	s.catchUp = &catchUp{}
 	s.startPartitionLocked()
 	h.hasSpace.Broadcast() // those that wait to deliver or to publish look at Hub.log again
@@ -175,7 +193,11 @@ func (h *Hub) useOwnLog() {
 		return
 	}
 	h.mu.Unlock()
+	// First, because after Close has returned a log calls nothing any more. An answer that came later would put one
+	// of its positions in the epoch of the hub's own log.
 	s.close()
+	// Numbers go on from where they are, but in another epoch: the other nodes go on in the log's, and give the
+	// same numbers to other messages (I7).
 	s.beginEpoch(randomEpoch(), h.lastSeq())
 	h.mu.Lock()
 	s.replacedLocked()
@@ -185,6 +207,7 @@ func (h *Hub) useOwnLog() {
 	h.mu.Unlock()
 }
 
+// lastSeq returns the last position that was given out. The caller does not hold Hub.mu.
 func (h *Hub) lastSeq() uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -193,13 +216,14 @@ func (h *Hub) lastSeq() uint64 {
 
 // setEpochLocked begins an epoch of the hub.
 func (h *Hub) setEpochLocked(epoch string) {
+	// Another origin and not a changed one: messages of the epoch before refer to theirs, and keep their IDs.
 	h.epoch, h.origin = epoch, &origin{h, epoch}
 }
 
 // close ends the log. Publishes without an answer get one before it returns.
 func (s *sharedLog) close() {
 	s.cancel()
-	s.log.Close()
+	s.closes.Do(s.log.Close) // UseLog and Hub.Close may both want to
 }
 
 // replacedLocked stops what runs for a log that is not Hub.log any more, and has those that wait for it look again.
@@ -223,6 +247,8 @@ func (s *sharedLog) currentLocked() bool { return s.hub.log == s && !s.hub.close
 
 // call runs what the log calls, in order.
 func (s *sharedLog) call(f func()) {
+	// A mutex and not a queue with a goroutine: the log has to be held back while the hub has no room, because it
+	// is the log that bounds what waits.
 	s.order.Lock()
 	defer s.order.Unlock()
 	if !s.attached {
@@ -245,6 +271,7 @@ func (s *sharedLog) Epoch(epoch string, at uint64) {
 			s.startCatchUpLocked(at)
 		}
 		h.mu.Unlock()
+		// Outside of the lock, because beginEpoch lets others have it in between.
 		if !follows {
 			s.beginEpoch(epoch, at)
 		}
@@ -260,8 +287,12 @@ func (s *sharedLog) beginEpoch(epoch string, at uint64) {
 		h.mu.Unlock()
 		return
 	}
+	// I2: nobody is given a position while there are messages of two epochs. Handshakes wait meanwhile
+	// (nextLocked).
 	s.settled, s.forgetting = false, true
 	s.catchUp, s.losing, s.lostAll = nil, nil, 0
+	// What the open channels know is of another era now. findLocked corrects that where somebody looks: done here,
+	// it would be work under the lock that grows with their number.
 	s.era++
 	s.began = at
 	s.counts.epochs++
@@ -269,14 +300,17 @@ func (s *sharedLog) beginEpoch(epoch string, at uint64) {
 	h.seq = at
 	// Their positions mean nothing in the new epoch. The log has keys of its own.
 	h.forgetKeysLocked()
+	// Before anything of the new epoch is in an inbox, so that a client hears of the gap before it gets a position
+	// that it cannot compare with its own.
 	var wake uint64
 	for _, l := range h.loops {
-		wake |= l.pushLocked(entry{op: opGap})
+		wake |= l.pushLocked(entry{op: opGap, text: FormatID(epoch, at)})
 	}
 	h.mu.Unlock()
 	h.wake(wake)
 	h.forgetHistory(at)
 	h.mu.Lock()
+	// For a time after the log, if the hub goes back to its own. While there is a log, floorLocked answers.
 	h.droppedSeq = at
 	s.started, s.settled, s.forgetting = true, true, false
 	s.notifyLocked()
@@ -292,6 +326,7 @@ func (h *Hub) forgetHistory(at uint64) {
 
 // eachChannel calls f for every channel, some at a time, under Hub.mu. It may miss those that are new.
 func (h *Hub) eachChannel(f func(*channel)) {
+	// It goes on after a name and not after a place, because channels come and go between two pieces.
 	next := ""
 	h.inPieces(func() bool {
 		n := 0
@@ -315,6 +350,7 @@ func (s *sharedLog) Advance(seq uint64) {
 		switch {
 		case !s.currentLocked():
 		case s.catchUp != nil:
+			// I1: as with an entry that is held, the hub does not have yet what comes before it.
 			s.catchUp.at = max(s.catchUp.at, seq)
 		default:
 			h.seq = max(h.seq, seq)
@@ -327,6 +363,8 @@ func (s *sharedLog) Broken(error) {
 	s.call(func() {
 		s.hub.mu.Lock()
 		defer s.hub.mu.Unlock()
+		// A second call does not begin the time again. Otherwise connections would stay for ever with a log that
+		// reports the same outage again and again.
 		if s.currentLocked() && !s.broken {
 			s.broken, s.brokenSince = true, time.Now()
 			s.startPartitionLocked()
@@ -367,6 +405,7 @@ func (s *sharedLog) startPartitionLocked() {
 	if d <= 0 || !s.broken || s.partitioned {
 		return
 	}
+	// The timer may fire when the log was repaired and has broken again. Then it is not this time that is over.
 	since := s.brokenSince
 	s.partition = time.AfterFunc(time.Until(since.Add(d)), func() {
 		h := s.hub
@@ -378,9 +417,15 @@ func (s *sharedLog) startPartitionLocked() {
 		s.partitioned = true // before they are closed: those that come from now on are refused
 		s.notifyLocked()
 		h.mu.Unlock()
+		// Without the lock, because Kick waits for the loops, and they take it.
 		h.Kick(Filter{}, ReasonUnavailable, "the server is cut off from the others")
 	})
 }
 
 // configureLocked applies changed options of the hub.
-func (s *sharedLog) configureLocked() { s.startPartitionLocked() }
+func (s *sharedLog) configureLocked(retain bool) {
+	if retain {
+		s.retention++
+	}
+	s.startPartitionLocked()
+}

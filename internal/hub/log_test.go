@@ -260,6 +260,54 @@ func TestLostEntries(t *testing.T) {
 	expect(t, a, 1, gapMark|1)
 }
 
+// TestLostAll: "" stands for all channels, whoever is on them, and whether they have subscribers or not. Once a channel is
+// read and nothing is missing, nobody is told of a gap any more, and it is not read again.
+func TestLostAll(t *testing.T) {
+	_, hubs, logs := sharing(t, 1, Config{History: 10})
+	h, f := hubs[0], logs[0]
+	two, _ := resume(t, h, "", "a", "b")
+	all := newClient()
+	conn, _, err := h.Connect(Subscriber{All: true}, gapOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Start(all, nil)
+	left, _ := resume(t, h, "", "c")
+	left.conn.Leave("c", nil)
+	publish(t, h, "a")
+	expect(t, two, 1)
+	expect(t, all, 1)
+	f.do(func() { f.sink.Broken(errors.New("something was lost")) })
+	f.do(func() { f.sink.Lost([]string{""}) })
+	f.do(func() { f.sink.Advance(5) })
+	f.do(f.sink.Repaired)
+	f.idle()
+	for _, c := range []*client{two, all} {
+		got, _ := c.wait(2)
+		if len(got) != 2 || got[1]&gapMark == 0 {
+			t.Errorf("got %v, want a gap", got)
+		}
+	}
+	// The log still has everything, so who returns reads it there and not in the history.
+	reads := f.c.reads
+	for _, name := range []string{"a", "c"} {
+		if _, w := resume(t, h, "one-1", name); w.Gaps != nil {
+			t.Errorf("%s: %+v", name, w)
+		}
+	}
+	if f.c.reads != reads+2 {
+		t.Errorf("%d reads", f.c.reads-reads)
+	}
+	for _, name := range []string{"a", "c"} { // what was read is known now
+		if _, w := resume(t, h, "one-1", name); w.Gaps != nil || f.c.reads != reads+2 {
+			t.Errorf("%s again: %+v, %d reads", name, w, f.c.reads-reads)
+		}
+	}
+	if _, w := resume(t, h, "one-5", "a"); w.Gaps != nil || f.c.reads != reads+2 {
+		t.Errorf("after it: %+v, %d reads", w, f.c.reads-reads)
+	}
+}
+
 // TestEpoch: when the log begins another epoch everybody is told of a gap on all channels, and what was before is gone.
 func TestEpoch(t *testing.T) {
 	c, hubs, logs := sharing(t, 1, Config{History: 10})

@@ -43,6 +43,7 @@ type histogram struct {
 	sum    atomic.Int64 // nanoseconds
 }
 
+// add counts a duration. Any goroutine may call it, without a lock.
 func (x *histogram) add(d time.Duration) {
 	d = max(d, 0) // clocks of two machines
 	i := 0
@@ -54,6 +55,7 @@ func (x *histogram) add(d time.Duration) {
 	x.sum.Add(int64(d))
 }
 
+// stats returns the counts. They are read one after the other, so one duration may be in Count and not in Sum yet.
 func (x *histogram) stats() Histogram {
 	s := Histogram{Buckets: make(map[float64]uint64), Sum: time.Duration(x.sum.Load()).Seconds()}
 	for i := range x.counts {
@@ -80,10 +82,12 @@ const (
 	publishResults
 )
 
+// String returns the name of the result in metrics.
 func (r publishResult) String() string {
 	return [...]string{"ok", "repeated", "down", "unknown", "conflict", "too_big", "other"}[r]
 }
 
+// resultOf returns what became of a message by the error of its publishing.
 func resultOf(err error) publishResult {
 	switch {
 	case err == nil:
@@ -117,6 +121,7 @@ type logCounts struct {
 	publish, open, delay                   *histogram
 }
 
+// newLogCounts returns empty totals. The histograms are apart, because they are added to without Hub.mu.
 func newLogCounts() *logCounts {
 	return &logCounts{publish: new(histogram), open: new(histogram), delay: new(histogram)}
 }

@@ -76,6 +76,7 @@ type loop struct {
 	delivered, bytes, calls uint64 // not yet added to the counts
 }
 
+// failure is a connection that could not be written to. It stays in its lists until the batch is delivered.
 type failure struct {
 	conn   *Conn
 	result writeResult
@@ -84,6 +85,7 @@ type failure struct {
 // pushLocked adds an entry to the inbox. If the loop has to be woken for it, it returns the loop's bit, for Hub.wake.
 func (l *loop) pushLocked(e entry) (wake uint64) {
 	l.inbox = append(l.inbox, e)
+	// Only the first entry of a burst has to wake the loop.
 	if l.asleep {
 		l.asleep = false
 		return 1 << l.id
@@ -102,6 +104,7 @@ func (l *loop) run() {
 	}()
 	for !l.stopped {
 		if d := l.hub.coalesce.Load(); d > 0 && l.waiting() {
+			// Nothing is missed meanwhile: the loop takes all that is there afterwards.
 			time.Sleep(time.Duration(d))
 		}
 		// Let publishers run that are ready to. What they publish makes this batch larger, and it is written with the same
@@ -132,6 +135,7 @@ func (l *loop) run() {
 		default:
 		}
 		l.process(entries)
+		// Once for all entries and not with each write, because these counters are atomic.
 		l.counts.deliveries.Add(l.delivered)
 		l.counts.written.Add(l.bytes)
 		l.counts.writes.Add(l.calls)
@@ -219,7 +223,7 @@ func (l *loop) handle(e *entry) {
 	case opLate:
 		l.late(e.audience, e.message)
 	case opGap:
-		l.gap(e.audience)
+		l.gap(e.audience, e.text)
 	case opSend:
 		l.send(c, e.bytes, required)
 	case opReply:

@@ -29,23 +29,26 @@ func (s *sharedLog) endLosing() {
 	h := s.hub
 	h.mu.Lock()
 	channels := s.losing
+	all := slices.Contains(channels, "")
+	if all { // first, so that a channel that comes into the hub meanwhile begins there too
+		s.lostAll = h.seq
+	}
 	h.mu.Unlock()
 	if channels == nil {
 		return
 	}
-	if slices.Contains(channels, "") {
+	if all {
 		h.eachChannel(func(ch *channel) { ch.droppedSeq = h.seq })
 	}
 	s.eachLost(channels, func(name string) uint64 {
-		if name == "" {
-			s.lostAll = h.seq
-		} else {
+		if name != "" {
 			s.setFloorLocked(name, h.seq)
 		}
 		return 0
 	})
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	// From here on handshakes go on, which nextLocked has had wait.
 	s.losing = nil
 	s.notifyLocked()
 }
@@ -68,6 +71,8 @@ func (s *sharedLog) eachLost(channels []string, f func(name string) (wake uint64
 	}
 }
 
+// tellLostLocked has the subscribers of a channel told that they miss messages, or, if the name is empty, all
+// connections.
 func (s *sharedLog) tellLostLocked(name string) (wake uint64) {
 	h := s.hub
 	s.counts.gaps++

@@ -44,6 +44,7 @@ func (c *Conn) Join(name, lastID string, frame func(Welcome, []*Message) []byte)
 	defer func() { c.countWaiting(-waited) }()
 	for try := 0; ; try++ {
 		h.mu.Lock()
+		// What the last try was promised is queued below, or promised again.
 		h.promised -= promised
 		waited += c.awaitRoomLocked(max(size, len(p))+messageOverhead, len(p))
 		s, err := c.positionLocked(name, lastID, &w)
@@ -182,6 +183,7 @@ func (c *Conn) Leave(name string, p []byte) error {
 	a := c.audiences[at]
 	h.unsubscribeLocked(a)
 	c.audiences = slices.Delete(c.audiences, at, at+1)
+	// What is in the inbox before this entry is still delivered, and nothing after it.
 	wake := c.loop.pushLocked(entry{op: opLeave, conn: c, audience: a, bytes: p})
 	h.mu.Unlock()
 	h.wake(wake)
@@ -231,6 +233,7 @@ func (l *loop) join(c *Conn, a *audience, p []byte) {
 	if o := c.options.Observer; o != nil {
 		o.Subscribed(c, a.channel.name)
 	}
+	// The barrier has delivered what was gathered, so p is first.
 	l.send(c, p, required)
 }
 
@@ -305,6 +308,7 @@ func (a *audience) group(f Format) *[]*Conn {
 			return &a.groups[i].conns
 		}
 	}
+	// A list, because formats are few. An empty group stays: its format mostly comes back.
 	a.groups = append(a.groups, group{format: f})
 	return &a.groups[len(a.groups)-1].conns
 }

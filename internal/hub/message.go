@@ -67,6 +67,7 @@ type encoding struct {
 // messageOverhead is about what a waiting message costs in addition to its data.
 const messageOverhead = 256
 
+// cost returns about what the message takes while it waits in an inbox.
 func (m *Message) cost() int { return len(m.Data) + messageOverhead }
 
 // What wire formats add to a message: about, and at most.
@@ -157,4 +158,11 @@ type Format interface {
 	// Gap returns what tells a connection that it misses messages of some channels, nil where the format has no such
 	// thing.
 	Gap(channels []string) []byte
+}
+
+// GapFormat is a Format whose notice of a gap can have the position from which on nothing is missed. The client resumes from
+// there, and is not told of the same gap again.
+type GapFormat interface {
+	Format
+	GapAt(channels []string, id string) []byte
 }

@@ -7,6 +7,7 @@ import (
 )
 
 // MaxName is the length in bytes of the longest name of a channel or an event.
+// What is in a shared log has to keep to it too: see broker.Entry.
 const MaxName = 255
 
 // CheckName returns an error if a name is not valid: of a channel, an event, a user or a key. The error begins with

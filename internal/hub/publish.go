@@ -14,6 +14,8 @@ func (h *Hub) Publish(ms ...*Message) error { return h.publish(ms, false) }
 // PublishWait is Publish for a publisher that can be slowed down. Instead of returning ErrFull it waits for room.
 func (h *Hub) PublishWait(ms ...*Message) error { return h.publish(ms, true) }
 
+// publish is Publish, or PublishWait. All of it runs in the publisher's goroutine, which goes as far as the
+// inboxes.
 func (h *Hub) publish(ms []*Message, wait bool) error {
 	if len(ms) == 0 {
 		return nil
@@ -94,6 +96,7 @@ func (h *Hub) fitsLocked(ms []*Message) (limit Limit, ok bool) {
 			if ch == nil {
 				continue
 			}
+			// At most one for each loop, however many subscribers there are.
 			for _, a := range ch.audiences {
 				if n := a.loop.inboxBytes; n > 0 && n+need > h.config.MaxInbox {
 					return LimitFull, false
@@ -114,6 +117,7 @@ func (h *Hub) appendLocked(ms []*Message, keys []keyed, now time.Time) (wake uin
 		now = h.seqTime // another publisher was faster to get the lock: times are in the order of the log
 	}
 	h.seqTime = now
+	// All keys come before the first position, because a call is published as a whole or not at all.
 	if !h.repeats.look(keys, now) {
 		return 0, ErrKeyReused
 	}
@@ -140,6 +144,7 @@ func (h *Hub) assignLocked(m *Message, ms []*Message, k *keyed, now time.Time) b
 		m.From = nil // only the echo needs it, and history would hold the connection
 	}
 	if k != nil {
+		// It repeats one of the same call. keysOf has found that both say the same.
 		if first := ms[k.first]; first != m {
 			m.Seq, m.Subscribers, m.Time = first.Seq, first.Subscribers, first.Time
 			return false
@@ -169,6 +174,8 @@ func (h *Hub) fanOutLocked(ch *channel, m *Message) (wake uint64) {
 	return wake
 }
 
+// deliverLocked puts a message in the inbox of each loop that has a subscriber. The cost is one entry for each such
+// loop, however many subscribers there are.
 func (ch *channel) deliverLocked(m *Message) (wake uint64) {
 	for _, a := range ch.audiences {
 		a.loop.inboxBytes += m.cost()

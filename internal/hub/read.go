@@ -11,12 +11,13 @@ import (
 // in the history, before what is there, so that it is read once for the many that come back after a restart. Then they find
 // it as they would find it in a hub of its own.
 type reading struct {
-	after uint64 // reads what comes after it,
-	last  int    // or, if this is not 0, that many of the last messages
-	limit int    // bytes
-	era   uint32 // when the read began: what it returns may be of a later one
-	floor uint64 // what came after it was in the history when the read began
-	done  chan struct{}
+	after     uint64 // reads what comes after it,
+	last      int    // or, if this is not 0, that many of the last messages
+	limit     int    // bytes
+	retention uint32 // as era
+	era       uint32 // when the read began: what it returns may be of a later one
+	floor     uint64 // what came after it was in the history when the read began
+	done      chan struct{}
 
 	// Set before done is closed:
 	err error
@@ -25,6 +26,7 @@ type reading struct {
 // nextReadLocked has the watermark reach the client's position, and has read from the log what the history lacks.
 func (s *sharedLog) nextReadLocked(w *want) (wait <-chan struct{}, do func()) {
 	h := s.hub
+	// Subscribers of all channels begin now: Connect replays nothing to them.
 	if w.all {
 		return nil, nil
 	}
@@ -70,7 +72,8 @@ func (s *sharedLog) nextReadLocked(w *want) (wait <-chan struct{}, do func()) {
 			w.read = o.reading
 			return o.reading.done, nil
 		}
-		r := &reading{after: after, limit: w.limit, era: s.era, floor: h.droppedSeqLocked(o.name, h.channels[o.name]), done: make(chan struct{})}
+		r := &reading{after: after, limit: w.limit, era: s.era, retention: s.retention,
+			floor: h.droppedSeqLocked(o.name, h.channels[o.name]), done: make(chan struct{})}
 		if w.lastID == "" {
 			r.last = min(w.replay, h.config.History)
 		}
@@ -93,6 +96,9 @@ func (r *reading) serves(w *want, after uint64) bool {
 func (s *sharedLog) lacksLocked(o *openChannel, w *want, after uint64) bool {
 	h := s.hub
 	ch := h.channels[o.name]
+	if o.retention != s.retention { // what was read before may have been dropped, because less was to be kept
+		o.retention, o.asked, o.gone, o.goneLimit = s.retention, 0, 0, 0
+	}
 	if w.lastID == "" {
 		n := min(w.replay, h.config.History)
 		return o.asked < n && (ch == nil || len(ch.history) < n)
@@ -110,6 +116,7 @@ func (s *sharedLog) lacksLocked(o *openChannel, w *want, after uint64) bool {
 
 // barrierLocked has the log send all that is stored, because a client comes with a position that this node has not reached.
 func (s *sharedLog) barrierLocked(w *want) (wait <-chan struct{}, do func()) {
+	// It was waited for: this is the second time.
 	if b := w.barrier; b != nil {
 		w.barrier = nil
 		if b.err != nil {
@@ -123,6 +130,7 @@ func (s *sharedLog) barrierLocked(w *want) (wait <-chan struct{}, do func()) {
 	w.barrier = b
 	s.counts.barriers++
 	return b.done, func() {
+		// Its position is not needed: W has reached it through the Sink, in the order of everything else.
 		s.log.Barrier(func(_ uint64, err error) {
 			b.err = err
 			close(b.done)
@@ -139,6 +147,7 @@ type barrier struct {
 // readChannel reads a channel, and puts what it has read in the history.
 func (s *sharedLog) readChannel(o *openChannel, r *reading) {
 	h := s.hub
+	// The context of the log and not of whoever asked first, because others wait for the same read.
 	ctx, cancel := context.WithTimeout(s.ctx, positionTime)
 	defer cancel()
 	es, complete, err := s.fetch(ctx, o, r)
@@ -146,6 +155,7 @@ func (s *sharedLog) readChannel(o *openChannel, r *reading) {
 		s.fill(o, r, es, complete)
 	}
 	h.mu.Lock()
+	// Before done is closed, so that whoever still lacks something can begin another read.
 	r.err = err
 	o.reading = nil
 	h.mu.Unlock()
@@ -182,6 +192,7 @@ func (s *sharedLog) fill(o *openChannel, r *reading, es []broker.Entry, complete
 		h.mu.Unlock()
 		return
 	}
+	// What comes after the floor is in the history already.
 	for len(es) > 0 && es[len(es)-1].Seq > r.floor {
 		es = es[:len(es)-1]
 	}
@@ -191,6 +202,8 @@ func (s *sharedLog) fill(o *openChannel, r *reading, es []broker.Entry, complete
 	}
 	floor := r.floor
 	h.inPieces(func() (all bool) {
+		// Only this read sets the floor back. Where it is another one, the history has lost something since the
+		// last piece, and what is left to add would leave a hole.
 		if !s.currentLocked() || s.era != r.era || h.droppedSeqLocked(o.name, h.channels[o.name]) != floor {
 			return true
 		}
@@ -213,7 +226,9 @@ func (s *sharedLog) fill(o *openChannel, r *reading, es []broker.Entry, complete
 		if len(ms) > 0 {
 			return false
 		}
-		if r.last > 0 {
+		if r.last > 0 && s.retention != r.retention {
+			return true
+		} else if r.last > 0 {
 			o.asked = max(o.asked, r.last)
 		} else {
 			s.setFloorLocked(o.name, r.after)
@@ -240,6 +255,7 @@ func (s *sharedLog) prependLocked(m *Message, now time.Time) bool {
 	h := s.hub
 	c := &h.config
 	ch := h.channels[m.Channel]
+	// It has nothing dropped, unlike a message that comes live: what is newer does not give way to what is older.
 	if ch != nil && len(ch.history) >= c.History || c.History == 0 ||
 		h.history.bytes.Load()+int64(m.cost()) > int64(c.historyBytes()) || c.HistoryAge > 0 && now.Sub(m.Time) >= c.HistoryAge {
 		return false

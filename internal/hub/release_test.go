@@ -2,6 +2,7 @@ package hub
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,6 +46,27 @@ func TestConnectWhileReleased(t *testing.T) {
 			t.Errorf("%d messages were delivered", n)
 		}
 		expect(t, c, 1)
+		closeHub(h)
+	})
+}
+
+// TestManyIdle: clients that come for one channel after the other do not make the node receive them all.
+func TestManyIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Config{})
+		newFakeCluster().join(t, h)
+		o := options()
+		for i := range maxIdle + 3*atOnce {
+			connect(t, h, o, fmt.Sprint(i)).conn.Done()
+		}
+		synctest.Wait()
+		if _, s, _ := h.Log(); s.OpenChannels > maxIdle {
+			t.Errorf("%d channels are open", s.OpenChannels)
+		}
+		time.Sleep(2 * idleTime)
+		if _, s, _ := h.Log(); s.OpenChannels > 0 {
+			t.Errorf("%d channels are open after a while", s.OpenChannels)
+		}
 		closeHub(h)
 	})
 }

@@ -15,8 +15,10 @@ func (h *Hub) Close(why Reason, text string, delay, timeout time.Duration) {
 // spreadStep is the time between two groups of connections that are closed.
 const spreadStep = 50 * time.Millisecond
 
+// spread closes the connections in groups, over the delay. The caller's goroutine waits between them.
 func (h *Hub) spread(why Reason, text string, delay time.Duration) {
 	h.mu.Lock()
+	// Before the first is closed, so that none of them comes back to this hub.
 	h.leaving = true
 	h.mu.Unlock()
 	steps := int(delay / spreadStep)
@@ -43,6 +45,8 @@ func (h *Hub) spread(why Reason, text string, delay time.Duration) {
 	}
 }
 
+// close ends what is left in the order in which one thing needs another: publishers, connections, the log, the
+// loops, the flushers.
 func (h *Hub) close(why Reason, text string, timeout time.Duration) {
 	h.mu.Lock()
 	h.closed = true

@@ -28,6 +28,7 @@ type slabList struct{ first, last uint32 }
 // at returns the element at a place, for as long as it is not removed.
 func (s *slab[T, P]) at(i uint32) P { return &s.chunks[(i-1)/slabChunk][(i-1)%slabChunk] }
 
+// add puts an element in a free place, or in one that was never used, and returns it.
 func (s *slab[T, P]) add(v T) uint32 {
 	i := s.free
 	if i != 0 {

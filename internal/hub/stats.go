@@ -58,6 +58,7 @@ func (h *Hub) Stats() Stats {
 		Published:   maps.Clone(h.published),
 	}
 	h.mu.Unlock()
+	// The rest is atomic, and a moment newer than what was read under the lock.
 	s.Backlog = h.backlog.Load()
 	s.Rejected = make(map[string]uint64)
 	for r := range limits {

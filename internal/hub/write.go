@@ -19,6 +19,7 @@ const (
 // releases it.
 func (c *Conn) write(p []byte, lent bool, array **shared, k pieceKind) writeResult {
 	n := 0
+	// While it is true a flusher may be writing, and p has to come after what is queued.
 	if !c.flushing.Load() {
 		var err error
 		if n, err = c.sink.TryWrite(p); err != nil {
@@ -161,6 +162,7 @@ func (c *Conn) flush() {
 	defer c.mu.Unlock()
 	for !c.dead && !c.backlog.empty() {
 		s, t := c.backlog.next(), c.sink
+		// Without the lock, so that the loop can add to the backlog while the peer is slow.
 		c.mu.Unlock()
 		var made []byte
 		var n int
@@ -172,6 +174,7 @@ func (c *Conn) flush() {
 			s.recycle()
 		}
 		c.mu.Lock()
+		// stopWriting has emptied the backlog meanwhile, so what was written is no part of it any more.
 		if c.dead {
 			return
 		}
@@ -191,6 +194,7 @@ func (c *Conn) flush() {
 		return
 	}
 	c.resetLocked()
+	// Under Conn.mu and with an empty backlog: the loop may write itself as soon as it sees this.
 	c.flushing.Store(false)
 	if c.closing {
 		c.hub.enqueue(c.loop, entry{op: opFlushed, conn: c})

@@ -296,7 +296,9 @@ func TestBrokerStatus(t *testing.T) {
 	}
 	m.Start()
 	awaitHealth(s, http.StatusNoContent)
-	if out, good = command.run(t, "", "status"); !good || !strings.Contains(out, "node here: broker up") {
+	s.Publish("", "one")
+	// The log's signs of life have positions, and are no messages.
+	if out, good = command.run(t, "", "status"); !good || !strings.Contains(out, "node here: broker up") || !strings.Contains(out, " 1 messages") {
 		t.Errorf("good: %v: %s", good, out)
 	}
 }

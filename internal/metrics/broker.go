@@ -80,10 +80,12 @@ func (c collector) collectBroker(gauge func(*prometheus.Desc, float64, ...string
 	counter(brokerGaps, stats.Gaps)
 	counter(brokerEpochs, stats.Epochs)
 	counter(brokerBarriers, stats.Barriers)
+	// All kinds are there from the beginning, as the results are.
 	for kind, n := range stats.Opens {
 		counter(brokerOpens, n, kind)
 	}
 	gauge(brokerOpen, float64(stats.OpenChannels))
+	// The hub counts the buckets itself, so that it need not know Prometheus.
 	histogram := func(d *prometheus.Desc, h hub.Histogram) {
 		out <- prometheus.MustNewConstHistogram(d, h.Count, h.Sum, h.Buckets)
 	}
@@ -92,6 +94,7 @@ func (c collector) collectBroker(gauge func(*prometheus.Desc, float64, ...string
 	histogram(brokerDelay, stats.Delay)
 }
 
+// number returns a condition as Prometheus has it.
 func number(b bool) float64 {
 	if b {
 		return 1

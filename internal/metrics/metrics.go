@@ -10,6 +10,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
+// desc describes one of our metrics. The prefix keeps them apart from those of Caddy and of other plugins.
 func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("caddy_broadcast_"+name, help, labels, nil)
 }
@@ -58,6 +59,8 @@ func (collector) Describe(out chan<- *prometheus.Desc) {
 	} {
 		out <- d
 	}
+	// Also without a broker: what the hub publishes to may change between two scrapes, and Caddy's registry is a
+	// pedantic one (context.go in Caddy 2.11.9).
 	for _, d := range brokerDescs {
 		out <- d
 	}

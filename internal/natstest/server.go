@@ -43,6 +43,15 @@ func Binary(t testing.TB) string {
 	return path
 }
 
+// Thorough skips a test that takes a minute or more, except in CI and for the long hop test. With -short it is always
+// skipped.
+func Thorough(t testing.TB) {
+	t.Helper()
+	if testing.Short() || os.Getenv("CI") == "" && os.Getenv("HOP") == "" {
+		t.Skip("it takes a minute or more: CI=1 runs it")
+	}
+}
+
 // Server is a nats-server with JetStream.
 type Server struct {
 	Port  int
@@ -208,6 +217,9 @@ func (s *Server) Freeze() {
 		time.Sleep(time.Millisecond)
 	}
 }
+
+// LameDuck has the server send its clients to others, and then end.
+func (s *Server) LameDuck() { s.cmd.Process.Signal(syscall.SIGUSR2) }
 
 // Thaw lets a frozen process go on.
 func (s *Server) Thaw() { s.cmd.Process.Signal(syscall.SIGCONT) }

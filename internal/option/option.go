@@ -50,6 +50,7 @@ func At(token caddyfile.Token, err error) error {
 // Word parses one argument.
 func Word(v *string) Parser {
 	return func(d *caddyfile.Dispenser) error {
+		// AllArgs and not Args, which would leave what is too much to be taken for the next option.
 		if !d.AllArgs(v) {
 			return d.ArgErr()
 		}
@@ -153,6 +154,7 @@ func one(parse func(name, arg string) error) Parser {
 }
 
 // ParseInt parses a whole number that is an argument of the option called name.
+// It takes negative numbers too: what an option may be, its module's Validate says, which sees JSON as well.
 func ParseInt(name, arg string) (int, error) {
 	n, err := strconv.Atoi(arg)
 	if err != nil {
@@ -177,6 +179,8 @@ func ParseSize(name, arg string) (int64, error) {
 	return int64(n), nil
 }
 
+// parseDuration parses a duration that is an argument of the option called name. Unlike time.ParseDuration, Caddy's
+// knows days, such as 1d12h.
 func parseDuration(name, arg string) (caddy.Duration, error) {
 	n, err := caddy.ParseDuration(arg)
 	if err != nil {

@@ -112,6 +112,29 @@ func TestV1Shared(t *testing.T) {
 	})
 }
 
+// TestGapOfEpoch: the gap when the log begins again has the position there, from which the client resumes without being told of
+// it again.
+func TestGapOfEpoch(t *testing.T) {
+	connectTo(t, v1.Protocol{}, func(c *peer, h *hub.Hub, log *brokertest.Memory) {
+		c.send(`{"ref":1,"publish":{"data":"x"}}`)
+		log.Rollback(1)
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		_, rest, _ := strings.Cut(string(c.got), `{"gap":{"channels":["a"],"id":"`)
+		id, _, found := strings.Cut(rest, `"`)
+		if !found {
+			t.Fatalf("%q", c.got)
+		}
+		time.Sleep(time.Second)
+		o := &hub.ConnOptions{Format: v1.Protocol{}.Format(0), PingInterval: time.Hour, WriteTimeout: time.Second, MaxBacklog: hub.MinBacklog}
+		conn, w, err := h.Connect(hub.Subscriber{Channels: []string{"a"}, LastID: id}, o)
+		if err != nil || !w.Resumed {
+			t.Fatalf("after %s: %+v, %v", id, w, err)
+		}
+		conn.Done()
+	})
+}
+
 // TestRawShared: a raw client is closed when a message of it could not be published.
 func TestRawShared(t *testing.T) {
 	connectTo(t, raw.Protocol{}, func(c *peer, _ *hub.Hub, log *brokertest.Memory) {

@@ -26,6 +26,7 @@ type destination struct {
 // they are parts of the query or the body, and a message in the history would keep all of it in memory.
 func (d *destination) set(where string, fields url.Values) error {
 	for name, values := range fields {
+		// url.Values.Get would take the first one. A proxy in front may have looked at the last.
 		if len(values) > 1 && (name == "channel" || name == "event" || name == "data") {
 			return fmt.Errorf("%s has %q %d times", where, name, len(values))
 		}
@@ -51,6 +52,7 @@ func (d *destination) set(where string, fields url.Values) error {
 
 // inQuery reads the parameters channel and event. Others are rejected, unless they are among more.
 func inQuery(r *http.Request, more []string) (d destination, err error) {
+	// Not r.URL.Query, which silently drops what it cannot parse.
 	fields, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return d, fmt.Errorf("the query: %w", err)
@@ -94,6 +96,7 @@ func (d *destination) fromForm(body []byte) (data []byte, ok bool, err error) {
 
 // notObject rejects a body that is a message object, sent without the Content-Type that says so, as curl -d sends it.
 func (d *destination) notObject(body []byte) error {
+	// The query says where the message goes, so the body can only be its data.
 	if d.named {
 		return nil
 	}

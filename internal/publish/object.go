@@ -78,6 +78,7 @@ func (o *Object) Message(channel string) (*hub.Message, error) {
 	}
 	switch {
 	case o.Encoding == "base64" && isString:
+		// With padding, as btoa and most libraries make it.
 		data, err := base64.StdEncoding.DecodeString(s)
 		if err != nil {
 			return nil, fmt.Errorf("the data: %w", err)

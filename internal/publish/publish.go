@@ -55,6 +55,7 @@ func readAll(r io.Reader, n int64) ([]byte, error) {
 	return data, nil
 }
 
+// tooLarge is the error for both ways to exceed the limit: announced, and sent.
 func tooLarge(limit int64) error {
 	return Reject(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", limit)
 }
@@ -138,8 +139,10 @@ func Owner(user, remote string) string {
 	return "address:" + ratelimit.Address(remote, ratelimit.DefaultIPv6Prefix)
 }
 
+// form is the type of HTML forms, and what curl -d sends whatever the data is.
 const form = "application/x-www-form-urlencoded"
 
+// mediaType returns a type in lower case, without its parameters. A charset is not looked at: text has to be UTF-8.
 func mediaType(contentType string) (string, error) {
 	if contentType == "" {
 		return "", nil

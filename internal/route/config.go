@@ -50,6 +50,8 @@ type Config struct {
 }
 
 // Defaults and limits of the options.
+// By default 16 of the largest messages fit a backlog. maxMessage bounds what a single client can have the server
+// hold before anything is published.
 const (
 	defaultPingInterval = 25 * time.Second // many proxies cut off what was silent for 30 s or 60 s
 	defaultWriteTimeout = 10 * time.Second
@@ -76,6 +78,7 @@ func (c *Config) SetDefaults() {
 	if len(c.Transports) == 0 {
 		c.Transports = Transports
 	}
+	// Zero is an option that is not given, so none of these can be turned off with it.
 	c.PingInterval = cmp.Or(c.PingInterval, defaultPingInterval)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, defaultWriteTimeout)
 	c.MaxMessage = cmp.Or(c.MaxMessage, defaultMaxMessage)
@@ -98,8 +101,11 @@ func (c Config) Validate() error {
 	return nil
 }
 
+// validateNames checks what the options name. What placeholders make of it is checked with each request: see
+// identify.
 func (c *Config) validateNames() error {
 	for i, name := range c.Channels {
+		// The hub relies on it: a connection is subscribed to a channel once (hub.Subscriber).
 		if slices.Contains(c.Channels[:i], name) {
 			return fmt.Errorf("channel %q is named twice", name)
 		}
@@ -149,6 +155,8 @@ func (c *Config) validateEffect() error {
 	return nil
 }
 
+// validateBounds checks the numbers. A zero is a limit that is off here, because SetDefaults has replaced those
+// that stand for a default.
 func (c *Config) validateBounds() error {
 	ping, timeout := c.PingInterval, c.WriteTimeout
 	switch {
@@ -185,6 +193,7 @@ type Compression struct {
 	MinSize int `json:"min_size,omitempty"`
 }
 
+// validate may be called on nil, which is an option that is not given.
 func (c *Compression) validate() error {
 	if c != nil && c.MinSize < 0 {
 		return fmt.Errorf("compression's min_size is %d, must not be negative", c.MinSize)
@@ -212,6 +221,7 @@ type Rate struct {
 	Burst int `json:"burst,omitempty"`
 }
 
+// validate may be called on nil, which is an option that is not given.
 func (r *Rate) validate() error {
 	if r != nil && (r.Messages < 1 || r.Per < 0 || r.Burst < 0) {
 		return errors.New("rate: messages must be at least 1, and per and burst must not be negative")
@@ -219,6 +229,7 @@ func (r *Rate) validate() error {
 	return nil
 }
 
+// limit returns the zero Limit, which allows everything, if the option is not given.
 func (r *Rate) limit() ratelimit.Limit {
 	if r == nil {
 		return ratelimit.Limit{}

@@ -29,6 +29,7 @@ type identity struct {
 // of Caddy. Different placeholders may give the same name, which then counts once.
 func (route *Route) identify(r *http.Request) (*identity, error) {
 	c := &identity{remote: remoteOf(r), repl: r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)}
+	// Of the request's own: they stay with the connection, while the route is shared.
 	c.channels = make([]string, 0, len(route.channels))
 	for _, pattern := range route.channels {
 		name := c.repl.ReplaceAll(pattern, "")
@@ -40,6 +41,7 @@ func (route *Route) identify(r *http.Request) (*identity, error) {
 		}
 	}
 	c.user = c.repl.ReplaceAll(route.user, "")
+	// The empty name is nobody's, and is valid.
 	if c.user != "" {
 		if err := hub.CheckName("the user", c.user); err != nil {
 			return nil, err
@@ -59,6 +61,7 @@ func remoteOf(r *http.Request) string {
 
 // subscriber returns what the hub has to know of a client that connects.
 func (route *Route) subscriber(r *http.Request, c *identity) hub.Subscriber {
+	// A copy, because all requests share the route's own.
 	s := route.common
 	s.User, s.Remote = c.user, c.remote
 	if s.MaxPerRemote > 0 {
@@ -74,6 +77,7 @@ func (route *Route) subscriber(r *http.Request, c *identity) hub.Subscriber {
 
 // request returns what a client may do that connects as s, or that has no connection.
 func (route *Route) request(r *http.Request, c *identity, s hub.Subscriber) *protocol.Request {
+	// These are the route's own channels. Whether a client may publish on others, its protocol asks the connection.
 	request := &protocol.Request{Subscriber: s, MayJoin: route.mayJoin(c), Query: r.URL.Query()}
 	if route.publish {
 		request.Publish = c.channels
@@ -92,6 +96,7 @@ func (route *Route) mayJoin(c *identity) func(channel string) bool {
 	for i, p := range route.join {
 		patterns[i] = p.Expand(func(s string) (string, error) { return c.repl.ReplaceOrErr(s, true, true) })
 	}
+	// It outlives the request, so it refers to nothing of it but the expanded patterns.
 	return func(channel string) bool {
 		return slices.ContainsFunc(patterns, func(p v1.JoinPattern) bool { return p.Matches(channel) })
 	}

@@ -18,6 +18,7 @@ type observer struct {
 
 // Ended logs why a connection has ended.
 func (o observer) Ended(conn *hub.Conn, why hub.Reason) {
+	// The event is emitted whatever the log's level is.
 	o.Observer.Ended(conn, why)
 	// Check first, because the fields cost allocations and the level is mostly off.
 	if entry := o.logger.Check(zapcore.DebugLevel, "closed"); entry != nil {

@@ -30,6 +30,7 @@ func (route *Route) checkOrigin(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// deniedOrigin returns the error for a rejected page. It is for the operator: browsers show a page nothing of it.
 func deniedOrigin(r *http.Request) error {
 	from := r.Header.Get("Origin")
 	if from == "" {
@@ -70,6 +71,7 @@ func (route *Route) warnOfHost(r *http.Request) {
 
 // warnOfOpenPublishing warns of an option that is rarely meant.
 func (route *Route) warnOfOpenPublishing(c Config) {
+	// A browser may send the visitor's cookies along, so any page could act with the visitor's rights.
 	if c.Publish && slices.Contains(c.Origins, "*") && warnOnce("origins", c.Channels) {
 		c.Logger.Warn("any page that a visitor looks at may publish here as that visitor: name the origins, or set publish off",
 			zap.Strings("origins", c.Origins), zap.Strings("channels", c.Channels))

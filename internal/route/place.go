@@ -21,6 +21,7 @@ func CheckPlace(ctx caddy.Context, channels, transports []string, publish bool) 
 	}
 	if len(transports) == 0 && !place.Restricted() {
 		path := "/ws"
+		// The path is an example to copy, so it has the channel's name where that can be a path.
 		if len(channels) > 0 && !strings.ContainsAny(channels[0], "{/: ") {
 			path = "/" + channels[0]
 		}
@@ -40,6 +41,7 @@ func CheckPlace(ctx caddy.Context, channels, transports []string, publish bool) 
 			`write "handle %s { broadcast }", and put try_files, and file_server, into a "handle { … }" of their own`, strings.Join(paths, " "), path),
 			zap.Strings("channels", channels))
 	}
+	// Only warned of, because most backends do not mind the headers.
 	sockets := len(transports) == 0 || slices.Contains(transports, WebSocket)
 	if sockets && place.AuthGetsUpgrade() && warnOnce("forward_auth", channels) {
 		ctx.Logger().Warn("forward_auth passes WebSocket handshakes on as such, and some backends refuse them, such as Flask's: "+

@@ -20,6 +20,7 @@ import (
 
 // servePost publishes the body of a request.
 func (route *Route) servePost(w http.ResponseWriter, r *http.Request, c *identity) error {
+	// Before the option publish is looked at, because such a protocol has an error of its own for it.
 	if p, ok := Protocols.Queried(r.URL.Query()).(protocol.Poster); ok {
 		return route.servePoster(w, r, c, p)
 	}
@@ -29,6 +30,8 @@ func (route *Route) servePost(w http.ResponseWriter, r *http.Request, c *identit
 	// Before the body is read: a client that is too fast should not cost the reading too.
 	if wait := route.wait(c); wait > 0 {
 		route.hub.CountRejected(hub.LimitRate)
+		// Rounded up, because the header has whole seconds (RFC 9110, section 10.2.3), and a client that comes too
+		// early is rejected again.
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 		return caddyhttp.Error(http.StatusTooManyRequests, errors.New("the client publishes faster than the option rate lets it"))
 	}
@@ -37,10 +40,14 @@ func (route *Route) servePost(w http.ResponseWriter, r *http.Request, c *identit
 		return withStatus(err)
 	}
 	m.Source = Post
+	// Not for the client to say: the keys of one user must not meet those of another.
 	m.Publisher, m.Owner = publish.Namespace(c.user), publish.Owner(c.user, c.remote)
+	// The answer is the same whether others have such a channel or nobody has, so it tells nothing about other
+	// routes.
 	if m.Channel, err = route.destination(r, m.Channel, c.channels); err != nil {
 		return caddyhttp.Error(http.StatusForbidden, err)
 	}
+	// Not PublishWait: a waiting handler would hold the request's memory, and the client can send it again.
 	if err := route.hub.Publish(m); err != nil {
 		return withStatus(publish.Failed(w, err))
 	}
@@ -68,6 +75,7 @@ func (route *Route) destination(r *http.Request, name string, channels []string)
 
 // servePoster is servePost for a client of a protocol whose event stream cannot carry what the client sends.
 func (route *Route) servePoster(w http.ResponseWriter, r *http.Request, c *identity, p protocol.Poster) error {
+	// Ignored, they would let the message go to another channel than the sender meant.
 	for _, name := range []string{"channel", "event"} {
 		if r.URL.Query().Has(name) && !slices.Contains(route.query, name) {
 			return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("the query names a %s: with %s a message names it in the body", name, p.Name()))

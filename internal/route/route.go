@@ -37,6 +37,7 @@ var Transports = []string{WebSocket, EventStream, Post}
 var Protocols = protocol.Set{raw.Protocol{}, v1.Protocol{}}
 
 // Route serves the requests to a handler.
+// Nothing in it changes after New, so requests read it without a lock.
 type Route struct {
 	hub     *hub.Hub
 	sockets websocket.Endpoint
@@ -86,6 +87,7 @@ func New(c Config) (*Route, error) {
 			MaxPerRemote:   c.MaxPerIP,
 		},
 	}
+	// Without subscribing there is nothing to replay, and Validate has rejected an option that says so.
 	if c.Subscribe {
 		route.common.Replay = c.Replay
 	}
@@ -99,8 +101,10 @@ func New(c Config) (*Route, error) {
 	for _, s := range c.Join {
 		route.join = append(route.join, v1.ParseJoinPattern(s))
 	}
+	// Once, because requests do not change which placeholders the options have.
 	expanded := queryNames(slices.Concat(c.Channels, c.Join, []string{c.User, c.Greeting}))
 	route.channelFromQuery = slices.Contains(expanded, "channel")
+	// A POST may have the parameters of a stream too, so that a client can use one address for both.
 	route.query = slices.Concat(c.Query, expanded, []string{"join", "last_id"})
 	route.sockets = websocket.Endpoint{
 		Endpoint: &protocol.Endpoint{Hub: c.Hub, MaxMessage: int(c.MaxMessage), NoEcho: !c.Echo},
@@ -133,6 +137,7 @@ func (route *Route) connOptions(c Config, transport string) func(hub.Format) *hu
 			DropOldest:   c.Slow == slowDrop,
 			Observer:     observer{c.Logger, events.Observer{Emitter: c.Emitter}},
 		}
+		// Retire finds the route's connections by these, whatever their format.
 		route.options = append(route.options, o)
 		return o
 	}

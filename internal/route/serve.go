@@ -28,6 +28,7 @@ const (
 
 // kindOf returns what a request asks for. The order matters: a handshake is a GET too, and may accept anything.
 func (route *Route) kindOf(r *http.Request) kind {
+	// A request by a transport that is off is not rejected but the next handler's, which may share the path.
 	accepted := func(k kind, ok bool) kind {
 		if !ok {
 			return other
@@ -75,6 +76,7 @@ func (route *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	return err
 }
 
+// serve serves a request that is the route's own. A wrong origin or name rejects it before anything is done for it.
 func (route *Route) serve(w http.ResponseWriter, r *http.Request, k kind) error {
 	// The origin comes first: a page that may not use the route learns nothing about it, not even what its channels
 	// have to look like.

@@ -47,6 +47,7 @@ func (p *Poller) Close() {
 	if p == nil {
 		return
 	}
+	// Eight bytes, whose number is not 0 in either byte order (eventfd(2)).
 	unix.Write(p.stop, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	p.stopped.Wait()
 	unix.Close(p.stop)
@@ -58,6 +59,7 @@ func event(events uint32, number uint64) *unix.EpollEvent {
 	return &unix.EpollEvent{Events: events, Fd: int32(uint32(number)), Pad: int32(number >> 32)}
 }
 
+// run waits for events. It only starts readers, because a client's data must not delay the others.
 func (p *Poller) run() {
 	events := make([]unix.EpollEvent, 256)
 	ready := make([]*Socket, 0, len(events))
@@ -82,6 +84,7 @@ func (p *Poller) run() {
 			}
 		}
 		p.mu.Unlock()
+		// Without the lock, so that sockets can come and go meanwhile.
 		for _, s := range ready {
 			s.notify(p)
 		}
@@ -105,6 +108,7 @@ func (p *Poller) add(s *Socket) bool {
 	p.mu.Lock()
 	p.next++
 	s.number = p.next
+	// Before epoll knows the socket, because the first event may come at once.
 	p.sockets[s.number] = s
 	p.mu.Unlock()
 	var err error
@@ -168,6 +172,7 @@ func (s *Socket) notify(p *Poller) {
 // readSize is the buffer size of a reader. It can be generous, because a reader has a buffer only while there is data.
 const readSize = 16 << 10
 
+// A pool, because a reader lives for a moment: an idle client holds no buffer.
 var readBuffers = sync.Pool{New: func() any { return new([readSize]byte) }}
 
 // readAll reads until there is no more data, or the socket ends.

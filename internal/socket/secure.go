@@ -41,6 +41,7 @@ var watches = sync.Pool{New: func() any { return new(watch) }}
 // looks is the number of checks within the timeout. A stalled client is noticed up to one interval late.
 const looks = 4
 
+// begin watches one write of a socket. Between two writes the deadline is off.
 func (w *watch) begin(s *Socket, timeout time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -54,9 +55,12 @@ func (w *watch) begin(s *Socket, timeout time.Duration) {
 	}
 }
 
+// look extends the deadline if the client's system has confirmed anything since the last look. The timer's
+// goroutine runs it.
 func (w *watch) look() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	// It fired while the write ended: Stop does not wait for that.
 	if w.socket == nil {
 		return
 	}
@@ -71,7 +75,9 @@ func (w *watch) look() {
 	w.timer.Reset(w.timeout / looks)
 }
 
+// end ends the watch of a write, so that the pool can give it to another socket.
 func (w *watch) end() {
+	// Before the lock, so that it mostly does not fire any more.
 	w.timer.Stop()
 	w.mu.Lock()
 	defer w.mu.Unlock()

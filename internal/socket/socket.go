@@ -150,6 +150,7 @@ func (s *Socket) CloseWrite() {
 	}
 }
 
+// halfConn is a connection that can end its sending half, which TCP, Unix and TLS connections can.
 type halfConn interface{ CloseWrite() error }
 
 // Close implements hub.Transport.

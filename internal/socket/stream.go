@@ -116,6 +116,7 @@ func (s *Stream) Close() {
 	}
 	s.closed = true
 	s.rc.SetReadDeadline(time.Now()) // unblocks Receive
+	// The handler must not return while something is written, so Write then ends the stream.
 	if s.writing {
 		s.base.SetWriteDeadline(time.Now())
 	} else {

@@ -32,9 +32,11 @@ type witness struct {
 	answered bool
 }
 
+// Unwrap lets http.ResponseController find the server's writer below the witness.
 func (w *witness) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *witness) WriteHeader(status int) {
+	// 1xx are interim: the response is still to come (RFC 9110, section 15.2).
 	w.answered = w.answered || status >= http.StatusOK
 	w.ResponseWriter.WriteHeader(status)
 }

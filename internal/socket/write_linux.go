@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// nonBlocking reports whether writeOnce works on this system.
 const nonBlocking = true
 
 // writeOnce writes what the socket accepts without blocking. Because the call does not block, RawSyscall can be used, which
@@ -36,6 +37,7 @@ func bytesAcked(fd int) (n uint64, ok bool) {
 	return info.Bytes_acked, true
 }
 
+// setUserTimeout sets TCP_USER_TIMEOUT. The error is ignored, because a Unix socket has no such option.
 func setUserTimeout(fd int, d time.Duration) {
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
 }

@@ -7,9 +7,11 @@ import (
 	"time"
 )
 
+// nonBlocking reports whether writeOnce works on this system.
 const nonBlocking = true
 
-// writeOnce writes what the socket accepts without blocking.
+// writeOnce writes what the socket accepts without blocking. Unlike on Linux it does not use RawSyscall: macOS
+// and OpenBSD want system calls to go through libc.
 func writeOnce(fd int, p []byte) (int, error) {
 	for {
 		n, err := syscall.Write(fd, p)

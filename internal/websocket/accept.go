@@ -76,6 +76,7 @@ func (e *Endpoint) Accept(w http.ResponseWriter, r *http.Request, req *protocol.
 		return reject(w, r, status, err)
 	}
 	s := e.newSession(chosen, req)
+	// It ends with the client, so Connect does not wait for a client that is gone.
 	req.Context = r.Context()
 	var welcome hub.Welcome
 	if s.conn, welcome, err = e.Hub.Connect(req.Subscriber, chosen.options); err != nil {
@@ -153,6 +154,8 @@ func (e *Endpoint) negotiate(r *http.Request) (c choice, err error) {
 // respond answers the handshake by way of Caddy's writers. On HTTP/1 it returns the connection, and what of it was read
 // already.
 func respond(w http.ResponseWriter, r *http.Request, header http.Header) (conn net.Conn, early []byte, answered bool, err error) {
+	// In HTTP/2 and HTTP/3 the request's stream is the connection, and a WebSocket begins with the status 200 (RFC
+	// 8441, section 5).
 	tunnel := isTunnel(r)
 	// Caddy's writers see the whole response: deferred header operations apply, and the access log has the status 101.
 	for name, values := range header {

@@ -22,6 +22,7 @@ func IsRequest(r *http.Request) bool { return websocket.IsWebSocketUpgrade(r) ||
 
 // isTunnel reports whether a request asks for a WebSocket inside HTTP/2 (RFC 8441) or HTTP/3 (RFC 9220).
 func isTunnel(r *http.Request) bool {
+	// Go's HTTP/2 leaves the pseudo-header in Header, and quic-go puts its value in Proto.
 	return r.Method == http.MethodConnect &&
 		(r.ProtoMajor == 2 && r.Header.Get(":protocol") == "websocket" || r.ProtoMajor == 3 && r.Proto == "websocket")
 }

@@ -42,6 +42,7 @@ func (e *Endpoint) newSession(c choice, req *protocol.Request) *session {
 
 // Received implements socket.Receiver.
 func (s *session) Received(p []byte) (more bool) {
+	// Any bytes count, because in the middle of a long frame a client cannot send a pong (RFC 6455, section 5.4).
 	s.conn.Alive()
 	for {
 		rest, err := s.frames.Feed(p, s)
@@ -79,6 +80,7 @@ func (s *session) countUnfinished() {
 
 // Message implements frame.Receiver.
 func (s *session) Message(m frame.Message) *frame.CloseError {
+	// Most messages come in one read, and the hub was never told of them.
 	if s.counted {
 		s.conn.Finished()
 	}

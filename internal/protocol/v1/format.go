@@ -141,6 +141,7 @@ func appendError(dst []byte, ref json.RawMessage, code, message string) []byte {
 	return append(protocol.AppendString(append(dst, `,"message":`...), message), "}}"...)
 }
 
+// appendComma appends a comma if something comes before.
 func appendComma(dst []byte) []byte {
 	if len(dst) > 0 {
 		return append(dst, ',')
@@ -148,6 +149,7 @@ func appendComma(dst []byte) []byte {
 	return dst
 }
 
+// appendRef appends the ref as it came: parse has found that it is short and valid.
 func appendRef(dst []byte, ref json.RawMessage) []byte {
 	if len(ref) == 0 {
 		return dst
@@ -164,6 +166,9 @@ func (Format) Close(why hub.Reason, text string) []byte {
 }
 
 // Gap returns a frame with a gap. It has no ID: the position at which the loop drops messages is not known here.
-func (f Format) Gap(channels []string) []byte {
-	return f.frame(nil, func(p []byte) []byte { return append(protocol.AppendGap(append(p, `{"gap":`...), channels, ""), '}') })
+func (f Format) Gap(channels []string) []byte { return f.GapAt(channels, "") }
+
+// GapAt returns a frame with a gap that ends at a position.
+func (f Format) GapAt(channels []string, id string) []byte {
+	return f.frame(nil, func(p []byte) []byte { return append(protocol.AppendGap(append(p, `{"gap":`...), channels, id), '}') })
 }

@@ -13,6 +13,8 @@ import (
 func (Protocol) Post(w http.ResponseWriter, e *protocol.Endpoint, r *protocol.Request, body []byte, reject func() bool) error {
 	replies := posted{e, r, reject}.frame(body)
 	w.Header().Set("Content-Type", "application/json")
+	// A response to POST may be cached if it says so (RFC 9110, section 9.3.3). The IDs are those of these
+	// messages.
 	w.Header().Set("Cache-Control", "no-store")
 	_, err := w.Write(append(append([]byte{'['}, replies...), ']'))
 	return err
@@ -70,6 +72,7 @@ func (p posted) frame(body []byte) (replies []byte) {
 // request, and a waiting handler would hold the request's memory.
 func (p posted) publish(q *request) (id string, err error) {
 	c := p.client
+	// Not Conn.On, as for a WebSocket, because there is no connection to ask.
 	may := func(channel string) bool { return c.MayJoin != nil && c.MayJoin(channel) }
 	m, err := q.message(c.Publish, p.endpoint.MaxMessage, c.User, c.Remote, may)
 	if err != nil {

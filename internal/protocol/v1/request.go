@@ -46,10 +46,12 @@ type Error struct {
 func (e *Error) Error() string { return e.err.Error() }
 func (e *Error) Unwrap() error { return e.err }
 
+// reject returns an error that the client is sent, with a code that programs can rely on.
 func reject(code, format string, args ...any) error {
 	return &Error{code, fmt.Errorf(format, args...)}
 }
 
+// tooManyRequests is the text of codeRate, over a WebSocket and by POST.
 const tooManyRequests = "too many requests"
 
 // request is what a client sends. It has exactly one of publish, join and leave. If it has a ref, its ack or error has the
@@ -112,6 +114,7 @@ func split(frame []byte) (list []json.RawMessage, err error) {
 		return []json.RawMessage{frame}, nil
 	}
 	d := json.NewDecoder(bytes.NewReader(p))
+	// Token by token, and not into a slice, so that it can stop after maxRequests.
 	d.Token() // the bracket
 	for d.More() {
 		if len(list) == maxRequests {

@@ -12,6 +12,7 @@ import (
 // its ID that of the last message. Events have no type. Pages see the heartbeat too.
 type StreamFormat struct{}
 
+// heartbeatEvent is an empty array, as on a WebSocket: a comment would not reach a page's script.
 var heartbeatEvent = []byte("data: []\n\n")
 
 // Append appends one event with all messages, in one line. JSON may have been published in several lines. Their ends are
@@ -40,8 +41,14 @@ func (StreamFormat) start(h hello) []byte {
 }
 
 // Gap returns an event with a gap.
-func (StreamFormat) Gap(channels []string) []byte {
-	return append(protocol.AppendGap([]byte(`data: [{"gap":`), channels, ""), "}]\n\n"...)
+func (f StreamFormat) Gap(channels []string) []byte { return f.GapAt(channels, "") }
+
+// GapAt returns an event with a gap that ends at a position.
+func (StreamFormat) GapAt(channels []string, id string) (p []byte) {
+	if id != "" {
+		p = append(append(append(p, "id: "...), id...), '\n')
+	}
+	return append(protocol.AppendGap(append(p, `data: [{"gap":`...), channels, id), "}]\n\n"...)
 }
 
 // Ping returns an event without messages.

@@ -70,10 +70,12 @@ func open(r *protocol.Request) *opening {
 	return o
 }
 
+// hello is the same for both transports. Only the frame around it differs.
 func (o *opening) hello(c *hub.Conn, options *hub.ConnOptions, w hub.Welcome) hello {
 	return hello{c.ID(), o.channels, w, options.PingInterval, o.errors}
 }
 
+// streamOpening greets an event stream, which needs no session: nothing comes from its client.
 type streamOpening struct{ *opening }
 
 func (o streamOpening) Greeting(c *hub.Conn, options *hub.ConnOptions, w hub.Welcome) []byte {
