@@ -8,9 +8,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
-// No metric says which server or node it is about. Prometheus adds the instance, and a cluster's view is a sum or a
-// minimum over instances.
-// What there is with a message broker, and only then.
+// What there is with a message broker, and only then. No metric says which server or node it is about, because Prometheus
+// adds the instance, and a cluster's view is a sum or a minimum over instances.
 var (
 	brokerUp       = desc("broker_up", "Whether everything comes from the broker: 1, or 0.")
 	brokerLag      = desc("broker_lag_seconds", "Time since the last sign of life from the broker.")

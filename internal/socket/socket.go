@@ -23,7 +23,7 @@ type Receiver interface {
 	Ended()
 }
 
-// Socket is a hijacked connection. The hub owns its writing half, as a hub.Transport. One goroutine at a time reads: one that
+// Socket is a hijacked connection. The hub owns its writing half, as a hub.Sink. One goroutine at a time reads: one that
 // lives as long as the connection or, with a poller, one that lives while there is data.
 type Socket struct {
 	net.Conn
@@ -105,7 +105,7 @@ func (s *Socket) CutOffAfter(d time.Duration) {
 	}
 }
 
-// TryWrite implements hub.Transport. Over TLS it writes nothing, so that everything goes through the backlog.
+// TryWrite implements hub.Sink. Over TLS it writes nothing, so that everything goes through the backlog.
 func (s *Socket) TryWrite(p []byte) (int, error) {
 	switch {
 	case s.fd < 0 || len(p) == 0:
@@ -116,7 +116,7 @@ func (s *Socket) TryWrite(p []byte) (int, error) {
 	return 0, nil // tls.Conn.Write may block on a lock that its reader holds, for example to answer a key update, while the client accepts no data
 }
 
-// Write implements hub.Transport.
+// Write implements hub.Sink.
 func (s *Socket) Write(p []byte, timeout time.Duration) (int, error) {
 	if s.secure {
 		return s.writeSecure(p, timeout)
@@ -153,7 +153,7 @@ func (s *Socket) CloseWrite() {
 // halfConn is a connection that can end its sending half, which TCP, Unix and TLS connections can.
 type halfConn interface{ CloseWrite() error }
 
-// Close implements hub.Transport.
+// Close implements hub.Sink.
 func (s *Socket) Close() {
 	if s.secure {
 		s.SetDeadline(time.Now().Add(5 * time.Second)) // unblocks a reader that is answering a client which accepts no data

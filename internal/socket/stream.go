@@ -13,7 +13,7 @@ import (
 )
 
 // Stream is a client that is written through its handler's response writer and read through its request's body. It is used
-// on HTTP/2 and HTTP/3, and where a connection cannot be taken over. The hub owns it, as a hub.Transport, but the handler
+// on HTTP/2 and HTTP/3, and where a connection cannot be taken over. The hub owns it, as a hub.Sink, but the handler
 // must not return until it is done.
 type Stream struct {
 	w    http.ResponseWriter
@@ -72,10 +72,10 @@ func (s *Stream) Receive(r Receiver) {
 	<-s.done
 }
 
-// TryWrite implements hub.Transport. It writes nothing, because a response writer may block.
+// TryWrite implements hub.Sink. It writes nothing, because a response writer may block.
 func (s *Stream) TryWrite([]byte) (int, error) { return 0, nil }
 
-// Write implements hub.Transport. It clears the deadline afterwards, because on HTTP/2 net/http resets the stream when the
+// Write implements hub.Sink. It clears the deadline afterwards, because on HTTP/2 net/http resets the stream when the
 // deadline passes, even if nothing is being written, and a deadline that has passed cannot be extended (documented at
 // http.ResponseController.SetWriteDeadline).
 func (s *Stream) Write(p []byte, timeout time.Duration) (n int, err error) {
@@ -107,7 +107,7 @@ func (s *Stream) Write(p []byte, timeout time.Duration) (n int, err error) {
 	return n, err
 }
 
-// Close implements hub.Transport. It ends the stream immediately, or interrupts the current write, which then ends it.
+// Close implements hub.Sink. It ends the stream immediately, or interrupts the current write, which then ends it.
 func (s *Stream) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
