@@ -242,7 +242,7 @@ func (l *log) missedOfAll(ctx context.Context, after, at uint64) (missed []broke
 
 // audit looks whether everything came, without a reason to doubt it: the leader that dies between storing an entry and
 // republishing it loses it for those who are connected, and if nothing more is published on the channel then nothing shows it.
-// The keeper calls it, about once a minute. It costs one request for each 250 channels.
+// The keeper calls it, about once a minute. It costs two requests for the epoch, and one for each 250 channels.
 func (l *log) audit() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
