@@ -51,9 +51,8 @@ func (l *log) Open(names []string, opened func(uint64, error)) {
 			// With the lock held, so that no Release comes between the subscription and the map.
 			if c.sub, err = l.conn.ChanSubscribe(subject, l.raw); err != nil {
 				l.mu.Unlock()
-				// The library refuses a subscription only after Close. By the queue, because opened and the calls of the
-				// Sink are in one order.
-				l.queue.push(func() { opened(0, broker.ErrClosed) })
+				// The library refuses a subscription only after Close.
+				l.settleOpening(o, 0, broker.ErrClosed)
 				return
 			}
 			l.channels[subject] = c
@@ -70,7 +69,8 @@ func (l *log) Open(names []string, opened func(uint64, error)) {
 // settleOpening is called by the receiver, or when the log is closed.
 func (l *log) settleOpening(o *opening, seq uint64, err error) {
 	if err != nil {
-		// Close waits for the receiver, which does what was pushed before.
+		// By the queue, because opened and the calls of the Sink are in one order. After Close there is no queue any more, and
+		// nothing that this could be in disorder with: Close waits for the receiver, which does what was pushed before.
 		if !l.queue.push(func() { l.endOpening(o, 0, err) }) {
 			l.endOpening(o, 0, err)
 		}
