@@ -9,7 +9,8 @@ import (
 // clock calls functions at their times, one after the other, from one goroutine. It is what makes a Memory's runs
 // repeatable: two messages never arrive at the same moment.
 type clock struct {
-	mu      sync.Mutex // held while a function is called
+	mu sync.Mutex // held while a function is called
+	// The first to come is at its root. Only the functions that run add to it, and callers of after, both under mu.
 	events  events
 	serial  uint64
 	wake    chan struct{}
@@ -17,12 +18,15 @@ type clock struct {
 	running sync.WaitGroup
 }
 
+// event is one call that is due. It is never taken back: a function that has become pointless finds that out itself.
 type event struct {
 	at     time.Time
 	serial uint64 // first come, first served
 	do     func()
 }
 
+// events is a heap for container/heap. A sorted slice would move all entries for each that comes, and with latency many are
+// on their way.
 type events []event
 
 func (e events) Len() int { return len(e) }
@@ -37,16 +41,19 @@ func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
 func (e *events) Pop() any {
 	last := len(*e) - 1
 	x := (*e)[last]
+	// Or the array behind the slice would keep the function, and what it refers to, alive.
 	(*e)[last] = event{}
 	*e = (*e)[:last]
 	return x
 }
 
+// start starts the goroutine. Inside testing/synctest it belongs to the bubble of the caller, whose clock it then uses.
 func (c *clock) start() {
 	c.wake, c.stopped = make(chan struct{}, 1), make(chan struct{})
 	c.running.Go(c.run)
 }
 
+// stop returns when no function runs any more. Those that are due later are never called.
 func (c *clock) stop() {
 	close(c.stopped)
 	c.running.Wait()
@@ -55,6 +62,8 @@ func (c *clock) stop() {
 // after has do called after a while. The caller holds c.mu.
 func (c *clock) after(d time.Duration, do func()) { c.at(time.Now().Add(d), do) }
 
+// at has do called at a time. The caller holds c.mu. A time in the past is allowed: do is then called next, after those that
+// are due at earlier times.
 func (c *clock) at(at time.Time, do func()) {
 	c.serial++
 	heap.Push(&c.events, event{at, c.serial, do})
@@ -67,6 +76,7 @@ func (c *clock) at(at time.Time, do func()) {
 	}
 }
 
+// run is the goroutine that calls the functions. It sleeps until the first is due or another one becomes the first.
 func (c *clock) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -90,13 +100,16 @@ func (c *clock) run() {
 	}
 }
 
-// calls is callbacks that wait for their goroutine, which calls them in order.
+// calls is callbacks that wait for their goroutine, which calls them in order. A node has two, one for the Sink with Open and
+// Barrier, and one for acks. The callbacks may wait, for example for room in the hub, and must not hold up the clock, which
+// the other nodes share.
 type calls struct {
 	mu      sync.Mutex
 	waiting []func(closed bool)
 	closed  bool
-	wake    chan struct{}
-	done    chan struct{}
+	// Has room for one signal, as that of clock.
+	wake chan struct{}
+	done chan struct{}
 }
 
 func newCalls() *calls {
@@ -113,6 +126,7 @@ func (c *calls) add(call func(closed bool)) {
 	c.signal()
 }
 
+// signal does not wait: a signal that is there already tells the goroutine the same.
 func (c *calls) signal() {
 	select {
 	case c.wake <- struct{}{}:
@@ -129,6 +143,9 @@ func (c *calls) close() {
 	<-c.done
 }
 
+// run calls what waits, in order. It only ends when nothing waits any more, so each callback is called even if the log is
+// closed. That is what the contract asks for: exactly once. run calls what waits, in order. It only ends when nothing waits
+// any more, so each callback is called even if the log is closed. That is what the contract asks for: exactly once.
 func (c *calls) run() {
 	defer close(c.done)
 	for {

@@ -52,13 +52,16 @@ func Run(t *testing.T, start func(t *testing.T) Cluster) {
 	}
 }
 
-// rule is one thing that a log promises.
+// rule is one thing that a log promises. Its name is that of the subtest, so it says what holds and not how it is checked. A
+// rule whose needs is not nil is skipped for clusters that it returns false for.
 type rule struct {
 	name  string
 	check func(*suite)
 	needs func(Cluster) bool
 }
 
+// The order is from the simple to the hard: a log that fails the first rules fails most of the others too, and the first
+// failure is the one to read.
 var rules = slices.Concat(publishRules, receiveRules, readRules, endRules, faultRules, epochRules)
 
 // tb is what a rule needs of a *testing.T, so that the suite can be tested with logs that break it.
@@ -72,8 +75,10 @@ type tb interface {
 type suite struct {
 	tb
 	cluster Cluster
-	serial  uint64
+	// Numbers the data, so that each entry of a run is different and a repeated or exchanged one is found.
+	serial uint64
 
+	// Guards serial, nodes and callbacks, because rules publish from several goroutines.
 	mu        sync.Mutex
 	nodes     []*node
 	callbacks []*callback
@@ -85,6 +90,8 @@ type callback struct {
 	count atomic.Int64
 }
 
+// callback registers a callback, so that finish can find one that was never called. A rule itself would not: it stops at the
+// first failure, and most of them wait for one answer only.
 func (s *suite) callback(what string) *callback {
 	c := &callback{what: what}
 	s.mu.Lock()
@@ -93,7 +100,8 @@ func (s *suite) callback(what string) *callback {
 	return c
 }
 
-// finish closes the nodes, and reports what went wrong on the way.
+// finish closes the nodes, and reports what went wrong on the way. The nodes come first, because Close has to answer what is
+// open, and only after it can a callback that was not called be called missing.
 func (s *suite) finish() {
 	s.Helper()
 	for _, n := range s.nodes {
@@ -125,7 +133,8 @@ func (s *suite) wait(done <-chan struct{}, format string, args ...any) {
 	}
 }
 
-// dial makes one more node.
+// dial makes one more node. It keeps 1000 messages, as all nodes do, so that the rules that read what they have published
+// find it whatever the broker's own default is.
 func (s *suite) dial() *node {
 	s.Helper()
 	n := &node{suite: s, number: len(s.nodes) + 1, recorder: newRecorder()}
@@ -138,7 +147,8 @@ func (s *suite) dial() *node {
 	return n
 }
 
-// join makes one more node, waits until it has caught up, and opens channels.
+// join makes one more node, waits until it has caught up, and opens channels. Most rules begin with it. Before Repaired a log
+// may answer nothing but ErrDown, which would be right and would fail a rule that is about something else.
 func (s *suite) join(channels ...string) *node {
 	s.Helper()
 	n := s.dial()
@@ -157,6 +167,7 @@ func (s *suite) entries(channel string, n int) (es []broker.Entry) {
 	return es
 }
 
+// entry returns an entry whose data no other of the run has.
 func (s *suite) entry(channel string) broker.Entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,6 +177,8 @@ func (s *suite) entry(channel string) broker.Entry {
 
 // withKey returns the entry with a key, and with a digest of what it is.
 func withKey(e broker.Entry, key byte) broker.Entry {
+	// The first byte keeps key 0 from being the zero Key, which means none. The last one differs, so that a log that compares
+	// only a part of the digest is found.
 	e.Key = [16]byte{0: 1, 15: key}
 	e.Digest = 1
 	for _, b := range e.Data {

@@ -11,7 +11,9 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
 
-// memoryLog is one node's connection to a Memory. Its fields are guarded by Memory.clock.mu.
+// memoryLog is one node's connection to a Memory. Its fields are guarded by Memory.clock.mu. Methods of the public interface
+// take it. Functions that end in Locked are called by the clock's goroutine, which holds it, when a message arrives, or by
+// those methods.
 type memoryLog struct {
 	memory *Memory
 	broker *MemoryBroker
@@ -20,18 +22,24 @@ type memoryLog struct {
 	acks   *calls // of Publish
 
 	session *session // nil while it is not connected
-	broken  bool     // from a doubt until attachedLocked
-	epoch   epoch    // that the node knows
-	told    told     // the same, when the sink knows it
-	early   []func() // what came of an epoch that the node does not know yet
-	closed  bool
+	// Two events can begin it: the connection is lost, or an entry is found missing. One ends it.
+	broken bool // from a doubt until attachedLocked
+	// There are two because the sink is told by another goroutine, and an answer that comes between the two moments must
+	// wait: rule 8 of package broker.
+	epoch  epoch    // that the node knows
+	told   told     // the same, when the sink knows it
+	early  []func() // what came of an epoch that the node does not know yet
+	closed bool
 
 	// What the node has: everything up to certain; up to w all but what it has not missed yet.
 	w, certain uint64
-	seen       map[uint64]bool   // what it has after certain
-	got        uint64            // how many entries came since it was attached
-	last       map[string]uint64 // each channel's newest entry since it was attached
-	held       []broker.Entry    // what came while broken
+	// It is cleared each time that certain moves, or it would grow with every message. It exists because a repair reads from
+	// certain on and must not give the sink an entry a second time.
+	seen map[uint64]bool // what it has after certain
+	got  uint64          // how many entries came since it was attached
+	// It is what an entry's prev is compared with: a prev that is newer than it names an entry that did not come.
+	last map[string]uint64 // each channel's newest entry since it was attached
+	held []broker.Entry    // what came while broken
 
 	subs      map[string]*subscription
 	publishes []*publish
@@ -46,7 +54,8 @@ type memoryLog struct {
 	queued  atomic.Int64
 }
 
-// subscription is one channel of an Open.
+// subscription is one channel of an Open. Each call of Open makes new ones. So an answer that comes late, for a channel that
+// was released and opened again, is recognized by the pointer.
 type subscription struct {
 	opening *opening
 	open    bool
@@ -59,11 +68,14 @@ type opening struct {
 	opened func(uint64, error)
 }
 
+// publish is a call of Publish that has no answer yet. It stays in memoryLog.publishes until then, so that a new connection
+// can send it again.
 type publish struct {
 	entries []broker.Entry
 	done    func([]broker.Place, error)
 }
 
+// answer is what Read and Last get, with the epoch that it is of.
 type answer struct {
 	epoch    epoch
 	entries  []broker.Entry
@@ -71,6 +83,7 @@ type answer struct {
 	err      error
 }
 
+// newMemoryLog makes a log that is broken and without an epoch, as package broker asks of a Log that was just dialed.
 func newMemoryLog(b *MemoryBroker, sink broker.Sink) *memoryLog {
 	return &memoryLog{
 		memory: b.memory, broker: b, sink: sink, events: newCalls(), acks: newCalls(), broken: true,
@@ -88,7 +101,8 @@ func (l *memoryLog) emit(call func()) {
 	})
 }
 
-// answerWith has a callback of Open or Barrier called.
+// answerWith has a callback of Open or Barrier called. It goes through the same queue as the sink's calls. So a position that
+// is answered has been reached when the hub reads it: rules 1 and 3 of package broker.
 func (l *memoryLog) answerWith(done func(uint64, error), at uint64, err error) {
 	l.events.add(func(closed bool) {
 		if closed && err == nil {
@@ -105,6 +119,7 @@ func (l *memoryLog) Publish(es []broker.Entry, done func([]broker.Place, error))
 	}
 }
 
+// send takes over a publish, or says why it cannot. ErrDown is true here, because nothing has left the node yet.
 func (l *memoryLog) send(p *publish) error {
 	m := l.memory
 	m.clock.mu.Lock()
@@ -125,6 +140,8 @@ func (l *memoryLog) send(p *publish) error {
 	return nil
 }
 
+// sendPublishLocked sends a publish to the broker. The two faults are apart because they look the same to the publisher,
+// ErrUnknown, and differ in what is stored.
 func (l *memoryLog) sendPublishLocked(p *publish) {
 	s, b := l.session, l.broker
 	s.toBroker(func() {
@@ -142,7 +159,8 @@ func (l *memoryLog) sendPublishLocked(p *publish) {
 	})
 }
 
-// ackedLocked is told where entries were stored, and in which epoch.
+// ackedLocked is told where entries were stored, and in which epoch. The ack of an epoch that the node does not know yet
+// waits in early. The ack of one that has ended becomes ErrUnknown, because Rollback may have removed the entry: rule 7.
 func (l *memoryLog) ackedLocked(p *publish, places []broker.Place, err error, e epoch) {
 	if e.number > l.epoch.number {
 		l.early = append(l.early, func() { l.ackedLocked(p, places, err, e) })
@@ -165,6 +183,8 @@ func (l *memoryLog) ackedLocked(p *publish, places []broker.Place, err error, e 
 	l.publishedLocked(p, places, err)
 }
 
+// publishedLocked answers a publish, unless it was answered already. A timeout and an ack may both come, and done is called
+// once.
 func (l *memoryLog) publishedLocked(p *publish, places []broker.Place, err error) {
 	if i := slices.Index(l.publishes, p); i >= 0 {
 		l.publishes = slices.Delete(l.publishes, i, i+1)
@@ -180,12 +200,15 @@ func (l *memoryLog) Open(channels []string, opened func(uint64, error)) {
 	}
 }
 
+// open registers the channels, and reports false if the log is closed. The subscription begins at once at the broker, and
+// what comes before its position only moves W.
 func (l *memoryLog) open(channels []string, opened func(uint64, error)) bool {
 	l.memory.clock.mu.Lock()
 	defer l.memory.clock.mu.Unlock()
 	if l.closed {
 		return false
 	}
+	// There is nothing to ask the broker for, and left would never reach 0.
 	if len(channels) == 0 {
 		l.answerWith(opened, l.w, nil)
 	}
@@ -311,6 +334,7 @@ func (l *memoryLog) tickLocked(at, due uint64, barriers []func(uint64, error)) {
 	l.passLocked(barriers, nil)
 }
 
+// passLocked answers callers of Barrier, with the position that W has now or with an error.
 func (l *memoryLog) passLocked(barriers []func(uint64, error), err error) {
 	for _, done := range barriers {
 		at := l.w
@@ -338,7 +362,9 @@ func (l *memoryLog) Last(ctx context.Context, channel string, n, bytes int) ([]b
 
 // ask waits for what the broker answers.
 func (l *memoryLog) ask(ctx context.Context, question func() answer) answer {
+	// With room for the answer: the clock's goroutine must not wait for a reader that has given up.
 	came := make(chan answer, 1)
+	// What the sink was told, and not what the node knows: the contract compares with the former.
 	asked := l.told.now()
 	l.memory.clock.mu.Lock()
 	s := l.session
@@ -375,6 +401,8 @@ func (l *memoryLog) ask(ctx context.Context, question func() answer) answer {
 	}
 }
 
+// failReadsLocked answers all reads. They are not asked again after a reconnect, unlike publishes: the caller is waiting, and
+// knows best whether it still wants the answer.
 func (l *memoryLog) failReadsLocked(err error) {
 	for came := range l.reads {
 		came <- answer{err: err}

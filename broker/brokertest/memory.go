@@ -20,7 +20,8 @@ type MemoryConfig struct {
 	Latency, Jitter time.Duration
 
 	// Keep is how many entries of a channel are kept in any case, so that a node that was away can catch up. Nodes may ask
-	// for more: see broker.Retention. The default is 1000.
+	// for more: see broker.Retention. The default is 1000. It is the Memory's own minimum, apart from what nodes ask for,
+	// because a node that asks for no history must still be able to repair.
 	Keep int
 
 	// Tick is how often each node is told the newest position. A node that has heard nothing for six ticks connects again.
@@ -34,7 +35,7 @@ type MemoryConfig struct {
 	MaxData int
 
 	// MaxBatch is how many entries are stored at once. More of them are stored in parts, and if one fails the publisher gets
-	// a *broker.PartialError. 0 is no limit.
+	// a *broker.PartialError. 0 is no limit. It exists because NATS has such a limit, and the hub has to handle the error.
 	MaxBatch int
 }
 
@@ -44,12 +45,13 @@ type MemoryConfig struct {
 //
 // It uses no other clock than that of package time, and does not do I/O, so it works inside testing/synctest. Messages
 // between nodes and the broker arrive in the order of their times, which depend only on the seed and on the calls. The
-// callbacks of different nodes come from different goroutines.
+// callbacks of different nodes come from different goroutines. Delays and faults belong to it, and not to a test's own code,
+// so that each of them can be combined with each other.
 type Memory struct {
 	config MemoryConfig
 	clock  clock
 
-	// What follows is guarded by clock.mu.
+	// What follows is guarded by clock.mu. Only used with clock.mu, so its numbers come in the order of the messages.
 	random   *rand.Rand
 	store    store
 	brokers  []*MemoryBroker
@@ -59,7 +61,8 @@ type Memory struct {
 	arrived  []func() // what came while frozen
 }
 
-// NewMemory starts a broker. Close stops it.
+// NewMemory starts a broker. Close stops it. It starts a goroutine, so inside testing/synctest it has to be called in the
+// bubble, and closed there.
 func NewMemory(c MemoryConfig) *Memory {
 	if c.Keep == 0 {
 		c.Keep = 1000
@@ -70,6 +73,7 @@ func NewMemory(c MemoryConfig) *Memory {
 	if c.PublishTimeout == 0 {
 		c.PublishTimeout = 5 * time.Second
 	}
+	// The second number only has to be the same each time. The type asks for two.
 	m := &Memory{config: c, random: rand.New(rand.NewPCG(c.Seed, 1))}
 	m.store.init(c.Keep)
 	m.clock.start()
@@ -88,7 +92,8 @@ func (m *Memory) Broker() *MemoryBroker {
 	return b
 }
 
-// Close closes the logs that are open, and stops the broker.
+// Close closes the logs that are open, and stops the broker. The logs come first: their Close waits for callbacks, and those
+// may need the clock.
 func (m *Memory) Close() {
 	for _, l := range m.logs() {
 		l.Close()
@@ -96,6 +101,7 @@ func (m *Memory) Close() {
 	m.clock.stop()
 }
 
+// logs returns a copy, because Close of a log takes the lock and removes it from its broker.
 func (m *Memory) logs() []*memoryLog {
 	m.clock.mu.Lock()
 	defer m.clock.mu.Unlock()
@@ -147,6 +153,7 @@ func (m *Memory) Start() {
 	m.connectLocked()
 }
 
+// connectLocked has each log connect that can and is not connected.
 func (m *Memory) connectLocked() {
 	for _, l := range m.logsLocked() {
 		l.connectLocked()
@@ -181,14 +188,16 @@ func (m *Memory) arrive(do func()) {
 	}
 }
 
-// Rollback loses the newest n entries, although they were acked, and begins a new epoch. Nodes that are connected are told
-// at once, the others when they connect.
+// Rollback loses the newest n entries, although they were acked, and begins a new epoch. Nodes that are connected are told at
+// once, the others when they connect. It is what a server does whose machine died before it had written its last entries. A
+// log that did not change the epoch would give their positions a second time, which is against rule 7 of package broker.
 func (m *Memory) Rollback(n int) {
 	m.clock.mu.Lock()
 	defer m.clock.mu.Unlock()
 	m.store.rollback(n)
 	epoch, at := m.store.epoch, m.store.seq
 	for _, s := range m.sessions {
+		// The node counts again from its new epoch on, so both halves of the session begin at the same number.
 		s.due = 0
 		s.toNode(func() { s.log.epochChangedLocked(epoch, at) })
 	}
@@ -202,7 +211,9 @@ func (m *Memory) Forget(channel string, keep int) {
 	m.store.forget(channel, keep)
 }
 
-// tick tells the nodes the newest position, and has those that have heard nothing for long connect again.
+// tick tells the nodes the newest position, and has those that have heard nothing for long connect again. A Memory's session
+// has no timeouts of its own, so this is also where a node finds that its connection is dead. Six ticks are 3 s with the
+// default.
 func (m *Memory) tick() {
 	m.clock.after(m.config.Tick, m.tick)
 	if !m.frozen && !m.down {
@@ -226,7 +237,8 @@ func (m *Memory) tick() {
 	}
 }
 
-// publish stores entries, as many at once as it may, and sends them to the nodes that are subscribed.
+// publish stores entries, as many at once as it may, and sends them to the nodes that are subscribed. It stores and sends
+// under one lock. So no node can be attached between the two and miss an entry, or get it twice.
 func (m *Memory) publish(es []broker.Entry) (all []broker.Place, err error) {
 	for part := range slices.Chunk(es, cmp.Or(m.config.MaxBatch, len(es), 1)) {
 		stored, places, err := m.store.append(part)
@@ -248,9 +260,10 @@ type MemoryBroker struct {
 	memory *Memory
 
 	// What follows is guarded by memory.clock.mu.
-	logs                                []*memoryLog
-	latency                             time.Duration
-	cut, muted                          bool
+	logs       []*memoryLog
+	latency    time.Duration
+	cut, muted bool
+	// Each counts down to 0, which is no fault.
 	loseLive, losePublishes, losePlaces int
 }
 
@@ -266,6 +279,7 @@ func (b *MemoryBroker) Dial(sink broker.Sink, o broker.Options) (broker.Log, err
 	return l, nil
 }
 
+// set changes a fault while no message arrives, so a fault begins between two messages and never in the middle of one.
 func (b *MemoryBroker) set(change func()) {
 	b.memory.clock.mu.Lock()
 	defer b.memory.clock.mu.Unlock()

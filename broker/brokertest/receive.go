@@ -40,6 +40,8 @@ func (l *memoryLog) disconnectLocked(cause string, why error) {
 	})
 }
 
+// breakLocked begins the doubt. From here on nothing is given to the sink (rule 5 of package broker), even if it comes: held
+// keeps it until the repair.
 func (l *memoryLog) breakLocked(cause string, why error) {
 	l.problem = why.Error()
 	// Whatever is held will be read again, and what comes from now on is of another connection.
@@ -58,6 +60,7 @@ func (l *memoryLog) repairLocked(cause string) {
 	l.attachLocked()
 }
 
+// textError is an error that can be a constant.
 type textError string
 
 func (e textError) Error() string { return string(e) }
@@ -74,7 +77,9 @@ func (l *memoryLog) attachLocked() {
 	s.toBroker(func() { s.attach(subs) })
 }
 
-// attachedLocked is given what the node may lack, up to a position. From there on all comes live.
+// attachedLocked is given what the node may lack, up to a position. From there on all comes live. Lost, entries, Advance,
+// Repaired and the answers of Open come in this order, because the recorder and the hub rely on it: what is missing is named
+// before anything that follows it.
 func (l *memoryLog) attachedLocked(subs map[string]*subscription, epoch, asked epoch, at uint64, es []broker.Entry, lost []string) {
 	l.heard = time.Now()
 	switch {
@@ -94,7 +99,8 @@ func (l *memoryLog) attachedLocked(subs map[string]*subscription, epoch, asked e
 	l.afterRepair = nil
 }
 
-// caughtUpLocked gives the sink what the node lacks. What is lost comes first.
+// caughtUpLocked gives the sink what the node lacks. What is lost comes first. What the broker kept and what came live
+// meanwhile may overlap, so the two are merged by position.
 func (l *memoryLog) caughtUpLocked(subs map[string]*subscription, at uint64, es []broker.Entry, lost []string) {
 	if len(lost) > 0 {
 		l.emit(func() { l.sink.Lost(lost) })
@@ -147,7 +153,8 @@ func (l *memoryLog) epochChangedLocked(e epoch, at uint64) {
 	}
 }
 
-// receiveLocked is given entries that come live.
+// receiveLocked is given entries that come live. An entry is given at once if the one before it on its channel has come. It
+// does not wait for other channels: each has its own chain, as in NATS.
 func (l *memoryLog) receiveLocked(run []chained) {
 	l.heard = time.Now()
 	l.got += uint64(len(run))
@@ -182,7 +189,8 @@ func (l *memoryLog) lacksLocked(e chained) bool {
 	return false
 }
 
-// giveLocked gives entries to the sink.
+// giveLocked gives entries to the sink. W moves when the entries are queued and not when the sink has them. That is safe
+// because whatever tells a position goes through the same queue.
 func (l *memoryLog) giveLocked(run []broker.Entry) {
 	if len(run) == 0 {
 		return
@@ -208,7 +216,8 @@ func (l *memoryLog) advanceLocked(at uint64) {
 	}
 }
 
-// certainLocked notes that everything up to W has come.
+// certainLocked notes that everything up to W has come. It is called where the counts of the broker and of the node were
+// equal, or after a repair. Only then is no hole possible, and what came after the last such moment can be forgotten.
 func (l *memoryLog) certainLocked() {
 	l.certain = l.w
 	clear(l.seen)

@@ -7,7 +7,9 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
 
-// session is a connection between a node and the broker. What is sent over it arrives in order, later, or not at all.
+// session is a connection between a node and the broker. What is sent over it arrives in order, later, or not at all. A
+// reconnect makes a new one. What is under way in the old one is dropped by its cut, as TCP does with what a closed
+// connection still had to send. All of it is guarded by clock.mu.
 type session struct {
 	memory   *Memory
 	log      *memoryLog
@@ -21,7 +23,8 @@ type session struct {
 	due      uint64 // how many entries were sent since it was attached, with those that faults have lost
 }
 
-// send has do called when what is sent now arrives.
+// send has do called when what is sent now arrives. It looks at the faults twice, when it is sent and when it arrives, so
+// that a fault that begins in between also loses what is under way.
 func (s *session) send(last *time.Time, do func()) {
 	m, b := s.memory, s.log.broker
 	delay := b.latency
@@ -49,6 +52,7 @@ func (s *session) toBroker(do func()) {
 	s.send(&s.up, func() { s.memory.arrive(do) })
 }
 
+// toNode has do called when it arrives at the node. A node cannot be frozen, only muted.
 func (s *session) toNode(do func()) { s.send(&s.down, do) }
 
 // close cuts the connection.
@@ -67,6 +71,7 @@ func (s *session) attach(subs map[string]*subscription) {
 		s.attached = true
 		m.sessions = append(m.sessions, s)
 	}
+	// Replaced and not added to: a repair attaches a second time, and channels may have been released since the first.
 	s.channels = make(map[string]bool, len(subs))
 	for name := range subs {
 		s.channels[name] = true
@@ -111,7 +116,8 @@ func (s *session) subscribe(subs map[string]*subscription) {
 	})
 }
 
-// deliver sends the node what it is subscribed to of entries that were stored together.
+// deliver sends the node what it is subscribed to of entries that were stored together. The entries of one publish go in one
+// message, so they arrive at one moment and in one run.
 func (s *session) deliver(es []chained) {
 	var run []chained
 	for _, e := range es {
@@ -132,7 +138,8 @@ func (s *session) deliver(es []chained) {
 	}
 }
 
-// tick tells the node the newest position, and then calls done at its Barrier's callers.
+// tick tells the node the newest position, and then calls done at its Barrier's callers. The answer takes the same way as
+// entries. That is the whole proof of a barrier: when it has arrived, so has everything that was stored before.
 func (s *session) tick(barriers []func(uint64, error)) {
 	if s.cut {
 		return

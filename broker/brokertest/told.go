@@ -7,14 +7,16 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
 
-// told is the epoch that a Sink was told last. What the log answers is of that one.
+// told is the epoch that a Sink was told last. What the log answers is of that one. It is apart from memoryLog.epoch, which
+// changes when the message arrives at the node. The Sink is called later, by another goroutine.
 type told struct {
 	mu      sync.Mutex // held while Sink.Epoch is called, and while a publisher is given places
 	epoch   epoch
 	changed chan struct{} // closed when it changes, and replaced
 }
 
-// errEpoch is the error of a read that was answered in another epoch than it was asked in.
+// errEpoch is the error of a read that was answered in another epoch than it was asked in. It wraps ErrDown, because the read
+// may be tried again.
 var errEpoch = fmt.Errorf("the epoch has changed: %w", broker.ErrDown)
 
 func (t *told) now() epoch {
@@ -36,6 +38,8 @@ func (t *told) tell(e epoch, call func()) {
 }
 
 // during waits until the Sink was told of an epoch, and calls f while it is not told of another one. over says that it was.
+// It is called by the goroutine of the acks, which may wait. The epoch comes through the goroutine of the sink, which does
+// not wait for this one.
 func (t *told) during(e epoch, f func(over bool)) {
 	for {
 		t.mu.Lock()
