@@ -35,7 +35,8 @@ type MemoryConfig struct {
 	MaxData int
 
 	// MaxBatch is how many entries are stored at once. More of them are stored in parts, and if one fails the publisher gets
-	// a *broker.PartialError. 0 is no limit. It exists because NATS has such a limit, and the hub has to handle the error.
+	// a *broker.PartialError. 0 is no limit. It exists because NATS has such a limit too, and the hub has to handle the
+	// error.
 	MaxBatch int
 }
 

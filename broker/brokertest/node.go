@@ -9,15 +9,18 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
 
-// node is one node of a suite: a log, and what it has given.
+// node is one node of a suite: a log, and what it has given. The recorder is its Sink. Methods that fail the rule are called
+// by the rule's own goroutine only; startOpen and startPublish may be called by others.
 type node struct {
 	*suite
 	*recorder
 	number int
 	log    broker.Log
-	ended  sync.Once
+	// A rule may close a node, and finish closes all.
+	ended sync.Once
 }
 
+// The recorder is told after Close has returned, because until then calls are allowed.
 func (n *node) close() {
 	n.ended.Do(func() {
 		n.log.Close()
@@ -27,7 +30,8 @@ func (n *node) close() {
 	})
 }
 
-// await waits until something is true of the recorder, whose lock is held while it is asked.
+// await waits until something is true of the recorder, whose lock is held while it is asked. It does not poll: each call of
+// the Sink closes changed. So a rule passes as soon as the log has done its work.
 func (n *node) await(what string, is func() bool) {
 	n.Helper()
 	timer := time.NewTimer(waitAtMost)
@@ -52,6 +56,7 @@ func (n *node) startOpen(channels ...string) (done chan struct{}, at *uint64, er
 	c := n.callback("Open")
 	done, at, err = make(chan struct{}), new(uint64), new(error)
 	n.log.Open(channels, func(a uint64, e error) {
+		// Before the count: the recorder then also judges a second call, which finish reports.
 		n.opened(a, e)
 		if c.count.Add(1) == 1 {
 			*at, *err = a, e
@@ -61,6 +66,7 @@ func (n *node) startOpen(channels ...string) (done chan struct{}, at *uint64, er
 	return done, at, err
 }
 
+// open opens channels, and returns the position that every later entry of them comes after.
 func (n *node) open(channels ...string) uint64 {
 	n.Helper()
 	done, at, err := n.startOpen(channels...)
@@ -85,7 +91,7 @@ func (n *node) startPublish(es ...broker.Entry) *publishing {
 	return p
 }
 
-// publishing is a call of Publish.
+// publishing is a call of Publish. Its places and err may be read once done is closed.
 type publishing struct {
 	entries []broker.Entry
 	done    chan struct{}
@@ -93,6 +99,7 @@ type publishing struct {
 	err     error
 }
 
+// try publishes and waits for the answer, which may be an error: for rules that expect one.
 func (n *node) try(es ...broker.Entry) ([]broker.Place, error) {
 	n.Helper()
 	p := n.startPublish(es...)
@@ -110,6 +117,7 @@ func (n *node) publish(es ...broker.Entry) []broker.Entry {
 	return n.placed(es, places)
 }
 
+// placed returns the entries with the positions and times that the log has given them. It fails if some have none.
 func (n *node) placed(es []broker.Entry, places []broker.Place) []broker.Entry {
 	n.Helper()
 	if len(places) != len(es) {
@@ -122,6 +130,7 @@ func (n *node) placed(es []broker.Entry, places []broker.Place) []broker.Entry {
 	return es
 }
 
+// barrier waits until the node has everything that is stored, so that a rule can say that something has not come.
 func (n *node) barrier() uint64 {
 	n.Helper()
 	at, err := n.tryBarrier()
@@ -131,6 +140,7 @@ func (n *node) barrier() uint64 {
 	return at
 }
 
+// tryBarrier is barrier for rules during which the broker may be down.
 func (n *node) tryBarrier() (at uint64, err error) {
 	n.Helper()
 	c := n.callback("Barrier")
@@ -145,6 +155,7 @@ func (n *node) tryBarrier() (at uint64, err error) {
 	return at, err
 }
 
+// read is Log.Read. It has a limit of its own, because Read blocks and a log that never answers would stop the whole test.
 func (n *node) read(channel string, after uint64, count, bytes int) ([]broker.Entry, bool) {
 	n.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), waitAtMost)
@@ -156,6 +167,7 @@ func (n *node) read(channel string, after uint64, count, bytes int) ([]broker.En
 	return es, complete
 }
 
+// newest is Log.Last, with the same limit.
 func (n *node) newest(channel string, count, bytes int) []broker.Entry {
 	n.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), waitAtMost)
@@ -186,6 +198,7 @@ func (n *node) release(from *node, channel string) {
 	n.Fatalf("node %d: entries of %q still come after Release, 1000 barriers later", n.number, channel)
 }
 
+// has reports whether an entry came. Its position is enough, because the recorder forgets those of other epochs.
 func (n *node) has(e broker.Entry) bool {
 	n.recorder.mu.Lock()
 	defer n.recorder.mu.Unlock()
@@ -197,6 +210,7 @@ func (n *node) expect(after uint64, want []broker.Entry) {
 	n.Helper()
 	want = sortedBySeq(slices.Clone(want))
 	last := want[len(want)-1]
+	// Not while broken: a repair may still have to give older ones.
 	n.await("entry "+string(last.Data), func() bool { return n.had[last.Seq] && !n.broken })
 	n.barrier()
 	var channels []string

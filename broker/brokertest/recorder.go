@@ -8,26 +8,31 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
 
-// recorder is a Sink that keeps what it is given, and notes what a log must never do.
+// recorder is a Sink that keeps what it is given, and notes what a log must never do. It only notes problems and does not
+// fail, because a *testing.T must not be failed by a goroutine that outlives the test: finish reports them.
 type recorder struct {
+	// Held from enter to the end of each call of the Sink.
 	mu       sync.Mutex
 	changed  chan struct{} // closed at each change
 	problems []string
 	inside   bool // a call has not returned
 	closed   bool // no more calls are allowed
 
-	epoch   string
-	epochs  int
-	began   uint64 // where the epoch began
+	epoch  string
+	epochs int
+	began  uint64 // where the epoch began
+	// It is counted here, from what comes, and not asked of the log: the hub has only that too.
 	w       uint64
 	broken  bool
 	breaks  int
 	caught  bool // up: entries came since Broken
 	lost    []string
 	entries []broker.Entry // of the epoch
-	had     map[uint64]bool
+	// By position, of the epoch. One position that comes twice would reach clients twice.
+	had map[uint64]bool
 }
 
+// newRecorder returns one that is broken, because a Log begins as Broken and need not say so.
 func newRecorder() *recorder {
 	return &recorder{changed: make(chan struct{}), broken: true, had: make(map[uint64]bool)}
 }
@@ -52,6 +57,7 @@ func (r *recorder) enter(what string) (leave func()) {
 	}
 }
 
+// problemLocked notes a problem for finish. It is only called between enter and its end.
 func (r *recorder) problemLocked(format string, args ...any) {
 	// The first ones say what is wrong, the others follow from them.
 	if len(r.problems) < 10 {
@@ -59,6 +65,7 @@ func (r *recorder) problemLocked(format string, args ...any) {
 	}
 }
 
+// problemsOf returns the problems. It is called after Close, when a log that keeps its promises has no more calls to make.
 func (r *recorder) problemsOf() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -74,6 +81,8 @@ func (r *recorder) Epoch(epoch string, at uint64) {
 	switch {
 	case !valid:
 		r.problemLocked("the epoch is %q, not 1 to 32 letters and digits", epoch)
+	// The hub closes nothing and drops nothing if it is told its own epoch, so its clients would keep positions that now mean
+	// something else: rule 7.
 	case epoch == r.epoch:
 		r.problemLocked("the epoch %q began twice", epoch)
 	}
@@ -94,10 +103,13 @@ func (r *recorder) Entries(run []broker.Entry) {
 	r.caught = true
 	for i, e := range run {
 		switch {
+		// Positions begin at 1: see broker.Entry.
 		case e.Seq == 0:
 			r.problemLocked("an entry of %q has no position", e.Channel)
+		// What a repair reads may also come live. The log has to drop one of the two.
 		case r.had[e.Seq]:
 			r.problemLocked("position %d came twice", e.Seq)
+		// Only within a run. Two runs may overlap after a fault, and the next case judges that.
 		case i > 0 && e.Seq < run[i-1].Seq:
 			r.problemLocked("in one run %d came after %d", e.Seq, run[i-1].Seq)
 		// I4: an entry below W is allowed only while the hub has been told that something may be missing.
@@ -142,6 +154,7 @@ func (r *recorder) Lost(channels []string) {
 	if !r.broken {
 		r.problemLocked("Lost came without Broken")
 	}
+	// A hub that gets the entries first has told clients a position behind the hole, and cannot tell them of it any more.
 	if r.caught {
 		r.problemLocked("Lost(%q) came after entries that the log had missed", channels)
 	}
@@ -160,7 +173,8 @@ func (r *recorder) Repaired() {
 	r.broken = false
 }
 
-// opened checks a call of Open's callback.
+// opened checks a call of Open's callback. It is one of the calls that must not overlap, because the hub opens a channel at
+// W, which the Sink's calls move.
 func (r *recorder) opened(at uint64, err error) {
 	defer r.enter("opened")()
 	// I2: the hub gives clients this position.

@@ -33,7 +33,9 @@ var epochRules = []rule{
 	{"answers are of the epoch that the Sink was told", checkAnswersOfEpoch, canRollBack},
 }
 
-// checkLost checks the order of Lost and Entries by what the recorder finds.
+// checkLost checks the order of Lost and Entries by what the recorder finds. It protects rule 5 of package broker. A log
+// breaks it that gives a node what is left of a channel and only then finds that some is gone, or that names every channel as
+// lost although one is.
 func checkLost(s *suite) {
 	c := s.cluster.(Forgetter)
 	from, reader := s.join(), s.join("a", "b")
@@ -42,6 +44,7 @@ func checkLost(s *suite) {
 	reader.await("Broken", func() bool { return reader.broken })
 	lost := from.publish(s.entries("a", 10)...)
 	want := from.publish(s.entry("b"))
+	// Only of one channel, so that the other one shows whether the log can tell them apart.
 	c.Forget("a")
 	c.Restore()
 	reader.await("Repaired", func() bool { return !reader.broken })
@@ -55,8 +58,9 @@ func checkLost(s *suite) {
 	}
 }
 
-// checkAnswersOfEpoch has nodes read and publish while the log is rolled back. What is published after that is of a new epoch, so no
-// node may hear of it, in whatever way, before it was told that epoch.
+// checkAnswersOfEpoch has nodes read and publish while the log is rolled back. What is published after that is of a new
+// epoch, so no node may hear of it, in whatever way, before it was told that epoch. It protects rule 8. A log breaks it that
+// answers from the connection while the calls of its Sink still wait in a queue.
 func checkAnswersOfEpoch(s *suite) {
 	from, reader := s.join("a"), s.join("b")
 	last := from.publish(s.entries("a", 20)...)[19].Seq
@@ -96,6 +100,7 @@ func checkAnswersOfEpoch(s *suite) {
 		})
 	}
 	s.cluster.(Roller).RollBack()
+	// Five, since the first may be answered when the change is already over.
 	for acked := 0; acked < 5; {
 		e := s.entry("a")
 		mu.Lock()
@@ -112,7 +117,8 @@ func checkAnswersOfEpoch(s *suite) {
 	reads.Wait()
 }
 
-// publishIn publishes an entry that is of a later epoch than one, and reports whether it was acked.
+// publishIn publishes an entry that is of a later epoch than one, and reports whether it was acked. It looks at the epoch
+// inside the callback, because that is the moment which the contract speaks of. After it the Sink may be told at any time.
 func (n *node) publishIn(e broker.Entry, past string) (acked bool) {
 	n.Helper()
 	c := n.callback("Publish")

@@ -17,24 +17,28 @@ var faultRules = []rule{
 	{"nothing acked is lost when the broker is frozen", checkFreeze, canFreeze},
 }
 
+// Faults are optional, because a broker that somebody else runs cannot be killed by a test.
 func canStop(c Cluster) bool   { _, ok := c.(Stopper); return ok }
 func canFreeze(c Cluster) bool { _, ok := c.(Freezer); return ok }
 
-// load is publishers who go on while something happens to the broker.
+// load is publishers who go on while something happens to the broker. Its publishers do not fail the rule when a publish
+// fails. They note what they were told, and check compares that with what readers got.
 type load struct {
 	*suite
 	readers []*node
 	stop    chan struct{}
 	done    sync.WaitGroup
 
-	mu      sync.Mutex
+	mu sync.Mutex
+	// Closed at each ack and replaced, as recorder.changed.
 	changed chan struct{}
 	acked   []broker.Entry    // with their positions
 	refused map[string]bool   // data that was answered with ErrDown
 	unknown map[string]uint64 // data that was answered with ErrUnknown
 }
 
-// startLoad has two nodes that publish, one of them with keys and until it is acked, and two that are subscribed.
+// startLoad has two nodes that publish, one of them with keys and until it is acked, and two that are subscribed. One insists
+// and one gives up, because a key and no key are two promises: stored once whatever happens, and stored at most once.
 func startLoad(s *suite) *load {
 	l := &load{
 		suite: s, readers: []*node{s.join("a", "b"), s.join("a", "b")},
@@ -48,6 +52,7 @@ func startLoad(s *suite) *load {
 					return
 				default:
 				}
+				// Two channels in turn, so that a hole in one is not found by the next entry of the other.
 				e := s.entry(string(rune('a' + int(serial)%2)))
 				if i == 0 {
 					l.insist(n, e)
@@ -60,9 +65,12 @@ func startLoad(s *suite) *load {
 	return l
 }
 
-// insist publishes an entry with a key until it is acked.
+// insist publishes an entry with a key until it is acked. It is what a publisher does that wants rule 6: the same key again
+// until there is a position.
 func (l *load) insist(n *node, e broker.Entry) {
+	// Padded in front, so that the serial number, which differs, is not cut off.
 	copy(e.Key[:], fmt.Sprintf("%16s", e.Data))
+	// The same for all, since each key has only one content here.
 	e.Digest = 1
 	for !l.once(n, e) {
 		select {
@@ -100,7 +108,8 @@ func (l *load) once(n *node, e broker.Entry) (acked bool) {
 	return p.err == nil
 }
 
-// awaitAcks waits for so many acks more.
+// awaitAcks waits for so many acks more. It is how a rule knows that the log works again after a fault, without a time that
+// would be too short for some broker.
 func (l *load) awaitAcks(more int) {
 	l.Helper()
 	l.mu.Lock()
@@ -117,11 +126,15 @@ func (l *load) awaitAcks(more int) {
 	}
 }
 
-// check ends the load, and checks that each reader has what was acked, once and in order.
+// check ends the load, and checks that each reader has what was acked, once and in order. It protects rules 4 to 6 of package
+// broker: what was acked is there at its position, what was refused is not, and nothing is there twice. A log breaks it that
+// sends again without a key, that says ErrDown about something that it has sent, or that goes on after a reconnect without
+// reading what it missed.
 func (l *load) check() {
 	l.Helper()
 	close(l.stop)
 	l.done.Wait()
+	// The last that was acked need not be the last in the log, but the barrier that follows is after all of them.
 	last := l.acked[len(l.acked)-1]
 	for _, n := range l.readers {
 		n.await("the last entry", func() bool { return (n.had[last.Seq] || n.epochs > 1) && !n.broken })
@@ -155,6 +168,8 @@ func (l *load) check() {
 	}
 }
 
+// checkRestart stops the broker twice, because a log may repair its first connection only, or keep state of the first repair
+// that spoils the second.
 func checkRestart(s *suite) {
 	c := s.cluster.(Stopper)
 	l := startLoad(s)
@@ -167,6 +182,9 @@ func checkRestart(s *suite) {
 	l.check()
 }
 
+// checkDown is about a node whose broker is away and that is asked for something. A caller must get an answer, and it must be
+// true: ErrDown promises that nothing was stored. A log breaks it that keeps the publish to send it later and says ErrDown
+// meanwhile.
 func checkDown(s *suite) {
 	c := s.cluster.(Stopper)
 	n := s.join("a")
@@ -176,6 +194,7 @@ func checkDown(s *suite) {
 	if status := n.log.Status(); status.Up || status.Problem == "" {
 		s.Errorf("while the broker is down the status is %+v", status)
 	}
+	// ErrUnknown is allowed too: a log may have sent it before it noticed.
 	refused, err := s.entry("a"), error(nil)
 	if _, err = n.try(refused); !errors.Is(err, broker.ErrDown) && !errors.Is(err, broker.ErrUnknown) {
 		s.Errorf("Publish: %v", err)
@@ -183,6 +202,7 @@ func checkDown(s *suite) {
 	if _, err := n.tryBarrier(); !errors.Is(err, broker.ErrDown) {
 		s.Errorf("Barrier: %v", err)
 	}
+	// Read may wait for the broker, so it ends by its context here. Only an answer is wrong.
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
 	if _, _, err := n.log.Read(ctx, "a", 0, 10, manyBytes); err == nil {
@@ -203,6 +223,9 @@ func checkDown(s *suite) {
 	}
 }
 
+// checkOpenWhileDown is about a hub that starts before its broker, as after a power failure. Dial and Open then wait, because
+// the hub has no other time to call them again. A log breaks it that forgets an Open for which it has no connection, or
+// answers it with a position that it has made up.
 func checkOpenWhileDown(s *suite) {
 	c := s.cluster.(Stopper)
 	from, other := s.join(), s.join()
@@ -230,11 +253,15 @@ func checkOpenWhileDown(s *suite) {
 	late.expect(*lateAt, want)
 }
 
+// checkFreeze is about a broker that keeps its connections and does nothing, as a machine does that swaps. No connection
+// breaks, so only a timeout ends the publish. A log breaks it that waits for the connection to break, or that acks what it
+// has only sent.
 func checkFreeze(s *suite) {
 	c := s.cluster.(Freezer)
 	l := startLoad(s)
 	l.awaitAcks(50)
 	c.Freeze()
+	// On a channel that nobody reads: whether it is stored later is open, and must not disturb check.
 	p := l.readers[0].startPublish(s.entry("c"))
 	l.wait(p.done, "answer to Publish while the broker is frozen")
 	if p.err == nil {

@@ -10,18 +10,21 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
 
-// equal reports whether an entry that came is one that was published. Key and Digest need not come.
+// equal reports whether an entry that came is one that was published. Key and Digest need not come. The log may keep them to
+// itself. The time must be there, and be that of the ack if the ack had one, because clients are told it.
 func equal(got, want broker.Entry) bool {
 	return got.Seq == want.Seq && got.Channel == want.Channel && got.Event == want.Event && got.Kind == want.Kind &&
 		bytes.Equal(got.Data, want.Data) && got.Node == want.Node && got.Conn == want.Conn && got.Time > 0 &&
 		(want.Time == 0 || got.Time == want.Time)
 }
 
+// show describes an entry for a failure. Names and data are cut, because some rules use long ones.
 func show(e broker.Entry) string {
 	return fmt.Sprintf("{seq %d time %d channel %.100q event %.100q kind %d data %.100q (%d bytes) node %d conn %d}",
 		e.Seq, e.Time, e.Channel, e.Event, e.Kind, e.Data, len(e.Data), e.Node, e.Conn)
 }
 
+// They are about rules 6 and 7 of package broker, and about the order and atomicity that Log.Publish promises.
 var publishRules = []rule{
 	{"every node gets every entry in one order", checkOrder, nil},
 	{"publishes without waiting keep the order of the calls", checkPipeline, nil},
@@ -36,7 +39,8 @@ var publishRules = []rule{
 	{"data up to MaxData and not more", checkTooBig, nil},
 }
 
-// concurrently publishes from several nodes at once, each entry after the one before, and returns what was published.
+// concurrently publishes from several nodes at once, each entry after the one before, and returns what was published. A
+// publisher that waits is promised its order, so this is the load that every log has to put in one order.
 func concurrently(s *suite, nodes []*node, each int, channels ...string) []broker.Entry {
 	s.Helper()
 	var mu sync.Mutex
@@ -71,6 +75,9 @@ func concurrently(s *suite, nodes []*node, each int, channels ...string) []broke
 	return all
 }
 
+// checkOrder protects the one order of the log. A log breaks it that delivers its own entries directly and others' through
+// the broker: then two nodes see them in different orders. The third node shows that a node gets no channel that it did not
+// open.
 func checkOrder(s *suite) {
 	nodes := []*node{s.join("a", "b"), s.join("a", "b"), s.join("b")}
 	all := concurrently(s, nodes, 200, "a", "b")
@@ -80,6 +87,8 @@ func checkOrder(s *suite) {
 	nodes[2].expect(0, slices.DeleteFunc(slices.Clone(all), func(e broker.Entry) bool { return e.Channel == "a" }))
 }
 
+// checkPipeline publishes without waiting, as the hub does for clients of broadcast.v1. A log breaks it that sends calls over
+// several connections or goroutines, or that sends a failed one again after its successors.
 func checkPipeline(s *suite) {
 	from, other := s.join("a"), s.join("a")
 	var ps []*publishing
@@ -103,7 +112,11 @@ func checkPipeline(s *suite) {
 	other.expect(0, all)
 }
 
+// checkContiguous protects "next to each other". A log breaks it that publishes the entries of a call one by one, since those
+// of other nodes come in between. Entries of one call are on two channels, because a broker may only be able to keep one
+// channel together.
 func checkContiguous(s *suite) {
+	// It is subscribed to all channels, so that it sees the order of the whole log.
 	witness := s.join("")
 	nodes := []*node{s.join(), s.join(), s.join()}
 	var mu sync.Mutex
@@ -112,6 +125,7 @@ func checkContiguous(s *suite) {
 	for _, n := range nodes {
 		publishers.Go(func() {
 			for i := range 30 {
+				// Calls of different sizes: 1 to 7 entries of one channel and none to 2 of the other.
 				p := n.startPublish(append(s.entries("a", 1+i%7), s.entries("b", i%3)...)...)
 				<-p.done
 				mu.Lock()
@@ -136,10 +150,13 @@ func checkContiguous(s *suite) {
 	witness.expect(0, all)
 }
 
-// checkManyAtOnce publishes more than a broker may be able to store at once: then it stores the first ones.
+// checkManyAtOnce publishes more than a broker may be able to store at once: then it stores the first ones. A log breaks the
+// rule that answers as if all were stored, or with an error that does not say which are.
 func checkManyAtOnce(s *suite) {
 	from, other := s.join(), s.join("a")
 	var all []broker.Entry
+	// Below, at and beyond the 1000 that nats-server stores at once by default (streamDefaultMaxAtomicBatchSize,
+	// server/stream.go, v2.15.2).
 	for _, n := range []int{100, 1000, 3000} {
 		es := s.entries("a", n)
 		places, err := from.try(es...)
@@ -155,6 +172,8 @@ func checkManyAtOnce(s *suite) {
 	other.expect(0, all)
 }
 
+// checkRepeated protects "one key has one position, on every node". A log breaks it that remembers keys in the process: it
+// does not know those of other nodes. The entry that follows shows that nothing was stored by the repetitions.
 func checkRepeated(s *suite) {
 	first, second := s.join("a"), s.join("a")
 	e := withKey(s.entry("a"), 1)
@@ -170,6 +189,8 @@ func checkRepeated(s *suite) {
 	second.expect(0, want)
 }
 
+// checkRepeatedAmongNew has known and new entries in one call. A log breaks it that lets the broker refuse the whole call
+// because of one known key, or that looks only at keys of earlier calls and not of the same one.
 func checkRepeatedAmongNew(s *suite) {
 	first, second := s.join("a"), s.join("a")
 	known := withKey(s.entry("a"), 1)
@@ -192,6 +213,8 @@ func checkRepeatedAmongNew(s *suite) {
 	second.expect(0, want)
 }
 
+// checkConflict protects "all of them or none": the entries around the wrong one must not be stored either. A log breaks it
+// that compares keys only, and so acks a message that it did not store.
 func checkConflict(s *suite) {
 	first, second := s.join("a"), s.join("a")
 	e := withKey(s.entry("a"), 1)
@@ -214,9 +237,12 @@ func checkConflict(s *suite) {
 	second.expect(0, want)
 }
 
+// checkSameMoment publishes one key on all nodes before any of them can know of the others. A log breaks it that first asks
+// whether a key is known and then stores: both find that it is not.
 func checkSameMoment(s *suite) {
 	nodes := []*node{s.join("a"), s.join("a"), s.join("a")}
 	var want []broker.Entry
+	// Often, because the race is not lost every time.
 	for key := range byte(50) {
 		e := withKey(s.entry("a"), key)
 		var ps []*publishing
@@ -243,6 +269,8 @@ func checkSameMoment(s *suite) {
 	}
 }
 
+// checkContent has the contents that a broker of text, of lines or of headers would change: none, every byte, a line of
+// NATS's own protocol, the largest numbers, and an event of the greatest length.
 func checkContent(s *suite) {
 	from, other := s.join(), s.join("a")
 	everyByte := make([]byte, 256)
@@ -264,13 +292,15 @@ func checkContent(s *suite) {
 	other.same(last, other.of("a"))
 }
 
-// checkNames has names that a broker which puts them in its own could mistake for others.
+// checkNames has names that a broker which puts them in its own could mistake for others. For example "." and "*" separate
+// and match parts of a subject in NATS, and "_tick" might be a name of its own.
 func checkNames(s *suite) {
 	names := []string{
 		".", "..", "a.b", "a.", ".a", "*", "a.*", ">", "a.>", " ", "a b", "_tick", "_epoch", "_", "=", "=2E", "=2e", "a=2Eb", "%2E", "$JS.API", "A",
 		"é", "日本語", "\U0001F600", "\u2028", "/", "\\", "{a}", "[a]", "a?b", "?", "^a", "\"", "'", "a:b", "a,b", "-", "~", "@", "a", "aa", "0", "|", "#", "&", "+", ";",
 		string(bytes.Repeat([]byte("a"), 255)), string(bytes.Repeat([]byte("."), 255)), string(bytes.Repeat([]byte("é"), 127)), string(bytes.Repeat([]byte("*"), 254)) + ">",
 	}
+	// Each printable character at the beginning and at the end, where a broker may have rules of its own.
 	for b := byte(' '); b < 127; b++ {
 		names = append(names, "x"+string(rune(b)), string(rune(b))+"x")
 	}
@@ -296,6 +326,8 @@ func checkNames(s *suite) {
 			own = append(own, want[j])
 		}
 		n.expect(0, own)
+		// Everything that came and not only what was expected: an entry of a neighbor's channel is the mistake that is looked
+		// for.
 		n.recorder.mu.Lock()
 		got := slices.Clone(n.recorder.entries)
 		n.recorder.mu.Unlock()
@@ -306,6 +338,8 @@ func checkNames(s *suite) {
 	}
 }
 
+// checkTooBig protects Status.MaxData. A log breaks it whose envelope takes a part of the broker's own limit, so that less
+// fits than it says. The small entry in front must not be stored, since a call is stored as a whole.
 func checkTooBig(s *suite) {
 	from, other := s.join(), s.join("a")
 	limit := from.log.Status().MaxData

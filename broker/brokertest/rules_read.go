@@ -21,8 +21,12 @@ var endRules = []rule{
 	{"Close answers everything and is the end", checkClose, nil},
 }
 
+// manyBytes is more than any rule stores, for reads whose limit is the number of entries.
 const manyBytes = 1 << 30
 
+// checkRead is what a client relies on that resumes: everything after its position and nothing else. A log breaks it that
+// counts entries of other channels, or that includes the position itself. It reads on both nodes, because a log may answer
+// for its own entries only.
 func checkRead(s *suite) {
 	from, other := s.join(), s.join()
 	var want []broker.Entry
@@ -39,6 +43,7 @@ func checkRead(s *suite) {
 		}
 		n.same(n.newest("b", 1000, manyBytes), b)
 	}
+	// A client that has everything must not be told of a gap.
 	got, complete := other.read("b", want[len(want)-1].Seq, 1000, manyBytes)
 	if len(got) != 0 || !complete {
 		s.Errorf("Read from the newest on returned %d entries, complete: %v", len(got), complete)
@@ -50,6 +55,8 @@ func sorted(es []broker.Entry, channel string) []broker.Entry {
 	return (&recorder{entries: es}).of(channel)
 }
 
+// checkReadLimits protects complete. A log breaks it that says complete because it has filled its limit, or that returns the
+// newest of what is too much: the hub reads on behind the last one that it got, and would skip the rest.
 func checkReadLimits(s *suite) {
 	n := s.join()
 	var es []broker.Entry
@@ -62,11 +69,13 @@ func checkReadLimits(s *suite) {
 	if n.same(got, es[1:6]); complete {
 		s.Errorf("Read of 5 of 19 entries was complete")
 	}
+	// Exactly as many as there are is not "more than n".
 	got, complete = n.read("a", es[0].Seq, 19, manyBytes)
 	if n.same(got, es[1:]); !complete {
 		s.Errorf("Read of 19 of 19 entries was not complete")
 	}
 	got, complete = n.read("a", es[0].Seq, 1000, 5000)
+	// The bytes are a rough limit, so twice as many are allowed. None would be a read that never gets on.
 	if len(got) == 0 || len(got) > 10 || complete {
 		s.Errorf("Read of about 5000 bytes returned %d entries of 1000, complete: %v", len(got), complete)
 	}
@@ -79,6 +88,7 @@ func checkReadLimits(s *suite) {
 	n.same(got, es[20-len(got):])
 }
 
+// checkReadEmpty is about a channel that the broker does not know. That is no error, and nothing is missing.
 func checkReadEmpty(s *suite) {
 	n := s.join()
 	e := n.publish(s.entry("a"))[0]
@@ -90,7 +100,8 @@ func checkReadEmpty(s *suite) {
 	}
 }
 
-// checkRetention publishes more than has to be kept. A log may keep all of it.
+// checkRetention publishes more than has to be kept. A log may keep all of it. A log breaks the rule that says complete about
+// a channel whose oldest entries are gone: the client would lose messages without a gap.
 func checkRetention(s *suite) {
 	n := s.join()
 	n.log.Retain(broker.Retention{Messages: 10})
@@ -117,6 +128,8 @@ func checkRetention(s *suite) {
 	n.same(n.newest("a", 10, manyBytes), newest)
 }
 
+// checkReadContext has a context that is done already. A log may answer nevertheless, but it must not wait, and an error has
+// to be the context's.
 func checkReadContext(s *suite) {
 	n := s.join()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -9,6 +9,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
 
+// They are about W: rules 1 to 3 and 5 of package broker.
 var receiveRules = []rule{
 	{"Epoch comes first and is the same on all nodes", checkEpoch, nil},
 	{"every entry after what Open returns comes", checkOpenWhilePublishing, nil},
@@ -22,6 +23,8 @@ var receiveRules = []rule{
 	{"methods may be called inside callbacks", checkInside, nil},
 }
 
+// checkEpoch has one node that joins when there already is an entry. A log breaks the rule that makes an epoch for each
+// connection: clients that move to another node would get a gap.
 func checkEpoch(s *suite) {
 	nodes := []*node{s.join(), s.join(), s.join()}
 	nodes[0].publish(s.entry("a"))
@@ -36,7 +39,8 @@ func checkEpoch(s *suite) {
 	}
 }
 
-// checkOpenWhilePublishing opens channels on several nodes again and again while others publish.
+// checkOpenWhilePublishing opens channels on several nodes again and again while others publish. A log breaks it that takes
+// the position first and subscribes then: what is stored between the two never comes.
 func checkOpenWhilePublishing(s *suite) {
 	from := s.join()
 	var all []broker.Entry
@@ -68,6 +72,7 @@ func checkOpenWhilePublishing(s *suite) {
 	for i := range 6 {
 		n := s.join()
 		for j := range 3 {
+			// Each node opens them in another order.
 			name := fmt.Sprint("c", (i+j)%3)
 			readers = append(readers, reader{n, name, n.open(name)})
 		}
@@ -84,6 +89,8 @@ func checkOpenWhilePublishing(s *suite) {
 	}
 }
 
+// checkOpenMany opens as many as a node has to after it has connected again. A log breaks it that asks the broker for each
+// one by one, or whose request becomes too long.
 func checkOpenMany(s *suite) {
 	from, other := s.join(), s.join()
 	var names []string
@@ -92,6 +99,7 @@ func checkOpenMany(s *suite) {
 	}
 	other.open(names...)
 	var es []broker.Entry
+	// Some, spread over all, are enough to find a part that was left out.
 	for i := 0; i < len(names); i += 37 {
 		es = append(es, s.entry(names[i]))
 	}
@@ -102,6 +110,8 @@ func checkOpenMany(s *suite) {
 	other.expect(0, want)
 }
 
+// checkRelease is about a channel that is opened a second time. A log breaks it that answers with the position of the first
+// Open, although it received nothing in between.
 func checkRelease(s *suite) {
 	from, other := s.join(), s.join("a", "b")
 	other.release(from, "a")
@@ -116,6 +126,8 @@ func checkRelease(s *suite) {
 	other.expect(at, want)
 }
 
+// checkReleaseWhileOpening races Release against the answer of Open. Both outcomes are right, but there must be one: the
+// hub's clients wait for it. The last Open shows that an old answer does not end a new subscription.
 func checkReleaseWhileOpening(s *suite) {
 	from, other := s.join(), s.join()
 	for range 50 {
@@ -130,6 +142,8 @@ func checkReleaseWhileOpening(s *suite) {
 	other.expect(at, from.publish(s.entry("a")))
 }
 
+// checkAll protects "an entry still comes once", and that ending one of two subscriptions leaves the other. Names like "b.c"
+// are in it, because a wildcard may match one level only.
 func checkAll(s *suite) {
 	from, all, both := s.join(), s.join(""), s.join("a", "")
 	publish := func() []broker.Entry {
@@ -153,6 +167,8 @@ func checkAll(s *suite) {
 	}
 }
 
+// checkBarrier protects rule 3. A log breaks it that answers from its own connection without asking the broker, or whose
+// answer overtakes entries that are still in a queue.
 func checkBarrier(s *suite) {
 	nodes := []*node{s.join("a"), s.join("a"), s.join("a", "b")}
 	var others sync.WaitGroup
@@ -186,6 +202,8 @@ func checkBarrier(s *suite) {
 	}
 }
 
+// checkBarrierMovesW protects the resume of a client whose node is subscribed to nothing that was published since. A log
+// breaks it that moves W by entries only: the client would wait for ever.
 func checkBarrierMovesW(s *suite) {
 	from, other := s.join(), s.join("a")
 	e := from.publish(s.entry("b"))[0]
@@ -199,6 +217,7 @@ func checkBarrierMovesW(s *suite) {
 	}
 }
 
+// checkManyBarriers has callers that may share an exchange. A log breaks it that answers only one of them.
 func checkManyBarriers(s *suite) {
 	n := s.join("a")
 	e := n.publish(s.entry("a"))[0]

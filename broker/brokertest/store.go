@@ -10,10 +10,11 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
 
-// keyWindow is how long a key is known.
+// keyWindow is how long a key is known. It is what broker.Entry promises at least, and the default of JetStream
+// (StreamDefaultDuplicatesWindow, server/stream.go, v2.15.2).
 const keyWindow = 2 * time.Minute
 
-// store is what a Memory keeps.
+// store is what a Memory keeps. It knows nothing of connections or faults. It is guarded by clock.mu.
 type store struct {
 	epoch epoch
 	name  string // begins the epochs: no other store of the process has it
@@ -29,7 +30,8 @@ type store struct {
 	retains map[*memoryLog]broker.Retention
 }
 
-// epoch is one of a store. They are numbered from 1, and a log that has had none yet is in number 0.
+// epoch is one of a store. They are numbered from 1, and a log that has had none yet is in number 0. The number tells which
+// of two is the later one, which a name cannot.
 type epoch struct {
 	number int
 	name   string
@@ -42,14 +44,16 @@ type stored struct {
 	last    uint64
 }
 
-// known is what was published with a key.
+// known is what was published with a key. It keeps the digest and not the entry, so that it does not matter whether the entry
+// is still kept.
 type known struct {
 	place  broker.Place
 	digest uint64
 	at     time.Time
 }
 
-// chained is an entry with the position of the one before it in its channel.
+// chained is an entry with the position of the one before it in its channel. That is what a node finds holes with. With NATS
+// it comes in the header Nats-Last-Sequence.
 type chained struct {
 	broker.Entry
 	prev uint64
@@ -71,6 +75,8 @@ func (s *store) nextEpoch() {
 	s.epoch = epoch{n, fmt.Sprint(s.name, n)}
 }
 
+// of returns a channel, which it makes if it is new. Channels are never removed: prev and dropped have to outlive their
+// entries.
 func (s *store) of(channel string) *stored {
 	c := s.channels[channel]
 	if c == nil {
@@ -114,6 +120,7 @@ func (s *store) append(es []broker.Entry) (added []chained, places []broker.Plac
 	return added, places, nil
 }
 
+// known returns what was published with a key, unless it was too long ago. The zero key is none.
 func (s *store) known(key [16]byte, now time.Time) (known, bool) {
 	k, ok := s.keys[key]
 	return k, ok && key != [16]byte{} && now.Sub(k.at) < keyWindow
@@ -121,6 +128,7 @@ func (s *store) known(key [16]byte, now time.Time) (known, bool) {
 
 // keysFit reports whether no key was used for another entry.
 func (s *store) keysFit(es []broker.Entry, now time.Time) bool {
+	// Keys of the same call count too: the second entry would be a repetition of the first.
 	own := make(map[[16]byte]uint64)
 	for _, e := range es {
 		if e.Key == [16]byte{} {
@@ -157,6 +165,8 @@ func (s *store) trim(c *stored) {
 	c.drop(drop)
 }
 
+// drop removes the oldest n entries and notes that they are gone. It makes a new slice, because answers that are under way
+// still use the old one.
 func (c *stored) drop(n int) {
 	if n > 0 {
 		c.dropped = c.entries[n-1].Seq
@@ -164,6 +174,7 @@ func (c *stored) drop(n int) {
 	}
 }
 
+// forget is Memory.Forget.
 func (s *store) forget(channel string, keep int) {
 	c := s.of(channel)
 	c.drop(max(0, len(c.entries)-keep))
@@ -178,6 +189,7 @@ func (s *store) rollback(n int) {
 	if len(s.all) > 0 {
 		s.seq = s.all[len(s.all)-1].Seq
 	}
+	// Cloned, so that what is appended from now on does not overwrite the entries that past has.
 	s.all = slices.Clone(s.all)
 	for _, c := range s.channels {
 		i := c.after(s.seq)
@@ -208,6 +220,7 @@ func (s *store) read(channel string, after uint64, n, bytes int) (es []broker.En
 	// By position and not by number: what was dropped need not have been after the position that is asked for.
 	complete = after >= c.dropped
 	for _, e := range c.entries[c.after(after):] {
+		// The first comes in any case, or a reader with little room would never get on.
 		if bytes -= len(e.Data); len(es) == n || bytes < 0 && len(es) > 0 {
 			return es, false
 		}
@@ -234,6 +247,7 @@ func (s *store) newest(channel string, n, bytes int) []broker.Entry {
 func (s *store) missed(subs map[string]*subscription, certain uint64) (es []broker.Entry, lost []string) {
 	for name, c := range s.channels {
 		from, due := uint64(0), false
+		// A channel may be open by its name and through "". The one that goes back further decides.
 		for _, sub := range []*subscription{subs[name], subs[""]} {
 			if sub == nil || !sub.open {
 				continue
