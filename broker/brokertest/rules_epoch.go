@@ -33,9 +33,9 @@ var epochRules = []rule{
 	{"answers are of the epoch that the Sink was told", checkAnswersOfEpoch, canRollBack},
 }
 
-// checkLost checks the order of Lost and Entries by what the recorder finds. It protects rule 5 of package broker. A log
-// breaks it that gives a node what is left of a channel and only then finds that some is gone, or that names every channel as
-// lost although one is.
+// checkLost checks the order of Lost and Entries by what the recorder finds. It protects rule 5 of package broker. The check
+// fails a log that gives a node what is left of a channel and only then finds that some is gone, or that names every channel
+// as lost although one is.
 func checkLost(s *suite) {
 	c := s.cluster.(Forgetter)
 	from, reader := s.join(), s.join("a", "b")
@@ -59,8 +59,8 @@ func checkLost(s *suite) {
 }
 
 // checkAnswersOfEpoch has nodes read and publish while the log is rolled back. What is published after that is of a new
-// epoch, so no node may hear of it, in whatever way, before it was told that epoch. It protects rule 8. A log breaks it that
-// answers from the connection while the calls of its Sink still wait in a queue.
+// epoch, so no node may hear of it, in whatever way, before it was told that epoch. It protects rule 8. The check fails a log
+// that answers from the connection while the calls of its Sink still wait in a queue.
 func checkAnswersOfEpoch(s *suite) {
 	from, reader := s.join("a"), s.join("b")
 	last := from.publish(s.entries("a", 20)...)[19].Seq

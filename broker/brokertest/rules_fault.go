@@ -127,9 +127,9 @@ func (l *load) awaitAcks(more int) {
 }
 
 // check ends the load, and checks that each reader has what was acked, once and in order. It protects rules 4 to 6 of package
-// broker: what was acked is there at its position, what was refused is not, and nothing is there twice. A log breaks it that
-// sends again without a key, that says ErrDown about something that it has sent, or that goes on after a reconnect without
-// reading what it missed.
+// broker: what was acked is there at its position, what was refused is not, and nothing is there twice. The check fails a log
+// that sends again without a key, that says ErrDown about something that it has sent, or that goes on after a reconnect
+// without reading what it missed.
 func (l *load) check() {
 	l.Helper()
 	close(l.stop)
@@ -183,8 +183,8 @@ func checkRestart(s *suite) {
 }
 
 // checkDown is about a node whose broker is away and that is asked for something. A caller must get an answer, and it must be
-// true: ErrDown promises that nothing was stored. A log breaks it that keeps the publish to send it later and says ErrDown
-// meanwhile.
+// true: ErrDown promises that nothing was stored. The check fails a log that keeps the publish to send it later and says
+// ErrDown meanwhile.
 func checkDown(s *suite) {
 	c := s.cluster.(Stopper)
 	n := s.join("a")
@@ -224,7 +224,7 @@ func checkDown(s *suite) {
 }
 
 // checkOpenWhileDown is about a hub that starts before its broker, as after a power failure. Dial and Open then wait, because
-// the hub has no other time to call them again. A log breaks it that forgets an Open for which it has no connection, or
+// the hub has no other time to call them again. The check fails a log that forgets an Open for which it has no connection, or
 // answers it with a position that it has made up.
 func checkOpenWhileDown(s *suite) {
 	c := s.cluster.(Stopper)
@@ -253,9 +253,9 @@ func checkOpenWhileDown(s *suite) {
 	late.expect(*lateAt, want)
 }
 
-// checkFreeze is about a broker that keeps its connections and does nothing, as a machine does that swaps. No connection
-// breaks, so only a timeout ends the publish. A log breaks it that waits for the connection to break, or that acks what it
-// has only sent.
+// checkFreeze is about a broker that keeps its connections and does nothing, such as a process on a machine that swaps. No
+// connection breaks, so only a timeout ends the publish. The check fails a log that waits for the connection to break, or
+// that acks what it has only sent.
 func checkFreeze(s *suite) {
 	c := s.cluster.(Freezer)
 	l := startLoad(s)

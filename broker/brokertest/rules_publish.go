@@ -75,9 +75,9 @@ func concurrently(s *suite, nodes []*node, each int, channels ...string) []broke
 	return all
 }
 
-// checkOrder protects the one order of the log. A log breaks it that delivers its own entries directly and others' through
-// the broker: then two nodes see them in different orders. The third node shows that a node gets no channel that it did not
-// open.
+// checkOrder protects the one order of the log. The check fails a log that delivers its own entries directly and others'
+// through the broker: then two nodes see them in different orders. The third node shows that a node gets no channel that it
+// did not open.
 func checkOrder(s *suite) {
 	nodes := []*node{s.join("a", "b"), s.join("a", "b"), s.join("b")}
 	all := concurrently(s, nodes, 200, "a", "b")
@@ -87,8 +87,8 @@ func checkOrder(s *suite) {
 	nodes[2].expect(0, slices.DeleteFunc(slices.Clone(all), func(e broker.Entry) bool { return e.Channel == "a" }))
 }
 
-// checkPipeline publishes without waiting, as the hub does for clients of broadcast.v1. A log breaks it that sends calls over
-// several connections or goroutines, or that sends a failed one again after its successors.
+// checkPipeline publishes without waiting, as the hub does for clients of broadcast.v1. The check fails a log that sends
+// calls over several connections or goroutines, or that sends a failed one again after its successors.
 func checkPipeline(s *suite) {
 	from, other := s.join("a"), s.join("a")
 	var ps []*publishing
@@ -112,9 +112,9 @@ func checkPipeline(s *suite) {
 	other.expect(0, all)
 }
 
-// checkContiguous protects "next to each other". A log breaks it that publishes the entries of a call one by one, since those
-// of other nodes come in between. Entries of one call are on two channels, because a broker may only be able to keep one
-// channel together.
+// checkContiguous protects "next to each other". The check fails a log that publishes the entries of a call one by one, since
+// those of other nodes come in between. Entries of one call are on two channels, because a broker may only be able to keep
+// one channel together.
 func checkContiguous(s *suite) {
 	// It is subscribed to all channels, so that it sees the order of the whole log.
 	witness := s.join("")
@@ -150,8 +150,8 @@ func checkContiguous(s *suite) {
 	witness.expect(0, all)
 }
 
-// checkManyAtOnce publishes more than a broker may be able to store at once: then it stores the first ones. A log breaks the
-// rule that answers as if all were stored, or with an error that does not say which are.
+// checkManyAtOnce publishes more than a broker may be able to store at once: then it stores the first ones. The check fails a
+// log that answers as if all were stored, or with an error that does not say which are.
 func checkManyAtOnce(s *suite) {
 	from, other := s.join(), s.join("a")
 	var all []broker.Entry
@@ -172,8 +172,8 @@ func checkManyAtOnce(s *suite) {
 	other.expect(0, all)
 }
 
-// checkRepeated protects "one key has one position, on every node". A log breaks it that remembers keys in the process: it
-// does not know those of other nodes. The entry that follows shows that nothing was stored by the repetitions.
+// checkRepeated protects "one key has one position, on every node". The check fails a log that remembers keys in the process:
+// it does not know those of other nodes. The entry that follows shows that nothing was stored by the repetitions.
 func checkRepeated(s *suite) {
 	first, second := s.join("a"), s.join("a")
 	e := withKey(s.entry("a"), 1)
@@ -189,8 +189,8 @@ func checkRepeated(s *suite) {
 	second.expect(0, want)
 }
 
-// checkRepeatedAmongNew has known and new entries in one call. A log breaks it that lets the broker refuse the whole call
-// because of one known key, or that looks only at keys of earlier calls and not of the same one.
+// checkRepeatedAmongNew has known and new entries in one call. The check fails a log that lets the broker refuse the whole
+// call because of one known key, or that looks only at keys of earlier calls and not of the same one.
 func checkRepeatedAmongNew(s *suite) {
 	first, second := s.join("a"), s.join("a")
 	known := withKey(s.entry("a"), 1)
@@ -213,8 +213,8 @@ func checkRepeatedAmongNew(s *suite) {
 	second.expect(0, want)
 }
 
-// checkConflict protects "all of them or none": the entries around the wrong one must not be stored either. A log breaks it
-// that compares keys only, and so acks a message that it did not store.
+// checkConflict protects "all of them or none": the entries around the wrong one must not be stored either. The check fails a
+// log that compares keys only, and so acks a message that it did not store.
 func checkConflict(s *suite) {
 	first, second := s.join("a"), s.join("a")
 	e := withKey(s.entry("a"), 1)
@@ -237,8 +237,8 @@ func checkConflict(s *suite) {
 	second.expect(0, want)
 }
 
-// checkSameMoment publishes one key on all nodes before any of them can know of the others. A log breaks it that first asks
-// whether a key is known and then stores: both find that it is not.
+// checkSameMoment publishes one key on all nodes before any of them can know of the others. The check fails a log that first
+// asks whether a key is known and then stores: both find that it is not.
 func checkSameMoment(s *suite) {
 	nodes := []*node{s.join("a"), s.join("a"), s.join("a")}
 	var want []broker.Entry
@@ -338,8 +338,8 @@ func checkNames(s *suite) {
 	}
 }
 
-// checkTooBig protects Status.MaxData. A log breaks it whose envelope takes a part of the broker's own limit, so that less
-// fits than it says. The small entry in front must not be stored, since a call is stored as a whole.
+// checkTooBig protects Status.MaxData. The check fails a log whose envelope takes a part of the broker's own limit, so that
+// less fits than it says. The small entry in front must not be stored, since a call is stored as a whole.
 func checkTooBig(s *suite) {
 	from, other := s.join(), s.join("a")
 	limit := from.log.Status().MaxData

@@ -24,9 +24,9 @@ var endRules = []rule{
 // manyBytes is more than any rule stores, for reads whose limit is the number of entries.
 const manyBytes = 1 << 30
 
-// checkRead is what a client relies on that resumes: everything after its position and nothing else. A log breaks it that
-// counts entries of other channels, or that includes the position itself. It reads on both nodes, because a log may answer
-// for its own entries only.
+// checkRead is what a client relies on that resumes: everything after its position and nothing else. The check fails a log
+// that counts entries of other channels, or that includes the position itself. It reads on both nodes, because a log may
+// answer for its own entries only.
 func checkRead(s *suite) {
 	from, other := s.join(), s.join()
 	var want []broker.Entry
@@ -55,8 +55,8 @@ func sorted(es []broker.Entry, channel string) []broker.Entry {
 	return (&recorder{entries: es}).of(channel)
 }
 
-// checkReadLimits protects complete. A log breaks it that says complete because it has filled its limit, or that returns the
-// newest of what is too much: the hub reads on behind the last one that it got, and would skip the rest.
+// checkReadLimits protects complete. The check fails a log that says complete because it has filled its limit, or that
+// returns the newest of what is too much: the hub reads on after the last one that it got, and would skip the rest.
 func checkReadLimits(s *suite) {
 	n := s.join()
 	var es []broker.Entry
@@ -100,7 +100,7 @@ func checkReadEmpty(s *suite) {
 	}
 }
 
-// checkRetention publishes more than has to be kept. A log may keep all of it. A log breaks the rule that says complete about
+// checkRetention publishes more than has to be kept. A log may keep all of it. The check fails a log that says complete about
 // a channel whose oldest entries are gone: the client would lose messages without a gap.
 func checkRetention(s *suite) {
 	n := s.join()

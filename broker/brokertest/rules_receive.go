@@ -23,7 +23,7 @@ var receiveRules = []rule{
 	{"methods may be called inside callbacks", checkInside, nil},
 }
 
-// checkEpoch has one node that joins when there already is an entry. A log breaks the rule that makes an epoch for each
+// checkEpoch has one node that joins when there already is an entry. The check fails a log that makes an epoch for each
 // connection: clients that move to another node would get a gap.
 func checkEpoch(s *suite) {
 	nodes := []*node{s.join(), s.join(), s.join()}
@@ -39,8 +39,8 @@ func checkEpoch(s *suite) {
 	}
 }
 
-// checkOpenWhilePublishing opens channels on several nodes again and again while others publish. A log breaks it that takes
-// the position first and subscribes then: what is stored between the two never comes.
+// checkOpenWhilePublishing opens channels on several nodes again and again while others publish. The check fails a log that
+// takes the position first and subscribes then: what is stored between the two never comes.
 func checkOpenWhilePublishing(s *suite) {
 	from := s.join()
 	var all []broker.Entry
@@ -89,8 +89,8 @@ func checkOpenWhilePublishing(s *suite) {
 	}
 }
 
-// checkOpenMany opens as many as a node has to after it has connected again. A log breaks it that asks the broker for each
-// one by one, or whose request becomes too long.
+// checkOpenMany opens as many as a node has to after it has connected again. The check fails a log that asks the broker for
+// each one by one, or whose request becomes too long.
 func checkOpenMany(s *suite) {
 	from, other := s.join(), s.join()
 	var names []string
@@ -110,8 +110,8 @@ func checkOpenMany(s *suite) {
 	other.expect(0, want)
 }
 
-// checkRelease is about a channel that is opened a second time. A log breaks it that answers with the position of the first
-// Open, although it received nothing in between.
+// checkRelease is about a channel that is opened a second time. The check fails a log that answers with the position of the
+// first Open, although it received nothing in between.
 func checkRelease(s *suite) {
 	from, other := s.join(), s.join("a", "b")
 	other.release(from, "a")
@@ -167,8 +167,8 @@ func checkAll(s *suite) {
 	}
 }
 
-// checkBarrier protects rule 3. A log breaks it that answers from its own connection without asking the broker, or whose
-// answer overtakes entries that are still in a queue.
+// checkBarrier protects rule 3. The check fails a log that answers from its own connection without asking the broker, or
+// whose answer overtakes entries that are still in a queue.
 func checkBarrier(s *suite) {
 	nodes := []*node{s.join("a"), s.join("a"), s.join("a", "b")}
 	var others sync.WaitGroup
@@ -202,8 +202,8 @@ func checkBarrier(s *suite) {
 	}
 }
 
-// checkBarrierMovesW protects the resume of a client whose node is subscribed to nothing that was published since. A log
-// breaks it that moves W by entries only: the client would wait for ever.
+// checkBarrierMovesW protects the resume of a client whose node is subscribed to nothing that was published since. The check
+// fails a log that moves W by entries only: the client would wait for ever.
 func checkBarrierMovesW(s *suite) {
 	from, other := s.join(), s.join("a")
 	e := from.publish(s.entry("b"))[0]
@@ -217,7 +217,7 @@ func checkBarrierMovesW(s *suite) {
 	}
 }
 
-// checkManyBarriers has callers that may share an exchange. A log breaks it that answers only one of them.
+// checkManyBarriers has callers that may share an exchange. The check fails a log that answers only one of them.
 func checkManyBarriers(s *suite) {
 	n := s.join("a")
 	e := n.publish(s.entry("a"))[0]

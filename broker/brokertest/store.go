@@ -165,8 +165,8 @@ func (s *store) trim(c *stored) {
 	c.drop(drop)
 }
 
-// drop removes the oldest n entries and notes that they are gone. It makes a new slice, because answers that are under way
-// still use the old one.
+// drop removes the oldest n entries and notes that they are gone. dropped is what lets read and missed say later that
+// something is missing.
 func (c *stored) drop(n int) {
 	if n > 0 {
 		c.dropped = c.entries[n-1].Seq
