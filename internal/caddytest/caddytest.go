@@ -53,7 +53,8 @@ func WithHTTP2WebSockets() {
 // AsCaddy is the environment variable that turns the test binary into Caddy, for tests that need a process.
 const AsCaddy = "CADDY_BROADCAST_TEST_AS_CADDY"
 
-// Server is Caddy, running in this process.
+// Server is Caddy, running in this process. There can be one at a time, because Caddy keeps what runs in a package variable
+// (currentCtx, caddy.go, v2.11.9). So tests that start one cannot be parallel to each other.
 type Server struct {
 	T     testing.TB
 	Addr  string // host:port of the site
@@ -69,6 +70,7 @@ func (s *Server) In(t testing.TB) *Server {
 	return &sub
 }
 
+// nextPort counts up and never goes back, so a port that a test has just closed is not given to the next one.
 var nextPort = atomic.Int32{}
 
 // Start runs Caddy with a site's directives, or with a whole Caddyfile if it has braces of its own: ADDR, ADMIN and
@@ -92,7 +94,8 @@ func Run(t testing.TB, config string) {
 	stopAfter(t)
 }
 
-// stopAfter stops Caddy at the test's end.
+// stopAfter stops Caddy at the test's end. It fails the test if that fails, because an app of ours that cannot be stopped
+// would be left behind in each later test.
 func stopAfter(t testing.TB) {
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
@@ -130,7 +133,8 @@ http://ADDR {
 	SITE
 }`
 
-// Load replaces the configuration. Lines of config above a line "---" are global options.
+// Load replaces the configuration. Lines of config above a line "---" are global options. A second call is a reload, as an
+// operator's: connections of the first configuration go on.
 func (s *Server) Load(config string) error {
 	s.T.Helper()
 	global, site, ok := strings.Cut(config, "---")
@@ -142,7 +146,8 @@ func (s *Server) Load(config string) error {
 	return Load(config)
 }
 
-// Adapt converts a Caddyfile to JSON. Warnings are errors, except the one that the file is not formatted.
+// Adapt converts a Caddyfile to JSON. Warnings are errors, except the one that the file is not formatted. Caddy appends that
+// one last (Adapter.Adapt, caddyconfig/caddyfile/adapter.go, v2.11.9), so if it is the first there is no other.
 func Adapt(config string) ([]byte, error) {
 	cfg, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), map[string]any{"filename": "Caddyfile"})
 	if err == nil && len(warnings) > 0 && !strings.Contains(warnings[0].Message, "not formatted") {

@@ -14,7 +14,9 @@ import (
 )
 
 // UntilAnswered retries as a client does whose connection broke before it got a response. That happens during reloads: when a
-// listener closes, of the old configuration or of a rejected one, the connections in its queue are lost.
+// listener closes, of the old configuration or of a rejected one, the connections in its queue are lost. A queue is lost
+// because Caddy opens a second socket for a port with SO_REUSEPORT (reusePort, listen_unix.go, v2.11.9), and the kernel
+// resets the connections that wait at the socket which is closed.
 func UntilAnswered(ask func() error) (err error) {
 	// Ten, and not for ever: a server that never answers has to fail the test.
 	for range 10 {

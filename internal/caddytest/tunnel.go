@@ -15,7 +15,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/frame/frametest"
 )
 
-// Tunnel is the client side of a WebSocket over HTTP/2 or HTTP/3.
+// Tunnel is the client side of a WebSocket over HTTP/2 or HTTP/3. Reading and writing are of the body's two directions. End
+// closes both, and may be called twice: by the test and by its end.
 type Tunnel struct {
 	io.Reader
 	io.Writer

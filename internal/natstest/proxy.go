@@ -11,11 +11,14 @@ import (
 	"time"
 )
 
-// Proxy stands between clients and a server. It can do to their connections what networks do.
+// Proxy stands between clients and a server. It can do to their connections what networks do. It is ours because it has to
+// drop single messages, for which it must understand the protocol. A proxy of bytes can only delay them or break the
+// connection.
 type Proxy struct {
 	target   string
 	listener net.Listener
 
+	// Guards the fields below, which tests change while two goroutines for each connection read them.
 	mu      sync.Mutex
 	conns   map[net.Conn]bool
 	refuse  bool
@@ -49,7 +52,8 @@ func NewProxy(t testing.TB, s *Server) *Proxy {
 // URL is the address of the proxy.
 func (p *Proxy) URL() string { return "nats://" + p.listener.Addr().String() }
 
-// Cut closes all connections. New ones are accepted.
+// Cut closes all connections. New ones are accepted. The goroutines that copy find it out by their next read or write, and
+// close the other half.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -58,7 +62,8 @@ func (p *Proxy) Cut() {
 	}
 }
 
-// Refuse closes all connections, and new ones until Accept.
+// Refuse closes all connections, and new ones until Accept. The order matters: a client that is cut off connects again at
+// once, and must find the door closed.
 func (p *Proxy) Refuse() { p.setRefuse(true); p.Cut() }
 
 // Accept accepts connections again.
@@ -92,7 +97,8 @@ func (p *Proxy) Pass() {
 	}
 }
 
-// Delay holds each piece of data back for so long, in both directions.
+// Delay holds each piece of data back for so long, in both directions. A whole read is one piece, so this adds latency and
+// does not model a slow network.
 func (p *Proxy) Delay(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -113,6 +119,7 @@ func (p *Proxy) Dropped() int {
 	return p.dropped
 }
 
+// accept runs until the listener is closed.
 func (p *Proxy) accept() {
 	for {
 		client, err := p.listener.Accept()
@@ -162,6 +169,7 @@ func (p *Proxy) wait() {
 	}
 }
 
+// copy is not io.Copy, because what was read has to wait before it is written.
 func (p *Proxy) copy(to, from net.Conn) {
 	buf := make([]byte, 32<<10)
 	for {
@@ -177,7 +185,8 @@ func (p *Proxy) copy(to, from net.Conn) {
 }
 
 // filter copies what a server sends, message by message: "MSG subject sid [reply] size" or "HMSG subject sid [reply] header
-// size", and the payload. Everything else is a line.
+// size", and the payload. Everything else is a line. The size is the last field, of the payload with its header
+// (client.msgHeader, server/client.go, nats-server v2.15.2).
 func (p *Proxy) filter(client, server net.Conn) {
 	in, out := bufio.NewReaderSize(server, 64<<10), bufio.NewWriterSize(client, 64<<10)
 	for {

@@ -65,6 +65,7 @@ type Server struct {
 }
 
 // Start starts a server that ends with the test. more is added to its configuration, and options are how to connect to it.
+// more may have users, so WaitReady may need options to log in.
 func Start(t testing.TB, more string, options ...natsgo.Option) *Server {
 	t.Helper()
 	s := newServer(t, freePorts(t, 1)[0])
@@ -85,6 +86,8 @@ func StartCluster(t testing.TB, n int, more string) []*Server {
 	servers := make([]*Server, n)
 	for i := range servers {
 		servers[i] = newServer(t, ports[i])
+		// Both names are needed: without them nats-server does not start JetStream in a cluster (server/jetstream.go,
+		// v2.15.2: "jetstream cluster requires").
 		servers[i].configure(fmt.Sprintf("cluster { name: c, listen: \"127.0.0.1:%d\", routes: [%s] }\nserver_name: n%d\n",
 			ports[n+i], strings.Join(routes, ", "), i), more)
 		servers[i].Run()
@@ -104,11 +107,13 @@ func URLs(servers []*Server) []string {
 	return urls
 }
 
+// newServer has a folder for each server, which outlives its process: Kill and Run have to find the same store.
 func newServer(t testing.TB, port int) *Server {
 	dir := t.TempDir()
 	return &Server{t: t, Port: port, Store: filepath.Join(dir, "store"), conf: filepath.Join(dir, "nats.conf"), log: filepath.Join(dir, "log")}
 }
 
+// configure writes the configuration to a file, as nats-server has no flags for some of it.
 func (s *Server) configure(cluster, more string) {
 	s.t.Helper()
 	text := fmt.Sprintf("listen: \"127.0.0.1:%d\"\njetstream { store_dir: %q }\n%s%s\n", s.Port, s.Store, cluster, more)
@@ -150,12 +155,15 @@ func (s *Server) Run() {
 	})
 }
 
+// tail returns the end of the log, which is where a server says why it has ended.
 func (s *Server) tail() string {
 	data, _ := os.ReadFile(s.log)
 	return string(data[max(0, len(data)-2000):])
 }
 
-// WaitReady waits until JetStream answers, which in a cluster means that it has a leader.
+// WaitReady waits until JetStream answers, which in a cluster means that it has a leader. Only the leader answers the request
+// for the account's state, and without one nobody does or the answer is an error (jsAccountInfoRequest,
+// server/jetstream_api.go, v2.15.2).
 func (s *Server) WaitReady(options ...natsgo.Option) {
 	s.t.Helper()
 	s.waitListening()
@@ -166,6 +174,7 @@ func (s *Server) WaitReady(options ...natsgo.Option) {
 			return // it listens, and only its users may ask more
 		}
 		if err == nil {
+			// A short wait, because a request that came when there was no leader is never answered.
 			js, _ := conn.JetStream(natsgo.MaxWait(time.Second))
 			_, err = js.AccountInfo()
 			conn.Close()
@@ -180,6 +189,8 @@ func (s *Server) WaitReady(options ...natsgo.Option) {
 	}
 }
 
+// waitListening waits until the port accepts connections. It fails at once if the process has ended, for example because
+// another one has its port.
 func (s *Server) waitListening() {
 	s.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
@@ -199,13 +210,16 @@ func (s *Server) waitListening() {
 	}
 }
 
-// Kill ends the process at once, as kill -9 does, and returns when it has ended.
+// Kill ends the process at once, as kill -9 does, and returns when it has ended. What was written survives, even if
+// nats-server has not synced it: the kernel still has it. See Snapshot for a machine that loses power.
 func (s *Server) Kill() {
 	s.cmd.Process.Kill()
 	<-s.done
 }
 
-// Freeze stops the process, whose connections stay open, and returns when it has stopped. Thaw lets it go on.
+// Freeze stops the process, whose connections stay open, and returns when it has stopped. Thaw lets it go on. The kernel goes
+// on for it: connections are accepted and bytes are acknowledged until buffers are full, so clients notice only by their own
+// timeouts.
 func (s *Server) Freeze() {
 	s.cmd.Process.Signal(syscall.SIGSTOP)
 	// Its threads stop one after the other, a moment later. Linux tells when all have; elsewhere nothing does.
@@ -218,14 +232,16 @@ func (s *Server) Freeze() {
 	}
 }
 
-// LameDuck has the server send its clients to others, and then end.
+// LameDuck has the server send its clients to others, and then end. It closes its listener at once (lameDuckMode,
+// server/server.go, v2.15.2).
 func (s *Server) LameDuck() { s.cmd.Process.Signal(syscall.SIGUSR2) }
 
 // Thaw lets a frozen process go on.
 func (s *Server) Thaw() { s.cmd.Process.Signal(syscall.SIGCONT) }
 
 // Snapshot copies the store of a server that does not run, and returns what puts the copy in the place of the store: what a
-// machine does that has lost its last writes.
+// machine does that has lost its last writes. nats-server syncs its files only every two minutes by default
+// (defaultSyncInterval, server/filestore.go, v2.15.2), so such a machine really loses acked messages.
 func (s *Server) Snapshot() (rollBack func()) {
 	s.t.Helper()
 	dir := filepath.Join(s.t.TempDir(), "copy")
