@@ -27,6 +27,8 @@ const (
 	markerLen   = 2 + 16 + 8 + 1 // start, nanoseconds, number, '#'
 )
 
+// payload returns the data of a message. It is letters and digits only, so that no protocol has to escape it, which would
+// hide the marker. Its time is that of now, and is taken before the message is published.
 func payload(size int, number uint32) []byte {
 	p := bytes.Repeat([]byte{'x'}, max(size, markerLen))
 	copy(p, fmt.Sprintf("%s%016x%08x#", markerStart, time.Now().UnixNano(), number))
@@ -56,11 +58,13 @@ type reader struct {
 	room    int
 	addr    string // of the server, or of one of its nodes
 	fd      int
-	stopped bool   // does not read
-	tail    []byte // the end of the previous read, in which a marker may have begun
+	stopped bool // does not read
+	// It is shorter than a marker.
+	tail []byte // the end of the previous read, in which a marker may have begun
 }
 
-// scan counts the markers in data that was read.
+// scan counts the markers in data that was read. now is the time of the read, for all markers in it. A marker that comes in
+// two reads is counted with the second.
 func (r *reader) scan(p []byte, now int64, h *histogram) (n int) {
 	if len(r.tail) > 0 { // a marker may have begun in the previous read
 		p = append(r.tail, p...)
@@ -80,6 +84,7 @@ func (r *reader) scan(p []byte, now int64, h *histogram) (n int) {
 		}
 		var raw [12]byte
 		if _, err := hex.Decode(raw[:], p[2:26]); err != nil || p[26] != '#' {
+			// The payload of a compressed or foreign message can contain the start by chance.
 			p = p[1:]
 			continue
 		}
@@ -92,15 +97,18 @@ func (r *reader) scan(p []byte, now int64, h *histogram) (n int) {
 
 // fleet holds all connections to one server.
 type fleet struct {
-	readers   []*reader
+	// Only the goroutine that reads a connection changes its reader.
+	readers []*reader
+	// Of deliveries of all readers.
 	latency   histogram
 	connects  histogram // how long connecting took, with the handshake
 	delivered atomic.Int64
-	progress  chan struct{} // receives a value after a delivery
-	closing   atomic.Bool
-	reading   sync.WaitGroup
-	closed    atomic.Int64 // connections that the server ended
-	conns     []io.Closer
+	// It has room for one value, because wait looks at the counter and not at how many there were.
+	progress chan struct{} // receives a value after a delivery
+	closing  atomic.Bool
+	reading  sync.WaitGroup
+	closed   atomic.Int64 // connections that the server ended
+	conns    []io.Closer
 
 	// The times to connect of WebSockets that were the first, and the tenth, on their connection (or of all). TLS only.
 	first, tenth []time.Duration
@@ -155,7 +163,8 @@ func (t target) publisher(room int) string {
 	return t.spread[room%len(t.spread)]
 }
 
-// dialAll connects n readers, distributed over rooms.
+// dialAll connects n readers, distributed over rooms. The readers that have stopped are the last ones. They are connected
+// like all others, and then never read.
 func dialAll(t target, n, rooms int, stopped int) (*fleet, error) {
 	f := &fleet{progress: make(chan struct{}, 1)}
 	f.readers = make([]*reader, n)
@@ -199,6 +208,7 @@ func dialAll(t target, n, rooms int, stopped int) (*fleet, error) {
 	return f, f.startReading()
 }
 
+// dial connects one reader, with a blocking socket that does not block any more when it returns.
 func (f *fleet) dial(t target, r *reader) error {
 	t.addr = r.addr
 	a, err := net.ResolveTCPAddr("tcp4", t.addr)
@@ -251,6 +261,7 @@ func (fd fdConn) Read(p []byte) (int, error) {
 // handshake upgrades the connection. Data that follows the response is scanned later than it arrived, which is harmless
 // because nothing has been published yet.
 func handshake(c io.ReadWriter, t target, r *reader) error {
+	// The key is the example of RFC 6455. The answer's Sec-WebSocket-Accept is not checked, because no peer gets it wrong.
 	request := "GET " + t.path(r.room) + " HTTP/1.1\r\nHost: " + t.addr + "\r\n"
 	status := "HTTP/1.1 101"
 	if t.stream {
@@ -300,7 +311,9 @@ func clientFrame(p []byte) []byte {
 	return append(append(h, 0, 0, 0, 0), p...)
 }
 
-// startReading reads all connections in one goroutine, for the reason that fdConn gives.
+// startReading reads all connections in one goroutine, for the reason that fdConn gives. The goroutine ends by close. It
+// takes the time of each read after the system call, so a delivery that waits for the generator looks late: with many
+// connections that is a part of each latency, the same for all peers.
 func (f *fleet) startReading() error {
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -347,6 +360,7 @@ func (f *fleet) startReading() error {
 	return nil
 }
 
+// note counts deliveries, and wakes the goroutine in wait.
 func (f *fleet) note(delivered int) {
 	if delivered > 0 {
 		f.delivered.Add(int64(delivered))
@@ -374,6 +388,7 @@ func (f *fleet) wait(n int64, patience time.Duration) bool {
 	return true
 }
 
+// close sets closing first, so that connections that end now are not counted as ended by the server.
 func (f *fleet) close() {
 	f.closing.Store(true)
 	for _, c := range f.conns {
@@ -395,11 +410,14 @@ type histogram struct {
 	n      uint64
 }
 
+// add counts a duration. A negative one, from a clock that was set back, counts as 0.
 func (h *histogram) add(ns int64) {
 	h.counts[bucket(uint64(max(ns, 0)))]++
 	h.n++
 }
 
+// bucket returns the index for a value: the exponent and the five bits after its first one. Values below 32 have a bucket
+// each.
 func bucket(v uint64) int {
 	if v < 32 {
 		return int(v)

@@ -19,6 +19,8 @@ import (
 	"time"
 )
 
+// main writes the report only when everything of it was measured, because a table with some new rows and some old ones would
+// compare different days.
 func main() {
 	only := flag.String("peers", "", "peers, by name, separated by commas; default all")
 	which := flag.String("scenarios", "", "scenarios, by name, separated by commas; default all")
@@ -84,6 +86,8 @@ func available(ps []peer) []peer {
 	})
 }
 
+// bench measures the scenarios one after the other, each with all peers before the next begins. Only quick mode fails for
+// what is wrong with ours: a report shows it in a column.
 func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, report string) error {
 	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {
@@ -93,6 +97,7 @@ func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, r
 	ps = available(ps)
 	t := newTable(ps)
 	wrong := 0
+	// Below 32768, where Linux begins to give ports to clients, of which there are 15,000 here.
 	port := 20100
 	for _, sc := range scs {
 		if sc.name == clusterName {
@@ -127,6 +132,8 @@ func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, r
 				if p.ours() && r.missing+r.extra+r.closed > 0 {
 					wrong++ // peers may lose messages; ours must not
 				}
+				// A moment for the kernel to finish with the sockets of the killed server, so that it is not in the next
+				// measurement.
 				time.Sleep(200 * time.Millisecond)
 			}
 		}

@@ -24,6 +24,7 @@ type poster struct {
 	r *bufio.Reader
 }
 
+// newPoster connects to a node. The connection stays, so that a POST does not contain a TCP handshake.
 func newPoster(addr string) (*poster, error) {
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -32,6 +33,8 @@ func newPoster(addr string) (*poster, error) {
 	return &poster{c, bufio.NewReader(c)}, nil
 }
 
+// publish sends one POST and waits for its response, so each publisher has one message under way. Its duration is in no
+// figure: peers confirm at different moments, some before they have delivered anything.
 func (p *poster) publish(addr, path string, data []byte) error {
 	p.c.SetDeadline(time.Now().Add(20 * time.Second))
 	b := make([]byte, 0, 256+len(data))
@@ -55,9 +58,11 @@ func (p *poster) publish(addr, path string, data []byte) error {
 
 // load describes how messages are published.
 type load struct {
-	size    int
-	rooms   int
-	rate    int // messages per second; 0 means as many as the window allows
+	size  int
+	rooms int
+	rate  int // messages per second; 0 means as many as the window allows
+	// With it and enough posters a peer is always busy, and the rate is a result. With a rate the load is the same for all,
+	// and CPU time is the result.
 	window  int // maximum number of messages published but not yet delivered to everyone; 0 means no limit
 	posters int
 	sockets int // how many of the readers' sockets publish, instead of POSTs
@@ -66,8 +71,8 @@ type load struct {
 // drive publishes for a time, and returns what the readers of each room should have got and the number of messages.
 func (f *fleet) drive(s *server, l load, d time.Duration) (expected []tally, messages int64, err error) {
 	g := &driver{fleet: f, server: s, load: l, expected: make([]tally, l.rooms)}
-	// Without a buffer: a token means that a publisher is free. If all are busy, the rate is not reached, and the
-	// result shows it.
+	// Without a buffer: a token means that a publisher is free. If all are busy, the rate is not reached, and the result
+	// shows it.
 	tokens := make(chan struct{})
 	delivered, perRoom := f.delivered.Load(), f.perRoom(l.rooms)
 	go g.pace(tokens, d, delivered, perRoom)
@@ -82,7 +87,7 @@ func (f *fleet) drive(s *server, l load, d time.Duration) (expected []tally, mes
 	return g.expected, g.published.Load(), err
 }
 
-// perRoom returns how many readers a message to a room has.
+// perRoom returns how many readers a message to a room has. Rooms have the same number of readers each: see dialAll.
 func (f *fleet) perRoom(rooms int) int64 {
 	n := int64(0)
 	for _, r := range f.readers {
@@ -93,7 +98,7 @@ func (f *fleet) perRoom(rooms int) int64 {
 	return n / int64(rooms)
 }
 
-// driver is what the goroutines of drive share.
+// driver is what the goroutines of drive share. The fields below mu are changed by all publishers.
 type driver struct {
 	fleet  *fleet
 	server *server
@@ -134,6 +139,9 @@ func (g *driver) pace(tokens chan<- struct{}, d time.Duration, delivered, perRoo
 		if time.Since(begin) >= d {
 			return
 		}
+		// The message must wait until all but window-1 of those before it have been delivered everywhere. A peer that loses
+		// one delivery therefore loses a place in the window for the rest of the run. If it loses too many, the run ends with
+		// this error.
 		if l.window > 0 && !g.fleet.wait(delivered+(int64(i)-int64(l.window)+1)*perRoom, 20*time.Second) {
 			g.failed.Store(fmt.Errorf("nothing is delivered any more"))
 			return
@@ -142,7 +150,8 @@ func (g *driver) pace(tokens chan<- struct{}, d time.Duration, delivered, perRoo
 	}
 }
 
-// publishEach publishes a message per token, as publisher number i.
+// publishEach publishes a message per token, as publisher number i. After an error it goes on taking tokens, or pace would
+// wait for it for ever.
 func (g *driver) publishEach(tokens <-chan struct{}, i int) {
 	s := g.server
 	publish := func(room int, data []byte) error {
@@ -174,7 +183,8 @@ func (g *driver) publishEach(tokens <-chan struct{}, i int) {
 	}
 }
 
-// writeAll writes to a socket that does not block, and waits while it is full.
+// writeAll writes to a socket that does not block, and waits while it is full. That is rare, as the generator writes small
+// frames. If it happens, the server has stopped reading, and a millisecond is little beside that.
 func writeAll(fd int, p []byte) error {
 	for len(p) > 0 {
 		n, err := unix.Write(fd, p)
