@@ -84,7 +84,7 @@ func (r *reader) scan(p []byte, now int64, h *histogram) (n int) {
 		}
 		var raw [12]byte
 		if _, err := hex.Decode(raw[:], p[2:26]); err != nil || p[26] != '#' {
-			// The payload of a compressed or foreign message can contain the start by chance.
+			// Other bytes, of a frame's header for example, can look like the start by chance.
 			p = p[1:]
 			continue
 		}
@@ -261,7 +261,8 @@ func (fd fdConn) Read(p []byte) (int, error) {
 // handshake upgrades the connection. Data that follows the response is scanned later than it arrived, which is harmless
 // because nothing has been published yet.
 func handshake(c io.ReadWriter, t target, r *reader) error {
-	// The key is the example of RFC 6455. The answer's Sec-WebSocket-Accept is not checked, because no peer gets it wrong.
+	// The key is the example of RFC 6455. The answer's Sec-WebSocket-Accept is not checked, because the bench measures cost
+	// and not conformance.
 	request := "GET " + t.path(r.room) + " HTTP/1.1\r\nHost: " + t.addr + "\r\n"
 	status := "HTTP/1.1 101"
 	if t.stream {

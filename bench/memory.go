@@ -18,7 +18,8 @@ import (
 )
 
 // harmful is how many clients try to make the server hold memory. With 16 KiB each they hold 48 MiB, so that even small
-// holdings matter beside a max_memory of 64 MiB.
+// holdings matter beside a max_memory of 64 MiB. More connections than a small site has, and few enough to be made in a
+// second or two.
 const harmful = 3000
 
 // attack is a way to make a server hold memory. It goes on until done is closed.
@@ -27,6 +28,8 @@ type attack struct {
 	run         func(a *attackers, done <-chan struct{}) error
 }
 
+// Each is about one place where a server keeps what it has not been able to pass on: queues, unfinished messages, history
+// that a resuming client still reads, and inboxes.
 var attacks = []attack{
 	{"quiet", "idle clients: the cost of the connections themselves", (*attackers).quiet},
 	{"stuck", "clients that accept no data, while 8 publishers post messages of 16 KiB", (*attackers).stuck},
@@ -36,7 +39,8 @@ var attacks = []attack{
 }
 
 // benchMemory prints, for each attack, how far the server's resident memory grew at most, as a multiple of max_memory. The
-// reference is the process before any client connected.
+// reference is the process before any client connected. max_memory counts what waits for clients and not Go's own overhead,
+// so the multiple is above 1 in a server that keeps its limit too. quiet shows how much of it the connections are.
 func benchMemory(mib int, seconds float64) error {
 	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {
@@ -46,6 +50,7 @@ func benchMemory(mib int, seconds float64) error {
 	fmt.Printf("%d clients, max_memory %d MiB, %g s each\n%-12s %12s %12s %14s %10s\n",
 		harmful, mib, seconds, "attack", "peak MiB", "x max_memory", "sent", "refused")
 	for i, atk := range attacks {
+		// The history is practically unlimited, so that max_memory is what limits it.
 		options := fmt.Sprintf("broadcast {\n max_memory %dMiB\n history 100000\n }", mib)
 		// A server of its own for each attack: memory that one has made it take is not given back at once.
 		s, err := startCaddy(dir, 20500+10*i, options)
@@ -83,6 +88,7 @@ type attackers struct {
 	conns []net.Conn
 }
 
+// close closes the clients. It is called after done, when none of them waits for anything but its socket.
 func (a *attackers) close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -92,7 +98,8 @@ func (a *attackers) close() {
 }
 
 // dial opens a WebSocket, and returns it with the data that followed the handshake's response in the reader. A response other
-// than 101 is counted and is not an error, because the server is supposed to reject clients when its memory is full.
+// than 101 is counted and is not an error, because the server is supposed to reject clients when its memory is full. The
+// connection and the reader are nil then.
 func (a *attackers) dial(query, protocol string) (net.Conn, *bufio.Reader, error) {
 	c, err := net.Dial("tcp", a.server.addr)
 	if err != nil {
@@ -120,7 +127,8 @@ func (a *attackers) dial(query, protocol string) (net.Conn, *bufio.Reader, error
 	return c, r, nil
 }
 
-// post publishes until done is closed.
+// post publishes until done is closed. It uses net/http's client, unlike the load of the scenarios, because nothing here
+// depends on what the generator costs.
 func (a *attackers) post(publishers, size int, done <-chan struct{}) {
 	var all sync.WaitGroup
 	body := strings.Repeat("x", size)
@@ -150,6 +158,7 @@ func (a *attackers) post(publishers, size int, done <-chan struct{}) {
 	all.Wait()
 }
 
+// quiet only connects. The other attacks have to be read beside it.
 func (a *attackers) quiet(done <-chan struct{}) error {
 	for range harmful {
 		if _, _, err := a.dial("", ""); err != nil {
@@ -160,6 +169,7 @@ func (a *attackers) quiet(done <-chan struct{}) error {
 	return nil
 }
 
+// stuck never reads, and sets no deadline: the server has to find out by itself.
 func (a *attackers) stuck(done <-chan struct{}) error {
 	for range harmful {
 		if _, _, err := a.dial("", ""); err != nil {
@@ -179,6 +189,8 @@ func frame(p []byte) []byte {
 	return append(append(f, 0, 0, 0, 0), p...)
 }
 
+// unfinished makes the server hold parts of messages. Where it refuses to read on, the deadline ends the write, and what is
+// sent counts.
 func (a *attackers) unfinished(done <-chan struct{}) error {
 	f := frame(bytes.Repeat([]byte(" "), 132<<10)) // the longest frame that broadcast.v1 allows
 	for range harmful {
@@ -195,10 +207,13 @@ func (a *attackers) unfinished(done <-chan struct{}) error {
 	return nil
 }
 
+// replay makes the server hold messages that have left the history, for clients that are still to get them. It publishes for
+// two seconds first, so that there is a history to resume in.
 func (a *attackers) replay(done <-chan struct{}) error {
 	full := make(chan struct{})
 	time.AfterFunc(2*time.Second, func() { close(full) })
 	a.post(8, 16<<10, full)
+	// One more, whose response tells the epoch, which a position needs.
 	resp, err := http.Post("http://"+a.server.addr+a.server.publish(0), "text/plain", strings.NewReader("x"))
 	if err != nil {
 		return err
@@ -221,6 +236,8 @@ func (a *attackers) replay(done <-chan struct{}) error {
 	return nil
 }
 
+// inboxes publishes from many sockets at once. What they send must wait somewhere: in the kernel if the server stops reading,
+// which is right, or in the server.
 func (a *attackers) inboxes(done <-chan struct{}) error {
 	for range 50 {
 		_, r, err := a.dial("", "")

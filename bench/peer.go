@@ -15,37 +15,47 @@ import (
 	"time"
 )
 
-// peer is a kind of server to measure.
+// peer is a kind of server to measure. Each is set up as its own documentation has it for this task, except for what would
+// only be measured here, such as a limit of connections.
 type peer struct {
-	name    string
-	about   string
-	start   func(dir string, port int) (*server, error)
+	name  string
+	about string
+	start func(dir string, port int) (*server, error)
+	// A peer without it needs only Go.
 	lacks   func() string // returns what is not installed
 	rooms   bool          // can separate audiences
 	sockets bool          // accepts messages on its sockets
 	tls     bool
-	only    []string // its scenarios; nil for all
+	// Our own variants are measured where they differ, so that a whole run stays short.
+	only []string // its scenarios; nil for all
 }
 
 func (p peer) ours() bool { return p.name == ours || strings.HasPrefix(p.name, "ours: ") }
 
-// server is a running peer.
+// server is a running peer. It runs in a process of its own, whose CPU time and memory can therefore be told from the
+// generator's.
 type server struct {
 	target
 	publish func(room int) string // path to POST to
+	// Makes what a socket of the peer publishes from a payload.
 	wrap    func(data string) string
 	cmd     *exec.Cmd
 	tlsAddr string
 	admin   string    // address of Caddy's admin API
 	others  []*server // whose use counts as this one's: the other nodes of a cluster
 	settle  func()    // makes the server release garbage before its memory is read
-	out     *bytes.Buffer
+	// Only read after an error: the process goes on writing to it.
+	out *bytes.Buffer
 }
 
+// same returns a path that is the same for each room.
 func same(path string) func(int) string { return func(int) string { return path } }
 
+// plain is the wrap of peers whose messages are bare text.
 func plain(data string) string { return data }
 
+// The first is the reference of most goals. Our variants follow it, then the floor, then the others by what they are written
+// in.
 var peers = []peer{
 	{
 		name:  "caddy-broadcast",
@@ -95,6 +105,8 @@ var peers = []peer{
 		start: startGo("floor"),
 	},
 	{
+		// It is the fair comparison: each message is a frame, as for all others. The example as it stands merges messages, so
+		// it is a peer of its own.
 		name:  "gorilla hub",
 		about: "the hub of gorilla/websocket's chat example, a goroutine and a channel a client; a message is a frame",
 		rooms: true, sockets: true,
@@ -148,7 +160,8 @@ func startTunnels(version int) func(string, int) (*server, error) {
 	}
 }
 
-// run starts a command and waits until its port accepts connections.
+// run starts a command and waits until its port accepts connections. A connection is a better sign than output, which each
+// peer words differently. 20 s are for Caddy on a machine that is busy.
 func run(s *server, dir string, name string, args ...string) (*server, error) {
 	s.cmd = exec.Command(name, args...)
 	s.cmd.Dir = dir
@@ -173,6 +186,7 @@ func run(s *server, dir string, name string, args ...string) (*server, error) {
 	}
 }
 
+// stop kills the process and its group, and waits for the first.
 func (s *server) stop() {
 	// A clean exit would close thousands of connections, and take part of the next measurement's time.
 	syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
@@ -195,16 +209,18 @@ func build(dir, pkg string) (string, error) {
 	return bin, nil
 }
 
+// startOurs starts this module as most people would run it, without global options.
 func startOurs(dir string, port int) (*server, error) { return startCaddy(dir, port, "") }
 
-// startCaddy starts this module, with global options of its own.
+// startCaddy starts this module, with global options of its own. It is a whole Caddy with its usual modules, not a bare
+// server, so the figures contain Caddy's routing. The log is at level ERROR, because access to a log file would be measured
+// otherwise. Two sites share the route, so the scenarios with TLS use the same hub.
 func startCaddy(dir string, port int, options string) (*server, error) {
 	bin, err := build(dir, "cmd/caddy")
 	if err != nil {
 		return nil, err
 	}
-	// Each server gets ten ports of its own (see bench), because those of the one before may not be free again at
-	// once.
+	// Each server gets ten ports of its own (see bench), because those of the one before may not be free again at once.
 	admin, secure := address(port+1), port+2
 	config := fmt.Sprintf(`{
 	admin %s
@@ -243,6 +259,8 @@ http://%s, https://localhost:%d {
 	return run(s, dir, bin, "run", "--config", file)
 }
 
+// startGo starts one of the Go programs in bench/peers. They are compiled from this module, so they use the same Go and the
+// same gorilla/websocket as we do.
 func startGo(name string, args ...string) func(string, int) (*server, error) {
 	return func(dir string, port int) (*server, error) {
 		bin, err := build(dir, "bench/peers/"+name)
@@ -255,8 +273,10 @@ func startGo(name string, args ...string) func(string, int) (*server, error) {
 	}
 }
 
+// nchanModule is where Debian's and Ubuntu's package libnginx-mod-nchan puts it.
 const nchanModule = "/usr/lib/nginx/modules/ngx_nchan_module.so"
 
+// missing returns a function for peer.lacks that looks for files. what is how to install them.
 func missing(what string, files ...string) func() string {
 	return func() string {
 		for _, f := range files {
@@ -271,6 +291,9 @@ func missing(what string, files ...string) func() string {
 // startNchan starts nginx with nchan. Its buffer is set to as little as it takes to deliver, because the scenarios have no
 // history, and it would otherwise be charged for one.
 func startNchan(dir string, port int) (*server, error) {
+	// A worker for each core, as nginx is run. The limits of files and connections are raised for wide. The POSTs'
+	// connections are kept for the whole run, and their bodies stay in memory up to 128 KiB, so that large does not measure
+	// temporary files.
 	config := fmt.Sprintf(`load_module %s;
 daemon off;
 worker_processes auto;
@@ -310,6 +333,7 @@ func nodeDir() string {
 	return filepath.Join(strings.TrimSpace(string(out)), "peers", "node")
 }
 
+// missingNode installs the packages if there is a Node, in the versions that the lock file pins.
 func missingNode() string {
 	if _, err := exec.LookPath("node"); err != nil {
 		return "node"
@@ -325,6 +349,7 @@ func missingNode() string {
 	return ""
 }
 
+// startNode starts a script of bench/peers/node. hello is what a client has to send first, if the peer speaks Socket.IO.
 func startNode(script, hello string) func(string, int) (*server, error) {
 	return func(dir string, port int) (*server, error) {
 		s := &server{
@@ -339,7 +364,8 @@ func startNode(script, hello string) func(string, int) (*server, error) {
 	}
 }
 
-// socketIO speaks as much of Engine.IO 4 and Socket.IO 5 as the bench needs.
+// socketIO speaks as much of Engine.IO 4 and Socket.IO 5 as the bench needs. Long polling is left out, because a client on a
+// WebSocket is what is compared. The server's pings are set to minutes apart, since these clients do not answer them.
 func socketIO(s *server) {
 	s.path = func(i int) string { return "/socket.io/?EIO=4&transport=websocket&room=" + strconv.Itoa(i) }
 	s.hello = "40"
@@ -349,6 +375,7 @@ func socketIO(s *server) {
 // debianPython is the interpreter that Debian's packages are installed for.
 const debianPython = "/usr/bin/python3"
 
+// missingFlask asks Python itself, because the packages may come from elsewhere than Debian.
 func missingFlask() string {
 	if exec.Command(debianPython, "-c", "import flask_socketio, gevent, geventwebsocket").Run() != nil {
 		return "apt-get install python3-flask-socketio python3-gevent python3-gevent-websocket"
@@ -356,6 +383,8 @@ func missingFlask() string {
 	return ""
 }
 
+// startFlask starts the peer with gevent, which Flask-SocketIO's documentation names for production. It is one process, as it
+// has to be without a message queue.
 func startFlask(dir string, port int) (*server, error) {
 	s := &server{
 		target:  target{addr: address(port)},
@@ -365,12 +394,15 @@ func startFlask(dir string, port int) (*server, error) {
 	return run(s, filepath.Join(nodeDir(), "..", "flask"), debianPython, "app.py", strconv.Itoa(port))
 }
 
-// usage is what a server and its child processes have used.
+// usage is what a server and its child processes have used. Both are read from /proc when asked, so a process that has ended
+// in between is missing in it. No peer has such.
 type usage struct {
 	cpu time.Duration
 	rss int64 // bytes
 }
 
+// The resident pages contain those that are shared with other processes, such as libraries. In memory per connection that
+// cancels out, because it is a difference.
 func (s *server) usage() (u usage) {
 	// The processes below it count too: nginx works in its children.
 	for _, pid := range family(s.cmd.Process.Pid) {
@@ -390,6 +422,8 @@ func (s *server) usage() (u usage) {
 }
 
 // cpu adds up the nanoseconds of a process's threads. /proc/PID/stat would be simpler, but counts in hundredths of a second.
+// The first field is the time on a core (kernel: Documentation/scheduler/sched-stats.rst). A thread that has ended is not in
+// it any more, but neither Go nor nginx ends threads under a steady load.
 func cpu(pid int) (sum time.Duration) {
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	for _, t := range tasks {
@@ -402,7 +436,8 @@ func cpu(pid int) (sum time.Duration) {
 	return sum
 }
 
-// family returns the IDs of a process and its children.
+// family returns the IDs of a process and its children. It asks each thread, because children belong to the thread that
+// started them. The file needs a kernel with CONFIG_PROC_CHILDREN, which is usual.
 func family(pid int) []int {
 	pids := []int{pid}
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))

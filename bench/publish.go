@@ -139,9 +139,8 @@ func (g *driver) pace(tokens chan<- struct{}, d time.Duration, delivered, perRoo
 		if time.Since(begin) >= d {
 			return
 		}
-		// The message must wait until all but window-1 of those before it have been delivered everywhere. A peer that loses
-		// one delivery therefore loses a place in the window for the rest of the run. If it loses too many, the run ends with
-		// this error.
+		// The number of deliveries stands for that of messages. So a peer that loses some has a smaller window for the rest
+		// of the run, and one that loses as many as fit in the window ends the run with this error.
 		if l.window > 0 && !g.fleet.wait(delivered+(int64(i)-int64(l.window)+1)*perRoom, 20*time.Second) {
 			g.failed.Store(fmt.Errorf("nothing is delivered any more"))
 			return
