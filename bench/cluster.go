@@ -17,18 +17,22 @@ import (
 // peers, so it has its own figures, in docs/scale.md.
 const clusterName = "cluster"
 
-// setup is a way to run a load: a deployment, and where the subscribers are.
+// setup is a way to run a load: a deployment, and where the subscribers are. The first of each load is without a broker, and
+// is what the others are compared with.
 type setup struct {
 	deployment string
 	layout     layout
 }
 
-// clusterLoad is a load, and the setups that it is measured in.
+// clusterLoad is a load, and the setups that it is measured in. Not each layout is measured with each deployment: a run of
+// all would take hours, and three replicas change what NATS does and not where subscribers are.
 type clusterLoad struct {
 	scenario
 	setups []setup
 }
 
+// With 1 subscriber the cost of a message shows, with 1,000 that of a delivery, which should not change at all. In rooms is
+// what a real site is like: many channels with few subscribers each.
 var clusterLoads = []clusterLoad{
 	{
 		scenario{name: "to 1", about: "1 subscriber, 1,000 messages/s of 128 B", subscribers: 1, load: load{size: 128, rate: 1000, posters: 8}},
@@ -55,10 +59,12 @@ const (
 	idleName  = "idle"
 )
 
-// warmSizes are numbers of open channels. The largest needs 100 connections.
+// warmSizes are numbers of open channels. The largest needs 100 connections. They are large because a Go heap grows in steps:
+// among few channels one step would be the result.
 var warmSizes = []int{1000, 10_000, 50_000}
 
-// clusterResult is what was measured in one setup.
+// clusterResult is what was measured in one setup. The figures in result are those of the Caddys together, not of NATS, so
+// the two columns add up to the cost of the machine.
 type clusterResult struct {
 	result
 	broker    time.Duration // the nats-servers' CPU time, per message or open
@@ -66,7 +72,7 @@ type clusterResult struct {
 	brokerRSS float64       // and of the nats-servers
 }
 
-// cluster runs the scenario.
+// cluster runs the scenario. Only one goroutine uses it.
 type cluster struct {
 	dir      string
 	port     int
@@ -74,7 +80,9 @@ type cluster struct {
 	quick    bool
 	measured map[[3]string][]clusterResult // by load, deployment and layout
 	wrong    int
-	others   float64 // the share of the cores that processes of others took
+	// The cluster uses all cores, so anything else that runs makes each figure worse. The report has the share, so that a
+	// reader can tell.
+	others float64 // the share of the cores that processes of others took
 }
 
 // benchCluster measures the scenario, and writes its figures if report is a folder. In quick mode it only checks that every
@@ -124,7 +132,9 @@ func busyTime() (d time.Duration) {
 	return d
 }
 
-// ownTime returns the CPU time of this process, and of those that it has started and that have ended.
+// ownTime returns the CPU time of this process, and of those that it has started and that have ended. The kernel adds a
+// child's time when it has been waited for, which server.stop does. It counts in clock ticks or finer, enough for a share
+// over minutes.
 func ownTime() (d time.Duration) {
 	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
 		var r syscall.Rusage
@@ -134,6 +144,8 @@ func ownTime() (d time.Duration) {
 	return d
 }
 
+// add keeps a result. One that lost or repeated messages is kept too, and makes quick mode fail: a broker is no reason to
+// lose any.
 func (c *cluster) add(name string, s setup, r clusterResult) {
 	key := [3]string{name, s.deployment, string(s.layout)}
 	c.measured[key] = append(c.measured[key], r)
@@ -142,7 +154,8 @@ func (c *cluster) add(name string, s setup, r clusterResult) {
 	}
 }
 
-// with starts deployments, has them measured, and stops them.
+// with starts deployments, has them measured, and stops them. 60 ports are enough for three Caddys with ten each and three
+// nats-servers with two each.
 func (c *cluster) with(names []string, measure func(map[string]*deployment) error) error {
 	ds := make(map[string]*deployment)
 	defer func() {
@@ -201,6 +214,8 @@ func (c *cluster) round() error {
 	if err != nil {
 		return err
 	}
+	// On fresh processes, as the heap of those above has grown already. Without three replicas, since only a Caddy's memory
+	// is measured and it does not know how many there are.
 	for _, name := range []string{alone, r1} {
 		if c.quick && name == alone {
 			continue
@@ -222,6 +237,7 @@ func (c *cluster) prefix() string {
 	return fmt.Sprint("c", n)
 }
 
+// As in scenario.measure the connections are there before CPU time counts.
 func (c *cluster) measureLoad(d *deployment, sc scenario, where setup) error {
 	if c.quick {
 		sc.subscribers = min(sc.subscribers, 200)
@@ -245,7 +261,9 @@ func (c *cluster) measureLoad(d *deployment, sc scenario, where setup) error {
 	return nil
 }
 
-// measureIdle measures what the processes use per second when nobody does anything: it is a part of every other figure.
+// measureIdle measures what the processes use per second when nobody does anything: it is a part of every other figure. The
+// nodes send a sign of life twice a second, and JetStream's cluster has heartbeats of its own. At low rates that is much of
+// the CPU time per message, so it is to be read beside that.
 func (c *cluster) measureIdle(d *deployment) {
 	s := d.place(here, "")
 	broker, cpu := d.broker().cpu, s.usage().cpu
@@ -258,7 +276,8 @@ func (c *cluster) measureIdle(d *deployment) {
 }
 
 // measureAcked publishes on one node as fast as acks come, from WebSockets. Each has a channel of its own, so each message is
-// delivered to one subscriber.
+// delivered to one subscriber. The rate is what one node can do while the load generator and NATS share its cores. On
+// machines of their own it would be higher.
 func (c *cluster) measureAcked(d *deployment) error {
 	s := d.place(here, c.prefix())
 	broker, cpu := d.broker().cpu, s.usage().cpu
@@ -275,7 +294,8 @@ func (c *cluster) measureAcked(d *deployment) error {
 }
 
 // measureCold connects many WebSockets, each to a channel of its own that the node has not opened yet. Sixteen connect at a
-// time, see dialAll.
+// time, see dialAll. Each open needs an answer from NATS, which a channel that is open does not. So it is the worst that a
+// node can meet: all clients come back at once, each to another channel.
 func (c *cluster) measureCold(d *deployment) error {
 	n := 10_000
 	if c.quick {
@@ -300,7 +320,9 @@ func (c *cluster) measureCold(d *deployment) error {
 // warmName is a number of open channels, as a measurement.
 func warmName(n int) string { return fmt.Sprint("warm ", n) }
 
-// measureWarm opens channels by joining them, and measures the growth of the process since there were none.
+// measureWarm opens channels by joining them, and measures the growth of the process since there were none. It joins by
+// broadcast.v1 and not by a connection each, because a connection takes more memory than a channel. RSS also grows with
+// garbage that is not returned yet, so the heap is measured too.
 func (c *cluster) measureWarm(d *deployment) error {
 	s := d.place(here, c.prefix())
 	s.others = nil // the other nodes open nothing

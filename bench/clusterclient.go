@@ -22,17 +22,21 @@ const (
 )
 
 const (
+	// Counting them in the bytes is cheaper than parsing frames and JSON, for the reason that scan has: the generator must
+	// not be what is measured.
 	ackMark   = `{"ack"`
 	errorMark = `{"error"`
 )
 
-// v1Conn is a WebSocket that speaks broadcast.v1, and counts acks.
+// v1Conn is a WebSocket that speaks broadcast.v1, and counts acks. It blocks and has a goroutine of its own, because there
+// are few of it.
 type v1Conn struct {
 	net.Conn
 	buf  []byte
 	tail []byte // the end of the previous read, in which a mark may have begun
 }
 
+// dialV1 opens one, with the same handshake as the readers.
 func dialV1(addr, path string) (*v1Conn, error) {
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -46,7 +50,8 @@ func dialV1(addr, path string) (*v1Conn, error) {
 	return &v1Conn{Conn: c, buf: make([]byte, 256<<10)}, nil
 }
 
-// acks reads once, and returns how many acks were in it.
+// acks reads once, and returns how many acks were in it. An error frame ends the measurement, because a publish that is
+// refused is cheap and would count as fast.
 func (c *v1Conn) acks(patience time.Duration) (int, error) {
 	c.SetReadDeadline(time.Now().Add(patience))
 	n, err := c.Read(c.buf)
@@ -63,7 +68,8 @@ func (c *v1Conn) acks(patience time.Duration) (int, error) {
 	return count, nil
 }
 
-// publishAcked keeps messages under way for a time, and returns how many were acked, and in which time.
+// publishAcked keeps messages under way for a time, and returns how many were acked, and in which time. The time is that
+// until the last ack, which is a little after d.
 func publishAcked(s *server, size int, d time.Duration) (acked int64, took time.Duration, err error) {
 	var total atomic.Int64
 	var all sync.WaitGroup
@@ -93,7 +99,8 @@ func publishAcked(s *server, size int, d time.Duration) (acked int64, took time.
 	return total.Load(), took, err
 }
 
-// keepPublishing publishes as many messages as were acked, and at the end waits for all acks.
+// keepPublishing publishes as many messages as were acked, and at the end waits for all acks. So ackWindow of them are always
+// under way. They go in one write, as a page's would that publishes in a loop.
 func (c *v1Conn) keepPublishing(size int, end time.Time) (acked int64, err error) {
 	frame := clientFrame(fmt.Appendf(nil, `{"publish":{"data":%q},"ref":1}`, strings.Repeat("x", size)))
 	underway := 0
@@ -115,10 +122,12 @@ func (c *v1Conn) keepPublishing(size int, end time.Time) (acked int64, err error
 	}
 }
 
-// joinMax is how many channels a connection joins. It may be on 1000, with those of its route.
+// joinMax is how many channels a connection joins. It may be on 1000, with those of its route. Half of that is far from the
+// limit.
 const joinMax = 500
 
-// joinChannels makes connections that together join the channels with numbers from this one on.
+// joinChannels makes connections that together join the channels with numbers from this one on. The connections are returned
+// even with an error, to be closed.
 func joinChannels(s *server, from, to int) (conns []io.Closer, err error) {
 	for from < to {
 		c, err := dialV1(s.addr, s.path(-1))
@@ -135,7 +144,8 @@ func joinChannels(s *server, from, to int) (conns []io.Closer, err error) {
 	return conns, nil
 }
 
-// join joins n channels, some in each frame, and waits for the acks.
+// join joins n channels, some in each frame, and waits for the acks. A frame has 100 joins, because one frame must not be
+// longer than the server accepts.
 func (c *v1Conn) join(s *server, from, n int) error {
 	for sent := 0; sent < n; {
 		var frames []string
@@ -157,7 +167,8 @@ func (c *v1Conn) join(s *server, from, n int) error {
 	return nil
 }
 
-// heap returns the bytes that the Go heap of a Caddy has after a garbage collection, as its admin API says.
+// heap returns the bytes that the Go heap of a Caddy has after a garbage collection, as its admin API says. HeapAlloc is
+// exact, unlike the sampled sum of the profile.
 func (s *server) heap() (n int64, err error) {
 	for range 2 { // what has a finalizer goes with the second
 		resp, err := http.Get("http://" + s.admin + "/debug/pprof/heap?gc=1&debug=1")

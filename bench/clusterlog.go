@@ -13,15 +13,18 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/brokers/nats"
 )
 
-// logName measures the log without a Caddy in front: what nats-server and our client of it can do.
+// logName measures the log without a Caddy in front: what nats-server and our client of it can do. The difference to acked is
+// what a Caddy and its WebSockets cost.
 const logName = "log"
 
 const (
+	// The same as ackPublishers times ackWindow, so that the two can be compared.
 	logWindow   = 1024 // messages under way
 	logChannels = 1000
 )
 
-// nobody is a Sink that only tells when the log is there.
+// nobody is a Sink that only tells when the log is there. No channel is opened, so nothing comes back: only publishing is
+// measured.
 type nobody struct{ up chan struct{} }
 
 func (n *nobody) Repaired() {
@@ -36,11 +39,13 @@ func (*nobody) Advance(uint64)         {}
 func (*nobody) Lost([]string)          {}
 func (*nobody) Broken(error)           {}
 
-// measureLog publishes to a log as fast as acks come, from this process, whose CPU time is that of the client.
+// measureLog publishes to a log as fast as acks come, from this process, whose CPU time is that of the client. The CPU time
+// contains this loop's own, which is small. GC of the generator's earlier measurements may be in it.
 func (c *cluster) measureLog(d *deployment) error {
 	if len(d.brokers) == 0 {
 		return nil
 	}
+	// A stream and a prefix of its own, so that the Caddys of the deployment do not receive these messages.
 	config := nats.Config{Stream: "BENCH", Prefix: "bench", Replicas: len(d.brokers), Manage: true}
 	for _, b := range d.brokers {
 		config.Servers = append(config.Servers, "nats://"+b.addr)
@@ -78,6 +83,8 @@ func fillLog(l broker.Log, end time.Time) (acked int64, err error) {
 	for i := 0; ; i++ {
 		more := time.Now().Before(end)
 		if more {
+			// An entry a call, as from clients that do not batch. Many channels, since each is a subject that NATS has to
+			// look up.
 			l.Publish([]broker.Entry{{Channel: fmt.Sprint(i % logChannels), Data: data}}, done)
 			underway++
 		}

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// deployment is one way to run Caddys: one on its own, or three that share a log.
+// deployment is one way to run Caddys: one on its own, or three that share a log. All of it runs on this machine, over
+// loopback. So nothing of a real network's latency is in the figures, and all processes compete for the same cores.
 type deployment struct {
 	name    string
 	nodes   []*server
@@ -25,6 +26,7 @@ const (
 	r3    = "replicas 3"
 )
 
+// Three are the least for replicas 3, and for a cluster of nats-servers that goes on without one.
 const clusterNodes = 3
 
 // natsServer builds nats-server, which is a tool of go.mod, and returns where it is. Go keeps it in its cache.
@@ -36,7 +38,8 @@ func natsServer() (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// deploy starts a deployment on 60 ports from this one on. Its files are in a folder of its own.
+// deploy starts a deployment on 60 ports from this one on. Its files are in a folder of its own. On an error it stops what it
+// has started.
 func deploy(dir, name string, port int) (d *deployment, err error) {
 	d = &deployment{name: name}
 	defer func() {
@@ -87,7 +90,8 @@ func awaitNode(s *server) (err error) {
 	return fmt.Errorf("a node does not become ready: %w; its output: %.300s", err, s.out)
 }
 
-// startBrokers starts nats-servers with JetStream, as they are without further options: they store in files.
+// startBrokers starts nats-servers with JetStream, as they are without further options: they store in files. They do so on
+// purpose, because a store in memory would be faster than what a reader of the figures will run.
 func (d *deployment) startBrokers(dir string, n, port int) error {
 	bin, err := natsServer()
 	if err != nil {
@@ -119,6 +123,7 @@ func (d *deployment) startBrokers(dir string, n, port int) error {
 	return nil
 }
 
+// The Caddys come first, so that none of them reconnects to servers that are going away.
 func (d *deployment) stop() {
 	for _, s := range d.nodes {
 		s.stop()
@@ -138,7 +143,8 @@ func (d *deployment) broker() (u usage) {
 	return u
 }
 
-// layout is which nodes the subscribers are on. Messages are published on the first node, except by room.
+// layout is which nodes the subscribers are on. Messages are published on the first node, except by room. It decides whether
+// a delivery crosses a node: with here the message still goes to NATS and back, and elsewhere on to another node.
 type layout string
 
 const (

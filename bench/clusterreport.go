@@ -12,7 +12,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/bench/docs"
 )
 
-// get returns the median of each figure in a setup.
+// get returns the median of each figure in a setup. Each figure has its own median, so those of a row may be of different
+// rounds. What is missing is added up: see median.
 func (c *cluster) get(name string, s setup) (m clusterResult, ok bool) {
 	rs := c.measured[[3]string{name, s.deployment, string(s.layout)}]
 	if len(rs) == 0 {
@@ -31,8 +32,9 @@ func (c *cluster) get(name string, s setup) (m clusterResult, ok bool) {
 	return clusterResult{median(plain), time.Duration(broker[middle]), heap[middle], rss[middle]}, true
 }
 
-// compared returns the median over the rounds of a figure in a setup, divided by the same without a broker in the same
-// round, or less that.
+// compared returns the median over the rounds of a figure in a setup, divided by the same without a broker in the same round,
+// or less that. The ratio is taken within a round, because a machine that is slower for a minute is so for both. A ratio of
+// two medians would mix rounds.
 func (c *cluster) compared(name string, s setup, figure func(clusterResult) float64, how func(a, b float64) float64) (v float64, ok bool) {
 	as, bs := c.measured[[3]string{name, s.deployment, string(s.layout)}], c.measured[[3]string{name, alone, string(here)}]
 	if len(as) == 0 || len(as) != len(bs) {
@@ -49,7 +51,7 @@ func (c *cluster) compared(name string, s setup, figure func(clusterResult) floa
 func quotient(a, b float64) float64   { return a / b }
 func difference(a, b float64) float64 { return a - b }
 
-// clusterGoal is a bound for a figure.
+// clusterGoal is a bound for a figure. A goal that is missed stays in the report, with the amount.
 type clusterGoal struct {
 	what   string
 	want   float64
@@ -110,6 +112,7 @@ func (g clusterGoal) met(v float64) string {
 	return docs.Met(v, g.want)
 }
 
+// ratios returns the goals and what was reached, for the terminal.
 func (c *cluster) ratios() string {
 	var b strings.Builder
 	for _, g := range clusterGoals {
@@ -125,6 +128,7 @@ func (c *cluster) write(dir string, rounds int) error {
 	return docs.Write(filepath.Join(dir, "scale.md"), "go run ./bench -scenarios cluster", c.figures(rounds))
 }
 
+// figures returns the part of scale.md between its marks.
 func (c *cluster) figures(rounds int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Measured on %s: %s. Each figure is the median of %d runs of %g s. All Caddys and nats-servers share\nthese cores, and processes that have nothing to do with it took %.0f %% of them meanwhile.\n",

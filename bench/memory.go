@@ -18,8 +18,8 @@ import (
 )
 
 // harmful is how many clients try to make the server hold memory. With 16 KiB each they hold 48 MiB, so that even small
-// holdings matter beside a max_memory of 64 MiB. More connections than a small site has, and few enough to be made in a
-// second or two.
+// holdings matter beside a max_memory of 64 MiB. More connections than a small site has, and few enough for all to be
+// connected early in a run.
 const harmful = 3000
 
 // attack is a way to make a server hold memory. It goes on until done is closed.

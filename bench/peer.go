@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// peer is a kind of server to measure. Each is set up as its own documentation has it for this task, except for what would
-// only be measured here, such as a limit of connections.
+// peer is a kind of server to measure. It gets the settings that the loads need, such as more open files, and otherwise has
+// its defaults.
 type peer struct {
 	name  string
 	about string
@@ -212,9 +212,9 @@ func build(dir, pkg string) (string, error) {
 // startOurs starts this module as most people would run it, without global options.
 func startOurs(dir string, port int) (*server, error) { return startCaddy(dir, port, "") }
 
-// startCaddy starts this module, with global options of its own. It is a whole Caddy with its usual modules, not a bare
-// server, so the figures contain Caddy's routing. The log is at level ERROR, because access to a log file would be measured
-// otherwise. Two sites share the route, so the scenarios with TLS use the same hub.
+// startCaddy starts this module, with global options of its own. It is a whole Caddy and not a bare server, so the figures
+// contain Caddy's routing. The log is at level ERROR, so that nothing is written during a measurement. One site has both
+// addresses, so the scenarios with TLS use the same route and hub.
 func startCaddy(dir string, port int, options string) (*server, error) {
 	bin, err := build(dir, "cmd/caddy")
 	if err != nil {

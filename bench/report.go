@@ -16,7 +16,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/bench/docs"
 )
 
-// write replaces the figures in dir/performance.md, and writes the plot next to it.
+// write replaces the figures in dir/performance.md, and writes the plot next to it. The text around the figures is kept: see
+// docs.Write.
 func (t *table) write(dir string, rounds int, seconds float64) error {
 	path := filepath.Join(dir, "performance.md")
 	if err := docs.Write(path, "go run ./bench", t.figures(rounds, seconds)); err != nil {
@@ -25,6 +26,7 @@ func (t *table) write(dir string, rounds int, seconds float64) error {
 	return os.WriteFile(filepath.Join(dir, "performance.svg"), []byte(t.plot()), 0o644)
 }
 
+// A peer that was not measured has no row, and a scenario without rows is left out.
 func (t *table) figures(rounds int, seconds float64) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Measured on %s: %s. Each figure is the median of %d runs of %g s.\n", time.Now().Format("2006-01-02"), machine(), rounds, seconds)
@@ -71,6 +73,7 @@ func (t *table) figures(rounds int, seconds float64) string {
 	return b.String()
 }
 
+// faults returns the column missing, in which the other faults are only named when there are some.
 func (r result) faults() string {
 	s := fmt.Sprint(r.missing)
 	if r.extra > 0 {
@@ -82,6 +85,8 @@ func (r result) faults() string {
 	return s
 }
 
+// machine describes where the figures were taken. It says that the generator shares the cores, because throughput and latency
+// are worse by that. CPU time is not.
 func machine() string {
 	model := "unknown CPU"
 	info, _ := os.ReadFile("/proc/cpuinfo")
@@ -92,7 +97,8 @@ func machine() string {
 	return fmt.Sprintf("%d cores of %s, Linux %s; server and load generator share them", runtime.NumCPU(), model, strings.TrimSpace(string(kernel)))
 }
 
-// versions returns the names and versions of what was measured.
+// versions returns the names and versions of what was measured. A peer's version comes from the tool that has installed it,
+// because a number written here would be wrong after the next update.
 func (t *table) versions() []string {
 	say := func(name string, args ...string) string {
 		out, _ := exec.Command(name, args...).CombinedOutput()
@@ -116,7 +122,8 @@ func (t *table) versions() []string {
 	return vs
 }
 
-// plot draws bars: for each peer the CPU per delivery in three scenarios, and the memory per connection.
+// plot draws bars: for each peer the CPU per delivery in three scenarios, and the memory per connection. Each panel has its
+// own scale, of its largest bar. It is drawn here, because a plotting library would be a dependency of the whole module.
 func (t *table) plot() string {
 	panels := []struct {
 		title, scenario string

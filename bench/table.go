@@ -9,8 +9,10 @@ import (
 	"time"
 )
 
+// header is that of result.line, which is for the terminal.
 const header = "                 deliveries/s  CPU/delivery  CPU/message       p50       p99   KiB/conn  missing  extra  closed\n"
 
+// line describes a run. A run without deliveries is one of the idle scenarios, which only measure memory.
 func (r result) line(name string) (line string) {
 	defer func() {
 		if r.first > 0 {
@@ -26,6 +28,7 @@ func (r result) line(name string) (line string) {
 
 func micros(d time.Duration) string { return fmt.Sprintf("%.2f µs", float64(d.Nanoseconds())/1000) }
 
+// short is for latencies. Digits beyond those are finer than the histogram.
 func short(d time.Duration) string {
 	if d < time.Millisecond {
 		return fmt.Sprintf("%d µs", d.Microseconds())
@@ -78,7 +81,7 @@ func (t *table) get(scenario, peer string) (result, bool) {
 }
 
 // goal is an upper limit for a figure of ours, relative to another figure of the same run. Ratios are used because absolute
-// figures differ between machines.
+// figures differ between machines. The limits are what this module wants to keep, with some room for the noise between runs.
 type goal struct {
 	what             string
 	a, aPeer, b, pee string // scenario and peer, divided by scenario and peer; without b, an absolute figure
@@ -130,6 +133,7 @@ func (t *table) reached(g goal) (v float64, ok bool) {
 	return g.figure(a) / g.figure(b), true
 }
 
+// ratios returns the goals and what was reached, for the terminal.
 func (t *table) ratios() string {
 	var b strings.Builder
 	for _, g := range goals {

@@ -19,11 +19,13 @@ import (
 // need 50 connections.
 const tunnelsEach = 20
 
+// closer is a function as an io.Closer, for fleet.conns.
 type closer func()
 
 func (c closer) Close() error { c(); return nil }
 
-// dialTunnels connects the readers over HTTP/2 or HTTP/3, with as many on each connection as a page might have.
+// dialTunnels connects the readers over HTTP/2 or HTTP/3, with as many on each connection as a page might have. Those of one
+// connection are opened one after the other, because the tenth is only of interest when nine others are there.
 func (f *fleet) dialTunnels(t target) error {
 	slots := make(chan struct{}, 8)
 	var wg sync.WaitGroup
@@ -59,6 +61,8 @@ func (f *fleet) dialTunnels(t target) error {
 	return failed
 }
 
+// transport returns a client with one connection of its own, and what ends it. net/http's shared one would put all WebSockets
+// of the bench on a single connection.
 func transport(version int) (rt http.RoundTripper, end func()) {
 	config := &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"}
 	if version == 3 {
@@ -71,7 +75,8 @@ func transport(version int) (rt http.RoundTripper, end func()) {
 	return t, t.CloseIdleConnections
 }
 
-// tunnel opens a WebSocket with an extended CONNECT (RFC 8441, RFC 9220).
+// tunnel opens a WebSocket with an extended CONNECT (RFC 8441, RFC 9220). It returns what the server sends, and what ends the
+// WebSocket.
 func tunnel(rt http.RoundTripper, t target, r *reader) (io.Reader, context.CancelFunc, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	never, pipe := io.Pipe() // the client sends nothing
