@@ -24,15 +24,15 @@ type setup struct {
 	layout     layout
 }
 
-// clusterLoad is a load, and the setups that it is measured in. Not each layout is measured with each deployment: a run of
-// all would take hours, and three replicas change what NATS does and not where subscribers are.
+// clusterLoad is a load, and the setups that it is measured in. Not each layout is measured with each deployment, because
+// more replicas change what NATS does and not where subscribers are.
 type clusterLoad struct {
 	scenario
 	setups []setup
 }
 
-// With 1 subscriber the cost of a message shows, with 1,000 that of a delivery, which should not change at all. In rooms is
-// what a real site is like: many channels with few subscribers each.
+// With 1 subscriber the cost of a message shows, with 1,000 that of a delivery, which a broker should hardly change. In rooms
+// is what a real site is like: many channels with few subscribers each.
 var clusterLoads = []clusterLoad{
 	{
 		scenario{name: "to 1", about: "1 subscriber, 1,000 messages/s of 128 B", subscribers: 1, load: load{size: 128, rate: 1000, posters: 8}},

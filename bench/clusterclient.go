@@ -100,7 +100,7 @@ func publishAcked(s *server, size int, d time.Duration) (acked int64, took time.
 }
 
 // keepPublishing publishes as many messages as were acked, and at the end waits for all acks. So ackWindow of them are always
-// under way. They go in one write, as a page's would that publishes in a loop.
+// under way. They go in one write, so that the generator's system calls do not limit the rate.
 func (c *v1Conn) keepPublishing(size int, end time.Time) (acked int64, err error) {
 	frame := clientFrame(fmt.Appendf(nil, `{"publish":{"data":%q},"ref":1}`, strings.Repeat("x", size)))
 	underway := 0

@@ -40,7 +40,7 @@ func (*nobody) Lost([]string)          {}
 func (*nobody) Broken(error)           {}
 
 // measureLog publishes to a log as fast as acks come, from this process, whose CPU time is that of the client. The CPU time
-// contains this loop's own, which is small. GC of the generator's earlier measurements may be in it.
+// contains that of this loop.
 func (c *cluster) measureLog(d *deployment) error {
 	if len(d.brokers) == 0 {
 		return nil

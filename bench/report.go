@@ -86,7 +86,7 @@ func (r result) faults() string {
 }
 
 // machine describes where the figures were taken. It says that the generator shares the cores, because throughput and latency
-// are worse by that. CPU time is not.
+// are worse by that. CPU time hardly is.
 func machine() string {
 	model := "unknown CPU"
 	info, _ := os.ReadFile("/proc/cpuinfo")

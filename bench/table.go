@@ -81,7 +81,7 @@ func (t *table) get(scenario, peer string) (result, bool) {
 }
 
 // goal is an upper limit for a figure of ours, relative to another figure of the same run. Ratios are used because absolute
-// figures differ between machines. The limits are what this module wants to keep, with some room for the noise between runs.
+// figures differ between machines. A goal that is missed stays in the report, with the amount. docs/performance.md says why.
 type goal struct {
 	what             string
 	a, aPeer, b, pee string // scenario and peer, divided by scenario and peer; without b, an absolute figure

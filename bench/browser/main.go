@@ -38,17 +38,20 @@ import (
 //go:embed page.html
 var page []byte
 
-// rows is how many rows the table in page.html has.
+// rows is how many rows the table in page.html has. As many as a page of prices may have, and enough for a layout to cost
+// something.
 const rows = 300
 
-// run is one way to update the page, at one rate and one CPU throttling.
+// run is one way to update the page, at one rate and one CPU throttling. A rate below the screen's 60 frames a second would
+// show no difference: hardly two messages would share a frame.
 type run struct {
 	ours     bool
 	rate     int
 	throttle float64
 }
 
-// figures are the results of a run. Rates are per second.
+// figures are the results of a run. Rates are per second. The tail of presses is p98 and not p99, because a run has about 35
+// of them: anything higher would be the maximum.
 type figures struct {
 	messages, layouts, styles, busy, frames float64 // busy in milliseconds
 	lateHalf, lateMost                      float64 // milliseconds: p50 and p95
@@ -57,6 +60,8 @@ type figures struct {
 	missing                                 int // rows that do not show their last value 20 s after the end
 }
 
+// main measures the runs one after the other, on one browser. Each naive run is followed by ours at the same rate, so that
+// both see the same machine.
 func main() {
 	rates := flag.String("rates", "100,500,1000", "messages a second")
 	seconds := flag.Float64("seconds", 8, "length of a run")
@@ -71,6 +76,7 @@ func main() {
 		if err != nil || n < 1 {
 			log.Fatalf("-rates: %q is not a positive whole number", s)
 		}
+		// 4 stands for a phone, as in the performance tools of browsers.
 		for _, throttle := range []float64{1, 4} {
 			runs = append(runs, run{false, n, throttle}, run{true, n, throttle})
 		}
@@ -102,14 +108,17 @@ func main() {
 	}
 }
 
-// bench holds a Caddy and a browser.
+// bench holds a Caddy and a browser. The Caddy runs in this process, so messages are published to its hub directly, and HTTP
+// does not limit their rate.
 type bench struct {
-	url    string
-	hub    *hub.Hub
-	ctx    context.Context
+	url string
+	hub *hub.Hub
+	ctx context.Context
+	// Called last first.
 	closes []func()
 }
 
+// newBench starts both. On an error it ends what it has started.
 func newBench() (_ *bench, err error) {
 	b := new(bench)
 	defer func() {
@@ -122,6 +131,7 @@ func newBench() (_ *bench, err error) {
 		return nil, err
 	}
 	b.closes = append(b.closes, func() { os.RemoveAll(dir) })
+	// Caddy keeps its files there, and not in the home directory.
 	os.Setenv("XDG_DATA_HOME", dir)
 	os.Setenv("XDG_CONFIG_HOME", dir)
 	if err := os.WriteFile(filepath.Join(dir, "index.html"), page, 0o600); err != nil {
@@ -134,6 +144,8 @@ func newBench() (_ *bench, err error) {
 	}
 	addr := l.Addr().String()
 	l.Close()
+	// coalesce has the server send what comes within 10 ms together. Without it each message would wake the browser for
+	// itself, at both ways to update.
 	err = caddytest.Load(fmt.Sprintf(`{
 		admin off
 		persist_config off
@@ -170,6 +182,7 @@ func newBench() (_ *bench, err error) {
 	return b, chromedp.Do(ctx) // starts the browser, so that later contexts are tabs of it
 }
 
+// close ends the browser before Caddy, and removes the folder of both when neither uses it.
 func (b *bench) close() {
 	for _, f := range slices.Backward(b.closes) {
 		f()
@@ -180,7 +193,8 @@ func (b *bench) close() {
 // warmUp is how long a run lasts before it is measured. The browser compiles and optimizes the page's code meanwhile.
 const warmUp = 2 * time.Second
 
-// result is what the page counted.
+// result is what the page counted. It is the variable result in page.html. Last has the last value that each row shows, and
+// nil for a row that got none.
 type result struct {
 	Open             bool
 	Messages, Frames int
@@ -188,6 +202,7 @@ type result struct {
 	Last             []*float64
 }
 
+// measure runs the page in a tab of its own, so that what one run has left in memory is gone in the next.
 func (b *bench) measure(r run, length time.Duration) (f figures, err error) {
 	ctx, cancel := chromedp.NewContext(b.ctx)
 	defer cancel()
@@ -202,6 +217,7 @@ func (b *bench) measure(r run, length time.Duration) (f figures, err error) {
 	if err := chromedp.Do(ctx, chromedp.Evaluate[chromedp.Void]("Object.assign(result, { messages: 0, frames: 0, late: [], presses: [] }); undefined")); err != nil {
 		return f, err
 	}
+	// The counters and the page's own are reset one after the other, so they begin a few milliseconds apart.
 	before, err := metrics(ctx)
 	if err != nil {
 		return f, err
@@ -210,6 +226,7 @@ func (b *bench) measure(r run, length time.Duration) (f figures, err error) {
 	if err != nil {
 		return f, err
 	}
+	// Before stop, so that the end of publishing is not in the figures.
 	after, err := metrics(ctx)
 	stop()
 	if err != nil {
@@ -248,7 +265,8 @@ func (b *bench) open(ctx context.Context, r run) error {
 }
 
 // press presses the page's button again and again, and returns how many seconds that took. The delay until the page reacts is
-// what a user notices of a busy main thread.
+// what a user notices of a busy main thread. It presses about four times a second and not more, because each press changes
+// the page too.
 func press(ctx context.Context, length time.Duration) (seconds float64, err error) {
 	begin := time.Now()
 	for n := 0; time.Since(begin) < length; n++ {
@@ -260,7 +278,8 @@ func press(ctx context.Context, length time.Duration) (seconds float64, err erro
 	return time.Since(begin).Seconds(), nil
 }
 
-// figures returns the figures of a run that took this many seconds, between these metrics of the browser.
+// figures returns the figures of a run that took this many seconds, between these metrics of the browser. TaskDuration is in
+// seconds of the main thread, since threadTicks is set.
 func (got result) figures(before, after map[string]float64, took float64) figures {
 	slices.Sort(got.Late)
 	slices.Sort(got.Presses)
@@ -273,7 +292,9 @@ func (got result) figures(before, after map[string]float64, took float64) figure
 	}
 }
 
-// missing waits for up to 20 s until each row shows its last price, and returns how many rows still do not.
+// missing waits for up to 20 s until each row shows its last price, and returns how many rows still do not. A page that has
+// too much to do shows old values for long. That is the delay which a mean of the lag hides, as messages that have not come
+// yet are not in it.
 func missing(ctx context.Context, last map[int]float64) (n int, err error) {
 	want := make([]*float64, rows)
 	for row, price := range last {
@@ -286,6 +307,7 @@ func missing(ctx context.Context, last map[int]float64) (n int, err error) {
 		}
 		n = 0
 		for i, price := range want {
+			// A row that no message was for keeps its 0, and is not compared.
 			if price != nil && (i >= len(got.Last) || got.Last[i] == nil || *got.Last[i] != *price) {
 				n++
 			}
@@ -296,7 +318,8 @@ func missing(ctx context.Context, last map[int]float64) (n int, err error) {
 	}
 }
 
-// publish publishes at a rate until the end, and returns the last price of each row.
+// publish publishes at a rate until the end, and returns the last price of each row. It is not told whether the page has got
+// anything: a real source of prices does not wait for a page either.
 func (b *bench) publish(ctx context.Context, rate int) map[int]float64 {
 	last := make(map[int]float64)
 	begin := time.Now()
@@ -308,6 +331,7 @@ func (b *bench) publish(ctx context.Context, rate int) map[int]float64 {
 		case <-ctx.Done():
 			return last
 		}
+		// At random, so that some rows get two prices within a frame, of which the client needs to show one.
 		row := rand.IntN(rows)
 		last[row] = float64(rand.IntN(100_000)) / 100
 		data, _ := json.Marshal(map[string]any{"row": row, "price": last[row], "at": float64(time.Now().UnixMicro()) / 1000})
@@ -317,7 +341,8 @@ func (b *bench) publish(ctx context.Context, rate int) map[int]float64 {
 	}
 }
 
-// metrics returns the counters of the browser's own engine. The page could not count its layouts itself.
+// metrics returns the counters of the browser's own engine. The page could not count its layouts itself. They are of the
+// page's process: other tabs and the browser itself are not in them.
 func metrics(ctx context.Context) (map[string]float64, error) {
 	r, err := chromedp.Call(ctx, performance.GetMetrics, cdp.Empty{})
 	if err != nil {
@@ -333,6 +358,7 @@ func metrics(ctx context.Context) (map[string]float64, error) {
 	return m, nil
 }
 
+// share returns the value that a share q of all does not exceed.
 func share(sorted []float64, q float64) float64 {
 	if len(sorted) == 0 {
 		return 0

@@ -14,12 +14,14 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/bench/docs"
 )
 
-// row is one line of the table.
+// row is one line of the table. They are kept in the order of the runs, so that the two ways to update are next to each
+// other.
 type row struct {
 	run
 	figures
 }
 
+// name is how the report calls the way to update.
 func (r run) name() string {
 	if r.ours {
 		return "once per frame"
@@ -27,6 +29,7 @@ func (r run) name() string {
 	return "each message"
 }
 
+// String describes a run for the terminal, while the others go on.
 func (r row) String() string {
 	return fmt.Sprintf("%-12s %5d/s %gx: %5.0f layouts/s %4.0f ms/s %3.0f frames/s, late %.0f (%.0f) ms, press %.0f (%.0f) ms, %d missing",
 		r.name(), r.rate, r.throttle, r.layouts, r.busy, r.frames, r.lateHalf, r.lateMost, r.pressHalf, r.pressMost, r.missing)
@@ -40,9 +43,11 @@ func (b *bench) write(dir string, table []row, seconds float64) error {
 	return os.WriteFile(filepath.Join(dir, "browser.svg"), []byte(plot(table)), 0o666)
 }
 
+// report returns the part of browser.md between its marks. Each row is of a single run, so the last digits are noise.
 func (b *bench) report(table []row, seconds float64) string {
 	var out strings.Builder
 	version, _ := caddy.Version()
+	// caddy.Version looks for Caddy in the build information of the program, which some builds lack.
 	if version == "unknown" {
 		version = caddyVersion()
 	}
@@ -65,6 +70,7 @@ func (b *bench) report(table []row, seconds float64) string {
 	return out.String()
 }
 
+// caddyVersion asks Go for the version that go.mod has.
 func caddyVersion() string {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Version}}", "github.com/caddyserver/caddy/v2").Output()
 	if err != nil {
@@ -73,11 +79,14 @@ func caddyVersion() string {
 	return strings.TrimSpace(string(out))
 }
 
+// goal is an upper limit for a figure of ours.
 type goal struct {
 	what          string
 	most, reached float64
 }
 
+// goals returns the goals if the rate was measured that they are for. 62 layouts are one in each of 60 frames, and two more.
+// 100 ms is what people take for at once.
 func goals(table []row) (list []goal) {
 	find := func(ours bool, throttle float64) *figures {
 		for i, r := range table {
@@ -100,7 +109,8 @@ func goals(table []row) (list []goal) {
 	}
 }
 
-// plot draws layouts and main-thread time by rate, without throttling.
+// plot draws layouts and main-thread time by rate, without throttling. Throttled runs are left out: they tell the same with
+// higher bars.
 func plot(table []row) string {
 	const width, height, bar, left, top = 760, 260, 22, 40, 50
 	var b strings.Builder

@@ -26,6 +26,7 @@ func main() {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, fd := range fds {
+			// RawSyscall, because Syscall tells Go's scheduler each time, which the floor must not pay for.
 			for p := pm; len(p) > 0; {
 				n, _, err := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
 				if err == syscall.EAGAIN {
@@ -45,6 +46,7 @@ func main() {
 		}
 		raw, _ := c.NetConn().(*net.TCPConn).SyscallConn()
 		raw.Control(func(fd uintptr) {
+			// A copy, which the runtime does not know: it does not wait for it in its own epoll, and does not close it.
 			dup, _ := syscall.Dup(int(fd))
 			mu.Lock()
 			fds = append(fds, dup)

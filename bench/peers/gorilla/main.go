@@ -16,12 +16,15 @@ import (
 
 var join = len(os.Args) > 2 && os.Args[2] == "join"
 
+// hub is the example's, one for each room. A client whose channel is full is disconnected, as there, which is why this peer
+// loses messages in scenario burst.
 type hub struct {
 	clients              map[*client]bool
 	broadcast            chan []byte
 	register, unregister chan *client
 }
 
+// client is the example's.
 type client struct {
 	hub  *hub
 	conn *websocket.Conn
@@ -34,6 +37,7 @@ func newHub() *hub {
 	return h
 }
 
+// run owns the map, so it needs no lock, and all messages of a room pass through one goroutine.
 func (h *hub) run() {
 	for {
 		select {
@@ -57,6 +61,7 @@ func (h *hub) run() {
 	}
 }
 
+// readPump has the example's deadlines and pongs. Only the limit of a message is raised, for scenario large.
 func (c *client) readPump() {
 	defer func() {
 		c.hub.unregister <- c
@@ -74,6 +79,7 @@ func (c *client) readPump() {
 	}
 }
 
+// writePump makes one system call for each frame. That is what a message costs here.
 func (c *client) writePump() {
 	ticker := time.NewTicker(54 * time.Second)
 	defer func() {
@@ -135,6 +141,7 @@ func main() {
 		if err != nil {
 			return
 		}
+		// 256 is the example's length of the channel.
 		c := &client{room(r.URL.Path), conn, make(chan []byte, 256)}
 		c.hub.register <- c
 		go c.writePump()
