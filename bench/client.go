@@ -27,8 +27,8 @@ const (
 	markerLen   = 2 + 16 + 8 + 1 // start, nanoseconds, number, '#'
 )
 
-// payload returns the data of a message. It is letters and digits only, so that no protocol has to escape it, which would
-// hide the marker. Its time is that of now, and is taken before the message is published.
+// payload returns the data of a message. It has no quotes, spaces or control characters, so that no protocol has to escape
+// it, which would hide the marker. Its time is that of now, and is taken before the message is published.
 func payload(size int, number uint32) []byte {
 	p := bytes.Repeat([]byte{'x'}, max(size, markerLen))
 	copy(p, fmt.Sprintf("%s%016x%08x#", markerStart, time.Now().UnixNano(), number))
@@ -99,7 +99,7 @@ func (r *reader) scan(p []byte, now int64, h *histogram) (n int) {
 type fleet struct {
 	// Only the goroutine that reads a connection changes its reader.
 	readers []*reader
-	// Of deliveries of all readers.
+	// Of all readers together.
 	latency   histogram
 	connects  histogram // how long connecting took, with the handshake
 	delivered atomic.Int64

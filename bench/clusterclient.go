@@ -22,14 +22,14 @@ const (
 )
 
 const (
-	// Counting them in the bytes is cheaper than parsing frames and JSON, for the reason that scan has: the generator must
-	// not be what is measured.
+	// Counting them in the bytes is cheaper than parsing frames and JSON, as in scan: the generator must not be what is
+	// measured.
 	ackMark   = `{"ack"`
 	errorMark = `{"error"`
 )
 
 // v1Conn is a WebSocket that speaks broadcast.v1, and counts acks. It blocks and has a goroutine of its own, because there
-// are few of it.
+// are few.
 type v1Conn struct {
 	net.Conn
 	buf  []byte
@@ -99,8 +99,8 @@ func publishAcked(s *server, size int, d time.Duration) (acked int64, took time.
 	return total.Load(), took, err
 }
 
-// keepPublishing publishes as many messages as were acked, and at the end waits for all acks. So ackWindow of them are always
-// under way. They go in one write, so that the generator's system calls do not limit the rate.
+// keepPublishing publishes as many messages as were acked, and at the end waits for all acks. So ackWindow of them are under
+// way until the end. They go in one write, so that the generator's system calls do not limit the rate.
 func (c *v1Conn) keepPublishing(size int, end time.Time) (acked int64, err error) {
 	frame := clientFrame(fmt.Appendf(nil, `{"publish":{"data":%q},"ref":1}`, strings.Repeat("x", size)))
 	underway := 0

@@ -158,7 +158,7 @@ func (a *attackers) post(publishers, size int, done <-chan struct{}) {
 	all.Wait()
 }
 
-// quiet only connects. The other attacks have to be read beside it.
+// quiet only connects. Its figure is a part of those of the others.
 func (a *attackers) quiet(done <-chan struct{}) error {
 	for range harmful {
 		if _, _, err := a.dial("", ""); err != nil {

@@ -67,7 +67,7 @@ var scenarios = []scenario{
 		skip: func(p peer) bool { return !p.tls },
 	},
 	{
-		// The publishers are also subscribers, as in a chat. It is the only scenario without HTTP requests.
+		// The publishers are also subscribers, as in a chat. It is the only scenario whose messages are not HTTP requests.
 		name: "sockets", about: "1,000 connections, 50 of them sending 128 B, 50 messages in flight",
 		subscribers: 1000, load: load{size: 128, window: 50, sockets: 50},
 		skip: func(p peer) bool { return !p.sockets },

@@ -28,7 +28,7 @@ func (r result) line(name string) (line string) {
 
 func micros(d time.Duration) string { return fmt.Sprintf("%.2f µs", float64(d.Nanoseconds())/1000) }
 
-// short is for latencies. Digits beyond those are finer than the histogram.
+// short is for latencies, which the histogram knows to 3 %.
 func short(d time.Duration) string {
 	if d < time.Millisecond {
 		return fmt.Sprintf("%d µs", d.Microseconds())

@@ -145,7 +145,7 @@ func newBench() (_ *bench, err error) {
 	addr := l.Addr().String()
 	l.Close()
 	// coalesce has the server send what comes within 10 ms together. Without it each message would wake the browser for
-	// itself, at both ways to update.
+	// itself, in both ways to update.
 	err = caddytest.Load(fmt.Sprintf(`{
 		admin off
 		persist_config off

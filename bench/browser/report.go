@@ -109,8 +109,7 @@ func goals(table []row) (list []goal) {
 	}
 }
 
-// plot draws layouts and main-thread time by rate, without throttling. Throttled runs are left out: they tell the same with
-// higher bars.
+// plot draws layouts and main-thread time by rate, without throttling. Throttled runs are in the table only.
 func plot(table []row) string {
 	const width, height, bar, left, top = 760, 260, 22, 40, 50
 	var b strings.Builder

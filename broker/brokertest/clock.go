@@ -143,9 +143,8 @@ func (c *calls) close() {
 	<-c.done
 }
 
-// run calls what waits, in order. It only ends when nothing waits any more, so each callback is called even if the log is
-// closed. That is what the contract asks for: exactly once. run calls what waits, in order. It only ends when nothing waits
-// any more, so each callback is called even if the log is closed. That is what the contract asks for: exactly once.
+// run calls what waits, in order. It only ends when nothing waits any more, so each callback that a method was given is
+// called even if the log is closed. The contract asks for that: exactly once.
 func (c *calls) run() {
 	defer close(c.done)
 	for {

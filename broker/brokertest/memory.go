@@ -47,12 +47,12 @@ type MemoryConfig struct {
 // It uses no other clock than that of package time, and does not do I/O, so it works inside testing/synctest. Messages
 // between nodes and the broker arrive in the order of their times, which depend only on the seed and on the calls. The
 // callbacks of different nodes come from different goroutines. Delays and faults belong to it, and not to a test's own code,
-// so that each of them can be combined with each other.
+// so that all of them can be combined.
 type Memory struct {
 	config MemoryConfig
 	clock  clock
 
-	// What follows is guarded by clock.mu. Only used with clock.mu, so its numbers come in the order of the messages.
+	// What follows is guarded by clock.mu. So the numbers of random are drawn in the order of the messages.
 	random   *rand.Rand
 	store    store
 	brokers  []*MemoryBroker

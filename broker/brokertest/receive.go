@@ -217,7 +217,8 @@ func (l *memoryLog) advanceLocked(at uint64) {
 }
 
 // certainLocked notes that everything up to W has come. It is called where the counts of the broker and of the node were
-// equal, or after a repair. Only then is no hole possible, and what came after the last such moment can be forgotten.
+// equal, after a repair, and at the beginning of an epoch. Only then is no hole possible, and what came after the last such
+// moment can be forgotten.
 func (l *memoryLog) certainLocked() {
 	l.certain = l.w
 	clear(l.seen)

@@ -61,7 +61,8 @@ func (h *hub) run() {
 	}
 }
 
-// readPump has the example's deadlines and pongs. Only the limit of a message is raised, for scenario large.
+// readPump has the example's deadlines and pongs. Only the limit of a message is larger than its 512 bytes, so that no
+// scenario meets it.
 func (c *client) readPump() {
 	defer func() {
 		c.hub.unregister <- c
@@ -79,7 +80,7 @@ func (c *client) readPump() {
 	}
 }
 
-// writePump makes one system call for each frame. That is what a message costs here.
+// writePump makes one system call for each frame, which without join is one for each message.
 func (c *client) writePump() {
 	ticker := time.NewTicker(54 * time.Second)
 	defer func() {
