@@ -87,7 +87,9 @@ func available(ps []peer) []peer {
 }
 
 // bench measures the scenarios one after the other, each with all peers before the next begins. Only quick mode fails for
-// what is wrong with ours: a report shows it in a column.
+// what is wrong with ours: a report shows it in a column. The
+// ports are below 32768, where Linux begins to give them to clients, of which there are 15,000 here. The pause after each run
+// lets the kernel finish with the sockets of the killed server, so that they are not in the next measurement.
 func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, report string) error {
 	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {
@@ -97,7 +99,6 @@ func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, r
 	ps = available(ps)
 	t := newTable(ps)
 	wrong := 0
-	// Below 32768, where Linux begins to give ports to clients, of which there are 15,000 here.
 	port := 20100
 	for _, sc := range scs {
 		if sc.name == clusterName {
@@ -132,8 +133,6 @@ func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, r
 				if p.ours() && r.missing+r.extra+r.closed > 0 {
 					wrong++ // peers may lose messages; ours must not
 				}
-				// A moment for the kernel to finish with the sockets of the killed server, so that it is not in the next
-				// measurement.
 				time.Sleep(200 * time.Millisecond)
 			}
 		}

@@ -118,7 +118,8 @@ type bench struct {
 	closes []func()
 }
 
-// newBench starts both. On an error it ends what it has started.
+// newBench starts both. On an error it ends what it has started. coalesce has the server send what comes within 10 ms together.
+// Without it each message would wake the browser for itself, in both ways to update.
 func newBench() (_ *bench, err error) {
 	b := new(bench)
 	defer func() {
@@ -144,8 +145,6 @@ func newBench() (_ *bench, err error) {
 	}
 	addr := l.Addr().String()
 	l.Close()
-	// coalesce has the server send what comes within 10 ms together. Without it each message would wake the browser for
-	// itself, in both ways to update.
 	err = caddytest.Load(fmt.Sprintf(`{
 		admin off
 		persist_config off
