@@ -87,9 +87,9 @@ func available(ps []peer) []peer {
 }
 
 // bench measures the scenarios one after the other, each with all peers before the next begins. Only quick mode fails for
-// what is wrong with ours: a report shows it in a column. The
-// ports are below 32768, where Linux begins to give them to clients, of which there are 15,000 here. The pause after each run
-// lets the kernel finish with the sockets of the killed server, so that they are not in the next measurement.
+// what is wrong with ours: a report shows it in a column. The ports are below 32768, where Linux begins to give them to
+// clients, of which there are 15,000 here. The pause after each run lets the kernel finish with the sockets of the killed
+// server, so that they are not in the next measurement.
 func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, report string) error {
 	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {
