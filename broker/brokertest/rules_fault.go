@@ -32,9 +32,8 @@ type load struct {
 	mu sync.Mutex
 	// Closed at each ack and replaced, as recorder.changed.
 	changed chan struct{}
-	acked   []broker.Entry    // with their positions
-	refused map[string]bool   // data that was answered with ErrDown
-	unknown map[string]uint64 // data that was answered with ErrUnknown
+	acked   []broker.Entry  // with their positions
+	refused map[string]bool // data that was answered with ErrDown
 }
 
 // startLoad has two nodes that publish, one of them with keys and until it is acked, and two that are subscribed. One insists
@@ -42,7 +41,7 @@ type load struct {
 func startLoad(s *suite) *load {
 	l := &load{
 		suite: s, readers: []*node{s.join("a", "b"), s.join("a", "b")},
-		stop: make(chan struct{}), changed: make(chan struct{}), refused: make(map[string]bool), unknown: make(map[string]uint64),
+		stop: make(chan struct{}), changed: make(chan struct{}), refused: make(map[string]bool),
 	}
 	for i, n := range []*node{s.join(), s.join()} {
 		l.done.Go(func() {

@@ -70,13 +70,14 @@ func (c *Connection) Health() error {
 	if err := c.failed.Load(); err != nil {
 		return fmt.Errorf("the configuration's broker cannot be used: %w", *err)
 	}
-	status, _, _ := c.hub.Log()
+	status, stats, _ := c.hub.Log()
 	// Heard and not Up: for a moment of catching up a load balancer should not take the node out, since its clients would
 	// come to the others all at once. And not the state of the connection, because a connection can be there while
 	// nothing comes by it: centrifugal/centrifugo#1189.
 	silent := time.Since(status.Heard)
 	switch {
-	case status.Heard.IsZero():
+	// The log hears first, and tells the hub when it has caught up. Until then publishing is refused.
+	case status.Heard.IsZero(), !stats.Complete:
 		return because("nothing has come from the broker yet", status.Problem)
 	case silent > settings.PartitionTimeout:
 		return because(fmt.Sprintf("nothing has come from the broker for %s", silent.Round(time.Second)), status.Problem)

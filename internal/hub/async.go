@@ -120,8 +120,8 @@ func (h *Hub) free(from *Conn, size int) {
 	}
 }
 
-// awaitLogLocked returns the log to publish to, or the one that cannot be published to yet and ErrDown. A connection waits while it has too much in flight, and, when the log is
-// broken, for a while for it to be repaired.
+// awaitLogLocked returns the log to publish to, or the one that cannot be published to yet and ErrDown. A connection waits
+// while it has too much in flight, and, when the log is broken, for a while for it to be repaired.
 func (h *Hub) awaitLogLocked(from *Conn) (*sharedLog, error) {
 	for {
 		s := h.log

@@ -31,6 +31,7 @@ type sharedLog struct {
 
 	// Guarded by Hub.mu.
 	started     bool          // it has had an epoch
+	complete    bool          // it has had everything, at least once
 	settled     bool          // connections can be given positions
 	forgetting  bool          // what the hub has of the epoch before is being dropped
 	era         uint32        // counts epochs
@@ -386,7 +387,7 @@ func (s *sharedLog) Repaired() {
 		if !s.currentLocked() {
 			return
 		}
-		s.broken, s.partitioned = false, false
+		s.broken, s.partitioned, s.complete = false, false, true
 		if s.partition != nil {
 			s.partition.Stop()
 			s.partition = nil

@@ -11,6 +11,7 @@ import (
 // LogStats are totals of the log that the hub shares with others.
 type LogStats struct {
 	Watermark uint64 // the hub has everything of its open channels up to here
+	Complete  bool   // it has had everything at least once since this log was attached
 	Broken    bool   // it is not certain that everything comes
 	Refusing  bool   // new connections are refused, because it was broken for longer than Config.PartitionTimeout
 
@@ -136,7 +137,7 @@ func (h *Hub) Log() (broker.Status, LogStats, bool) {
 	}
 	c := s.counts
 	stats := LogStats{
-		Watermark: h.seq, Broken: s.broken, Refusing: s.partitioned,
+		Watermark: h.seq, Complete: s.complete, Broken: s.broken, Refusing: s.partitioned,
 		Received: c.received, Late: c.late, Gaps: c.gaps, Epochs: c.epochs, Barriers: c.barriers,
 		Opens:        map[string]uint64{"warm": c.warm, "cold": c.cold, "read": c.read},
 		OpenChannels: len(s.open),
