@@ -84,7 +84,7 @@ func (t *table) get(scenario, peer string) (result, bool) {
 // figures differ between machines. A goal that is missed stays in the report, with the amount. docs/performance.md says why.
 type goal struct {
 	what             string
-	a, aPeer, b, pee string // scenario and peer, divided by scenario and peer; without b, an absolute figure
+	a, aPeer, b, bPeer string // scenario and peer, divided by scenario and peer; without b, an absolute figure
 	figure           func(result) float64
 	most             float64
 }
@@ -126,7 +126,7 @@ func (t *table) reached(g goal) (v float64, ok bool) {
 	if g.b == "" {
 		return g.figure(a), true
 	}
-	b, ok := t.get(g.b, g.pee)
+	b, ok := t.get(g.b, g.bPeer)
 	if !ok || g.figure(b) == 0 {
 		return 0, false
 	}
