@@ -83,10 +83,10 @@ func (t *table) get(scenario, peer string) (result, bool) {
 // goal is an upper limit for a figure of ours, relative to another figure of the same run. Ratios are used because absolute
 // figures differ between machines. A goal that is missed stays in the report, with the amount. docs/performance.md says why.
 type goal struct {
-	what             string
+	what               string
 	a, aPeer, b, bPeer string // scenario and peer, divided by scenario and peer; without b, an absolute figure
-	figure           func(result) float64
-	most             float64
+	figure             func(result) float64
+	most               float64
 }
 
 const (
