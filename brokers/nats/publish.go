@@ -281,8 +281,8 @@ func (p *publisher) finish(c call, a ack, err error) {
 	}
 }
 
-// refused makes the server's refusal an error of the contract. It is ErrDown for most, such as a full disk: nothing was
-// stored, and a later attempt may succeed.
+// refused makes the server's refusal an error of the contract. It is ErrDown for most, such as a limit of the account:
+// nothing was stored, and a later attempt may succeed. A full disk is no refusal: nats-server does not answer then.
 func refused(e *apiError) error {
 	if e.ErrCode == codeTooBig {
 		return fmt.Errorf("%w (%w)", broker.ErrTooBig, e)
