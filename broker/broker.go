@@ -203,6 +203,10 @@ type Status struct {
 	// Heard is when the last sign of life came through the whole path, from the broker to the Sink.
 	Heard time.Time
 
+	// Clock is what the clock shows that Entry.Time is of. It is zero if the log cannot say: then it is taken for the clock of
+	// this process, and entries count as younger or older than they are by as much as the two differ.
+	Clock time.Time
+
 	// MaxData is how many bytes of data an entry may have. 0 is unknown.
 	MaxData int
 

@@ -65,6 +65,7 @@ type log struct {
 	problem   string
 	heard     time.Time
 	lastTick  time.Time // of any node
+	clock     clock     // of the stream's leader
 	up        bool
 	repairs   map[string]uint64
 	foreign   uint64
@@ -155,6 +156,7 @@ func (l *log) Status() broker.Status {
 		s.Server = withoutLogin(l.conn.ConnectedUrl())
 		s.MaxData = max(0, int(l.conn.MaxPayload())-maxEnvelope-maxHeaders)
 	}
+	s.Clock = l.clock.now()
 	if l.up {
 		// What was noted may be over, or may have been about one request only.
 		s.Problem = ""

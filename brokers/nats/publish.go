@@ -51,6 +51,7 @@ type publisher struct {
 	busy       bool // a call with several entries is under way, and later ones wait
 	waiting    []call
 	closed     bool
+	timed      bool // expire will run
 }
 
 // call is one call of Publish. Whoever takes it has to call done once, and without the lock, because done may publish
@@ -171,6 +172,10 @@ func (p *publisher) sendLocked(m *natsgo.Msg, done func(ack, error)) error {
 	}
 	// The ack cannot come too early for this: handle waits for the lock.
 	p.pending[w.id] = w
+	if !p.timed {
+		p.timed = true
+		time.AfterFunc(p.l.config.PublishTimeout+expireDelay, p.expire)
+	}
 	return nil
 }
 
@@ -276,8 +281,8 @@ func (p *publisher) finish(c call, a ack, err error) {
 	}
 }
 
-// refused makes the server's refusal an error of the contract. It is ErrDown for most, such as a full disk: nothing was
-// stored, and a later attempt may succeed.
+// refused makes the server's refusal an error of the contract. It is ErrDown for most, such as a limit of the account:
+// nothing was stored, and a later attempt may succeed. A full disk is no refusal: nats-server does not answer then.
 func refused(e *apiError) error {
 	if e.ErrCode == codeTooBig {
 		return fmt.Errorf("%w (%w)", broker.ErrTooBig, e)
@@ -310,16 +315,10 @@ func (p *publisher) compare(e *broker.Entry, seq uint64) (broker.Place, error) {
 }
 
 // tend sends again what has to be, and ends what waits too long.
-// The keeper calls it, so a call may end later than its deadline by as long as the keeper sleeps or catches up.
+// The keeper calls it, so it may be late by as long as the keeper sleeps or catches up.
 func (p *publisher) tend(now time.Time) {
-	var failed []*pending
 	p.mu.Lock()
-	for id, w := range p.pending {
-		if now.After(w.deadline) {
-			failed = append(failed, w)
-			delete(p.pending, id)
-		}
-	}
+	failed := p.overdueLocked(now)
 	if !p.retryAt.IsZero() && now.After(p.retryAt) && p.generation != 0 {
 		failed = append(failed, p.retryLocked()...)
 	}

@@ -292,6 +292,7 @@ func (l *log) create(ctx context.Context) (*streamInfo, error) {
 	}
 	want.Metadata = withLimit(map[string]string{metadataEpoch: newEpoch(before), metadataVersion: "1"}, want.MaxPerSubj, 1)
 	var info streamInfo
+	asked := time.Now()
 	err := l.api(ctx, "STREAM.CREATE."+l.config.Stream, want, &info)
 	switch {
 	// The server says so of another configuration only, and it is another: each node would give the stream an epoch of its
@@ -304,6 +305,7 @@ func (l *log) create(ctx context.Context) (*streamInfo, error) {
 	case err != nil:
 		return nil, fmt.Errorf("the stream %s cannot be created: %w", l.config.Stream, err)
 	}
+	l.setClock(info.Now, asked)
 	return &info, nil
 }
 
@@ -314,7 +316,12 @@ func (l *log) info(ctx context.Context, subject string) (*streamInfo, error) {
 		request = map[string]string{"subjects_filter": subject}
 	}
 	var info streamInfo
-	return &info, l.api(ctx, "STREAM.INFO."+l.config.Stream, request, &info)
+	asked := time.Now()
+	err := l.api(ctx, "STREAM.INFO."+l.config.Stream, request, &info)
+	if err == nil {
+		l.setClock(info.Now, asked)
+	}
+	return &info, err
 }
 
 // Retain changes the stream in the background.

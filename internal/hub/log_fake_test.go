@@ -22,6 +22,7 @@ type fakeCluster struct {
 	lost    map[uint64]bool // entries that are not stored any more
 	err     error           // of publishes
 	reading func()          // called by Read
+	ahead   time.Duration   // of its clock
 }
 
 // fakeLog is a node's half.
@@ -155,7 +156,7 @@ func (f *fakeLog) Publish(es []broker.Entry, done func([]broker.Place, error)) {
 			places[i] = broker.Place{Seq: first.Seq, Time: first.Time, Repeated: true}
 			continue
 		}
-		e.Seq, e.Time = c.lastLocked()+1, time.Now().UnixMilli()
+		e.Seq, e.Time = c.lastLocked()+1, time.Now().Add(c.ahead).UnixMilli()
 		if e.Key != [16]byte{} {
 			c.keys[e.Key] = *e
 		}
@@ -230,7 +231,9 @@ func (f *fakeLog) Last(ctx context.Context, channel string, n, _ int) ([]broker.
 }
 
 func (f *fakeLog) Retain(broker.Retention) {}
-func (f *fakeLog) Status() broker.Status   { return broker.Status{Up: true} }
+func (f *fakeLog) Status() broker.Status {
+	return broker.Status{Up: true, Clock: time.Now().Add(f.c.ahead)}
+}
 
 func (f *fakeLog) Close() {
 	f.c.mu.Lock()

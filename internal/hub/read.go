@@ -197,8 +197,12 @@ func (s *sharedLog) fill(o *openChannel, r *reading, es []broker.Entry, complete
 		es = es[:len(es)-1]
 	}
 	ms := make([]*Message, len(es))
+	clock := s.log.Status().Clock
+	if clock.IsZero() {
+		clock = now
+	}
 	for i := range es {
-		ms[i] = messageOf(&es[i], time.UnixMilli(es[i].Time)) // nil is nothing to any client
+		ms[i] = messageOf(&es[i], storedAt(&es[i], clock, now)) // nil is nothing to any client
 	}
 	floor := r.floor
 	h.inPieces(func() (all bool) {
@@ -235,6 +239,17 @@ func (s *sharedLog) fill(o *openChannel, r *reading, es []broker.Entry, complete
 		}
 		return true
 	})
+}
+
+// storedAt returns when an entry was stored, by the clock of this node, whose time is now when the log's clock shows clock.
+func storedAt(e *broker.Entry, clock, now time.Time) time.Time {
+	// Only a difference of two times of one clock is an age. With that of two, a node whose clock is an hour ahead would keep
+	// nothing that it reads, and one that is behind would keep all that it has an hour longer, because the history drops
+	// nothing before its oldest message.
+	if e.Time == 0 {
+		return now // the log cannot say
+	}
+	return now.Add(-max(0, clock.Sub(time.UnixMilli(e.Time))))
 }
 
 // dropStaleLocked drops what a channel has of the time before it was opened last, and reports whether that was all.

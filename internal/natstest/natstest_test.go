@@ -33,3 +33,47 @@ func TestKillAndRun(t *testing.T) {
 		s.WaitReady()
 	}
 }
+
+// No route of such a cluster goes past the proxies: without them a message does not reach another server.
+func TestRouted(t *testing.T) {
+	servers, routes := StartRouted(t, 3, "")
+	var conns []*natsgo.Conn
+	for _, s := range servers {
+		conn, err := natsgo.Connect(s.URL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conns = append(conns, conn)
+	}
+	wait := func(arrive bool) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); ; {
+			reached := 0
+			for _, conn := range conns[1:] {
+				sub, _ := conn.SubscribeSync("a")
+				conn.Flush()
+				conns[0].Publish("a", nil)
+				if _, err := sub.NextMsg(200 * time.Millisecond); err == nil {
+					reached++
+				}
+				sub.Unsubscribe()
+			}
+			if arrive && reached == 2 || !arrive && reached == 0 {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("a message reaches %d of 2 others", reached)
+			}
+		}
+	}
+	wait(true)
+	for _, r := range routes {
+		r.Refuse()
+	}
+	wait(false)
+	for _, r := range routes {
+		r.Accept()
+	}
+	wait(true)
+}

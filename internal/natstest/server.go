@@ -79,17 +79,43 @@ func Start(t testing.TB, more string, options ...natsgo.Option) *Server {
 func StartCluster(t testing.TB, n int, more string) []*Server {
 	t.Helper()
 	ports := freePorts(t, 2*n)
-	var routes []string
+	return startCluster(t, ports[:n], ports[n:], ports[n:], more)
+}
+
+// StartRouted starts a cluster as StartCluster does. Before the port of each server for routes is a proxy, so that all routes
+// go through one of the proxies.
+func StartRouted(t testing.TB, n int, more string) ([]*Server, []*Proxy) {
+	t.Helper()
+	ports := freePorts(t, 2*n)
+	var proxies []*Proxy
+	var told []int
 	for _, port := range ports[n:] {
+		p := NewProxy(t, &Server{Port: port})
+		proxies, told = append(proxies, p), append(told, p.listener.Addr().(*net.TCPAddr).Port)
+	}
+	return startCluster(t, ports[:n], ports[n:], told, more), proxies
+}
+
+// startCluster starts servers that listen for routes on ports, and tell each other that it is on those in told.
+func startCluster(t testing.TB, clients, ports, told []int, more string) []*Server {
+	t.Helper()
+	var routes []string
+	for _, port := range told {
 		routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", port))
 	}
-	servers := make([]*Server, n)
+	servers := make([]*Server, len(ports))
 	for i := range servers {
+<<<<<<< HEAD
 		servers[i] = newServer(t, ports[i])
 		// Both names are needed: without them nats-server does not start JetStream in a cluster (server/jetstream.go,
 		// v2.15.2: "jetstream cluster requires").
 		servers[i].configure(fmt.Sprintf("cluster { name: c, listen: \"127.0.0.1:%d\", routes: [%s] }\nserver_name: n%d\n",
 			ports[n+i], strings.Join(routes, ", "), i), more)
+=======
+		servers[i] = newServer(t, clients[i])
+		servers[i].configure(fmt.Sprintf("cluster { name: c, listen: \"127.0.0.1:%d\", cluster_advertise: \"127.0.0.1:%d\", routes: [%s] }\nserver_name: n%d\n",
+			ports[i], told[i], strings.Join(routes, ", "), i), more)
+>>>>>>> h-n
 		servers[i].Run()
 	}
 	for _, s := range servers {
