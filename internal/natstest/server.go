@@ -105,17 +105,11 @@ func startCluster(t testing.TB, clients, ports, told []int, more string) []*Serv
 	}
 	servers := make([]*Server, len(ports))
 	for i := range servers {
-<<<<<<< HEAD
-		servers[i] = newServer(t, ports[i])
+		servers[i] = newServer(t, clients[i])
 		// Both names are needed: without them nats-server does not start JetStream in a cluster (server/jetstream.go,
 		// v2.15.2: "jetstream cluster requires").
-		servers[i].configure(fmt.Sprintf("cluster { name: c, listen: \"127.0.0.1:%d\", routes: [%s] }\nserver_name: n%d\n",
-			ports[n+i], strings.Join(routes, ", "), i), more)
-=======
-		servers[i] = newServer(t, clients[i])
 		servers[i].configure(fmt.Sprintf("cluster { name: c, listen: \"127.0.0.1:%d\", cluster_advertise: \"127.0.0.1:%d\", routes: [%s] }\nserver_name: n%d\n",
 			ports[i], told[i], strings.Join(routes, ", "), i), more)
->>>>>>> h-n
 		servers[i].Run()
 	}
 	for _, s := range servers {
