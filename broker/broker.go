@@ -186,7 +186,7 @@ type Sink interface {
 // Retention is what a log has to keep so that clients can resume.
 type Retention struct {
 	Messages int           // of each channel
-	Age      time.Duration // how long; 0 is no limit
+	Age      time.Duration // how long; 0 means no limit
 }
 
 // Status describes a connection to a broker, for people and for metrics.

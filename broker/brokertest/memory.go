@@ -31,11 +31,11 @@ type MemoryConfig struct {
 	// PublishTimeout is how long a node waits for an ack. The default is 5 s.
 	PublishTimeout time.Duration
 
-	// MaxData is the size of the largest data that is accepted. 0 is no limit.
+	// MaxData is the size of the largest data that is accepted. 0 means no limit.
 	MaxData int
 
 	// MaxBatch is how many entries are stored at once. More of them are stored in parts, and if one fails the publisher gets
-	// a *broker.PartialError. 0 is no limit. It exists because NATS has such a limit too, and the hub has to handle the
+	// a *broker.PartialError. 0 means no limit. It exists because NATS has such a limit too, and the hub has to handle the
 	// error.
 	MaxBatch int
 }
@@ -264,7 +264,7 @@ type MemoryBroker struct {
 	logs       []*memoryLog
 	latency    time.Duration
 	cut, muted bool
-	// Each counts down to 0, which is no fault.
+	// Each counts down to 0, which means that there is no fault.
 	loseLive, losePublishes, losePlaces int
 }
 

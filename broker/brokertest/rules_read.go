@@ -88,7 +88,7 @@ func checkReadLimits(s *suite) {
 	n.same(got, es[20-len(got):])
 }
 
-// checkReadEmpty is about a channel that the broker does not know. That is no error, and nothing is missing.
+// checkReadEmpty is about a channel that the broker does not know. That is not an error, and nothing is missing.
 func checkReadEmpty(s *suite) {
 	n := s.join()
 	e := n.publish(s.entry("a"))[0]

@@ -28,6 +28,7 @@ import (
 
 	_ "github.com/caddy-broadcast/caddy-broadcast"
 	_ "github.com/caddy-broadcast/caddy-broadcast/brokers/nats"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/subprocess"
 )
 
 const folder = "examples/cluster/"
@@ -105,7 +106,8 @@ func (c *cluster) keepRunning(ctx context.Context, name string, kill <-chan stru
 			once, cancel := context.WithCancel(ctx) // CommandContext kills the process as kill -9 does
 			cmd := exec.CommandContext(once, program, args...)
 			cmd.Env = append(os.Environ(), env...)
-			dieWithParent(cmd)
+			// nats-server does not read its standard input, by which the nodes notice that this process is gone.
+			subprocess.DieWithParent(cmd)
 			cmd.Stderr = os.Stderr
 			if name == "nats-server" {
 				cmd.Stderr = nil // it logs all that it does

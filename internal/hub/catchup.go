@@ -38,9 +38,9 @@ func (c *catchUp) add(o *openChannel, at uint64) {
 	c.channels = append(c.channels, caughtUp{o.name, o.last, at})
 }
 
-// maxHeld is how many bytes of entries are held.
-// It is what one inbox may hold by default. A gap on all channels costs less than a node without memory.
-const maxHeld = 64 << 20
+// maxHeld is how many bytes of entries are held: what one inbox may hold by default. A gap on all channels costs less than
+// a node without memory.
+const maxHeld = defaultMaxInbox
 
 // holdLocked keeps an entry that has come live until what comes before it is read.
 func (c *catchUp) holdLocked(e *broker.Entry) {

@@ -32,18 +32,9 @@ type stored struct {
 
 // appendHistoryLocked keeps a message in its channel's history.
 func (h *Hub) appendHistoryLocked(ch *channel, m *Message) {
-	hi := &h.history
-	s := &stored{message: m, channel: ch, before: hi.newest}
-	if hi.newest == nil {
-		hi.oldest = s
-	} else {
-		hi.newest.after = s
-	}
-	hi.newest = s
+	s := &stored{message: m, channel: ch, before: h.history.newest}
+	h.storeLocked(s)
 	ch.history = append(ch.history, s)
-	hi.bytes.Add(int64(m.cost()))
-	h.holdHistoryLocked(m)
-	hi.count++
 	if len(ch.history) > h.config.History {
 		h.dropOldestLocked(ch)
 	}
@@ -53,19 +44,28 @@ func (h *Hub) appendHistoryLocked(ch *channel, m *Message) {
 // prependHistoryLocked keeps a message that is older than those in its channel's history. The list of all messages then
 // begins with it, though others may be older: they are dropped a little later, or earlier, than they would be.
 func (h *Hub) prependHistoryLocked(ch *channel, m *Message) {
+	s := &stored{message: m, channel: ch, after: h.history.oldest}
+	h.storeLocked(s)
+	ch.history = slices.Insert(ch.history, 0, s) // moves pointers, at most Config.History of them
+	h.setTimerLocked(time.Now())
+}
+
+// storeLocked counts a message, and puts it in the list of all between its neighbors there.
+func (h *Hub) storeLocked(s *stored) {
 	hi := &h.history
-	s := &stored{message: m, channel: ch, after: hi.oldest}
-	if hi.oldest == nil {
+	if s.before == nil {
+		hi.oldest = s
+	} else {
+		s.before.after = s
+	}
+	if s.after == nil {
 		hi.newest = s
 	} else {
-		hi.oldest.before = s
+		s.after.before = s
 	}
-	hi.oldest = s
-	ch.history = slices.Insert(ch.history, 0, s) // moves pointers, at most Config.History of them
-	hi.bytes.Add(int64(m.cost()))
-	h.holdHistoryLocked(m)
+	hi.bytes.Add(int64(s.message.cost()))
+	h.holdHistoryLocked(s.message)
 	hi.count++
-	h.setTimerLocked(time.Now())
 }
 
 // dropOldestLocked drops the oldest message of a channel.

@@ -158,7 +158,7 @@ func (c *Conn) mayJoinLocked(name string) error {
 	if c.left {
 		return ErrClosed
 	}
-	// To join twice is no error: a client that lost the answer may ask again.
+	// Joining twice is not an error: a client that lost the answer may ask again.
 	if _, on := c.findLocked(name); on {
 		return nil
 	}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/subprocess"
 )
 
 var build = sync.OnceValues(func() (string, error) {
@@ -156,7 +158,7 @@ func (s *Server) Run() {
 	defer log.Close()
 	cmd := exec.Command(Binary(s.t), "-c", s.conf)
 	cmd.Stdout, cmd.Stderr = log, log
-	dieWithParent(cmd)
+	subprocess.DieWithParent(cmd)
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
