@@ -75,7 +75,8 @@ type Entry struct {
 	// Time is when it was stored, in milliseconds since 1970, by the clock of the log. The log sets it.
 	Time int64
 
-	// Channel is 1 to 255 bytes of UTF-8 without control characters. Event is as long at most, and may be empty.
+	// Channel is 1 to 255 bytes of UTF-8 without control characters; only the hub's own channels begin with "\x01". Event is as
+	// long at most, and may be empty.
 	Channel, Event string
 
 	// Kind and Data are the content. A log keeps both as they are.
@@ -233,6 +234,10 @@ type Options struct {
 
 	// Retention is what the log has to keep.
 	Retention Retention
+
+	// Message gets what other nodes have sent to this one with Peers.Send. It returns at once and keeps the message. It may be
+	// called at the same time as the Sink, and by several goroutines. nil drops all.
+	Message func(from uint64, message []byte)
 }
 
 // Broker is what a Caddy module of the namespace broadcast.brokers implements. Its Validate has to find what cannot work: a
