@@ -239,6 +239,9 @@ func (s *Server) Kill() {
 	<-s.done
 }
 
+// WaitEnd waits until the process has ended, by itself.
+func (s *Server) WaitEnd() { <-s.done }
+
 // Freeze stops the process, whose connections stay open, and returns when it has stopped. Thaw lets it go on. The kernel goes
 // on for it: connections are accepted and bytes are acknowledged until buffers are full, so clients notice only by their own
 // timeouts.
