@@ -365,7 +365,7 @@ func TestRestoreBackup(t *testing.T) {
 	c.expect(t, "next") // and no gap: docs/operations.md says that this is so
 	before := n.epoch()
 	n.stop()
-	_, js := (&single{server: server}).jetStream(t)
+	_, js := (&single{nats: server}).jetStream(t)
 	if err := js.DeleteStream("BROADCAST"); err != nil {
 		t.Fatal(err)
 	}
