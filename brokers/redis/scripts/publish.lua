@@ -82,9 +82,10 @@ for k = 1, total do
 		redis.call('DEL', stream)
 		redis.call('XADD', stream, seq .. '-' .. now, 'd', data)
 	end
-	if ttl > 0 and not expired[channel] then
+	if not expired[channel] then
 		expired[channel] = true
-		redis.call('PEXPIRE', stream, ttl)
+		-- The stream may be from when there was a limit.
+		if ttl > 0 then redis.call('PEXPIRE', stream, ttl) else redis.call('PERSIST', stream) end
 	end
 	if key ~= '' then redis.call('SET', keys .. key, seq .. ' ' .. now .. ' ' .. ARGV[j + 3], 'PX', 120000) end
 	redis.call('PUBLISH', prefix .. 'c:' .. channel, epoch .. ' ' .. seq .. ' ' .. now .. ' ' .. data)

@@ -41,7 +41,7 @@ for i = 8, #ARGV, 3 do
 		if #part < ask then break end
 	end
 	local complete = after >= s
-	if all and not complete then
+	if not complete then
 		complete = #redis.call('XREVRANGE', stream, ARGV[i + 1], '-', 'COUNT', 1) > 0
 			or after >= since and redis.call('XLEN', stream) < limit and young(after)
 	end
