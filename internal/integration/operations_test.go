@@ -1,0 +1,152 @@
+package integration
+
+import (
+	"io/fs"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
+)
+
+func page(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// section returns the part of docs/operations.md below a heading.
+func section(t *testing.T, heading string) string {
+	t.Helper()
+	_, text, ok := strings.Cut(page(t, "operations.md"), "\n## "+heading+"\n")
+	if !ok {
+		t.Fatalf("docs/operations.md has no section %q", heading)
+	}
+	text, _, _ = strings.Cut(text, "\n## ")
+	return text
+}
+
+// rows returns the first column of the table in a section, without its quotes.
+func rows(t *testing.T, heading string) (names []string) {
+	t.Helper()
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(section(t, heading), -1) {
+		names = append(names, m[1])
+	}
+	if len(names) < 5 {
+		t.Fatalf("%q has %d rows", heading, len(names))
+	}
+	return names
+}
+
+// source returns all Go code that is not of tests.
+func source(t *testing.T) string {
+	t.Helper()
+	var all strings.Builder
+	for _, root := range []string{"../../brokers", "../../internal"} {
+		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			all.Write(text)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all.String()
+}
+
+// TestOperationsLogMessages: the messages that docs/operations.md explains are those that are logged, and it explains each
+// warning and error about a broker.
+func TestOperationsLogMessages(t *testing.T) {
+	explained, code := rows(t, "Log messages"), source(t)
+	for _, message := range explained {
+		if !regexp.MustCompile(`\.(Info|Warn|Error)\("` + regexp.QuoteMeta(message) + `"`).MatchString(code) {
+			t.Errorf("%q is not logged", message)
+		}
+	}
+	for _, m := range regexp.MustCompile(`(?:l\.|^|\t)logger\(\)\.(?:Warn|Error)\("([^"]+)"`).FindAllStringSubmatch(code, -1) {
+		if !slices.Contains(explained, m[1]) {
+			t.Errorf("docs/operations.md does not explain %q", m[1])
+		}
+	}
+}
+
+// TestOperationsCommands: the commands that the pages name exist, and so do the requests to the admin API.
+func TestOperationsCommands(t *testing.T) {
+	code := source(t)
+	for _, name := range []string{"operations.md", "scale.md"} {
+		for _, m := range regexp.MustCompile("`caddy broadcast (\\w+)").FindAllStringSubmatch(page(t, name), -1) {
+			if !regexp.MustCompile(`Use: +"` + m[1] + `\b`).MatchString(code) {
+				t.Errorf("%s has the command %q", name, m[0][1:])
+			}
+		}
+	}
+}
+
+// TestAlerts: the rules of docs/alerts.yml are about metrics that there are with a broker, docs/operations.md says what to do
+// about each, and Prometheus takes them.
+func TestAlerts(t *testing.T) {
+	rules := page(t, "alerts.yml")
+	var names []string
+	for _, m := range regexp.MustCompile(`(?m)^ +- alert: (\w+)$`).FindAllStringSubmatch(rules, -1) {
+		names = append(names, m[1])
+	}
+	if explained := rows(t, "Alerts"); !slices.Equal(names, explained) {
+		t.Errorf("docs/alerts.yml has %q, and docs/operations.md %q", names, explained)
+	}
+	for _, m := range regexp.MustCompile("`(Broadcast\\w+)`").FindAllStringSubmatch(page(t, "operations.md"), -1) {
+		if !slices.Contains(names, m[1]) {
+			t.Errorf("docs/operations.md has the alert %q", m[1])
+		}
+	}
+	server := natstest.Start(t, "")
+	s := caddytest.Start(t, `
+		broadcast {
+			broker nats `+server.URL()+` {
+				replicas 1
+			}
+		}
+		---
+		broadcast /ws news`)
+	awaitHealth(s, http.StatusNoContent)
+	s.Publish("channel=news", "x")
+	// The alert on epochs counts on it that the first one of a process is 1.
+	s.ExpectMetrics("broker_epochs_total 1")
+	_, metrics := s.Do("GET", s.Admin+"/metrics", "")
+	for _, text := range []string{rules, page(t, "operations.md")} {
+		for _, name := range regexp.MustCompile(`caddy_broadcast_\w+`).FindAllString(text, -1) {
+			if !regexp.MustCompile(`(?m)^` + name + `[ {]`).MatchString(metrics) {
+				t.Errorf("there is no %s", name)
+			}
+		}
+	}
+	for _, m := range regexp.MustCompile(`result=~"([^"]+)"`).FindAllStringSubmatch(rules, -1) {
+		for result := range strings.SplitSeq(m[1], "|") {
+			if !strings.Contains(metrics, `{result="`+result+`"}`) {
+				t.Errorf("there is no result %s", result)
+			}
+		}
+	}
+	t.Run("promtool", func(t *testing.T) {
+		if _, err := exec.LookPath("promtool"); err != nil {
+			t.Skip(err) // it is only a second opinion
+		}
+		for _, args := range [][]string{{"check", "rules", "../../docs/alerts.yml"}, {"test", "rules", "testdata/alerts_test.yml"}} {
+			if out, err := exec.Command("promtool", args...).CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		}
+	})
+}
