@@ -39,6 +39,7 @@ type log struct {
 	// What keys and channels begin with, the key of the log itself, and the channels of entries, of ticks and of messages.
 	prefix, meta, live, own, peer, everybody string
 
+	atLeast    int    // how many entries of a channel are kept
 	attempts   int    // to connect; the keeper's
 	generation uint64 // of sessions; the keeper's
 
@@ -92,7 +93,7 @@ func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
 		config: c, node: o.Node, id: strconv.FormatUint(rand.Uint64(), 36), sink: sink, message: o.Message,
 		prefix: prefix, meta: prefix + "m", live: prefix + "c:", everybody: prefix + "p:*", peer: prefix + "p:" + strconv.FormatUint(o.Node, 16),
 		reads: make(chan struct{}, maxReads), done: make(chan struct{}), channels: map[string]*channel{}, repairs: map[string]uint64{},
-		retention: o.Retention, retain: true, problem: "not connected yet",
+		retention: o.Retention, retain: true, atLeast: minMessages, problem: "not connected yet",
 	}
 	l.own = prefix + "o:" + l.id
 	l.queue.init()
