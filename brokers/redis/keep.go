@@ -68,7 +68,6 @@ func (l *log) notUp(cause string, err error) {
 	}
 	l.setProblem(fmt.Sprint("not connected: ", err))
 	l.publisher.refuse()
-	l.counters.down()
 	if l.complaints.fresh(err.Error(), time.Now()) {
 		l.logger().Warn("cannot catch up with the broker", zap.String("cause", cause), zap.Error(err))
 	}
