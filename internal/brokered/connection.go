@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
 )
 
 // Settings are what a configuration says about the message broker. They do not change after Use.
@@ -60,6 +61,7 @@ func (s *Settings) Name() string {
 // that made it, if the next configuration has the same settings.
 type Connection struct {
 	hub      *hub.Hub
+	cluster  *nodes.Cluster
 	settings atomic.Pointer[Settings] // of the running configuration
 	failed   atomic.Pointer[error]    // why the hub cannot follow them, or nil
 
@@ -70,7 +72,10 @@ type Connection struct {
 }
 
 // New returns the connection of a hub that is its own log so far.
-func New(h *hub.Hub) *Connection { return &Connection{hub: h} }
+func New(h *hub.Hub) *Connection { return &Connection{hub: h, cluster: nodes.New(h)} }
+
+// Cluster returns the nodes that share the log. Without a broker this node is alone.
+func (c *Connection) Cluster() *nodes.Cluster { return c.cluster }
 
 // Use has the hub publish to the broker of a configuration, or to none. It keeps a connection that has the same settings.
 // It does not wait for the broker. After an error, which is logged, the hub goes on as before.

@@ -1,0 +1,152 @@
+// Package nodes knows the nodes that share a log: which of them are alive, and how many subscribers they have. It passes
+// questions to all of them, and joins their answers. All of it is for people who administer a cluster: nothing that clients
+// are promised depends on it.
+package nodes
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+)
+
+// Node is a Caddy process that shares the log.
+type Node struct {
+	ID          uint64 // random, another one after each restart
+	Name        string // what people call it; it need not be unique
+	Started     time.Time
+	Connections int
+	Version     string // of this module
+	Epoch       string // of the log that it follows; empty until it has one
+	Seq         uint64 // its watermark
+}
+
+// Text returns the node's number as people see it, six letters and digits. It begins the IDs of connections where nodes are
+// told apart.
+func (n Node) Text() string { return Text(n.ID) }
+
+// Text returns a node's number as people see it.
+func Text(id uint64) string {
+	// 30 of 64 random bits: of 1000 nodes two have the same text with a probability of 0.05 %. Without letters that look
+	// like digits (Crockford's base 32).
+	const digits = "0123456789abcdefghjkmnpqrstvwxyz"
+	var p [6]byte
+	for i := range p {
+		p[i] = digits[id>>(59-5*i)&31]
+	}
+	return string(p[:])
+}
+
+// MarshalJSON returns the node as the admin API shows it.
+func (n Node) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		ID          string    `json:"id"`
+		Name        string    `json:"name"`
+		Started     time.Time `json:"started"`
+		Connections int       `json:"connections"`
+		Version     string    `json:"version"`
+		Epoch       string    `json:"epoch"`
+		Watermark   uint64    `json:"watermark"`
+	}{n.Text(), n.Name, n.Started.UTC(), n.Connections, n.Version, n.Epoch, n.Seq})
+}
+
+// Answer is what a node has answered.
+type Answer struct {
+	Node Node
+	Data []byte
+}
+
+// Cluster is the nodes that share the log with this one. There is one per process. Without a broker it has this node alone,
+// and asks nobody else.
+type Cluster struct {
+	hub     *hub.Hub
+	version string
+
+	mu       sync.Mutex
+	name     string
+	handlers map[string]func([]byte) []byte
+}
+
+// New returns the cluster that a hub is the only node of.
+func New(h *hub.Hub) *Cluster {
+	return &Cluster{hub: h, version: version(), handlers: make(map[string]func([]byte) []byte)}
+}
+
+// Nodes returns the nodes that are alive: this one, and then the others by name.
+func (c *Cluster) Nodes() []Node {
+	return []Node{c.self()}
+}
+
+// Handle sets what answers questions of a kind, which is 1 to 64 bytes. It is called by several goroutines at once, for
+// questions of this node too, and may take as long as Ask waits. A request may be anything: who sent it need not be a
+// node of ours. An answer may have MaxAnswer bytes; the node that sends a larger one is missing. Those of each kind are set
+// once, before the cluster has others.
+func (c *Cluster) Handle(kind string, answer func(request []byte) []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.handlers[kind] = answer
+}
+
+// Ask asks all nodes that are alive, this one included. It returns the answers that have come within a second, this node's
+// first, and the nodes that have not answered. It returns sooner if ctx ends.
+func (c *Cluster) Ask(ctx context.Context, kind string, request []byte) (answers []Answer, missing []Node) {
+	c.mu.Lock()
+	answer := c.handlers[kind]
+	c.mu.Unlock()
+	if answer == nil {
+		return nil, []Node{c.self()}
+	}
+	return []Answer{{c.self(), answer(request)}}, nil
+}
+
+// Subscribers returns how many subscribers channels have on the other nodes, together. The numbers may be some seconds old.
+// What is not known when ctx ends is 0.
+func (c *Cluster) Subscribers(ctx context.Context, channels []string) []int {
+	return make([]int, len(channels))
+}
+
+// MaxAnswer is the size of the largest answer.
+const MaxAnswer = 8 << 20
+
+// askTime is how long Ask waits.
+const askTime = time.Second
+
+// self describes this node.
+func (c *Cluster) self() Node {
+	s := c.hub.Stats()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return Node{
+		ID: c.hub.Node(), Name: c.name, Started: s.Started, Connections: s.Connections,
+		Version: c.version, Epoch: s.Epoch, Seq: s.Seq,
+	}
+}
+
+// version returns the version of this module in the running program.
+func version() string {
+	const path = "github.com/caddy-broadcast/caddy-broadcast"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, m := range append(info.Deps, &info.Main) {
+		if m.Path == path {
+			if m.Replace != nil {
+				m = m.Replace
+			}
+			return m.Version
+		}
+	}
+	return ""
+}
+
+// byName sorts nodes.
+func byName(a, b Node) int {
+	return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
+}
+
