@@ -149,4 +149,3 @@ func version() string {
 func byName(a, b Node) int {
 	return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
 }
-
