@@ -218,13 +218,13 @@ func (s *Session) heard(b *beat) {
 	now := time.Now()
 	s.mu.Lock()
 	answer, forgot := s.table.heard(b, now)
-	few := s.table.alive(now) < manyNodes
+	// With many nodes a new one waits for their beats. If all begin at the same time, each would answer each.
+	answer = answer && s.table.alive(now) < manyNodes
 	s.mu.Unlock()
 	if !s.started() {
 		return
 	}
-	// With many nodes a new one waits for their beats. If all begin at the same time, each would answer each.
-	if answer && few {
+	if answer {
 		s.beat(b.node.ID, false)
 	}
 	if forgot {
