@@ -118,6 +118,7 @@ type Hub struct {
 	index       index               // their names
 	droppedSeq  uint64              // the last message that any channel, of those that are not in channels, has lost
 	subscribed  int                 // those that have subscribers
+	marks       *marks              // those whose subscribers have changed, if somebody wants to know
 	history     history
 	repeats     repeats
 	connections int

@@ -5,7 +5,6 @@ package nodes
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"runtime/debug"
 	"strings"
@@ -61,6 +60,8 @@ type Cluster struct {
 	mu       sync.Mutex
 	name     string
 	handlers map[string]func([]byte) []byte
+	runs     uint64   // how many sessions there have been
+	session  *Session // nil without a broker, or if its nodes cannot reach each other
 }
 
 // New returns the cluster that a hub is the only node of.
@@ -70,7 +71,23 @@ func New(h *hub.Hub) *Cluster {
 
 // Nodes returns the nodes that are alive: this one, and then the others by name.
 func (c *Cluster) Nodes() []Node {
-	return []Node{c.self()}
+	list := []Node{c.self()}
+	c.mu.Lock()
+	s := c.session
+	c.mu.Unlock()
+	if s == nil {
+		return list
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append(list, s.table.list(time.Now())...)
+}
+
+// Rename sets what people call this node. It begins with the next session.
+func (c *Cluster) Rename(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.name = name
 }
 
 // Handle sets what answers questions of a kind, which is 1 to 64 bytes. It is called by several goroutines at once, for
@@ -83,33 +100,9 @@ func (c *Cluster) Handle(kind string, answer func(request []byte) []byte) {
 	c.handlers[kind] = answer
 }
 
-// Ask asks all nodes that are alive, this one included. It returns the answers that have come within a second, this node's
-// first, and the nodes that have not answered. It returns sooner if ctx ends.
-func (c *Cluster) Ask(ctx context.Context, kind string, request []byte) (answers []Answer, missing []Node) {
-	c.mu.Lock()
-	answer := c.handlers[kind]
-	c.mu.Unlock()
-	if answer == nil {
-		return nil, []Node{c.self()}
-	}
-	return []Answer{{c.self(), answer(request)}}, nil
-}
-
-// Subscribers returns how many subscribers channels have on the other nodes, together. The numbers may be some seconds old.
-// What is not known when ctx ends is 0.
-func (c *Cluster) Subscribers(ctx context.Context, channels []string) []int {
-	return make([]int, len(channels))
-}
-
-// MaxAnswer is the size of the largest answer.
-const MaxAnswer = 8 << 20
-
-// askTime is how long Ask waits.
-const askTime = time.Second
-
 // self describes this node.
 func (c *Cluster) self() Node {
-	s := c.hub.Stats()
+	s := c.hub.Summary() // before c.mu, because a hub may close its log, which takes it
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return Node{
@@ -140,4 +133,3 @@ func version() string {
 func byName(a, b Node) int {
 	return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
 }
-
