@@ -16,6 +16,7 @@ type Kicked struct {
 	Closed  int      `json:"closed"`
 	Nodes   int      `json:"nodes"`   // that have carried it out
 	Missing []string `json:"missing"` // those that have not
+	Shared  bool     `json:"-"`       // there may be others
 }
 
 // UnsharedError says that a kick could not be put in the log, so that this node alone has carried it out.
@@ -63,10 +64,10 @@ func (s *Survey) Kick(ctx context.Context, connection, user string) (Kicked, err
 		return Kicked{}, &UnsharedError{s.kickHere(of, f, concerned), err}
 	}
 	if len(concerned) == 0 { // it has ended, or cannot be heard at the moment
-		return Kicked{Missing: []string{of}}, nil
+		return Kicked{Missing: []string{of}, Shared: true}, nil
 	}
 	answers, missing := ask(ctx, s, kindKicked, question{Request: k.Request}, concerned, s.kicked)
-	v := Kicked{Nodes: len(answers), Missing: labels(missing)}
+	v := Kicked{Nodes: len(answers), Missing: labels(missing), Shared: true}
 	for _, a := range answers {
 		v.Closed += a.of
 	}

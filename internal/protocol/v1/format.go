@@ -76,7 +76,7 @@ func (f Format) frame(dst []byte, fill func([]byte) []byte) []byte {
 
 // hello is what a client gets first.
 type hello struct {
-	connection   string // its ID
+	connection   string   // its ID
 	channels     []string // that it is on
 	welcome      hub.Welcome
 	pingInterval time.Duration
