@@ -132,7 +132,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 			return err
 		}
 	}
-	return metrics.Register(ctx.GetMetricsRegistry(), a.hub, shared.Emitter)
+	return metrics.Register(ctx.GetMetricsRegistry(), a.hub, shared.Broker.Cluster(), shared.Emitter)
 }
 
 // Validate checks the options.

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
 const (
@@ -172,17 +174,24 @@ func (r *reports) set(counts map[string]int) bool {
 
 var errStopped = errors.New("the session has ended")
 
-// remove removes all numbers from the broker. It does not wait longer than a time. The loop has ended.
-func (r *reports) remove(limit time.Duration) {
+// end removes all numbers from the broker, if it is to, and returns when it has answered, or after limit. The loop has ended.
+func (r *reports) end(remove bool, limit time.Duration) {
+	peers := r.session.peers
 	var asked sync.WaitGroup
-	for piece := range slices.Chunk(slices.Collect(maps.Keys(r.told)), reportSize) {
-		counts := make(map[string]int, len(piece))
-		for _, name := range piece {
-			counts[name] = 0
+	if remove {
+		for piece := range slices.Chunk(slices.Collect(maps.Keys(r.told)), reportSize) {
+			counts := make(map[string]int, len(piece))
+			for _, name := range piece {
+				counts[name] = 0
+			}
+			asked.Add(1)
+			peers.SetCounts(counts, func(error) { asked.Done() })
 		}
-		asked.Add(1)
-		r.session.peers.SetCounts(counts, func(error) { asked.Done() })
 	}
+	// A question, because its answer says that the broker has what was sent before, such as the goodbye. The log is closed
+	// next, which drops what is still on its way.
+	asked.Add(1)
+	peers.Counts([]string{hub.DefaultChannel}, func([]map[uint64]int, error) { asked.Done() })
 	done := make(chan struct{})
 	go func() {
 		asked.Wait()

@@ -87,12 +87,10 @@ func (s *Session) Close() {
 	c.mu.Unlock()
 	close(s.stop)
 	s.running.Wait()
-	if last {
-		// Not if another session has taken its place: if that has the same broker, they are its counts now. If not, the
-		// other nodes remove them when this one is gone for a while.
-		s.reports.remove(leaveTime)
-	}
 	s.peers.Send(0, binary.AppendUvarint([]byte{messageVersion, kindGoodbye}, s.run))
+	// Not if another session has taken its place: if that has the same broker, they are its counts now. If not, the other
+	// nodes remove them when this one is gone for a while.
+	s.reports.end(last, leaveTime)
 }
 
 // Interrupted says that the broker is not reached for now.
