@@ -11,7 +11,6 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/brokered"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/events"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/survey"
 )
@@ -41,8 +40,8 @@ const key = "hub"
 func Acquire() (s *Shared, release func() error, err error) {
 	value, _, err := shared.LoadOrNew(key, func() (caddy.Destructor, error) {
 		h := hub.New(hub.Config{})
-		cluster := nodes.New(h)
-		return &Shared{h, socket.NewPoller(), events.New(), brokered.New(h), survey.New(h, cluster)}, nil
+		b := brokered.New(h)
+		return &Shared{h, socket.NewPoller(), events.New(), b, survey.New(h, b.Cluster())}, nil
 	})
 	if err != nil {
 		return nil, nil, err
