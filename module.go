@@ -25,7 +25,7 @@ import (
 func init() {
 	active.Register(func(app any) active.App {
 		a := app.(*App)
-		return active.App{Hub: a.hub, Context: a.ctx, Broker: a.shared.Broker}
+		return active.App{Hub: a.hub, Context: a.ctx, Broker: a.shared.Broker, Survey: a.shared.Survey}
 	})
 	caddy.RegisterModule(App{})
 	caddy.RegisterModule(Handler{})

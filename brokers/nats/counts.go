@@ -31,8 +31,6 @@ const (
 	maxFlying = 256
 )
 
-func now() time.Time { return time.Now() }
-
 // counts is what this node has set.
 type counts struct {
 	l       *log
@@ -182,7 +180,7 @@ func (c *counts) sendLocked(channel string, n *number) error {
 	if err := c.l.conn.PublishMsg(m); err != nil {
 		return fmt.Errorf("%w (%w)", broker.ErrDown, err)
 	}
-	c.flying[c.last] = &flight{channel, n.value, n.waiting, now().Add(c.l.config.PublishTimeout)}
+	c.flying[c.last] = &flight{channel, n.value, n.waiting, time.Now().Add(c.l.config.PublishTimeout)}
 	n.queued, n.flying, n.waiting = false, true, nil
 	return nil
 }
@@ -245,7 +243,7 @@ func (c *counts) expire() {
 	var f finished
 	c.mu.Lock()
 	c.timer = nil
-	at := now()
+	at := time.Now()
 	for _, flight := range c.flying {
 		if !at.Before(flight.deadline) {
 			c.failLocked(&f, broker.ErrDown)

@@ -25,6 +25,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/inspector"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/publish"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/survey"
 )
 
 func init() {
@@ -91,10 +92,10 @@ func (API) Routes() []caddy.AdminRoute {
 		{Pattern: "/broadcast", Handler: handler(withHub(http.MethodGet, totals))},
 		{Pattern: "/broadcast/health", Handler: handler(health)},
 		{Pattern: "/broadcast/publish", Handler: handler(withHub(http.MethodPost, publishAll))},
-		{Pattern: "/broadcast/channels", Handler: handler(withHub(http.MethodGet, channels))},
-		{Pattern: "/broadcast/channels/", Handler: handler(withHub(http.MethodGet, oneChannel))},
+		{Pattern: "/broadcast/channels", Handler: handler(withSurvey(http.MethodGet, channels))},
+		{Pattern: "/broadcast/channels/", Handler: handler(withSurvey(http.MethodGet, oneChannel))},
 		{Pattern: "/broadcast/connections", Handler: handler(connections)},
-		{Pattern: "/broadcast/connections/", Handler: handler(withHub(http.MethodDelete, oneConnection))},
+		{Pattern: "/broadcast/connections/", Handler: handler(withSurvey(http.MethodDelete, oneConnection))},
 		{Pattern: "/broadcast/stream", Handler: handler(withHub(http.MethodGet, stream))},
 		{Pattern: inspector.Prefix, Handler: handler(inspector.Serve)},
 	}
@@ -132,6 +133,29 @@ func withHub(method string, answer func(http.ResponseWriter, *http.Request, *hub
 		}
 		return answer(w, r, h)
 	}
+}
+
+// withSurvey answers requests of one method, by what all nodes know.
+func withSurvey(method string, answer func(http.ResponseWriter, *http.Request, *survey.Survey) error) caddy.AdminHandlerFunc {
+	return withHub(method, func(w http.ResponseWriter, r *http.Request, _ *hub.Hub) error {
+		s, err := runningSurvey()
+		if err != nil {
+			return err
+		}
+		return answer(w, r, s)
+	})
+}
+
+// runningSurvey returns the survey, with errors as runningHub.
+func runningSurvey() (*survey.Survey, error) {
+	if _, err := runningHub(); err != nil {
+		return nil, err
+	}
+	app, err := active.Running()
+	if err != nil { // it has ended meanwhile
+		return nil, caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
+	}
+	return app.Survey, nil
 }
 
 // runningHub returns the hub, or an error with the status for it. While no configuration runs, a retry may help,

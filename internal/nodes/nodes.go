@@ -30,16 +30,7 @@ type Node struct {
 func (n Node) Text() string { return Text(n.ID) }
 
 // Text returns a node's number as people see it.
-func Text(id uint64) string {
-	// 30 of 64 random bits: of 1000 nodes two have the same text with a probability of 0.05 %. Without letters that look
-	// like digits (Crockford's base 32).
-	const digits = "0123456789abcdefghjkmnpqrstvwxyz"
-	var p [6]byte
-	for i := range p {
-		p[i] = digits[id>>(59-5*i)&31]
-	}
-	return string(p[:])
-}
+func Text(id uint64) string { return hub.NodeText(id) }
 
 // MarshalJSON returns the node as the admin API shows it.
 func (n Node) MarshalJSON() ([]byte, error) {
