@@ -60,7 +60,7 @@ func TestNodes(t *testing.T) {
 	b.subscribers("x", 4)
 	a.subscribers("y", 1)
 	c.subscribers("z", 0)
-	a.ExpectMetrics("caddy_broadcast_broker_nodes 3")
+	a.ExpectMetrics("broker_nodes 3")
 	b.waitState("connections of others", func(v totals) bool {
 		return slices.ContainsFunc(v.Nodes, func(n caddytest.Node) bool {
 			return n.Name == "a" && n.Connections == 1 && n.Epoch == a.epoch() && len(n.ID) == 6
@@ -75,19 +75,42 @@ func TestNodes(t *testing.T) {
 	b.kill()
 	a.waitState("b is dead", func(v totals) bool { return names(v) == "a c" })
 	a.subscribers("x", 2)
-	waitCounts(t, server, before)
+	waitCounts(t, server, "x", 2)
 	b.run(t)
 	b.waitUp()
 	a.waitState("b is back", func(v totals) bool { return names(v) == "a b c" && v.Nodes[1].ID != before })
 	open(t, b, v1, "", "x")
 	a.subscribers("x", 3)
 
-	if err := caddytest.Stop(c.cmd); err != nil {
-		t.Fatal(err)
-	}
+	c.Post(c.Admin+"/stop", "", "")
 	<-c.ended
 	a.waitState("c has left", func(v totals) bool { return names(v) == "a b" })
 	a.subscribers("x", 2)
+	waitCounts(t, server, "x", 2) // a and b
 }
 
-var _ nats.Msg
+// waitCounts waits until the broker has the numbers of so many nodes for a channel.
+func waitCounts(t *testing.T, server *natstest.Server, channel string, want int) {
+	t.Helper()
+	conn, err := nats.Connect(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	js, err := conn.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		info, err := js.StreamInfo("BROADCAST_COUNTS", &nats.StreamInfoRequest{SubjectsFilter: "bc.n." + channel + ".>"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(info.State.Subjects) == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the broker has %v, want those of %d nodes", info.State.Subjects, want)
+		}
+	}
+}
