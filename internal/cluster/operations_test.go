@@ -17,6 +17,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/redistest"
 )
 
 // The tests of this file do what docs/operations.md tells people to do, and check what it says of their clients.
@@ -107,7 +108,7 @@ func publishDuring(t *testing.T, nodes []*node, channel, end string, do func()) 
 	go func() {
 		defer close(published)
 		for i := 0; ; i++ {
-			text := fmt.Sprint(channel, " ", i)
+			text := fmt.Sprint("until ", end, " ", i)
 			select {
 			case <-done:
 				text = end
@@ -164,8 +165,8 @@ func (n *node) waitHealthy() {
 // need nothing else.
 func TestRestartNodes(t *testing.T) {
 	t.Parallel()
-	server := natstest.Start(t, "")
-	testRestartNodes(t, broker(one, server.URL()))
+	t.Run("NATS", func(t *testing.T) { testRestartNodes(t, broker(one, natstest.Start(t, "").URL())) })
+	t.Run("Redis", func(t *testing.T) { testRestartNodes(t, redis("", redistest.Start(t).URL())) })
 }
 
 func testRestartNodes(t *testing.T, options string) {
@@ -249,6 +250,60 @@ func waitHealthz(t *testing.T, dir string, s *natstest.Server) {
 	}
 }
 
+// TestRestartRedis: a replica is restarted, Sentinel makes it the master, and then the server that was the master is restarted.
+// Clients stay connected, and get a gap that names their channels, and after it everything. A restart of a replica is not
+// noticed.
+func TestRestartRedis(t *testing.T) {
+	natstest.Thorough(t)
+	t.Parallel()
+	g := redistest.StartGroup(t, 1)
+	nodes := startNodes(t, 2, func(int) string { return redis("publish_timeout 2s", g.URL()) })
+	all := join(t, nodes, "servers")
+	restart := func(s *redistest.Server) {
+		s.Signal(syscall.SIGTERM)
+		s.WaitEnd()
+		s.Run()
+		s.WaitReady()
+		s.WaitInfo("replication", "master_link_status:up")
+	}
+	before := nodes[0].epoch()
+	texts, told := publishDuring(t, nodes, "servers", "replica", func() { restart(g.Servers[1]) })
+	if len(told) > 0 {
+		t.Errorf("while a replica was restarted, publishers were told %v", told)
+	}
+	all.expect(t, texts...)
+	failOver(t, g)
+	for _, n := range nodes {
+		n.waitState("another epoch", func(v totals) bool { return !strings.HasPrefix(v.ID, before+"-") && v.Broker.Up })
+	}
+	all.expectGapThen(t, nodes[0], "servers", "failover")
+	before = nodes[0].epoch()
+	texts, _ = publishDuring(t, nodes, "servers", "end", func() { restart(g.Servers[0]) })
+	all.expect(t, texts...)
+	for _, n := range nodes {
+		if n.epoch() != before {
+			t.Errorf("node %s has another epoch again", n.name)
+		}
+	}
+}
+
+// failOver has a Sentinel make the replica the master, as soon as it knows that the replica is there again: before that it
+// answers NOGOODSLAVE.
+func failOver(t *testing.T, g *redistest.Group) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		replicas := g.Sentinels[0].Do("SENTINEL", "REPLICAS", redistest.Master)
+		if strings.Contains(replicas, "flags:slave ") && strings.Contains(replicas, "master-link-status:ok") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the Sentinel has no replica: %s", replicas)
+		}
+	}
+	g.Sentinels[0].Do("SENTINEL", "FAILOVER", redistest.Master)
+	g.WaitMaster(g.Servers[0])
+}
+
 // TestMoveToBroker: nodes without a broker get one, one after another. Each client gets a gap that names all of its channels, or
 // two, when its node does, and nothing when others do. Until all have it, messages do not reach the clients of the others.
 func TestMoveToBroker(t *testing.T) {
@@ -265,9 +320,16 @@ func TestMoveToBroker(t *testing.T) {
 // told that nothing was published. Clients stay connected, and get a gap as in TestMoveToBroker.
 func TestMoveBetweenBrokers(t *testing.T) {
 	t.Parallel()
-	from, to := natstest.Start(t, ""), natstest.Start(t, "")
-	nodes := startNodes(t, 2, func(int) string { return broker(one, from.URL()) })
-	testMove(t, nodes, broker(one, to.URL()), from.Kill)
+	nats, redisServer := natstest.Start(t, ""), redistest.Start(t)
+	onNATS, onRedis := broker(one, nats.URL()), redis("", redisServer.URL())
+	t.Run("NATS to Redis", func(t *testing.T) {
+		testMove(t, startNodes(t, 2, func(int) string { return onNATS }), onRedis, nats.Kill)
+	})
+	nats.Run()
+	nats.WaitReady()
+	t.Run("Redis to NATS", func(t *testing.T) {
+		testMove(t, startNodes(t, 2, func(int) string { return onRedis }), onNATS, redisServer.Kill)
+	})
 }
 
 // testMove gives two nodes another log. stop ends the one that they have, so that nobody publishes there any more; nil means
@@ -334,18 +396,46 @@ func change(t *testing.T, n *node, options string) {
 	})
 }
 
-// TestRestoreBackup: all nodes are stopped, the nats-server gets an older copy of its store, and all are started again. Nobody
+// TestRestoreBackup: all nodes are stopped, the server gets an older copy of its store, and all are started again. Nobody
 // knows that messages are lost, so their positions are given again, and a client that comes back late is not told. To delete
-// the stream first is what tells everybody.
+// the stream, or the key that has the epoch, is what tells everybody.
 func TestRestoreBackup(t *testing.T) {
 	t.Parallel()
-	server := natstest.Start(t, "")
-	n := startNodes(t, 1, func(int) string { return broker(one, server.URL()) })[0]
+	t.Run("NATS", func(t *testing.T) {
+		server := natstest.Start(t, "")
+		testRestore(t, natsServer{server}, broker(one, server.URL()), server.Snapshot, func() {
+			_, js := (&single{nats: server}).jetStream(t)
+			if err := js.DeleteStream("BROADCAST"); err != nil {
+				t.Fatal(err)
+			}
+		})
+	})
+	t.Run("Redis", func(t *testing.T) {
+		server := redistest.Start(t, redistest.AOF)
+		dir, copied := filepath.Join(filepath.Dir(server.Socket), "appendonlydir"), filepath.Join(t.TempDir(), "copy")
+		must := func(err error) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		testRestore(t, server, redis("durable", server.URL()), func() func() {
+			must(os.CopyFS(copied, os.DirFS(dir)))
+			return func() {
+				must(os.RemoveAll(dir))
+				must(os.CopyFS(dir, os.DirFS(copied)))
+			}
+		}, func() { server.Do("DEL", "{bc:0}:m") })
+	})
+}
+
+func testRestore(t *testing.T, server server, options string, snapshot func() (rollBack func()), beginAnew func()) {
+	n := startNodes(t, 1, func(int) string { return options })[0]
 	send(t, n, "restore", "kept", "")
 	n.stop()
 	server.Kill()
-	rollBack := server.Snapshot()
+	rollBack := snapshot()
 	server.Run()
+	server.WaitReady()
 	n.run(t)
 	n.waitUp()
 	lost := send(t, n, "restore", "lost", "")
@@ -353,6 +443,7 @@ func TestRestoreBackup(t *testing.T) {
 	server.Kill()
 	rollBack()
 	server.Run()
+	server.WaitReady()
 	n.run(t)
 	n.waitUp()
 	// Sooner it would be told: the log has not reached its position.
@@ -365,10 +456,7 @@ func TestRestoreBackup(t *testing.T) {
 	c.expect(t, "next") // and no gap: docs/operations.md says that this is so
 	before := n.epoch()
 	n.stop()
-	_, js := (&single{nats: server}).jetStream(t)
-	if err := js.DeleteStream("BROADCAST"); err != nil {
-		t.Fatal(err)
-	}
+	beginAnew()
 	n.run(t)
 	n.waitUp()
 	if n.epoch() == before {
@@ -376,3 +464,64 @@ func TestRestoreBackup(t *testing.T) {
 	}
 	open(t, n, v1, again, "restore").expectGap(t, "restore")
 }
+
+// TestStored: what docs/operations.md says that a message takes on the broker beside its own bytes is enough.
+func TestStored(t *testing.T) {
+	t.Parallel()
+	const size = 128
+	fill := func(n *node, channels, each int) {
+		line := strings.Repeat("x", size)
+		var lines strings.Builder
+		for c := range channels {
+			for range each {
+				fmt.Fprintf(&lines, "{\"channel\":\"channel-%04d\",\"data\":%q}\n", c, line)
+			}
+		}
+		if status, body := n.Post(n.Admin+"/broadcast/publish", "application/x-ndjson", lines.String()); status != http.StatusOK {
+			t.Fatal(status, body)
+		}
+	}
+	expect := func(t *testing.T, name string, got, most float64) {
+		t.Helper()
+		t.Logf("%s: %.0f bytes, documented as %.0f", name, got, most)
+		if got > most {
+			t.Errorf("%s takes %.0f bytes, and docs/operations.md says %.0f", name, got, most)
+		}
+	}
+	t.Run("NATS", func(t *testing.T) {
+		server := natstest.Start(t, "")
+		fill(startNodes(t, 1, func(int) string { return broker(one, server.URL()) })[0], 100, 100)
+		_, js := (&single{nats: server}).jetStream(t)
+		info, err := js.StreamInfo("BROADCAST")
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, "a message", float64(info.State.Bytes)/float64(info.State.Msgs)-size, storedByNATS)
+	})
+	onRedis := func(program, config string, message, channel float64) {
+		t.Run(program+" "+config, func(t *testing.T) {
+			server := redistest.StartProgram(t, program, config)
+			n := startNodes(t, 1, func(int) string { return redis("", server.URL()) })[0]
+			used := func() (bytes float64) {
+				_, text, _ := strings.Cut(server.Do("INFO", "memory"), "used_memory:")
+				if _, err := fmt.Sscanf(text, "%g", &bytes); err != nil {
+					t.Fatal(err)
+				}
+				return bytes
+			}
+			before := used()
+			fill(n, 100, 100)
+			expect(t, "a message", (used()-before)/100/100-size, message)
+			before = used()
+			fill(n, 5000, 1) // 100 of them have a hundred already
+			expect(t, "a channel with one message", (used()-before)/4900-size, channel)
+		})
+	}
+	for _, program := range redistest.Programs() {
+		onRedis(program, "", storedByRedis, channelOfRedis)
+		onRedis(program, "stream-node-max-bytes 512", 2*storedByRedis, channelOfRedis/4)
+	}
+}
+
+// What docs/operations.md says that the broker stores with each message, in bytes.
+const storedByNATS, storedByRedis, channelOfRedis = 200, 60, 4800
