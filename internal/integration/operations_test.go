@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"fmt"
 	"io/fs"
 	"net/http"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/redistest"
 )
 
 func page(t *testing.T, name string) string {
@@ -149,4 +151,69 @@ func TestAlerts(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestRedisAccount: with the user of docs/security.md a node can do all that it does, and the user has no command that no
+// node uses.
+func TestRedisAccount(t *testing.T) {
+	block := regexp.MustCompile("(?s)\n```redis\n(.*?)\n```\n").FindStringSubmatch(page(t, "security.md"))
+	if block == nil {
+		t.Fatal("docs/security.md has no user of Redis")
+	}
+	// The test itself has to ask the server.
+	users := strings.Replace(block[1], "user default off", "user default on nopass ~* &* +@all", 1)
+	for _, program := range redistest.Programs() {
+		t.Run(program, func(t *testing.T) { testRedisAccount(t, program, users) })
+	}
+}
+
+func testRedisAccount(t *testing.T, program, users string) {
+	server := redistest.StartProgram(t, program, users)
+	replica := redistest.StartProgram(t, program, "replicaof 127.0.0.1 "+server.Port) // for WAIT
+	replica.WaitInfo("replication", "master_link_status:up")
+	server.Do("CONFIG", "RESETSTAT")
+	config := `
+		broadcast {
+			history 10 5m
+			broker redis ` + server.URL() + `/0 {
+				user caddy secret
+				replicas 1
+			}
+		}
+		---
+		broadcast /ws news {
+			join *
+		}`
+	s := caddytest.Start(t, config)
+	awaitHealth(s, http.StatusNoContent)
+	before := s.Totals().ID
+	for i, want := range []int{200, 200, 422} {
+		status, answer := s.Post(s.Addr+"/ws", "text/plain", fmt.Sprint("first", i/2), "Idempotency-Key", "k")
+		if status != want {
+			t.Fatal(i, status, answer)
+		}
+	}
+	status, answer := s.Post(s.Admin+"/broadcast/publish", "application/x-ndjson", `{"channel":"news","data":"second"}
+{"channel":"news","data":"third","key":"3"}
+`)
+	if status != 200 {
+		t.Fatal(status, answer)
+	}
+	_, next := s.Stream("http://" + s.Addr + "/ws?last_id=" + before)
+	var got strings.Builder
+	for !strings.Contains(got.String(), "third") {
+		got.WriteString(next())
+	}
+	if text := got.String(); !strings.Contains(text, "first0") || strings.Contains(text, "event: gap") {
+		t.Error(text)
+	}
+	if denied := server.Do("ACL", "LOG"); denied != "[]" {
+		t.Errorf("the user may not do all that a node does: %s", denied)
+	}
+	stats := server.Do("INFO", "commandstats")
+	for _, m := range regexp.MustCompile(` \+(\S+)`).FindAllStringSubmatch(strings.SplitN(users, "user caddy", 2)[1], -1) {
+		if !strings.Contains(stats, "cmdstat_"+m[1]+":") {
+			t.Logf("no node has used %s", m[1])
+		}
+	}
 }
