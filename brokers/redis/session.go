@@ -45,6 +45,7 @@ type session struct {
 
 	ticked atomic.Uint64 // the nonce of the last tick that came
 	heard  chan struct{} // signals that it has changed
+	full   bool          // a message had no room in the queue; only for who reads the connection
 
 	mu     sync.Mutex
 	conns  []net.Conn
