@@ -144,6 +144,43 @@ func TestPeersWithoutPermission(t *testing.T) {
 	})
 }
 
+// A node that does not take the messages of others loses some, and not one entry: the client library reports both in the same
+// way.
+func TestPeersFlood(t *testing.T) {
+	s := natstest.Start(t, "")
+	c := testConfig(t, s.URL(), 1)
+	core, logged := observer.New(zap.WarnLevel)
+	c.Logger = func() *zap.Logger { return zap.New(core) }
+	a, b := dialTest(t, testConfig(t, s.URL(), 1)), dialTest(t, c)
+	b.open(t, "x")
+	gate := make(chan struct{})
+	b.change(func() { b.gate = gate })
+	for i := range 2 * maxPeerMessages {
+		a.Send(b.number, fmt.Append(nil, i))
+		if i%1000 == 0 {
+			a.publish(t, entry("x", fmt.Sprint(i)))
+		}
+	}
+	a.publish(t, entry("x", "last"))
+	b.await(t, "the entries", func() bool { return len(b.data("x")) == 2*maxPeerMessages/1000+2 })
+	close(gate)
+	for deadline, came := time.Now().Add(patience), false; !came; time.Sleep(time.Millisecond) {
+		a.Send(b.number, []byte("after")) // it may be dropped too
+		b.mu.Lock()
+		_, came = b.messages["after"]
+		b.mu.Unlock()
+		if time.Now().After(deadline) {
+			t.Fatal("no message comes any more")
+		}
+	}
+	if status := b.Status(); !status.Up || len(status.Repairs) > 0 {
+		t.Errorf("%+v", status)
+	}
+	if logged.Len() != 1 || logged.FilterMessageSnippet("dropped").Len() != 1 {
+		t.Errorf("logged: %v", logged.All())
+	}
+}
+
 // With manage off the stream of counts has to be there. Nothing else needs it.
 func TestCountsUnmanaged(t *testing.T) {
 	s := natstest.Start(t, "")
