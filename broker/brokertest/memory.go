@@ -266,6 +266,7 @@ type MemoryBroker struct {
 	cut, muted bool
 	// Each counts down to 0, which means that there is no fault.
 	loseLive, losePublishes, losePlaces int
+	traffic                             Traffic
 }
 
 // Dial implements broker.Broker.
