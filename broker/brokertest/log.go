@@ -431,7 +431,7 @@ func (l *memoryLog) Status() broker.Status {
 	defer m.clock.mu.Unlock()
 	s := broker.Status{
 		Up: !l.broken, Problem: l.problem, Heard: l.heard, MaxData: m.config.MaxData, QueueBytes: l.queued.Load(),
-		Repairs: maps.Clone(l.repairs), Nodes: len(m.logsLocked()),
+		Repairs: maps.Clone(l.repairs), Nodes: len(m.store.retains), // each open log has one
 	}
 	if l.session != nil {
 		s.Server = "memory"
