@@ -66,6 +66,7 @@ func newCluster(sc scenario, n size, seed uint64) *cluster {
 	c := &cluster{scenario: sc, size: n, seed: seed, random: rand.New(rand.NewPCG(seed, 0)), began: time.Now(), quiet: make(chan struct{}), ended: make(chan struct{})}
 	c.memory = brokertest.NewMemory(brokertest.MemoryConfig{Seed: seed, Latency: latency, Jitter: latency, Tick: sc.tick})
 	c.options = &hub.ConnOptions{Format: trace{c}, PingInterval: time.Hour, WriteTimeout: time.Minute, MaxBacklog: 1 << 20}
+	c.report.memory(c, "")
 	for i := range n.nodes {
 		nd := &node{number: i, link: c.memory.Broker(), clients: make(map[*client]struct{})}
 		c.nodes = append(c.nodes, nd)
@@ -223,12 +224,13 @@ func (c *cluster) run() {
 	time.Sleep(c.lasts)
 	events.Wait()
 	close(c.quiet)
+	c.report.end(c)
 	c.heal()
 	close(c.ended)
 	<-sampled
 	c.running.Wait()
 	synctest.Wait()
-	c.report.end(c)
+	c.report.count(c)
 	c.check()
 	c.close()
 }

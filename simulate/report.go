@@ -71,6 +71,10 @@ func (r *report) end(c *cluster) {
 	for i, n := range c.nodes {
 		r.links[i] = sum(n.link.Traffic(), r.links[i], -1)
 	}
+}
+
+// count counts what clients were told, when all of it has come.
+func (r *report) count(c *cluster) {
 	r.published = len(c.sent)
 	for _, k := range c.clients {
 		for _, conn := range k.before {
