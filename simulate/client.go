@@ -33,6 +33,7 @@ type wire struct {
 	mu     sync.Mutex
 	got    []byte
 	closed bool          // it takes nothing any more
+	loses  bool          // the next write: for the test of the simulation itself
 	over   bool          // ended is closed
 	ended  chan struct{} // closed when the client knows that it is over
 }
@@ -45,6 +46,10 @@ func (w *wire) TryWrite(p []byte) (int, error) {
 	defer w.mu.Unlock()
 	if w.closed {
 		return 0, net.ErrClosed
+	}
+	if w.loses {
+		w.loses = false
+		return len(p), nil
 	}
 	w.got = append(w.got, p...)
 	// The close frame comes last. The peer answers it.
@@ -96,9 +101,20 @@ type client struct {
 	wire         *wire // nil while it has no connection
 }
 
-func (k *client) channel() string { return channelName(k.room) }
+// channels returns those that it is on: its room, and in some scenarios the next room and one that all are on. Only a client on
+// several channels may get a late message out of order, so it is told of a gap instead.
+func (k *client) channels() []string {
+	names := []string{channelName(k.room)}
+	if k.several {
+		names = append(names, channelName(k.room+1), channelName(news))
+	}
+	return names
+}
 
-func channelName(room int) string { return fmt.Sprint("room-", room) }
+// news is the room that all are in, if they are in several.
+const news = -1
+
+func channelName(room int) string { return fmt.Sprint("room", room) }
 
 // run connects again and again. The delays are those of broadcast.js: the first try comes within a second, and the wait doubles
 // up to 30 seconds.
@@ -134,7 +150,7 @@ func (k *client) run() {
 func (k *client) leave(n *node, conn *hub.Conn, over bool) {
 	transcript := k.wire.transcript()
 	k.before = append(k.before, oracle.Connection{
-		Name: fmt.Sprintf("client %d", k.number), Channels: []string{k.channel()}, LastID: k.lastID, Gone: !over, Transcript: transcript,
+		Name: fmt.Sprintf("client %d", k.number), Channels: k.channels(), LastID: k.lastID, Gone: !over, Transcript: transcript,
 	})
 	k.lastID = oracle.Position(k.lastID, transcript)
 	k.mu.Lock()
@@ -157,7 +173,7 @@ func (k *client) connect(n *node) (*hub.Conn, error) {
 	if dead {
 		return nil, errDead
 	}
-	conn, welcome, err := h.Connect(hub.Subscriber{Channels: []string{k.channel()}, LastID: k.lastID}, k.options)
+	conn, welcome, err := h.Connect(hub.Subscriber{Channels: k.channels(), LastID: k.lastID}, k.options)
 	if err != nil {
 		return nil, err
 	}

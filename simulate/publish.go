@@ -41,6 +41,9 @@ func (c *cluster) publish() {
 		}
 		c.mu.Lock()
 		m := &message{room: c.random.IntN(rooms)}
+		if c.several && c.random.IntN(50) == 0 {
+			m.room = news
+		}
 		m.Data, m.Channel, m.Keyed = fmt.Sprint("m", i), channelName(m.room), c.random.IntN(2) == 0
 		if m.Keyed {
 			m.key = m.Data

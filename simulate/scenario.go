@@ -9,6 +9,7 @@ import (
 type scenario struct {
 	name, about string
 	room        int           // connections of a channel; 0: one channel has all
+	several     bool          // each connection is in three rooms
 	affinity    bool          // those of a room are on one node
 	rate        float64       // messages per second
 	perNode     bool          // times the number of nodes
@@ -38,20 +39,24 @@ func (c *cluster) happen(e event) {
 
 var scenarios = []scenario{
 	{name: "everybody", about: "all connections on one channel", rate: 2, lasts: time.Minute},
-	{name: "rooms", about: "rooms of 10, whose connections are on random nodes", room: 10, rate: 1, perNode: true, lasts: time.Minute},
-	{name: "affinity", about: "rooms of 10, each on one node", room: 10, affinity: true, rate: 1, perNode: true, lasts: time.Minute},
-	{name: "rolling", about: "all nodes are restarted in order, 5 % at a time", room: 10, rate: 0.5, perNode: true, lasts: 2 * time.Minute,
+	{name: "rooms", about: "rooms of 10, whose connections are on random nodes", room: 10, rate: 0.4, perNode: true, lasts: time.Minute},
+	{name: "affinity", about: "rooms of 10, each on one node", room: 10, affinity: true, rate: 0.4, perNode: true, lasts: time.Minute},
+	{name: "rolling", about: "all nodes are restarted in order, 5 % at a time", room: 10, rate: 0.2, perNode: true, lasts: 2 * time.Minute,
 		events: []event{{after: time.Second, what: restartAll}}},
-	{name: "loss", about: "1 % of the nodes lose their power, and come back after a minute", room: 10, rate: 0.5, perNode: true, lasts: 2 * time.Minute,
+	{name: "loss", about: "1 % of the nodes lose their power, and come back after a minute", room: 10, rate: 0.2, perNode: true, lasts: 2 * time.Minute,
 		events: []event{{after: 10 * time.Second, what: killSome}}},
-	{name: "partition", about: "a third of the nodes is cut off for 45 s, half of them without noticing", room: 10, rate: 0.5, perNode: true, lasts: 2 * time.Minute,
+	{name: "partition", about: "a third of the nodes is cut off for 45 s, half of them without noticing", room: 10, rate: 0.2, perNode: true, lasts: 2 * time.Minute,
 		events: []event{{after: 10 * time.Second, what: partition}}},
-	{name: "leader", about: "each minute the broker has no leader for 4 s, and loses what it was sending", room: 10, rate: 0.5, perNode: true, lasts: 3 * time.Minute,
+	{name: "leader", about: "each minute the broker has no leader for 4 s, and loses what it was sending", room: 10, rate: 0.2, perNode: true, lasts: 3 * time.Minute,
 		events: []event{{after: 10 * time.Second, every: time.Minute, what: changeLeader}}},
-	{name: "restart", about: "the broker is restarted, and a minute later all nodes at once", room: 1, rate: 0.5, perNode: true, lasts: 2 * time.Minute,
+	{name: "restart", about: "the broker is restarted, and a minute later all nodes at once", room: 1, rate: 0.2, perNode: true, lasts: 2 * time.Minute,
 		events: []event{{after: 10 * time.Second, what: restartBroker}, {after: 70 * time.Second, what: killAll}}},
-	{name: "rollback", about: "the broker loses acked messages twice", room: 10, rate: 0.5, perNode: true, lasts: time.Minute, gaps: true,
+	{name: "rollback", about: "the broker loses acked messages twice", room: 10, rate: 0.2, perNode: true, lasts: time.Minute, gaps: true,
 		events: []event{{after: 20 * time.Second, every: 20 * time.Second, what: func(c *cluster) { c.memory.Rollback(20) }}}},
+	{name: "several", about: "connections in three rooms, with a partition, a leader's change and lost nodes at once", room: 10, several: true, rate: 0.2,
+		perNode: true, lasts: 2 * time.Minute, gaps: true,
+		events: []event{{after: 10 * time.Second, what: partition}, {after: 20 * time.Second, every: 30 * time.Second, what: changeLeader},
+			{after: 30 * time.Second, what: killSome}}},
 	{name: "day", about: "a day: a rolling restart, a node lost each hour, a leader's change every two, two partitions", room: 10, rate: 0.01, perNode: true,
 		lasts: 24 * time.Hour, tick: 5 * time.Second, atMost: 100,
 		events: []event{
