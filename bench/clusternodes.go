@@ -38,9 +38,9 @@ func natsServer() (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// deploy starts a deployment on 60 ports from this one on. Its files are in a folder of its own. On an error it stops what it
-// has started.
-func deploy(dir, name string, port int) (d *deployment, err error) {
+// deploy starts a deployment on 60 ports from this one on. Its files are in a folder of its own. It adds global options to
+// those that name the broker. On an error it stops what it has started.
+func deploy(dir, name string, port int, more string) (d *deployment, err error) {
 	d = &deployment{name: name}
 	defer func() {
 		if err != nil {
@@ -60,7 +60,7 @@ func deploy(dir, name string, port int) (d *deployment, err error) {
 		for _, b := range d.brokers {
 			urls = append(urls, "nats://"+b.addr)
 		}
-		options = fmt.Sprintf("broadcast {\n broker nats %s {\n replicas %d\n }\n }", strings.Join(urls, " "), replicas)
+		options = fmt.Sprintf("broadcast {\n %s\n broker nats %s {\n replicas %d\n }\n }", more, strings.Join(urls, " "), replicas)
 		nodes = clusterNodes
 	}
 	for i := range nodes {
