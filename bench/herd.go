@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,10 +32,18 @@ const (
 	oneNode  = "one node"
 	allNodes = "all nodes"
 	theLog   = "the broker"
+	all      = "all of it"
 )
 
 // herdPatience is how long a phase may take. It is far beyond the goal, so that a miss is measured and not only noticed.
 const herdPatience = 60 * time.Second
+
+// herdOptions are those of the command line.
+type herdOptions struct {
+	clients int           // if not 0, instead of herdSizes
+	jitter  time.Duration // before the first attempt of each client
+	latency time.Duration // of the nodes' connections to the broker, there and back
+}
 
 // herdResult is what a phase cost.
 type herdResult struct {
@@ -53,7 +62,7 @@ type herdResult struct {
 
 // benchHerd measures the scenario, and writes its figures if report is a folder. In quick mode it only checks that all come
 // back and miss nothing.
-func benchHerd(dir string, jitter time.Duration, quick bool, report string) error {
+func benchHerd(dir string, o herdOptions, quick bool, report string) error {
 	if _, err := natsServer(); err != nil {
 		if os.Getenv("CI") != "" {
 			return err
@@ -62,6 +71,9 @@ func benchHerd(dir string, jitter time.Duration, quick bool, report string) erro
 		return nil
 	}
 	sizes := herdSizes
+	if o.clients > 0 {
+		sizes = []int{o.clients}
+	}
 	if quick {
 		sizes = []int{300}
 	}
@@ -69,7 +81,7 @@ func benchHerd(dir string, jitter time.Duration, quick bool, report string) erro
 	begin, busy, own := time.Now(), busyTime(), ownTime()
 	var results []herdResult
 	for i, n := range sizes {
-		some, err := measureHerd(dir, 22000+100*i, n, jitter)
+		some, err := measureHerd(dir, 22000+100*i, n, o)
 		results = append(results, some...)
 		if err != nil {
 			return fmt.Errorf("%s, %d clients: %w", herdName, n, err)
@@ -86,20 +98,20 @@ func benchHerd(dir string, jitter time.Duration, quick bool, report string) erro
 	if report == "" {
 		return nil
 	}
-	return writeHerd(report, results, jitter, others)
+	return writeHerd(report, results, o, others)
 }
 
 // measureHerd runs all phases with this many clients.
-func measureHerd(dir string, port, n int, jitter time.Duration) (results []herdResult, err error) {
+func measureHerd(dir string, port, n int, o herdOptions) (results []herdResult, err error) {
 	// The history has to cover the time that clients are away.
-	d, err := deploy(dir, r1, port, "history 100 10m")
+	d, err := deploy(dir, r1, port, "history 100 10m", o.latency/2)
 	if err != nil {
 		return nil, err
 	}
 	defer d.stop()
 	d.nodes[0].others = nil
 	// All on the node that will be killed. A thousand a second is what it can take without a queue.
-	h, err := startHerd(n, []string{d.nodes[0].addr}, time.Duration(n)*time.Millisecond, jitter)
+	h, err := startHerd(n, []string{d.nodes[0].addr}, time.Duration(n)*time.Millisecond, o.jitter)
 	if err != nil {
 		return nil, err
 	}
@@ -113,17 +125,20 @@ func measureHerd(dir string, port, n int, jitter time.Duration) (results []herdR
 
 	m := herdMeasurement{d: d, h: h, p: p, n: n}
 	a, b, c := d.nodes[0], d.nodes[1], d.nodes[2]
+	// In the second phase the node that was killed in the first is started too.
 	phases := []struct {
 		killed string
-		kill   func() error
-		again  func() error
+		stop   []*server
+		start  []*server
+		aim    []*server // where clients and publishers go from then on
 	}{
-		{oneNode, func() error { h.aim(b.addr, c.addr); p.aim(b, c); a.stop(); return nil }, nil},
-		{allNodes, func() error { h.aim(a.addr, b.addr, c.addr); p.aim(a, b, c); b.stop(); c.stop(); return nil }, func() error { return together(a, b, c) }},
-		{theLog, func() error { d.brokers[0].stop(); return nil }, func() error { return together(d.brokers...) }},
+		{oneNode, []*server{a}, nil, []*server{b, c}},
+		{allNodes, []*server{b, c}, d.nodes, d.nodes},
+		{theLog, d.brokers, d.brokers, d.nodes},
+		{all, append(slices.Clone(d.nodes), d.brokers...), append(slices.Clone(d.nodes), d.brokers...), d.nodes},
 	}
 	for _, phase := range phases {
-		r, err := m.measure(phase.killed, phase.kill, phase.again)
+		r, err := m.measure(phase.killed, phase.stop, phase.start, phase.aim)
 		results = append(results, r)
 		fmt.Print(r.line())
 		if err != nil {
@@ -134,7 +149,7 @@ func measureHerd(dir string, port, n int, jitter time.Duration) (results []herdR
 }
 
 // together starts servers again that were stopped.
-func together(ss ...*server) error {
+func together(ss []*server) error {
 	errs := make(chan error, len(ss))
 	for _, s := range ss {
 		go func() { errs <- s.again() }()
@@ -174,21 +189,26 @@ type herdMeasurement struct {
 	n int
 }
 
-// measure kills something, starts it again if it is told how, and waits until all clients are back and have what was
+// measure kills some processes, starts some, and waits until all clients are back and have what was
 // published.
-func (m *herdMeasurement) measure(killed string, kill, again func() error) (r herdResult, err error) {
+func (m *herdMeasurement) measure(killed string, stop, start, aim []*server) (r herdResult, err error) {
 	r = herdResult{killed: killed, clients: m.n}
 	m.h.phase()
 	before, opens, acked := m.used(), m.opens(), m.p.acked.Load()
-	stop := m.watchMemory(&r)
+	unwatch := m.watchMemory(&r)
 	begin := time.Now()
-	if err = kill(); err != nil {
+	m.h.aim(aim)
+	m.p.aim(aim)
+	for _, s := range stop {
+		s.kill() // all of them first, as clients of one would go to the next that is killed
+	}
+	for _, s := range stop {
+		s.stop()
+	}
+	if err = together(start); err != nil {
 		return r, err
 	}
-	if again != nil {
-		if err = again(); err != nil {
-			return r, err
-		}
+	if len(start) > 0 {
 		r.up = time.Since(begin)
 	}
 	lost := func() (n int64) { m.h.do(func() { n = m.h.counts.lost }); return n }
@@ -201,7 +221,7 @@ func (m *herdMeasurement) measure(killed string, kill, again func() error) (r he
 		err = m.p.awaitProgress()
 	}
 	r.took = time.Since(begin)
-	stop()
+	unwatch()
 	after := m.used()
 	r.nodes, r.broker = since(before.nodes, after.nodes), since(before.brokers, after.brokers)
 	r.opens = make(map[string]int64)
@@ -394,7 +414,7 @@ func (p *herdPublisher) publish(ctx context.Context, client *http.Client, i int)
 }
 
 // aim sets where is published.
-func (p *herdPublisher) aim(nodes ...*server) {
+func (p *herdPublisher) aim(nodes []*server) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.nodes = nodes

@@ -68,7 +68,8 @@ type member struct {
 	state   int
 	fd      int
 	due     time.Time // of the next attempt
-	tried   time.Time // the first attempt that a node accepted since the connection ended
+	began   time.Time // the last attempt
+	tried   time.Time // the first one that a node accepted since the connection ended
 	failed  int       // how often it has been scheduled since then
 	node    int       // of the last attempt
 	addr    string
@@ -131,10 +132,13 @@ func (h *herd) stop() {
 }
 
 // aim sets which nodes the members connect to.
-func (h *herd) aim(nodes ...string) {
+func (h *herd) aim(nodes []*server) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.nodes = nodes
+	h.nodes = nil
+	for _, n := range nodes {
+		h.nodes = append(h.nodes, n.addr)
+	}
 }
 
 // run is the herd's goroutine.
@@ -196,12 +200,16 @@ func (h *herd) dial(m *member, addr string) error {
 	}
 	sa := &unix.SockaddrInet4{Port: a.Port}
 	copy(sa.Addr[:], a.IP.To4())
-	m.state, m.pending = connecting, m.pending[:0]
+	m.state, m.pending, m.began = connecting, m.pending[:0], time.Now()
 	if err := unix.Connect(m.fd, sa); err != nil && err != unix.EINPROGRESS {
 		unix.Close(m.fd)
 		return err
 	}
-	return unix.EpollCtl(h.ep, unix.EPOLL_CTL_ADD, m.fd, &unix.EpollEvent{Events: unix.EPOLLOUT, Fd: int32(m.number)})
+	err = unix.EpollCtl(h.ep, unix.EPOLL_CTL_ADD, m.fd, &unix.EpollEvent{Events: unix.EPOLLOUT, Fd: int32(m.number)})
+	if err != nil {
+		unix.Close(m.fd)
+	}
+	return err
 }
 
 // retry schedules the next attempt, as retry of client/broadcast.js does: at once after a connection has ended, unless there
@@ -220,6 +228,8 @@ func (h *herd) retry(m *member) {
 
 // drop closes a connection that has ended or is wrong.
 func (h *herd) drop(m *member) {
+	// Closing does not remove it while a process that is being started has a copy of the descriptor: epoll(7), question 6.
+	unix.EpollCtl(h.ep, unix.EPOLL_CTL_DEL, m.fd, nil)
 	unix.Close(m.fd)
 	if m.state == connected {
 		h.counts.lost++
@@ -239,7 +249,7 @@ func (h *herd) ready(m *member) {
 		}
 		h.counts.handshakes++
 		if m.tried.IsZero() {
-			m.tried = time.Now()
+			m.tried = m.began
 		}
 		m.state = shakingHand
 		unix.EpollCtl(h.ep, unix.EPOLL_CTL_MOD, m.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(m.number)})

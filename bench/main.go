@@ -29,7 +29,10 @@ func main() {
 	rounds := flag.Int("rounds", 3, "how often each is measured; the median is reported")
 	seconds := flag.Float64("seconds", 5, "duration of each measurement")
 	report := flag.String("report", "", "folder that contains performance.md and scale.md; default docs when everything is measured, or only cluster")
-	jitter := flag.Duration("jitter", 0, "herd: the longest that clients wait before they come back; the JavaScript client does not wait")
+	var herd herdOptions
+	flag.IntVar(&herd.clients, "clients", 0, "herd: how many; default 1,000, 3,000 and 10,000, one after the other")
+	flag.DurationVar(&herd.jitter, "jitter", 0, "herd: the longest that clients wait before they come back; the JavaScript client does not wait")
+	flag.DurationVar(&herd.latency, "latency", 0, "herd: how long the broker is away from the nodes, there and back")
 	memory := flag.Int("memory", 0, "only measure how far misbehaving clients make the process grow with this max_memory, in MiB")
 	flag.Parse()
 	if *memory > 0 {
@@ -49,7 +52,7 @@ func main() {
 	if err == nil {
 		var scs []scenario
 		if scs, err = pick(scenarios, *which, func(s scenario) string { return s.name }); err == nil {
-			err = bench(ps, scs, *rounds, *seconds, *jitter, *quick, *report)
+			err = bench(ps, scs, *rounds, *seconds, herd, *quick, *report)
 		}
 	}
 	if err != nil {
@@ -92,7 +95,7 @@ func available(ps []peer) []peer {
 // what is wrong with ours: a report shows it in a column. The ports are below 32768, where Linux begins to give them to
 // clients, of which there are 15,000 here. The pause after each run lets the kernel finish with the sockets of the killed
 // server, so that they are not in the next measurement.
-func bench(ps []peer, scs []scenario, rounds int, seconds float64, jitter time.Duration, quick bool, report string) error {
+func bench(ps []peer, scs []scenario, rounds int, seconds float64, herd herdOptions, quick bool, report string) error {
 	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return err
@@ -107,7 +110,7 @@ func bench(ps []peer, scs []scenario, rounds int, seconds float64, jitter time.D
 		case clusterName:
 			err = benchCluster(dir, rounds, seconds, quick, report)
 		case herdName:
-			err = benchHerd(dir, jitter, quick, report)
+			err = benchHerd(dir, herd, quick, report)
 		}
 		if err != nil {
 			return err

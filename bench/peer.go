@@ -194,10 +194,12 @@ func (s *server) again() error {
 
 // stop kills the process and its group, and waits for the first.
 func (s *server) stop() {
-	// A clean exit would close thousands of connections, and take part of the next measurement's time.
-	syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
+	s.kill()
 	s.cmd.Wait()
 }
+
+// kill does not wait. A clean exit would close thousands of connections, and take part of the next measurement's time.
+func (s *server) kill() { syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) }
 
 func address(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
 
