@@ -3,7 +3,6 @@ package natstest
 import (
 	"bufio"
 	"bytes"
-	"fmt"
 	"io"
 	"net"
 	"strconv"
@@ -27,7 +26,7 @@ type Proxy struct {
 func NewProxy(t testing.TB, s *Server) *Proxy {
 	t.Helper()
 	p := new(Proxy)
-	p.Proxy = servertest.NewProxy(t, fmt.Sprintf("127.0.0.1:%d", s.Port), p.filter)
+	p.Proxy = servertest.NewProxy(t, s.Addr(), p.filter)
 	return p
 }
 

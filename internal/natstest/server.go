@@ -150,15 +150,18 @@ func (s *Server) configure(cluster, more string) {
 	}
 }
 
-// URL is the address of the server.
-func (s *Server) URL() string { return fmt.Sprintf("nats://127.0.0.1:%d", s.Port) }
+// Addr is the address of the server.
+func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.Port) }
+
+// URL is its address as a broker's option.
+func (s *Server) URL() string { return "nats://" + s.Addr() }
 
 // WaitReady waits until JetStream answers, which in a cluster means that it has a leader. Only the leader answers the request
 // for the account's state, and without one nobody does or the answer is an error (jsAccountInfoRequest,
 // server/jetstream_api.go, v2.15.2).
 func (s *Server) WaitReady(options ...natsgo.Option) {
 	s.t.Helper()
-	s.WaitListening(fmt.Sprintf("127.0.0.1:%d", s.Port))
+	s.WaitListening(s.Addr())
 	deadline := time.Now().Add(servertest.Patience)
 	for {
 		conn, err := natsgo.Connect(s.URL(), options...)
