@@ -78,8 +78,13 @@ func expectUp(t *testing.T, l broker.Log, sink loginSink) {
 	l.Open([]string{"a", ""}, func(_ uint64, err error) { opened <- err })
 	l.Publish([]broker.Entry{{Channel: "a", Data: []byte("x"), Key: [16]byte{1}, Digest: 1}}, func(_ []broker.Place, err error) { published <- err })
 	for _, done := range []chan error{opened, published} {
-		if err := <-done; err != nil {
-			t.Error(err)
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("no answer: %+v", l.Status())
 		}
 	}
 	if es, err := l.Last(t.Context(), "a", 10, 1000); err != nil || len(es) == 0 {

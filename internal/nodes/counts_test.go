@@ -3,9 +3,13 @@ package nodes
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
 // TestCounts: a node knows how many subscribers channels have on the others, and the broker is told of each change within a
@@ -140,36 +144,73 @@ func TestCountsAgain(t *testing.T) {
 	})
 }
 
-// TestOverflow: more changes than are noted, while the broker is away, leave nothing wrong in it.
+// TestOverflow: more changes than are noted, while the broker is away, leave nothing wrong in it, and no more is kept of them.
 func TestOverflow(t *testing.T) {
-	withCluster(t, "a b", func(c *cluster) {
-		a, b := c.nodes[0], c.nodes[1]
-		b.subscribe("gone", 1)
-		b.subscribe("stays", 1)
-		c.after(2 * time.Second)
-		c.memory.Stop()
-		b.subscribe("gone", 0)
-		r := &b.session.reports
-		c.after(reportInterval / 2)
-		for i := range 2 * maxPending {
-			if i%1000 == 0 {
-				c.after(reportInterval)
-			}
-			// As if someone came and went. While the broker is away nobody can come to a channel that is not open.
-			r.pending[fmt.Sprint(i)] = struct{}{}
+	h := newHub(t)
+	connect := func(channel string) *hub.Conn {
+		c, _, err := h.Connect(hub.Subscriber{Channels: []string{channel}}, connOptions)
+		if err != nil {
+			t.Fatal(err)
 		}
-		c.after(time.Minute)
-		if n := len(r.pending) + len(r.failed) + len(r.told); n > maxPending+2*reportSize {
-			t.Errorf("%d channels wait", n)
+		c.Start(transport{}, nil)
+		return c
+	}
+	s := New(h).NewSession("me")
+	store := &storage{counts: make(map[string]int)}
+	s.peers = store
+	r := &s.reports
+	r.init(s)
+	// Without the loop, which would do the same once a second.
+	pass := func(changed ...string) {
+		for _, name := range changed {
+			r.pending[name] = struct{}{}
 		}
-		c.memory.Start()
-		c.after(time.Minute)
-		a.elsewhere("gone", 0)
-		a.elsewhere("stays", 1)
-		if n := len(r.pending) + len(r.failed) + len(r.told); n != 1 {
-			t.Errorf("%d channels are known", n)
+		r.setChanged()
+		r.setSome()
+		if n := len(r.pending) + len(r.failed) + len(r.told); n > maxPending+4*reportSize {
+			t.Fatalf("%d channels are kept", n)
 		}
-	})
+	}
+	connect("stays")
+	gone := connect("gone")
+	pass("stays", "gone")
+	store.down = true
+	if err := gone.Leave("gone", nil); err != nil {
+		t.Fatal(err)
+	}
+	connect("new")
+	pass("gone", "new")
+	for i := range 3 * maxPending / 1000 {
+		var names []string
+		for j := range 1000 {
+			names = append(names, fmt.Sprint(i, " ", j)) // someone came and went
+		}
+		pass(names...)
+	}
+	store.down = false
+	for range 10 {
+		pass()
+	}
+	if want := map[string]int{"stays": 1, "new": 1}; !maps.Equal(store.counts, want) || !maps.Equal(r.told, want) || len(r.pending)+len(r.failed) != 0 {
+		t.Errorf("the broker has %d numbers, %d are told, %d wait", len(store.counts), len(r.told), len(r.pending)+len(r.failed))
+	}
+}
+
+// storage is a broker that keeps numbers.
+type storage struct {
+	drain
+	down   bool
+	counts map[string]int
+}
+
+func (s *storage) SetCounts(counts map[string]int, done func(error)) {
+	if s.down {
+		done(broker.ErrUnknown)
+		return
+	}
+	maps.Copy(s.counts, counts)
+	maps.DeleteFunc(s.counts, func(_ string, n int) bool { return n == 0 })
+	done(nil)
 }
 
 // TestCache: many messages ask once a second for each channel, all channels of a request at once, and nobody waits for longer
