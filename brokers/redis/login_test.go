@@ -16,7 +16,7 @@ import (
 )
 
 // account is what a user of the server needs for everything that the log does.
-const account = "user caddy on >s3cret ~{bc:0}:* &{bc:0}:* -@all +hello +auth +client +info +select +ping +eval +evalsha +subscribe +unsubscribe +psubscribe +punsubscribe +publish " +
+const account = "user caddy on >s3cret ~{bc:0}:* &{bc:0}:* &{bc:0}:c:* &{bc:0}:p:* -@all +hello +auth +client +info +select +ping +eval +evalsha +subscribe +unsubscribe +psubscribe +punsubscribe +publish " +
 	"+hmget +hget +hset +hdel +hincrby +del +get +set +pexpire +time +xadd +xrange +xrevrange +xlen"
 
 // loginSink is a Sink that tells when it has everything.
@@ -74,10 +74,15 @@ func expectUp(t *testing.T, l broker.Log, sink loginSink) {
 	if s := l.Status(); !s.Up || s.Problem != "" || s.Server == "" || strings.Contains(s.Server, "s3cret") {
 		t.Errorf("%+v", s)
 	}
-	opened, published := make(chan error, 1), make(chan error, 1)
+	opened, published, set, counted := make(chan error, 1), make(chan error, 1), make(chan error, 1), make(chan error, 1)
 	l.Open([]string{"a", ""}, func(_ uint64, err error) { opened <- err })
 	l.Publish([]broker.Entry{{Channel: "a", Data: []byte("x"), Key: [16]byte{1}, Digest: 1}}, func(_ []broker.Place, err error) { published <- err })
-	for _, done := range []chan error{opened, published} {
+	peers := l.(broker.Peers)
+	peers.Send(0, []byte("x"))
+	peers.SetCounts(map[string]int{"a": 1}, func(err error) { set <- err })
+	peers.Counts([]string{"a"}, func(_ []map[uint64]int, err error) { counted <- err })
+	peers.Forget(2)
+	for _, done := range []chan error{opened, published, set, counted} {
 		select {
 		case err := <-done:
 			if err != nil {
@@ -136,11 +141,11 @@ func TestRefusedLogins(t *testing.T) {
 		"database":       {map[string]any{"url": "redis://:secret-of-server@" + s.Addr() + "/16"}, "DB index is out of range"},
 		"no TLS":         {map[string]any{"url": "redis://127.0.0.1:" + port}, ""}, // the server only closes the connection
 		"unknown CA":     {map[string]any{"url": "rediss://:s3cret@127.0.0.1:" + port}, "certificate"},
-		"TLS to no TLS":  {map[string]any{"url": "rediss://:s3cret@" + s.Addr()}, "tls"},
+		"TLS to no TLS":  {map[string]any{"url": "rediss://:s3cret@" + s.Addr()}, "deadline exceeded"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, _ := dialModule(t, test.options)
-			for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) { // Status has no event
+			for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) { // Status has no event
 				problem := l.Status().Problem
 				if strings.Contains(problem, "s3cret") || strings.Contains(problem, "secret-of-server") {
 					t.Fatalf("the problem has a secret: %s", problem)
