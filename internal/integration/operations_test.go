@@ -222,8 +222,42 @@ func testRedisAccount(t *testing.T, program, users string) {
 	}
 	for _, m := range regexp.MustCompile(` \+(\w+)`).FindAllStringSubmatch(strings.SplitN(users, "user caddy", 2)[1], -1) {
 		// As in redis.call('GET', in Arbitrary("WAIT", and in B().Scan().
-		if !regexp.MustCompile(`call\('` + m[1] + `'|"` + m[1] + `"|\bb\(\)\.` + m[1]).MatchString(code.String()) && m[1] != "select" {
+		if !regexp.MustCompile(`call\('`+m[1]+`'|"`+m[1]+`"|\bb\(\)\.`+m[1]).MatchString(code.String()) && m[1] != "select" {
 			t.Errorf("no node uses %s", m[1])
 		}
 	}
+}
+
+// TestRedisConfiguration: a server takes what docs/scale.md says that it needs, and then it is durable.
+func TestRedisConfiguration(t *testing.T) {
+	block := scaleBlocks(t, "redis", 1)[0]
+	for _, program := range redistest.Programs() {
+		t.Run(program, func(t *testing.T) {
+			server := redistest.StartProgram(t, program, block)
+			for line := range strings.Lines(block) {
+				name, _, _ := strings.Cut(line, " ")
+				if got := server.Do("CONFIG", "GET", name); strings.Contains(got, "map[]") {
+					t.Errorf("there is no %s", name)
+				}
+			}
+		})
+	}
+}
+
+// TestSentinelAccount: the user that docs/security.md has for a Sentinel is enough.
+func TestSentinelAccount(t *testing.T) {
+	m := regexp.MustCompile("A Sentinel needs a user with `([^`]+)`").FindStringSubmatch(page(t, "security.md"))
+	if m == nil {
+		t.Fatal("docs/security.md has no user of Sentinels")
+	}
+	sentinel := redistest.StartSentinel(t, redistest.Start(t), "user caddy on >secret -@all "+m[1])
+	s := caddytest.Start(t, `
+		broadcast {
+			broker redis redis+sentinel://`+sentinel.Addr()+`/`+redistest.Master+` {
+				sentinel_user caddy secret
+			}
+		}
+		---
+		broadcast /ws news`)
+	awaitHealth(s, http.StatusNoContent)
 }
