@@ -304,6 +304,17 @@ func failOver(t *testing.T, g *redistest.Group) {
 	g.WaitMaster(g.Servers[0])
 }
 
+// TestTooFewReplicas: without the replicas that have to have a message, its publisher is told that it may be published, and
+// subscribers get it.
+func TestTooFewReplicas(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	n := startNodes(t, 1, func(int) string { return redis("replicas 1\npublish_timeout 200ms", server.URL()) })[0]
+	all := join(t, []*node{n}, "replicas")
+	mustNot(t, n, "replicas", "unsafe", "", http.StatusGatewayTimeout)
+	all.expect(t, "unsafe")
+}
+
 // TestMoveToBroker: nodes without a broker get one, one after another. Each client gets a gap that names all of its channels, or
 // two, when its node does, and nothing when others do. Until all have it, messages do not reach the clients of the others.
 func TestMoveToBroker(t *testing.T) {
