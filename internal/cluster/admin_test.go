@@ -165,6 +165,7 @@ func testKicks(t *testing.T, s *single) {
 	c.ExpectClose(frozen[0], websocket.StatusPolicyViolation)
 	c.ExpectClose(bens[1], websocket.StatusPolicyViolation)
 	a.ExpectClose(cut[0], websocket.StatusPolicyViolation)
+	a.waitUp()
 	waitNodes(s.nodes, 3)
 
 	cut, _ = a.of("ann", "kicks", 1)
@@ -174,7 +175,7 @@ func testKicks(t *testing.T, s *single) {
 	kick(a, "?user=ann", 503, `"closed":1,"nodes":1,"missing":["b","c"]}`)
 	a.ExpectClose(cut[0], websocket.StatusPolicyViolation)
 	s.proxies[0].Accept()
-	waitNodes(s.nodes, 3)
+	a.waitUp()
 	begun := time.Now()
 	kick(a, "?user=ann", 200, `{"closed":1,"nodes":3,"missing":[]}`)
 	b.ExpectClose(other[0], websocket.StatusPolicyViolation)
