@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/envelope"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
 	"go.uber.org/zap"
@@ -161,7 +162,7 @@ func (l *log) Status() broker.Status {
 	}
 	if l.conn.IsConnected() {
 		s.Server = withoutLogin(l.conn.ConnectedUrl())
-		s.MaxData = max(0, int(l.conn.MaxPayload())-maxEnvelope-maxHeaders)
+		s.MaxData = max(0, int(l.conn.MaxPayload())-envelope.MaxSize-maxHeaders)
 	}
 	s.Clock = l.clock.now()
 	if l.up {
