@@ -43,6 +43,8 @@ var scenarios = []scenario{
 	{name: "affinity", about: "rooms of 10, each on one node", room: 10, affinity: true, rate: 0.4, perNode: true, lasts: time.Minute},
 	{name: "rolling", about: "all nodes are restarted in order, 5 % at a time", room: 10, rate: 0.2, perNode: true, lasts: 2 * time.Minute,
 		events: []event{{after: time.Second, what: restartAll}}},
+	{name: "slow", about: "the same, and a third of the links is 500 ms slow, so that clients are ahead of their new node", room: 10, rate: 0.2, perNode: true,
+		lasts: 2 * time.Minute, events: []event{{what: slowLinks}, {after: time.Second, what: restartAll}}},
 	{name: "loss", about: "1 % of the nodes lose their power, and come back after a minute", room: 10, rate: 0.2, perNode: true, lasts: 2 * time.Minute,
 		events: []event{{after: 10 * time.Second, what: killSome}}},
 	{name: "partition", about: "a third of the nodes is cut off for 45 s, half of them without noticing", room: 10, rate: 0.2, perNode: true, lasts: 2 * time.Minute,
@@ -74,6 +76,15 @@ func restartAll(c *cluster) {
 			some.Go(func() { c.restart(n) })
 		}
 		some.Wait()
+	}
+}
+
+// slowLinks makes a third of the links slow.
+func slowLinks(c *cluster) {
+	for i, n := range c.nodes {
+		if i%3 == 0 {
+			n.link.SetLatency(500 * time.Millisecond)
+		}
 	}
 }
 

@@ -147,6 +147,9 @@ func (s *Server) configure(cluster, more string) {
 // URL is the address of the server.
 func (s *Server) URL() string { return fmt.Sprintf("nats://127.0.0.1:%d", s.Port) }
 
+// PID is the number of the process.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
+
 // Run starts the process, which had ended, with the same store.
 func (s *Server) Run() {
 	s.t.Helper()

@@ -20,7 +20,7 @@ import (
 
 // shapes are those of the table.
 var shapes = []shape{
-	{name: "one channel for all, 100 messages/s", rate: 100},
+	{name: "one channel for all, 10 messages/s", rate: 10},
 	{name: "1000 large channels, 10 messages/s each", channels: 1000, rate: 10},
 	{name: "rooms of 10, 0.04 messages/s each", room: 10, rate: 0.04},
 	{name: "the same, each room on one node", room: 10, rate: 0.04, affinity: true},

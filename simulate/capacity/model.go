@@ -47,11 +47,10 @@ func together(n, s, perNode float64) float64 {
 	return math.Min(n, math.Max(1, math.Ceil(s/perNode)))
 }
 
-// load returns what a shape asks for. Channels of Zipf's law are taken one by one up to the thousandth, and then in groups of
-// about the same size.
+// load returns what a shape asks for.
 func (sh shape) load(sys system) (l load) {
 	n := sys.nodes()
-	add := func(count, size float64) {
+	sh.each(sys, func(count, size float64) {
 		on := interested(n, size)
 		if sh.affinity {
 			on = together(n, size, sys.perNode)
@@ -61,7 +60,12 @@ func (sh shape) load(sys system) (l load) {
 		l.deliveries += count * sh.rate * size
 		l.egress += count * sh.rate * on
 		l.pairs += count * on
-	}
+	})
+	return l
+}
+
+// each calls add for groups of channels of one size.
+func (sh shape) each(sys system, add func(count, size float64)) {
 	switch {
 	case sh.zipf:
 		zipf(sys.connections, sh.channels, add)
@@ -72,10 +76,9 @@ func (sh shape) load(sys system) (l load) {
 	default:
 		add(1, sys.connections)
 	}
-	return l
 }
 
-// zipf calls add for groups of channels, which together have all connections.
+// zipf calls add for groups of channels, which together have all connections. The sizes in a group differ by 1 %.
 func zipf(connections, channels float64, add func(count, size float64)) {
 	harmonic := func(k float64) float64 { // 1 + 1/2 + … + 1/k
 		if k < 100 {
@@ -174,31 +177,26 @@ func (c *constants) recv(rate float64) float64 {
 	return c.of(recvFull) + (c.of(recvLow)-c.of(recvFull))/(1+rate*c.of(batchTime)/1e6)
 }
 
-// moved returns how many channels the other nodes have to open when a node is lost. The channels of its clients are new where
-// they go to, unless others of the same channel are there.
+// opened returns how many of n-1 nodes have to open a channel of s connections on random nodes when the other one is lost. Such
+// a node had none of them before, which has the probability (1-1/n)^s. Then each was on the lost node and has come here with
+// the probability 1/(n-1)^2.
+func opened(n, s float64) float64 {
+	return (n - 1) * math.Pow(1-1/n, s) * (1 - math.Pow(1-1/((n-1)*(n-1)), s))
+}
+
+// moved returns how many channels the other nodes have to open when a node is lost.
 func (sh shape) moved(sys system) (opens float64) {
 	n := sys.nodes()
 	if n < 2 {
 		return 0
 	}
-	add := func(count, size float64) {
+	sh.each(sys, func(count, size float64) {
 		if sh.affinity {
 			opens += count * together(n, size, sys.perNode) / n
-			return
+		} else {
+			opens += count * opened(n, size)
 		}
-		// Each of the size/n that were there goes to one of n-1 nodes, which has none of the others with this probability.
-		opens += count * size / n * math.Pow(1-1/(n-1), size-size/n)
-	}
-	switch {
-	case sh.zipf:
-		zipf(sys.connections, sh.channels, add)
-	case sh.room > 0:
-		add(sys.connections/sh.room, sh.room)
-	case sh.channels > 0:
-		add(sh.channels, sys.connections/sh.channels)
-	default:
-		add(1, sys.connections)
-	}
+	})
 	return opens
 }
 
