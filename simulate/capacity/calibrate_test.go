@@ -39,7 +39,7 @@ func TestMain(m *testing.M) { os.Exit(caddytest.Main(m)) }
 //	CALIBRATE=1 go test -count=1 -v -run TestCalibration ./simulate/capacity
 func TestCalibration(t *testing.T) {
 	if os.Getenv("CALIBRATE") == "" {
-		t.Skip("it takes two minutes of both cores: CALIBRATE=1 runs it")
+		t.Skip("it takes three minutes of both cores: CALIBRATE=1 runs it")
 	}
 	b := startBench(t)
 	sys := system{broker: "R1", cores: 4, data: 128, perNode: 200}
@@ -110,7 +110,7 @@ func median[T any](all []T, value func(T) float64) float64 {
 func predict(c *constants, sh shape, sys system) [5]float64 {
 	l, n := sh.load(sys), sys.nodes()
 	ticks := c.of(tickRate)
-	nodes := n * c.nodeCPU(l.publishes/n, l.egress/n, l.deliveries/n)
+	nodes := n * c.nodeCPU(l.publishes/n, l.egress/n, l.deliveries/n, sys.perNode)
 	broker := c.brokerCPU(sys.broker, l.publishes, l.egress) + c.of(brokerIdle)/1e6
 	return [5]float64{l.publishes + ticks, l.egress + l.publishes + ticks*n + ticks, 1000 * broker, 1000 * nodes, 1e6 * nodes / l.publishes}
 }
@@ -308,18 +308,57 @@ func (b *bench) measureCosts() costs {
 		perMessage = append(perMessage, 1e6*(used.cpu[2]-idle.cpu[2])/n)
 		broker = append(broker, 1e6*(used.cpu[0]-idle.cpu[0])/n)
 	}
-	for _, conn := range conns {
-		conn.CloseNow()
-	}
+	leave(conns)
+	rooms := b.subscribeRooms(other)
+	time.Sleep(settleTime)
+	cold, n2 := b.run(costRate, rooms.channels, []*benchNode{a})
+	leave(rooms.conns)
 	b.Logf("a message to 1, 10 and 100 of another node: %.0f µs there, %.0f of the broker", perMessage, broker)
 	store := 1e6 * (only.cpu[0] - idle.cpu[0]) / n
 	each := (perMessage[2] - perMessage[1]) / 90
+	recv := perMessage[1] - 10*each
+	// Each connection gets 7.5 messages per second: this is what a delivery costs then, and what follows for one that gets none.
+	slow := (1e6*(cold.cpu[2]-idle.cpu[2])/n2 - recv) / roomSize
+	rate := float64(costRate) / roomCount
 	return costs{
-		brokerIdle: 1e6 * idle.cpu[0], nodeIdle: 1e6 * (idle.cpu[1] + idle.cpu[2] + idle.cpu[3]) / nodeCount, tickRate: idle.in,
+		deliverCold: each + (slow-each)*(1+rate/defaults().of(deliverRate)),
+		brokerIdle:  1e6 * idle.cpu[0], nodeIdle: 1e6 * (idle.cpu[1] + idle.cpu[2] + idle.cpu[3]) / nodeCount, tickRate: idle.in,
 		publishNode: 1e6 * (only.cpu[1] - idle.cpu[1]) / n, storeR1: store, sendNATS: (broker[0]+broker[1]+broker[2])/3 - store,
-		deliver: each, recvLow: perMessage[1] - 10*each,
+		deliverWarm: each, recvLow: recv,
 	}
 }
+
+// Rooms in which each connection gets few messages.
+const roomCount, roomSize = 20, 10
+
+// group is connections to channels.
+type group struct {
+	channels []string
+	conns    []*websocket.Conn
+}
+
+func (b *bench) subscribeRooms(n *benchNode) (g group) {
+	var got atomic.Int64
+	for range roomCount {
+		name := b.channel()
+		g.channels = append(g.channels, name)
+		for range roomSize {
+			g.conns = append(g.conns, b.subscribe(n, name, &got))
+		}
+	}
+	return g
+}
+
+// leave closes connections, and waits until the nodes have done with them, so that it is in no figure.
+func leave(conns []*websocket.Conn) {
+	for _, conn := range conns {
+		conn.CloseNow()
+	}
+	time.Sleep(settleTime)
+}
+
+// settleTime is how long processes are left alone after many connections have come or gone.
+const settleTime = time.Second
 
 // costRate is about what a node publishes and gets in the loads.
 const costRate = 150
@@ -348,10 +387,9 @@ func (b *bench) measure(sh shape, sys system) result {
 			conns = append(conns, b.subscribe(n, name, &got))
 		}
 	}
+	time.Sleep(settleTime)
 	used, n := b.run(sh.rate*float64(count), channels, b.nodes)
-	for _, conn := range conns {
-		conn.CloseNow()
-	}
+	leave(conns)
 	if delivered := float64(got.Load()); delivered < 0.99*n*size*runTime.Seconds() {
 		b.Errorf("%s: only %.0f deliveries", sh.name, delivered)
 	}

@@ -1,6 +1,11 @@
 package main
 
-import "math"
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+)
 
 // shape is how connections are spread over channels. Each connection is on one channel.
 type shape struct {
@@ -127,7 +132,7 @@ func (c *constants) cost(sh shape, sys system) (r cost) {
 	r.load, r.nodes = sh.load(sys), sys.nodes()
 	n := r.nodes
 	r.receives = r.egress/n + c.of(tickRate)
-	r.nodeCPU = c.nodeCPU(r.publishes/n, r.receives, r.deliveries/n)
+	r.nodeCPU = c.nodeCPU(r.publishes/n, r.receives, r.deliveries/n, math.Min(sys.perNode, sys.connections))
 	r.nodeBytes = math.Min(sys.perNode, sys.connections)*c.of(connBytes) + r.pairs/n*c.of(chanBytes)
 	r.nodeNet = r.deliveries / n * (sys.data + 10)
 	r.subBytes = r.pairs * c.of(subBytes)
@@ -157,9 +162,14 @@ func (c *constants) cost(sh shape, sys system) (r cost) {
 	return r
 }
 
-// nodeCPU returns the cores that a node needs: for what it publishes, receives, and delivers per second.
-func (c *constants) nodeCPU(publishes, receives, deliveries float64) float64 {
-	return (publishes*c.of(publishNode) + receives*c.recv(receives) + deliveries*c.of(deliver) + c.of(nodeIdle)) / 1e6
+// nodeCPU returns the cores that a node needs: for what it publishes, receives, and delivers per second to its connections.
+func (c *constants) nodeCPU(publishes, receives, deliveries, connections float64) float64 {
+	return (publishes*c.of(publishNode) + receives*c.recv(receives) + deliveries*c.deliver(deliveries/connections) + c.of(nodeIdle)) / 1e6
+}
+
+// deliver returns the cost of a delivery to a connection that gets messages at a rate.
+func (c *constants) deliver(rate float64) float64 {
+	return c.of(deliverWarm) + (c.of(deliverCold)-c.of(deliverWarm))/(1+rate/c.of(deliverRate))
 }
 
 // brokerCPU returns the cores that the broker needs to store messages, and to send some.
@@ -200,30 +210,34 @@ func (sh shape) moved(sys system) (opens float64) {
 	return opens
 }
 
-// first returns what breaks first, how much of it is used, and what helps.
-func (c *constants) first(sh shape, sys system, r cost) (what string, share float64, lever string) {
-	limits := []struct {
-		what  string
-		share float64
-		lever string
-	}{
-		{"the log: one server puts all messages in order", r.logShare, "several logs (not built); fewer, larger messages"},
+// limit is something that there is only so much of.
+type limit struct {
+	what  string
+	share float64 // that is used: over 1 is too much
+	lever string  // what helps
+}
+
+// restartTime is how long the broker may be busy with opens and reads after all nodes have been restarted, in seconds.
+const restartTime = 30
+
+// limits returns what limits a load, what breaks first before the others.
+func (c *constants) limits(sh shape, sys system, r cost) []limit {
+	spread := "rooms on one node"
+	if sh.affinity || sh.room == 0 && !sh.zipf {
+		spread = "fewer messages, or several logs (not built)"
+	}
+	send := limit{"the log's server, which sends to all others", r.leader, spread}
+	if sys.broker == "Redis" {
+		send.what = "Redis, whose one thread also sends"
+	}
+	all := []limit{
+		{"the log: one server puts all messages in order", r.logShare, "fewer, larger messages, or several logs (not built)"},
 		{"CPU of a node", r.nodeCPU / sys.cores, "more nodes with fewer connections each; coalesce"},
 		{"network of a node (10 Gbit/s)", r.nodeNet / 1.25e9, "more nodes with fewer connections each"},
-		{"the log's server, which sends to all others", r.leader, "rooms on one node"},
-		{"CPU of the broker after a restart of all nodes (30 s)", r.restart / r.servers / 30, "rooms on one node; restart one after another"},
+		send,
+		{"memory of the broker (16 GiB a server)", r.subBytes / r.servers / (16 << 30), "rooms on one node; more servers"},
+		{fmt.Sprintf("the broker after a restart of all nodes (%d s)", restartTime), r.restart / r.servers / restartTime, "rooms on one node; restart one after another"},
 	}
-	if sys.broker == "Redis" {
-		limits[3].what, limits[3].lever = "Redis, whose one thread also sends", "rooms on one node; NATS"
-	}
-	if sh.affinity || sh.room == 0 && !sh.zipf {
-		limits[3].lever = "several logs (not built); fewer messages"
-	}
-	best := limits[0]
-	for _, l := range limits[1:] {
-		if l.share > best.share {
-			best = l
-		}
-	}
-	return best.what, best.share, best.lever
+	slices.SortStableFunc(all, func(a, b limit) int { return cmp.Compare(b.share, a.share) })
+	return all
 }

@@ -142,15 +142,15 @@ func TestCost(t *testing.T) {
 	}
 	sys.broker, sys.connections = "Redis", 1e6
 	r = c.cost(shape{room: 10, rate: 1}, sys)
-	if what, share, _ := c.first(shape{room: 10, rate: 1}, sys, r); !strings.HasPrefix(what, "Redis") || share < 1 {
-		t.Errorf("%s, %v", what, share)
+	if l := c.limits(shape{room: 10, rate: 1}, sys, r); !strings.HasPrefix(l[0].what, "Redis") || l[0].share < 1 || l[1].share > l[0].share {
+		t.Errorf("%+v", l)
 	}
 }
 
 func TestSet(t *testing.T) {
 	c := defaults()
-	if err := c.set("deliver=5"); err != nil || c.of(deliver) != 5 {
-		t.Error(err, c.of(deliver))
+	if err := c.set("deliver.warm=5"); err != nil || c.of(deliverWarm) != 5 {
+		t.Error(err, c.of(deliverWarm))
 	}
 	for _, text := range []string{"none=5", "deliver", "deliver=x"} {
 		if err := c.set(text); err == nil {
