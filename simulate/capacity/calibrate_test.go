@@ -206,6 +206,14 @@ type figures struct {
 	at      time.Time
 }
 
+// nodes returns what the Caddys have used together.
+func (f figures) nodes() (seconds float64) {
+	for _, cpu := range f.cpu[1:] {
+		seconds += cpu
+	}
+	return seconds
+}
+
 func (b *bench) figures() (f figures) {
 	resp, err := http.Get("http://" + b.monitor + "/varz")
 	if err != nil {
@@ -290,12 +298,14 @@ const brokerIdle = "broker.idle"
 // costs are what measureCosts measures, in microseconds per second, message or delivery.
 type costs map[string]float64
 
-// measureCosts measures the costs of the model, by loads that differ in one thing: nothing, messages that nobody gets, and
-// messages that come to 1, 10 and 100 connections of another node.
+// measureCosts measures the costs of the model, by loads that differ in one thing: nothing, messages that nobody gets,
+// messages that come to 1, 10 and 100 connections of another node, and to rooms there.
 func (b *bench) measureCosts() costs {
 	a, other := b.nodes[0], b.nodes[1]
 	idle, _ := b.run(0, nil, nil)
 	only, n := b.run(costRate, []string{b.channel()}, []*benchNode{a})
+	// In a cluster messages come from all nodes, so each connection is quiet for longer, and wakes more for each of them.
+	spread, n3 := b.run(costRate, []string{b.channel()}, b.nodes)
 	name := b.channel()
 	var conns []*websocket.Conn
 	var got atomic.Int64
@@ -322,8 +332,8 @@ func (b *bench) measureCosts() costs {
 	rate := float64(costRate) / roomCount
 	return costs{
 		deliverCold: each + (slow-each)*(1+rate/defaults().of(deliverRate)),
-		brokerIdle:  1e6 * idle.cpu[0], nodeIdle: 1e6 * (idle.cpu[1] + idle.cpu[2] + idle.cpu[3]) / nodeCount, tickRate: idle.in,
-		publishNode: 1e6 * (only.cpu[1] - idle.cpu[1]) / n, storeR1: store, sendNATS: (broker[0]+broker[1]+broker[2])/3 - store,
+		brokerIdle:  1e6 * idle.cpu[0], nodeIdle: 1e6 * idle.nodes() / nodeCount, tickRate: idle.in,
+		publishNode: 1e6 * (spread.nodes() - idle.nodes()) / n3, storeR1: 1e6 * (spread.cpu[0] - idle.cpu[0]) / n3, sendNATS: (broker[0]+broker[1]+broker[2])/3 - store,
 		deliverWarm: each, recvLow: recv,
 	}
 }
@@ -393,6 +403,6 @@ func (b *bench) measure(sh shape, sys system) result {
 	if delivered := float64(got.Load()); delivered < 0.99*n*size*runTime.Seconds() {
 		b.Errorf("%s: only %.0f deliveries", sh.name, delivered)
 	}
-	nodes := used.cpu[1] + used.cpu[2] + used.cpu[3]
+	nodes := used.nodes()
 	return result{[5]float64{used.in, used.out, 1000 * used.cpu[0], 1000 * nodes, 1e6 * nodes / n}, n}
 }
