@@ -20,6 +20,11 @@ type memoryLog struct {
 	sink   broker.Sink
 	events *calls // of the sink, of Open and of Barrier: in one order
 	acks   *calls // of Publish
+	// Of broker.Peers: see peers.go.
+	fromPeers      *calls
+	node           uint64
+	receiveMessage func(from uint64, message []byte) // or nil
+	peerCalls      []*peerCall
 
 	session *session // nil while it is not connected
 	// Two events can begin it: the connection is lost, or an entry is found missing. One ends it.
@@ -84,9 +89,10 @@ type answer struct {
 }
 
 // newMemoryLog makes a log that is broken and without an epoch, as package broker asks of a Log that was just dialed.
-func newMemoryLog(b *MemoryBroker, sink broker.Sink) *memoryLog {
+func newMemoryLog(b *MemoryBroker, sink broker.Sink, o broker.Options) *memoryLog {
 	return &memoryLog{
 		memory: b.memory, broker: b, sink: sink, events: newCalls(), acks: newCalls(), broken: true,
+		fromPeers: newCalls(), node: o.Node, receiveMessage: o.Message,
 		told: told{changed: make(chan struct{})}, seen: make(map[uint64]bool), last: make(map[string]uint64), subs: make(map[string]*subscription),
 		reads: make(map[chan answer]bool), repairs: make(map[string]uint64), problem: "never connected",
 	}
@@ -431,7 +437,7 @@ func (l *memoryLog) Status() broker.Status {
 	defer m.clock.mu.Unlock()
 	s := broker.Status{
 		Up: !l.broken, Problem: l.problem, Heard: l.heard, MaxData: m.config.MaxData, QueueBytes: l.queued.Load(),
-		Repairs: maps.Clone(l.repairs), Nodes: len(m.store.retains), // each open log has one
+		Repairs: maps.Clone(l.repairs),
 	}
 	if l.session != nil {
 		s.Server = "memory"
@@ -460,6 +466,7 @@ func (l *memoryLog) Close() {
 	m.clock.mu.Unlock()
 	// Outside of the lock, since callbacks that are running may call the log.
 	l.acks.close()
+	l.fromPeers.close()
 	l.events.close()
 }
 
@@ -471,6 +478,7 @@ func (l *memoryLog) failLocked(err error, fails func(*publish) bool) {
 		}
 	}
 	l.failReadsLocked(err)
+	l.failPeersLocked(l.closed)
 	l.passLocked(slices.Concat(l.afterRepair, l.barriers, l.nextBarriers), err)
 	l.barriers, l.nextBarriers, l.afterRepair = nil, nil, nil
 }
