@@ -79,7 +79,7 @@ var calibrationLoads = []shape{
 	{name: "rooms of 10, random", room: 10, rate: 5},
 	{name: "rooms of 10, each on a node", room: 10, rate: 5, affinity: true},
 	{name: "rooms of 50, random", room: 50, rate: 20},
-	{name: "one channel", rate: 100},
+	{name: "one channel", rate: 40},
 }
 
 // channelsOf returns how many channels there are.
@@ -333,8 +333,9 @@ func (b *bench) measureCosts() costs {
 	return costs{
 		deliverCold: each + (slow-each)*(1+rate/defaults().of(deliverRate)),
 		brokerIdle:  1e6 * idle.cpu[0], nodeIdle: 1e6 * idle.nodes() / nodeCount, tickRate: idle.in,
-		publishNode: 1e6 * (spread.nodes() - idle.nodes()) / n3, storeR1: 1e6 * (spread.cpu[0] - idle.cpu[0]) / n3, sendNATS: (broker[0]+broker[1]+broker[2])/3 - store,
+		publishNode: 1e6 * (spread.nodes() - idle.nodes()) / n3, sendNATS: (broker[0]+broker[1]+broker[2])/3 - store,
 		deliverWarm: each, recvLow: recv,
+		wakeR1: (1e6*(spread.cpu[0]-idle.cpu[0])/n3 - defaults().of(storeR1)) * (1 + costRate/defaults().of(wakeRate)),
 	}
 }
 

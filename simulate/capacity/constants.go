@@ -37,6 +37,10 @@ const (
 	storeR1     = "store.R1"     // broker: a message stored
 	storeR3     = "store.R3"     // the same, all three servers
 	storeRedis  = "store.Redis"
+	wakeR1      = "wake.R1" // broker: more than that for a message that comes alone
+	wakeR3      = "wake.R3"
+	wakeRedis   = "wake.Redis"
+	wakeRate    = "wake.rate"  // messages per second at which it is half of that
 	sendNATS    = "send.NATS"  // broker: a message sent to one node
 	sendRedis   = "send.Redis" //
 	limitR1     = "limit.R1"   // messages per second of one log
@@ -75,6 +79,10 @@ func defaults() *constants {
 	add(storeR1, 15, bench+"Acked and Log: 15.26 and 17.67")
 	add(storeR3, 44, bench+"Acked and Log: 39.43 and 48.60")
 	add(storeRedis, 8.5, design+"the script, no AOF")
+	add(wakeR1, 246, bench+"replicas 1, less idle: 250 at 20/s, 219 at 200/s, 138 at 1000/s, 15 at 44,000/s")
+	add(wakeR3, 1800, bench+"replicas 3, less idle: 1822, 1277, 723, and 39 at 30,000/s")
+	add(wakeRedis, 0, "not measured")
+	add(wakeRate, 1000, "the same")
 	add(sendNATS, 3, design+"each further consumer, republish")
 	add(sendRedis, 0.8, design+"each further consumer")
 	add(limitR1, 61354, bench+"Log, replicas 1, on 2 cores that the publisher shares")

@@ -178,7 +178,9 @@ func (c *constants) brokerCPU(broker string, publishes, sent float64) float64 {
 	if broker == "Redis" {
 		send = sendRedis
 	}
-	return (publishes*c.of("store."+broker) + sent*c.of(send)) / 1e6
+	// As on a node, a message that comes alone wakes somebody, and among many nobody.
+	store := c.of("store."+broker) + c.of("wake."+broker)/(1+publishes/c.of(wakeRate))
+	return (publishes*store + sent*c.of(send)) / 1e6
 }
 
 // recv returns the cost of a message that a node receives. At a low rate each wakes several goroutines. At a high rate they
