@@ -16,6 +16,7 @@ type scenario struct {
 	lasts       time.Duration // of virtual time, after all have connected
 	tick        time.Duration // between the signs of life of a node; 0: that of a Memory
 	events      []event
+	beats       bool // the nodes tell each other that they are there
 	gaps        bool // clients may be told of gaps
 	atMost      int  // nodes: more take too long
 }
@@ -55,6 +56,8 @@ var scenarios = []scenario{
 		events: []event{{after: 10 * time.Second, what: restartBroker}, {after: 70 * time.Second, what: killAll}}},
 	{name: "rollback", about: "the broker loses acked messages twice", room: 10, rate: 0.2, perNode: true, lasts: time.Minute, gaps: true,
 		events: []event{{after: 20 * time.Second, every: 20 * time.Second, what: func(c *cluster) { c.memory.Rollback(20) }}}},
+	{name: "beats", about: "nodes tell each other that they are there, and how many subscribers they have, while some are lost", room: 10, rate: 0.1,
+		perNode: true, lasts: 2 * time.Minute, beats: true, atMost: 300, events: []event{{after: 30 * time.Second, what: killSome}}},
 	{name: "several", about: "connections in three rooms, with a partition, a leader's change and lost nodes at once", room: 10, several: true, rate: 0.1,
 		perNode: true, lasts: 2 * time.Minute, gaps: true,
 		events: []event{{after: 10 * time.Second, what: partition}, {after: 20 * time.Second, every: 30 * time.Second, what: changeLeader},

@@ -39,14 +39,14 @@ func TestMain(m *testing.M) { os.Exit(caddytest.Main(m)) }
 //	CALIBRATE=1 go test -count=1 -v -run TestCalibration ./simulate/capacity
 func TestCalibration(t *testing.T) {
 	if os.Getenv("CALIBRATE") == "" {
-		t.Skip("it takes three minutes of both cores: CALIBRATE=1 runs it")
+		t.Skip("it takes five minutes of both cores: CALIBRATE=1 runs it")
 	}
 	b := startBench(t)
 	sys := system{broker: "R1", cores: 4, data: 128, perNode: 200}
 	sys.connections = nodeCount * sys.perNode
 	var rounds []costs
 	loads := make([][]result, len(calibrationLoads))
-	for range 3 { // all in each, because other processes come and go
+	for range 5 { // all in each, because other processes come and go
 		rounds = append(rounds, b.measureCosts())
 		for i, sh := range calibrationLoads {
 			loads[i] = append(loads[i], b.measure(sh, sys))
