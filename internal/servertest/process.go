@@ -96,6 +96,9 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
+// PID is its number.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Signal sends the process a signal.
 func (p *Process) Signal(s os.Signal) { p.cmd.Process.Signal(s) }
 
