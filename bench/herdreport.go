@@ -34,8 +34,8 @@ func writeHerd(dir string, results []herdResult, o herdOptions, others float64) 
 // herdFigures returns the part of scale.md between its marks.
 func herdFigures(results []herdResult, o herdOptions, others float64) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Measured on %s: %s.\nProcesses that have nothing to do with it took %.0f %% of the cores meanwhile. The clients' jitter was %v,\nand the latency of the broker %v more than that of loopback.\n\n",
-		time.Now().Format("2006-01-02"), machine(), 100*others, o.jitter, o.latency)
+	fmt.Fprintf(&b, "Measured on %s: %s.\nProcesses that have nothing to do with it took %.0f %% of the cores meanwhile. NATS had %s.\nThe clients' jitter was %v, and the latency of the broker %v more than that of loopback.\n\n",
+		time.Now().Format("2006-01-02"), machine(), 100*others, herdBrokers[o.broker], o.jitter, o.latency)
 	b.WriteString("| killed | clients | back, p50 | p99 | last | handshakes with a 503 | CPU of the Caddys | of NATS | peak RSS of the Caddys | of NATS | gaps | missing |\n")
 	b.WriteString("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 	for _, killed := range []string{oneNode, allNodes, theLog, all} {
