@@ -192,10 +192,10 @@ func (h *herd) summary() (s string) {
 type herdMeasurement struct {
 	// Held while processes are stopped and started, as their usage cannot be read then.
 	changing sync.Mutex
-	d *deployment
-	h *herd
-	p *herdPublisher
-	n int
+	d        *deployment
+	h        *herd
+	p        *herdPublisher
+	n        int
 }
 
 // measure kills some processes, starts some, and waits until all clients are back and have what was
