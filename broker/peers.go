@@ -4,25 +4,30 @@ package broker
 // node knows only its own connections and subscribers. It is for people who administer a cluster, so nothing that clients
 // are promised depends on it.
 //
-// Its methods do not block, and may be called by several goroutines at once, and inside callbacks. After Close has returned
-// no callback is called.
+// Its methods do not block, and may be called by several goroutines at once, and inside callbacks. Arguments belong to the
+// log afterwards. Each callback is called exactly once, and none after Close has returned.
 type Peers interface {
 	// Send sends a message of at most MaxMessage bytes to one node, or to all other nodes if the number is 0. They get it
 	// through Options.Message. Nothing is stored: a message comes once or not at all, and messages may overtake each other.
-	// The message belongs to the log afterwards.
+	// A node gets none from itself.
 	Send(to uint64, message []byte)
 
-	// SetCounts says how many subscribers this node has on some channels. The broker keeps the numbers until they are set
-	// again, and may forget all of them when it loses data. 0 removes one. done gets ErrDown, ErrUnknown or ErrClosed if some may
-	// not be stored; then they have to be set again. A later call for a channel takes effect after an earlier one.
+	// SetCounts says how many subscribers this node has on some channels. The channel "" is one of them, which stands for all
+	// channels. The broker keeps the numbers until they are set again, and may forget all of them when it loses data. 0
+	// removes one. done gets ErrDown, ErrUnknown or ErrClosed if some may not be stored; then they have to be set again. A later
+	// call for a channel takes effect after an earlier one.
+	//
+	// A log does not say that its broker has forgotten the numbers, nor that another node has called Forget. A node finds out
+	// if it sets a number for a channel of the hub's own, and asks for it now and then.
 	SetCounts(counts map[string]int, done func(error))
 
 	// Counts calls done with the numbers that all nodes have set, this one included: for each channel, in the order of the
-	// argument, by node. A node that has not set any is missing. Numbers of nodes that have ended stay until Forget.
+	// argument, by node. A node that has not set any is missing. The answer may be a second old. Numbers of nodes that have
+	// ended stay until Forget. done gets ErrDown or ErrClosed if they cannot be had.
 	Counts(channels []string, done func([]map[uint64]int, error))
 
-	// Forget removes all numbers of another node, which has ended. Several nodes may do it at once. It may do so lazily, when
-	// Counts finds some.
+	// Forget removes all numbers of another node, which has ended. Several nodes may do it at once. What the node sets later,
+	// because it has not ended after all, is kept.
 	Forget(node uint64)
 }
 

@@ -62,13 +62,14 @@ type rule struct {
 
 // The order is from the simple to the hard: a log that fails the first rules fails most of the others too, and the first
 // failure is the one to read.
-var rules = slices.Concat(publishRules, receiveRules, readRules, endRules, faultRules, epochRules)
+var rules = slices.Concat(publishRules, receiveRules, readRules, endRules, faultRules, epochRules, peersRules)
 
 // tb is what a rule needs of a *testing.T, so that the suite can be tested with logs that break it.
 type tb interface {
 	Helper()
 	Errorf(format string, args ...any)
 	Fatalf(format string, args ...any)
+	Skip(args ...any)
 }
 
 // suite is one run of one rule.
@@ -118,6 +119,9 @@ func (s *suite) finish() {
 		for _, problem := range n.problemsOf() {
 			s.Errorf("node %d: %s", n.number, problem)
 		}
+		if late := n.mail.lateOnes(); late > 0 {
+			s.Errorf("node %d: %d messages came after Close had returned", n.number, late)
+		}
 	}
 }
 
@@ -137,8 +141,10 @@ func (s *suite) wait(done <-chan struct{}, format string, args ...any) {
 // find it whatever the broker's own default is.
 func (s *suite) dial() *node {
 	s.Helper()
-	n := &node{suite: s, number: len(s.nodes) + 1, recorder: newRecorder()}
-	log, err := s.cluster.Broker().Dial(n.recorder, broker.Options{Node: uint64(n.number), Retention: broker.Retention{Messages: 1000}})
+	n := &node{suite: s, number: len(s.nodes) + 1, recorder: newRecorder(), mail: newMailbox()}
+	log, err := s.cluster.Broker().Dial(n.recorder, broker.Options{
+		Node: n.id(), Retention: broker.Retention{Messages: 1000}, Message: n.mail.receive,
+	})
 	if err != nil {
 		s.Fatalf("Dial: %v", err)
 	}

@@ -20,6 +20,11 @@ type memoryLog struct {
 	sink   broker.Sink
 	events *calls // of the sink, of Open and of Barrier: in one order
 	acks   *calls // of Publish
+	// Of broker.Peers: see peers.go.
+	fromPeers      *calls
+	node           uint64
+	receiveMessage func(from uint64, message []byte) // or nil
+	peerCalls      []*peerCall
 
 	session *session // nil while it is not connected
 	// Two events can begin it: the connection is lost, or an entry is found missing. One ends it.
@@ -84,9 +89,10 @@ type answer struct {
 }
 
 // newMemoryLog makes a log that is broken and without an epoch, as package broker asks of a Log that was just dialed.
-func newMemoryLog(b *MemoryBroker, sink broker.Sink) *memoryLog {
+func newMemoryLog(b *MemoryBroker, sink broker.Sink, o broker.Options) *memoryLog {
 	return &memoryLog{
 		memory: b.memory, broker: b, sink: sink, events: newCalls(), acks: newCalls(), broken: true,
+		fromPeers: newCalls(), node: o.Node, receiveMessage: o.Message,
 		told: told{changed: make(chan struct{})}, seen: make(map[uint64]bool), last: make(map[string]uint64), subs: make(map[string]*subscription),
 		reads: make(map[chan answer]bool), repairs: make(map[string]uint64), problem: "never connected",
 	}
@@ -144,6 +150,7 @@ func (l *memoryLog) send(p *publish) error {
 // ErrUnknown, and differ in what is stored.
 func (l *memoryLog) sendPublishLocked(p *publish) {
 	s, b := l.session, l.broker
+	b.traffic.Publish.add(len(p.entries), size(p.entries))
 	s.toBroker(func() {
 		if b.losePublishes > 0 {
 			b.losePublishes--
@@ -155,6 +162,7 @@ func (l *memoryLog) sendPublishLocked(p *publish) {
 			return
 		}
 		epoch := l.memory.store.epoch
+		b.traffic.Ack.add(1, 0)
 		s.toNode(func() { l.ackedLocked(p, places, err, epoch) })
 	})
 }
@@ -223,6 +231,7 @@ func (l *memoryLog) open(channels []string, opened func(uint64, error)) bool {
 		l.subs[name], subs[name] = sub, sub
 	}
 	if s := l.session; s != nil {
+		l.broker.traffic.Open.add(len(channels), names(channels))
 		s.toBroker(func() { s.subscribe(subs) })
 	}
 	return true
@@ -312,6 +321,7 @@ func (l *memoryLog) askBarrierLocked() {
 	}
 	l.barriers, l.nextBarriers = l.nextBarriers, nil
 	s, barriers := l.session, l.barriers
+	l.broker.traffic.Barrier.add(1, 0)
 	s.toBroker(func() { s.tick(barriers) })
 }
 
@@ -378,6 +388,7 @@ func (l *memoryLog) ask(ctx context.Context, question func() answer) answer {
 		s.toBroker(func() {
 			a := question()
 			a.epoch = l.memory.store.epoch
+			l.broker.traffic.Read.add(1, size(a.entries))
 			s.toNode(func() {
 				if l.reads[came] {
 					delete(l.reads, came)
@@ -426,7 +437,7 @@ func (l *memoryLog) Status() broker.Status {
 	defer m.clock.mu.Unlock()
 	s := broker.Status{
 		Up: !l.broken, Problem: l.problem, Heard: l.heard, MaxData: m.config.MaxData, QueueBytes: l.queued.Load(),
-		Repairs: maps.Clone(l.repairs), Nodes: len(m.logsLocked()),
+		Repairs: maps.Clone(l.repairs),
 	}
 	if l.session != nil {
 		s.Server = "memory"
@@ -450,11 +461,12 @@ func (l *memoryLog) Close() {
 			l.releaseLocked(sub)
 		}
 		l.broker.logs = slices.DeleteFunc(l.broker.logs, func(o *memoryLog) bool { return o == l })
-		delete(m.store.retains, l)
+		m.store.release(l)
 	}
 	m.clock.mu.Unlock()
 	// Outside of the lock, since callbacks that are running may call the log.
 	l.acks.close()
+	l.fromPeers.close()
 	l.events.close()
 }
 
@@ -466,6 +478,7 @@ func (l *memoryLog) failLocked(err error, fails func(*publish) bool) {
 		}
 	}
 	l.failReadsLocked(err)
+	l.failPeersLocked(l.closed)
 	l.passLocked(slices.Concat(l.afterRepair, l.barriers, l.nextBarriers), err)
 	l.barriers, l.nextBarriers, l.afterRepair = nil, nil, nil
 }

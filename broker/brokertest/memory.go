@@ -55,6 +55,7 @@ type Memory struct {
 	// What follows is guarded by clock.mu. So the numbers of random are drawn in the order of the messages.
 	random   *rand.Rand
 	store    store
+	counts   counts
 	brokers  []*MemoryBroker
 	sessions []*session // of nodes that are attached
 	down     bool
@@ -75,7 +76,7 @@ func NewMemory(c MemoryConfig) *Memory {
 		c.PublishTimeout = 5 * time.Second
 	}
 	// The second number only has to be the same each time. The type asks for two.
-	m := &Memory{config: c, random: rand.New(rand.NewPCG(c.Seed, 1))}
+	m := &Memory{config: c, counts: make(counts), random: rand.New(rand.NewPCG(c.Seed, 1))}
 	m.store.init(c.Keep)
 	m.clock.start()
 	m.clock.mu.Lock()
@@ -265,7 +266,8 @@ type MemoryBroker struct {
 	latency    time.Duration
 	cut, muted bool
 	// Each counts down to 0, which means that there is no fault.
-	loseLive, losePublishes, losePlaces int
+	loseLive, losePublishes, losePlaces, loseMessages int
+	traffic                                           Traffic
 }
 
 // Dial implements broker.Broker.
@@ -273,7 +275,7 @@ func (b *MemoryBroker) Dial(sink broker.Sink, o broker.Options) (broker.Log, err
 	m := b.memory
 	m.clock.mu.Lock()
 	defer m.clock.mu.Unlock()
-	l := newMemoryLog(b, sink)
+	l := newMemoryLog(b, sink, o)
 	b.logs = append(b.logs, l)
 	m.store.retain(l, o.Retention)
 	l.connectLocked()

@@ -14,6 +14,7 @@ import (
 type node struct {
 	*suite
 	*recorder
+	mail   *mailbox
 	number int
 	log    broker.Log
 	// A rule may close a node, and finish closes all.
@@ -27,6 +28,7 @@ func (n *node) close() {
 		n.recorder.mu.Lock()
 		n.recorder.closed = true
 		n.recorder.mu.Unlock()
+		n.mail.close()
 	})
 }
 

@@ -296,7 +296,7 @@ func checkContent(s *suite) {
 // and match parts of a subject in NATS, and "_tick" might be a name of its own.
 func checkNames(s *suite) {
 	names := []string{
-		".", "..", "a.b", "a.", ".a", "*", "a.*", ">", "a.>", " ", "a b", "_tick", "_epoch", "_", "=", "=2E", "=2e", "a=2Eb", "%2E", "$JS.API", "A",
+		"\x01", "\x01kick", "kick", ".", "..", "a.b", "a.", ".a", "*", "a.*", ">", "a.>", " ", "a b", "_tick", "_epoch", "_", "=", "=2E", "=2e", "a=2Eb", "%2E", "$JS.API", "A",
 		"é", "日本語", "\U0001F600", "\u2028", "/", "\\", "{a}", "[a]", "a?b", "?", "^a", "\"", "'", "a:b", "a,b", "-", "~", "@", "a", "aa", "0", "|", "#", "&", "+", ";",
 		string(bytes.Repeat([]byte("a"), 255)), string(bytes.Repeat([]byte("."), 255)), string(bytes.Repeat([]byte("é"), 127)), string(bytes.Repeat([]byte("*"), 254)) + ">",
 	}

@@ -59,7 +59,7 @@ func TestWrongLogs(t *testing.T) {
 func checkWrong(r rule, w wrong) []string {
 	m := NewMemory(MemoryConfig{Latency: time.Millisecond, Jitter: time.Millisecond, MaxData: 1 << 20})
 	defer m.Close()
-	var c Cluster = wrongCluster{memoryCluster{m}, w}
+	var c Cluster = wrongCluster{memoryCluster{m}, w, &keptMail{}}
 	failures := &failures{}
 	s := &suite{tb: failures, cluster: c}
 	done := make(chan bool)
@@ -86,6 +86,10 @@ func (f *failures) Errorf(format string, args ...any) {
 	defer f.mu.Unlock()
 	f.lines = append(f.lines, fmt.Sprintf(format, args...))
 }
+func (f *failures) Skip(args ...any) {
+	f.Errorf("skipped: %s", fmt.Sprint(args...))
+	runtime.Goexit()
+}
 func (f *failures) Fatalf(format string, args ...any) {
 	f.Errorf(format, args...)
 	runtime.Goexit()
@@ -94,24 +98,29 @@ func (f *failures) Fatalf(format string, args ...any) {
 // wrong is what is wrong with a log.
 type wrong struct {
 	swaps, drops, repeats, changes, opensEarly, barrierEarly, ignoresKeys, complete, answersTwice, splits, closesLater, foldsCase, epochLate, losesLate bool
+
+	peers wrongPeers
 }
 
 type wrongCluster struct {
 	memoryCluster
 	wrong wrong
+	kept  *keptMail
 }
 
-func (c wrongCluster) Broker() broker.Broker { return wrongBroker{c.Memory.Broker(), c.wrong} }
+func (c wrongCluster) Broker() broker.Broker { return wrongBroker{c.Memory.Broker(), c.wrong, c.kept} }
 
 type wrongBroker struct {
 	broker.Broker
 	wrong wrong
+	kept  *keptMail
 }
 
 func (b wrongBroker) Dial(sink broker.Sink, o broker.Options) (broker.Log, error) {
 	s := &wrongSink{Sink: sink, wrong: b.wrong}
+	o = b.wrong.peers.options(o, b.kept)
 	log, err := b.Broker.Dial(s, o)
-	return &wrongLog{log, b.wrong, s}, err
+	return &wrongLog{Log: log, wrong: b.wrong, sink: s, options: o, kept: b.kept}, err
 }
 
 type wrongSink struct {
@@ -121,6 +130,8 @@ type wrongSink struct {
 	held  []broker.Entry
 	late  func()   // tells an epoch
 	lost  []string // is told with Repaired
+
+	repaired []func() // are called with Repaired
 }
 
 func (s *wrongSink) Epoch(epoch string, at uint64) {
@@ -153,6 +164,10 @@ func (s *wrongSink) Repaired() {
 		s.lost = nil
 	}
 	s.Sink.Repaired()
+	for _, do := range s.repaired {
+		go do()
+	}
+	s.repaired = nil
 }
 
 func (s *wrongSink) Entries(run []broker.Entry) {
@@ -179,8 +194,11 @@ func (s *wrongSink) Entries(run []broker.Entry) {
 
 type wrongLog struct {
 	broker.Log
-	wrong wrong
-	sink  *wrongSink
+	wrong     wrong
+	sink      *wrongSink
+	options   broker.Options
+	kept      *keptMail
+	forgotten uint64
 }
 
 func (l *wrongLog) Publish(es []broker.Entry, done func([]broker.Place, error)) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/envelope"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
 )
@@ -178,7 +179,7 @@ func (p *publisher) commit(es []broker.Entry, ids []string, left []int) (ack, er
 	batch := nuid.Next()
 	var m *natsgo.Msg
 	for k, i := range left {
-		m = &natsgo.Msg{Subject: p.l.store + encodeChannel(es[i].Channel), Data: encode(&es[i]), Header: natsgo.Header{natsgo.MsgIdHdr: {ids[i]}}}
+		m = &natsgo.Msg{Subject: p.l.store + encodeChannel(es[i].Channel), Data: envelope.Encode(&es[i]), Header: natsgo.Header{natsgo.MsgIdHdr: {ids[i]}}}
 		// One message needs no batch, and does not count against the 50 open ones that a stream may have
 		// (streamDefaultMaxAtomicBatchInflightPerStream in nats-server 2.15.2).
 		if len(left) == 1 {

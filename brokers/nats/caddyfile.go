@@ -3,6 +3,7 @@ package nats
 import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/brokermodule"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/option"
 )
 
@@ -38,37 +39,12 @@ func (b *Broker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"storage":         option.Word(&b.Storage),
 		"max_bytes":       option.Size(&b.MaxBytes),
 		"credentials":     option.Word(&b.Credentials),
-		"user":            args("<name> <password>", &b.User, &b.Password),
-		"token":           args("<token>", &b.Token),
+		"user":            brokermodule.Args("<name> <password>", &b.User, &b.Password),
+		"token":           brokermodule.Args("<token>", &b.Token),
 		"nkey":            option.Word(&b.NKey),
-		"tls":             b.parseTLS,
+		"tls":             brokermodule.ParseTLS(&b.TLS),
 		"publish_timeout": option.Duration(&b.PublishTimeout),
 		"manage":          option.OnOff(&b.Manage),
-	})
-}
-
-// args parses as many arguments as there are targets. Errors do not quote them, as Caddy's would: one may be a secret.
-func args(usage string, targets ...*string) option.Parser {
-	return func(d *caddyfile.Dispenser) error {
-		name := d.Val()
-		if !d.AllArgs(targets...) {
-			return d.Errf("%s takes %s", name, usage)
-		}
-		return nil
-	}
-}
-
-func (b *Broker) parseTLS(d *caddyfile.Dispenser) error {
-	d = d.NewFromNextSegment()
-	d.Next()
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	b.TLS = new(TLS)
-	return option.Block(d, map[string]option.Parser{
-		"ca":          option.Words(&b.TLS.CA),
-		"cert":        args("<file> <key>", &b.TLS.Cert, &b.TLS.Key),
-		"server_name": option.Word(&b.TLS.ServerName),
 	})
 }
 

@@ -56,7 +56,11 @@ func (l *log) options() ([]natsgo.Option, error) {
 		natsgo.ReconnectHandler(func(*natsgo.Conn) { l.connected() }),
 		natsgo.ConnectHandler(func(*natsgo.Conn) { l.connected() }),
 		natsgo.ReconnectErrHandler(func(_ *natsgo.Conn, err error) { l.notConnected(err) }),
-		natsgo.ErrorHandler(func(_ *natsgo.Conn, _ *natsgo.Subscription, err error) { l.asyncError(err) }),
+		natsgo.ErrorHandler(func(_ *natsgo.Conn, sub *natsgo.Subscription, err error) {
+			if !l.peerError(sub, err) {
+				l.asyncError(err)
+			}
+		}),
 	}
 	switch {
 	case c.User != "":

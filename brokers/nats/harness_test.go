@@ -22,6 +22,8 @@ type node struct {
 	at       uint64
 	lost     []string
 	repaired int
+	number   uint64
+	messages map[string]uint64 // from which node
 }
 
 func (n *node) change(do func()) {
@@ -66,9 +68,11 @@ func dialBroken(t testing.TB, c Config, keep broker.Retention) *node {
 // dialSink dials with a Sink that is around the node's.
 func dialSink(t testing.TB, c Config, keep broker.Retention, sink func(*node) broker.Sink) *node {
 	t.Helper()
-	n := &node{broken: true}
+	n := &node{broken: true, number: rand.Uint64(), messages: map[string]uint64{}}
 	n.changed = sync.NewCond(&n.mu)
-	l, err := Dial(c, sink(n), broker.Options{Node: rand.Uint64(), Retention: keep})
+	l, err := Dial(c, sink(n), broker.Options{Node: n.number, Retention: keep, Message: func(from uint64, message []byte) {
+		n.change(func() { n.messages[string(message)] = from })
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}

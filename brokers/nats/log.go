@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/envelope"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
 	"go.uber.org/zap"
@@ -46,6 +47,7 @@ type log struct {
 	lookups    gather[lookup, newest]
 	infos      gather[struct{}, *streamInfo]
 	receiver   receiver
+	peers      peers
 	keeper     keeper
 	complaints complaints
 
@@ -89,6 +91,7 @@ func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
 	l.queue.init()
 	l.requests = requests{prefix: inbox + "r.", waiting: map[uint64]chan *natsgo.Msg{}, lost: make(chan struct{})}
 	l.publisher.init(l, inbox+"a.")
+	l.peers.init(l, o, inbox)
 	l.barriers.send = l.sendTick
 	l.marks.send = l.sendMark
 	// A Log begins as Broken, which the contract says, so the Sink is not told of it.
@@ -123,12 +126,17 @@ const leaderElected = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED."
 
 // subscribe makes the subscriptions that last as long as the log.
 func (l *log) subscribe(inbox string) error {
-	for subject, handle := range map[string]natsgo.MsgHandler{inbox + "r.*": l.requests.handle, inbox + "a.*": l.publisher.handle, inbox + "m.*": l.handleMark} {
+	for subject, handle := range map[string]natsgo.MsgHandler{
+		inbox + "r.*": l.requests.handle, inbox + "a.*": l.publisher.handle, inbox + "m.*": l.handleMark, inbox + "n.*": l.peers.counts.handle,
+	} {
 		sub, err := l.conn.Subscribe(subject, handle)
 		if err != nil {
 			return err
 		}
 		sub.SetPendingLimits(-1, -1) // what is asked for is limited by who asks
+	}
+	if err := l.peers.subscribe(l.conn); err != nil {
+		return err
 	}
 	// Anchors are not subscribed to: nobody needs them before something was missed, and then they are read.
 	for _, name := range []string{tickName, epochName} {
@@ -154,7 +162,7 @@ func (l *log) Status() broker.Status {
 	}
 	if l.conn.IsConnected() {
 		s.Server = withoutLogin(l.conn.ConnectedUrl())
-		s.MaxData = max(0, int(l.conn.MaxPayload())-maxEnvelope-maxHeaders)
+		s.MaxData = max(0, int(l.conn.MaxPayload())-envelope.MaxSize-maxHeaders)
 	}
 	s.Clock = l.clock.now()
 	if l.up {
@@ -185,6 +193,7 @@ func (l *log) Close() {
 	// The publisher first, so that nothing is sent any more whose answer nobody waits for. The receiver last, because it is
 	// the one that calls the Sink, and what was pushed to it has to be done.
 	l.publisher.close()
+	l.peers.close()
 	l.conn.Close()
 	l.barriers.fail(broker.ErrClosed, true)
 	l.marks.fail(broker.ErrClosed, true)

@@ -1,13 +1,11 @@
 package nats
 
 import (
-	"crypto/tls"
-	"crypto/x509"
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +16,7 @@ import (
 
 	_ "github.com/caddy-broadcast/caddy-broadcast" // so that `xcaddy build --with` of this package gives a Caddy that broadcasts
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/brokermodule"
 )
 
 func init() {
@@ -75,7 +74,7 @@ type Broker struct {
 
 	// Encrypts the connection, and says whom to trust. Servers that demand TLS get it without this option. Default: as the
 	// URLs say.
-	TLS *TLS `json:"tls,omitempty"`
+	TLS *brokermodule.TLS `json:"tls,omitempty"`
 
 	// How long a publisher waits for the acknowledgement of the stream. Then it gets a 504, since the message may have been
 	// published or not. An election of another leader takes up to ten seconds: choose it longer to ride that out, and
@@ -89,29 +88,10 @@ type Broker struct {
 	config Config
 }
 
-// TLS is how the connection to the servers is encrypted.
-type TLS struct {
-	// Files with the certificates of authorities that the servers' certificates may come from, in PEM. Default: those of the
-	// system.
-	CA []string `json:"ca,omitempty"`
-
-	// A file with this process's certificate, in PEM, if the servers ask for one. It is read for each connection, so that it
-	// may be renewed. Default: none.
-	Cert string `json:"cert,omitempty"`
-
-	// The file with the key of `cert`, in PEM. Default: none.
-	Key string `json:"key,omitempty"`
-
-	// The name in the servers' certificates, if it is not that of the URL. Default: the host of the URL.
-	ServerName string `json:"server_name,omitempty"`
-}
-
 // Limits of the options. Their defaults are in Config.withDefaults.
 const (
-	minMaxBytes       = 1 << 20
-	maxReplicas       = 5 // as many as JetStream can have
-	minPublishTimeout = 100 * time.Millisecond
-	maxPublishTimeout = time.Minute
+	minMaxBytes = 1 << 20
+	maxReplicas = 5 // as many as JetStream can have
 )
 
 // CaddyModule returns the Caddy module information.
@@ -121,119 +101,59 @@ func (Broker) CaddyModule() caddy.ModuleInfo {
 
 // Provision expands placeholders and reads the files of TLS.
 func (b *Broker) Provision(caddy.Context) (err error) {
-	var x expansion
+	var x brokermodule.Expansion
+	login := b.login(&x)
 	c := Config{
-		Stream: x.expand("stream", b.Stream), Prefix: x.expand("prefix", b.Prefix),
+		Stream: x.Expand("stream", b.Stream), Prefix: x.Expand("prefix", b.Prefix),
 		Replicas: b.Replicas, Memory: b.Storage == "memory", MaxBytes: b.MaxBytes, Manage: b.Manage == nil || *b.Manage,
-		User: x.expand("user", b.User), Password: x.expand("password", b.Password), Token: x.expand("token", b.Token),
-		Credentials: x.expand("credentials", b.Credentials), NKey: x.expand("nkey", b.NKey),
+		User: login.user, Password: login.password, Token: login.token,
+		Credentials: x.Expand("credentials", b.Credentials), NKey: x.Expand("nkey", b.NKey),
 		PublishTimeout: time.Duration(b.PublishTimeout),
 		Logger:         func() *zap.Logger { return caddy.Log().Named("broadcast.brokers.nats") },
 	}
 	for _, server := range b.Servers {
-		c.Servers = append(c.Servers, x.expand("servers", server))
+		c.Servers = append(c.Servers, x.Expand("servers", server))
 	}
-	user, password, token := c.User, c.Password, c.Token
+	renewed := brokermodule.Renewed(login, b.login)
 	c.Login = func() (string, string, string) {
-		var now expansion // a secret in a file may have changed, and a reload keeps the connection
-		u, p, t := now.expand("user", b.User), now.expand("password", b.Password), now.expand("token", b.Token)
-		if now.err != nil { // it is just being written
-			return user, password, token
-		}
-		return u, p, t
+		l := renewed()
+		return l.user, l.password, l.token
 	}
 	c = c.withDefaults()
 	if b.TLS != nil {
-		if c.TLS, err = b.TLS.config(&x); err != nil {
+		if c.TLS, err = b.TLS.Config(&x); err != nil {
 			return fmt.Errorf("tls: %w", err)
 		}
 	}
-	if x.err != nil {
-		return x.err
+	if x.Err != nil {
+		return x.Err
 	}
 	b.config = c
 	return nil
 }
 
-// expansion expands placeholders, and keeps the first error. A placeholder that is empty is one: a stream would silently be
-// the default one, which is another log, and a login as nobody would be refused by the server, which says less.
-type expansion struct{ err error }
+// login is how to log in.
+type login struct{ user, password, token string }
 
-func (x *expansion) expand(option, text string) string {
-	text, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
-	switch {
-	case err == nil || x.err != nil:
-	case strings.HasSuffix(err.Error(), "is empty"): // it quotes the placeholder
-		x.err = fmt.Errorf("%s: %w: is it set?", option, err)
-	default: // it may be a password that has braces, so it is not quoted
-		x.err = fmt.Errorf(`%s has a placeholder that Caddy does not know; write \{ for a brace`, option)
-	}
-	return text
+func (b *Broker) login(x *brokermodule.Expansion) login {
+	return login{x.Expand("user", b.User), x.Expand("password", b.Password), x.Expand("token", b.Token)}
 }
-
-func (t *TLS) config(x *expansion) (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: x.expand("server_name", t.ServerName)}
-	ca := make([]string, len(t.CA))
-	for i, name := range t.CA {
-		ca[i] = x.expand("ca", name)
-	}
-	cert, key := x.expand("cert", t.Cert), x.expand("key", t.Key)
-	if x.err != nil {
-		return nil, x.err
-	}
-	for _, name := range ca {
-		if c.RootCAs == nil {
-			c.RootCAs = x509.NewCertPool()
-		}
-		pem, err := os.ReadFile(name)
-		if err != nil {
-			return nil, fmt.Errorf("ca: %w", err)
-		}
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("ca: %s has no certificate in PEM", name)
-		}
-	}
-	if (cert == "") != (key == "") {
-		return nil, errors.New("cert needs a key, and key a cert")
-	}
-	if cert == "" {
-		return c, nil
-	}
-	load := func() (*tls.Certificate, error) {
-		pair, err := tls.LoadX509KeyPair(cert, key)
-		if err != nil {
-			return nil, fmt.Errorf("cert: %w", err)
-		}
-		return &pair, nil
-	}
-	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() }
-	_, err := load()
-	return c, err
-}
-
-// name is what a stream and a prefix may be called: a token of a subject that also is a file's name on every system.
-var name = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 // Validate checks the options. Errors show no secret.
 func (b *Broker) Validate() error {
-	c, timeout := &b.config, time.Duration(b.PublishTimeout)
+	c := &b.config
 	switch {
 	case len(c.Servers) == 0:
 		return errors.New("no server is given, such as nats://127.0.0.1:4222")
-	case !name.MatchString(c.Stream):
-		return fmt.Errorf("stream is %q, must be 1 to 64 letters, digits, _ and -", c.Stream)
-	case !name.MatchString(c.Prefix):
-		return fmt.Errorf("prefix is %q, must be 1 to 64 letters, digits, _ and -", c.Prefix)
 	case c.Replicas < 0 || c.Replicas > maxReplicas:
 		return fmt.Errorf("replicas is %d, must be 1 to %d", c.Replicas, maxReplicas)
 	case !slices.Contains([]string{"", "file", "memory"}, b.Storage):
 		return fmt.Errorf("storage is %q, must be file or memory", b.Storage)
 	case b.MaxBytes != 0 && b.MaxBytes < minMaxBytes:
 		return fmt.Errorf("max_bytes is %d, must be at least %d", b.MaxBytes, minMaxBytes)
-	case timeout != 0 && (timeout < minPublishTimeout || timeout > maxPublishTimeout):
-		return fmt.Errorf("publish_timeout is %s, must be 100ms to 1m", timeout)
 	}
-	if err := b.validateLogin(); err != nil {
+	if err := cmp.Or(brokermodule.CheckName("stream", c.Stream), brokermodule.CheckName("prefix", c.Prefix),
+		brokermodule.CheckPublishTimeout(b.PublishTimeout), b.validateLogin()); err != nil {
 		return err
 	}
 	schemes := make(map[bool]bool) // whether a URL is of a WebSocket

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/envelope"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
 )
@@ -99,7 +100,7 @@ func (l *log) Publish(es []broker.Entry, done func([]broker.Place, error)) {
 	}
 	// All are checked before any is sent: a call is published as a whole, or not at all.
 	for i := range es {
-		if size := maxEnvelope + len(es[i].Data) + maxHeaders; limit > 0 && size > limit {
+		if size := envelope.MaxSize + len(es[i].Data) + maxHeaders; limit > 0 && size > limit {
 			done(nil, fmt.Errorf("%w: it takes %d bytes, and may take %d", broker.ErrTooBig, size, limit))
 			return
 		}
@@ -144,7 +145,7 @@ func (p *publisher) publish(c call) {
 // oneLocked sends a call with one entry.
 func (p *publisher) oneLocked(c call) error {
 	e := c.es[0]
-	m := &natsgo.Msg{Subject: p.l.store + encodeChannel(e.Channel), Data: encode(&e)}
+	m := &natsgo.Msg{Subject: p.l.store + encodeChannel(e.Channel), Data: envelope.Encode(&e)}
 	m.Header = natsgo.Header{natsgo.MsgIdHdr: {p.msgID(&e)}}
 	return p.sendLocked(m, func(a ack, err error) { p.finish(c, a, err) })
 }
@@ -307,7 +308,7 @@ func (p *publisher) compare(e *broker.Entry, seq uint64) (broker.Place, error) {
 	var first broker.Entry
 	// The digest and not the data: the same content may be encoded in another way, and the hub has decided already what
 	// counts as the same.
-	if decode(stored.Message.Data, &first) && first.Digest != e.Digest {
+	if envelope.Decode(stored.Message.Data, &first) && first.Digest != e.Digest {
 		return place, broker.ErrConflict
 	}
 	place.Time = stored.Message.Time.UnixMilli()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/envelope"
 )
 
 // mark returns a position that is not before any entry that was stored before the call.
@@ -35,7 +36,7 @@ func (l *log) mark(ctx context.Context) (uint64, error) {
 // entryOf makes an entry of a message. It is false if no node has published it.
 func (l *log) entryOf(channel string, f found) (e broker.Entry, ok bool) {
 	e = broker.Entry{Seq: f.seq, Time: f.time, Channel: channel}
-	return e, decode(f.data, &e)
+	return e, envelope.Decode(f.data, &e)
 }
 
 func (l *log) Read(ctx context.Context, channel string, after uint64, n, bytes int) (es []broker.Entry, complete bool, err error) {

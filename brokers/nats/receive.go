@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/envelope"
 	natsgo "github.com/nats-io/nats.go"
 )
 
@@ -190,7 +191,7 @@ func (l *log) deliver(m *natsgo.Msg) string {
 	}
 	e := broker.Entry{Seq: s.seq, Time: s.time}
 	// W has moved nevertheless, because the position is taken: I1.
-	if !decode(m.Data, &e) || !l.nameEntry(m, c, &e) {
+	if !envelope.Decode(m.Data, &e) || !l.nameEntry(m, c, &e) {
 		l.countForeign()
 		return ""
 	}

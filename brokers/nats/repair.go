@@ -91,6 +91,7 @@ func (l *log) disconnected(err error) {
 	}
 	l.barriers.fail(broker.ErrDown, false)
 	l.marks.fail(broker.ErrDown, false)
+	l.peers.counts.fail()
 	// The receiver stops when the next connection is dialled. It has to be now: nothing comes until then.
 	l.queue.push(func() { l.fail("reconnect"); l.notConnected(err) })
 }

@@ -36,3 +36,26 @@ type Config struct {
 	// logs nothing.
 	Logger func() *zap.Logger
 }
+
+// withDefaults is for callers in this module, which fill in what users see: these are only safe.
+func (c Config) withDefaults() Config {
+	if c.Prefix == "" {
+		c.Prefix = "bc"
+	}
+	if c.PublishTimeout <= 0 {
+		c.PublishTimeout = 5 * time.Second
+	}
+	if c.Logger == nil {
+		none := zap.NewNop()
+		c.Logger = func() *zap.Logger { return none }
+	}
+	return c
+}
+
+// login returns who logs in to the server.
+func (c *Config) login() (user, password string) {
+	if c.Login == nil {
+		return c.User, c.Password
+	}
+	return c.Login()
+}

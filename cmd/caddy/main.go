@@ -8,6 +8,7 @@ import (
 
 	_ "github.com/caddy-broadcast/caddy-broadcast"
 	_ "github.com/caddy-broadcast/caddy-broadcast/brokers/nats"
+	_ "github.com/caddy-broadcast/caddy-broadcast/brokers/redis"
 )
 
 func main() {

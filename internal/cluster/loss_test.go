@@ -19,7 +19,7 @@ func testRolledBack(t *testing.T, s *single) {
 	two := open(t, s.nodes[2], v1, "", "rolled", "second")
 	send(t, s.nodes[0], "rolled", "kept", "")
 	s.server.Kill()
-	rollBack := s.server.Snapshot()
+	rollBack := s.nats.Snapshot()
 	s.server.Run()
 	texts, _ := insistAll(t, s.nodes, "rolled", "lost", 10)
 	all.expect(t, append([]string{"kept"}, texts...)...)

@@ -13,7 +13,7 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/servertest"
 )
 
 // rounds is few, or many with HOP in the environment.
@@ -29,7 +29,7 @@ func rounds(few, many int) int {
 // without telling. A client of the node goes on at another one.
 func testNodeKilled(t *testing.T, s *single) {
 	a, b := s.nodes[0], s.nodes[1]
-	victim := newNode(t, "victim", broker(one, s.server.URL()))
+	victim := newNode(t, "victim", s.options("", s.server.Addr()))
 	stayed := audience{open(t, a, v1, "", "victim"), open(t, b, stream, "", "victim"), open(t, b, raw, "", "victim")}
 	lastID := stayed[0].lastID
 	unanswered := 0
@@ -132,8 +132,8 @@ func startPublishing(t *testing.T, nodes []*node, channel, text string) *acks {
 // A node that is cut off from its broker keeps its clients for partition_timeout. Then it sends them away, and they resume at
 // another node.
 func testNodeCutOff(t *testing.T, s *single) {
-	proxy := natstest.NewProxy(t, s.server)
-	n := startNodes(t, 1, func(int) string { return "partition_timeout 2s\n" + broker(one, proxy.URL()) })[0]
+	proxy := servertest.NewProxy(t, s.server.Addr(), nil)
+	n := startNodes(t, 1, func(int) string { return "partition_timeout 2s\n" + s.options("", proxy.Addr()) })[0]
 	all := join(t, []*node{n}, "cutoff")
 	send(t, n, "cutoff", "1", "")
 	all.expect(t, "1")
@@ -168,7 +168,7 @@ func testNodeCutOff(t *testing.T, s *single) {
 // A node that is paused for so long that the server has thrown it out gets everything that it has missed. A client that
 // cannot take all of that at once is sent away as a slow one, and resumes.
 func testNodePaused(t *testing.T, s *single) {
-	n := startNodes(t, 1, func(int) string { return broker(one, s.server.URL()) })[0]
+	n := startNodes(t, 1, func(int) string { return s.options("", s.server.Addr()) })[0]
 	all := join(t, []*node{n}, "paused")
 	n.freeze()
 	thawed := time.After(10 * time.Second)
@@ -222,18 +222,18 @@ func testNodePaused(t *testing.T, s *single) {
 // A reload with the same broker, or with other options for the same log, is not noticed. With another log, or none, all
 // clients are told of a gap.
 func testReload(t *testing.T, s *single) {
-	same := broker(one, s.server.URL())
+	same := s.options("", s.server.Addr())
 	n := startNodes(t, 1, func(int) string { return same })[0]
 	all := join(t, []*node{n}, "reload")
 	send(t, s.nodes[0], "reload", "0", "")
 	n.reload("coalesce 1ms\n" + same)
 	send(t, n, "reload", "1", "")
-	n.reload(broker(one+"\npublish_timeout 7s", s.server.URL(), s.proxies[2].URL()))
+	n.reload(s.options("publish_timeout 7s", s.proxies[2].Addr()))
 	send(t, s.nodes[0], "reload", "2", "")
 	n.waitUp()
 	insistAll(t, []*node{n}, "reload", "3", 1)
 	all.expect(t, "0", "1", "2", "3 0")
-	for i, other := range []string{broker(one+"\nstream RELOAD\nprefix reload", s.server.URL()), "", same} {
+	for i, other := range []string{s.options(s.other, s.server.Addr()), "", same} {
 		before := n.epoch()
 		n.reload(other)
 		n.waitState("another log", func(v totals) bool {

@@ -12,23 +12,50 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/servertest"
 )
 
-// single is three nodes on one nats-server, each with a proxy between.
+// single is three nodes on one server, each with a proxy between.
 type single struct {
-	server  *natstest.Server
-	proxies []*natstest.Proxy
+	server  server
+	proxies []*servertest.Proxy
 	nodes   []*node
+	options func(more, addr string) string // of a node's hub that uses an address
+	other   string                         // more options: another log
+
+	// Of NATS.
+	nats  *natstest.Server
+	drops []*natstest.Proxy // the proxies
 }
+
+// server is a server of a broker.
+type server interface {
+	Addr() string
+	Kill()
+	Run()
+	WaitReady()
+}
+
+type natsServer struct{ *natstest.Server }
+
+func (s natsServer) WaitReady() { s.Server.WaitReady() }
 
 func startSingle(t *testing.T) *single {
 	t.Helper()
-	s := &single{server: natstest.Start(t, "write_deadline: \"1s\"")}
+	nats := natstest.Start(t, "write_deadline: \"1s\"")
+	s := &single{server: natsServer{nats}, nats: nats, other: "stream OTHER\nprefix other"}
+	s.options = func(more, addr string) string { return broker(one+"\n"+more, "nats://"+addr) }
 	for range 3 {
-		s.proxies = append(s.proxies, natstest.NewProxy(t, s.server))
+		p := natstest.NewProxy(t, nats)
+		s.drops, s.proxies = append(s.drops, p), append(s.proxies, p.Proxy)
 	}
-	s.nodes = startNodes(t, 3, func(i int) string { return broker(one+"\npublish_timeout 1s", s.proxies[i].URL()) })
+	s.startNodes(t)
 	return s
+}
+
+func (s *single) startNodes(t *testing.T) {
+	t.Helper()
+	s.nodes = startNodes(t, 3, func(i int) string { return s.options("publish_timeout 1s", s.proxies[i].Addr()) })
 }
 
 // in returns it for a subtest.
@@ -76,7 +103,7 @@ func TestOneServer(t *testing.T) {
 // jetStream connects to the server itself.
 func (s *single) jetStream(t *testing.T) (*nats.Conn, nats.JetStreamContext) {
 	t.Helper()
-	conn, err := nats.Connect(s.server.URL())
+	conn, err := nats.Connect(s.nats.URL())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +152,7 @@ func testUnreachable(t *testing.T, s *single) {
 // A message whose ack does not come may be stored. Its publisher is told so, and gets the ID of the stored one if it repeats
 // the message with its key, wherever that is.
 func testWithoutAck(t *testing.T, s *single) {
-	a, b, proxy := s.nodes[0], s.nodes[1], s.proxies[0]
+	a, b, proxy := s.nodes[0], s.nodes[1], s.drops[0]
 	all := join(t, s.nodes, "ack")
 	f, err := openFeed(t.Context(), a.Addr, "ack")
 	if err != nil {
@@ -205,14 +232,14 @@ func testRepublishLost(t *testing.T, s *single) {
 	all.expect(t, "0")
 	here.expect(t, "0")
 	elsewhere.expect(t, "0")
-	before := s.proxies[0].Dropped()
-	s.proxies[0].Drop(func(subject string, payload []byte) bool {
+	before := s.drops[0].Dropped()
+	s.drops[0].Drop(func(subject string, payload []byte) bool {
 		return subject == "bc.l.lossy" && strings.HasSuffix(string(payload), "lost\r\n")
 	})
 	send(t, s.nodes[1], "lossy", "lost", "")
 	send(t, s.nodes[1], "sound", "1", "")
 	here.expect(t, "1")
-	if n := s.proxies[0].Dropped() - before; n != 1 {
+	if n := s.drops[0].Dropped() - before; n != 1 {
 		t.Fatalf("%d messages were dropped", n)
 	}
 	send(t, s.nodes[1], "lossy", "2", "")
@@ -220,7 +247,7 @@ func testRepublishLost(t *testing.T, s *single) {
 	here.expectGap(t, "lossy")
 	here.expect(t, "2")
 	elsewhere.expect(t, "lost", "1", "2")
-	s.proxies[0].Drop(nil)
+	s.drops[0].Drop(nil)
 	s.nodes[0].ExpectMetrics(`broker_repairs_total{cause="chain"} 1`)
 }
 
@@ -273,7 +300,7 @@ func testForeign(t *testing.T, s *single) {
 
 // The nodes of another prefix have another log. A client that moves there is told that it misses something.
 func testWrongPrefix(t *testing.T, s *single) {
-	other := startNodes(t, 1, func(int) string { return broker(one+"\nstream OTHER\nprefix other", s.server.URL()) })[0]
+	other := startNodes(t, 1, func(int) string { return s.options(s.other, s.server.Addr()) })[0]
 	if other.epoch() == s.nodes[0].epoch() {
 		t.Error("two logs have one epoch")
 	}
@@ -291,7 +318,7 @@ func testWrongPrefix(t *testing.T, s *single) {
 
 // When the stream is full its oldest messages go. A client that resumes from before is told.
 func testMaxBytes(t *testing.T, s *single) {
-	options := func(int) string { return broker(one+"\nstream SMALL\nprefix small\nmax_bytes 1MiB", s.server.URL()) }
+	options := func(int) string { return s.options("stream SMALL\nprefix small\nmax_bytes 1MiB", s.server.Addr()) }
 	small := startNodes(t, 1, options)[0]
 	first := send(t, small, "full", "first", "")
 	last, half := "", strings.Repeat("x", 1<<15)

@@ -324,6 +324,7 @@ func (s *sharedLog) beginEpoch(epoch string, at uint64) {
 	h.mu.Lock()
 	// For a time after the log, if the hub goes back to its own. While there is a log, floorLocked answers.
 	h.droppedSeq = at
+	h.epochBegan = time.Now().UnixMilli() // connections that come later have positions of it
 	s.started, s.settled, s.forgetting = true, true, false
 	s.notifyLocked()
 	h.mu.Unlock()

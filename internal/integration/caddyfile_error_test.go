@@ -104,6 +104,8 @@ func TestGlobalOptionErrors(t *testing.T) {
 		{option: "broadcast {\nbroker pigeon\n}", line: 3, want: `no message broker "pigeon"; one of this project's is added by xcaddy build --with github.com/caddy-broadcast/caddy-broadcast/brokers/pigeon`},
 		{option: "broadcast {\nbroker nats\n}", line: 3, want: "broker nats needs the URL of a server"},
 		{option: "broadcast {\nbroker nats a {\nreplicas 0\n}\n}", line: 4, want: "replicas is 0, must be 1 to 5"},
+		{option: "broadcast {\nbroker redis\n}", line: 3, want: "broker redis takes the URL of a server"},
+		{option: "broadcast {\nbroker redis redis://a {\nreplicas 9\n}\n}", line: 4, want: "replicas is 9, must be 0 to 5"},
 		{option: "broadcast {\nbroker nats a\nbroker nats b\n}", line: 4, want: "the option broker is given twice, first on line 3"},
 		{option: "broadcast {\nnode a b\n}", line: 3, want: "wrong argument count"},
 		{option: "broadcast {\nnode " + strings.Repeat("n", 256) + "\n}", line: 2, want: "the node has 256 bytes"},

@@ -20,6 +20,7 @@ import (
 func TestCaddyfile(t *testing.T) {
 	const line = "\n----------\n"
 	t.Setenv("NATS_HOST", "n2")
+	t.Setenv("REDIS_HOST", "s1")
 	files, err := filepath.Glob("testdata/caddyfile/*.caddyfiletest")
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)

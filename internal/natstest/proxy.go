@@ -8,22 +8,16 @@ import (
 	"strconv"
 	"sync"
 	"testing"
-	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/servertest"
 )
 
-// Proxy stands between clients and a server. It can do to their connections what networks do. It is ours because it has to
-// drop single messages, for which it must understand the protocol. A proxy of bytes can only delay them or break the
-// connection.
+// Proxy stands between clients and a server, and can drop single messages.
 type Proxy struct {
-	target   string
-	listener net.Listener
+	*servertest.Proxy
 
-	// Guards the fields below, which tests change while two goroutines for each connection read them.
+	// Guards the fields below, which tests change while connections read them.
 	mu      sync.Mutex
-	conns   map[net.Conn]bool
-	refuse  bool
-	hole    chan struct{} // closed when bytes may pass
-	delay   time.Duration
 	drop    func(subject string, payload []byte) bool
 	dropped int
 }
@@ -31,79 +25,13 @@ type Proxy struct {
 // NewProxy starts a proxy to a server, which ends with the test.
 func NewProxy(t testing.TB, s *Server) *Proxy {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Closed: a new proxy lets everything pass.
-	open := make(chan struct{})
-	close(open)
-	p := &Proxy{target: "127.0.0.1:" + strconv.Itoa(s.Port), listener: l, conns: map[net.Conn]bool{}, hole: open}
-	go p.accept()
-	t.Cleanup(func() {
-		l.Close()
-		// Pass comes before Cut, because a goroutine that is held does not see that its connection is closed.
-		p.Pass()
-		p.Cut()
-	})
+	p := new(Proxy)
+	p.Proxy = servertest.NewProxy(t, s.Addr(), p.filter)
 	return p
 }
 
 // URL is the address of the proxy.
-func (p *Proxy) URL() string { return "nats://" + p.listener.Addr().String() }
-
-// Cut closes all connections. New ones are accepted. The goroutines that copy find it out by their next read or write, and
-// close the other half.
-func (p *Proxy) Cut() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for c := range p.conns {
-		c.Close()
-	}
-}
-
-// Refuse closes all connections, and new ones until Accept. The order matters: a client that is cut off connects again at
-// once, and must find the door closed.
-func (p *Proxy) Refuse() { p.setRefuse(true); p.Cut() }
-
-// Accept accepts connections again.
-func (p *Proxy) Accept() { p.setRefuse(false) }
-
-func (p *Proxy) setRefuse(on bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.refuse = on
-}
-
-// Hold lets no byte pass, in both directions, until Pass. Connections stay open.
-func (p *Proxy) Hold() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	select {
-	case <-p.hole:
-		p.hole = make(chan struct{})
-	default:
-	}
-}
-
-// Pass ends Hold.
-func (p *Proxy) Pass() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	select {
-	case <-p.hole:
-	default:
-		close(p.hole)
-	}
-}
-
-// Delay holds each piece of data back for so long, in both directions. A whole read is one piece, so this adds latency and
-// does not model a slow network.
-func (p *Proxy) Delay(d time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.delay = d
-}
+func (p *Proxy) URL() string { return "nats://" + p.Addr() }
 
 // Drop drops messages from the server to its clients for which drop returns true. nil drops none.
 func (p *Proxy) Drop(drop func(subject string, payload []byte) bool) {
@@ -117,71 +45,6 @@ func (p *Proxy) Dropped() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.dropped
-}
-
-// accept runs until the listener is closed.
-func (p *Proxy) accept() {
-	for {
-		client, err := p.listener.Accept()
-		if err != nil {
-			return
-		}
-		p.mu.Lock()
-		refuse := p.refuse
-		p.mu.Unlock()
-		if refuse {
-			client.Close()
-			continue
-		}
-		// It dials once for each client, so a server that has been killed looks to the client as if it had not been
-		// there: closed at once.
-		server, err := net.Dial("tcp", p.target)
-		if err != nil {
-			client.Close()
-			continue
-		}
-		p.mu.Lock()
-		p.conns[client], p.conns[server] = true, true
-		p.mu.Unlock()
-		both := func() {
-			client.Close()
-			server.Close()
-			p.mu.Lock()
-			delete(p.conns, client)
-			delete(p.conns, server)
-			p.mu.Unlock()
-		}
-		// What clients send is copied as bytes: faults there can be had by Hold and Cut, and what is published has its
-		// own faults, such as a lost ack.
-		go func() { defer both(); p.copy(server, client) }()
-		go func() { defer both(); p.filter(client, server) }()
-	}
-}
-
-// wait waits as long as bytes are held back.
-func (p *Proxy) wait() {
-	p.mu.Lock()
-	hole, delay := p.hole, p.delay
-	p.mu.Unlock()
-	<-hole
-	if delay > 0 {
-		time.Sleep(delay)
-	}
-}
-
-// copy is not io.Copy, because what was read has to wait before it is written.
-func (p *Proxy) copy(to, from net.Conn) {
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buf)
-		if err != nil {
-			return
-		}
-		p.wait()
-		if _, err := to.Write(buf[:n]); err != nil {
-			return
-		}
-	}
 }
 
 // filter copies what a server sends, message by message: "MSG subject sid [reply] size" or "HMSG subject sid [reply] header
@@ -213,7 +76,7 @@ func (p *Proxy) filter(client, server net.Conn) {
 			continue
 		}
 		if in.Buffered() == 0 {
-			p.wait()
+			p.Wait()
 		}
 		out.Write(line)
 		out.Write(payload)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,7 +17,7 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 
-	"github.com/caddy-broadcast/caddy-broadcast/internal/subprocess"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/servertest"
 )
 
 var build = sync.OnceValues(func() (string, error) {
@@ -59,11 +60,10 @@ type Server struct {
 	Port  int
 	Store string // the folder of JetStream
 
+	*servertest.Process
+
 	t    testing.TB
 	conf string
-	log  string
-	cmd  *exec.Cmd
-	done chan struct{} // closed when the process has ended
 }
 
 // Start starts a server that ends with the test. more is added to its configuration, and options are how to connect to it.
@@ -81,7 +81,11 @@ func Start(t testing.TB, more string, options ...natsgo.Option) *Server {
 func StartCluster(t testing.TB, n int, more string) []*Server {
 	t.Helper()
 	ports := freePorts(t, 2*n)
-	return startCluster(t, ports[:n], ports[n:], ports[n:], more)
+	var told []string
+	for _, port := range ports[n:] {
+		told = append(told, strconv.Itoa(port))
+	}
+	return startCluster(t, ports[:n], ports[n:], told, more)
 }
 
 // StartRouted starts a cluster as StartCluster does. Before the port of each server for routes is a proxy, so that all routes
@@ -90,27 +94,27 @@ func StartRouted(t testing.TB, n int, more string) ([]*Server, []*Proxy) {
 	t.Helper()
 	ports := freePorts(t, 2*n)
 	var proxies []*Proxy
-	var told []int
+	var told []string
 	for _, port := range ports[n:] {
 		p := NewProxy(t, &Server{Port: port})
-		proxies, told = append(proxies, p), append(told, p.listener.Addr().(*net.TCPAddr).Port)
+		proxies, told = append(proxies, p), append(told, p.Port())
 	}
 	return startCluster(t, ports[:n], ports[n:], told, more), proxies
 }
 
 // startCluster starts servers that listen for routes on ports, and tell each other that it is on those in told.
-func startCluster(t testing.TB, clients, ports, told []int, more string) []*Server {
+func startCluster(t testing.TB, clients, ports []int, told []string, more string) []*Server {
 	t.Helper()
 	var routes []string
 	for _, port := range told {
-		routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", port))
+		routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%s", port))
 	}
 	servers := make([]*Server, len(ports))
 	for i := range servers {
 		servers[i] = newServer(t, clients[i])
 		// Both names are needed: without them nats-server does not start JetStream in a cluster (server/jetstream.go,
 		// v2.15.2: "jetstream cluster requires").
-		servers[i].configure(fmt.Sprintf("cluster { name: c, listen: \"127.0.0.1:%d\", cluster_advertise: \"127.0.0.1:%d\", routes: [%s] }\nserver_name: n%d\n",
+		servers[i].configure(fmt.Sprintf("cluster { name: c, listen: \"127.0.0.1:%d\", cluster_advertise: \"127.0.0.1:%s\", routes: [%s] }\nserver_name: n%d\n",
 			ports[i], told[i], strings.Join(routes, ", "), i), more)
 		servers[i].Run()
 	}
@@ -132,7 +136,9 @@ func URLs(servers []*Server) []string {
 // newServer has a folder for each server, which outlives its process: Kill and Run have to find the same store.
 func newServer(t testing.TB, port int) *Server {
 	dir := t.TempDir()
-	return &Server{t: t, Port: port, Store: filepath.Join(dir, "store"), conf: filepath.Join(dir, "nats.conf"), log: filepath.Join(dir, "log")}
+	conf := filepath.Join(dir, "nats.conf")
+	process := servertest.NewProcess(t, filepath.Join(dir, "log"), Binary(t), "-c", conf)
+	return &Server{Process: process, t: t, Port: port, Store: filepath.Join(dir, "store"), conf: conf}
 }
 
 // configure writes the configuration to a file, as nats-server has no flags for some of it.
@@ -144,52 +150,19 @@ func (s *Server) configure(cluster, more string) {
 	}
 }
 
-// URL is the address of the server.
-func (s *Server) URL() string { return fmt.Sprintf("nats://127.0.0.1:%d", s.Port) }
+// Addr is the address of the server.
+func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.Port) }
 
-// Run starts the process, which had ended, with the same store.
-func (s *Server) Run() {
-	s.t.Helper()
-	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	// The process has the file open by itself.
-	defer log.Close()
-	cmd := exec.Command(Binary(s.t), "-c", s.conf)
-	cmd.Stdout, cmd.Stderr = log, log
-	subprocess.DieWithParent(cmd)
-	if err := cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	done := make(chan struct{})
-	s.cmd, s.done = cmd, done
-	go func() {
-		cmd.Wait()
-		close(done)
-	}()
-	s.t.Cleanup(func() {
-		cmd.Process.Kill()
-		<-done
-		if s.t.Failed() {
-			s.t.Logf("log of %s:\n%s", s.URL(), s.tail())
-		}
-	})
-}
-
-// tail returns the end of the log, which is where a server says why it has ended.
-func (s *Server) tail() string {
-	data, _ := os.ReadFile(s.log)
-	return string(data[max(0, len(data)-2000):])
-}
+// URL is its address as a broker's option.
+func (s *Server) URL() string { return "nats://" + s.Addr() }
 
 // WaitReady waits until JetStream answers, which in a cluster means that it has a leader. Only the leader answers the request
 // for the account's state, and without one nobody does or the answer is an error (jsAccountInfoRequest,
 // server/jetstream_api.go, v2.15.2).
 func (s *Server) WaitReady(options ...natsgo.Option) {
 	s.t.Helper()
-	s.waitListening()
-	deadline := time.Now().Add(30 * time.Second)
+	s.WaitListening(s.Addr())
+	deadline := time.Now().Add(servertest.Patience)
 	for {
 		conn, err := natsgo.Connect(s.URL(), options...)
 		if err != nil && strings.Contains(strings.ToLower(err.Error()), "authorization violation") {
@@ -205,61 +178,15 @@ func (s *Server) WaitReady(options ...natsgo.Option) {
 			return
 		}
 		if time.Now().After(deadline) {
-			s.t.Fatalf("%s is not ready: %v\n%s", s.URL(), err, s.tail())
+			s.t.Fatalf("%s is not ready: %v\n%s", s.URL(), err, s.Tail())
 		}
 		time.Sleep(20 * time.Millisecond) // there is no event to wait for in another process
 	}
 }
 
-// waitListening waits until the port accepts connections. It fails at once if the process has ended, for example because
-// another one has its port.
-func (s *Server) waitListening() {
-	s.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", s.Port))
-		if err == nil {
-			conn.Close()
-			return
-		}
-		select {
-		case <-s.done:
-			s.t.Fatalf("nats-server ended:\n%s", s.tail())
-		default:
-		}
-		if time.Now().After(deadline) {
-			s.t.Fatalf("nats-server does not listen:\n%s", s.tail())
-		}
-	}
-}
-
-// Kill ends the process at once, as kill -9 does, and returns when it has ended. What was written survives, even if
-// nats-server has not synced it: the kernel still has it. See Snapshot for a machine that loses power.
-func (s *Server) Kill() {
-	s.cmd.Process.Kill()
-	<-s.done
-}
-
-// Freeze stops the process, whose connections stay open, and returns when it has stopped. Thaw lets it go on. The kernel goes
-// on for it: connections are accepted and bytes are acknowledged until buffers are full, so clients notice only by their own
-// timeouts.
-func (s *Server) Freeze() {
-	s.cmd.Process.Signal(syscall.SIGSTOP)
-	// Its threads stop one after the other, a moment later. Linux tells when all have; elsewhere nothing does.
-	for range 1000 {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
-		if err != nil || strings.Contains(string(stat), ") T ") {
-			return
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
-
 // LameDuck has the server send its clients to others, and then end. It closes its listener at once (lameDuckMode,
 // server/server.go, v2.15.2).
-func (s *Server) LameDuck() { s.cmd.Process.Signal(syscall.SIGUSR2) }
-
-// Thaw lets a frozen process go on.
-func (s *Server) Thaw() { s.cmd.Process.Signal(syscall.SIGCONT) }
+func (s *Server) LameDuck() { s.Signal(syscall.SIGUSR2) }
 
 // Snapshot copies the store of a server that does not run, and returns what puts the copy in the place of the store: what a
 // machine does that has lost its last writes. nats-server syncs its files only every two minutes by default

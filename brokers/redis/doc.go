@@ -1,4 +1,0 @@
-// Package redis shares messages with other Caddy processes by a server of Redis or Valkey.
-package redis
-
-import _ "github.com/redis/rueidis"

@@ -1,0 +1,194 @@
+// Package redis is a log that nodes share in a server of Redis or Valkey.
+//
+// A script gives each entry its position, adds it to the stream of its channel, and publishes it. Scripts are atomic, so the
+// entries that a node's connection is sent are in the order of the log, and none is missing while the connection lasts. What a
+// node misses between two connections it reads from the streams.
+//
+// Four goroutines do the work. The keeper connects, watches, and catches up. The receiver takes what a connection has queued
+// and gives it to the Sink, and is the only one that calls it. The sender publishes, and the asker subscribes and ticks; each
+// sends all that has come up while it waited for the last answer.
+package redis
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"go.uber.org/zap"
+)
+
+// maxData is how many bytes of data an entry may have. A server cuts a subscriber that lags by 32 MiB, unless it is configured
+// otherwise (client-output-buffer-limit pubsub), so one entry has to be much less.
+const maxData = 8 << 20
+
+// log implements broker.Log. What comes before mu is atomic, has a lock of its own, or is set by Dial before its goroutines
+// start and only read afterwards.
+type log struct {
+	config Config
+	node   uint64
+	// Not the node's number: with a reload one node may have two logs for a moment.
+	id      string
+	sink    broker.Sink
+	message func(from uint64, message []byte)
+
+	// What keys and channels begin with, the key of the log itself, and the channels of entries, of ticks and of messages.
+	prefix, meta, live, own, peer, everybody string
+
+	attempts   int    // to connect; the keeper's
+	generation uint64 // of sessions; the keeper's
+
+	queue      queue
+	receiver   receiver
+	publisher  publisher
+	asker      asker
+	counters   counters
+	complaints complaints
+	reads      chan struct{} // places for those who read
+
+	// telling is held while the Sink is told an epoch, and by those who answer with positions of one.
+	telling sync.RWMutex
+	epochs  uint64 // counts those that the Sink was told; guarded by telling
+
+	closed  atomic.Bool
+	done    chan struct{} // closed by Close
+	running sync.WaitGroup
+
+	// mu guards what follows. Neither the Sink nor a callback is called with it held, because both may call the log.
+	mu        sync.Mutex
+	channels  map[string]*channel // by the server's channel; that of "" is the pattern
+	all       *channel            // that of ""
+	openings  []*opening
+	session   *session // the one that is used, nil while there is none that has caught up
+	retention broker.Retention
+	retain    bool // the server does not know it yet
+	problem   string
+	heard     time.Time
+	clock     clock
+	repairs   map[string]uint64
+	foreign   uint64
+}
+
+// Dial returns a log at once, and connects in the background until it is closed. An error means that the options cannot work.
+func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
+	// The module has done so already, but tests call Dial without it.
+	c = c.withDefaults()
+	switch {
+	case len(c.Servers) == 0:
+		return nil, fmt.Errorf("no server is given")
+	case strings.ContainsAny(c.Prefix, "{}"):
+		return nil, fmt.Errorf("the prefix %q has a brace", c.Prefix)
+	case c.Durable && (c.Master != "" || c.Cluster):
+		// A replica that is promoted may not have what was acknowledged last.
+		return nil, fmt.Errorf("durable is for one server, and not for Sentinels or a cluster")
+	}
+	// One hash tag, so that all of the log is on one node of a cluster.
+	prefix := "{" + c.Prefix + ":0}:"
+	l := &log{
+		config: c, node: o.Node, id: strconv.FormatUint(rand.Uint64(), 36), sink: sink, message: o.Message,
+		prefix: prefix, meta: prefix + "m", live: prefix + "c:", everybody: prefix + "p:*", peer: prefix + "p:" + strconv.FormatUint(o.Node, 16),
+		reads: make(chan struct{}, maxReads), done: make(chan struct{}), channels: map[string]*channel{}, repairs: map[string]uint64{},
+		retention: o.Retention, retain: true, problem: "not connected yet",
+	}
+	l.own = prefix + "o:" + l.id
+	l.queue.init()
+	l.publisher.init(l)
+	l.asker.init()
+	l.counters.init(l)
+	// A Log begins as Broken, which the contract says, so the Sink is not told of it.
+	l.receiver.broken = true
+	l.running.Add(4)
+	go l.receive()
+	go l.keep()
+	go l.publisher.run()
+	go l.ask()
+	return l, nil
+}
+
+// newEpoch returns a name for an epoch. It is short, because it is a part of each ID that clients get.
+func newEpoch() string {
+	const letters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	var b [8]byte
+	for i := range b {
+		b[i] = letters[rand.IntN(len(letters))]
+	}
+	return string(b[:])
+}
+
+// Status implements broker.Log. It asks nobody, because metrics and health checks call it while the broker may be away.
+func (l *log) Status() broker.Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := broker.Status{
+		Up: l.session != nil, Problem: l.problem, Heard: l.heard, Foreign: l.foreign, QueueBytes: l.queue.size(), MaxData: maxData,
+		Clock: l.clock.now(), Repairs: map[string]uint64{},
+	}
+	for cause, n := range l.repairs {
+		s.Repairs[cause] = n
+	}
+	if l.session != nil {
+		s.Server = l.session.address
+		s.Problem = "" // it is over, or was about one request only
+	}
+	return s
+}
+
+func (l *log) Close() {
+	// Two callers may close a log, and both have to be sure that nothing calls them any more when Close returns.
+	l.mu.Lock()
+	closed := l.closed.Swap(true)
+	l.mu.Unlock()
+	if closed {
+		<-l.done
+		l.running.Wait()
+		return
+	}
+	close(l.done)
+	// The receiver last, because it is the one that calls the Sink, and what was pushed to it has to be done. It ends when
+	// the keeper has closed the session and the asker has ended what waits.
+	l.queue.close()
+	l.running.Wait()
+}
+
+// logger asks for the logger each time, because that of the first configuration is gone after a reload.
+func (l *log) logger() *zap.Logger { return l.config.Logger() }
+
+// setProblem notes what Status shows to people, so s must have no secret in it.
+func (l *log) setProblem(s string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.problem = s
+}
+
+// used returns the session that has caught up, or nil.
+func (l *log) used() *session {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.session
+}
+
+// during calls do while the Sink cannot be told another epoch. over says that the epoch of a session has ended already.
+func (l *log) during(s *session, do func(over bool)) {
+	l.telling.RLock()
+	defer l.telling.RUnlock()
+	do(s.number != l.epochs)
+}
+
+// told returns the number of the epoch that the Sink was told last.
+func (l *log) told() uint64 {
+	l.telling.RLock()
+	defer l.telling.RUnlock()
+	return l.epochs
+}
+
+// countForeign counts what no node has published. It is not an error, because anybody with access to the channels can cause
+// it, but people should see it.
+func (l *log) countForeign() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.foreign++
+}

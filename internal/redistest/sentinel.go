@@ -1,0 +1,116 @@
+package redistest
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// Master is the name by which Sentinels know the server.
+const Master = "mymaster"
+
+// Group is a server with replicas, and the Sentinels that promote one of them when the server is gone.
+type Group struct {
+	Servers   []*Server // the first one is the master at the beginning
+	Sentinels []*Server
+
+	t testing.TB
+}
+
+// StartGroup starts a server with so many replicas, and three Sentinels that know all of it. config is added to the
+// configuration of the servers.
+func StartGroup(t testing.TB, replicas int, config ...string) *Group {
+	t.Helper()
+	g := &Group{t: t, Servers: []*Server{Start(t, config...)}}
+	for range replicas {
+		g.Servers = append(g.Servers, StartReplica(t, g.Servers[0], config...))
+	}
+	const sentinels = 3
+	for range sentinels {
+		s := prepareSentinel(t, g.Servers[0])
+		s.Run()
+		g.Sentinels = append(g.Sentinels, s)
+	}
+	// Sentinels find each other by messages that they send every two seconds. Before that there is no majority.
+	for _, s := range g.Sentinels {
+		s.WaitReady()
+		s.waitMaster(fmt.Sprintf("num-slaves=%d", replicas), fmt.Sprintf("num-other-sentinels=%d", sentinels-1), "flags=master")
+	}
+	return g
+}
+
+func prepareSentinel(t testing.TB, master *Server) *Server {
+	t.Helper()
+	s := prepare(t, Redis, "--sentinel")
+	// Quick: a second and a half until there is another master, and not half a minute.
+	s.configure("sentinel monitor "+Master+" 127.0.0.1 "+master.Port+" 2",
+		"sentinel down-after-milliseconds "+Master+" 500",
+		"sentinel failover-timeout "+Master+" 4000")
+	return s
+}
+
+// waitMaster waits until a Sentinel says all of this of the master.
+func (s *Server) waitMaster(want ...string) {
+	s.t.Helper()
+	s.wait(strings.Join(want, " "), func() (string, bool) {
+		fields, err := s.try("SENTINEL", "MASTER", Master).AsStrMap()
+		if err != nil {
+			return err.Error(), false
+		}
+		for _, w := range want {
+			name, value, _ := strings.Cut(w, "=")
+			if fields[name] != value {
+				return name + " is " + fields[name], false
+			}
+		}
+		return "", true
+	})
+}
+
+// Master returns the server that most Sentinels take for the master.
+func (g *Group) Master() *Server {
+	g.t.Helper()
+	votes := map[string]int{}
+	for _, s := range g.Sentinels {
+		if addr, err := s.try("SENTINEL", "GET-MASTER-ADDR-BY-NAME", Master).AsStrSlice(); err == nil && len(addr) == 2 {
+			votes[addr[1]]++
+		}
+	}
+	for _, s := range g.Servers {
+		if votes[s.Port] > len(g.Sentinels)/2 {
+			return s
+		}
+	}
+	return nil
+}
+
+// WaitMaster waits until there is another master than this one, and returns it.
+func (g *Group) WaitMaster(not *Server) (master *Server) {
+	g.t.Helper()
+	g.Sentinels[0].wait("told of another master", func() (string, bool) {
+		master = g.Master()
+		return fmt.Sprint("votes for ", master), master != nil && master != not
+	})
+	master.WaitInfo("replication", "role:master")
+	return master
+}
+
+// Lag freezes a replica so that it gets nothing of what is written from now on, until it is thawed and connects again. To
+// freeze it is not enough: the kernel takes what the master sends.
+func (g *Group) Lag(replica *Server) {
+	g.t.Helper()
+	replica.Freeze()
+	g.Master().Do("CLIENT", "KILL", "TYPE", "replica")
+}
+
+// Addrs returns the addresses of the Sentinels, as a broker's URL has them.
+func (g *Group) Addrs() string {
+	var addrs []string
+	for _, s := range g.Sentinels {
+		addrs = append(addrs, s.Addr())
+	}
+	return strings.Join(addrs, ",")
+}
+
+// URL is what a broker's option has to reach the group.
+func (g *Group) URL() string { return "redis+sentinel://" + g.Addrs() + "/" + Master }
