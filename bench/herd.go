@@ -98,8 +98,8 @@ func benchHerd(dir string, o herdOptions, quick bool, report string) error {
 	others := max(0, (busyTime()-busy).Seconds()-(ownTime()-own).Seconds()) / cores
 	fmt.Printf("Other processes took %.0f %% of the cores.\n", 100*others)
 	for _, r := range results {
-		if r.missing+r.twice > 0 && quick {
-			return fmt.Errorf("%s: %d messages missing and %d twice", herdName, r.missing, r.twice)
+		if r.missing+r.twice+r.gaps > 0 && quick {
+			return fmt.Errorf("%s: %d messages missing, %d twice, %d gaps", herdName, r.missing, r.twice, r.gaps)
 		}
 	}
 	if report == "" {
