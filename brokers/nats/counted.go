@@ -101,7 +101,7 @@ func (c *counts) read(ctx context.Context, tokens []string, bySubject map[string
 		switch status := m.Header.Get("Status"); status {
 		case "":
 			token, node, number, ok := c.parse(m)
-			if ok && number != 0 {
+			if ok && number > 0 {
 				if bySubject[token] == nil {
 					bySubject[token] = map[uint64]int{}
 				}
@@ -160,7 +160,7 @@ type prepare struct {
 	mu    sync.Mutex
 	busy  bool
 	after time.Time
-	said  string
+	said  string // what is wrong, as the log has it
 }
 
 // prepareDelay is how long to wait before it is tried again.
@@ -170,7 +170,7 @@ const prepareDelay = 500 * time.Millisecond
 func (p *prepare) start(c *counts) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.busy || now().Before(p.after) || !c.l.peers.begin() {
+	if p.busy || time.Now().Before(p.after) || !c.l.peers.begin() {
 		return
 	}
 	p.busy = true
@@ -180,14 +180,17 @@ func (p *prepare) start(c *counts) {
 		defer cancel()
 		err := c.ensure(ctx)
 		p.mu.Lock()
-		p.busy, p.after = false, now().Add(prepareDelay)
-		fresh := err != nil && p.said != err.Error()
-		if fresh {
-			p.said = err.Error()
+		p.busy, p.after = false, time.Now().Add(prepareDelay)
+		fresh := false
+		switch {
+		case err == nil:
+			p.said = ""
+		case !errors.Is(err, broker.ErrDown) && !errors.Is(err, broker.ErrClosed) && p.said != err.Error():
+			fresh, p.said = true, err.Error()
 		}
 		p.mu.Unlock()
 		// Once and not each minute: whoever does not give the account this stream has chosen to do without counts.
-		if fresh && !errors.Is(err, broker.ErrDown) && !errors.Is(err, broker.ErrClosed) {
+		if fresh {
 			c.l.logger().Warn("subscribers on other nodes are not counted", zap.String("stream", c.stream), zap.Error(err))
 		}
 	}()
@@ -223,9 +226,6 @@ func (c *counts) ensure(ctx context.Context) error {
 		err = c.l.api(ctx, "STREAM.CREATE."+c.stream, c.wanted(), &info)
 		if isCode(err, codeStreamNameInUse) {
 			return nil // another node was faster
-		}
-		if err == nil {
-			c.refresh() // there may have been one before
 		}
 	}
 	if err != nil {

@@ -1,8 +1,11 @@
 package nats
 
 import (
+	"strconv"
 	"strings"
 	"testing"
+
+	natsgo "github.com/nats-io/nats.go"
 )
 
 func TestSubjects(t *testing.T) {
@@ -56,6 +59,25 @@ func FuzzSubject(f *testing.F) {
 		}
 		if channel, ok := decodeChannel(s); ok && encodeChannel(channel) != s {
 			t.Fatalf("%q and %q are both %q", s, encodeChannel(channel), channel)
+		}
+	})
+}
+
+// FuzzCounted: others may publish on the subjects of counts too.
+func FuzzCounted(f *testing.F) {
+	f.Add("bc.n.a.1z", []byte("12"))
+	f.Add("bc.n._all.0", []byte("-1"))
+	f.Add("bc.n.", []byte(""))
+	f.Fuzz(func(t *testing.T, subject string, data []byte) {
+		c := &counts{subject: "bc.n."}
+		m := &natsgo.Msg{Header: natsgo.Header{"Nats-Subject": {subject}}, Data: data}
+		token, node, number, ok := c.parse(m)
+		if !ok {
+			return
+		}
+		m = &natsgo.Msg{Header: natsgo.Header{"Nats-Subject": {c.subject + token + "." + peerName(node)}}, Data: []byte(strconv.Itoa(number))}
+		if again, on, count, ok := c.parse(m); !ok || again != token || on != node || count != number {
+			t.Errorf("%q is %q, %d, %d and then %q, %d, %d", subject, token, node, number, again, on, count)
 		}
 	})
 }

@@ -97,7 +97,7 @@ func (l *log) ask() {
 			}
 		}
 		if l.used() == nil {
-			l.asker.end(broker.ErrDown, false)
+			l.asker.end(l.unlessDone(broker.ErrDown), false)
 		}
 	}
 }

@@ -68,7 +68,6 @@ func (l *log) notUp(cause string, err error) {
 	}
 	l.setProblem(fmt.Sprint("not connected: ", err))
 	l.publisher.refuse()
-	l.counters.down()
 	if l.complaints.fresh(err.Error(), time.Now()) {
 		l.logger().Warn("cannot catch up with the broker", zap.String("cause", cause), zap.Error(err))
 	}
@@ -126,15 +125,15 @@ func (l *log) retained() retained {
 	r := l.retention
 	l.mu.Unlock()
 	// As many as come in a moment, so that a node which connects again misses nothing even without a history.
-	want := retained{limit: max(r.Messages, minMessages) + 1, ttl: max(r.Age, keptAtLeast).Milliseconds()}
+	want := retained{limit: max(r.Messages, l.atLeast) + 1, ttl: max(r.Age, keptAtLeast).Milliseconds()}
 	if r.Age == 0 && r.Messages > 0 {
 		want.ttl = 0
 	}
 	return want
 }
 
-// minMessages is how many entries of a channel are kept for nodes that catch up.
-const minMessages = 100
+// minMessages is how many entries of a channel are kept for nodes that catch up. It is a variable for tests.
+var minMessages = 100
 
 // fresh reports whether the server has to be told what to keep, and not only that it is not less.
 func (l *log) fresh() bool {

@@ -4,9 +4,9 @@
 // entries that a node's connection is sent are in the order of the log, and none is missing while the connection lasts. What a
 // node misses between two connections it reads from the streams.
 //
-// Four goroutines do the work. The keeper connects, watches, and catches up. The receiver takes what a connection has queued
-// and gives it to the Sink, and is the only one that calls it. The sender publishes, and the asker subscribes and ticks; each
-// sends all that has come up while it waited for the last answer.
+// Five goroutines do the work. The keeper connects, watches, and catches up. The receiver takes what a connection has queued
+// and gives it to the Sink, and is the only one that calls it. The sender publishes, the asker subscribes and ticks, and the
+// counter does what broker.Peers has; each sends all that has come up while it waited for the last answer.
 package redis
 
 import (
@@ -39,6 +39,7 @@ type log struct {
 	// What keys and channels begin with, the key of the log itself, and the channels of entries, of ticks and of messages.
 	prefix, meta, live, own, peer, everybody string
 
+	atLeast    int    // how many entries of a channel are kept
 	attempts   int    // to connect; the keeper's
 	generation uint64 // of sessions; the keeper's
 
@@ -90,22 +91,23 @@ func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
 	prefix := "{" + c.Prefix + ":0}:"
 	l := &log{
 		config: c, node: o.Node, id: strconv.FormatUint(rand.Uint64(), 36), sink: sink, message: o.Message,
-		prefix: prefix, meta: prefix + "m", live: prefix + "c:", everybody: prefix + "p:*", peer: prefix + "p:" + strconv.FormatUint(o.Node, 16),
+		prefix: prefix, meta: prefix + "m", live: prefix + "c:", everybody: prefix + "p:*",
 		reads: make(chan struct{}, maxReads), done: make(chan struct{}), channels: map[string]*channel{}, repairs: map[string]uint64{},
-		retention: o.Retention, retain: true, problem: "not connected yet",
+		retention: o.Retention, retain: true, atLeast: minMessages, problem: "not connected yet",
 	}
-	l.own = prefix + "o:" + l.id
+	l.own, l.peer = prefix+"o:"+l.id, l.peerName(o.Node)
 	l.queue.init()
 	l.publisher.init(l)
 	l.asker.init()
 	l.counters.init(l)
 	// A Log begins as Broken, which the contract says, so the Sink is not told of it.
 	l.receiver.broken = true
-	l.running.Add(4)
+	l.running.Add(5)
 	go l.receive()
 	go l.keep()
 	go l.publisher.run()
 	go l.ask()
+	go l.count()
 	return l, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	_ "github.com/caddy-broadcast/caddy-broadcast" // so that `xcaddy build --with` of this package gives a Caddy that broadcasts
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/brokermodule"
 )
 
@@ -80,12 +81,9 @@ type Broker struct {
 	inURL  bool // the URL has a login
 }
 
-// Limits and defaults of the options.
-const (
-	maxReplicas           = 5 // more only make publishing slow, and a number by mistake is found
-	defaultPrefix         = "bc"
-	defaultPublishTimeout = 5 * time.Second
-)
+// maxReplicas is a limit at which a number by mistake is found: more only make publishing slow. The defaults are in
+// Config.withDefaults.
+const maxReplicas = 5
 
 // CaddyModule returns the Caddy module information.
 func (Broker) CaddyModule() caddy.ModuleInfo {
@@ -99,10 +97,10 @@ func (b *Broker) Provision(caddy.Context) (err error) {
 	}
 	var x brokermodule.Expansion
 	c := Config{
-		Prefix: cmp.Or(x.Expand("prefix", b.Prefix), defaultPrefix), Replicas: b.Replicas, Durable: b.Durable,
+		Prefix: x.Expand("prefix", b.Prefix), Replicas: b.Replicas, Durable: b.Durable,
 		SentinelUser:     x.Expand("sentinel_user", b.SentinelUser),
 		SentinelPassword: x.Expand("sentinel_password", b.SentinelPassword),
-		PublishTimeout:   cmp.Or(time.Duration(b.PublishTimeout), defaultPublishTimeout),
+		PublishTimeout:   time.Duration(b.PublishTimeout),
 		Logger:           func() *zap.Logger { return caddy.Log().Named("broadcast.brokers.redis") },
 	}
 	at, err := b.address(&x)
@@ -130,7 +128,7 @@ func (b *Broker) Provision(caddy.Context) (err error) {
 			return fmt.Errorf("tls: %w", err)
 		}
 	}
-	b.config = c
+	b.config = c.withDefaults()
 	return x.Err
 }
 
@@ -198,8 +196,16 @@ func (b *Broker) validateDurable() error {
 	return nil
 }
 
+// Dial connects to the server. It implements broker.Broker.
+func (b *Broker) Dial(sink broker.Sink, o broker.Options) (broker.Log, error) {
+	c := b.config
+	c.Name = o.Name
+	return Dial(c, sink, o)
+}
+
 // Interface guards
 var (
+	_ broker.Broker     = (*Broker)(nil)
 	_ caddy.Provisioner = (*Broker)(nil)
 	_ caddy.Validator   = (*Broker)(nil)
 )

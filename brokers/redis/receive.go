@@ -52,7 +52,9 @@ func (s *session) message(m rueidis.PubSubMessage) {
 			}
 		}
 	}
-	if !l.queue.pushMessage(item{s: s, channel: m.Channel, text: m.Message}) {
+	// After the first that has no room nothing more is taken, though there may be room again: it would come after a hole.
+	if !s.full && !l.queue.pushMessage(item{s: s, channel: m.Channel, text: m.Message}) {
+		s.full = true
 		s.fail("overflow", errOverflow)
 	}
 }

@@ -25,9 +25,21 @@ var tickSource string
 //go:embed scripts/read.lua
 var readSource string
 
+//go:embed scripts/count.lua
+var countSource string
+
+//go:embed scripts/counts.lua
+var countsSource string
+
 // Each script is atomic, and first compares the run and the epoch with those of the session. So a session that does not know
 // that its server has lost something cannot store or read anything: rules 7 and 8 of package broker.
-var beginScript, publishScript, tickScript, readScript = newScript(beginSource), newScript(publishSource), newScript(tickSource), newScript(readSource)
+var (
+	beginScript, publishScript = newScript(beginSource), newScript(publishSource)
+	tickScript, readScript     = newScript(tickSource), newScript(readSource)
+)
+
+// Those for counts are about nothing that clients are promised.
+var countScript, countsScript = newScript(countSource), newScript(countsSource)
 
 // script is one that the server runs.
 type script struct{ source, sum string }

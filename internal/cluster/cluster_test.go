@@ -16,6 +16,7 @@ import (
 
 	_ "github.com/caddy-broadcast/caddy-broadcast"
 	_ "github.com/caddy-broadcast/caddy-broadcast/brokers/nats"
+	_ "github.com/caddy-broadcast/caddy-broadcast/brokers/redis"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
 

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,15 +28,20 @@ const (
 // hop is clients that move from node to node while others publish and brokers are killed.
 type hop struct {
 	nodes     []*node
+	goal      int64 // how many messages are delivered to all clients together
+	faults    int   // how many times what is tested fails
 	delivered atomic.Int64
 	last      atomic.Int64 // when the last message was delivered, in nanoseconds since 1970
 	silence   atomic.Int64 // the longest time between two of them
 	hops      atomic.Int64
 	refused   atomic.Int64 // connections that a node did not accept
 	stop      chan struct{}
-	lossy     bool // messages to nodes are lost, so clients may be told of gaps
+	name      string // of the test: keys begin with it
+	lossy     bool   // messages to nodes are lost: clients may be told of gaps, and leave before anything shows that they missed one
+	forgets   bool   // the server loses what it has acknowledged: clients are told of gaps, and one key may be two messages
 
 	mu     sync.Mutex
+	epochs []string          // in their order
 	acked  map[string]uint64 // positions, by data
 	failed map[string]int    // publishes that failed and were repeated, by the status or code
 
@@ -146,18 +152,19 @@ func TestHopOfLoss(t *testing.T) {
 }
 
 func newHop(nodes []*node) *hop {
-	return &hop{
-		nodes: nodes, stop: make(chan struct{}), acked: map[string]uint64{}, failed: map[string]int{},
+	h := &hop{
+		nodes: nodes, goal: 60_000, faults: 2, stop: make(chan struct{}), acked: map[string]uint64{}, failed: map[string]int{},
 		channels: make([][]string, hoppers), begun: make([]uint64, hoppers), received: make([][]message, hoppers),
 	}
+	if os.Getenv("HOP") != "" {
+		h.goal = 560_000
+	}
+	return h
 }
 
-// run runs it with two faults. goOn waits until one of so many parts of all is delivered.
+// run runs it with faults. goOn waits until one of so many parts of all is delivered.
 func (h *hop) run(t *testing.T, fault func(goOn func(parts int))) {
-	goal := int64(60_000)
-	if os.Getenv("HOP") != "" {
-		goal = 560_000
-	}
+	h.name = t.Name()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	h.last.Store(time.Now().UnixNano())
@@ -169,12 +176,12 @@ func (h *hop) run(t *testing.T, fault func(goOn func(parts int))) {
 	for p := range publishers {
 		publishing.Go(func() { h.publish(ctx, t, p) })
 	}
-	goOn := func(parts int) { h.wait(t, h.delivered.Load()+goal/int64(parts)) }
-	for range 2 {
+	goOn := func(parts int) { h.wait(t, h.delivered.Load()+h.goal/int64(parts)) }
+	for range h.faults {
 		goOn(4)
 		fault(goOn)
 	}
-	h.wait(t, goal)
+	h.wait(t, h.goal)
 	close(h.stop)
 	publishing.Wait()
 	for i := range hopChannels {
@@ -230,14 +237,14 @@ func (h *hop) store(ctx context.Context, t *testing.T, p int, channel, data stri
 		if p%2 == 1 {
 			id, problem = h.feed(ctx, p, channel, data)
 		} else {
-			a, err := post(ctx, h.any().Addr, channel, data, data)
+			a, err := post(ctx, h.any().Addr, channel, data, h.name+" "+data)
 			if id, problem = a.id, fmt.Sprint(a.status); err != nil {
 				problem = "connection"
 			}
 		}
 		h.mu.Lock()
 		if id != "" {
-			h.acked[channel+" "+data] = seqOf(id)
+			h.acked[channel+" "+data] = h.positionLocked(id)
 			h.mu.Unlock()
 			return true
 		}
@@ -250,6 +257,23 @@ func (h *hop) store(ctx context.Context, t *testing.T, p int, channel, data stri
 		time.Sleep(20 * time.Millisecond) // as a publisher does that is told to try again later
 	}
 	return false
+}
+
+// position returns the place of an ID in the order of all, which are of several epochs if the server forgets.
+func (h *hop) position(id string) uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.positionLocked(id)
+}
+
+func (h *hop) positionLocked(id string) uint64 {
+	epoch, _, _ := strings.Cut(id, "-")
+	i := slices.Index(h.epochs, epoch)
+	if i < 0 {
+		i = len(h.epochs)
+		h.epochs = append(h.epochs, epoch)
+	}
+	return uint64(i)<<40 + seqOf(id)
 }
 
 func (h *hop) any() *node { return h.nodes[rand.N(len(h.nodes))] }
@@ -266,7 +290,7 @@ func (h *hop) feed(ctx context.Context, p int, channel, data string) (id, proble
 		}
 		feeds.Store(key, f)
 	}
-	id, code, err := f.publish(ctx, data, data)
+	id, code, err := f.publish(ctx, data, h.name+" "+data)
 	if err != nil {
 		code = "connection"
 	}
@@ -292,7 +316,11 @@ func (h *hop) receive(ctx context.Context, t *testing.T, i int) {
 	lastID := ""
 	for ends := 0; ends < count && ctx.Err() == nil; {
 		n := h.any()
-		once, cancel := context.WithTimeout(ctx, 100*time.Millisecond+rand.N(900*time.Millisecond))
+		stay := 100*time.Millisecond + rand.N(900*time.Millisecond)
+		if i%10 == 0 {
+			stay = patience // to be there when something fails, and afterwards
+		}
+		once, cancel := context.WithTimeout(ctx, stay)
 		c, err := connect(once, n.Addr, kind, lastID, channels...)
 		if err != nil {
 			if r := refused(0); errors.As(err, &r) && r != http.StatusServiceUnavailable {
@@ -319,23 +347,23 @@ func (h *hop) read(ctx context.Context, t *testing.T, i int, c *client, lastID s
 	for ends < left {
 		e, err := c.next(ctx)
 		if e.Hello != nil {
-			h.received[i] = append(h.received[i], message{hop: true, at: seqOf(e.Hello.ID)})
+			h.received[i] = append(h.received[i], message{hop: true, at: h.position(e.Hello.ID)})
 		}
 		switch {
 		case err != nil:
 			return ends
-		case e.Gap != nil && h.lossy:
+		case e.Gap != nil && (h.lossy || h.forgets):
 			for _, channel := range e.Gap.Channels {
 				h.received[i] = append(h.received[i], message{channel: channel})
 			}
 		case e.Gap != nil:
 			t.Errorf("client %d (%s) was told of a gap on %v, after %s", i, c.kind, e.Gap.Channels, lastID)
 		case e.Hello != nil && lastID == "":
-			h.begun[i] = seqOf(e.Hello.ID)
-		case e.Hello != nil && c.kind == v1 && !e.Hello.Resumed && !h.lossy:
+			h.begun[i] = h.position(e.Hello.ID)
+		case e.Hello != nil && c.kind == v1 && !e.Hello.Resumed && !h.lossy && !h.forgets:
 			t.Errorf("client %d was not resumed from %s", i, lastID)
 		case e.ID != "":
-			m := message{seq: seqOf(e.ID), channel: e.Channel, data: c.text(e)}
+			m := message{seq: h.position(e.ID), channel: e.Channel, data: c.text(e)}
 			h.received[i] = append(h.received[i], m)
 			h.delivered.Add(1)
 			now := time.Now().UnixNano()

@@ -46,6 +46,9 @@ func (h *Hub) CountsChanged() (names map[string]struct{}, all bool) {
 		return nil, false
 	}
 	names, all = h.marks.names, h.marks.all
+	if len(names) == 0 && !all {
+		return nil, false
+	}
 	// Another map and not an empty one: a map keeps the room that it has had.
 	*h.marks = marks{names: make(map[string]struct{})}
 	return names, all

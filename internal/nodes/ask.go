@@ -43,25 +43,32 @@ func (c *Cluster) Ask(ctx context.Context, kind string, request []byte) (answers
 	if answer != nil {
 		// A goroutine, because it may take longer than Ask waits.
 		go func() { own <- answer(request) }()
+	} else {
+		close(own)
 	}
 	var others []Answer
 	var silent []Node
 	if s != nil {
 		others, silent = s.ask(ctx, kind, request)
 	}
-	if answer != nil {
-		select {
-		case data := <-own:
-			return append([]Answer{{self, data}}, others...), silent
-		default:
-		}
-		select {
-		case data := <-own:
-			return append([]Answer{{self, data}}, others...), silent
-		case <-ctx.Done():
-		}
+	if data, ok := receive(ctx, own); ok {
+		return append([]Answer{{self, data}}, others...), silent
 	}
 	return others, append([]Node{self}, silent...)
+}
+
+// receive returns what comes from c before ctx ends, or is there already.
+func receive[T any](ctx context.Context, c <-chan T) (v T, ok bool) {
+	select {
+	case v, ok = <-c:
+		return v, ok
+	default:
+	}
+	select {
+	case v, ok = <-c:
+	case <-ctx.Done():
+	}
+	return v, ok
 }
 
 // ask asks the other nodes.

@@ -52,6 +52,7 @@ func withCluster(t *testing.T, names string, test func(c *cluster)) {
 		}
 		c.after(2 * time.Second)
 		test(c)
+		c.after(2 * time.Second) // for answers that nobody waits for any more
 	})
 }
 
@@ -252,3 +253,17 @@ func (c *cluster) stored(channel string) string {
 	}
 	return strings.Join(list, " ")
 }
+
+func newHub(t testing.TB) *hub.Hub {
+	h := hub.New(hub.Config{})
+	t.Cleanup(func() { h.Close(hub.ReasonRestart, "", 0, time.Second) })
+	return h
+}
+
+// drain is a broker that everything is lost in.
+type drain struct{}
+
+func (*drain) Send(uint64, []byte)                                    {}
+func (*drain) SetCounts(_ map[string]int, done func(error))           { done(nil) }
+func (*drain) Counts(cs []string, done func([]map[uint64]int, error)) { done(nil, broker.ErrDown) }
+func (*drain) Forget(uint64)                                          {}

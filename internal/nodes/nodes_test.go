@@ -223,7 +223,7 @@ func TestTraffic(t *testing.T) {
 			for range size {
 				c.start("n")
 			}
-			c.after(20 * time.Second)
+			c.after(8 * time.Second)
 			first := c.nodes[0]
 			total := func() (sent, bytes, received int64) {
 				for _, n := range c.nodes {
@@ -237,7 +237,7 @@ func TestTraffic(t *testing.T) {
 				}
 			}
 			sent, bytes, received := total()
-			const seconds = 20
+			const seconds = 12
 			c.after(seconds * time.Second)
 			sent2, bytes2, received2 := total()
 			each := float64(received2-received) / seconds / float64(size)
@@ -249,7 +249,7 @@ func TestTraffic(t *testing.T) {
 			for range size / 2 {
 				c.nodes[len(c.nodes)-1].kill()
 			}
-			c.after(time.Minute)
+			c.after(24 * time.Second)
 			if got := len(first.Nodes()); got != len(c.nodes) {
 				t.Errorf("a node sees %d, want %d", got, len(c.nodes))
 			}

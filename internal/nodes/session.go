@@ -44,14 +44,16 @@ func (c *Cluster) NewSession(name string) *Session {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.runs++
+	// The numbers of questions begin anywhere, so that an answer to one of the session before is not taken for another.
 	return &Session{
 		cluster: c, name: name, run: c.runs,
 		stop: make(chan struct{}), again: make(chan struct{}, 1),
-		warn:    rate.Sometimes{Interval: 10 * time.Minute},
-		table:   newTable(time.Now()),
-		asks:    make(map[uint64]*asking),
-		asking:  make(chan struct{}, maxAsking),
-		answers: make(chan struct{}, maxAnswering),
+		warn:     rate.Sometimes{Interval: 10 * time.Minute},
+		table:    newTable(time.Now()),
+		asks:     make(map[uint64]*asking),
+		asking:   make(chan struct{}, maxAsking),
+		question: rand.Uint64(),
+		answers:  make(chan struct{}, maxAnswering),
 	}
 }
 
@@ -216,13 +218,13 @@ func (s *Session) heard(b *beat) {
 	now := time.Now()
 	s.mu.Lock()
 	answer, forgot := s.table.heard(b, now)
-	few := s.table.alive(now) < manyNodes
+	// With many nodes a new one waits for their beats. If all begin at the same time, each would answer each.
+	answer = answer && s.table.alive(now) < manyNodes
 	s.mu.Unlock()
 	if !s.started() {
 		return
 	}
-	// With many nodes a new one waits for their beats. If all begin at the same time, each would answer each.
-	if answer && few {
+	if answer {
 		s.beat(b.node.ID, false)
 	}
 	if forgot {

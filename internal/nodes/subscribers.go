@@ -2,7 +2,6 @@ package nodes
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 )
@@ -140,7 +139,7 @@ func (c *cache) ask(channels []string, counts []*count) {
 				case id == self || n <= 0:
 				case s.table.isAlive(id, now):
 					counts[i].n += n
-				case len(dead) < maxDead && !slices.Contains(dead, id) && s.table.claim(id, now):
+				case len(dead) < maxDead && s.table.isLongDead(id, now) && s.table.claim(id, now):
 					dead = append(dead, id)
 				}
 			}

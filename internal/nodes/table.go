@@ -151,6 +151,13 @@ func (t *table) sweep(self uint64, now time.Time) (dead, forget []uint64) {
 	return dead, forget
 }
 
+// isLongDead reports whether a node is dead and another one should have removed its counts by now. One that was never heard
+// from is.
+func (t *table) isLongDead(id uint64, now time.Time) bool {
+	p := t.nodes[id]
+	return p == nil || !p.alive(now) && now.Sub(p.until) >= graceTime+2*period(len(t.nodes))
+}
+
 // claim reports whether this node may remove the counts of a node that it does not hear from, and notes that it does.
 func (t *table) claim(id uint64, now time.Time) bool {
 	// A node that was cut off has not heard from anybody.

@@ -27,25 +27,27 @@ func StartGroup(t testing.TB, replicas int, config ...string) *Group {
 	}
 	const sentinels = 3
 	for range sentinels {
-		s := prepareSentinel(t, g.Servers[0])
-		s.Run()
-		g.Sentinels = append(g.Sentinels, s)
+		g.Sentinels = append(g.Sentinels, StartSentinel(t, g.Servers[0]))
 	}
 	// Sentinels find each other by messages that they send every two seconds. Before that there is no majority.
 	for _, s := range g.Sentinels {
-		s.WaitReady()
 		s.waitMaster(fmt.Sprintf("num-slaves=%d", replicas), fmt.Sprintf("num-other-sentinels=%d", sentinels-1), "flags=master")
 	}
 	return g
 }
 
-func prepareSentinel(t testing.TB, master *Server) *Server {
+// StartSentinel starts one Sentinel of a server. It takes two to promote a replica.
+func StartSentinel(t testing.TB, master *Server, config ...string) *Server {
 	t.Helper()
 	s := prepare(t, Redis, "--sentinel")
 	// Quick: a second and a half until there is another master, and not half a minute.
-	s.configure("sentinel monitor "+Master+" 127.0.0.1 "+master.Port+" 2",
-		"sentinel down-after-milliseconds "+Master+" 500",
-		"sentinel failover-timeout "+Master+" 4000")
+	s.configure(append([]string{
+		"sentinel monitor " + Master + " 127.0.0.1 " + master.Port + " 2",
+		"sentinel down-after-milliseconds " + Master + " 500",
+		"sentinel failover-timeout " + Master + " 4000",
+	}, config...)...)
+	s.Run()
+	s.WaitReady()
 	return s
 }
 

@@ -1,0 +1,190 @@
+package redis
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/redistest"
+)
+
+// account is what a user of the server needs for everything that the log does.
+const account = "user caddy on >s3cret ~{bc:0}:* &{bc:0}:* -@all +hello +auth +client +info +select +ping +eval +evalsha +subscribe +unsubscribe +psubscribe +punsubscribe +publish " +
+	"+hmget +hget +hset +hdel +hincrby +del +get +set +pexpire +time +xadd +xrange +xrevrange +xlen"
+
+// loginSink is a Sink that tells when it has everything.
+type loginSink struct{ up chan struct{} }
+
+func (loginSink) Epoch(string, uint64)   {}
+func (loginSink) Entries([]broker.Entry) {}
+func (loginSink) Advance(uint64)         {}
+func (loginSink) Broken(error)           {}
+func (loginSink) Lost([]string)          {}
+func (s loginSink) Repaired() {
+	select {
+	case s.up <- struct{}{}:
+	default:
+	}
+}
+
+// dialModule loads the module with options and connects it. What it logs is checked for secrets.
+func dialModule(t *testing.T, options map[string]any) (broker.Log, loginSink) {
+	t.Helper()
+	text, err := json.Marshal(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := load(t, string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	core, logged := observer.New(zap.DebugLevel)
+	b.config.Logger = func() *zap.Logger { return zap.New(core) }
+	sink := loginSink{make(chan struct{}, 1)}
+	l, err := b.Dial(sink, broker.Options{Node: 1, Name: "node name"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		l.Close()
+		for _, e := range logged.All() {
+			if line, _ := json.Marshal(e.ContextMap()); strings.Contains(e.Message+string(line), "s3cret") {
+				t.Errorf("a secret is logged: %s %s", e.Message, line)
+			}
+		}
+	})
+	return l, sink
+}
+
+// expectUp waits until the log works, and uses it.
+func expectUp(t *testing.T, l broker.Log, sink loginSink) {
+	t.Helper()
+	select {
+	case <-sink.up:
+	case <-time.After(30 * time.Second):
+		t.Fatalf("it is not up: %+v", l.Status())
+	}
+	if s := l.Status(); !s.Up || s.Problem != "" || s.Server == "" || strings.Contains(s.Server, "s3cret") {
+		t.Errorf("%+v", s)
+	}
+	opened, published := make(chan error, 1), make(chan error, 1)
+	l.Open([]string{"a", ""}, func(_ uint64, err error) { opened <- err })
+	l.Publish([]broker.Entry{{Channel: "a", Data: []byte("x"), Key: [16]byte{1}, Digest: 1}}, func(_ []broker.Place, err error) { published <- err })
+	for _, done := range []chan error{opened, published} {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("no answer: %+v", l.Status())
+		}
+	}
+	if es, err := l.Last(t.Context(), "a", 10, 1000); err != nil || len(es) == 0 {
+		t.Errorf("%v %v", es, err)
+	}
+	l.Release([]string{"a", ""})
+}
+
+func TestLogins(t *testing.T) {
+	authority, port := redistest.NewAuthority(t), caddytest.FreePort(t)
+	s := redistest.Start(t, "requirepass s3cret", account, authority.Config(port))
+	open := redistest.Start(t)
+	t.Setenv("TEST_REDIS_LOGIN", "s3cret")
+	encrypted := map[string]any{"ca": []string{authority.CA}, "cert": authority.Cert, "key": authority.Key}
+	for name, options := range map[string]map[string]any{
+		"password":               {"url": s.URL(), "password": "{env.TEST_REDIS_LOGIN}"},
+		"password in the URL":    {"url": "redis://:{env.TEST_REDIS_LOGIN}@" + s.Addr()},
+		"account":                {"url": s.URL(), "user": "caddy", "password": "s3cret"},
+		"account in the URL":     {"url": "redis://caddy:s3cret@" + s.Addr()},
+		"database":               {"url": "redis://caddy:s3cret@" + s.Addr() + "/3"},
+		"socket":                 {"url": "unix://caddy:s3cret@" + s.Socket + "?db=1"},
+		"nobody":                 {"url": open.URL()},
+		"nobody with a database": {"url": open.URL() + "/15"},
+		"TLS":                    {"url": "rediss://caddy:s3cret@127.0.0.1:" + port, "tls": encrypted},
+		"TLS by option":          {"url": "redis://caddy:s3cret@127.0.0.1:" + port, "tls": encrypted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			options["prefix"] = "bc"
+			l, sink := dialModule(t, options)
+			expectUp(t, l, sink)
+		})
+	}
+}
+
+// TestRefusedLogins: what the server refuses is said without the secret, and works as soon as the server accepts it.
+func TestRefusedLogins(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t, "requirepass secret-of-server")
+	s.Password = "secret-of-server"
+	authority, port := redistest.NewAuthority(t), caddytest.FreePort(t)
+	redistest.Start(t, authority.Config(port))
+	for name, test := range map[string]struct {
+		options map[string]any
+		want    string
+	}{
+		"nobody":         {map[string]any{"url": s.URL()}, "NOAUTH"},
+		"wrong password": {map[string]any{"url": s.URL(), "password": "s3cret"}, "WRONGPASS"},
+		"unknown user":   {map[string]any{"url": s.URL(), "user": "u", "password": "s3cret"}, "WRONGPASS"},
+		"database":       {map[string]any{"url": "redis://:secret-of-server@" + s.Addr() + "/16"}, "DB index is out of range"},
+		"no TLS":         {map[string]any{"url": "redis://127.0.0.1:" + port}, ""}, // the server only closes the connection
+		"unknown CA":     {map[string]any{"url": "rediss://:s3cret@127.0.0.1:" + port}, "certificate"},
+		"TLS to no TLS":  {map[string]any{"url": "rediss://:s3cret@" + s.Addr()}, "tls"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, _ := dialModule(t, test.options)
+			for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) { // Status has no event
+				problem := l.Status().Problem
+				if strings.Contains(problem, "s3cret") || strings.Contains(problem, "secret-of-server") {
+					t.Fatalf("the problem has a secret: %s", problem)
+				}
+				if problem != "not connected yet" && problem != "" && strings.Contains(problem, test.want) {
+					return
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("the problem is %q, want %q", problem, test.want)
+				}
+			}
+		})
+	}
+}
+
+// TestPasswordChanged: a password in a file may change while the log works. It connects again with the new one.
+func TestPasswordChanged(t *testing.T) {
+	t.Parallel()
+	file := t.TempDir() + "/password"
+	write := func(file, secret string) {
+		if err := os.WriteFile(file, []byte(secret), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(file, "s3cret-1")
+	s := redistest.Start(t, "requirepass s3cret-1")
+	s.Password = "s3cret-1"
+	l, sink := dialModule(t, map[string]any{"url": "redis://:{file." + file + "}@" + s.Addr()})
+	expectUp(t, l, sink)
+	s.Do("CONFIG", "SET", "requirepass", "s3cret-2")
+	s.Password = "s3cret-2"
+	write(file, "s3cret-2")
+	s.Do("CLIENT", "KILL", "TYPE", "normal")
+	expectUp(t, l, sink)
+}
+
+// TestSentinelLogins: Sentinels have a login of their own, and need not all be there.
+func TestSentinelLogins(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t, account)
+	sentinel := redistest.StartSentinel(t, s, "user s on >s3cret-of-sentinel +@all")
+	l, sink := dialModule(t, map[string]any{
+		"url":           "redis+sentinel://caddy:s3cret@127.0.0.1:1," + sentinel.Addr() + "/" + redistest.Master + "/2",
+		"sentinel_user": "s", "sentinel_password": "s3cret-of-sentinel",
+	})
+	expectUp(t, l, sink)
+}
