@@ -34,7 +34,7 @@ func writeHerd(dir string, results []herdResult, o herdOptions, others float64) 
 // herdFigures returns the part of scale.md between its marks.
 func herdFigures(results []herdResult, o herdOptions, others float64) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Measured on %s: %s.\nProcesses that have nothing to do with it took %.0f %% of the cores meanwhile. NATS had %s.\nThe clients' jitter was %v, and the latency of the broker %v more than that of loopback.\n\n",
+	fmt.Fprintf(&b, "Measured on %s: %s.\nProcesses that have nothing to do with it took %.0f %% of the cores meanwhile. The broker was: %s.\nThe clients' jitter was %v, and the latency of the broker %v more than that of loopback.\n\n",
 		time.Now().Format("2006-01-02"), machine(), 100*others, herdBrokers[o.broker], o.jitter, o.latency)
 	b.WriteString("| goal, of 10,000 clients | | reached | |\n| --- | --- | --- | --- |\n")
 	for _, r := range results {
@@ -44,7 +44,7 @@ func herdFigures(results []herdResult, o herdOptions, others float64) string {
 			fmt.Fprintf(&b, "| messages missing or twice | 0 | %d | %s |\n", r.missing+r.twice, docs.Met(float64(r.missing+r.twice), 0))
 		}
 	}
-	b.WriteString("\n| killed | clients | back, p50 | p99 | last | all is well after | handshakes with a 503 | CPU of the Caddys | of NATS | peak RSS of the Caddys | of NATS | gaps | missing |\n")
+	b.WriteString("\n| killed | clients | back, p50 | p99 | last | all is well after | handshakes with a 503 | CPU of the Caddys | of the broker | peak RSS of the Caddys | of the broker | gaps | missing |\n")
 	b.WriteString("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 	for _, killed := range []string{oneNode, allNodes, theLog, all} {
 		for _, r := range results {

@@ -30,7 +30,7 @@ func main() {
 	seconds := flag.Float64("seconds", 5, "duration of each measurement")
 	report := flag.String("report", "", "folder that contains performance.md and scale.md; default docs when everything is measured, or only cluster")
 	var herd herdOptions
-	flag.StringVar(&herd.broker, "broker", "nats", "herd: nats is one nats-server, nats3 three with three replicas")
+	flag.StringVar(&herd.broker, "broker", "nats", "herd: nats is one nats-server, nats3 three with three replicas, redis one Redis")
 	flag.IntVar(&herd.clients, "clients", 0, "herd: how many; default 1,000, 3,000 and 10,000, one after the other")
 	flag.DurationVar(&herd.jitter, "jitter", 0, "herd: the longest that clients wait before they come back; the JavaScript client does not wait")
 	flag.DurationVar(&herd.latency, "latency", 0, "herd: how long the broker is away from the nodes, there and back")
