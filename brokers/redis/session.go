@@ -188,9 +188,10 @@ func runOf(ctx context.Context, d doer) (string, error) {
 // begin settles on the epoch. exactly says that the log has to keep what is wanted, and not what others want, if that is more.
 func (s *session) begin(ctx context.Context, want retained, exactly bool) (epoch string, err error) {
 	l := s.l
+	known, at := l.known()
 	m, err := s.eval(ctx, s.client, beginScript, []string{
 		l.prefix, s.run, newEpoch(), flag(l.config.Durable), strconv.Itoa(want.limit), strconv.FormatInt(want.ttl, 10), flag(exactly),
-		l.id, strconv.FormatUint(s.generation, 10),
+		l.id, strconv.FormatUint(s.generation, 10), known, strconv.FormatUint(at, 10),
 	})
 	if err != nil {
 		return "", err
