@@ -25,7 +25,7 @@ import (
 func init() {
 	active.Register(func(app any) active.App {
 		a := app.(*App)
-		return active.App{Hub: a.hub, Context: a.ctx, Broker: a.shared.Broker}
+		return active.App{Hub: a.hub, Context: a.ctx, Broker: a.shared.Broker, Survey: a.shared.Survey}
 	})
 	caddy.RegisterModule(App{})
 	caddy.RegisterModule(Handler{})
@@ -132,7 +132,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 			return err
 		}
 	}
-	return metrics.Register(ctx.GetMetricsRegistry(), a.hub, shared.Emitter)
+	return metrics.Register(ctx.GetMetricsRegistry(), a.hub, shared.Broker.Cluster(), shared.Emitter)
 }
 
 // Validate checks the options.

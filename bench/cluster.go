@@ -164,7 +164,7 @@ func (c *cluster) with(names []string, measure func(map[string]*deployment) erro
 		}
 	}()
 	for _, name := range names {
-		d, err := deploy(c.dir, name, c.port)
+		d, err := deploy(c.dir, name, c.port, "", 0)
 		c.port += 60
 		if err != nil {
 			return fmt.Errorf("%s, %s: %w", clusterName, name, err)

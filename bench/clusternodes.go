@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,7 @@ type deployment struct {
 	name    string
 	nodes   []*server
 	brokers []*server
+	proxies []net.Listener
 }
 
 // Names of deployments.
@@ -38,9 +40,10 @@ func natsServer() (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// deploy starts a deployment on 60 ports from this one on. Its files are in a folder of its own. On an error it stops what it
-// has started.
-func deploy(dir, name string, port int) (d *deployment, err error) {
+// deploy starts a deployment on 60 ports from this one on. Its files are in a folder of its own. It adds global options to
+// those that name the broker, and all that nodes and brokers send each other comes late by a time. On an error it stops what
+// it has started.
+func deploy(dir, name string, port int, more string, late time.Duration) (d *deployment, err error) {
 	d = &deployment{name: name}
 	defer func() {
 		if err != nil {
@@ -57,10 +60,19 @@ func deploy(dir, name string, port int) (d *deployment, err error) {
 			return d, err
 		}
 		var urls []string
-		for _, b := range d.brokers {
-			urls = append(urls, "nats://"+b.addr)
+		for i, b := range d.brokers {
+			addr := b.addr
+			if late > 0 {
+				addr = address(port + 50 + i)
+				var l net.Listener
+				if l, err = delay(addr, b.addr, late); err != nil {
+					return d, err
+				}
+				d.proxies = append(d.proxies, l)
+			}
+			urls = append(urls, "nats://"+addr)
 		}
-		options = fmt.Sprintf("broadcast {\n broker nats %s {\n replicas %d\n }\n }", strings.Join(urls, " "), replicas)
+		options = fmt.Sprintf("broadcast {\n %s\n broker nats %s {\n replicas %d\n }\n }", more, strings.Join(urls, " "), replicas)
 		nodes = clusterNodes
 	}
 	for i := range nodes {
@@ -130,6 +142,9 @@ func (d *deployment) stop() {
 	}
 	for _, s := range d.brokers {
 		s.stop()
+	}
+	for _, l := range d.proxies {
+		l.Close()
 	}
 }
 

@@ -6,6 +6,7 @@
 //	go run ./bench                                     # everything; writes docs/performance.md
 //	go run ./bench -scenarios paced,burst -peers caddy-broadcast,nchan
 //	go run ./bench -scenarios cluster                  # several Caddys and nats-servers; writes docs/scale.md
+//	go run ./bench -scenarios herd                     # 10,000 clients that come back at once; writes docs/scale.md
 //	go run ./bench -memory 64                          # how far the process grows with max_memory 64MiB
 //	go run ./bench -quick                              # only checks that every message is delivered
 package main
@@ -28,6 +29,10 @@ func main() {
 	rounds := flag.Int("rounds", 3, "how often each is measured; the median is reported")
 	seconds := flag.Float64("seconds", 5, "duration of each measurement")
 	report := flag.String("report", "", "folder that contains performance.md and scale.md; default docs when everything is measured, or only cluster")
+	var herd herdOptions
+	flag.IntVar(&herd.clients, "clients", 0, "herd: how many; default 1,000, 3,000 and 10,000, one after the other")
+	flag.DurationVar(&herd.jitter, "jitter", 0, "herd: the longest that clients wait before they come back; the JavaScript client does not wait")
+	flag.DurationVar(&herd.latency, "latency", 0, "herd: how long the broker is away from the nodes, there and back")
 	memory := flag.Int("memory", 0, "only measure how far misbehaving clients make the process grow with this max_memory, in MiB")
 	flag.Parse()
 	if *memory > 0 {
@@ -40,14 +45,14 @@ func main() {
 	if *quick {
 		*rounds, *seconds = 1, 1
 	}
-	if *report == "" && !*quick && (*only == "" && *which == "" || *which == clusterName) {
+	if *report == "" && !*quick && (*only == "" && *which == "" || *which == clusterName || *which == herdName) {
 		*report = "docs"
 	}
 	ps, err := pick(peers, *only, func(p peer) string { return p.name })
 	if err == nil {
 		var scs []scenario
 		if scs, err = pick(scenarios, *which, func(s scenario) string { return s.name }); err == nil {
-			err = bench(ps, scs, *rounds, *seconds, *quick, *report)
+			err = bench(ps, scs, *rounds, *seconds, herd, *quick, *report)
 		}
 	}
 	if err != nil {
@@ -90,7 +95,7 @@ func available(ps []peer) []peer {
 // what is wrong with ours: a report shows it in a column. The ports are below 32768, where Linux begins to give them to
 // clients, of which there are 15,000 here. The pause after each run lets the kernel finish with the sockets of the killed
 // server, so that they are not in the next measurement.
-func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, report string) error {
+func bench(ps []peer, scs []scenario, rounds int, seconds float64, herd herdOptions, quick bool, report string) error {
 	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return err
@@ -101,10 +106,16 @@ func bench(ps []peer, scs []scenario, rounds int, seconds float64, quick bool, r
 	wrong := 0
 	port := 20100
 	for _, sc := range scs {
-		if sc.name == clusterName {
-			if err := benchCluster(dir, rounds, seconds, quick, report); err != nil {
-				return err
-			}
+		switch sc.name {
+		case clusterName:
+			err = benchCluster(dir, rounds, seconds, quick, report)
+		case herdName:
+			err = benchHerd(dir, herd, quick, report)
+		}
+		if err != nil {
+			return err
+		}
+		if sc.subscribers == 0 { // it was one of these
 			continue
 		}
 		if quick {

@@ -186,12 +186,20 @@ func run(s *server, dir string, name string, args ...string) (*server, error) {
 	}
 }
 
+// again starts the process again that was stopped, as it was started. What the one before has used is not counted any more.
+func (s *server) again() error {
+	_, err := run(s, s.cmd.Dir, s.cmd.Path, s.cmd.Args[1:]...)
+	return err
+}
+
 // stop kills the process and its group, and waits for the first.
 func (s *server) stop() {
-	// A clean exit would close thousands of connections, and take part of the next measurement's time.
-	syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
+	s.kill()
 	s.cmd.Wait()
 }
+
+// kill does not wait. A clean exit would close thousands of connections, and take part of the next measurement's time.
+func (s *server) kill() { syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) }
 
 func address(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
 
@@ -238,7 +246,8 @@ http://%s, https://localhost:%d {
 	}
 	respond ok
 }`, admin, options, address(port), secure)
-	file := filepath.Join(dir, "Caddyfile")
+	// Each has a file of its own, so that one of several can be started again.
+	file := filepath.Join(dir, fmt.Sprint("Caddyfile", port))
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
@@ -256,7 +265,7 @@ http://%s, https://localhost:%d {
 	// Caddy keeps a CA and its storage there. Nothing of the user's is touched, and each run begins with the same.
 	os.Setenv("XDG_DATA_HOME", dir)
 	os.Setenv("XDG_CONFIG_HOME", dir)
-	return run(s, dir, bin, "run", "--config", file)
+	return run(s, dir, bin, "run", "--adapter", "caddyfile", "--config", file)
 }
 
 // startGo starts one of the Go programs in bench/peers. They are compiled from this module, so they use the same Go and the

@@ -96,6 +96,7 @@ var scenarios = []scenario{
 		skip: func(p peer) bool { return !p.tls },
 	},
 	{name: clusterName}, // see benchCluster
+	{name: herdName},    // see benchHerd
 }
 
 // result is what was measured. A zero means that it was not. All of it depends on what else the machine does, p99 most of

@@ -219,9 +219,6 @@ type Status struct {
 
 	// Repairs counts how often the log had to catch up, by the cause: reconnect, tick, chain, leader, audit, overflow.
 	Repairs map[string]uint64
-
-	// Nodes is how many nodes the log knows of, this one included. 0 is unknown.
-	Nodes int
 }
 
 // Options is what the hub tells a Broker.

@@ -13,12 +13,11 @@ type Peers interface {
 	Send(to uint64, message []byte)
 
 	// SetCounts says how many subscribers this node has on some channels. The channel "" is one of them, which stands for all
-	// channels. The broker keeps the numbers until they are set again, and may forget all of them when it loses data. 0
-	// removes one. done gets ErrDown, ErrUnknown or ErrClosed if some may not be stored; then they have to be set again. A later
-	// call for a channel takes effect after an earlier one.
+	// channels. 0 removes a number. done gets ErrDown, ErrUnknown or ErrClosed if some may not be stored; then they have to be
+	// set again. A later call for a channel takes effect after an earlier one.
 	//
-	// A log does not say that its broker has forgotten the numbers, nor that another node has called Forget. A node finds out
-	// if it sets a number for a channel of the hub's own, and asks for it now and then.
+	// The broker keeps a number until it is set again, for an hour at least. It may forget all of them when it loses data, and
+	// a log says neither that nor that another node has called Forget. So a node sets all its numbers again now and then.
 	SetCounts(counts map[string]int, done func(error))
 
 	// Counts calls done with the numbers that all nodes have set, this one included: for each channel, in the order of the

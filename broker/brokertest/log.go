@@ -150,6 +150,7 @@ func (l *memoryLog) send(p *publish) error {
 // ErrUnknown, and differ in what is stored.
 func (l *memoryLog) sendPublishLocked(p *publish) {
 	s, b := l.session, l.broker
+	b.traffic.Publish.add(len(p.entries), size(p.entries))
 	s.toBroker(func() {
 		if b.losePublishes > 0 {
 			b.losePublishes--
@@ -161,6 +162,7 @@ func (l *memoryLog) sendPublishLocked(p *publish) {
 			return
 		}
 		epoch := l.memory.store.epoch
+		b.traffic.Ack.add(1, 0)
 		s.toNode(func() { l.ackedLocked(p, places, err, epoch) })
 	})
 }
@@ -229,6 +231,7 @@ func (l *memoryLog) open(channels []string, opened func(uint64, error)) bool {
 		l.subs[name], subs[name] = sub, sub
 	}
 	if s := l.session; s != nil {
+		l.broker.traffic.Open.add(len(channels), names(channels))
 		s.toBroker(func() { s.subscribe(subs) })
 	}
 	return true
@@ -318,6 +321,7 @@ func (l *memoryLog) askBarrierLocked() {
 	}
 	l.barriers, l.nextBarriers = l.nextBarriers, nil
 	s, barriers := l.session, l.barriers
+	l.broker.traffic.Barrier.add(1, 0)
 	s.toBroker(func() { s.tick(barriers) })
 }
 
@@ -384,6 +388,7 @@ func (l *memoryLog) ask(ctx context.Context, question func() answer) answer {
 		s.toBroker(func() {
 			a := question()
 			a.epoch = l.memory.store.epoch
+			l.broker.traffic.Read.add(1, size(a.entries))
 			s.toNode(func() {
 				if l.reads[came] {
 					delete(l.reads, came)
@@ -432,7 +437,7 @@ func (l *memoryLog) Status() broker.Status {
 	defer m.clock.mu.Unlock()
 	s := broker.Status{
 		Up: !l.broken, Problem: l.problem, Heard: l.heard, MaxData: m.config.MaxData, QueueBytes: l.queued.Load(),
-		Repairs: maps.Clone(l.repairs), Nodes: len(m.logsLocked()),
+		Repairs: maps.Clone(l.repairs),
 	}
 	if l.session != nil {
 		s.Server = "memory"
@@ -456,7 +461,7 @@ func (l *memoryLog) Close() {
 			l.releaseLocked(sub)
 		}
 		l.broker.logs = slices.DeleteFunc(l.broker.logs, func(o *memoryLog) bool { return o == l })
-		delete(m.store.retains, l)
+		m.store.release(l)
 	}
 	m.clock.mu.Unlock()
 	// Outside of the lock, since callbacks that are running may call the log.

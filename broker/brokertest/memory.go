@@ -267,6 +267,7 @@ type MemoryBroker struct {
 	cut, muted bool
 	// Each counts down to 0, which means that there is no fault.
 	loseLive, losePublishes, losePlaces, loseMessages int
+	traffic                                           Traffic
 }
 
 // Dial implements broker.Broker.

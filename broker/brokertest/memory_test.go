@@ -197,3 +197,34 @@ func TestMemoryFreezesAndMutes(t *testing.T) {
 		f.notes.expect(t, "broken", "a4", "repaired")
 	})
 }
+
+// Traffic counts what goes over the link of each node: a node that is not subscribed is sent no entry.
+func TestMemoryTraffic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := NewMemory(MemoryConfig{})
+		defer m.Close()
+		var brokers []*MemoryBroker
+		var logs []broker.Log
+		for range 2 {
+			b := m.Broker()
+			l, err := b.Dial(newRecorder(), broker.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			brokers, logs = append(brokers, b), append(logs, l)
+		}
+		synctest.Wait()
+		logs[0].Open([]string{"ab"}, func(uint64, error) {})
+		synctest.Wait()
+		logs[1].Publish([]broker.Entry{{Channel: "ab", Data: []byte("123")}}, func([]broker.Place, error) {})
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		reader, writer := brokers[0].Traffic(), brokers[1].Traffic()
+		if want := (Traffic{Entry: Flow{1, 5}, Open: Flow{1, 2}, Tick: Flow{6, 0}, CatchUp: Flow{1, 0}}); reader != want {
+			t.Errorf("the subscriber: %+v, not %+v", reader, want)
+		}
+		if want := (Traffic{Publish: Flow{1, 5}, Ack: Flow{1, 0}, Tick: Flow{6, 0}, CatchUp: Flow{1, 0}}); writer != want {
+			t.Errorf("the publisher: %+v, not %+v", writer, want)
+		}
+	})
+}

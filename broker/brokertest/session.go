@@ -85,6 +85,7 @@ func (s *session) attach(subs map[string]*subscription) {
 	if epoch == asked {
 		es, lost = m.store.missed(subs, l.certain)
 	}
+	l.broker.traffic.CatchUp.add(1, size(es))
 	s.toNode(func() { l.attachedLocked(subs, epoch, asked, at, es, lost) })
 }
 
@@ -134,6 +135,9 @@ func (s *session) deliver(es []chained) {
 		run = append(run, e)
 	}
 	if len(run) > 0 {
+		for i := range run {
+			s.log.broker.traffic.Entry.add(1, sizeOf(&run[i].Entry))
+		}
 		s.toNode(func() { s.log.receiveLocked(run) })
 	}
 }
@@ -143,6 +147,9 @@ func (s *session) deliver(es []chained) {
 func (s *session) tick(barriers []func(uint64, error)) {
 	if s.cut {
 		return
+	}
+	if barriers == nil {
+		s.log.broker.traffic.Tick.add(1, 0)
 	}
 	at, due := s.memory.store.seq, s.due
 	s.toNode(func() { s.log.tickLocked(at, due, barriers) })

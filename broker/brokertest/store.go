@@ -28,6 +28,9 @@ type store struct {
 
 	keep    int
 	retains map[*memoryLog]broker.Retention
+	// What trim keeps of a channel: the most that a node asks for. It is kept ready, because trim is called with each entry and
+	// there may be a thousand nodes. An age of 0 is no limit.
+	most broker.Retention
 }
 
 // epoch is one of a store. They are numbered from 1, and a log that has had none yet is in number 0. The number tells which
@@ -64,7 +67,7 @@ type chained struct {
 var stores atomic.Uint64
 
 func (s *store) init(keep int) {
-	s.keep, s.name = keep, fmt.Sprint("memory", stores.Add(1), "x")
+	s.keep, s.name, s.most.Messages = keep, fmt.Sprint("memory", stores.Add(1), "x"), keep
 	s.channels, s.keys = make(map[string]*stored), make(map[[16]byte]known)
 	s.retains = make(map[*memoryLog]broker.Retention)
 	s.nextEpoch()
@@ -146,18 +149,35 @@ func (s *store) keysFit(es []broker.Entry, now time.Time) bool {
 	return true
 }
 
-func (s *store) retain(l *memoryLog, r broker.Retention) { s.retains[l] = r }
+// retain notes what a node wants to be kept, and release that it has gone.
+func (s *store) retain(l *memoryLog, r broker.Retention) {
+	s.retains[l] = r
+	s.retained()
+}
+
+func (s *store) release(l *memoryLog) {
+	delete(s.retains, l)
+	s.retained()
+}
+
+// retained finds what trim has to keep. Each node may ask for another retention, and none may lose what it has asked for.
+func (s *store) retained() {
+	s.most = broker.Retention{Messages: s.keep}
+	limited := len(s.retains) > 0
+	for _, r := range s.retains {
+		s.most.Messages, s.most.Age = max(s.most.Messages, r.Messages), max(s.most.Age, r.Age)
+		limited = limited && r.Age > 0
+	}
+	if !limited {
+		s.most.Age = 0
+	}
+}
 
 // trim drops what is more, or older, than each of the nodes wants.
 func (s *store) trim(c *stored) {
-	// Each node may ask for another retention, and none may lose what it has asked for.
-	messages, age, limited := s.keep, time.Duration(0), len(s.retains) > 0
-	for _, r := range s.retains {
-		messages, age = max(messages, r.Messages), max(age, r.Age)
-		limited = limited && r.Age > 0
-	}
-	drop := max(0, len(c.entries)-messages)
-	if oldest := time.Now().Add(-age).UnixMilli(); limited {
+	drop := max(0, len(c.entries)-s.most.Messages)
+	if s.most.Age > 0 {
+		oldest := time.Now().Add(-s.most.Age).UnixMilli()
 		for drop < len(c.entries) && c.entries[drop].Time < oldest {
 			drop++
 		}
@@ -243,9 +263,24 @@ func (s *store) newest(channel string, n, bytes int) []broker.Entry {
 	return slices.Clone(c.entries[i:])
 }
 
+// due returns the channels of which a node may lack something. With "" that is all there are. Otherwise it looks only at the
+// node's own: when a thousand nodes connect again at once, each has few of them.
+func (s *store) due(subs map[string]*subscription) map[string]*stored {
+	if subs[""] != nil {
+		return s.channels
+	}
+	own := make(map[string]*stored, len(subs))
+	for name := range subs {
+		if c := s.channels[name]; c != nil {
+			own[name] = c
+		}
+	}
+	return own
+}
+
 // missed returns what a node that is sure to have all up to a position may lack, and the channels of which some is gone.
 func (s *store) missed(subs map[string]*subscription, certain uint64) (es []broker.Entry, lost []string) {
-	for name, c := range s.channels {
+	for name, c := range s.due(subs) {
 		from, due := uint64(0), false
 		// A channel may be open by its name and through "". The one that goes back further decides.
 		for _, sub := range []*subscription{subs[name], subs[""]} {

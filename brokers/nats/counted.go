@@ -227,9 +227,6 @@ func (c *counts) ensure(ctx context.Context) error {
 		if isCode(err, codeStreamNameInUse) {
 			return nil // another node was faster
 		}
-		if err == nil {
-			c.refresh() // there may have been one before
-		}
 	}
 	if err != nil {
 		return err

@@ -3,7 +3,6 @@ package nats
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"strconv"
 	"sync"
 	"time"
@@ -17,21 +16,20 @@ import (
 // on the subject <prefix>.n.<channel>.<node>. So what the log does never waits for them.
 //
 // All is bounded by what there is, and not by what there was. A message replaces the one before it on its subject. A 0 goes by
-// itself after a second. All others go after an hour, so each node sets its own again before that (see refresh). Without that
-// age, one old message would have the servers keep a bit for each of all that came after it and are gone (dmap of memStore
-// in nats-server 2.15.2), and Forget would look at the position of each of them (PurgeEx there).
+// itself after a second. All others go after two hours if they are not set again. Without that age, one old message would have
+// the servers keep a bit for each of all that came after it and are gone (dmap of memStore in nats-server 2.15.2), and Forget
+// would look at the position of each of them (PurgeEx there; 50 ns each).
 const (
-	countAge     = time.Hour
-	zeroAge      = "1s"
-	refreshAfter = 20 * time.Minute
-	refreshSlice = 200 // at once, ten times a second
+	// countAge is more than the contract asks for, because administrators may set the age of the stream to that.
+	countAge = 2 * time.Hour
+	zeroAge  = "1s"
 
 	// maxFlying is how many numbers wait for an ack at once. More would not be faster (scaleout.md, section 3), and would stand
 	// in the way of entries on the same connection.
 	maxFlying = 256
 )
 
-// counts is what this node has set.
+// counts is the numbers of this node that are on their way.
 type counts struct {
 	l       *log
 	inbox   string // what the subjects of acks begin with
@@ -42,12 +40,11 @@ type counts struct {
 
 	// mu guards what follows. No callback is called with it held, and it is held while a message goes to the library.
 	mu      sync.Mutex
-	numbers map[string]*number // those that are not 0, and those that are not stored yet
+	numbers map[string]*number // by channel, those that are not stored yet
 	queue   []string           // channels whose number has to be sent
 	flying  map[uint64]*flight
 	last    uint64
 	timer   *time.Timer // runs while something flies
-	again   *time.Timer // refresh
 	closed  bool
 }
 
@@ -70,7 +67,6 @@ type setting struct {
 // flight is a message without its ack.
 type flight struct {
 	channel  string
-	value    int
 	settings []*setting
 	deadline time.Time
 }
@@ -121,9 +117,6 @@ func (c *counts) set(numbers map[string]int, done func(error)) (f finished) {
 		return finished{func() { done(broker.ErrClosed) }}
 	case s.left == 0:
 		return finished{func() { done(nil) }}
-	}
-	if c.again == nil {
-		c.again = time.AfterFunc(refreshAfter+rand.N(refreshAfter/2), c.refresh)
 	}
 	for channel, value := range numbers {
 		n := c.numbers[channel]
@@ -180,7 +173,7 @@ func (c *counts) sendLocked(channel string, n *number) error {
 	if err := c.l.conn.PublishMsg(m); err != nil {
 		return fmt.Errorf("%w (%w)", broker.ErrDown, err)
 	}
-	c.flying[c.last] = &flight{channel, n.value, n.waiting, time.Now().Add(c.l.config.PublishTimeout)}
+	c.flying[c.last] = &flight{channel, n.waiting, time.Now().Add(c.l.config.PublishTimeout)}
 	n.queued, n.flying, n.waiting = false, true, nil
 	return nil
 }
@@ -223,10 +216,9 @@ func (c *counts) land(id uint64, err error) (f finished) {
 	n := c.numbers[flight.channel]
 	n.flying = false
 	f.settle(flight.settings, err)
-	switch {
-	case len(n.waiting) > 0 || n.value != flight.value:
+	if len(n.waiting) > 0 {
 		c.queueLocked(flight.channel, n)
-	case n.value == 0:
+	} else {
 		delete(c.numbers, flight.channel)
 	}
 	c.pumpLocked(&f)
@@ -270,64 +262,21 @@ func (c *counts) fail() {
 	f.call()
 }
 
-// failLocked ends all calls: those whose numbers may be stored with ErrUnknown. The numbers stay, for the next refresh, but
-// for those that are 0: they go by their age.
+// failLocked ends all calls, those whose numbers may be stored with ErrUnknown.
 func (c *counts) failLocked(f *finished, err error) {
 	unknown := err
 	if !c.closed {
 		unknown = broker.ErrUnknown
 	}
-	for id, flight := range c.flying {
-		delete(c.flying, id)
-		c.numbers[flight.channel].flying = false
+	for _, flight := range c.flying {
 		f.settle(flight.settings, unknown)
 	}
-	for channel, n := range c.numbers {
-		n.queued = false
+	for _, n := range c.numbers {
 		f.settle(n.waiting, err)
-		n.waiting = nil
-		if n.value == 0 {
-			delete(c.numbers, channel)
-		}
 	}
+	clear(c.flying)
+	clear(c.numbers)
 	c.queue = nil
-}
-
-// refresh sends all numbers again, some at a time, so that they do not go by their age. It takes a list at the beginning:
-// what is set later needs no refresh yet.
-func (c *counts) refresh() {
-	c.mu.Lock()
-	channels := make([]string, 0, len(c.numbers))
-	for channel := range c.numbers {
-		channels = append(channels, channel)
-	}
-	c.mu.Unlock()
-	c.refreshSome(channels)
-}
-
-func (c *counts) refreshSome(channels []string) {
-	if !c.l.peers.begin() {
-		return
-	}
-	defer c.l.peers.end()
-	var f finished
-	c.mu.Lock()
-	if c.again != nil {
-		c.again.Stop() // this may be another one: see ensure
-	}
-	for _, channel := range channels[:min(refreshSlice, len(channels))] {
-		if n := c.numbers[channel]; n != nil {
-			c.queueLocked(channel, n)
-		}
-	}
-	c.pumpLocked(&f)
-	if len(channels) > refreshSlice {
-		c.again = time.AfterFunc(100*time.Millisecond, func() { c.refreshSome(channels[refreshSlice:]) })
-	} else {
-		c.again = time.AfterFunc(refreshAfter+rand.N(refreshAfter/2), c.refresh)
-	}
-	c.mu.Unlock()
-	f.call()
 }
 
 // close ends all calls with ErrClosed.
@@ -336,10 +285,8 @@ func (c *counts) close() {
 	c.mu.Lock()
 	c.closed = true
 	c.failLocked(&f, broker.ErrClosed)
-	for _, t := range []*time.Timer{c.timer, c.again} {
-		if t != nil {
-			t.Stop()
-		}
+	if c.timer != nil {
+		c.timer.Stop()
 	}
 	c.mu.Unlock()
 	f.call()

@@ -24,6 +24,7 @@ type node struct {
 	repaired int
 	number   uint64
 	messages map[string]uint64 // from which node
+	gate     chan struct{}     // what messages wait for, or nil
 }
 
 func (n *node) change(do func()) {
@@ -71,7 +72,11 @@ func dialSink(t testing.TB, c Config, keep broker.Retention, sink func(*node) br
 	n := &node{broken: true, number: rand.Uint64(), messages: map[string]uint64{}}
 	n.changed = sync.NewCond(&n.mu)
 	l, err := Dial(c, sink(n), broker.Options{Node: n.number, Retention: keep, Message: func(from uint64, message []byte) {
-		n.change(func() { n.messages[string(message)] = from })
+		var gate chan struct{}
+		n.change(func() { n.messages[string(message)], gate = from, n.gate })
+		if gate != nil {
+			<-gate
+		}
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -21,7 +21,7 @@ const (
 	// maxPeerMessages and maxPeerBytes bound what came and was not taken yet, for each of the two subscriptions. The callback
 	// returns at once, so it is only reached when the machine does not get on at all. Beyond it the library drops.
 	maxPeerMessages = 16384
-	maxPeerBytes    = 64 << 20
+	maxPeerBytes    = 32 << 20
 
 	// The number of the node that has sent a message is before it.
 	senderBytes = 8

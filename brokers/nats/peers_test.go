@@ -144,6 +144,43 @@ func TestPeersWithoutPermission(t *testing.T) {
 	})
 }
 
+// A node that does not take the messages of others loses some, and not one entry: the client library reports both in the same
+// way.
+func TestPeersFlood(t *testing.T) {
+	s := natstest.Start(t, "")
+	c := testConfig(t, s.URL(), 1)
+	core, logged := observer.New(zap.WarnLevel)
+	c.Logger = func() *zap.Logger { return zap.New(core) }
+	a, b := dialTest(t, testConfig(t, s.URL(), 1)), dialTest(t, c)
+	b.open(t, "x")
+	gate := make(chan struct{})
+	b.change(func() { b.gate = gate })
+	for i := range 2 * maxPeerMessages {
+		a.Send(b.number, fmt.Append(nil, i))
+		if i%1000 == 0 {
+			a.publish(t, entry("x", fmt.Sprint(i)))
+		}
+	}
+	a.publish(t, entry("x", "last"))
+	b.await(t, "the entries", func() bool { return len(b.data("x")) == 2*maxPeerMessages/1000+2 })
+	close(gate)
+	for deadline, came := time.Now().Add(patience), false; !came; time.Sleep(time.Millisecond) {
+		a.Send(b.number, []byte("after")) // it may be dropped too
+		b.mu.Lock()
+		_, came = b.messages["after"]
+		b.mu.Unlock()
+		if time.Now().After(deadline) {
+			t.Fatal("no message comes any more")
+		}
+	}
+	if status := b.Status(); !status.Up || len(status.Repairs) > 0 {
+		t.Errorf("%+v", status)
+	}
+	if logged.Len() != 1 || logged.FilterMessageSnippet("dropped").Len() != 1 {
+		t.Errorf("logged: %v", logged.All())
+	}
+}
+
 // With manage off the stream of counts has to be there. Nothing else needs it.
 func TestCountsUnmanaged(t *testing.T) {
 	s := natstest.Start(t, "")
@@ -186,8 +223,7 @@ func TestCountsUnmanaged(t *testing.T) {
 	}
 }
 
-// A server that restarts has lost the counts, as they are in memory. Nobody is told that they are stored meanwhile, and the
-// node that makes the stream again also sets its own again.
+// A server that restarts has lost the counts, as they are in memory. Nobody is told that they are stored meanwhile.
 func TestCountsRestart(t *testing.T) {
 	s := natstest.Start(t, "")
 	a, b := dialTest(t, testConfig(t, s.URL(), 1)), dialTest(t, testConfig(t, s.URL(), 1))
@@ -203,7 +239,8 @@ func TestCountsRestart(t *testing.T) {
 	b.await(t, "Repaired", func() bool { return !b.broken })
 	a.set(t, map[string]int{"x": 5})
 	b.awaitCount(t, "x", a, 5)
-	b.awaitCount(t, "y", a, 4)
+	b.awaitCount(t, "y", a, 0)
+	b.awaitCount(t, "x", b, 0)
 }
 
 // With three servers counts outlive the leader, and are answered by others meanwhile.
@@ -250,42 +287,45 @@ func TestCountsLeaderKilled(t *testing.T) {
 	}
 }
 
-// The numbers of a node are sent again, so that they do not go by their age, and a 0 goes by itself.
-func TestCountsRefresh(t *testing.T) {
+// What is set again replaces what was before, and a 0 goes by itself. The node keeps nothing of what is stored.
+func TestCountsAreBounded(t *testing.T) {
 	s := natstest.Start(t, "")
 	n := dialTest(t, testConfig(t, s.URL(), 1))
-	counts := map[string]int{"zero": 1}
-	for i := range 3 * refreshSlice {
-		counts[fmt.Sprint(i)] = i + 1
+	zero, more := map[string]int{}, map[string]int{}
+	for i := range 1000 {
+		more[fmt.Sprint(i)] = i + 1
+		if i > 0 {
+			zero[fmt.Sprint(i)] = 0
+		}
 	}
-	n.set(t, counts)
-	n.set(t, map[string]int{"zero": 0})
+	for range 3 {
+		n.set(t, more)
+	}
+	n.set(t, zero)
 	conn, err := natsgo.Connect(s.URL())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
 	js, _ := conn.JetStream()
-	before, err := js.StreamInfo("BROADCAST_COUNTS")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.peers.counts.refresh()
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		info, err := js.StreamInfo("BROADCAST_COUNTS")
 		if err != nil || time.Now().After(deadline) {
 			t.Fatalf("%+v, %v", info, err)
 		}
-		if info.State.FirstSeq > before.State.LastSeq && info.State.Msgs == uint64(len(counts)-1) {
+		if info.Config.MaxAge != countAge || info.Config.MaxBytes != maxCountBytes || info.State.Msgs > 1000 {
+			t.Fatalf("%+v", info)
+		}
+		if info.State.Msgs == 1 {
 			break
 		}
 	}
-	n.awaitCount(t, "7", n, 8)
+	n.awaitCount(t, "0", n, 1)
 	c := &n.peers.counts
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.numbers) != len(counts)-1 || len(c.flying) > 0 {
-		t.Errorf("%d numbers are kept, and %d wait", len(c.numbers), len(c.flying))
+	if len(c.numbers)+len(c.queue)+len(c.flying) > 0 {
+		t.Errorf("%d numbers are kept, %d wait, and %d have no ack", len(c.numbers), len(c.queue), len(c.flying))
 	}
 }
 

@@ -187,7 +187,7 @@ func (l *log) count() {
 		c.todo = todo{}
 		c.mu.Unlock()
 		if s == nil {
-			t.end(broker.ErrDown)
+			t.end(l.unlessDone(broker.ErrDown))
 			continue
 		}
 		t.round(l, s)

@@ -45,6 +45,7 @@ type session struct {
 
 	ticked atomic.Uint64 // the nonce of the last tick that came
 	heard  chan struct{} // signals that it has changed
+	full   bool          // a message had no room in the queue; only for who reads the connection
 
 	mu     sync.Mutex
 	conns  []net.Conn
@@ -58,29 +59,32 @@ type session struct {
 var errDialled = errors.New("the connection was lost")
 
 // dial makes a session with the server at an address, which begins the epoch if it has to.
-func (l *log) dial(ctx context.Context, address string, generation uint64) (s *session, err error) {
-	s = &session{l: l, address: address, generation: generation, over: make(chan struct{}), heard: make(chan struct{}, 1)}
-	defer func() {
-		if err != nil {
-			s.close()
-			s = nil
-		}
-	}()
+func (l *log) dial(ctx context.Context, address string, generation uint64) (*session, error) {
+	s := &session{l: l, address: address, generation: generation, over: make(chan struct{}), heard: make(chan struct{}, 1)}
+	if err := s.dial(ctx); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// dial connects, and begins.
+func (s *session) dial(ctx context.Context) (err error) {
 	// The client library logs in with a timeout of its own.
 	stop := context.AfterFunc(ctx, func() { s.fail("reconnect", ctx.Err()) })
 	defer stop()
 	if s.client, err = rueidis.NewClient(s.options()); err != nil {
-		return s, err
+		return err
 	}
 	s.receive, _ = s.client.Dedicate()
 	s.write, _ = s.client.Dedicate()
 	for _, d := range []doer{s.client, s.receive, s.write} {
 		run, err := runOf(ctx, d)
 		if err != nil {
-			return s, err
+			return err
 		}
 		if s.run != "" && s.run != run {
-			return s, fmt.Errorf("connections to %s reach different servers", address)
+			return fmt.Errorf("connections to %s reach different servers", s.address)
 		}
 		s.run = run
 	}
@@ -93,8 +97,8 @@ func (l *log) dial(ctx context.Context, address string, generation uint64) (s *s
 		err := <-lost
 		s.fail("reconnect", err)
 	}()
-	_, err = s.begin(ctx, l.retained(), l.fresh())
-	return s, err
+	_, err = s.begin(ctx, s.l.retained(), s.l.fresh())
+	return err
 }
 
 // options returns how to connect. The library's own ways of connecting again, of trying again, of caching and of finding
@@ -184,9 +188,10 @@ func runOf(ctx context.Context, d doer) (string, error) {
 // begin settles on the epoch. exactly says that the log has to keep what is wanted, and not what others want, if that is more.
 func (s *session) begin(ctx context.Context, want retained, exactly bool) (epoch string, err error) {
 	l := s.l
+	known, at := l.known()
 	m, err := s.eval(ctx, s.client, beginScript, []string{
 		l.prefix, s.run, newEpoch(), flag(l.config.Durable), strconv.Itoa(want.limit), strconv.FormatInt(want.ttl, 10), flag(exactly),
-		l.id, strconv.FormatUint(s.generation, 10),
+		l.id, strconv.FormatUint(s.generation, 10), known, strconv.FormatUint(at, 10),
 	})
 	if err != nil {
 		return "", err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/brokered"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/survey"
 )
 
 // Name is the ID of the app's module.
@@ -28,6 +29,7 @@ type App struct {
 	Hub     *hub.Hub
 	Context caddy.Context // of the app: events come from it
 	Broker  *brokered.Connection
+	Survey  *survey.Survey // of all nodes
 }
 
 // open looks into an app. It is set by Register before main, and never changes.

@@ -3,12 +3,15 @@ package admin
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"mime"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -20,7 +23,9 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/brokered"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/inspector"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/publish"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/survey"
 )
 
 func init() {
@@ -43,7 +48,8 @@ const (
 // API is the admin endpoint's module for the hub:
 //
 //   - `POST /broadcast/publish?channel=&event=` publishes the body, of at most 1 MiB, on the channel (default: `default`),
-//     and returns `{"id":"…","channel":"…","subscribers":42}`. The body is JSON if its Content-Type is `application/json` or
+//     and returns `{"id":"…","channel":"…","subscribers":42}`. With a message broker, `subscribers` also has those of the other
+//     nodes. Their numbers may be a few seconds old, and are left out if the broker does not tell them within 100 ms. The body is JSON if its Content-Type is `application/json` or
 //     ends in `+json`; text if that is `text/*`, a form or absent; otherwise binary. A form with the field `data` is a message
 //     with the fields `channel`, `event` and `data`. An `application/json` object with a `channel` is a message with the
 //     members that a line of `application/x-ndjson` has. A second message with the same `Idempotency-Key` header on its channel
@@ -56,8 +62,8 @@ const (
 //     message's idempotency key. If a line is wrong, nothing is published, and the 400 names the line. A query, or the header
 //     `Idempotency-Key`, is rejected. The body may have 16 MiB and 65536 messages. A message broker may take only so many at once
 //     (NATS: 1000): if it fails after some of them, the error has their number in `published`.
-//   - `GET /broadcast` returns the hub's totals, and the state of its message broker if there is one. `messages` and `bytes` are
-//     what was published by this process.
+//   - `GET /broadcast` returns the hub's totals, which are of this process only: `messages` and `bytes` are what it has published.
+//     If there is a message broker, `broker` has its state, and `nodes` the processes that share it and are alive, this one first.
 //   - `GET /broadcast/health` returns 204 while this process should get clients; otherwise a 503 with the reason: nothing has come
 //     from the broker for longer than `partition_timeout`, or at all.
 //   - `GET /broadcast/channels?prefix=` lists the channels that have subscribers or history, by name, and
@@ -86,10 +92,10 @@ func (API) Routes() []caddy.AdminRoute {
 		{Pattern: "/broadcast", Handler: handler(withHub(http.MethodGet, totals))},
 		{Pattern: "/broadcast/health", Handler: handler(health)},
 		{Pattern: "/broadcast/publish", Handler: handler(withHub(http.MethodPost, publishAll))},
-		{Pattern: "/broadcast/channels", Handler: handler(withHub(http.MethodGet, channels))},
-		{Pattern: "/broadcast/channels/", Handler: handler(withHub(http.MethodGet, oneChannel))},
+		{Pattern: "/broadcast/channels", Handler: handler(withSurvey(http.MethodGet, channels))},
+		{Pattern: "/broadcast/channels/", Handler: handler(withSurvey(http.MethodGet, oneChannel))},
 		{Pattern: "/broadcast/connections", Handler: handler(connections)},
-		{Pattern: "/broadcast/connections/", Handler: handler(withHub(http.MethodDelete, oneConnection))},
+		{Pattern: "/broadcast/connections/", Handler: handler(withSurvey(http.MethodDelete, oneConnection))},
 		{Pattern: "/broadcast/stream", Handler: handler(withHub(http.MethodGet, stream))},
 		{Pattern: inspector.Prefix, Handler: handler(inspector.Serve)},
 	}
@@ -127,6 +133,29 @@ func withHub(method string, answer func(http.ResponseWriter, *http.Request, *hub
 		}
 		return answer(w, r, h)
 	}
+}
+
+// withSurvey answers requests of one method, by what all nodes know.
+func withSurvey(method string, answer func(http.ResponseWriter, *http.Request, *survey.Survey) error) caddy.AdminHandlerFunc {
+	return withHub(method, func(w http.ResponseWriter, r *http.Request, _ *hub.Hub) error {
+		s, err := runningSurvey()
+		if err != nil {
+			return err
+		}
+		return answer(w, r, s)
+	})
+}
+
+// runningSurvey returns the survey, with errors as runningHub.
+func runningSurvey() (*survey.Survey, error) {
+	if _, err := runningHub(); err != nil {
+		return nil, err
+	}
+	app, err := active.Running()
+	if err != nil { // it has ended meanwhile
+		return nil, caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
+	}
+	return app.Survey, nil
 }
 
 // runningHub returns the hub, or an error with the status for it. While no configuration runs, a retry may help,
@@ -189,10 +218,11 @@ func totals(w http.ResponseWriter, _ *http.Request, h *hub.Hub) error {
 		Uptime      float64 `json:"uptime"` // seconds
 
 		Broker *brokered.State `json:"broker,omitempty"`
+		Nodes  []nodes.Node    `json:"nodes,omitempty"`
 	}{
 		s.Connections, s.Channels, s.Seq, hub.FormatID(s.Epoch, s.Seq), messages, s.Bytes, s.Deliveries, s.Written,
 		s.Writes, s.Backlog, s.Kept, s.KeptBytes, time.Since(s.Started).Round(time.Millisecond).Seconds(),
-		app.Broker.State(),
+		app.Broker.State(), app.Broker.Nodes(),
 	})
 }
 
@@ -225,11 +255,34 @@ func publishAll(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 		Channel     string `json:"channel"`
 		Subscribers int    `json:"subscribers"`
 	}
+	elsewhere := subscribersElsewhere(r.Context(), ms)
 	answers := make([]any, len(ms))
 	for i, m := range ms {
-		answers[i] = published{m.ID(), m.Channel, m.Subscribers}
+		answers[i] = published{m.ID(), m.Channel, m.Subscribers + elsewhere[m.Channel]}
 	}
 	return answer(w, answers...)
+}
+
+// elsewhereTime is how long a publisher waits for what is only for people to see. Its message is published by then.
+const elsewhereTime = 100 * time.Millisecond
+
+// subscribersElsewhere returns how many subscribers the channels of messages have on other nodes, if there are any.
+func subscribersElsewhere(ctx context.Context, ms []*hub.Message) map[string]int {
+	app, err := active.Running()
+	if err != nil || app.Broker.Nodes() == nil {
+		return nil
+	}
+	counts := make(map[string]int)
+	for _, m := range ms { // each channel once
+		counts[m.Channel] = 0
+	}
+	ctx, cancel := context.WithTimeout(ctx, elsewhereTime)
+	defer cancel()
+	channels := slices.Collect(maps.Keys(counts))
+	for i, n := range app.Broker.Cluster().Subscribers(ctx, channels) {
+		counts[channels[i]] = n
+	}
+	return counts
 }
 
 // answerPart tells a publisher how many of its messages a broker has stored before one failed, so that it need not send

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -15,6 +16,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
 	v1 "github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/publish"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/survey"
 )
 
 // A page of a list has this many entries, unless the query has a limit, which may not be larger than maxLimit.
@@ -46,69 +49,63 @@ func next(w http.ResponseWriter, r *http.Request, after string) {
 	w.Header().Set("Link", fmt.Sprintf(`<%s?%s>; rel="next"`, r.URL.Path, query.Encode()))
 }
 
-// channel is a channel as the API shows it.
-type channel struct {
-	Channel     string         `json:"channel"`
-	Subscribers int            `json:"subscribers"`
-	History     int            `json:"history"`
-	LastID      string         `json:"last_id,omitempty"`
-	Users       map[string]int `json:"users,omitempty"`
+// answerPage writes a page of a list, and says in the header where it goes on, and what is missing.
+func answerPage[T any](w http.ResponseWriter, r *http.Request, p survey.Page[T], last func(T) string) error {
+	if n := len(p.Entries); p.More && n > 0 {
+		next(w, r, last(p.Entries[n-1]))
+	}
+	setMissing(w, p.Missing)
+	if p.Entries == nil {
+		p.Entries = []T{} // a list without entries is not null
+	}
+	return answer(w, p.Entries)
 }
 
-func channelOf(c hub.Channel) channel {
-	return channel{Channel: c.Name, Subscribers: c.Subscribers, History: c.History, LastID: c.LastID}
+// setMissing names the nodes that have not answered. Names may have any characters, and a header may not, nor a comma where it
+// separates two of them, so they are escaped as in a query.
+func setMissing(w http.ResponseWriter, missing []string) {
+	if len(missing) == 0 {
+		return
+	}
+	escaped := make([]string, len(missing))
+	for i, name := range missing {
+		escaped[i] = url.QueryEscape(name)
+	}
+	w.Header().Set("Broadcast-Missing", strings.Join(escaped, ", "))
 }
 
-func channels(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
+// failed returns an error of the survey with the status for it.
+func failed(err error) error {
+	if _, ok := errors.AsType[survey.NoNodeError](err); ok {
+		return reject(http.StatusNotFound, "%w", err)
+	}
+	return reject(http.StatusBadRequest, "%w", err)
+}
+
+func channels(w http.ResponseWriter, r *http.Request, s *survey.Survey) error {
 	query := r.URL.Query()
 	limit, err := limitOf(query)
 	if err != nil {
 		return err
 	}
-	// One more than a page has shows whether there is a next page, without counting them all.
-	list := h.Channels(query.Get("prefix"), query.Get("after"), limit+1)
-	if len(list) > limit {
-		list = list[:limit]
-		next(w, r, list[limit-1].Name)
+	p, err := s.Channels(r.Context(), query.Get("node"), query.Get("prefix"), query.Get("after"), limit)
+	if err != nil {
+		return failed(err)
 	}
-	answers := make([]channel, len(list))
-	for i, c := range list {
-		answers[i] = channelOf(c)
-	}
-	return answer(w, answers)
+	return answerPage(w, r, p, func(c survey.Channel) string { return c.Channel })
 }
 
-func oneChannel(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
+func oneChannel(w http.ResponseWriter, r *http.Request, s *survey.Survey) error {
 	name := strings.TrimPrefix(r.URL.Path, "/broadcast/channels/")
-	c, ok := h.Channel(name)
+	c, ok, err := s.Channel(r.Context(), r.URL.Query().Get("node"), name)
+	if err != nil {
+		return failed(err)
+	}
+	setMissing(w, c.Missing)
 	if !ok {
 		return reject(http.StatusNotFound, "the channel %q has no subscribers and no history", name)
 	}
-	v := channelOf(c)
-	v.Users = h.Users(name)
-	return answer(w, v)
-}
-
-// Programs read what these structs say. They are not the hub's own types, so that those can change.
-
-// connection is a connection as the API shows it.
-type connection struct {
-	ID        string    `json:"id"`
-	User      string    `json:"user,omitempty"`
-	Remote    string    `json:"remote"`
-	Transport string    `json:"transport"`
-	Channels  []string  `json:"channels"`
-	Since     time.Time `json:"since"`
-	Sent      uint64    `json:"sent"`
-	Backlog   int       `json:"backlog"`
-}
-
-func parseID(s string) (hub.ConnID, error) {
-	id, err := hub.ParseConnID(s)
-	if err != nil {
-		return 0, reject(http.StatusBadRequest, "%w", err)
-	}
-	return id, nil
+	return answer(w, c)
 }
 
 func connections(w http.ResponseWriter, r *http.Request) error {
@@ -121,51 +118,59 @@ func connections(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodDelete && f.User == "" {
 		return reject(http.StatusBadRequest, "specify ?user= or /broadcast/connections/{id}")
 	}
-	h, err := runningHub()
+	s, err := runningSurvey()
 	if err != nil {
 		return err
 	}
 	if r.Method == http.MethodDelete {
-		return kick(w, h, f)
+		return kick(w, r, s, "", f.User)
 	}
 	limit, err := limitOf(query)
 	if err != nil {
 		return err
 	}
-	if after := query.Get("after"); after != "" {
-		if f.After, err = parseID(after); err != nil {
-			return err
-		}
+	p, err := s.Connections(r.Context(), query.Get("node"), f, query.Get("after"), limit)
+	if err != nil {
+		return failed(err)
 	}
-	list := h.Connections(f, limit+1)
-	if len(list) > limit {
-		list = list[:limit]
-		next(w, r, list[limit-1].ID.String())
-	}
-	answers := make([]connection, len(list))
-	for i, c := range list {
-		answers[i] = connection{c.ID.String(), c.User, c.Remote, c.Transport, c.Channels, c.ConnectedAt.UTC(), c.Sent, c.Backlog}
-	}
-	return answer(w, answers)
+	return answerPage(w, r, p, func(c survey.Connection) string { return c.ID })
 }
 
-func oneConnection(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
-	id, err := parseID(strings.TrimPrefix(r.URL.Path, "/broadcast/connections/"))
-	if err != nil {
-		return err
-	}
-	return kick(w, h, hub.Filter{ID: id})
+func oneConnection(w http.ResponseWriter, r *http.Request, s *survey.Survey) error {
+	return kick(w, r, s, strings.TrimPrefix(r.URL.Path, "/broadcast/connections/"), "")
 }
 
 // kick closes connections with code 1008, policy violation (RFC 6455, section 7.4.1).
-func kick(w http.ResponseWriter, h *hub.Hub, f hub.Filter) error {
-	n := h.Kick(f, hub.ReasonPolicy, "closed by the administrator")
-	if n == 0 {
-		return reject(http.StatusNotFound, "there is no such connection")
+func kick(w http.ResponseWriter, r *http.Request, s *survey.Survey, connection, user string) error {
+	v, err := s.Kick(r.Context(), connection, user)
+	if unshared, ok := errors.AsType[*survey.UnsharedError](err); ok {
+		// What was done is in it, in the members of the other answers. It may be tried again.
+		publish.RetryLater(w)
+		return answerStatus(w, http.StatusServiceUnavailable, struct {
+			Error string `json:"error"` // where Caddy's errors have it
+			survey.Kicked
+		}{err.Error(), unshared.Kicked})
 	}
-	return answer(w, struct {
-		Closed int `json:"closed"`
-	}{n})
+	switch {
+	case err != nil:
+		return reject(http.StatusBadRequest, "%w", err)
+	case len(v.Missing) > 0: // they do it when they are back
+		return answerStatus(w, http.StatusAccepted, v)
+	case v.Closed == 0:
+		return reject(http.StatusNotFound, "there is no such connection")
+	case !v.Shared:
+		return answer(w, struct {
+			Closed int `json:"closed"`
+		}{v.Closed})
+	}
+	return answer(w, v)
+}
+
+// answerStatus writes a value with a status.
+func answerStatus(w http.ResponseWriter, status int, v any) error {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	return json.NewEncoder(w).Encode(v)
 }
 
 // stream shows messages as they are published.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
 )
 
 // Settings are what a configuration says about the message broker. They do not change after Use.
@@ -60,6 +61,7 @@ func (s *Settings) Name() string {
 // that made it, if the next configuration has the same settings.
 type Connection struct {
 	hub      *hub.Hub
+	cluster  *nodes.Cluster
 	settings atomic.Pointer[Settings] // of the running configuration
 	failed   atomic.Pointer[error]    // why the hub cannot follow them, or nil
 
@@ -70,7 +72,10 @@ type Connection struct {
 }
 
 // New returns the connection of a hub that is its own log so far.
-func New(h *hub.Hub) *Connection { return &Connection{hub: h} }
+func New(h *hub.Hub) *Connection { return &Connection{hub: h, cluster: nodes.New(h)} }
+
+// Cluster returns the nodes that share the log. Without a broker this node is alone.
+func (c *Connection) Cluster() *nodes.Cluster { return c.cluster }
 
 // Use has the hub publish to the broker of a configuration, or to none. It keeps a connection that has the same settings.
 // It does not wait for the broker. After an error, which is logged, the hub goes on as before.
@@ -78,6 +83,7 @@ func (c *Connection) Use(s *Settings) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.settings.Store(s)
+	c.cluster.Rename(s.Name())
 	var key string
 	var dial func(broker.Sink) (broker.Log, error)
 	if s.Broker != nil {
@@ -137,17 +143,37 @@ func (c *Connection) remindLocked(wanted bool) {
 func (c *Connection) dial(s *Settings, sink broker.Sink) (broker.Log, error) {
 	// Once a minute is enough for people to see that it still lasts. A broker that comes and goes would otherwise fill
 	// the log.
-	w := &watched{Sink: sink, connection: c, warn: rate.Sometimes{Interval: time.Minute}}
+	session := c.cluster.NewSession(s.Name())
+	w := &watched{Sink: sink, connection: c, session: session, warn: rate.Sometimes{Interval: time.Minute}}
 	log, err := s.Broker.Dial(w, broker.Options{
 		Node:      c.hub.Node(),
 		Name:      s.Name(),
 		Retention: c.hub.Retention(),
+		Message:   session.Receive,
 	})
-	if err == nil {
-		w.log.Store(&log)
-		w.check(log.Status())
+	if err != nil {
+		return nil, err
 	}
-	return log, err
+	w.log.Store(&log)
+	w.check(log.Status())
+	if peers, ok := log.(broker.Peers); ok {
+		session.Start(peers)
+		return &parting{log, session}, nil
+	}
+	return log, nil
+}
+
+// parting is a log whose node says goodbye to the others before it is closed: when the hub ends its clients have had their
+// time to leave by then.
+type parting struct {
+	broker.Log
+	session *nodes.Session
+}
+
+// Close implements broker.Log.
+func (p *parting) Close() {
+	p.session.Close()
+	p.Log.Close()
 }
 
 // Close ends the connection for good.
@@ -164,6 +190,7 @@ func (c *Connection) Close() {
 type watched struct {
 	broker.Sink
 	connection *Connection
+	session    *nodes.Session
 	log        atomic.Pointer[broker.Log] // nil until Dial has returned
 	warn       rate.Sometimes             // of a broker that comes and goes
 	tooSmall   atomic.Int64               // the limit that people were warned of
@@ -177,6 +204,7 @@ func (w *watched) Broken(why error) {
 	w.warn.Do(func() {
 		logger().Warn("nothing comes from the broker: messages wait, and publishing fails", zap.Error(why))
 	})
+	w.session.Interrupted()
 	w.Sink.Broken(why)
 }
 
@@ -184,6 +212,7 @@ func (w *watched) Broken(why error) {
 func (w *watched) Repaired() {
 	// First the hub and then the message, because the message says that the hub has everything.
 	w.Sink.Repaired()
+	w.session.Recovered()
 	w.connected()
 }
 
@@ -191,6 +220,7 @@ func (w *watched) Repaired() {
 func (w *watched) Epoch(epoch string, at uint64) {
 	logger().Info("the log of the broker begins", zap.String("epoch", epoch), zap.Uint64("at", at))
 	w.Sink.Epoch(epoch, at)
+	w.session.Recovered() // the broker may have lost the counts too
 }
 
 // connected says where the hub is connected to.

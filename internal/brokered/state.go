@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
 )
 
 // State is what people see of the connection.
@@ -15,7 +17,7 @@ type State struct {
 	Watermark uint64  `json:"watermark"`          // the hub has everything up to this position
 	Heard     bool    `json:"heard"`              // something has come from the broker
 	Lag       float64 `json:"lag_seconds"`        // since the last sign of life, or since the process started
-	Nodes     int     `json:"nodes,omitempty"`    // that share the log, as far as it knows
+	Nodes     int     `json:"nodes"`              // that are alive, this one included
 	Queue     int64   `json:"queue_bytes"`        // received and not yet given to the hub
 	MaxData   int     `json:"max_data,omitempty"` // what one message may have
 }
@@ -41,10 +43,10 @@ func (c *Connection) State() *State {
 	// Stats and Log are two calls, so the two halves may differ by what came in between. That does no harm to people, and
 	// the hub's lock is taken only for a moment each time.
 	stats := c.hub.Stats()
-	s := &State{Node: settings.Name(), Watermark: stats.Seq}
+	s := &State{Node: settings.Name(), Watermark: stats.Seq, Nodes: len(c.cluster.Nodes())}
 	heard := stats.Started
 	if status, _, ok := c.hub.Log(); ok {
-		s.Up, s.Server, s.Problem, s.Nodes = status.Up, status.Server, status.Problem, status.Nodes
+		s.Up, s.Server, s.Problem = status.Up, status.Server, status.Problem
 		s.Queue, s.MaxData = status.QueueBytes, status.MaxData
 		s.Heard = !status.Heard.IsZero()
 		if status.Heard.After(heard) {
@@ -58,6 +60,14 @@ func (c *Connection) State() *State {
 		s.Up, s.Problem = false, (*err).Error()
 	}
 	return s
+}
+
+// Nodes returns the nodes that share the log and are alive, this one first, or nil if the configuration has no broker.
+func (c *Connection) Nodes() []nodes.Node {
+	if c.wanted() == nil {
+		return nil
+	}
+	return c.cluster.Nodes()
 }
 
 // Health returns why this node should get no clients, or nil. A node that a broker belongs to is healthy from the first time

@@ -24,6 +24,15 @@ type Totals struct {
 	History               int
 	HistoryBytes          int `json:"history_bytes"`
 	Broker                *brokered.State
+	Nodes                 []Node
+}
+
+// Node is one of those that share a message broker.
+type Node struct {
+	ID, Name, Version, Epoch string
+	Started                  time.Time
+	Connections              int
+	Watermark                uint64
 }
 
 // Totals gets the totals from the admin API.

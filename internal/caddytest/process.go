@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/subprocess"
 )
 
 // StartProcess starts Caddy as a process, and returns when it listens on the addresses. It is for tests of signals, and of
@@ -22,6 +24,7 @@ func StartProcess(t *testing.T, binary, file string, addrs ...string) (cmd *exec
 	cmd = exec.Command(binary, "run", "--config", file, "--adapter", "caddyfile")
 	// The test binary is its own Caddy, so that no other program has to be built.
 	cmd.Env = append(os.Environ(), AsCaddy+"=1")
+	subprocess.DieWithParent(cmd) // or it would hold its ports against the next run
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

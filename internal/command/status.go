@@ -96,7 +96,7 @@ func printStatus(out io.Writer, body []byte) error {
 		fmt.Fprintf(out, " at %s", visible(b.Server))
 	}
 	if b.Nodes > 0 {
-		// 0 is unknown: see Nodes in broker.Status.
+		// An older Caddy may not tell it.
 		fmt.Fprintf(out, ", %d nodes", b.Nodes)
 	}
 	if b.Heard {

@@ -34,7 +34,7 @@ func (o Observer) emit(name string, c *hub.Conn, channel string, more func(hub.C
 		v.Channels = []string{channel}
 	}
 	data := map[string]any{
-		"connection": v.ID.String(),
+		"connection": c.ID(),
 		"user":       v.User,
 		"remote":     v.Remote,
 		"transport":  v.Transport,

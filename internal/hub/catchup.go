@@ -74,8 +74,11 @@ func (s *sharedLog) openSubscribed() {
 			return
 		}
 		ready := make(chan struct{})
-		if next == "" && h.all != nil {
-			channels = append(channels, s.resumeLocked("", ready)...)
+		if next == "" {
+			channels = append(channels, s.resumeLocked(kickChannel, ready)...)
+			if h.all != nil {
+				channels = append(channels, s.resumeLocked("", ready)...)
+			}
 		}
 		more = false
 		for name := range h.index.from(next, "") {
@@ -122,7 +125,9 @@ func (s *sharedLog) resumeLocked(name string, ready chan struct{}) []*openChanne
 		fallthrough
 	default: // where it is is not known
 		o.at, o.last, o.floor = s.hub.seq, s.hub.seq, s.hub.seq
-		s.losing = append(s.losing, name)
+		if name != kickChannel {
+			s.losing = append(s.losing, name)
+		}
 	}
 	return []*openChannel{o}
 }

@@ -83,6 +83,9 @@ func (h *Hub) subscribeLocked(l *loop, name string) *audience {
 	if ch.subscribers == 0 {
 		h.subscribed++
 	}
+	if h.log != nil {
+		h.markLocked(ch)
+	}
 	return ch.addLocked(l)
 }
 
@@ -114,6 +117,9 @@ func (h *Hub) unsubscribeLocked(a *audience) {
 	ch := a.channel
 	a.size--
 	ch.subscribers--
+	if h.log != nil {
+		h.markLocked(ch)
+	}
 	if a.size == 0 {
 		i, last := slices.Index(ch.audiences, a), len(ch.audiences)-1
 		ch.audiences[i] = ch.audiences[last]

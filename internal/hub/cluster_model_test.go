@@ -14,11 +14,12 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 	"github.com/caddy-broadcast/caddy-broadcast/broker/brokertest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/oracle"
 )
 
 // TestClusterModel has three hubs share a log that fails in every way that it can, while clients connect, join, leave,
 // publish, and hop between the hubs. What each connection was told is compared with what the log has stored: see
-// clusterCheck. A round is a short scenario in virtual time.
+// package oracle. A round is a short scenario in virtual time.
 func TestClusterModel(t *testing.T) {
 	if replay := os.Getenv("CLUSTER_REPLAY"); replay != "" {
 		var seed, round uint64
@@ -108,13 +109,7 @@ type clusterMessage struct {
 	channel, data string
 	key           string
 	from          *clusterClient // which gets no echo
-	answers       []clusterAnswer
-}
-
-type clusterAnswer struct {
-	node int
-	id   string
-	err  error
+	answers       []oracle.Answer
 }
 
 var clusterChannels = []string{"a", "b", "c", "d"}
@@ -287,8 +282,7 @@ func (c *cluster) connect(before *clusterClient) {
 			}
 			return
 		}
-		epoch, seq := c.memory.Position()
-		conn.Start(k.client, fmt.Appendf(nil, "hello %s %s-%d %s\n", w.ID, epoch, seq, strings.Join(w.Gaps, ",")))
+		conn.Start(k.client, oracle.Hello(nil, w.ID, c.position(), w.Gaps))
 	})
 }
 
@@ -318,10 +312,9 @@ func (c *cluster) join() {
 	k.busy = true
 	c.start(func() {
 		err := k.conn.Join(name, last, func(w Welcome, ms []*Message) []byte {
-			epoch, seq := c.memory.Position()
-			p := fmt.Appendf(nil, "join %s %s %s-%d after:%s gaps:%s\n", name, w.ID, epoch, seq, last, strings.Join(w.Gaps, ","))
+			p := oracle.Joined(nil, name, w.ID, c.position(), last, len(w.Gaps) > 0)
 			for _, m := range ms {
-				p = fmt.Appendf(p, "missed %s %s %s\n", m.Channel, m.ID(), m.Data)
+				p = oracle.Missed(p, m.Channel, m.ID(), m.Data)
 			}
 			return p
 		})
@@ -345,7 +338,7 @@ func (c *cluster) leave() {
 	name := k.joined[i]
 	c.note("client %d leaves %s", k.number, name)
 	k.joined = slices.Delete(slices.Clone(k.joined), i, i+1)
-	k.conn.Leave(name, fmt.Appendf(nil, "left %s\n", name))
+	k.conn.Leave(name, oracle.Left(nil, name))
 }
 
 // publish publishes some messages, on one node or on several, or one again that was published before.
@@ -387,14 +380,14 @@ func (c *cluster) publishOnce(m *clusterMessage) {
 	c.note("node %d publishes %s on %s, %q", n.number, m.data, m.channel, m.key)
 	c.start(func() {
 		n.PublishAsync(message, func(err error) {
-			a := clusterAnswer{node: n.number, err: err}
+			a := oracle.Answer{Err: err}
 			if err == nil {
-				a.id = message.ID()
+				a.ID = message.ID()
 			}
 			c.mu.Lock()
 			m.answers = append(m.answers, a)
 			c.mu.Unlock()
-			c.note("node %d: %s is %s %v", n.number, m.data, a.id, err)
+			c.note("node %d: %s is %s %v", n.number, m.data, a.ID, err)
 		})
 	})
 }

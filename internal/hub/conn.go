@@ -136,8 +136,8 @@ func (c *Conn) User() string { return c.user }
 // Remote returns Subscriber.Remote.
 func (c *Conn) Remote() string { return c.remote }
 
-// ID returns the number of the connection.
-func (c *Conn) ID() ConnID { return c.id }
+// ID returns the connection's ID as clients see it.
+func (c *Conn) ID() string { return c.hub.ShowID(c.id) }
 
 // Alive notes that the peer has sent something.
 func (c *Conn) Alive() {

@@ -51,8 +51,8 @@
 //     because nobody can refuse what is in the log already.
 //   - await.go makes a handshake or a join wait, in its own goroutine and without a lock, until its channels are open and W
 //     is at the client's position (rules 2 and 3). Then Connect and Join go on as without a log.
-//   - read.go reads what the history lacks. Each read has its own goroutine, of which there are at most maxReads at work, and
-//     all that wait for the same channel wait for one read.
+//   - read.go reads what the history lacks. Each read has its own goroutine, of which there are at most maxShortReads at work,
+//     or maxReads with much to read, and all that wait for the same channel wait for one read.
 //   - late.go is what the loops do with an entry that comes late, and with a gap (rule 4). Only a loop knows how far each of
 //     its connections is. lost.go is what the Sink does when the log says that something is lost.
 //   - idle.go closes channels that nobody has needed for idleTime, in the goroutine of one timer.

@@ -96,6 +96,7 @@ type Hub struct {
 	evicting  atomic.Bool
 	rejected  [limits]atomic.Uint64
 
+	kicks       tallies    // of what came from the shared log
 	configuring sync.Mutex // held while the options change; taken before mu
 
 	mu          sync.Mutex
@@ -104,6 +105,7 @@ type Hub struct {
 	promised    int       // bytes of what is being encoded for a join, and is queued then
 	config      Config
 	log         *sharedLog // nil: the hub's own
+	epochBegan  int64      // when the log's epoch began here, in milliseconds since 1970
 	logCounts   *logCounts
 	awaiting    map[*Conn]chan struct{} // those that wait for an answer of the log before they publish more
 	echoes      map[ConnID]*Conn        // those that have published to a shared log, and get no echo
@@ -116,6 +118,7 @@ type Hub struct {
 	index       index               // their names
 	droppedSeq  uint64              // the last message that any channel, of those that are not in channels, has lost
 	subscribed  int                 // those that have subscribers
+	marks       *marks              // those whose subscribers have changed, if somebody wants to know
 	history     history
 	repeats     repeats
 	connections int

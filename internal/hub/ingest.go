@@ -16,11 +16,18 @@ func (s *sharedLog) ingest(run []broker.Entry) {
 	ms := make([]*Message, min(len(run), atOnce))
 	for len(run) > 0 {
 		n := min(len(ms), len(run))
+		var kicks []*kick
 		for i := range run[:n] {
-			ms[i] = messageOf(&run[i], now)
+			e := &run[i]
+			// A kick is nothing to any client, so messageOf returns nil.
+			if ms[i] = messageOf(e, now); ms[i] == nil && e.Channel == kickChannel {
+				if k := s.kickOf(e, now); k != nil {
+					kicks = append(kicks, k)
+				}
+			}
 		}
 		// In pieces, so that nobody waits for the lock as long as a whole run takes.
-		s.ingestSome(run[:n], ms[:n], now)
+		s.ingestSome(run[:n], ms[:n], kicks, now)
 		// Otherwise they would stay in memory while later ones wait for room.
 		clear(ms)
 		run = run[n:]
@@ -53,7 +60,7 @@ func messageOf(e *broker.Entry, now time.Time) *Message {
 
 // ingestSome delivers a piece of a run under one lock, which it releases only while there is no room.
 // sharedLog.order is held: no two pieces are delivered at once.
-func (s *sharedLog) ingestSome(run []broker.Entry, ms []*Message, now time.Time) {
+func (s *sharedLog) ingestSome(run []broker.Entry, ms []*Message, kicks []*kick, now time.Time) {
 	h := s.hub
 	var wake uint64
 	h.mu.Lock()
@@ -65,6 +72,9 @@ func (s *sharedLog) ingestSome(run []broker.Entry, ms []*Message, now time.Time)
 			s.catchUp.holdLocked(e)
 			continue
 		case m == nil:
+			if e.Channel == kickChannel {
+				wake |= s.kickLocked(e.Seq, kicks)
+			}
 			// I1: what cannot be delivered moves the watermark all the same.
 			h.seq = max(h.seq, e.Seq)
 			continue

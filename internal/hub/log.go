@@ -22,7 +22,8 @@ type sharedLog struct {
 	ctx    context.Context // of reads: it ends when the log is closed
 	cancel context.CancelFunc
 	closes sync.Once
-	reads  chan struct{} // has a place for each read at a time
+	// They have a place for each read at a time.
+	shortReads, reads chan struct{}
 
 	// order is held during each call of the sink. What comes before the log is attached waits in early.
 	order    sync.Mutex
@@ -82,6 +83,16 @@ type openChannel struct {
 // With the default max_backlog of 1 MiB these are about 64 MiB, as much as the default history.
 const maxReads = 64
 
+// Most of those that come back after a node or all of them were restarted have missed nothing, or little. So a channel is first
+// read with room for little, and many are at a time: an answer takes some exchanges with a broker, and thousands of handshakes
+// wait. With 64 at a time and a broker that is 10 ms away, 5000 clients that came to a node at once took 9 s instead of 1, and a
+// quarter of them got a 503 (go run ./bench -scenarios herd -latency 10ms). Together they hold 16 MiB, and one message each if
+// messages are larger than that.
+const (
+	shortRead     = 16 << 10 // bytes
+	maxShortReads = 1024
+)
+
 // randomEpoch returns the name of an epoch. It is random and not counted, because a hub that starts again knows
 // nothing of the epochs before. With 8 of the 26 characters of rand.Text it has 40 bits.
 func randomEpoch() string { return rand.Text()[:8] }
@@ -124,7 +135,7 @@ func (h *Hub) UseLog(dial func(broker.Sink) (broker.Log, error)) error {
 		return nil
 	}
 	s := &sharedLog{
-		hub: h, reads: make(chan struct{}, maxReads),
+		hub: h, shortReads: make(chan struct{}, maxShortReads), reads: make(chan struct{}, maxReads),
 		changed: make(chan struct{}), open: make(map[string]*openChannel),
 		broken: true, brokenSince: time.Now(),
 	}
@@ -313,6 +324,7 @@ func (s *sharedLog) beginEpoch(epoch string, at uint64) {
 	h.mu.Lock()
 	// For a time after the log, if the hub goes back to its own. While there is a log, floorLocked answers.
 	h.droppedSeq = at
+	h.epochBegan = time.Now().UnixMilli() // connections that come later have positions of it
 	s.started, s.settled, s.forgetting = true, true, false
 	s.notifyLocked()
 	h.mu.Unlock()

@@ -144,6 +144,9 @@ func (h *Hub) Log() (broker.Status, LogStats, bool) {
 		Published:    make(map[string]uint64),
 		InFlight:     c.inFlight,
 	}
+	if s.open[kickChannel] != nil { // nobody's
+		stats.OpenChannels--
+	}
 	for r := range publishResults {
 		stats.Published[r.String()] = c.published[r]
 	}

@@ -6,6 +6,11 @@ import "slices"
 // of them goes with a position beyond what it misses. Where that ends is only known when the log is repaired. Until then
 // nobody is given a position, and from then on nobody resumes from before it.
 func (s *sharedLog) Lost(channels []string) {
+	// A kick that is lost is nothing that a client has missed. Whoever asked for it is told that this node has not answered.
+	channels = slices.DeleteFunc(slices.Clone(channels), func(name string) bool { return name == kickChannel })
+	if len(channels) == 0 {
+		return
+	}
 	s.call(func() {
 		s.hub.mu.Lock()
 		current, catchingUp := s.currentLocked(), s.catchUp != nil
@@ -75,6 +80,9 @@ func (s *sharedLog) eachLost(channels []string, f func(name string) (wake uint64
 // connections.
 func (s *sharedLog) tellLostLocked(name string) (wake uint64) {
 	h := s.hub
+	if name == kickChannel { // what a log could not catch up with: see Lost
+		return 0
+	}
 	s.counts.gaps++
 	if name == "" { // all connections, on all of their channels
 		for _, l := range h.loops {

@@ -162,20 +162,39 @@ func (s *sharedLog) readChannel(o *openChannel, r *reading) {
 	close(r.done)
 }
 
-// fetch reads from the log when there is a place for one more read.
+// fetch reads from the log when there is a place for one more read: first with room for little, and again if that was not all.
+// It also was not all if the log has lost something. That is read twice, because the log does not say which of the two it is.
 func (s *sharedLog) fetch(ctx context.Context, o *openChannel, r *reading) (es []broker.Entry, complete bool, err error) {
-	select {
-	case s.reads <- struct{}{}:
-	case <-ctx.Done():
-		return nil, false, ctx.Err()
-	}
-	defer func() { <-s.reads }()
 	if r.last > 0 {
-		es, err = s.log.Last(ctx, o.name, r.last, r.limit)
+		err = takePlace(ctx, s.reads, func() error {
+			es, err = s.log.Last(ctx, o.name, r.last, r.limit)
+			return err
+		})
 		return es, true, err
 	}
 	n := max(1, s.hub.Retention().Messages) // without a history it is enough to know whether there is one
-	return s.log.Read(ctx, o.name, r.after, n, r.limit)
+	read := func(limit int) func() error {
+		return func() error {
+			es, complete, err = s.log.Read(ctx, o.name, r.after, n, limit)
+			return err
+		}
+	}
+	err = takePlace(ctx, s.shortReads, read(min(r.limit, shortRead)))
+	if err == nil && !complete && r.limit > shortRead {
+		err = takePlace(ctx, s.reads, read(r.limit))
+	}
+	return es, complete, err
+}
+
+// takePlace does something when there is a place for it.
+func takePlace(ctx context.Context, places chan struct{}, do func() error) error {
+	select {
+	case places <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-places }()
+	return do()
 }
 
 // fill puts what was read in the channel's history, newest first, some at a time, so that what the history has is always

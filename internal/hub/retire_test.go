@@ -50,7 +50,7 @@ func TestRetire(t *testing.T) {
 			t.Fatalf("afterwards: %v, not %v", err, ErrRetired)
 		}
 		h.Retire(nil, ReasonRestart, "")
-		if got := h.Connections(Filter{ID: stays.ID()}, 1); len(got) != 1 {
+		if got := h.Connections(Filter{ID: stays.id}, 1); len(got) != 1 {
 			t.Fatal("a connection with other options was closed")
 		}
 		stays.Done()

@@ -15,7 +15,7 @@ var (
 	brokerLag      = desc("broker_lag_seconds", "Time since the last sign of life from the broker.")
 	brokerPosition = desc("broker_watermark", "The position up to which the hub has everything.")
 	brokerRefusing = desc("broker_refusing", "Whether connections are refused because nothing has come from the broker for partition_timeout: 1, or 0.")
-	brokerNodes    = desc("broker_nodes", "Nodes that share the log, as far as this one knows.")
+	brokerNodes    = desc("broker_nodes", "Nodes that share the log and are alive, as far as this one knows.")
 	brokerQueue    = desc("broker_queue_bytes", "Bytes received from the broker and not yet given to the hub.")
 	brokerForeign  = desc("broker_foreign_total", "Entries of the log that no node has published.")
 	brokerRepairs  = desc("broker_repairs_total", "How often the log had to catch up.", "cause")
@@ -60,9 +60,7 @@ func (c collector) collectBroker(gauge func(*prometheus.Desc, float64, ...string
 	// years.
 	gauge(brokerPosition, float64(stats.Watermark))
 	gauge(brokerRefusing, number(stats.Refusing))
-	if status.Nodes > 0 { // it is known
-		gauge(brokerNodes, float64(status.Nodes))
-	}
+	gauge(brokerNodes, float64(len(c.cluster.Nodes())))
 	gauge(brokerQueue, float64(status.QueueBytes))
 	counter(brokerForeign, status.Foreign)
 	for _, cause := range repairCauses { // those that were never the cause too, so that the first one is a rise

@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/events"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
 )
 
 // desc describes one of our metrics. The prefix keeps them apart from those of Caddy and of other plugins.
@@ -39,13 +40,14 @@ var (
 // series of its own. The admin API lists them.
 type collector struct {
 	hub     *hub.Hub
+	cluster *nodes.Cluster
 	emitter *events.Emitter
 }
 
 // Register registers the hub with a configuration's registry. Caddy makes a new registry for each
 // configuration. Registering twice with the same one is not an error.
-func Register(r *prometheus.Registry, h *hub.Hub, e *events.Emitter) error {
-	err := r.Register(collector{h, e})
+func Register(r *prometheus.Registry, h *hub.Hub, c *nodes.Cluster, e *events.Emitter) error {
+	err := r.Register(collector{h, c, e})
 	if errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 		return nil
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/events"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/survey"
 )
 
 // closeTimeout is how long the last configuration that uses the hub waits for clients to say goodbye.
@@ -26,6 +27,7 @@ type Shared struct {
 	Poller  *socket.Poller
 	Emitter *events.Emitter
 	Broker  *brokered.Connection
+	Survey  *survey.Survey
 }
 
 // shared holds it while any loaded configuration uses it.
@@ -38,7 +40,8 @@ const key = "hub"
 func Acquire() (s *Shared, release func() error, err error) {
 	value, _, err := shared.LoadOrNew(key, func() (caddy.Destructor, error) {
 		h := hub.New(hub.Config{})
-		return &Shared{h, socket.NewPoller(), events.New(), brokered.New(h)}, nil
+		b := brokered.New(h)
+		return &Shared{h, socket.NewPoller(), events.New(), b, survey.New(h, b.Cluster())}, nil
 	})
 	if err != nil {
 		return nil, nil, err

@@ -76,7 +76,7 @@ func (f Format) frame(dst []byte, fill func([]byte) []byte) []byte {
 
 // hello is what a client gets first.
 type hello struct {
-	connection   hub.ConnID
+	connection   string   // its ID
 	channels     []string // that it is on
 	welcome      hub.Welcome
 	pingInterval time.Duration
@@ -88,7 +88,7 @@ func (f Format) hello(h hello) []byte { return f.frame(nil, h.append) }
 // append appends the hello and, in one frame with it, the gap and the errors. Its ID is the position from which the client
 // would resume if it were disconnected before the first message.
 func (h hello) append(p []byte) []byte {
-	p = h.connection.Append(append(p, `{"hello":{"connection":"`...))
+	p = append(append(p, `{"hello":{"connection":"`...), h.connection...)
 	p = protocol.AppendStrings(append(p, `","channels":`...), h.channels)
 	p = append(append(append(p, `,"id":"`...), h.welcome.ID...), `","resumed":`...)
 	p = append(strconv.AppendBool(p, h.welcome.Resumed), `,"heartbeat":`...)

@@ -1,0 +1,202 @@
+package hub
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+)
+
+// kickChannel is the channel in a shared log that has what administrators want closed. Every hub has it open as long as it
+// has a log, so one that was cut off gets it when it has caught up. No client can name the channel, and what is in it is
+// neither delivered nor kept nor counted.
+const kickChannel = "\x01kick"
+
+// kickTime is how long a kick is carried out, by the log's clock. A node that was cut off for longer has sent its clients
+// away meanwhile (Config.PartitionTimeout), and users who were kicked an hour ago may have a reason to be back.
+const kickTime = time.Minute
+
+// KickText is what those are told that an administrator closes.
+const KickText = "closed by the administrator"
+
+// KickRequest is a kick for all hubs that share a log: of one connection, or of all those of a user.
+type KickRequest struct {
+	Request    string `json:"request"`              // names it, for Kicked
+	Connection string `json:"connection,omitempty"` // as Hub.ShowID
+	User       string `json:"user,omitempty"`
+}
+
+// NewKickRequest returns a request with a name of its own.
+func NewKickRequest(connection, user string) KickRequest {
+	return KickRequest{rand.Text(), connection, user}
+}
+
+// maxKickRequest is the length in bytes of the longest name of a request.
+const maxKickRequest = 64
+
+// parseKick reads an entry, which may be anything: the log is input from outside. It returns what the request selects on
+// a node. here is false if that is nothing, because it is for another one.
+func parseKick(data []byte, node string) (request string, f Filter, here bool, err error) {
+	var k KickRequest
+	if err := json.Unmarshal(data, &k); err != nil {
+		return "", f, false, err
+	}
+	switch {
+	case k.Request == "" || len(k.Request) > maxKickRequest:
+		return "", f, false, fmt.Errorf("the name of the request has %d bytes", len(k.Request))
+	// A filter with neither would select all connections.
+	case (k.Connection == "") == (k.User == ""):
+		return "", f, false, errors.New("neither a connection nor a user, or both")
+	case k.User != "":
+		f.User = k.User
+		return k.Request, f, true, CheckName("the user", k.User)
+	}
+	of, id, err := ParseConnID(k.Connection)
+	f.ID = id
+	return k.Request, f, of == node, err
+}
+
+// PublishKick has all hubs that share the log close connections, this one too. It waits until the log has the request, and
+// not until they are closed: see Kicked.
+func (h *Hub) PublishKick(k KickRequest) error {
+	data, err := json.Marshal(k)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	s, err := h.awaitLogLocked(nil)
+	h.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	answer := make(chan error, 1)
+	e := broker.Entry{Channel: kickChannel, Kind: uint8(JSON), Data: data, Node: h.node}
+	s.log.Publish([]broker.Entry{e}, func(_ []broker.Place, err error) { answer <- err })
+	if err = <-answer; errors.Is(err, broker.ErrClosed) {
+		return ErrDown
+	}
+	return err
+}
+
+// Kicked waits until the hub has carried out a request, and returns how many connections it has closed for it. ok is false if
+// ctx ends first.
+func (h *Hub) Kicked(ctx context.Context, request string) (closed int, ok bool) {
+	k := h.kicks.get(request)
+	select {
+	case <-k.done:
+		return int(k.closed.Load()), true
+	case <-ctx.Done():
+		return 0, false
+	}
+}
+
+// kick is a request that has come from the log.
+type kick struct {
+	seq    uint64
+	filter Filter
+	tally  *tally
+}
+
+// kickOf returns the request that an entry is, or nil if there is nothing to do. The caller does not hold Hub.mu.
+func (s *sharedLog) kickOf(e *broker.Entry, now time.Time) *kick {
+	request, f, here, err := parseKick(e.Data, NodeText(s.hub.node))
+	if err != nil {
+		return nil
+	}
+	t := s.hub.kicks.get(request)
+	clock := s.log.Status().Clock
+	if clock.IsZero() {
+		clock = now
+	}
+	if !here || clock.Sub(time.UnixMilli(e.Time)) > kickTime {
+		t.end()
+		return nil
+	}
+	return &kick{e.Seq, f, t}
+}
+
+// kickLocked has the loops carry out the request at a position, if it is one. In their inboxes it comes after every connection
+// that was there before it, and before every later one.
+func (s *sharedLog) kickLocked(seq uint64, kicks []*kick) (wake uint64) {
+	h := s.hub
+	if o := s.findLocked(kickChannel); o != nil {
+		o.last = max(o.last, seq)
+	}
+	for _, k := range kicks {
+		if k.seq != seq {
+			continue
+		}
+		// A request that comes late, after a fault, may find connections that are later than it.
+		from := h.epochBegan
+		late := seq < h.seq
+		var left atomic.Int32
+		left.Store(int32(len(h.loops)))
+		for _, l := range h.loops {
+			wake |= l.pushLocked(entry{op: opCall, call: func() {
+				l.each(func(c *Conn) {
+					if late && c.startSeq >= seq && c.connected > from {
+						return
+					}
+					if c.state == stateOpen && k.filter.has(c) {
+						l.close(c, ReasonPolicy, KickText, false)
+						k.tally.closed.Add(1)
+					}
+				})
+				if left.Add(-1) == 0 {
+					k.tally.end()
+				}
+			}})
+		}
+	}
+	return wake
+}
+
+// tally is how many connections were closed for a request.
+type tally struct {
+	request string
+	since   time.Time
+	closed  atomic.Int64
+	ended   sync.Once
+	done    chan struct{} // closed when all loops have carried it out
+}
+
+func (t *tally) end() { t.ended.Do(func() { close(t.done) }) }
+
+// tallies are those of the latest requests. Who asks for one may come before the request or after it.
+type tallies struct {
+	mu        sync.Mutex
+	byRequest map[string]*tally
+	oldest    []*tally
+}
+
+// maxTallies bounds what others can make a hub remember: more kicks than this in kickTime are an attack, or are not waited
+// for.
+const maxTallies = 1024
+
+// get returns the tally of a request.
+func (x *tallies) get(request string) *tally {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	now := time.Now()
+	for len(x.oldest) > 0 && (len(x.oldest) >= maxTallies || now.Sub(x.oldest[0].since) > kickTime) {
+		delete(x.byRequest, x.oldest[0].request)
+		x.oldest[0] = nil
+		x.oldest = x.oldest[1:]
+	}
+	t := x.byRequest[request]
+	if t == nil {
+		if x.byRequest == nil {
+			x.byRequest = make(map[string]*tally)
+		}
+		t = &tally{request: request, since: now, done: make(chan struct{})}
+		x.byRequest[request] = t
+		x.oldest = append(x.oldest, t)
+	}
+	return t
+}

@@ -1,0 +1,198 @@
+package nodes
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	// askTime is how long Ask waits.
+	askTime = time.Second
+	// MaxAnswer is the size of the largest answer of a node, and maxAnswers of all answers to a question together.
+	MaxAnswer  = 8 << 20
+	maxAnswers = 64 << 20
+	// maxAsking is how many questions may be open at a time. Others wait.
+	maxAsking = 8
+)
+
+// asking is a question that is open. Session.mu guards it.
+type asking struct {
+	waiting map[uint64]*gathering // for those that have not answered
+	answers []Answer
+	size    int
+	done    chan struct{} // closed when nobody is waited for
+}
+
+// gathering is the parts of an answer that have come.
+type gathering struct {
+	node  Node
+	parts [][]byte
+	left  int
+}
+
+// Ask asks all nodes that are alive, this one included. It returns the answers that have come within a second, in the order of
+// Nodes, and the nodes that have not answered. It returns sooner if ctx ends.
+func (c *Cluster) Ask(ctx context.Context, kind string, request []byte) (answers []Answer, missing []Node) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	c.mu.Lock()
+	answer, s := c.handlers[kind], c.session
+	c.mu.Unlock()
+	own := make(chan []byte, 1)
+	self := c.self()
+	if answer != nil {
+		// A goroutine, because it may take longer than Ask waits.
+		go func() { own <- answer(request) }()
+	} else {
+		close(own)
+	}
+	var others []Answer
+	var silent []Node
+	if s != nil {
+		others, silent = s.ask(ctx, kind, request)
+	}
+	if data, ok := receive(ctx, own); ok {
+		return append([]Answer{{self, data}}, others...), silent
+	}
+	return others, append([]Node{self}, silent...)
+}
+
+// receive returns what comes from c before ctx ends, or is there already.
+func receive[T any](ctx context.Context, c <-chan T) (v T, ok bool) {
+	select {
+	case v, ok = <-c:
+		return v, ok
+	default:
+	}
+	select {
+	case v, ok = <-c:
+	case <-ctx.Done():
+	}
+	return v, ok
+}
+
+// ask asks the other nodes.
+func (s *Session) ask(ctx context.Context, kind string, request []byte) (answers []Answer, missing []Node) {
+	a := &asking{waiting: make(map[uint64]*gathering), done: make(chan struct{})}
+	s.mu.Lock()
+	asked := s.table.list(time.Now())
+	s.mu.Unlock()
+	q := question{kind: kind, data: request}
+	switch {
+	case len(asked) == 0:
+		return nil, nil
+	case len(kind) > maxKind || len(request) > partSize:
+		return nil, asked
+	}
+	select {
+	case s.asking <- struct{}{}:
+		defer func() { <-s.asking }()
+	case <-ctx.Done():
+		return nil, asked
+	}
+	for _, n := range asked {
+		a.waiting[n.ID] = &gathering{node: n}
+	}
+	s.mu.Lock()
+	s.question++
+	q.id = s.question
+	s.asks[q.id] = a
+	s.mu.Unlock()
+	s.peers.Send(0, q.append(nil))
+	select {
+	case <-a.done:
+	case <-s.stop:
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.asks, q.id)
+	came := make(map[uint64][]byte, len(a.answers))
+	for _, answer := range a.answers {
+		came[answer.Node.ID] = answer.Data
+	}
+	for _, n := range asked {
+		if data, ok := came[n.ID]; ok {
+			answers = append(answers, Answer{n, data})
+		} else if a.waiting[n.ID] != nil { // it has not left meanwhile
+			missing = append(missing, n)
+		}
+	}
+	return answers, missing
+}
+
+// answer answers a question of another node.
+func (s *Session) answer(from uint64, q *question) {
+	c := s.cluster
+	c.mu.Lock()
+	answer := c.handlers[q.kind]
+	started := c.session == s
+	c.mu.Unlock()
+	if answer == nil || !started {
+		return
+	}
+	select {
+	case s.answers <- struct{}{}:
+	default:
+		return
+	}
+	// Receive has to return at once.
+	go func() {
+		defer func() { <-s.answers }()
+		data := answer(q.data)
+		if len(data) > MaxAnswer {
+			return
+		}
+		many := max(1, (len(data)+partSize-1)/partSize)
+		for i := range many {
+			p := part{question: q.id, index: i, many: many, data: data[i*partSize : min((i+1)*partSize, len(data))]}
+			s.peers.Send(from, p.append(nil))
+		}
+	}()
+}
+
+// answered takes a part of an answer.
+func (s *Session) answered(from uint64, p *part) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.asks[p.question]
+	if a == nil {
+		return
+	}
+	g := a.waiting[from]
+	if g == nil {
+		return
+	}
+	if g.parts == nil {
+		g.parts, g.left = make([][]byte, p.many), p.many
+	}
+	// A part that has come already, or of another answer, or too much: that is nothing that our nodes send. Who sends it
+	// is missing in the end.
+	if len(g.parts) != p.many || g.parts[p.index] != nil || a.size+len(p.data) > maxAnswers {
+		return
+	}
+	a.size += len(p.data)
+	g.parts[p.index] = p.data
+	if g.left--; g.left > 0 {
+		return
+	}
+	data := g.parts[0]
+	if len(g.parts) > 1 {
+		data = make([]byte, 0, len(g.parts)*partSize)
+		for _, some := range g.parts {
+			data = append(data, some...)
+		}
+	}
+	a.answers = append(a.answers, Answer{g.node, data})
+	a.leftLocked(from)
+}
+
+// leftLocked does not wait for a node any more.
+func (a *asking) leftLocked(id uint64) {
+	if a.waiting[id] == nil {
+		return
+	}
+	if delete(a.waiting, id); len(a.waiting) == 0 {
+		close(a.done)
+	}
+}

@@ -1,0 +1,275 @@
+package nodes
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+)
+
+// Session is this node among those of one broker.
+type Session struct {
+	cluster *Cluster
+	name    string
+	run     uint64 // see beat
+	peers   broker.Peers
+	stop    chan struct{}
+	again   chan struct{} // has room for one: beat now
+	running sync.WaitGroup
+	warn    rate.Sometimes // of nodes with another epoch
+
+	subscribers cache
+	reports     reports
+
+	mu       sync.Mutex
+	table    table
+	asks     map[uint64]*asking
+	asking   chan struct{} // has a place for each of them
+	answers  chan struct{} // has a place for each question that is being answered
+	question uint64        // the last one's number
+}
+
+// maxAnswering is how many questions a node answers at a time. Others get no answer: that protects a node from one that asks
+// without end. Each of maxAsking on three nodes fits.
+const maxAnswering = 32
+
+// NewSession returns this node among those of a broker, under a name. It does nothing until Start.
+func (c *Cluster) NewSession(name string) *Session {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.runs++
+	// The numbers of questions begin anywhere, so that an answer to one of the session before is not taken for another.
+	return &Session{
+		cluster: c, name: name, run: c.runs,
+		stop: make(chan struct{}), again: make(chan struct{}, 1),
+		warn:     rate.Sometimes{Interval: 10 * time.Minute},
+		table:    newTable(time.Now()),
+		asks:     make(map[uint64]*asking),
+		asking:   make(chan struct{}, maxAsking),
+		question: rand.Uint64(),
+		answers:  make(chan struct{}, maxAnswering),
+	}
+}
+
+// Start begins, in place of the cluster's session before. Peers is the half of its log.
+func (s *Session) Start(peers broker.Peers) {
+	s.peers = peers
+	s.reports.init(s)
+	s.subscribers.init(s)
+	c := s.cluster
+	c.mu.Lock()
+	c.session, c.name = s, s.name
+	c.mu.Unlock()
+	c.hub.WatchCounts(true)
+	s.running.Go(s.beats)
+	s.running.Go(s.reports.loop)
+}
+
+// leaveTime is how long a node that leaves waits for its counts to be removed.
+const leaveTime = time.Second
+
+// Close says goodbye. The log is closed after it, because it is needed for that.
+func (s *Session) Close() {
+	if s.peers == nil {
+		return
+	}
+	c := s.cluster
+	c.mu.Lock()
+	last := c.session == s
+	if last {
+		c.session = nil
+		c.hub.WatchCounts(false)
+	}
+	c.mu.Unlock()
+	close(s.stop)
+	s.running.Wait()
+	s.peers.Send(0, binary.AppendUvarint([]byte{messageVersion, kindGoodbye}, s.run))
+	// Not if another session has taken its place: if that has the same broker, they are its counts now. If not, the other
+	// nodes remove them when this one is gone for a while.
+	s.reports.end(last, leaveTime)
+}
+
+// Interrupted says that the broker is not reached for now.
+func (s *Session) Interrupted() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.table.cut = true
+}
+
+// Recovered has the node say that it is there, and all counts set again: it was cut off, or the broker has lost data.
+func (s *Session) Recovered() {
+	s.mu.Lock()
+	if s.table.cut {
+		s.table.cut, s.table.back = false, time.Now()
+	}
+	s.mu.Unlock()
+	s.reports.setAll()
+	select {
+	case s.again <- struct{}{}:
+	default:
+	}
+}
+
+// How often nodes send beats, and when one that sends none is dead.
+const (
+	minPeriod = time.Second
+	basic     = 2 * time.Second
+	maxPeriod = 2 * time.Minute
+	// manyNodes is from how many nodes on the period grows with their number, so that each gets manyNodes/basic beats a
+	// second, whatever their number: 50, which are some 5 KB.
+	manyNodes = 100
+	deadAfter = 3 // periods
+)
+
+// period returns how often each of n nodes sends a beat.
+func period(n int) time.Duration {
+	return min(max(basic, basic*time.Duration(n)/manyNodes), maxPeriod)
+}
+
+// beats sends beats, and looks after those of others.
+func (s *Session) beats() {
+	asks := true
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-timer.C:
+		case <-s.again:
+			asks = true
+		}
+		p := s.beat(0, asks)
+		asks = false
+		s.sweep()
+		// Up to a tenth sooner, so that nodes that were started together do not send at the same moments for ever.
+		timer.Reset(p - rand.N(p/10))
+	}
+}
+
+// beat sends a beat, to all nodes if the number is 0, and returns the period that it tells.
+func (s *Session) beat(to uint64, asks bool) time.Duration {
+	b := beat{run: s.run, asks: asks, node: s.cluster.self()}
+	b.node.Name = s.name
+	s.mu.Lock()
+	b.period = period(1 + s.table.alive(time.Now()))
+	s.mu.Unlock()
+	s.peers.Send(to, b.append(nil))
+	return b.period
+}
+
+// Receive takes what another node has sent. It keeps the message, and may be called before Start.
+func (s *Session) Receive(from uint64, message []byte) {
+	kind, rest := kindOf(message)
+	if from == s.cluster.hub.Node() || from == 0 {
+		return
+	}
+	switch kind {
+	case kindBeat:
+		var b beat
+		if b.read(rest) == nil {
+			b.node.ID = from
+			s.heard(&b)
+		}
+	case kindGoodbye:
+		r := reader{rest: rest}
+		if run := r.number(); !r.bad {
+			s.mu.Lock()
+			s.table.goodbye(from, run, time.Now())
+			s.leftLocked(from)
+			s.mu.Unlock()
+		}
+	case kindQuestion:
+		var q question
+		if q.read(rest) == nil {
+			s.answer(from, &q)
+		}
+	case kindAnswer:
+		var p part
+		if p.read(rest) == nil {
+			s.answered(from, &p)
+		}
+	case kindForgot:
+		s.mu.Lock()
+		known := s.table.isAlive(from, time.Now())
+		s.mu.Unlock()
+		if known && s.started() {
+			s.reports.setAll()
+		}
+	}
+}
+
+// started reports whether Start was called.
+func (s *Session) started() bool {
+	c := s.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.session == s
+}
+
+// heard takes a beat.
+func (s *Session) heard(b *beat) {
+	now := time.Now()
+	s.mu.Lock()
+	answer, forgot := s.table.heard(b, now)
+	// With many nodes a new one waits for their beats. If all begin at the same time, each would answer each.
+	answer = answer && s.table.alive(now) < manyNodes
+	s.mu.Unlock()
+	if !s.started() {
+		return
+	}
+	if answer {
+		s.beat(b.node.ID, false)
+	}
+	if forgot {
+		s.peers.Send(b.node.ID, []byte{messageVersion, kindForgot})
+	}
+	s.compare(b, now)
+}
+
+// epochTime is how long another node may have another epoch. While an epoch is changing each node is told at its own time.
+const epochTime = 10 * time.Second
+
+// compare warns of a node that has another epoch for too long: it has another log.
+func (s *Session) compare(b *beat, now time.Time) {
+	own := s.cluster.hub.Summary().Epoch
+	s.mu.Lock()
+	since := s.table.differs(b.node.ID, own, now)
+	s.mu.Unlock()
+	if since.IsZero() || now.Sub(since) <= max(epochTime, deadAfter*b.period) {
+		return
+	}
+	s.warn.Do(func() {
+		logger().Warn("another node has another log: messages of one do not reach the clients of the other; give all nodes the same options of the broker",
+			zap.String("node", b.node.Name), zap.String("id", b.node.Text()), zap.String("its_epoch", b.node.Epoch), zap.String("epoch", own))
+	})
+}
+
+// logger returns Caddy's logger. The one of a module would be that of a configuration which may have ended.
+var logger = func() *zap.Logger { return caddy.Log().Named("broadcast.nodes") } // a variable for tests
+
+// sweep removes the counts of nodes that have ended, if it is this node's turn.
+func (s *Session) sweep() {
+	s.mu.Lock()
+	dead, forget := s.table.sweep(s.cluster.hub.Node(), time.Now())
+	for _, id := range dead {
+		s.leftLocked(id)
+	}
+	s.mu.Unlock()
+	for _, id := range forget {
+		s.peers.Forget(id)
+	}
+}
+
+// leftLocked has no question wait for a node any more.
+func (s *Session) leftLocked(id uint64) {
+	for _, a := range s.asks {
+		a.leftLocked(id)
+	}
+}

@@ -1,0 +1,173 @@
+package nodes
+
+import (
+	"slices"
+	"time"
+)
+
+// table is what a node knows of the others. Session.mu guards it.
+type table struct {
+	nodes map[uint64]*peer
+
+	// forgot are nodes whose counts this one has removed, and when. They are told if they are heard from again.
+	forgot map[uint64]time.Time
+	cut    bool      // nothing comes from the others
+	back   time.Time // when it last did so again
+}
+
+// peer is another node.
+type peer struct {
+	node  Node
+	run   uint64
+	until time.Time // it is alive until then, if nothing more comes
+	gone  bool      // it has said goodbye
+	told  time.Time // when it was last answered
+
+	// How long it has had another epoch than this node, and which two they are.
+	own, its string
+	since    time.Time
+}
+
+const (
+	// maxNodes bounds the memory for others, which is at most 1 KB each.
+	maxNodes = 10_000
+	// rememberTime is how long a node is known that has ended. What it has sent may still come.
+	rememberTime = 10 * time.Minute
+	// graceTime is how long after its end a node's counts are removed: one that only seemed to be dead has to set
+	// all of them again.
+	graceTime = 2 * basic
+	maxForgot = 1000
+	// againTime is when the counts of a node may be removed again that had been removed.
+	againTime = time.Minute
+	// answerTime is the time between two answers to the beats of a node that asks for them.
+	answerTime = time.Second
+)
+
+func newTable(now time.Time) table {
+	return table{nodes: make(map[uint64]*peer), forgot: make(map[uint64]time.Time), back: now}
+}
+
+func (p *peer) alive(now time.Time) bool { return p != nil && !p.gone && now.Before(p.until) }
+
+func (t *table) isAlive(id uint64, now time.Time) bool { return t.nodes[id].alive(now) }
+
+// alive counts the other nodes that are alive.
+func (t *table) alive(now time.Time) (n int) {
+	for _, p := range t.nodes {
+		if p.alive(now) {
+			n++
+		}
+	}
+	return n
+}
+
+// list returns them, by name.
+func (t *table) list(now time.Time) (list []Node) {
+	for _, p := range t.nodes {
+		if p.alive(now) {
+			list = append(list, p.node)
+		}
+	}
+	slices.SortFunc(list, byName)
+	return list
+}
+
+// heard takes a beat. It reports whether the sender is to be answered, and whether its counts were removed.
+func (t *table) heard(b *beat, now time.Time) (answer, forgot bool) {
+	p := t.nodes[b.node.ID]
+	switch {
+	case p == nil && len(t.nodes) >= maxNodes:
+		return false, false
+	case p == nil:
+		p = new(peer)
+		t.nodes[b.node.ID] = p
+	// Messages may overtake each other, but a connection that has ended does not come back.
+	case b.run < p.run, b.run == p.run && p.gone:
+		return false, false
+	}
+	p.node, p.run, p.gone = b.node, b.run, false
+	p.until = now.Add(deadAfter * b.period)
+	if answer = b.asks && now.Sub(p.told) >= answerTime; answer {
+		p.told = now
+	}
+	_, forgot = t.forgot[b.node.ID]
+	delete(t.forgot, b.node.ID)
+	return answer, forgot
+}
+
+// goodbye takes the message that a node ends.
+func (t *table) goodbye(id, run uint64, now time.Time) {
+	if p := t.nodes[id]; p != nil && run >= p.run {
+		if p.alive(now) {
+			p.until = now
+		}
+		p.run, p.gone = run, true
+	}
+}
+
+// differs returns since when a node has had its epoch while this one has had own, or zero if they are the same.
+func (t *table) differs(id uint64, own string, now time.Time) time.Time {
+	p := t.nodes[id]
+	if p == nil {
+		return time.Time{}
+	}
+	its := p.node.Epoch
+	switch {
+	case own == its || own == "" || its == "":
+		p.since = time.Time{}
+	case p.since.IsZero() || own != p.own || its != p.its:
+		p.since = now
+	}
+	p.own, p.its = own, its
+	return p.since
+}
+
+// sweep forgets what is too old. It returns the nodes that are dead, and those of them whose counts are to be removed by
+// this node.
+func (t *table) sweep(self uint64, now time.Time) (dead, forget []uint64) {
+	first := true // of those that are alive
+	for id, p := range t.nodes {
+		first = first && !(p.alive(now) && id < self)
+	}
+	for id, p := range t.nodes {
+		switch {
+		case p.alive(now):
+			continue
+		case now.Sub(p.until) > rememberTime:
+			delete(t.nodes, id)
+			continue
+		}
+		dead = append(dead, id)
+		// One node does it, because there may be a thousand. If its call is lost, who finds the counts does it.
+		if _, done := t.forgot[id]; first && !done && now.Sub(p.until) >= graceTime && t.claim(id, now) {
+			forget = append(forget, id)
+		}
+	}
+	for id, at := range t.forgot {
+		if now.Sub(at) > rememberTime {
+			delete(t.forgot, id)
+		}
+	}
+	return dead, forget
+}
+
+// isLongDead reports whether a node is dead and another one should have removed its counts by now. One that was never heard
+// from is.
+func (t *table) isLongDead(id uint64, now time.Time) bool {
+	p := t.nodes[id]
+	return p == nil || !p.alive(now) && now.Sub(p.until) >= graceTime+2*period(len(t.nodes))
+}
+
+// claim reports whether this node may remove the counts of a node that it does not hear from, and notes that it does.
+func (t *table) claim(id uint64, now time.Time) bool {
+	// A node that was cut off has not heard from anybody.
+	if t.cut || now.Sub(t.back) < deadAfter*period(len(t.nodes)) {
+		return false
+	}
+	at, again := t.forgot[id]
+	if again && now.Sub(at) < againTime || !again && len(t.forgot) >= maxForgot {
+		return false
+	}
+	t.forgot[id] = now
+	return true
+}

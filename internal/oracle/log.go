@@ -1,0 +1,121 @@
+// Package oracle checks what the clients and publishers of a cluster were told against what its log has stored: nothing is
+// missing without a gap, nothing comes twice, all comes in order, and no position is ahead of the log. Tests of the hub
+// and the simulation use it. It knows nothing of the hub, only of what a brokertest.Memory stores, and of transcripts.
+package oracle
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/broker/brokertest"
+)
+
+// Log is what the log has stored, by epoch. Each message has data of its own.
+type Log struct {
+	last   string // the epoch
+	epochs map[string]map[uint64]stored
+	seqs   map[string]map[string][]uint64 // by epoch and channel, in order
+	places map[string][]string            // by data
+}
+
+type stored struct{ channel, data string }
+
+// NewLog returns what a Memory has stored, and what is wrong with that: a position that was given twice, or a message that
+// was stored twice in an epoch.
+func NewLog(epochs []brokertest.Stored) (*Log, []string) {
+	l := &Log{epochs: make(map[string]map[uint64]stored), seqs: make(map[string]map[string][]uint64), places: make(map[string][]string)}
+	var wrong []string
+	for _, s := range epochs {
+		l.last = s.Epoch
+		entries, seqs, times := make(map[uint64]stored), make(map[string][]uint64), make(map[string]int)
+		l.epochs[s.Epoch], l.seqs[s.Epoch] = entries, seqs
+		for _, e := range s.Entries {
+			data := string(e.Data)
+			if entries[e.Seq].data != "" {
+				wrong = append(wrong, fmt.Sprintf("position %s-%d was given twice", s.Epoch, e.Seq))
+			}
+			if times[data]++; times[data] == 2 {
+				wrong = append(wrong, fmt.Sprintf("message %s was stored twice in %s", data, s.Epoch))
+			}
+			entries[e.Seq] = stored{e.Channel, data}
+			seqs[e.Channel] = append(seqs[e.Channel], e.Seq)
+			l.places[data] = append(l.places[data], fmt.Sprint(s.Epoch, "-", e.Seq))
+		}
+	}
+	return l, wrong
+}
+
+// after returns the positions of a channel after one and before another one.
+func (l *Log) between(epoch, channel string, after, before uint64) []uint64 {
+	seqs := l.seqs[epoch][channel]
+	from, found := slices.BinarySearch(seqs, after)
+	if found {
+		from++
+	}
+	to, _ := slices.BinarySearch(seqs, before)
+	return seqs[from:max(from, to)]
+}
+
+// Published is a message, and what its publisher was told, once for each time that it was published.
+type Published struct {
+	Channel, Data string
+	Keyed         bool // so that it may be stored although one of the calls failed
+	Answers       []Answer
+}
+
+// Answer is the ID of a message, or an error.
+type Answer struct {
+	ID  string
+	Err error
+}
+
+// CheckPublished checks that a publisher who has an ack has the position of its message, and one who was told that nothing
+// was published is right. ended are errors that a publisher may get when its node ends.
+func (l *Log) CheckPublished(m Published, ended ...error) (wrong []string) {
+	known := m.Keyed // or it is known that it may be stored
+	for _, a := range m.Answers {
+		switch {
+		case a.Err == nil:
+			known = true
+			epoch, seq := parseID(a.ID)
+			if l.epochs[epoch][seq] != (stored{m.Channel, m.Data}) {
+				wrong = append(wrong, fmt.Sprintf("message %s was acked at %s, where it is not", m.Data, a.ID))
+			}
+		case errors.Is(a.Err, broker.ErrUnknown):
+			known = true
+		case !errors.Is(a.Err, broker.ErrDown) && !slices.ContainsFunc(ended, func(e error) bool { return errors.Is(a.Err, e) }):
+			wrong = append(wrong, fmt.Sprintf("message %s was answered with %v", m.Data, a.Err))
+		}
+	}
+	if places := l.places[m.Data]; len(places) > 0 && !known {
+		wrong = append(wrong, fmt.Sprintf("message %s is at %v, but its publisher was told: %v", m.Data, places, m.Answers))
+	}
+	return wrong
+}
+
+// parseID takes an ID apart. What is none is at the beginning of an epoch without a name.
+func parseID(id string) (epoch string, seq uint64) {
+	epoch, digits, _ := strings.Cut(id, "-")
+	seq, err := strconv.ParseUint(digits, 10, 64)
+	if err != nil {
+		return "", 0
+	}
+	return epoch, seq
+}
+
+// number returns the number of a brokertest.Memory's epoch. It comes last in the name.
+func number(epoch string) int {
+	n, err := strconv.Atoi(epoch[strings.LastIndexByte(epoch, 'x')+1:])
+	if err != nil {
+		panic("the epochs of brokertest.Memory have other names than this package knows: " + epoch)
+	}
+	return n
+}
+
+// whole is after all positions.
+const whole = math.MaxUint64

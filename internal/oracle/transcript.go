@@ -1,0 +1,253 @@
+package oracle
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A transcript is what a connection was told, a line each. These functions append lines. log is the newest position of the
+// log at that moment: what a connection is told must not be ahead of it, and a gap excuses nothing after it.
+
+// Hello says where a connection begins.
+func Hello(p []byte, id, log string, gaps []string) []byte {
+	return fmt.Appendf(p, "hello %s %s %s\n", id, log, strings.Join(gaps, ","))
+}
+
+// Joined says where a connection begins that joins a channel after an ID, or after "".
+func Joined(p []byte, channel, id, log, after string, gap bool) []byte {
+	return fmt.Appendf(p, "join %s %s %s after:%s gap:%v\n", channel, id, log, after, gap)
+}
+
+// Message says that a message came live.
+func Message(p []byte, channel, id string, data []byte) []byte {
+	p = append(append(append(p, "message "...), channel...), ' ')
+	return append(append(append(append(p, id...), ' '), data...), '\n')
+}
+
+// Missed says that a message came with Joined, which it follows.
+func Missed(p []byte, channel, id string, data []byte) []byte {
+	return fmt.Appendf(p, "missed %s %s %s\n", channel, id, data)
+}
+
+// Gap says that messages of channels may be missing, of all of them with "*".
+func Gap(p []byte, channels []string, log string) []byte {
+	return fmt.Appendf(p, "gap %s %s\n", strings.Join(channels, ","), log)
+}
+
+// Left says that a connection has left a channel.
+func Left(p []byte, channel string) []byte { return fmt.Appendf(p, "left %s\n", channel) }
+
+// Closed says why a connection was closed.
+func Closed(p []byte, why any) []byte { return fmt.Appendf(p, "closed %v\n", why) }
+
+// Connection is one connection of a client, and its transcript.
+type Connection struct {
+	Name       string
+	Channels   []string // at first
+	LastID     string   // that it came with
+	Gone       bool     // it has ended, so it need not have everything
+	Owned      map[string]bool
+	Transcript string
+}
+
+// lines returns what it was told.
+func (c *Connection) lines() []string {
+	return strings.Split(strings.TrimSuffix(c.Transcript, "\n"), "\n")
+}
+
+// Position returns where a client that was told a transcript would resume: after the last message, or, before the first,
+// where the hello says. Without either that is lastID.
+func Position(lastID, transcript string) string {
+	for transcript != "" {
+		i := strings.LastIndexByte(strings.TrimSuffix(transcript, "\n"), '\n') + 1
+		switch f := strings.Fields(transcript[i:]); f[0] {
+		case "hello":
+			return f[1]
+		case "message":
+			return f[2]
+		}
+		transcript = transcript[:i]
+	}
+	return lastID
+}
+
+// Check returns what is wrong with what a connection was told: every message after its position of each of its channels has
+// to come, once and in order, or a gap that it is told of.
+func (l *Log) Check(c Connection) []string {
+	v := &check{log: l, conn: &c, tracks: make(map[string]*track)}
+	v.run()
+	return v.wrong
+}
+
+// check compares one transcript with the log.
+type check struct {
+	log   *Log
+	conn  *Connection
+	wrong []string
+
+	epoch  string
+	pos    uint64 // of the newest message
+	tracks map[string]*track
+}
+
+// track is what is known of one channel of a connection.
+type track struct {
+	last uint64            // everything up to here has come, or was not due
+	gaps map[string]uint64 // by epoch: up to where messages may be missing
+}
+
+// excuse notes that a gap was told of when the log was at a position.
+func (t *track) excuse(upTo string) {
+	epoch, seq := parseID(upTo)
+	t.gaps[epoch] = max(t.gaps[epoch], seq)
+}
+
+// excused reports whether a gap was told of when the log had a position. In a later epoch it has had all of those before.
+func (t *track) excused(epoch string, seq uint64) bool {
+	for at, upTo := range t.gaps {
+		if at == epoch && seq <= upTo || number(at) > number(epoch) {
+			return true
+		}
+	}
+	return false
+}
+
+func (v *check) fail(format string, args ...any) {
+	lines := v.conn.lines()
+	if n := len(lines); n > 100 { // a day's would be in nobody's way of finding it
+		lines = append([]string{fmt.Sprintf("(%d lines)", n-100)}, lines[n-100:]...)
+	}
+	v.wrong = append(v.wrong, fmt.Sprintf("%s: %s\n\t%s", v.conn.Name, fmt.Sprintf(format, args...), strings.Join(lines, "\n\t")))
+}
+
+func (v *check) run() {
+	closed := v.conn.Gone
+	for line := range strings.Lines(v.conn.Transcript) {
+		switch f := strings.Split(strings.TrimSuffix(line, "\n"), " "); f[0] {
+		case "hello":
+			v.hello(f[1], f[2], f[3])
+		case "join":
+			v.join(f[1], f[2], f[3], strings.TrimPrefix(f[4], "after:"), f[5] == "gap:true")
+		case "missed", "message":
+			v.message(f[0] == "message", f[1], f[2], f[3])
+		case "gap":
+			names := strings.Split(f[1], ",")
+			for name, t := range v.tracks {
+				if slices.Contains(names, name) || f[1] == "*" {
+					t.excuse(f[2])
+				}
+			}
+		case "left":
+			delete(v.tracks, f[1])
+		case "closed":
+			closed = true
+		default:
+			v.fail("was told %q", line)
+		}
+		if len(v.wrong) > 0 {
+			return
+		}
+	}
+	if !closed {
+		v.end()
+	}
+}
+
+// begin begins to track a channel, from a position on, or after an ID that the client came with.
+func (v *check) begin(name, id, upTo, after string, gap bool) {
+	_, seq := parseID(id)
+	t := &track{last: seq, gaps: make(map[string]uint64)}
+	v.tracks[name] = t
+	if gap {
+		t.excuse(upTo)
+		return
+	}
+	if after == "" {
+		return
+	}
+	epoch, from := parseID(after)
+	if t.last = from; epoch != v.epoch {
+		v.fail("resumed %s after %s in epoch %s, and was told of no gap", name, after, v.epoch)
+	} else if seq < from {
+		v.fail("came with %s and was given %s", after, id)
+	}
+}
+
+func (v *check) hello(id, upTo, gaps string) {
+	v.epoch, v.pos = parseID(id)
+	if epoch, seq := parseID(upTo); epoch == v.epoch && v.pos > seq {
+		v.fail("was given %s when the log was at %s", id, upTo)
+	}
+	lost := strings.Split(gaps, ",")
+	for _, name := range v.conn.Channels {
+		v.begin(name, id, upTo, v.conn.LastID, slices.Contains(lost, name))
+	}
+}
+
+func (v *check) join(name, id, upTo, after string, gap bool) {
+	epoch, _ := parseID(id)
+	v.enter(epoch)
+	v.begin(name, id, upTo, after, gap)
+}
+
+// enter goes to another epoch, if it is one. A gap has to be told of each channel when that has begun.
+func (v *check) enter(epoch string) {
+	if epoch == v.epoch {
+		return
+	}
+	if v.epoch != "" && number(epoch) < number(v.epoch) {
+		v.fail("went back from epoch %s to %s", v.epoch, epoch)
+	}
+	for name, t := range v.tracks {
+		if !t.excused(epoch, 0) {
+			v.fail("was told of no gap of %s when epoch %s began", name, epoch)
+		}
+		t.last = 0
+	}
+	v.epoch, v.pos = epoch, 0
+}
+
+func (v *check) message(live bool, name, id, data string) {
+	epoch, seq := parseID(id)
+	v.enter(epoch)
+	t := v.tracks[name]
+	switch e := v.log.epochs[epoch][seq]; {
+	case e.channel != name || e.data != data:
+		v.fail("got %s of %s as %s, where %q of %q is", data, name, id, e.data, e.channel)
+		return
+	case t == nil:
+		v.fail("got %s of %s, which it is not on", id, name)
+		return
+	case live && seq <= v.pos:
+		v.fail("got %s after %d", id, v.pos)
+	case seq <= t.last:
+		v.fail("got %s after %d of %s", id, t.last, name)
+	case live && v.conn.Owned[data]:
+		v.fail("got an echo of %s", data)
+	}
+	v.missing(name, t, seq)
+	t.last = seq
+	if live {
+		v.pos = seq
+	}
+}
+
+// missing checks that of what did not come of a channel before a position the client was told first.
+func (v *check) missing(name string, t *track, before uint64) {
+	for _, seq := range v.log.between(v.epoch, name, t.last, before) {
+		if !t.excused(v.epoch, seq) && !v.conn.Owned[v.log.epochs[v.epoch][seq].data] {
+			v.fail("misses %s-%d of %s (before %d), and was told of no gap", v.epoch, seq, name, before)
+		}
+	}
+}
+
+// end checks that a connection that is still there has everything.
+func (v *check) end() {
+	if len(v.tracks) > 0 {
+		v.enter(v.log.last)
+	}
+	for name, t := range v.tracks {
+		v.missing(name, t, whole)
+	}
+}

@@ -1,0 +1,159 @@
+// Package survey is what administrators see of all nodes that share a log, and do on all of them: lists, and kicks. It asks
+// each node for its part and joins the answers. Without a message broker it is the part of this process.
+package survey
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
+)
+
+// Cluster asks the nodes. It is a *nodes.Cluster, but in tests.
+type Cluster interface {
+	Nodes() []nodes.Node
+	Handle(kind string, answer func(request []byte) []byte)
+	Ask(ctx context.Context, kind string, request []byte) (answers []nodes.Answer, missing []nodes.Node)
+}
+
+// Survey asks the nodes, and answers for this one. There is one per process.
+type Survey struct {
+	hub     *hub.Hub
+	cluster Cluster
+}
+
+// The kinds of questions.
+const (
+	kindChannels    = "channels"
+	kindChannel     = "channel"
+	kindConnections = "connections"
+	kindKicked      = "kicked"
+)
+
+// New returns the survey of a hub, and has the cluster answer its questions.
+func New(h *hub.Hub, c Cluster) *Survey {
+	s := &Survey{h, c}
+	handle(s, kindChannels, s.channels)
+	handle(s, kindChannel, s.channel)
+	handle(s, kindConnections, s.connections)
+	handle(s, kindKicked, s.kicked)
+	return s
+}
+
+// question is what a node is asked. A node that is not in Nodes, if there are any, answers nothing.
+type question struct {
+	Nodes   []string `json:"nodes,omitempty"` // as nodes.Text
+	Prefix  string   `json:"prefix,omitempty"`
+	Channel string   `json:"channel,omitempty"`
+	User    string   `json:"user,omitempty"`
+	After   string   `json:"after,omitempty"`
+	Limit   int      `json:"limit,omitempty"`
+	Request string   `json:"request,omitempty"`
+}
+
+// handle has a question of one kind answered. What cannot be read, or is for others, is answered with nothing.
+func handle[T any](s *Survey, kind string, answer func(question) (T, bool)) {
+	s.cluster.Handle(kind, func(request []byte) []byte {
+		var q question
+		if json.Unmarshal(request, &q) != nil || len(q.Nodes) > 0 && !slices.Contains(q.Nodes, s.self()) {
+			return nil
+		}
+		a, ok := answer(q)
+		if !ok {
+			return nil
+		}
+		data, err := json.Marshal(a)
+		if err != nil {
+			return nil
+		}
+		return data
+	})
+}
+
+// answer is what one node has answered.
+type answer[T any] struct {
+	node nodes.Node
+	of   T
+}
+
+// ask asks the selected nodes, or only answers itself if it is the only one of them. It returns the nodes that have not
+// answered.
+func ask[T any](ctx context.Context, s *Survey, kind string, q question, selected []nodes.Node, own func(question) (T, bool)) (answers []answer[T], missing []nodes.Node) {
+	if len(selected) == 1 && selected[0].ID == s.hub.Node() {
+		a, ok := own(q)
+		if !ok {
+			return nil, selected
+		}
+		return []answer[T]{{selected[0], a}}, nil
+	}
+	for _, n := range selected {
+		q.Nodes = append(q.Nodes, n.Text())
+	}
+	request, err := json.Marshal(q)
+	if err != nil {
+		return nil, selected
+	}
+	// Nodes that are not selected answer at once with nothing, which costs less than to know whom to ask.
+	got, _ := s.cluster.Ask(ctx, kind, request)
+	has := make(map[uint64]bool)
+	for _, a := range got {
+		var of T
+		if len(a.Data) > 0 && json.Unmarshal(a.Data, &of) == nil && !has[a.Node.ID] {
+			has[a.Node.ID] = true
+			answers = append(answers, answer[T]{a.Node, of})
+		}
+	}
+	for _, n := range selected {
+		if !has[n.ID] {
+			missing = append(missing, n)
+		}
+	}
+	return answers, missing
+}
+
+// self returns this node's number as people see it.
+func (s *Survey) self() string { return hub.NodeText(s.hub.Node()) }
+
+// NoNodeError says that no node that is alive has a name or a number.
+type NoNodeError string
+
+func (e NoNodeError) Error() string {
+	return fmt.Sprintf("there is no node %q among those that are alive", string(e))
+}
+
+// selected returns the nodes with a name or a number, or all if it is empty.
+func (s *Survey) selected(node string) ([]nodes.Node, error) {
+	all := s.cluster.Nodes()
+	if !s.hub.Shared() {
+		all = slices.DeleteFunc(all, func(n nodes.Node) bool { return n.ID != s.hub.Node() })
+	}
+	if node == "" {
+		return all, nil
+	}
+	all = slices.DeleteFunc(all, func(n nodes.Node) bool { return n.Name != node && n.Text() != node })
+	if len(all) == 0 {
+		return nil, NoNodeError(node)
+	}
+	return all, nil
+}
+
+// Label returns what people call a node: its name, or its number if it has none.
+func Label(n nodes.Node) string {
+	if n.Name != "" {
+		return n.Name
+	}
+	return n.Text()
+}
+
+func labels(missing []nodes.Node) []string {
+	names := make([]string, len(missing))
+	for i, n := range missing {
+		names[i] = Label(n)
+	}
+	slices.SortFunc(names, strings.Compare)
+	return names
+}
