@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/redistest"
 )
 
 const (
@@ -85,6 +86,25 @@ func TestHop(t *testing.T) {
 			waitCurrent(t, servers)
 		})
 	})
+}
+
+// TestHopOfRedis: the same with Redis. If it keeps what it has acknowledged, nobody notices; if it does not, all are told.
+func TestHopOfRedis(t *testing.T) {
+	for _, c := range []struct {
+		name, config, options string
+		forgets               bool
+	}{{"durable", redistest.AOF, "durable", false}, {"without AOF", "", "", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			server := redistest.Start(t, c.config)
+			h := newHop(startNodes(t, 3, func(int) string { return redis(c.options, server.URL()) }))
+			h.forgets = c.forgets
+			h.run(t, func(func(int)) {
+				server.Kill()
+				time.Sleep(700 * time.Millisecond) // how long it is away
+				server.Run()
+			})
+		})
+	}
 }
 
 // TestHopOfNodes: the same while the connections of nodes are cut and held up, and nodes are killed.
