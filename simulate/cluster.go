@@ -8,9 +8,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/caddy-broadcast/caddy-broadcast/broker"
 	"github.com/caddy-broadcast/caddy-broadcast/broker/brokertest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/oracle"
 )
 
@@ -50,11 +50,13 @@ type node struct {
 
 	// Guarded by cluster.mu, as all clients look at it.
 	hub     *hub.Hub
+	group   *nodes.Cluster       // nil in scenarios without beats
 	up      bool                 // a health check has found it
 	refuses bool                 // and not that it is cut off from the log for too long
 	killed  bool                 // what it has not answered is not known
 	clients map[*client]struct{} // that are connected to it
 
+	alive     int    // how many nodes it knows in the end
 	epoch     string // when it was looked at last
 	watermark uint64
 }
@@ -90,15 +92,13 @@ func (c *cluster) start(n *node) {
 	h := hub.New(hubConfig)
 	runtime.GOMAXPROCS(procs)
 	oneLoop.Unlock()
-	err := h.UseLog(func(s broker.Sink) (broker.Log, error) {
-		return n.link.Dial(s, broker.Options{Node: h.Node(), Retention: h.Retention()})
-	})
+	group, err := c.dial(n, h)
 	if err != nil {
 		panic(err) // a new hub takes any log
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n.hub, n.killed = h, false
+	n.hub, n.group, n.killed = h, group, false
 	n.epoch, n.watermark, n.refuses = "", 0, false
 	c.upLocked(n, true)
 }
@@ -226,6 +226,11 @@ func (c *cluster) run() {
 	close(c.quiet)
 	c.report.end(c)
 	c.heal()
+	for _, n := range c.nodes {
+		if n.group != nil {
+			n.alive = len(n.group.Nodes())
+		}
+	}
 	close(c.ended)
 	<-sampled
 	c.running.Wait()
@@ -275,6 +280,11 @@ func (c *cluster) check() {
 	for _, m := range c.sent {
 		c.problems = append(c.problems, log.CheckPublished(m.Published, hub.ErrClosed)...)
 	}
+	for _, n := range c.nodes {
+		if n.group != nil && n.alive != len(c.nodes) {
+			c.problems = append(c.problems, fmt.Sprintf("node %d knows of %d nodes", n.number, n.alive))
+		}
+	}
 	if c.unsent > 0 {
 		c.problems = append(c.problems, fmt.Sprintf("%d publishers have no answer", c.unsent))
 	}
@@ -286,11 +296,17 @@ func (c *cluster) problem(format string, args ...any) {
 	c.problems = append(c.problems, fmt.Sprintf(format, args...))
 }
 
+// lookEvery is how many rounds of sample it takes to look at all nodes. It is also what a health check takes.
+const lookEvery = 4
+
 // sample looks at all nodes again and again: a watermark only grows within an epoch, and is never ahead of the log. It also
 // notes the most that all nodes have asked of the broker within a second.
 func (c *cluster) sample() {
-	for c.wait(max(time.Second, c.lasts/1000)) {
-		for _, n := range c.nodes {
+	for round := 0; c.wait(max(time.Second, c.lasts/1000)); round++ {
+		for i, n := range c.nodes {
+			if i%lookEvery != round%lookEvery {
+				continue
+			}
 			c.mu.Lock()
 			h, before, at := n.hub, n.epoch, n.watermark
 			c.mu.Unlock()

@@ -41,7 +41,7 @@ func (c *cluster) publish() {
 		}
 		c.mu.Lock()
 		m := &message{room: c.random.IntN(rooms)}
-		if c.several && c.random.IntN(50) == 0 {
+		if c.several && c.random.IntN(200) == 0 {
 			m.room = news
 		}
 		m.Data, m.Channel, m.Keyed = fmt.Sprint("m", i), channelName(m.room), c.random.IntN(2) == 0

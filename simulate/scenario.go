@@ -16,6 +16,7 @@ type scenario struct {
 	lasts       time.Duration // of virtual time, after all have connected
 	tick        time.Duration // between the signs of life of a node; 0: that of a Memory
 	events      []event
+	beats       bool // the nodes tell each other that they are there
 	gaps        bool // clients may be told of gaps
 	atMost      int  // nodes: more take too long
 }
@@ -43,22 +44,26 @@ var scenarios = []scenario{
 	{name: "affinity", about: "rooms of 10, each on one node", room: 10, affinity: true, rate: 0.4, perNode: true, lasts: time.Minute},
 	{name: "rolling", about: "all nodes are restarted in order, 5 % at a time", room: 10, rate: 0.2, perNode: true, lasts: 2 * time.Minute,
 		events: []event{{after: time.Second, what: restartAll}}},
+	{name: "slow", about: "the same, and a third of the links is 500 ms slow, so that clients are ahead of their new node", room: 10, rate: 0.2, perNode: true,
+		lasts: 2 * time.Minute, events: []event{{what: slowLinks}, {after: time.Second, what: restartAll}}},
 	{name: "loss", about: "1 % of the nodes lose their power, and come back after a minute", room: 10, rate: 0.2, perNode: true, lasts: 2 * time.Minute,
 		events: []event{{after: 10 * time.Second, what: killSome}}},
 	{name: "partition", about: "a third of the nodes is cut off for 45 s, half of them without noticing", room: 10, rate: 0.2, perNode: true, lasts: 2 * time.Minute,
 		events: []event{{after: 10 * time.Second, what: partition}}},
-	{name: "leader", about: "each minute the broker has no leader for 4 s, and loses what it was sending", room: 10, rate: 0.2, perNode: true, lasts: 3 * time.Minute,
+	{name: "leader", about: "each minute the broker has no leader for 4 s, and loses what it was sending", room: 10, rate: 0.2, perNode: true, lasts: 2 * time.Minute,
 		events: []event{{after: 10 * time.Second, every: time.Minute, what: changeLeader}}},
 	{name: "restart", about: "the broker is restarted, and a minute later all nodes at once", room: 1, rate: 0.2, perNode: true, lasts: 2 * time.Minute,
 		events: []event{{after: 10 * time.Second, what: restartBroker}, {after: 70 * time.Second, what: killAll}}},
 	{name: "rollback", about: "the broker loses acked messages twice", room: 10, rate: 0.2, perNode: true, lasts: time.Minute, gaps: true,
 		events: []event{{after: 20 * time.Second, every: 20 * time.Second, what: func(c *cluster) { c.memory.Rollback(20) }}}},
-	{name: "several", about: "connections in three rooms, with a partition, a leader's change and lost nodes at once", room: 10, several: true, rate: 0.2,
+	{name: "beats", about: "nodes tell each other that they are there, and how many subscribers they have, while some are lost", room: 10, rate: 0.1,
+		perNode: true, lasts: 2 * time.Minute, beats: true, atMost: 300, events: []event{{after: 30 * time.Second, what: killSome}}},
+	{name: "several", about: "connections in three rooms, with a partition, a leader's change and lost nodes at once", room: 10, several: true, rate: 0.1,
 		perNode: true, lasts: 2 * time.Minute, gaps: true,
 		events: []event{{after: 10 * time.Second, what: partition}, {after: 20 * time.Second, every: 30 * time.Second, what: changeLeader},
 			{after: 30 * time.Second, what: killSome}}},
 	{name: "day", about: "a day: a rolling restart, a node lost each hour, a leader's change every two, two partitions", room: 10, rate: 0.01, perNode: true,
-		lasts: 24 * time.Hour, tick: 5 * time.Second, atMost: 100,
+		lasts: 24 * time.Hour, tick: 5 * time.Second, atMost: 50,
 		events: []event{
 			{after: time.Hour, every: 12 * time.Hour, what: restartAll}, {after: 10 * time.Minute, every: time.Hour, what: killSome},
 			{after: 20 * time.Minute, every: 2 * time.Hour, what: changeLeader}, {after: 3 * time.Hour, every: 12 * time.Hour, what: partition},
@@ -74,6 +79,15 @@ func restartAll(c *cluster) {
 			some.Go(func() { c.restart(n) })
 		}
 		some.Wait()
+	}
+}
+
+// slowLinks makes a third of the links slow.
+func slowLinks(c *cluster) {
+	for i, n := range c.nodes {
+		if i%3 == 0 {
+			n.link.SetLatency(500 * time.Millisecond)
+		}
 	}
 }
 

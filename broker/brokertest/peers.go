@@ -78,6 +78,7 @@ func (s *session) message(from uint64, message []byte) {
 		b.loseMessages--
 		return
 	}
+	s.log.broker.traffic.Message.add(1, len(message))
 	s.toNode(func() {
 		s.log.fromPeers.add(func(closed bool) {
 			if receive := s.log.receiveMessage; !closed && receive != nil {
@@ -91,6 +92,7 @@ func (s *session) message(from uint64, message []byte) {
 func (l *memoryLog) SetCounts(numbers map[string]int, done func(error)) {
 	l.callPeers(&peerCall{done, broker.ErrUnknown}, func() func() {
 		l.memory.counts.set(l.node, numbers)
+		l.broker.traffic.Counts.add(len(numbers), 0)
 		return func() { done(nil) }
 	})
 }

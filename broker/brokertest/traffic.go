@@ -12,6 +12,8 @@ type Traffic struct {
 	Barrier Flow
 	Open    Flow // channels that it has subscribed to
 	Read    Flow // calls of Read and Last, and what they returned
+	Message Flow // that it was sent of what other nodes have sent with Peers.Send
+	Counts  Flow // numbers of subscribers that it has set
 	CatchUp Flow // the first connection, reconnects and repairs, and what it was sent then
 }
 

@@ -99,6 +99,9 @@ func (p *Process) Kill() {
 // WaitEnd waits until the process has ended by itself, or by a signal.
 func (p *Process) WaitEnd() { <-p.done }
 
+// PID is its number.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Signal sends the process a signal.
 func (p *Process) Signal(s os.Signal) { p.cmd.Process.Signal(s) }
 

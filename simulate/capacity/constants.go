@@ -25,7 +25,9 @@ const (
 	recvFull    = "recv.full"    // the same at full rate
 	batchTime   = "recv.batch"   // how long a batch takes, and so what the rate has to be for batches to form
 	publishNode = "publish.node" // node: a message that is published there, with its ack
-	deliver     = "deliver"      // node: a delivery
+	deliverWarm = "deliver.warm" // node: a delivery to a connection that gets many messages
+	deliverCold = "deliver.cold" // node: and to one that gets few, whose memory no cache has any more
+	deliverRate = "deliver.rate" // messages per second to a connection at which it is halfway between
 	nodeIdle    = "node.idle"    // node: a second without messages
 	tickRate    = "tick.rate"    // ticks per second, which each node gets
 	connBytes   = "conn.bytes"   // node: a connection
@@ -35,6 +37,10 @@ const (
 	storeR1     = "store.R1"     // broker: a message stored
 	storeR3     = "store.R3"     // the same, all three servers
 	storeRedis  = "store.Redis"
+	wakeR1      = "wake.R1" // broker: more than that for a message that comes alone
+	wakeR3      = "wake.R3"
+	wakeRedis   = "wake.Redis"
+	wakeRate    = "wake.rate"  // messages per second at which it is half of that
 	sendNATS    = "send.NATS"  // broker: a message sent to one node
 	sendRedis   = "send.Redis" //
 	limitR1     = "limit.R1"   // messages per second of one log
@@ -61,7 +67,9 @@ func defaults() *constants {
 	add(recvFull, 3, design+"republish, full rate: 2.0 to 2.2, and what the hub adds")
 	add(batchTime, 200, "about a publish to delivery; judgement")
 	add(publishNode, 14.5, bench+"Acked: 21.45 with replicas 1, less a delivery at full rate")
-	add(deliver, 7.4, bench+"To 1,000, no broker: CPU per delivery")
+	add(deliverWarm, 6.5, bench+"no broker: To 100 less To 1, a delivery (200 messages/s each)")
+	add(deliverCold, 15, bench+"no broker: In rooms less To 1: 13.3 (2 messages/s each)")
+	add(deliverRate, 5, bench+"no broker: To 1,000 is 7.4 (20 messages/s each)")
 	add(nodeIdle, 1700, bench+"Idle, replicas 1: 5.1 ms for three nodes")
 	add(tickRate, 2, "brokers/nats/tick.go: one to three a second, of all nodes together")
 	add(connBytes, 2410, "docs/performance.md: idle, 2.35 KiB per connection")
@@ -71,6 +79,10 @@ func defaults() *constants {
 	add(storeR1, 15, bench+"Acked and Log: 15.26 and 17.67")
 	add(storeR3, 44, bench+"Acked and Log: 39.43 and 48.60")
 	add(storeRedis, 8.5, design+"the script, no AOF")
+	add(wakeR1, 246, bench+"replicas 1, less idle: 250 at 20/s, 219 at 200/s, 138 at 1000/s, 15 at 44,000/s")
+	add(wakeR3, 1800, bench+"replicas 3, less idle: 1822, 1277, 723, and 39 at 30,000/s")
+	add(wakeRedis, 0, "not measured")
+	add(wakeRate, 1000, "the same")
 	add(sendNATS, 3, design+"each further consumer, republish")
 	add(sendRedis, 0.8, design+"each further consumer")
 	add(limitR1, 61354, bench+"Log, replicas 1, on 2 cores that the publisher shares")

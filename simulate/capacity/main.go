@@ -4,7 +4,7 @@
 //	go run ./simulate/capacity                                    # 10^5, 10^6 and 10^7 connections with NATS and Redis
 //	go run ./simulate/capacity -connections 2e6 -room 50 -rate 0.2 -affinity -broker R3
 //	go run ./simulate/capacity -constants                         # the costs, and where each was measured
-//	go run ./simulate/capacity -set deliver=5                     # with another cost
+//	go run ./simulate/capacity -set deliver.warm=5                    # with another cost
 //
 // The formulas are in model.go. CALIBRATE=1 go test -v -run TestCalibration ./simulate/capacity compares them with three real
 // Caddys and a real nats-server.
@@ -20,7 +20,7 @@ import (
 
 // shapes are those of the table.
 var shapes = []shape{
-	{name: "one channel for all, 100 messages/s", rate: 100},
+	{name: "one channel for all, 10 messages/s", rate: 10},
 	{name: "1000 large channels, 10 messages/s each", channels: 1000, rate: 10},
 	{name: "rooms of 10, 0.04 messages/s each", room: 10, rate: 0.04},
 	{name: "the same, each room on one node", room: 10, rate: 0.04, affinity: true},
@@ -85,25 +85,37 @@ func (c *constants) table(w io.Writer, sys system, loads []shape) {
 		r := c.cost(sh, sys)
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %.2f | %s | %.2f | %.0f | %s | %s s | %s | %s | %s |\n", sh.name, short(r.publishes), short(r.egress), short(r.receives),
 			r.nodeCPU, bytes(r.nodeBytes), r.brokerCPU, r.servers, bytes(r.subBytes), short(r.restart), short(r.nodeLost), short(r.heartbeat), short(r.counts))
-		what, share, lever := c.first(sh, sys, r)
-		verb := "fits"
-		if share > 1 {
-			verb = "**does not fit**"
-		}
-		verdicts = append(verdicts, fmt.Sprintf("- %s: %s. First to break: %s, at %.0f %%. What helps: %s.", sh.name, verb, what, 100*share, lever))
+		verdicts = append(verdicts, "- "+sh.name+": "+verdict(c.limits(sh, sys, r)))
 	}
 	fmt.Fprintf(w, "\n%s\n", strings.Join(verdicts, "\n"))
 }
 
-// short writes a number with about two digits.
+// verdict says what breaks first, or all that is too much.
+func verdict(limits []limit) string {
+	say := func(l limit) string { return fmt.Sprintf("%s, at %.0f %% (%s)", l.what, 100*l.share, l.lever) }
+	if limits[0].share <= 1 {
+		return "fits. The first to break is " + say(limits[0]) + "."
+	}
+	var over []string
+	for _, l := range limits {
+		if l.share > 1 {
+			over = append(over, say(l))
+		}
+	}
+	return "**does not fit**: " + strings.Join(over, "; ") + "."
+}
+
+// short writes a number with about three digits.
 func short(x float64) string {
 	switch {
-	case x >= 1e6:
+	case x >= 999.5e3:
 		return fmt.Sprintf("%.3gM", x/1e6)
-	case x >= 1e4:
+	case x >= 9995:
 		return fmt.Sprintf("%.3gk", x/1e3)
+	case x >= 99.5:
+		return fmt.Sprintf("%.0f", x)
 	default:
-		return fmt.Sprintf("%.3g", x)
+		return fmt.Sprintf("%.2g", x)
 	}
 }
 

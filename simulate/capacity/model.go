@@ -1,6 +1,11 @@
 package main
 
-import "math"
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+)
 
 // shape is how connections are spread over channels. Each connection is on one channel.
 type shape struct {
@@ -47,11 +52,10 @@ func together(n, s, perNode float64) float64 {
 	return math.Min(n, math.Max(1, math.Ceil(s/perNode)))
 }
 
-// load returns what a shape asks for. Channels of Zipf's law are taken one by one up to the thousandth, and then in groups of
-// about the same size.
+// load returns what a shape asks for.
 func (sh shape) load(sys system) (l load) {
 	n := sys.nodes()
-	add := func(count, size float64) {
+	sh.each(sys, func(count, size float64) {
 		on := interested(n, size)
 		if sh.affinity {
 			on = together(n, size, sys.perNode)
@@ -61,7 +65,12 @@ func (sh shape) load(sys system) (l load) {
 		l.deliveries += count * sh.rate * size
 		l.egress += count * sh.rate * on
 		l.pairs += count * on
-	}
+	})
+	return l
+}
+
+// each calls add for groups of channels of one size.
+func (sh shape) each(sys system, add func(count, size float64)) {
 	switch {
 	case sh.zipf:
 		zipf(sys.connections, sh.channels, add)
@@ -72,10 +81,9 @@ func (sh shape) load(sys system) (l load) {
 	default:
 		add(1, sys.connections)
 	}
-	return l
 }
 
-// zipf calls add for groups of channels, which together have all connections.
+// zipf calls add for groups of channels, which together have all connections. The sizes in a group differ by 1 %.
 func zipf(connections, channels float64, add func(count, size float64)) {
 	harmonic := func(k float64) float64 { // 1 + 1/2 + … + 1/k
 		if k < 100 {
@@ -124,7 +132,7 @@ func (c *constants) cost(sh shape, sys system) (r cost) {
 	r.load, r.nodes = sh.load(sys), sys.nodes()
 	n := r.nodes
 	r.receives = r.egress/n + c.of(tickRate)
-	r.nodeCPU = c.nodeCPU(r.publishes/n, r.receives, r.deliveries/n)
+	r.nodeCPU = c.nodeCPU(r.publishes/n, r.receives, r.deliveries/n, math.Min(sys.perNode, sys.connections))
 	r.nodeBytes = math.Min(sys.perNode, sys.connections)*c.of(connBytes) + r.pairs/n*c.of(chanBytes)
 	r.nodeNet = r.deliveries / n * (sys.data + 10)
 	r.subBytes = r.pairs * c.of(subBytes)
@@ -154,9 +162,14 @@ func (c *constants) cost(sh shape, sys system) (r cost) {
 	return r
 }
 
-// nodeCPU returns the cores that a node needs: for what it publishes, receives, and delivers per second.
-func (c *constants) nodeCPU(publishes, receives, deliveries float64) float64 {
-	return (publishes*c.of(publishNode) + receives*c.recv(receives) + deliveries*c.of(deliver) + c.of(nodeIdle)) / 1e6
+// nodeCPU returns the cores that a node needs: for what it publishes, receives, and delivers per second to its connections.
+func (c *constants) nodeCPU(publishes, receives, deliveries, connections float64) float64 {
+	return (publishes*c.of(publishNode) + receives*c.recv(receives) + deliveries*c.deliver(deliveries/connections) + c.of(nodeIdle)) / 1e6
+}
+
+// deliver returns the cost of a delivery to a connection that gets messages at a rate.
+func (c *constants) deliver(rate float64) float64 {
+	return c.of(deliverWarm) + (c.of(deliverCold)-c.of(deliverWarm))/(1+rate/c.of(deliverRate))
 }
 
 // brokerCPU returns the cores that the broker needs to store messages, and to send some.
@@ -165,7 +178,9 @@ func (c *constants) brokerCPU(broker string, publishes, sent float64) float64 {
 	if broker == "Redis" {
 		send = sendRedis
 	}
-	return (publishes*c.of("store."+broker) + sent*c.of(send)) / 1e6
+	// As on a node, a message that comes alone wakes somebody, and among many nobody.
+	store := c.of("store."+broker) + c.of("wake."+broker)/(1+publishes/c.of(wakeRate))
+	return (publishes*store + sent*c.of(send)) / 1e6
 }
 
 // recv returns the cost of a message that a node receives. At a low rate each wakes several goroutines. At a high rate they
@@ -174,58 +189,57 @@ func (c *constants) recv(rate float64) float64 {
 	return c.of(recvFull) + (c.of(recvLow)-c.of(recvFull))/(1+rate*c.of(batchTime)/1e6)
 }
 
-// moved returns how many channels the other nodes have to open when a node is lost. The channels of its clients are new where
-// they go to, unless others of the same channel are there.
+// opened returns how many of n-1 nodes have to open a channel of s connections on random nodes when the other one is lost. Such
+// a node had none of them before, which has the probability (1-1/n)^s. Then each was on the lost node and has come here with
+// the probability 1/(n-1)^2.
+func opened(n, s float64) float64 {
+	return (n - 1) * math.Pow(1-1/n, s) * (1 - math.Pow(1-1/((n-1)*(n-1)), s))
+}
+
+// moved returns how many channels the other nodes have to open when a node is lost.
 func (sh shape) moved(sys system) (opens float64) {
 	n := sys.nodes()
 	if n < 2 {
 		return 0
 	}
-	add := func(count, size float64) {
+	sh.each(sys, func(count, size float64) {
 		if sh.affinity {
 			opens += count * together(n, size, sys.perNode) / n
-			return
+		} else {
+			opens += count * opened(n, size)
 		}
-		// Each of the size/n that were there goes to one of n-1 nodes, which has none of the others with this probability.
-		opens += count * size / n * math.Pow(1-1/(n-1), size-size/n)
-	}
-	switch {
-	case sh.zipf:
-		zipf(sys.connections, sh.channels, add)
-	case sh.room > 0:
-		add(sys.connections/sh.room, sh.room)
-	case sh.channels > 0:
-		add(sh.channels, sys.connections/sh.channels)
-	default:
-		add(1, sys.connections)
-	}
+	})
 	return opens
 }
 
-// first returns what breaks first, how much of it is used, and what helps.
-func (c *constants) first(sh shape, sys system, r cost) (what string, share float64, lever string) {
-	limits := []struct {
-		what  string
-		share float64
-		lever string
-	}{
-		{"the log: one server puts all messages in order", r.logShare, "several logs (not built); fewer, larger messages"},
+// limit is something that there is only so much of.
+type limit struct {
+	what  string
+	share float64 // that is used: over 1 is too much
+	lever string  // what helps
+}
+
+// restartTime is how long the broker may be busy with opens and reads after all nodes have been restarted, in seconds.
+const restartTime = 30
+
+// limits returns what limits a load, what breaks first before the others.
+func (c *constants) limits(sh shape, sys system, r cost) []limit {
+	spread := "rooms on one node"
+	if sh.affinity || sh.room == 0 && !sh.zipf {
+		spread = "fewer messages, or several logs (not built)"
+	}
+	send := limit{"the log's server, which sends to all others", r.leader, spread}
+	if sys.broker == "Redis" {
+		send.what = "Redis, whose one thread also sends"
+	}
+	all := []limit{
+		{"the log: one server puts all messages in order", r.logShare, "fewer, larger messages, or several logs (not built)"},
 		{"CPU of a node", r.nodeCPU / sys.cores, "more nodes with fewer connections each; coalesce"},
 		{"network of a node (10 Gbit/s)", r.nodeNet / 1.25e9, "more nodes with fewer connections each"},
-		{"the log's server, which sends to all others", r.leader, "rooms on one node"},
-		{"CPU of the broker after a restart of all nodes (30 s)", r.restart / r.servers / 30, "rooms on one node; restart one after another"},
+		send,
+		{"memory of the broker (16 GiB a server)", r.subBytes / r.servers / (16 << 30), "rooms on one node; more servers"},
+		{fmt.Sprintf("the broker after a restart of all nodes (%d s)", restartTime), r.restart / r.servers / restartTime, "rooms on one node; restart one after another"},
 	}
-	if sys.broker == "Redis" {
-		limits[3].what, limits[3].lever = "Redis, whose one thread also sends", "rooms on one node; NATS"
-	}
-	if sh.affinity || sh.room == 0 && !sh.zipf {
-		limits[3].lever = "several logs (not built); fewer messages"
-	}
-	best := limits[0]
-	for _, l := range limits[1:] {
-		if l.share > best.share {
-			best = l
-		}
-	}
-	return best.what, best.share, best.lever
+	slices.SortStableFunc(all, func(a, b limit) int { return cmp.Compare(b.share, a.share) })
+	return all
 }
