@@ -108,7 +108,7 @@ func (s *session) options() rueidis.ClientOption {
 	return rueidis.ClientOption{
 		InitAddress: []string{s.address}, ForceSingleClient: true, PipelineMultiplex: -1, DisableRetry: true, DisableCache: true,
 		ClientSetInfo: rueidis.DisableClientSetInfo, // it would need one more permission
-		ClientName: clientName(c.Name), SelectDB: c.DB, TLSConfig: c.TLS,
+		ClientName:    clientName(c.Name), SelectDB: c.DB, TLSConfig: c.TLS,
 		AuthCredentialsFn: func(rueidis.AuthCredentialsContext) (rueidis.AuthCredentials, error) {
 			user, password := c.login()
 			return rueidis.AuthCredentials{Username: user, Password: password}, nil
