@@ -146,10 +146,15 @@ func (s *Session) beats() {
 			asks = true
 		}
 		p := s.beat(0, asks)
-		asks = false
 		s.sweep()
-		// Up to a tenth sooner, so that nodes that were started together do not send at the same moments for ever.
-		timer.Reset(p - rand.N(p/10))
+		// Many nodes may have been started, or have lost the broker, at one moment. Their next beats come at any moment of a
+		// period, and later ones up to a tenth sooner, so that the broker never has all of them to send at once.
+		sooner := p / 10
+		if asks {
+			sooner = p
+		}
+		asks = false
+		timer.Reset(p - rand.N(sooner))
 	}
 }
 
