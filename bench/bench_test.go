@@ -227,3 +227,38 @@ func TestClusterReport(t *testing.T) {
 		}
 	}
 }
+
+// TestHerdFrames: frames are found however the bytes are split, and numbers that are missing or come twice are counted, unless a
+// gap said so.
+func TestHerdFrames(t *testing.T) {
+	frames := []string{
+		`[{"hello":{"connection":"c1","id":"e-1","resumed":true}}]`, `[{"id":"e-2","data":1},{"id":"e-3","data":2}]`, `[]`,
+		`[{"id":"e-9","data":5}]`, `[{"id":"e-9","data":5}]`, `[{"gap":{"channels":["a"],"id":"e-20"}}]`, `[{"id":"e-30","data":9}]`,
+	}
+	var stream []byte
+	stream = append(stream, "HTTP/1.1 101 Switching Protocols\r\n\r\n"...)
+	for i, f := range frames {
+		if i == 1 { // the longer form of a length
+			stream = append(stream, 0x81, 126, 0, byte(len(f)))
+		} else {
+			stream = append(stream, 0x81, byte(len(f)))
+		}
+		stream = append(stream, f...)
+	}
+	for range 200 {
+		h := &herd{counts: new(herdCounts)}
+		m := &member{state: shakingHand, tried: time.Now()}
+		for rest := stream; len(rest) > 0; {
+			k := min(len(rest), 1+rand.IntN(1+rand.IntN(60)))
+			left, ok := h.take(m, append(m.pending, rest[:k]...))
+			if !ok {
+				t.Fatal("the connection is over")
+			}
+			m.pending, rest = append([]byte(nil), left...), rest[k:]
+		}
+		c := h.counts
+		if m.state != connected || m.lastID != "e-30" || m.last != 9 || c.resumed != 1 || c.deliveries != 5 || c.missing != 2 || c.twice != 1 || c.gaps != 1 {
+			t.Fatalf("%+v; resumed %d, deliveries %d, missing %d, twice %d, gaps %d", m, c.resumed, c.deliveries, c.missing, c.twice, c.gaps)
+		}
+	}
+}

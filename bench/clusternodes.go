@@ -26,6 +26,7 @@ const (
 	alone = "no broker"
 	r1    = "replicas 1"
 	r3    = "replicas 3"
+	redis = "Redis, durable"
 )
 
 // Three are the least for replicas 3, and for a cluster of nats-servers that goes on without one.
@@ -74,6 +75,21 @@ func deploy(dir, name string, port int, more string, late time.Duration) (d *dep
 		}
 		options = fmt.Sprintf("broadcast {\n %s\n broker nats %s {\n replicas %d\n }\n }", more, strings.Join(urls, " "), replicas)
 		nodes = clusterNodes
+	}
+	if name == redis {
+		if err = d.startRedis(filepath.Join(dir, fmt.Sprint("redis", port)), port+30); err != nil {
+			return d, err
+		}
+		addr := d.brokers[0].addr
+		if late > 0 {
+			addr = address(port + 50)
+			var l net.Listener
+			if l, err = delay(addr, d.brokers[0].addr, late); err != nil {
+				return d, err
+			}
+			d.proxies = append(d.proxies, l)
+		}
+		options, nodes = fmt.Sprintf("broadcast {\n %s\n broker redis redis://%s {\n durable\n }\n }", more, addr), clusterNodes
 	}
 	for i := range nodes {
 		s, err := startCaddy(dir, port+10*i, options)
@@ -132,6 +148,20 @@ func (d *deployment) startBrokers(dir string, n, port int) error {
 		}
 		d.brokers = append(d.brokers, s)
 	}
+	return nil
+}
+
+// startRedis starts a Redis that has lost nothing when it is started again after it was killed, as the option durable needs it.
+func (d *deployment) startRedis(dir string, port int) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	s, err := run(&server{target: target{addr: address(port)}}, dir, "redis-server", "--port", fmt.Sprint(port), "--bind", "127.0.0.1", "--dir", dir,
+		"--save", "", "--appendonly", "yes", "--appendfsync", "always")
+	if err != nil {
+		return fmt.Errorf("redis-server: %w", err)
+	}
+	d.brokers = append(d.brokers, s)
 	return nil
 }
 

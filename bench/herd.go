@@ -38,8 +38,12 @@ const (
 // herdPatience is how long a phase may take. It is far beyond the goal, so that a miss is measured and not only noticed.
 const herdPatience = 60 * time.Second
 
+// herdBrokers are the deployments that can be measured, by what -broker calls them.
+var herdBrokers = map[string]string{"nats": r1, "nats3": r3, "redis": redis}
+
 // herdOptions are those of the command line.
 type herdOptions struct {
+	broker  string        // one of herdBrokers
 	clients int           // if not 0, instead of herdSizes
 	jitter  time.Duration // before the first attempt of each client
 	latency time.Duration // of the nodes' connections to the broker, there and back
@@ -70,6 +74,9 @@ func benchHerd(dir string, o herdOptions, quick bool, report string) error {
 		fmt.Printf("\n%s is skipped: %v\n", herdName, err)
 		return nil
 	}
+	if herdBrokers[o.broker] == "" {
+		return fmt.Errorf("unknown broker %q", o.broker)
+	}
 	sizes := herdSizes
 	if o.clients > 0 {
 		sizes = []int{o.clients}
@@ -91,8 +98,8 @@ func benchHerd(dir string, o herdOptions, quick bool, report string) error {
 	others := max(0, (busyTime()-busy).Seconds()-(ownTime()-own).Seconds()) / cores
 	fmt.Printf("Other processes took %.0f %% of the cores.\n", 100*others)
 	for _, r := range results {
-		if r.missing+r.twice > 0 && quick {
-			return fmt.Errorf("%s: %d messages missing and %d twice", herdName, r.missing, r.twice)
+		if r.missing+r.twice+r.gaps > 0 && quick {
+			return fmt.Errorf("%s: %d messages missing, %d twice, %d gaps", herdName, r.missing, r.twice, r.gaps)
 		}
 	}
 	if report == "" {
@@ -104,7 +111,7 @@ func benchHerd(dir string, o herdOptions, quick bool, report string) error {
 // measureHerd runs all phases with this many clients.
 func measureHerd(dir string, port, n int, o herdOptions) (results []herdResult, err error) {
 	// The history has to cover the time that clients are away.
-	d, err := deploy(dir, r1, port, "history 100 10m", o.latency/2)
+	d, err := deploy(dir, herdBrokers[o.broker], port, "history 100 10m", o.latency/2)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +130,7 @@ func measureHerd(dir string, port, n int, o herdOptions) (results []herdResult, 
 	defer p.stop()
 	time.Sleep(2 * time.Second)
 
-	m := herdMeasurement{d: d, h: h, p: p, n: n}
+	m := &herdMeasurement{d: d, h: h, p: p, n: n}
 	a, b, c := d.nodes[0], d.nodes[1], d.nodes[2]
 	// In the second phase the node that was killed in the first is started too.
 	phases := []struct {
@@ -183,10 +190,12 @@ func (h *herd) summary() (s string) {
 
 // herdMeasurement measures phases.
 type herdMeasurement struct {
-	d *deployment
-	h *herd
-	p *herdPublisher
-	n int
+	// Held while processes are stopped and started, as their usage cannot be read then.
+	changing sync.Mutex
+	d        *deployment
+	h        *herd
+	p        *herdPublisher
+	n        int
 }
 
 // measure kills some processes, starts some, and waits until all clients are back and have what was
@@ -199,13 +208,17 @@ func (m *herdMeasurement) measure(killed string, stop, start, aim []*server) (r 
 	begin := time.Now()
 	m.h.aim(aim)
 	m.p.aim(aim)
+	m.changing.Lock()
 	for _, s := range stop {
 		s.kill() // all of them first, as clients of one would go to the next that is killed
 	}
 	for _, s := range stop {
 		s.stop()
 	}
-	if err = together(start); err != nil {
+	err = together(start)
+	m.changing.Unlock()
+	if err != nil {
+		unwatch()
 		return r, err
 	}
 	if len(start) > 0 {
@@ -300,6 +313,7 @@ func (m *herdMeasurement) watchMemory(r *herdResult) (stop func()) {
 				tick.Stop()
 				return
 			case <-tick.C:
+				m.changing.Lock()
 				var nodes, brokers int64
 				for _, s := range m.d.nodes {
 					nodes += s.usage().rss
@@ -308,6 +322,7 @@ func (m *herdMeasurement) watchMemory(r *herdResult) (stop func()) {
 					brokers += s.usage().rss
 				}
 				r.nodeRSS, r.rss = max(r.nodeRSS, nodes), max(r.rss, brokers)
+				m.changing.Unlock()
 			}
 		}
 	}()

@@ -39,11 +39,11 @@ type herd struct {
 
 // herdCounts is what happened in a phase.
 type herdCounts struct {
-	back       histogram // from the first attempt that a node accepted to the hello, for each that came back
+	back       histogram // from the first attempt that a node answered to the hello, for each that came back
 	slowest    time.Duration
-	handshakes int64 // that a node accepted
+	handshakes int64 // that a node answered
 	refused    int64 // with a 503
-	other      int64 // with another status, or without one
+	other      int64 // with another status, or that ended without one
 	noNode     int64 // attempts that no node accepted
 	lost       int64 // connections that ended
 	resumed    int64 // hellos that said so
@@ -69,7 +69,7 @@ type member struct {
 	fd      int
 	due     time.Time // of the next attempt
 	began   time.Time // the last attempt
-	tried   time.Time // the first one that a node accepted since the connection ended
+	tried   time.Time // the first one that a node answered since the connection ended
 	failed  int       // how often it has been scheduled since then
 	node    int       // of the last attempt
 	addr    string
@@ -247,10 +247,6 @@ func (h *herd) ready(m *member) {
 			h.drop(m)
 			return
 		}
-		h.counts.handshakes++
-		if m.tried.IsZero() {
-			m.tried = m.began
-		}
 		m.state = shakingHand
 		unix.EpollCtl(h.ep, unix.EPOLL_CTL_MOD, m.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(m.number)})
 		request := fmt.Sprintf("GET /ws/%s?last_id=%s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
@@ -291,6 +287,13 @@ func (h *herd) take(m *member, p []byte) (rest []byte, ok bool) {
 		switch {
 		case !whole:
 			return p, true
+		}
+		// From here on, and not when the kernel has accepted the connection: it does so for a process that is being killed too.
+		h.counts.handshakes++
+		if m.tried.IsZero() {
+			m.tried = m.began
+		}
+		switch {
 		case bytes.HasPrefix(head, []byte("HTTP/1.1 503")):
 			h.counts.refused++
 			return nil, false

@@ -30,6 +30,7 @@ func main() {
 	seconds := flag.Float64("seconds", 5, "duration of each measurement")
 	report := flag.String("report", "", "folder that contains performance.md and scale.md; default docs when everything is measured, or only cluster")
 	var herd herdOptions
+	flag.StringVar(&herd.broker, "broker", "nats", "herd: nats is one nats-server, nats3 three with three replicas, redis one Redis")
 	flag.IntVar(&herd.clients, "clients", 0, "herd: how many; default 1,000, 3,000 and 10,000, one after the other")
 	flag.DurationVar(&herd.jitter, "jitter", 0, "herd: the longest that clients wait before they come back; the JavaScript client does not wait")
 	flag.DurationVar(&herd.latency, "latency", 0, "herd: how long the broker is away from the nodes, there and back")
@@ -106,16 +107,9 @@ func bench(ps []peer, scs []scenario, rounds int, seconds float64, herd herdOpti
 	wrong := 0
 	port := 20100
 	for _, sc := range scs {
-		switch sc.name {
-		case clusterName:
-			err = benchCluster(dir, rounds, seconds, quick, report)
-		case herdName:
-			err = benchHerd(dir, herd, quick, report)
-		}
-		if err != nil {
+		if other, err := benchOther(sc.name, dir, rounds, seconds, herd, quick, report); err != nil {
 			return err
-		}
-		if sc.subscribers == 0 { // it was one of these
+		} else if other {
 			continue
 		}
 		if quick {
@@ -159,6 +153,17 @@ func bench(ps []peer, scs []scenario, rounds int, seconds float64, herd herdOpti
 		return fmt.Errorf("%d runs of %s failed, or lost or repeated messages", wrong, ours)
 	}
 	return nil
+}
+
+// benchOther measures the scenarios that compare no peers, if this is one of them.
+func benchOther(name, dir string, rounds int, seconds float64, herd herdOptions, quick bool, report string) (bool, error) {
+	switch name {
+	case clusterName:
+		return true, benchCluster(dir, rounds, seconds, quick, report)
+	case herdName:
+		return true, benchHerd(dir, herd, quick, report)
+	}
+	return false, nil
 }
 
 // writeTo writes the report, unless none is wanted or there is nothing in it.

@@ -44,11 +44,8 @@ func (l *log) sendAnchor(now time.Time) {
 // complete tells whether nothing is missing of a subject after a position, of which n messages up to end were read. The
 // leader is asked, after reading: what is there now was there before.
 func (l *log) complete(ctx context.Context, subject string, after, end uint64, n int) (bool, error) {
-	info, err := l.infos.ask(ctx, l, struct{}{})
-	if err != nil || info.State.FirstSeq > after+1 {
-		return false, err
-	}
-	if kept, err := l.notAged(ctx, info, after); err != nil || !kept {
+	info, ok, err := l.reaches(ctx, after)
+	if err != nil || !ok {
 		return false, err
 	}
 	limit := limitSince(info, after)
@@ -63,6 +60,17 @@ func (l *log) complete(ctx context.Context, subject string, after, end uint64, n
 		return false, err
 	}
 	return int64(info.State.Subjects[subject]) < limit && info.State.FirstSeq <= after+1, nil
+}
+
+// reaches tells whether the stream has removed no message after a position by age or by size. For a subject that has no newer
+// message that is all: by number the stream removes the oldest, and keeps at least one, so it would have one after the position.
+func (l *log) reaches(ctx context.Context, after uint64) (info *streamInfo, ok bool, err error) {
+	info, err = l.infos.ask(ctx, l, struct{}{})
+	if err != nil || info.State.FirstSeq > after+1 {
+		return info, false, err
+	}
+	ok, err = l.notAged(ctx, info, after)
+	return info, ok, err
 }
 
 // notAged tells whether no replica can have removed messages after a position by age. The leader has not.

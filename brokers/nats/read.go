@@ -53,26 +53,28 @@ func (l *log) Read(ctx context.Context, channel string, after uint64, n, bytes i
 	if err != nil {
 		return nil, false, wrapDown(err)
 	}
+	if newest.seq <= after { // most of the channels of those that come back
+		_, complete, err = l.reaches(ctx, after)
+		return nil, complete, wrapDown(err)
+	}
 	full, read := false, 0
-	if newest.seq > after {
-		w := walk{l: l, subject: subject, after: after, to: newest.seq, end: newest.at, n: n, bytes: bytes}
-		err = w.run(ctx, func(f found) bool {
-			// The first entry counts whatever its size. A reader with little room would otherwise never get past it.
-			if read > 0 && (read >= n || bytes < len(f.data)) || n <= 0 {
-				full = true
-				return false
-			}
-			// What no node has published counts too, because complete compares with the stream's own numbers.
-			read++
-			bytes -= len(f.data)
-			if e, ok := l.entryOf(channel, f); ok {
-				es = append(es, e)
-			}
-			return true
-		})
-		if err != nil {
-			return nil, false, wrapDown(err)
+	w := walk{l: l, subject: subject, after: after, to: newest.seq, end: newest.at, n: n, bytes: bytes}
+	err = w.run(ctx, func(f found) bool {
+		// The first entry counts whatever its size. A reader with little room would otherwise never get past it.
+		if read > 0 && (read >= n || bytes < len(f.data)) || n <= 0 {
+			full = true
+			return false
 		}
+		// What no node has published counts too, because complete compares with the stream's own numbers.
+		read++
+		bytes -= len(f.data)
+		if e, ok := l.entryOf(channel, f); ok {
+			es = append(es, e)
+		}
+		return true
+	})
+	if err != nil {
+		return nil, false, wrapDown(err)
 	}
 	if full {
 		return es, false, nil

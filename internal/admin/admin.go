@@ -49,8 +49,8 @@ const (
 //
 //   - `POST /broadcast/publish?channel=&event=` publishes the body, of at most 1 MiB, on the channel (default: `default`),
 //     and returns `{"id":"…","channel":"…","subscribers":42}`. With a message broker, `subscribers` also has those of the other
-//     nodes. Their numbers may be a few seconds old, and are left out if the broker does not tell them within 100 ms. The body is JSON if its Content-Type is `application/json` or
-//     ends in `+json`; text if that is `text/*`, a form or absent; otherwise binary. A form with the field `data` is a message
+//     nodes. Their numbers may be a few seconds old, and are left out if the broker does not tell them within 100 ms. The body
+//     is JSON if its Content-Type is `application/json` or ends in `+json`; text if that is `text/*`, a form or absent; otherwise binary. A form with the field `data` is a message
 //     with the fields `channel`, `event` and `data`. An `application/json` object with a `channel` is a message with the
 //     members that a line of `application/x-ndjson` has. A second message with the same `Idempotency-Key` header on its channel
 //     within two minutes is not published: it gets the response of the first, or a 422 if its content differs. A message that
@@ -69,9 +69,19 @@ const (
 //   - `GET /broadcast/channels?prefix=` lists the channels that have subscribers or history, by name, and
 //     `GET /broadcast/channels/{name}` returns one of them with its users.
 //   - `GET /broadcast/connections?channel=&user=` lists the connections, the oldest first. Lists are paginated, 1000 entries
-//     per page (`limit=`). The `Link` header points to the next page, with `after=`. With a message broker, all of these are about the
-//     channels and connections of this process only.
-//   - `DELETE /broadcast/connections/{id}`, or `/broadcast/connections?user=`, closes connections of this process with code 1008.
+//     per page (`limit=`). The `Link` header points to the next page, with `after=`.
+//   - With a message broker, these lists are of all nodes that are alive, or with `?node=` of the nodes with a name or an ID.
+//     Subscribers are summed, and of history the most is shown that one node has. Connections are sorted by node and then by
+//     age. The ID of a connection begins with that of its node, as in `k3x9f2.c12`, and an entry has `node`, the node's name.
+//     A node that does not answer within a second is left out. The header `Broadcast-Missing` names such nodes, escaped as in a
+//     query and separated by `, `; one channel also has them in `missing`. A page may have fewer entries than its limit and
+//     still a next page, because no node sends more than 1000 entries or about 1 MiB at a time. One channel has as many users
+//     of each node as fit in 1 MiB, and `more_users` if there are others.
+//   - `DELETE /broadcast/connections/{id}`, or `/broadcast/connections?user=`, closes connections with code 1008, and returns
+//     `{"closed":3}`. With a message broker, the request goes through the log to all nodes, and the response is
+//     `{"closed":3,"nodes":2,"missing":["c"]}`: what was closed, by how many nodes, and the names of those that have not
+//     answered. The status is 200, or 202 if some are missing: these do it when they have caught up, if that is within a
+//     minute. It is 503 if the log cannot be reached: then only this node has done it. An ID is the matter of its node alone.
 //   - `GET /broadcast/stream?channel=` is a live event stream of the messages on the named channels, or on all. The data of each
 //     event is a frame of `broadcast.v1`.
 //   - `GET /broadcast/ui/` is the inspector, a page that shows all of this. Caddy 2.11 rejects browsers that navigate to the

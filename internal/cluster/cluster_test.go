@@ -61,6 +61,7 @@ http://ADDR {
 		join *
 		max_message 2MiB
 		max_backlog 64MiB
+		user {query.user}
 	}
 	broadcast /feed/* {path.1} {
 		subscribe off

@@ -82,6 +82,8 @@ func TestOneServer(t *testing.T) {
 		{"killed often", testTruthOfOne},
 		{"slow", testSlow},
 		{"republish lost", testRepublishLost},
+		{"lists", testLists},
+		{"kicks", testKicks},
 		{"too big", testTooBig},
 		{"foreign", testForeign},
 		{"keys", testKeys},

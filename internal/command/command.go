@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -27,8 +28,8 @@ func init() {
 		Long: `
 Publishes messages to the subscribers of a running Caddy, and shows its channels
 and connections. It uses Caddy's admin API. Where several machines share a message
-broker, a message reaches the subscribers of all of them, but the lists show, and
-kick closes, the connections of the one that is asked.
+broker, all of them are meant, except by the totals of status. A machine that does
+not answer is named.
 
 The admin endpoint is taken from the --address flag, otherwise from the --config
 file, otherwise it is the default. The exit code is 1 after an error.
@@ -70,36 +71,56 @@ func (a api) do(method, path string, header http.Header, body io.Reader) (*http.
 	return caddycmd.AdminAPIRequest(a.address, method, "/broadcast"+path, header, body)
 }
 
-// get calls each with every entry of a list. It follows the Link headers from page to page, so that neither side ever holds
-// the whole list. The API sends one link per header, and no full parser of RFC 8288 is needed.
-func (a api) get(path string, query url.Values, each func(json.RawMessage) error) error {
+// get calls each with every entry of a list, and returns the nodes that are missing in it. It follows the Link headers from
+// page to page, so that neither side ever holds the whole list. The API sends one link per header, and no full parser of RFC
+// 8288 is needed.
+func (a api) get(path string, query url.Values, each func(json.RawMessage) error) (missing []string, err error) {
 	for {
 		resp, err := a.do(http.MethodGet, path+"?"+query.Encode(), nil, nil)
 		if err != nil {
-			return err
+			return missing, err
 		}
+		missing = addMissing(missing, resp.Header.Get("Broadcast-Missing"))
 		var page []json.RawMessage
 		err = json.NewDecoder(resp.Body).Decode(&page)
 		resp.Body.Close()
 		if err != nil {
-			return fmt.Errorf("reading the response: %w", err)
+			return missing, fmt.Errorf("reading the response: %w", err)
 		}
 		// Only one page is in memory, and it has 1000 entries at most.
 		for _, v := range page {
 			if err := each(v); err != nil {
-				return err
+				return missing, err
 			}
 		}
 		link := resp.Header.Get("Link")
 		if link == "" {
-			return nil
+			return missing, nil
 		}
 		next, err := url.Parse(strings.TrimPrefix(strings.Split(link, ">")[0], "<"))
 		if err != nil {
-			return fmt.Errorf("parsing the link to the next page, %q: %w", link, err)
+			return missing, fmt.Errorf("parsing the link to the next page, %q: %w", link, err)
 		}
 		// Only the query is taken: the path stays, so a link cannot lead the command elsewhere.
 		query = next.Query()
+	}
+}
+
+// addMissing adds the nodes that a header names. A node may miss only some of the pages.
+func addMissing(missing []string, header string) []string {
+	for name := range strings.SplitSeq(header, ", ") {
+		name, err := url.QueryUnescape(name)
+		if err == nil && name != "" && !slices.Contains(missing, name) {
+			missing = append(missing, name)
+		}
+	}
+	return missing
+}
+
+// warnMissing says which nodes have not answered. It goes to the standard error, so that a script still gets the rest alone.
+func warnMissing(cmd *cobra.Command, missing []string, what string) {
+	for _, name := range missing {
+		fmt.Fprintf(cmd.ErrOrStderr(), "warning: node %s has not answered: %s\n", visible(name), what)
 	}
 }
 
@@ -122,16 +143,40 @@ func channelsCommand() *cobra.Command {
 		if len(args) > 0 {
 			query.Set("prefix", args[0])
 		}
-		return list(cmd, "/channels", query, "CHANNEL\tSUBSCRIBERS\tHISTORY\tLAST ID", func(v struct {
-			Channel              string
-			Subscribers, History int
-			LastID               string `json:"last_id"`
-		}) string {
+		setNode(cmd, query)
+		return list(cmd, "/channels", query, func(listedChannel) string { return "CHANNEL\tSUBSCRIBERS\tHISTORY\tLAST ID" }, func(v listedChannel) string {
 			// The ID is the hub's own, and needs no visible.
 			return fmt.Sprintf("%s\t%d\t%d\t%s", visible(v.Channel), v.Subscribers, v.History, v.LastID)
 		})
 	})
+	addNode(cmd)
 	return cmd
+}
+
+// listedChannel is what is shown of a channel.
+type listedChannel struct {
+	Channel              string
+	Subscribers, History int
+	LastID               string `json:"last_id"`
+}
+
+// addNode adds the flag of commands that may ask one node alone.
+func addNode(cmd *cobra.Command) {
+	cmd.Flags().String("node", "", "Only what this node has: its name, or its ID as status shows it")
+}
+
+func setNode(cmd *cobra.Command, query url.Values) {
+	if node := cmd.Flag("node").Value.String(); node != "" {
+		query.Set("node", node)
+	}
+}
+
+// listedConnection is what is shown of a connection.
+type listedConnection struct {
+	ID, Node, User, Remote, Transport string
+	Channels                          []string
+	Since                             time.Time
+	Sent, Backlog                     int
 }
 
 // connectionsCommand returns `caddy broadcast connections`. The oldest come first because pages follow the order of IDs,
@@ -139,7 +184,7 @@ func channelsCommand() *cobra.Command {
 func connectionsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "connections [--channel <name>] [--user <name>]",
-		Short: "Lists the connections, oldest first",
+		Short: "Lists the connections, by node and then the oldest first",
 		Args:  cobra.NoArgs,
 	}
 	cmd.Flags().String("channel", "", "Only connections on this channel")
@@ -151,42 +196,49 @@ func connectionsCommand() *cobra.Command {
 				query.Set(name, v)
 			}
 		}
-		return list(cmd, "/connections", query, "ID\tUSER\tREMOTE\tTRANSPORT\tSINCE\tSENT\tBACKLOG\tCHANNELS", func(v struct {
-			ID, User, Remote, Transport string
-			Channels                    []string
-			Since                       time.Time
-			Sent, Backlog               int
-		}) string {
-			return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s", v.ID, visible(v.User), visible(v.Remote), v.Transport,
+		setNode(cmd, query)
+		// Without a message broker there are no nodes, and the column would be empty.
+		node := func(v listedConnection, text string) string {
+			if v.Node == "" {
+				return ""
+			}
+			return text + "\t"
+		}
+		return list(cmd, "/connections", query, func(v listedConnection) string {
+			return "ID\t" + node(v, "NODE") + "USER\tREMOTE\tTRANSPORT\tSINCE\tSENT\tBACKLOG\tCHANNELS"
+		}, func(v listedConnection) string {
+			return fmt.Sprintf("%s\t%s%s\t%s\t%s\t%s\t%d\t%d\t%s", v.ID, node(v, visible(v.Node)), visible(v.User), visible(v.Remote), v.Transport,
 				// As an age and not a time, because the two machines may be in different zones. It still trusts that both
 				// clocks are right.
 				time.Since(v.Since).Round(time.Second), v.Sent, v.Backlog, visible(strings.Join(v.Channels, " ")))
 		})
 	})
+	addNode(cmd)
 	return cmd
 }
 
 // list prints a list from the API, as a table or, with --json, one unchanged entry per line. The JSON is printed as it comes. A
-// table is printed at the end, because the width of its columns is not known before.
-func list[T any](cmd *cobra.Command, path string, query url.Values, head string, row func(T) string) error {
+// table is printed at the end, because the width of its columns is not known before. head is called with the first entry.
+func list[T any](cmd *cobra.Command, path string, query url.Values, head, row func(T) string) error {
 	a, err := connect(cmd)
 	if err != nil {
 		return err
 	}
 	out := cmd.OutOrStdout()
-	if isJSON(cmd) {
-		return a.get(path, query, func(v json.RawMessage) error {
-			_, err := fmt.Fprintf(out, "%s\n", v)
-			return err
-		})
-	}
 	// Two spaces between columns, and no borders: such output is easy to cut up with awk.
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, head)
-	err = a.get(path, query, func(raw json.RawMessage) error {
+	rows := 0
+	missing, err := a.get(path, query, func(raw json.RawMessage) error {
+		if isJSON(cmd) {
+			_, err := fmt.Fprintf(out, "%s\n", raw)
+			return err
+		}
 		var v T
 		if err := json.Unmarshal(raw, &v); err != nil {
 			return err
+		}
+		if rows++; rows == 1 {
+			fmt.Fprintln(table, head(v))
 		}
 		_, err := fmt.Fprintln(table, row(v))
 		return err
@@ -194,7 +246,14 @@ func list[T any](cmd *cobra.Command, path string, query url.Values, head string,
 	if err != nil {
 		return err
 	}
-	return table.Flush()
+	if rows == 0 && !isJSON(cmd) {
+		fmt.Fprintln(table, head(*new(T)))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	warnMissing(cmd, missing, "what it has is not in the list")
+	return nil
 }
 
 // kickCommand returns `caddy broadcast kick`. It closes and does not ban: who may connect is the site's to say, by its own
@@ -203,7 +262,7 @@ func kickCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kick <id> | --user <name>",
 		Short: "Closes a connection, or all connections of a user",
-		Long:  "Closes a connection, or all connections of a user, with code 1008. Clients may reconnect unless the site's own rules prevent it. With a message broker: only those of this process; ask each machine.",
+		Long:  "Closes a connection, or all connections of a user, with code 1008. Clients may reconnect unless the site's own rules prevent it. A node that does not answer is named. It closes them when it answers again, if that is within a minute.",
 		Args:  cobra.MaximumNArgs(1),
 	}
 	cmd.Flags().String("user", "", "Close all connections of this user")
@@ -231,16 +290,20 @@ func kickCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		var v struct{ Closed int }
+		var v struct {
+			Closed  int
+			Missing []string
+		}
 		if err := json.Unmarshal(body, &v); err != nil {
 			return fmt.Errorf("reading the response: %w", err)
 		}
 		if isJSON(cmd) {
 			_, err = cmd.OutOrStdout().Write(body)
 		} else {
-			// At least 1: if there is no such connection then the API's 404 has ended the command.
+			// 0 only if nodes are missing: if there is no such connection then the API's 404 has ended the command.
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), "closed", v.Closed)
 		}
+		warnMissing(cmd, v.Missing, "it closes them when it answers again, if that is within a minute")
 		return err
 	})
 	return cmd

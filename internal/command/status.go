@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,7 +18,8 @@ func statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Shows totals, and the connection to the message broker",
 		Long: `Shows the totals of the hub, and the state of its connection to the message broker
-if it has one. They are about this process only, as are all lists.
+if it has one. They are about this process only. After them come the nodes that share
+the broker and are alive.
 
 The exit code is 1 if this process should get no clients because nothing has come
 from the broker for longer than partition_timeout.`,
@@ -71,6 +73,7 @@ func printStatus(out io.Writer, body []byte) error {
 			Nodes                 int
 			Lag                   float64 `json:"lag_seconds"`
 		}
+		Nodes []statusNode
 	}
 	if err := json.Unmarshal(body, &v); err != nil {
 		return fmt.Errorf("reading the response: %w", err)
@@ -107,6 +110,41 @@ func printStatus(out io.Writer, body []byte) error {
 	if b.Problem != "" {
 		// On a line of its own, at the end, where it is not overlooked.
 		fmt.Fprintln(out, "problem:", visible(b.Problem))
+	}
+	return printNodes(out, v.Nodes)
+}
+
+// statusNode is what is shown of a node.
+type statusNode struct {
+	ID, Name, Version, Epoch string
+	Started                  time.Time
+	Connections              int
+}
+
+// printNodes prints the nodes that are alive, the one that was asked first. Most of what can be wrong with a cluster is that
+// its nodes are not in the same one, so that is said.
+func printNodes(out io.Writer, nodes []statusNode) error {
+	if len(nodes) < 2 {
+		return nil
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "NODE\tID\tCONNECTIONS\tUP\tVERSION\tEPOCH")
+	epochs := make(map[string]bool)
+	total := 0
+	for _, n := range nodes {
+		fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%s\t%s\n", visible(n.Name), visible(n.ID), n.Connections,
+			time.Since(n.Started).Round(time.Second), visible(n.Version), visible(n.Epoch))
+		if n.Epoch != "" { // it may just have started
+			epochs[n.Epoch] = true
+		}
+		total += n.Connections
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%d connections on %d nodes\n", total, len(nodes))
+	if len(epochs) > 1 {
+		fmt.Fprintln(out, "problem: the nodes have different epochs: if that lasts, they do not share one log")
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package hub
 import (
 	"cmp"
 	"slices"
+	"sync"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
@@ -200,25 +201,61 @@ func (s *sharedLog) readCatchUp(c *catchUp) {
 	h.mu.Unlock()
 }
 
-// missed reads what the log before has not sent, and returns it with the channels of which that is not all.
+// missed reads what the log before has not sent, and returns it with the channels of which that is not all. What is read is in
+// memory too, so together with what is held it is at most twice maxHeld, and a little.
 func (s *sharedLog) missed(c *catchUp) (missed []broker.Entry, lost []string) {
+	var mu sync.Mutex // guards what follows
 	bytes := 0
-	for _, ch := range c.channels {
-		// What is read is in memory too, so together it is at most twice maxHeld, and about one message.
-		if bytes > maxHeld {
+	var long []caughtUp
+	// In the second round a channel that is still not complete is lost.
+	read := func(ch caughtUp, limit int, again bool) {
+		es, complete, err := s.log.Read(s.ctx, ch.name, ch.from, maxCaughtUp, limit)
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case err == nil && !complete && !again:
+			long = append(long, ch)
+			return
+		case err != nil || !complete:
 			lost = append(lost, ch.name)
-			continue
-		}
-		es, complete, err := s.log.Read(s.ctx, ch.name, ch.from, maxCaughtUp, maxHeld-bytes)
-		if err != nil || !complete {
-			lost = append(lost, ch.name)
-			continue
+			return
 		}
 		for _, e := range es {
 			if e.Seq <= ch.until {
 				bytes += len(e.Data) + messageOverhead
 				missed = append(missed, e)
 			}
+		}
+	}
+	room := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return maxHeld - bytes
+	}
+	// Most have missed little or nothing. So many are read at a time, with room for little: nobody gets a position before
+	// the last one is read, and an answer of the broker takes a while.
+	places := make(chan struct{}, maxReads)
+	var reads sync.WaitGroup
+	for _, ch := range c.channels {
+		places <- struct{}{}
+		if room() < 0 {
+			<-places
+			mu.Lock()
+			lost = append(lost, ch.name)
+			mu.Unlock()
+			continue
+		}
+		reads.Go(func() {
+			defer func() { <-places }()
+			read(ch, shortRead, false)
+		})
+	}
+	reads.Wait()
+	for _, ch := range long {
+		if left := room(); left < 0 {
+			lost = append(lost, ch.name)
+		} else {
+			read(ch, left, true)
 		}
 	}
 	return missed, lost

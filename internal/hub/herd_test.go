@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -21,7 +22,11 @@ type distantLog struct {
 }
 
 func (d *distantLog) Open(channels []string, opened func(uint64, error)) {
-	d.opens.Add(int64(len(channels)))
+	for _, name := range channels {
+		if !strings.HasPrefix(name, "\x01") { // those are the hub's own
+			d.opens.Add(1)
+		}
+	}
 	d.fakeLog.Open(channels, opened)
 }
 
@@ -31,7 +36,9 @@ func (d *distantLog) Barrier(done func(uint64, error)) {
 }
 
 func (d *distantLog) Read(ctx context.Context, channel string, after uint64, n, bytes int) ([]broker.Entry, bool, error) {
-	d.reads.Add(1)
+	if !strings.HasPrefix(channel, "\x01") {
+		d.reads.Add(1)
+	}
 	now := d.reading.Add(1)
 	defer d.reading.Add(-1)
 	for most := d.most.Load(); now > most && !d.most.CompareAndSwap(most, now); most = d.most.Load() {
@@ -149,6 +156,43 @@ func TestLongRead(t *testing.T) {
 		expect(t, a, 2, 3, 4, 5)
 		if l.reads.Load() != 2 {
 			t.Errorf("%d reads", l.reads.Load())
+		}
+	})
+}
+
+// TestHerdOfChannels: a log that takes the place of another one, after a reload, reads what its channels have missed meanwhile.
+// They are many, and the broker is far away, but nobody waits for a position longer than a handshake may.
+func TestHerdOfChannels(t *testing.T) {
+	const latency, n = 250 * time.Millisecond, 500 // one after the other they would take two minutes
+	synctest.Test(t, func(t *testing.T) {
+		c := newFakeCluster()
+		h := New(Config{History: 10})
+		defer closeHub(h)
+		c.join(t, h)
+		var clients []*client
+		for i := range n {
+			a, _ := resume(t, h, "", fmt.Sprint(i))
+			clients = append(clients, a)
+		}
+		for i := range n {
+			c.store(fmt.Sprint(i))
+		}
+		c.mu.Lock()
+		for range 3 { // and one has missed more than is read at first
+			c.entries = append(c.entries, broker.Entry{Seq: c.lastLocked() + 1, Channel: "0", Data: make([]byte, shortRead/2)})
+		}
+		c.mu.Unlock()
+		begun := time.Now()
+		l := c.joinDistant(t, h, latency)
+		for i, a := range clients[1:] {
+			expect(t, a, uint64(i)+2)
+		}
+		expect(t, clients[0], 1, n+1, n+2, n+3)
+		if took := time.Since(begun); took > positionTime {
+			t.Errorf("it took %v", took)
+		}
+		if l.reads.Load() != n+1 || l.most.Load() > maxReads {
+			t.Errorf("%d reads, %d at a time", l.reads.Load(), l.most.Load())
 		}
 	})
 }

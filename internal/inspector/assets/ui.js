@@ -29,7 +29,7 @@ const api = async (path, options) => {
 		write()
 	}
 	if (!r.ok) throw Error(answer.error)
-	return { answer, more: r.headers.has("Link") }
+	return { answer, more: r.headers.has("Link"), missing: r.headers.get("Broadcast-Missing") ?? "" }
 }
 
 // every calls f repeatedly, with pauses of at least ms and at least times as long as f took, to spare a busy hub. A
@@ -81,6 +81,7 @@ const plots = [
 })
 
 let reached = ""
+let missing = "" // nodes that have not answered, escaped as in a query
 let before
 every(1e3, 0, async () => {
 	try {
@@ -95,6 +96,8 @@ every(1e3, 0, async () => {
 		before = t
 		const b = t.broker
 		const shared = b ? ` · node ${b.node}, broker ${b.up ? "up" : "down " + (b.problem ?? "")}` : ""
+		const nodes = t.nodes ?? []
+		set($("nodes"), nodes.length > 1 ? nodes.map(n => `${n.name || n.id} ${n.version}: ${count(n.connections)}${n.epoch == nodes[0].epoch ? "" : " (in another log)"}`).join(" · ") : "")
 		set($("facts"), `up ${age(t.uptime)} · ${count(t.messages)} messages · ${bytes(t.delivered_bytes)} delivered · ${count(t.history)} in history${shared}`)
 	} catch (e) {
 		reached = e.message
@@ -134,6 +137,10 @@ const list = (name, query, key, row) => {
 			if (body.children[i] != tr) body.insertBefore(tr, body.children[i] ?? null)
 		})
 		more.hidden = !got.more
+		if (missing != got.missing) {
+			missing = got.missing
+			status()
+		}
 	})
 	more.onclick = () => {
 		limit += 100
@@ -172,13 +179,15 @@ const loadChannels = list("channels", () => ({ prefix: $("prefix").value }), c =
 $("prefix").oninput = loadChannels
 
 const loadConnections = list("connections", () => ({ channel: $("of-channel").value, user: $("of-user").value }), c => c.id, c => {
-	const cells = cellsOf(8, [5, 6, 7])
+	const more = c.node ? 1 : 0
+	const cells = cellsOf(8 + more, [5 + more, 6 + more, 7 + more])
+	$("node").hidden = !more
 	const close = make("button", { class: "danger", "aria-label": "Close " + c.id }, "Close")
 	close.onclick = () => ask(c)
 	return {
 		tr: make("tr", {}, ...cells, make("td", { class: "n" }, close)),
 		cells,
-		show: c => [c.id, c.user ?? "", c.remote, c.transport, c.channels.join(", "), age((Date.now() - new Date(c.since)) / 1e3), bytes(c.sent), bytes(c.backlog)],
+		show: c => [c.id, ...(more ? [c.node] : []), c.user ?? "", c.remote, c.transport, c.channels.join(", "), age((Date.now() - new Date(c.since)) / 1e3), bytes(c.sent), bytes(c.backlog)],
 	}
 })
 $("of-user").oninput = loadConnections
@@ -281,7 +290,7 @@ hub.onstate = state => {
 }
 const status = () => {
 	const open = hub.state == "open" && !reached
-	set($("state"), reached || (open ? "live" : hub.state == "waiting" ? "reconnecting" : "connecting"))
+	set($("state"), reached || (open ? missing ? `live without ${missing}` : "live" : hub.state == "waiting" ? "reconnecting" : "connecting"))
 	$("state").className = open ? "open" : ""
 }
 
