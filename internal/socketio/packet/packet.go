@@ -73,13 +73,13 @@ func Namespace(channel string) string {
 	return channel
 }
 
-// Room returns the channel of a room. It reports false for a room of the main namespace whose name begins with a slash:
-// its channel would be in another namespace.
+// Room returns the channel of a room. It reports false for a room without a name, and for one of the main namespace whose name
+// begins with a slash: its channel would be in another namespace.
 func Room(namespace, room string) (channel string, ok bool) {
 	if namespace == "" || namespace == MainNamespace {
 		return room, room != "" && room[0] != '/'
 	}
-	return namespace + "," + room, true
+	return namespace + "," + room, room != ""
 }
 
 // invalid returns the error that closes a client for a packet that the protocol does not allow. A transport that has no close
