@@ -219,4 +219,3 @@ func TestNamespace(t *testing.T) {
 		}
 	}
 }
-
