@@ -9,6 +9,10 @@ import (
 // DefaultEvent is the event of messages that have none, as socket.send of the npm package emits it.
 const DefaultEvent = "message"
 
+// PingFrame is a ping of Engine.IO, in a WebSocket frame. Clients do not see pings of WebSockets, and close their connection if no
+// ping of Engine.IO comes, whatever else does. It is shared and must not be changed.
+var PingFrame = frame.TextFrame(string(EnginePing))
+
 // Outgoing is an event for clients. The first six fields are those of a message.
 type Outgoing struct {
 	Channel     string
@@ -32,16 +36,14 @@ func AppendEvent(dst []byte, e *Outgoing) []byte {
 	if Reserved(e.Event) {
 		return dst
 	}
-	start, header := len(dst), headerSize(e.estimate())
-	// The header tells the length, which quoting changes. Room for the header that fits the estimate is nearly always right.
-	dst = appendPacket(append(dst, make([]byte, header)...), e) // the compiler makes no slice for this
-	n := len(dst) - start - header
-	if actual := headerSize(n); actual != header {
-		dst = append(dst, make([]byte, frame.MaxHeader)...)
-		copy(dst[start+actual:], dst[start+header:start+header+n])
-		dst = dst[:start+actual+n]
+	// The header comes first and tells the length. The estimate is right unless something is escaped.
+	start, estimate := len(dst), e.estimate()
+	dst = frame.AppendHeader(dst, frame.Text, estimate)
+	body := len(dst)
+	dst = appendPacket(dst, e)
+	if n := len(dst) - body; n != estimate {
+		dst = mendHeader(dst, start, body)
 	}
-	frame.AppendHeader(dst[:start], frame.Text, n)
 	if e.Args == nil {
 		if e.Kind == hub.Binary {
 			dst = append(frame.AppendHeader(dst, frame.Binary, len(e.Data)), e.Data...)
@@ -80,15 +82,16 @@ func (e *Outgoing) estimate() int {
 	return n
 }
 
-// headerSize returns the length of the header of a frame with n bytes of payload.
-func headerSize(n int) int {
-	switch {
-	case n < 126:
-		return 2
-	case n < 1<<16:
-		return 4
-	}
-	return frame.MaxHeader
+// mendHeader makes the header right of the last frame, which starts at start and whose payload starts at body. If it grows or
+// shrinks, the payload moves.
+func mendHeader(dst []byte, start, body int) []byte {
+	n := len(dst) - body
+	var header [frame.MaxHeader]byte
+	h := frame.AppendHeader(header[:0], frame.Text, n)
+	dst = append(dst, header[:]...) // room
+	copy(dst[start+len(h):], dst[body:body+n])
+	copy(dst[start:], h)
+	return dst[:start+len(h)+n]
 }
 
 // appendPacket appends the packet that is the text of an event.
@@ -108,11 +111,13 @@ func appendPacket(dst []byte, e *Outgoing) []byte {
 	if len(e.Channel) > 0 && e.Channel[0] == '/' {
 		dst = appendNamespace(dst, Namespace(e.Channel))
 	}
-	dst = append(dst, '[')
-	if e.Event == "" {
-		dst = append(dst, `"`+DefaultEvent+`"`...)
-	} else {
-		dst = protocol.AppendString(dst, e.Event)
+	switch {
+	case e.Event == "":
+		dst = append(dst, `["`+DefaultEvent+`"`...)
+	case plain(e.Event):
+		dst = append(append(append(dst, `["`...), e.Event...), '"')
+	default:
+		dst = protocol.AppendString(append(dst, '['), e.Event)
 	}
 	switch {
 	case e.Args != nil:
@@ -130,6 +135,16 @@ func appendPacket(dst []byte, e *Outgoing) []byte {
 		dst = append(append(append(dst, `,"`...), e.Offset...), '"')
 	}
 	return append(dst, ']')
+}
+
+// plain reports whether nothing in a string has to be escaped.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // appendNamespace appends the namespace of a packet. The main one is not named.

@@ -25,8 +25,9 @@ func run(n int, kind hub.Kind, data []byte) (list []*hub.Message) {
 // appendEvents appends a run of messages, as a hub.Format does.
 func appendEvents(dst []byte, run []*hub.Message, offsets bool) []byte {
 	var id [64]byte
+	var e packet.Outgoing
 	for _, m := range run {
-		e := packet.Outgoing{Channel: m.Channel, Event: m.Event, Data: m.Data, Kind: m.Kind}
+		e.Channel, e.Event, e.Data, e.Kind = m.Channel, m.Event, m.Data, m.Kind
 		if offsets {
 			e.Offset = m.AppendID(id[:0])
 		}

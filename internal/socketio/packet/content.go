@@ -112,7 +112,7 @@ func AppendPlain(dst, args []byte, attachments [][]byte) []byte {
 
 // PlainSize returns the length of what AppendPlain appends, or a little more.
 func PlainSize(args []byte, attachments [][]byte) int {
-	n := len(args)
+	n := max(len(args), len("null"))
 	for _, a := range attachments {
 		n += base64.StdEncoding.EncodedLen(len(a))
 	}

@@ -149,17 +149,29 @@ func (r *reader) key() (kind member, ok bool) {
 	if r.attachments == 0 {
 		return otherMember, true
 	}
-	name := key[1 : len(key)-1]
-	if bytes.IndexByte(name, '\\') >= 0 { // "\u005fplaceholder" is the same key
-		name = []byte(unquote(key))
-	}
-	switch string(name) {
-	case "_placeholder":
+	switch name := key[1 : len(key)-1]; {
+	case is(name, "_placeholder"):
 		return placeholderMember, true
-	case "num":
+	case is(name, "num"):
 		return numMember, true
 	}
 	return otherMember, true
+}
+
+// is reports whether a string without its quotes stands for letters of ASCII, some of which may be escaped: "\u005fplaceholder" is
+// the same key.
+func is(raw []byte, letters string) bool {
+	for i := range len(letters) {
+		c := letters[i]
+		if u, ok := codeUnit(raw); ok && u == uint16(c) {
+			raw = raw[len(`\uxxxx`):]
+		} else if len(raw) > 0 && raw[0] == c {
+			raw = raw[1:]
+		} else {
+			return false
+		}
+	}
+	return len(raw) == 0
 }
 
 // index returns the number of an attachment, or -1.
@@ -291,6 +303,24 @@ func (r *reader) digits() bool {
 }
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+
+// members calls f with each member of a valid object: its key, without the quotes, and its value.
+func members(object []byte, f func(key, value []byte)) {
+	r := reader{p: object, i: 1}
+	for r.space() == '"' {
+		key, _ := r.text()
+		r.space()
+		r.i++ // the colon
+		r.space()
+		from := r.i
+		if !r.value(maxDepth) {
+			return
+		}
+		f(key[1:len(key)-1], r.p[from:r.i])
+		r.space()
+		r.i++ // the comma, or the end
+	}
+}
 
 // unquote returns the string that a valid JSON string stands for.
 func unquote(quoted []byte) string {

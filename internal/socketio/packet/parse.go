@@ -183,31 +183,19 @@ func (p *Packet) Credentials() (pid, offset string) {
 	if p.Type != Connect || p.Payload == nil {
 		return "", ""
 	}
-	r := reader{p: p.Payload}
-	r.i++
-	for r.space() == '"' {
-		key, _ := r.text()
-		r.space()
-		r.i++ // the colon
-		r.space()
-		from := r.i
-		if !r.value(maxDepth) {
-			return "", ""
-		}
+	// The last of members of one name counts, as in JavaScript. encoding/json would also take "PID".
+	members(p.Payload, func(key, value []byte) {
 		text := ""
-		if value := r.p[from:r.i]; value[0] == '"' && len(value) <= maxCredential {
+		if value[0] == '"' && len(value) <= maxCredential {
 			text = unquote(value)
 		}
-		// The last of members of one name counts, as in JavaScript. encoding/json would also take "PID".
-		switch string(key) {
-		case `"pid"`:
+		switch {
+		case is(key, "pid"):
 			pid = text
-		case `"offset"`:
+		case is(key, "offset"):
 			offset = text
 		}
-		r.space()
-		r.i++ // the comma, or the end
-	}
+	})
 	return pid, offset
 }
 

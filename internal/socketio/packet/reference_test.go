@@ -92,7 +92,7 @@ func recorded(t *testing.T, name string, questions []object) (list []object) {
 	}
 	list = answers(t, lines, len(questions))
 	for i, a := range list {
-		if q := a["question"]; !reflect.DeepEqual(q, plain(t, questions[i])) {
+		if q := a["question"]; !reflect.DeepEqual(q, decoded(t, questions[i])) {
 			t.Fatalf("the recording has %v in the place of %v: record it again", q, questions[i])
 		}
 		delete(a, "question")
@@ -105,8 +105,8 @@ func recorded(t *testing.T, name string, questions []object) (list []object) {
 	return list
 }
 
-// plain returns the value as it is after it was encoded in JSON.
-func plain(t testing.TB, v any) (p any) {
+// decoded returns the value as it is after it was encoded in JSON.
+func decoded(t testing.TB, v any) (p any) {
 	b, err := json.Marshal(v)
 	if err == nil {
 		err = json.Unmarshal(b, &p)
@@ -174,7 +174,7 @@ func show(t testing.TB, p *Packet, attachments [][]byte) object {
 		payload = append(payload, bytes.TrimSpace(line(t, blob(attachments[at.num])))...)
 		from = at.end
 	}
-	o["data"] = plain(t, json.RawMessage(append(payload, p.Payload[from:]...)))
+	o["data"] = decoded(t, json.RawMessage(append(payload, p.Payload[from:]...)))
 	return o
 }
 
