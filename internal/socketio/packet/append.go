@@ -19,7 +19,7 @@ type Outgoing struct {
 	Event       string
 	Data        []byte
 	Kind        hub.Kind
-	Args        []byte // if set, it is sent instead of Data, with the Attachments
+	Args        []byte // if set, it is sent instead of Data, with the Attachments; as NewContent makes it
 	Attachments [][]byte
 
 	// Offset is the message's ID, if the client can recover its session. It becomes the last argument: the npm package

@@ -6,8 +6,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/frame"
 )
 
-// Assembly is a packet whose attachments are still coming. A session has one at a time. Until it is complete, text other
-// than pongs closes the client, and binary packets at any other time do.
+// Assembly is a packet whose attachments are still coming. A session has one at a time. Until it is complete, a message of text
+// closes the client with Missing. A binary message at any other time closes it with Unexpected.
 type Assembly struct {
 	Packet      Packet
 	Attachments [][]byte

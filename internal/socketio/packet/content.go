@@ -12,7 +12,7 @@ import (
 // Content is what a message has of an event: what is in its arguments.
 //
 // An event with one argument is a message like any other, so that clients of all protocols understand each other: a
-// string is text, attachment alone is binary, all else is JSON. Then Args is nil. Only other events need Args.
+// string is text, an attachment is binary, and everything else is JSON. Then Args is nil. Only other events need Args.
 type Content struct {
 	// Data is what clients of other protocols get: the argument; null, if there is none; an array, if there are several. It
 	// is nil for a message with Attachments: AppendPlain makes it.
@@ -32,7 +32,7 @@ var (
 )
 
 // NewContent returns the content of an event that a backend emits. It checks everything that would make clients of Socket.IO
-// close their connections. The hub checks the rest. The content has no part of args, but the attachments as they are.
+// close their connections. The hub checks the rest. The content shares no memory with args, and keeps the attachments.
 func NewContent(args []byte, attachments [][]byte) (Content, error) {
 	if len(attachments) > MaxAttachments {
 		return Content{}, fmt.Errorf("the event has %d attachments, more than %d", len(attachments), MaxAttachments)
@@ -50,7 +50,7 @@ func NewContent(args []byte, attachments [][]byte) (Content, error) {
 	return l.content(false, attachments), nil
 }
 
-// Content returns the content of an event, whose attachments have come. It has no part of the packet.
+// Content returns the content of an event whose attachments have come. It keeps them, and shares no memory with the packet.
 func (p *Packet) Content(attachments [][]byte) (Content, error) {
 	if p.Rejected != nil {
 		return Content{}, p.Rejected

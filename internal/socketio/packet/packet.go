@@ -4,12 +4,11 @@
 // of the answer to a GET, is a payload of several. A Socket.IO packet is the data of an Engine.IO packet of the type
 // message. Its attachments are the binary Engine.IO packets that come after it.
 //
-// What clients send is checked completely before anything of it is used. Clients of the npm package throw, and close
-// their connection, when they get a packet that they cannot parse, so a bad packet of one client, relayed, would disconnect
-// all the others.
+// What clients send is checked completely before any of it is used. A page that gets a packet which the npm package cannot
+// parse closes its connection. So one bad packet, relayed, would disconnect every page on the channel.
 //
 // The protocols: https://github.com/socketio/engine.io-protocol and https://github.com/socketio/socket.io-protocol.
-// "The npm package" is socket.io-parser or engine.io-parser, which the differential tests are made with.
+// "The npm package" is socket.io-parser or engine.io-parser. The tests compare this package with both.
 package packet
 
 import (
@@ -51,8 +50,8 @@ const (
 	maxAckID = 15
 )
 
-// Reserved reports whether no event may have the name, because the npm package's decoder throws when it gets one. That is
-// true for servers and pages, so no such event may be sent either.
+// Reserved reports whether no event may have the name. The npm package's decoder throws when it gets such an event, in servers
+// and in pages, so none may be sent either.
 func Reserved(name string) bool {
 	switch name {
 	case "connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener":
@@ -82,8 +81,8 @@ func Room(namespace, room string) (channel string, ok bool) {
 	return namespace + "," + room, room != ""
 }
 
-// invalid returns the error that closes a client for a packet that the protocol does not allow. A transport that has no close
-// codes, as polling has none, answers the request with BadRequest.
+// invalid returns the error that closes a client for a packet that the protocol does not allow. Polling has no close codes: there
+// the request is answered with BadRequest.
 func invalid(text string) *frame.CloseError {
 	return &frame.CloseError{Code: frame.ProtocolError, Text: text}
 }
