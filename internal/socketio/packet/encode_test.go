@@ -226,7 +226,7 @@ func TestAppendPayload(t *testing.T) {
 	add("")
 	add("\x01\x02")
 	add(strings.Repeat("x", 200))
-	add(strings.Repeat("x", 1<<16))
+	add(strings.Repeat("x", 300))
 	frames = append(frames, frame.TextFrame("2")...)
 	packets = append(packets, object{"type": "ping"})
 	want := recorded(t, "join", []object{{"join": packets}})[0]["payload"].(string)
