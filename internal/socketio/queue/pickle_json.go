@@ -59,7 +59,7 @@ func (u *unpickler) setField(m *pythonMessage, name string, o pickled, limit int
 	if err != nil {
 		return err
 	}
-	f.raw = raw
+	*f = value{raw: raw}
 	if o.shape == shapeList || o.shape == shapeTuple {
 		f.n = len(u.containers[o.bits])
 	}
