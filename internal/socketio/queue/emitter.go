@@ -28,6 +28,7 @@ func (d *Decoder) emitter(payload []byte) (Command, error) {
 		return Command{}, err
 	}
 	c := Command{Method: Emit, WantsAck: packet.hasID}
+	// Only events are broadcast. The type does not have to tell whether there are attachments: the data does.
 	switch kind := string(packet.kind.raw); {
 	case kind != packetEvent && kind != packetBinaryEvent:
 		return Command{}, nil
@@ -53,8 +54,8 @@ func (d *Decoder) emitter(payload []byte) (Command, error) {
 // which want responses, are ignored.
 func request(namespace string, payload []byte) (Command, error) {
 	var kind, opts, change, closing value
-	err := object(payload, func(key string, v value) {
-		switch key {
+	err := object(payload, func(key []byte, v value) {
+		switch string(key) {
 		case "type":
 			kind = v
 		case "opts":
@@ -79,30 +80,12 @@ func request(namespace string, payload []byte) (Command, error) {
 	default:
 		return Command{}, nil
 	}
-	if opts.isNull() { // an adapter's, with a request ID
+	// An adapter asks with a request ID and without options, and waits for a response.
+	if opts.isNull() {
 		return Command{}, nil
 	}
-	var rooms, except value
-	err = object(opts.raw, func(key string, v value) {
-		switch key {
-		case "rooms":
-			rooms = v
-		case "except":
-			except = v
-		}
-	})
-	if err != nil {
+	if err := c.selectClients(opts); err != nil {
 		return Command{}, fmt.Errorf("opts: %w", err)
-	}
-	// An empty array selects all, so a missing one must not.
-	if !rooms.isArray() {
-		return Command{}, errors.New("opts: rooms is not an array")
-	}
-	if c.Rooms, err = names("rooms", rooms); err != nil {
-		return Command{}, err
-	}
-	if c.Except, err = names("except", except); err != nil {
-		return Command{}, err
 	}
 	if c.Method == Disconnect {
 		return c, nil
@@ -113,6 +96,30 @@ func request(namespace string, payload []byte) (Command, error) {
 	return c, err
 }
 
+// selectClients sets which clients a request is about.
+func (c *Command) selectClients(opts value) error {
+	var rooms, except value
+	err := object(opts.raw, func(key []byte, v value) {
+		switch string(key) {
+		case "rooms":
+			rooms = v
+		case "except":
+			except = v
+		}
+	})
+	if err != nil {
+		return err
+	}
+	// An empty array selects all, so a missing one must not: a mistake would disconnect everybody.
+	if !rooms.isArray() {
+		return errors.New("rooms is not an array")
+	}
+	if c.Rooms, err = names("rooms", rooms); err == nil {
+		c.Except, err = names("except", except)
+	}
+	return err
+}
+
 // packet is a packet of Socket.IO, with JSON for the values.
 type packet struct {
 	kind, namespace, name value
@@ -121,7 +128,8 @@ type packet struct {
 	hasID                 bool
 }
 
-// emitterMessage reads the array of three.
+// emitterMessage reads the array of three. More elements are ignored, as the reference ignores them. The flags among the
+// options (volatile, compress, local) are for servers that have a choice.
 func (m *msgpackReader) emitterMessage() (p packet, rooms, except value, err error) {
 	fail := func(err error) (packet, value, value, error) { return packet{}, value{}, value{}, err }
 	n, err := m.header(kindArray, "the message")
@@ -137,9 +145,9 @@ func (m *msgpackReader) emitterMessage() (p packet, rooms, except value, err err
 	if p, err = m.packet(); err != nil {
 		return fail(fmt.Errorf("packet: %w", err))
 	}
-	err = m.mapOf("options", func(key string) error {
+	err = m.mapOf("options", func(key []byte) error {
 		v, err := m.value()
-		switch key {
+		switch string(key) {
 		case "rooms":
 			rooms = v
 		case "except":
@@ -154,8 +162,8 @@ func (m *msgpackReader) emitterMessage() (p packet, rooms, except value, err err
 }
 
 func (m *msgpackReader) packet() (p packet, err error) {
-	err = m.mapOf("packet", func(key string) (err error) {
-		switch key {
+	err = m.mapOf("packet", func(key []byte) (err error) {
+		switch string(key) {
 		case "data":
 			if err := m.eventData(&p); err != nil {
 				return fmt.Errorf("data: %w", err)
@@ -176,7 +184,8 @@ func (m *msgpackReader) packet() (p packet, err error) {
 	return p, err
 }
 
-// eventData reads the array of the event's name and the arguments.
+// eventData reads the array of the event's name and the arguments, and appends these as JSON. This is the only place where
+// binary data is accepted: it becomes attachments, in the order in which the reference finds them.
 func (m *msgpackReader) eventData(p *packet) error {
 	n, err := m.header(kindArray, "it")
 	if err != nil {

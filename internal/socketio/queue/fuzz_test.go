@@ -34,7 +34,7 @@ func FuzzJSON(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, p []byte) {
 		last := map[string]string{}
-		err := object(p, func(key string, v value) { last[key] = string(v.raw) })
+		err := object(p, func(key []byte, v value) { last[string(key)] = string(v.raw) })
 		var want map[string]json.RawMessage
 		wantErr := json.Unmarshal(p, &want)
 		switch {

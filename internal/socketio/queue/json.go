@@ -44,7 +44,7 @@ func (v value) isInteger() bool {
 	if v.isMissing() || v.raw[0] != '-' && !isDigit(v.raw[0]) {
 		return false
 	}
-	return bytes.IndexAny(v.raw, ".eE") < 0
+	return !bytes.ContainsAny(v.raw, ".eE")
 }
 
 // text returns the string that the value is.
@@ -57,12 +57,18 @@ func (v value) text() (string, error) {
 
 // unquote returns what a valid JSON string stands for.
 func unquote(raw []byte) (string, error) {
+	p, err := unquoted(raw)
+	return string(p), err
+}
+
+// unquoted is unquote without a copy, if the string has no escapes. Keys have none, and need not be kept.
+func unquoted(raw []byte) ([]byte, error) {
 	if bytes.IndexByte(raw, '\\') < 0 {
-		return string(raw[1 : len(raw)-1]), nil
+		return raw[1 : len(raw)-1], nil
 	}
 	var s string
 	err := json.Unmarshal(raw, &s)
-	return s, err
+	return []byte(s), err
 }
 
 // jsonReader reads JSON. It accepts what the hub accepts: see checkJSON there. It is our own because it has to find the
@@ -75,7 +81,7 @@ type jsonReader struct {
 
 // object calls each for the members of a JSON object, which is all that p has. A key that comes twice is passed twice:
 // the last one counts, as in Python and JavaScript.
-func object(p []byte, each func(key string, v value)) error {
+func object(p []byte, each func(key []byte, v value)) error {
 	if !utf8.Valid(p) {
 		return errUTF8
 	}
@@ -84,13 +90,13 @@ func object(p []byte, each func(key string, v value)) error {
 		return errors.New("not a JSON object")
 	}
 	err := r.members(func(key []byte, depth int) error {
-		name, err := unquote(key)
+		name, err := unquoted(key)
 		if err != nil {
 			return errSyntax
 		}
 		v, err := r.value(depth)
 		if err != nil {
-			return fmt.Errorf("%s: %w", clip(name), err)
+			return fmt.Errorf("%s: %w", clip(string(name)), err)
 		}
 		each(name, v)
 		return nil
@@ -104,7 +110,8 @@ func object(p []byte, each func(key string, v value)) error {
 	return nil
 }
 
-// array calls each for the elements of an array that is valid.
+// array calls each for the elements of an array that is valid: object has read it before. It would find the end of one
+// that is not, too, because the reader refuses to read a value there.
 func array(v value, each func(v value) error) error {
 	r := jsonReader{p: v.raw, i: 1}
 	for c := r.next(); c != ']'; c = r.next() {
@@ -141,7 +148,7 @@ func (r *jsonReader) value(depth int) (value, error) {
 	}
 	v := value{raw: r.p[from:r.i]}
 	if v.raw[0] == '[' {
-		v.n = r.n
+		v.n = r.n // the outer array ends last, so this is its own
 	}
 	return v, nil
 }
@@ -170,6 +177,7 @@ func (r *jsonReader) skip(depth int) error {
 	return errSyntax
 }
 
+// literal reads s, if the reader is at it. What follows has to be checked by the caller, who expects a comma or an end.
 func (r *jsonReader) literal(s string) bool {
 	if len(r.p)-r.i < len(s) || string(r.p[r.i:r.i+len(s)]) != s {
 		return false
@@ -205,7 +213,8 @@ func (r *jsonReader) array(depth int) error {
 	return nil
 }
 
-// members reads an object. It calls each after each key, to read the value.
+// members reads an object. It calls each after each key, to read the value. The key is passed as it is written: with its
+// quotes and its escapes.
 func (r *jsonReader) members(each func(key []byte, depth int) error, depth int) error {
 	if depth == 0 {
 		return errDepth
@@ -335,6 +344,7 @@ func (r *jsonReader) number() error {
 	return nil
 }
 
+// digits reads digits, and reports whether there is one.
 func (r *jsonReader) digits() bool {
 	from := r.i
 	for r.i < len(r.p) && isDigit(r.p[r.i]) {

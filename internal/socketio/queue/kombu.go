@@ -24,8 +24,8 @@ func isKombu(channel, exchange string) bool {
 // kombu takes what python-socketio publishes out of kombu's envelope (kombu/transport/virtual/base.py, prepare_message).
 func (d *Decoder) kombu(payload []byte) (Command, error) {
 	var body, properties value
-	err := object(payload, func(key string, v value) {
-		switch key {
+	err := object(payload, func(key []byte, v value) {
+		switch string(key) {
 		case "body":
 			body = v
 		case "properties":
@@ -41,8 +41,8 @@ func (d *Decoder) kombu(payload []byte) (Command, error) {
 	}
 	var encoding value
 	if !properties.isNull() {
-		err := object(properties.raw, func(key string, v value) {
-			if key == "body_encoding" {
+		err := object(properties.raw, func(key []byte, v value) {
+			if string(key) == "body_encoding" {
 				encoding = v
 			}
 		})
@@ -50,6 +50,8 @@ func (d *Decoder) kombu(payload []byte) (Command, error) {
 			return Command{}, fmt.Errorf("the properties are %w", err)
 		}
 	}
+	// Without an encoding, the body is the text itself. Python's JSON survives that, and a pickle does not, so kombu
+	// writes base64 by default.
 	if string(encoding.raw) != `"base64"` {
 		return d.python([]byte(text))
 	}

@@ -31,7 +31,8 @@ const (
 	kindExt
 )
 
-// msgpackReader transcodes msgpack (github.com/msgpack/msgpack, spec.md) to JSON.
+// msgpackReader transcodes msgpack (github.com/msgpack/msgpack, spec.md) to JSON. It does not build values in between: they
+// would lose the order of keys, and take many times the memory of the payload.
 type msgpackReader struct {
 	p     []byte // what is left
 	limit int    // most bytes of JSON and attachments
@@ -83,7 +84,7 @@ func (m *msgpackReader) next() (token, error) {
 		return m.sized(kindArray, uint64(c&0xf))
 	case c < 0xc0:
 		return m.sized(kindString, uint64(c&0x1f))
-	case c >= 0xe0:
+	case c >= 0xe0: // the byte is the number, in two's complement
 		return token{kind: kindInt, n: uint64(int64(int8(c)))}, nil
 	default:
 		return m.format(c)
@@ -99,6 +100,7 @@ func (m *msgpackReader) format(c byte) (token, error) {
 		}
 		return m.sized(k, n)
 	}
+	// Formats that differ in the size of a number or a length follow one another, each with twice the size.
 	switch {
 	case c == 0xc0:
 		return token{kind: kindNil}, nil
@@ -120,6 +122,7 @@ func (m *msgpackReader) format(c byte) (token, error) {
 	case c >= 0xd0 && c <= 0xd3:
 		size := 1 << (c - 0xd0)
 		n, err := m.number(size)
+		// Shifted up and down again, the sign fills the bytes above.
 		shift := 64 - 8*size
 		return token{kind: kindInt, n: uint64(int64(n<<shift) >> shift)}, err
 	case c >= 0xd4 && c <= 0xd8:
@@ -134,7 +137,8 @@ func (m *msgpackReader) format(c byte) (token, error) {
 	return token{}, errors.New("the byte c1, which msgpack does not use")
 }
 
-// sized completes a head that has a length. It checks the length against what is left: each element takes a byte or more.
+// sized completes a head that has a length. It checks the length against what is left before anything is taken for it.
+// Each element of an array takes a byte or more, and each of a map two.
 func (m *msgpackReader) sized(k kind, n uint64) (t token, err error) {
 	t = token{kind: k, n: n}
 	switch k {
@@ -165,7 +169,7 @@ func (m *msgpackReader) header(want kind, what string) (int, error) {
 }
 
 // mapOf reads a map. It calls each after each key, to read the value.
-func (m *msgpackReader) mapOf(what string, each func(key string) error) error {
+func (m *msgpackReader) mapOf(what string, each func(key []byte) error) error {
 	n, err := m.header(kindMap, what)
 	if err != nil {
 		return err
@@ -178,7 +182,7 @@ func (m *msgpackReader) mapOf(what string, each func(key string) error) error {
 		if t.kind != kindString {
 			return errors.New("a key is not a string")
 		}
-		if err := each(string(t.p)); err != nil {
+		if err := each(t.p); err != nil {
 			return err
 		}
 	}
@@ -191,6 +195,7 @@ func (m *msgpackReader) transcode(dst []byte, depth int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Control characters take six times as much in JSON, so what is too large already is not escaped.
 	if len(dst)+len(t.p)+m.attached > m.limit {
 		return nil, errLimit(m.limit)
 	}
@@ -261,7 +266,7 @@ func (m *msgpackReader) attach(dst, p []byte) ([]byte, error) {
 	if len(m.attachments) == maxAttachments {
 		return nil, fmt.Errorf("more than %d attachments, which clients do not accept", maxAttachments)
 	}
-	m.attachments = append(m.attachments, append([]byte{}, p...))
+	m.attachments = append(m.attachments, append([]byte{}, p...)) // the payload's memory is the caller's
 	m.attached += len(p)
 	return appendPlaceholder(dst, len(m.attachments)-1), nil
 }
@@ -281,6 +286,7 @@ func appendScalar(dst []byte, t token) []byte {
 		}
 	case kindString:
 		if !utf8.Valid(t.p) { // half of a surrogate pair, which JavaScript allows in strings
+			// notepack.io writes such a half as three bytes, which decoders replace.
 			return protocol.AppendString(dst, strings.ToValidUTF8(string(t.p), "\ufffd"))
 		}
 		return protocol.AppendString(dst, t.p)
@@ -305,7 +311,8 @@ func appendExt(dst []byte, t token) ([]byte, error) {
 	return nil, fmt.Errorf("an extension of type %d and %d bytes: only times are accepted", int8(t.n), len(t.p))
 }
 
-// appendTime appends a time as JavaScript's toISOString writes it.
+// appendTime appends a time as JavaScript's toISOString writes it (ECMAScript, "Date.prototype.toISOString"): years of other
+// than four digits have a sign and six. JSON.stringify calls it, so clients of the reference receive the same.
 func appendTime(dst []byte, seconds int64, nanoseconds uint32) ([]byte, error) {
 	const most = 8_640_000_000_000 // seconds: ECMAScript, "Time Values and Time Range"
 	if seconds < -most || seconds > most || nanoseconds >= 1e9 {

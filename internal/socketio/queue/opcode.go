@@ -53,7 +53,8 @@ const (
 	opStackGlobal = 0x93
 )
 
-// refusedOpcodes says what the opcodes that are refused are for.
+// refusedOpcodes says what the opcodes that are refused are for. It is only for the log: what is not in unpickler.do is
+// refused, also if it is not listed here.
 var refusedOpcodes = map[byte]string{
 	0x82: "EXT1: a registered class", 0x83: "EXT2: a registered class", 0x84: "EXT4: a registered class",
 	'P': "PERSID: a persistent object", 'Q': "BINPERSID: a persistent object",
@@ -70,7 +71,8 @@ var refusedOpcodes = map[byte]string{
 	'p': "PUT of protocol 0",
 }
 
-// advice says what to send in place of an object of a class.
+// advice says what to send in place of an object of a class. These are the classes that programs send by mistake. JSON, so
+// python-socketio 5.14 or later, knows what is a dict. It does not know dates and the like.
 var advice = map[string]string{
 	"collections.OrderedDict": "send plain dicts, or use python-socketio 5.14 or later",
 	"collections.defaultdict": "send plain dicts, or use python-socketio 5.14 or later",
@@ -84,6 +86,7 @@ var advice = map[string]string{
 	"builtins.set":            "send a list",
 	"builtins.frozenset":      "send a list",
 	"builtins.complex":        "send a list of two floats",
+	"markupsafe.Markup":       "send str() of it",
 	"_codecs.encode":          "binary data needs pickle protocol 3 or later, which Python 3.8 and later use",
 }
 
@@ -111,10 +114,16 @@ func (u *unpickler) refuse(op byte) error {
 	return fmt.Errorf("the opcode %#02x, which does not exist", op)
 }
 
+// refuseClass returns that a class is not data, and what to send instead. The class is never looked up.
 func refuseClass(module, name string) error {
 	class := module + "." + name
 	what := advice[class]
-	if what == "" {
+	switch {
+	case what != "":
+	// Its scalars and arrays are made by functions whose names change with the version.
+	case module == "numpy" || strings.HasPrefix(module, "numpy."):
+		what = "send tolist() of numpy's values"
+	default:
 		what = "only data is accepted: send plain dicts, lists, strings, numbers and bytes"
 	}
 	// Names of real classes need no quotes.

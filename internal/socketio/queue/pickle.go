@@ -78,7 +78,8 @@ func (u *unpickler) read() (pickled, error) {
 	return pickled{}, errTruncated
 }
 
-// do executes an opcode.
+// do executes an opcode. An opcode that is not listed is refused. To see why the rest is harmless: all that any of these
+// does is to move values between the payload, the stack, the memo and the containers.
 func (u *unpickler) do(op byte) error {
 	switch op {
 	case opNone:
@@ -99,6 +100,7 @@ func (u *unpickler) do(op byte) error {
 		}
 		u.marks = append(u.marks, len(u.stack))
 		return nil
+	// A frame only tells a reader how much it can read at once. All of the payload is here.
 	case opFrame:
 		n, err := u.number(8)
 		if err == nil && n > uint64(len(u.p)-u.i) {
@@ -121,6 +123,7 @@ func (u *unpickler) do(op byte) error {
 	return u.refuse(op)
 }
 
+// push pushes an object. Every value passes here, so this bounds the stack, and with it the containers.
 func (u *unpickler) push(o pickled) error {
 	if len(u.stack) >= maxStack || u.pushed >= u.most {
 		return fmt.Errorf("too many values (%d)", u.pushed)
@@ -130,6 +133,8 @@ func (u *unpickler) push(o pickled) error {
 	return nil
 }
 
+// pushContainer pushes a list, a tuple or a dict. Its elements are kept apart, because a list or a dict can grow after it
+// was memoized, and all that refer to it have to see that.
 func (u *unpickler) pushContainer(s shape, elements []pickled) error {
 	u.containers = append(u.containers, elements)
 	return u.push(pickled{s, uint64(len(u.containers) - 1)})
@@ -147,9 +152,17 @@ func (u *unpickler) number(size int) (n uint64, err error) {
 	return n, nil
 }
 
+// pushNumber pushes an integer or a float.
 func (u *unpickler) pushNumber(op byte) error {
-	size := map[byte]int{opBinInt: 4, opBinInt1: 1, opBinInt2: 2, opBinFloat: 8}[op]
-	if op == opLong1 {
+	size := 4
+	switch op {
+	case opBinInt1:
+		size = 1
+	case opBinInt2:
+		size = 2
+	case opBinFloat:
+		size = 8
+	case opLong1:
 		n, err := u.number(1)
 		if err != nil {
 			return err
@@ -170,7 +183,7 @@ func (u *unpickler) pushNumber(op byte) error {
 		n = uint64(int64(int32(n)))
 	case op == opLong1 && size > 0: // two's complement
 		shift := 64 - 8*size
-		n = uint64(int64(n<<shift) >> shift)
+		n = uint64(int64(n<<shift) >> shift) // the sign fills the bytes above
 	}
 	return u.push(pickled{shapeInt, n})
 }
@@ -249,6 +262,7 @@ func (u *unpickler) floor() int {
 
 var errStack = errors.New("a value is missing on the stack")
 
+// top returns the object on top, which is not below the last mark.
 func (u *unpickler) top() (pickled, error) {
 	if len(u.stack) <= u.floor() {
 		return pickled{}, errStack
@@ -273,6 +287,7 @@ func (u *unpickler) pop(n int) ([]pickled, error) {
 	return popped, nil
 }
 
+// tuple makes a tuple of what is on the stack. It copies that, because the stack is overwritten.
 func (u *unpickler) tuple(op byte) error {
 	n := -1
 	if op != opTuple {
@@ -287,8 +302,13 @@ func (u *unpickler) tuple(op byte) error {
 
 // extend adds what is on the stack to the list or dict below.
 func (u *unpickler) extend(op byte) error {
-	n, want := map[byte]int{opAppend: 1, opAppends: -1, opSetItem: 2, opSetItems: -1}[op], shapeList
-	if op == opSetItem || op == opSetItems {
+	n, want := -1, shapeList
+	switch op {
+	case opAppend:
+		n = 1
+	case opSetItem:
+		n, want = 2, shapeDict
+	case opSetItems:
 		want = shapeDict
 	}
 	elements, err := u.pop(n)
@@ -302,6 +322,7 @@ func (u *unpickler) extend(op byte) error {
 	if target.shape != want || want == shapeDict && len(elements)%2 != 0 {
 		return errors.New("elements for what is not a list, or not a dict")
 	}
+	// A list can be added to itself. Whoever walks through it counts the levels.
 	c := &u.containers[target.bits]
 	*c = append(*c, elements...)
 	return nil

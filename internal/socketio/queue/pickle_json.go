@@ -15,7 +15,7 @@ func unpickle(payload []byte, limit int) (pythonMessage, error) {
 		return pythonMessage{}, errLimit(limit)
 	}
 	// Each value takes two bytes of JSON or more, with its comma. The rest is for the message around the event.
-	u := unpickler{p: payload, most: min(maxPushed, limit/2+maxRooms)}
+	u := unpickler{p: payload, most: min(maxPushed, limit/2+maxRooms), stack: make([]pickled, 0, 32), memo: make([]pickled, 0, 32)}
 	o, err := u.read()
 	if err != nil {
 		return pythonMessage{}, err
@@ -24,20 +24,20 @@ func unpickle(payload []byte, limit int) (pythonMessage, error) {
 		return pythonMessage{}, errors.New("not a dict")
 	}
 	var m pythonMessage
-	var data pickled
-	members := u.containers[o.bits]
+	var data pickled                // None if it is missing
+	members := u.containers[o.bits] // a key that comes twice counts as the last, as in Python
 	for i := 0; i < len(members); i += 2 {
 		key, v := members[i], members[i+1]
 		if key.shape != shapeString {
 			return pythonMessage{}, errors.New("a key is not a string")
 		}
-		name := string(u.bytes(key))
-		if name == "data" {
+		name := u.bytes(key)
+		if string(name) == "data" {
 			data = v
 			continue
 		}
 		if err := u.setField(&m, name, v, limit); err != nil {
-			return pythonMessage{}, fmt.Errorf("%s: %w", clip(name), err)
+			return pythonMessage{}, fmt.Errorf("%s: %w", clip(string(name)), err)
 		}
 	}
 	if m.isEmit() {
@@ -48,8 +48,9 @@ func unpickle(payload []byte, limit int) (pythonMessage, error) {
 	return m, nil
 }
 
-// setField sets a field of the message. Fields are JSON from here on, as those of later versions.
-func (u *unpickler) setField(m *pythonMessage, name string, o pickled, limit int) error {
+// setField sets a field of the message. Fields are JSON from here on, as those of later versions, so one place checks
+// them. A tuple of rooms becomes an array as a list does.
+func (u *unpickler) setField(m *pythonMessage, name []byte, o pickled, limit int) error {
 	f := m.field(name)
 	if f == nil {
 		return nil
@@ -75,6 +76,7 @@ func (u *unpickler) arguments(data pickled, limit int) (a arguments, err error) 
 	case shapeTuple:
 		elements = u.containers[data.bits]
 	}
+	// One encoder counts the attachments of all arguments.
 	e := pickleEncoder{u: u, limit: limit, wantsAttachments: true}
 	for i, o := range elements {
 		if i > 0 {
@@ -111,12 +113,14 @@ func (e *pickleEncoder) append(dst []byte, o pickled, depth int) (_ []byte, err 
 	case shapeInt:
 		dst = strconv.AppendInt(dst, int64(o.bits), 10)
 	case shapeFloat:
+		// Python's reader would send NaN on, and the clients' JSON.parse would fail.
 		f := math.Float64frombits(o.bits)
 		if math.IsNaN(f) || math.IsInf(f, 0) {
 			return nil, errNotFinite
 		}
 		dst = strconv.AppendFloat(dst, f, 'g', -1, 64)
 	case shapeString:
+		// A string can be referred to many times, and grows when it is escaped.
 		if p := e.u.bytes(o); len(dst)+len(p) <= e.limit {
 			dst = protocol.AppendString(dst, p)
 		} else {
@@ -158,7 +162,7 @@ func (e *pickleEncoder) appendElements(dst []byte, o pickled, depth int) (_ []by
 		}
 		switch key := elements[i]; key.shape {
 		case shapeString:
-			dst, err = e.append(dst, key, 0)
+			dst, err = e.append(dst, key, 0) // a string has no levels
 		case shapeInt: // as json.dumps does
 			dst = append(strconv.AppendInt(append(dst, '"'), int64(key.bits), 10), '"')
 		default:
@@ -182,7 +186,7 @@ func (e *pickleEncoder) attach(dst, p []byte) ([]byte, error) {
 	if len(e.attachments) == maxAttachments {
 		return nil, fmt.Errorf("more than %d attachments, which clients do not accept", maxAttachments)
 	}
-	e.attachments = append(e.attachments, append([]byte{}, p...))
+	e.attachments = append(e.attachments, append([]byte{}, p...)) // the payload's memory is the caller's
 	e.attached += len(p)
 	return appendPlaceholder(dst, len(e.attachments)-1), nil
 }

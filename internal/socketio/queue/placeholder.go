@@ -13,9 +13,11 @@ const maxAttachments = 10
 // placeholders checks the placeholders of an event that has attachments. Each has to name an attachment, and each
 // attachment has to be named. One wrong number would make every client that receives the event disconnect ("illegal
 // attachments", socket.io-parser, lib/binary.ts).
+//
+// A client looks for placeholders only in events with attachments, so in others the same objects are plain data.
 type placeholders struct {
 	r    jsonReader
-	n    int
+	n    int // how many attachments there are
 	used [maxAttachments]bool
 }
 
@@ -25,6 +27,7 @@ func checkPlaceholders(array []byte, attachments int) error {
 		return fmt.Errorf("%d attachments: clients accept %d", attachments, maxAttachments)
 	}
 	c := placeholders{r: jsonReader{p: array}, n: attachments}
+	// The array is one level around the arguments.
 	if err := c.value(maxDepth + 1); err != nil {
 		return err
 	}
@@ -36,6 +39,7 @@ func checkPlaceholders(array []byte, attachments int) error {
 	return nil
 }
 
+// value looks into a value. The depth bounds the recursion, although what made the array has checked it before.
 func (c *placeholders) value(depth int) error {
 	switch c.r.next() {
 	case '{':
@@ -67,7 +71,7 @@ func (c *placeholders) array(depth int) error {
 func (c *placeholders) object(depth int) error {
 	placeholder, num := false, -1
 	err := c.r.members(func(key []byte, depth int) error {
-		name, err := unquote(key)
+		name, err := unquoted(key)
 		if err != nil {
 			return err
 		}
@@ -76,13 +80,11 @@ func (c *placeholders) object(depth int) error {
 		if err := c.value(depth); err != nil {
 			return err
 		}
-		switch raw := string(c.r.p[from:c.r.i]); name {
+		switch raw := c.r.p[from:c.r.i]; string(name) {
 		case "_placeholder":
-			placeholder = raw == "true"
+			placeholder = string(raw) == "true"
 		case "num":
-			if num, err = strconv.Atoi(raw); err != nil || raw != strconv.Itoa(num) {
-				num = -1
-			}
+			num = attachmentNumber(raw)
 		}
 		return nil
 	}, depth)
@@ -94,4 +96,17 @@ func (c *placeholders) object(depth int) error {
 	}
 	c.used[num] = true
 	return nil
+}
+
+// attachmentNumber returns the number that the JSON value is, or -1 if it is not written as the reference writes it. The
+// clients would also take 0.5, and hand over undefined.
+func attachmentNumber(raw []byte) int {
+	if len(raw) > 2 { // maxAttachments has no more digits
+		return -1
+	}
+	n, err := strconv.Atoi(string(raw))
+	if err != nil || strconv.Itoa(n) != string(raw) {
+		return -1
+	}
+	return n
 }

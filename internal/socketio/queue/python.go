@@ -12,14 +12,16 @@ type pythonMessage struct {
 	args                                                   arguments
 }
 
-// arguments are those of an event.
+// arguments are those of an event. Binary data is already taken out of them: a placeholder stands for it.
 type arguments struct {
 	elements    []byte // JSON values with commas between them
 	n           int
 	attachments [][]byte
 }
 
-// python decodes what python-socketio publishes: pickle up to 5.13, and JSON since.
+// python decodes what python-socketio publishes: pickle up to 5.13, and JSON since 5.14.0. Which one it is follows from the
+// first byte, because versions can be mixed on a channel. Pickles of protocols 0 and 1 do not begin with PROTO. No version
+// since 5.0 writes them.
 func (d *Decoder) python(payload []byte) (Command, error) {
 	if len(payload) > 0 && payload[0] == opProto {
 		if !d.Pickle {
@@ -47,8 +49,8 @@ func (d *Decoder) python(payload []byte) (Command, error) {
 func (d *Decoder) pythonJSON(payload []byte) (Command, error) {
 	var m pythonMessage
 	var data, binary value
-	err := object(payload, func(key string, v value) {
-		switch key {
+	err := object(payload, func(key []byte, v value) {
+		switch string(key) {
 		case "data":
 			data = v
 		case "binary":
@@ -71,8 +73,8 @@ func (d *Decoder) pythonJSON(payload []byte) (Command, error) {
 }
 
 // field returns the field that the key names, except for the data, or nil. Other keys are ignored.
-func (m *pythonMessage) field(key string) *value {
-	switch key {
+func (m *pythonMessage) field(key []byte) *value {
+	switch string(key) {
 	case "method":
 		return &m.method
 	case "event":
@@ -128,6 +130,7 @@ func jsonArguments(data, binary value) (arguments, error) {
 	return a, err
 }
 
+// one returns the data as one argument. Null stands for none: emit("x", None) sends no argument.
 func one(v value) arguments {
 	if v.isNull() {
 		return arguments{}
@@ -135,6 +138,8 @@ func one(v value) arguments {
 	return arguments{elements: v.raw, n: 1}
 }
 
+// several returns the elements of the data as arguments. If the data is not an array, it is one argument, as versions
+// before 5.15.1 write it.
 func several(v value) arguments {
 	if !v.isArray() {
 		return one(v)
@@ -146,6 +151,7 @@ func several(v value) arguments {
 	return a
 }
 
+// decodeBase64 returns the bytes of an attachment. Python writes the standard alphabet with padding (base64.b64encode).
 func decodeBase64(v value) ([]byte, error) {
 	s, err := v.text()
 	if err != nil {
@@ -184,6 +190,7 @@ func (d *Decoder) pythonCommand(m pythonMessage) (c Command, err error) {
 	default: // callback, and what later versions have
 		return Command{}, nil
 	}
+	// Unlike emit, these need a room and the ID of one socket. In the reference a missing one is never found.
 	if c.Method != Disconnect {
 		room, err := name("room", m.room)
 		if err != nil {
@@ -200,6 +207,7 @@ func (d *Decoder) pythonCommand(m pythonMessage) (c Command, err error) {
 	return c, err
 }
 
+// pythonEmit makes a command of an emit.
 func (d *Decoder) pythonEmit(c *Command, m pythonMessage) (err error) {
 	c.Method = Emit
 	if c.Rooms, err = names("room", m.room); err != nil {

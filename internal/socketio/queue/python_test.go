@@ -76,10 +76,11 @@ func TestJSONForms(t *testing.T) {
 	})
 }
 
-// TestJSONRefused: what is no JSON, or would make clients fail, and what would select clients by mistake.
-func TestJSONRefused(t *testing.T) {
-	emit := func(rest string) string { return `{"method":"emit","event":"x",` + rest + `}` }
-	binary := func(data string) string { return emit(`"binary":true,"data":` + data) }
+func jsonOf(rest string) string { return `{"method":"emit","event":"x",` + rest + `}` }
+
+// TestJSONInvalid: what is not JSON, and what some client could not read.
+func TestJSONInvalid(t *testing.T) {
+	emit := jsonOf
 	nested := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
 	checkOutcomes(t, "socketio", []outcome{
 		{"nothing", ``, "error: neither"},
@@ -101,6 +102,14 @@ func TestJSONRefused(t *testing.T) {
 		{"far too deep", emit(`"data":` + nested(100000)), "error: levels"},
 		{"too deep elsewhere", emit(`"host_id":` + strings.Repeat(`{"a":`, 1000)), "error: levels"},
 		{"control", emit("\"data\":\"\n\""), "error: not valid JSON"},
+	})
+}
+
+// TestJSONRefused: what would make clients fail, and what would select clients by mistake.
+func TestJSONRefused(t *testing.T) {
+	emit := jsonOf
+	binary := func(data string) string { return emit(`"binary":true,"data":` + data) }
+	checkOutcomes(t, "socketio", []outcome{
 		{"no method", `{"event":"x"}`, "error: method"},
 		{"method of another type", `{"method":1}`, "error: method"},
 		{"no event", `{"method":"emit"}`, "error: the event"},
