@@ -195,8 +195,7 @@ func (m *msgpackReader) transcode(dst []byte, depth int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Control characters take six times as much in JSON, so what is too large already is not escaped.
-	if len(dst)+len(t.p)+m.attached > m.limit {
+	if room := m.limit - m.attached - len(dst); len(t.p) > room || t.kind == kindString && !fitsJSON(t.p, room) {
 		return nil, errLimit(m.limit)
 	}
 	switch t.kind {

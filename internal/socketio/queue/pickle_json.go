@@ -121,11 +121,11 @@ func (e *pickleEncoder) append(dst []byte, o pickled, depth int) (_ []byte, err 
 		dst = strconv.AppendFloat(dst, f, 'g', -1, 64)
 	case shapeString:
 		// A string can be referred to many times, and grows when it is escaped.
-		if p := e.u.bytes(o); len(dst)+len(p) <= e.limit {
-			dst = protocol.AppendString(dst, p)
-		} else {
+		p := e.u.bytes(o)
+		if !fitsJSON(p, e.limit-len(dst)) {
 			return nil, errLimit(e.limit)
 		}
+		dst = protocol.AppendString(dst, p)
 	case shapeBytes:
 		dst, err = e.attach(dst, e.u.bytes(o))
 	default:

@@ -1,8 +1,24 @@
-// Package queue decodes what backends publish through Redis to reach Socket.IO clients: python-socketio and Flask-SocketIO
-// (JSON since python-socketio 5.14, pickle before), kombu's envelope around these, and @socket.io/redis-emitter.
+// Package queue decodes what backends publish through Redis to reach Socket.IO clients, as on Flask-SocketIO's
+// message_queue:
 //
-// Everything is decoded as data: no pickle is run, and no class is looked up. Memory and time are bounded by the payload
-// and by Decoder.MaxMessage, also for pickles that contain themselves.
+//	channel                     payload                                           from
+//	socketio, flask-socketio    JSON                                              python-socketio 5.14 and later
+//	                            pickle                                            python-socketio before
+//	/0.socketio                 the same in an envelope of JSON                   kombu
+//	socket.io#/#                msgpack of an event                               @socket.io/redis-emitter
+//	socket.io-request#/#        JSON of what to do with clients                   @socket.io/redis-emitter
+//
+// All forms become JSON before they are looked at, so the rules for names, arguments and attachments are in one place.
+//
+// # What a payload can cost
+//
+// Everything is decoded as data: no pickle is run, and no class is looked up. Lengths are checked against what is left of the
+// payload before anything is allocated for them. Nesting is bounded, and with it all recursion. What a payload refers to
+// more than once is bounded by the size of the event that it makes. Names are valid names of channels, and the placeholders
+// of attachments are checked: one wrong event would make every client that receives it disconnect.
+//
+// A pickle takes the most memory: about 100 bytes for each of its bytes in the worst case, with a bound of 30 MiB, and
+// only while it is decoded.
 package queue
 
 import (
@@ -187,12 +203,14 @@ func (d *Decoder) event(name value, arguments []byte, n int, attachments [][]byt
 	if err := hub.CheckName("the event", e.Name); err != nil {
 		return Event{}, err
 	}
-	e.Array = make([]byte, 0, len(name.raw)+len(arguments)+32) // 32: room for the offset, which is appended
+	// The capacity is what is needed. Were there more, two that append to the array would write to the same memory.
+	e.Array = make([]byte, 0, len("[,]")+len(name.raw)+len(arguments))
 	e.Array = append(append(e.Array, '['), name.raw...)
 	if n > 0 {
 		e.Array = append(append(e.Array, ','), arguments...)
 	}
 	e.Array = append(e.Array, ']')
+	e.Array = e.Array[:len(e.Array):len(e.Array)]
 	size := len(e.Array)
 	for _, a := range attachments {
 		size += len(a)
@@ -221,6 +239,23 @@ func (e *Event) setArgument(from int) error {
 	v, err := r.value(maxDepth)
 	e.Argument = v.raw
 	return err
+}
+
+// fitsJSON reports whether a string takes no more than this many bytes in JSON. A control character takes six there.
+func fitsJSON(p []byte, most int) bool {
+	most -= len(`""`) + len(p)
+	if most >= len(`\u000`)*len(p) {
+		return true
+	}
+	for _, c := range p {
+		switch {
+		case c < ' ' && c != '\n' && c != '\r' && c != '\t':
+			most -= len(`\u000`)
+		case c < ' ' || c == '"' || c == '\\':
+			most--
+		}
+	}
+	return most >= 0
 }
 
 func errLimit(limit int) error {
