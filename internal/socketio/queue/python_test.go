@@ -101,6 +101,20 @@ func TestJSONInvalid(t *testing.T) {
 		{"too deep", emit(`"data":` + nested(maxDepth+1)), "error: levels"},
 		{"far too deep", emit(`"data":` + nested(100000)), "error: levels"},
 		{"too deep elsewhere", emit(`"host_id":` + strings.Repeat(`{"a":`, 1000)), "error: levels"},
+		{"escape of another letter", emit(`"data":"\x41"`), "error: not valid JSON"},
+		{"escape of no digits", emit(`"data":"\u00g0"`), "error: not valid JSON"},
+		{"escape of a sign", emit(`"data":"\u+123"`), "error: not valid JSON"},
+		{"half a pair, then text", emit(`"data":"\ud800x"`), "error: half of a surrogate pair"},
+		{"half a pair, then no digits", emit(`"data":"\ud800\uzzzz"`), "error: half of a surrogate pair"},
+		{"leading zero", emit(`"data":01`), "error: not valid JSON"},
+		{"no fraction", emit(`"data":1.`), "error: not valid JSON"},
+		{"no exponent", emit(`"data":1e+`), "error: not valid JSON"},
+		{"only a sign", emit(`"data":-`), "error: not valid JSON"},
+		{"comma at the end", emit(`"data":[1,]`), "error: not valid JSON"},
+		{"comma at the end of an object", emit(`"data":{"a":1,}`), "error: not valid JSON"},
+		{"no comma", emit(`"data":[1 2]`), "error: not valid JSON"},
+		{"no colon", emit(`"data":{"a" 1}`), "error: not valid JSON"},
+		{"wrong bracket", emit(`"data":[1}`), "error: not valid JSON"},
 		{"control", emit("\"data\":\"\n\""), "error: not valid JSON"},
 	})
 }
@@ -130,6 +144,8 @@ func TestJSONRefused(t *testing.T) {
 		{"room of control characters", emit(`"room":"a\n"`), "error: control character"},
 		{"namespace without slash", emit(`"namespace":"chat"`), "error: does not begin with /"},
 		{"namespace with a comma", emit(`"namespace":"/a,b"`), "error: comma"},
+		{"namespace of control characters", emit(`"namespace":"/a\u0000"`), "error: control character"},
+		{"skip_sid an object", emit(`"skip_sid":{}`), "error: skip_sid"},
 		{"namespace a number", emit(`"namespace":1`), "error: the namespace"},
 		{"enter_room of nobody", `{"method":"enter_room","room":"a"}`, "error: sid"},
 		{"enter_room of null", `{"method":"enter_room","room":"a","sid":null}`, "error: sid"},
@@ -181,7 +197,7 @@ func TestPickleOff(t *testing.T) {
 
 // TestJSONTruncated cuts messages at every byte. None of it is accepted, and none of it is read beyond its end.
 func TestJSONTruncated(t *testing.T) {
-	p := emitJSON(`"update"`, `[{"price": 3.5e+1, "b": {"_placeholder": true, "num": 0}}, "AP8="]`, `, "binary": true`)
+	p := emitJSON(`"update"`, `[{"price": 3.5e+1, "b": {"_placeholder": true, "num": 0}, "\u20ac": "\ud83d\ude00\n"}, "AP8="]`, `, "binary": true`)
 	for i := range len(p) {
 		if _, err := testDecoder.Decode("socketio", []byte(p[:i])); err == nil {
 			t.Errorf("%s is accepted", p[:i])
