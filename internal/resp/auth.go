@@ -3,6 +3,9 @@ package resp
 import (
 	"fmt"
 	"strconv"
+	"time"
+
+	"go.uber.org/zap"
 )
 
 // redisVersion is what clients take the server for. What they use of later versions they try, and do without.
@@ -32,6 +35,11 @@ func (c *Conn) auth(args [][]byte) {
 func (c *Conn) login(user, password []byte) bool {
 	if !c.config.mayLogIn(user, password) {
 		c.replies = appendError(c.replies, wrongPass)
+		c.wrongLogins++
+		c.quit = c.wrongLogins == maxWrongLogins
+		c.server.complain.login.Do(func() {
+			c.config.Log.Warn("a Redis client could not log in", zap.Stringer("client", c.nc.RemoteAddr()))
+		})
 		return false
 	}
 	if !c.loggedIn {
@@ -115,6 +123,8 @@ func (c *Conn) reset([][]byte) {
 	c.server.subs.removeAll(c)
 	c.setVersion(2)
 	c.name, c.transaction = nil, nil
-	c.loggedIn = c.config.Password == ""
+	if c.loggedIn = c.config.Password == ""; !c.loggedIn {
+		c.setReadDeadline(time.Now().Add(loginTimeout))
+	}
 	c.replies = append(c.replies, "+RESET\r\n"...)
 }

@@ -107,6 +107,29 @@ func checkPublished(t *testing.T, r *recorder) {
 	}
 }
 
+// The tools of Redis work too, as far as a publisher needs them.
+func TestRedisTools(t *testing.T) {
+	r := newRecorder()
+	r.n = 2
+	_, addr := serve(t, Config{Publisher: r})
+	_, port, _ := net.SplitHostPort(addr)
+	for _, row := range []struct{ command, shows string }{
+		{"redis-cli -p PORT publish room text", "2"},
+		{"redis-cli -3 -p PORT publish room text", "2"},
+		{"redis-benchmark -p PORT -n 1000 -P 100 -c 2 -q PUBLISH room x", "requests per second"},
+	} {
+		command := strings.Fields(strings.ReplaceAll(row.command, "PORT", port))
+		if _, err := exec.LookPath(command[0]); err != nil {
+			t.Skip(err)
+		}
+		out, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), row.shows) {
+			t.Errorf("%s: %v\n%s", row.command, err, out)
+		}
+	}
+	r.wait(t, 1002)
+}
+
 // What the clients sent when they were recorded is still answered as it was.
 func TestRecorded(t *testing.T) {
 	for _, row := range realClients {
@@ -221,7 +244,7 @@ func (l *tape) write(t *testing.T, name string) {
 }
 
 // read reads what write wrote.
-func read(t *testing.T, name string) (conns []taped) {
+func read(t testing.TB, name string) (conns []taped) {
 	t.Helper()
 	f, err := os.Open(name)
 	if err != nil {

@@ -40,6 +40,7 @@ type Conn struct {
 	replies     []byte // what is not yet in line to be written
 	config      *Config
 	loggedIn    bool
+	wrongLogins int
 	version     int // of the protocol: 2 or 3
 	name        []byte
 	channels    map[string]struct{} // that it is subscribed to
@@ -157,7 +158,7 @@ func (c *Conn) run() error {
 // admit reports whether the command in c.args may be run, after it has waited for that. If it may not, the connection is over.
 func (c *Conn) admit() bool {
 	if isHTTP(c.args, c.parser.inline) {
-		c.server.complain.Do(func() {
+		c.server.complain.http.Do(func() {
 			c.config.Log.Warn("a Redis client sends HTTP and was disconnected: a page in a browser may have been made to attack this port",
 				zap.Stringer("client", c.nc.RemoteAddr()))
 		})

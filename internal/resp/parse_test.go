@@ -3,9 +3,14 @@ package resp
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"net"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
+
+	"go.uber.org/zap"
 )
 
 // parsed feeds bytes in pieces of a size, and returns the commands, and the error if there is one.
@@ -100,6 +105,71 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// FuzzConn: whatever a client sends, and however that is cut, it gets the same answers, and none is kept back for more than is
+// bounded.
+func FuzzConn(f *testing.F) {
+	for _, row := range asRedis {
+		f.Add([]byte(row.send), 3, false)
+	}
+	for _, row := range asRedisWithPassword {
+		f.Add([]byte(row.send), 7, true)
+	}
+	for _, row := range realClients {
+		for _, login := range []string{"", "password", "wrong"} {
+			for _, c := range read(f, recordingName(row.name, login)) {
+				f.Add([]byte(c.sent), 50, login != "")
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte, piece int, password bool) {
+		if piece < 1 || len(b) > 10_000 {
+			return
+		}
+		config := Config{Publisher: discard, Log: zap.NewNop()}
+		if password {
+			config.Password = "secret"
+		}
+		answers := func(piece int) string {
+			s := &sent{rest: b, piece: piece}
+			newConn(New(config), s, 1, !password).serve()
+			if s.longest > maxReplies+20_000 {
+				t.Errorf("%d bytes of answers were kept", s.longest)
+			}
+			return s.answers.String()
+		}
+		if whole, cut := answers(max(len(b), 1)), answers(piece); whole != cut {
+			t.Errorf("whole %q, in pieces of %d %q", whole, piece, cut)
+		}
+	})
+}
+
+// sent is a connection of a client that sends bytes in pieces of a size.
+type sent struct {
+	net.Conn
+	rest    []byte
+	piece   int
+	answers bytes.Buffer
+	longest int
+}
+
+func (s *sent) Read(b []byte) (int, error) {
+	if len(s.rest) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, s.rest[:min(s.piece, len(s.rest))])
+	s.rest = s.rest[n:]
+	return n, nil
+}
+
+func (s *sent) Write(b []byte) (int, error) {
+	s.longest = max(s.longest, len(b))
+	return s.answers.Write(b)
+}
+
+func (s *sent) Close() error                    { return nil }
+func (s *sent) SetReadDeadline(time.Time) error { return nil }
+func (s *sent) RemoteAddr() net.Addr            { return new(net.TCPAddr) }
 
 func TestMatches(t *testing.T) {
 	for _, row := range []struct {

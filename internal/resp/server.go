@@ -22,6 +22,9 @@ const (
 	// Clients log in with the first bytes they send. Afterwards there is no timeout: pools keep idle connections for days.
 	loginTimeout = 30 * time.Second
 
+	// maxWrongLogins is how often one connection may try a password. Clients try one.
+	maxWrongLogins = 8
+
 	// complainEvery bounds what strangers can have logged.
 	complainEvery = 10 * time.Second
 )
@@ -55,7 +58,7 @@ type Config struct {
 type Server struct {
 	config   atomic.Pointer[Config]
 	subs     subscriptions
-	complain rate.Sometimes
+	complain complaints
 
 	mu        sync.Mutex
 	conns     map[*Conn]struct{}
@@ -65,6 +68,9 @@ type Server struct {
 	closing   bool
 	rejected  uint64
 }
+
+// complaints are what people are told of, each kind not too often.
+type complaints struct{ accept, full, http, login rate.Sometimes }
 
 // Stats are a server's totals.
 type Stats struct {
@@ -77,7 +83,9 @@ type Stats struct {
 func New(c Config) *Server {
 	s := &Server{conns: make(map[*Conn]struct{}), listeners: make(map[net.Listener]struct{})}
 	s.ended = sync.NewCond(&s.mu)
-	s.complain.Interval = complainEvery
+	for _, c := range []*rate.Sometimes{&s.complain.accept, &s.complain.full, &s.complain.http, &s.complain.login} {
+		c.Interval = complainEvery
+	}
 	s.Configure(c)
 	return s
 }
@@ -123,7 +131,7 @@ func (s *Server) Serve(l net.Listener) error {
 			return err
 		}
 		delay = min(max(2*delay, 5*time.Millisecond), time.Second)
-		s.complain.Do(func() { s.config.Load().Log.Warn("accepting a Redis client failed", zap.Error(err)) })
+		s.complain.accept.Do(func() { s.config.Load().Log.Warn("accepting a Redis client failed", zap.Error(err)) })
 		time.Sleep(delay)
 	}
 }
@@ -148,7 +156,7 @@ func (s *Server) add(nc net.Conn) {
 	if full || s.closing {
 		s.mu.Unlock()
 		if full {
-			s.complain.Do(func() { config.Log.Warn("too many Redis clients are connected", zap.Int("limit", maxConns)) })
+			s.complain.full.Do(func() { config.Log.Warn("too many Redis clients are connected", zap.Int("limit", maxConns)) })
 			nc.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)) // it would block only if the kernel had no memory
 			nc.Write([]byte("-ERR max number of clients reached\r\n"))
 		}

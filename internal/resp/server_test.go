@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -129,34 +130,24 @@ func TestHoldInTransaction(t *testing.T) {
 
 // No more answers are held back than may be: the connection is not read meanwhile, and goes on when there is room.
 func TestHoldBound(t *testing.T) {
-	held := make(chan Held, 3*maxHeld)
-	_, addr := serve(t, Config{Publisher: publishFunc(func(c *Conn, _, _ []byte) int {
-		held <- c.Hold()
-		return 0
-	})})
-	p := dial(t, addr)
-	go p.send(strings.Repeat("PUBLISH a b\r\n", 2*maxHeld))
-	var answers []Held
-	for range maxHeld {
-		answers = append(answers, <-held)
-	}
-	// Another connection shows that the first one has had its time.
-	q := dial(t, addr)
-	q.send("PING\r\n")
-	q.expect("+PONG\r\n")
-	if len(held) > 0 {
-		t.Errorf("%d more than %d answers are held back", len(held), maxHeld)
-	}
-	for i, a := range answers {
-		a.Answer(i)
-	}
-	for i := range maxHeld {
-		p.expect(fmt.Sprintf(":%d\r\n", i))
-	}
-	for range maxHeld {
-		(<-held).Answer(0)
-	}
-	p.expect(strings.Repeat(":0\r\n", maxHeld))
+	synctest.Test(t, func(t *testing.T) {
+		var held []Held
+		client, _ := piped(t, publishFunc(func(c *Conn, _, _ []byte) int {
+			held = append(held, c.Hold())
+			return 0
+		}))
+		go io.WriteString(client, strings.Repeat("PUBLISH a b\r\n", 2*maxHeld))
+		synctest.Wait()
+		if len(held) != maxHeld {
+			t.Errorf("%d answers are held back, not %d", len(held), maxHeld)
+		}
+		p := &peer{client, t}
+		for n := range 2 * maxHeld {
+			held[n].Answer(n)
+			p.expect(fmt.Sprintf(":%d\r\n", n))
+			synctest.Wait()
+		}
+	})
 }
 
 // Held answers are given by many goroutines, while more are held back.
@@ -219,6 +210,69 @@ func TestSlowSubscriber(t *testing.T) {
 		} else if _, err := io.ReadFull(p, got); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// A message that is longer than what may wait is for subscribers too.
+func TestLongMessage(t *testing.T) {
+	_, addr := serve(t, Config{})
+	subscriber, p := dial(t, addr), dial(t, addr)
+	subscriber.send("SUBSCRIBE a\r\n")
+	subscriber.expect("*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n")
+	long := strings.Repeat("x", maxBulk)
+	p.send(array("PUBLISH", "a", long))
+	p.expect(":1\r\n")
+	subscriber.expect(fmt.Sprintf("*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$%d\r\n%s\r\n", maxBulk, long))
+}
+
+// Who guesses passwords is disconnected.
+func TestWrongLogins(t *testing.T) {
+	core, logs := observer.New(zap.WarnLevel)
+	_, addr := serve(t, Config{Password: "secret", Log: zap.New(core)})
+	p := dial(t, addr)
+	p.send(strings.Repeat("AUTH x\r\n", maxWrongLogins), "AUTH secret\r\nPING\r\n")
+	if got := p.rest(); got != strings.Repeat("-"+wrongPass+"\r\n", maxWrongLogins) {
+		t.Errorf("got %q", got)
+	}
+	if logs.Len() != 1 {
+		t.Errorf("%v is logged", logs.All())
+	}
+}
+
+// piped is a connection to a server that is a pipe, so that a bubble of synctest sees when all wait.
+func piped(t *testing.T, p Publisher) (client net.Conn, c *Conn) {
+	client, server := net.Pipe()
+	s := New(Config{Publisher: p, Log: zap.NewNop()})
+	s.add(server)
+	for c = range s.conns {
+	}
+	t.Cleanup(func() {
+		client.Close()
+		if err := s.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return client, c
+}
+
+// A client that sends and does not read costs no more than what may wait for it, also if its answers are held back.
+func TestNeverReads(t *testing.T) {
+	for _, hold := range []bool{false, true} {
+		t.Run(fmt.Sprint("hold ", hold), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client, c := piped(t, publishFunc(func(c *Conn, _, _ []byte) int {
+					if hold {
+						c.Hold().Answer(0)
+					}
+					return 0
+				}))
+				go io.WriteString(client, "PUBLISH a b\r\n"+strings.Repeat("INFO\r\n", 1_000_000))
+				synctest.Wait()
+				if waiting := c.waiting + len(c.replies); waiting > 3*maxReplies {
+					t.Errorf("%d bytes wait", waiting)
+				}
+			})
+		})
 	}
 }
 

@@ -7,7 +7,7 @@ const (
 	// client back. With a broker that answers after a millisecond these are a million publications a second.
 	maxHeld = 1024
 
-	// maxSubscriber is how many bytes may wait for a subscriber before it is cut off.
+	// maxSubscriber is how many bytes may wait for a subscriber before it is cut off. One message may be longer.
 	maxSubscriber = 1 << 20
 )
 
@@ -125,7 +125,7 @@ func (c *Conn) awaitRoom() bool {
 func (c *Conn) push(message []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.waiting+len(message) > maxSubscriber {
+	if c.waiting > 0 && c.waiting+len(message) > maxSubscriber {
 		c.cutLocked()
 		return
 	}
