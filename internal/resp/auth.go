@@ -11,7 +11,14 @@ import (
 // redisVersion is what clients take the server for. What they use of later versions they try, and do without.
 const redisVersion = "7.0.0"
 
-const wrongPass = "WRONGPASS invalid username-password pair or user is disabled."
+// Errors of logins. Clients look at the first word; redis-py 4 also at what follows it.
+const (
+	wrongPass  = "WRONGPASS invalid username-password pair or user is disabled."
+	noPassword = "ERR AUTH <password> called without any password configured for the default user. " +
+		"Are you sure your configuration is correct?"
+	noHello = "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> " +
+		"option can be used to authenticate the client and select the RESP protocol version at the same time"
+)
 
 // auth runs AUTH, with or without a user's name.
 func (c *Conn) auth(args [][]byte) {
@@ -23,7 +30,7 @@ func (c *Conn) auth(args [][]byte) {
 	case len(args) == 3:
 		user = args[1]
 	case c.config.Password == "":
-		c.replies = appendError(c.replies, "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?")
+		c.replies = appendError(c.replies, noPassword)
 		return
 	}
 	if c.login(user, args[len(args)-1]) {
@@ -81,7 +88,7 @@ func (c *Conn) hello(args [][]byte) {
 		}
 	}
 	if !c.loggedIn {
-		c.replies = appendError(c.replies, "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time")
+		c.replies = appendError(c.replies, noHello)
 		return
 	}
 	if name != nil {

@@ -107,6 +107,37 @@ func checkPublished(t *testing.T, r *recorder) {
 	}
 }
 
+// What programs send first that cannot be installed here, as socketio.md has seen it. None of the answers is an error that they
+// do not tolerate.
+func TestSeen(t *testing.T) {
+	for _, row := range []struct{ name, send, want string }{
+		{"redis-py 5 to 7", array("CLIENT", "SETINFO", "LIB-NAME", "redis-py") + array("CLIENT", "SETINFO", "LIB-VER", "7.4.0") + array("SELECT", "2"), "+OK\r\n+OK\r\n+OK\r\n"},
+		{"redis-py 8", array("HELLO", "3", "AUTH", "default", "secret") + array("CLIENT", "MAINT_NOTIFICATIONS", "ON", "moving-endpoint-type", "internal-ip"),
+			"%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:1\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n" +
+				"$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n" +
+				"-ERR unknown subcommand or wrong number of arguments for 'MAINT_NOTIFICATIONS'. Try CLIENT HELP.\r\n"},
+		{"kombu", array("PING") + array("PING") + array("PUBLISH", "/0.socketio", "{}"), "+PONG\r\n+PONG\r\n:0\r\n"},
+		{"redis-adapter", array("PSUBSCRIBE", "socket.io#/#*") + array("SUBSCRIBE", "socket.io-request#/#", "socket.io-response#/#"),
+			"*3\r\n$10\r\npsubscribe\r\n$13\r\nsocket.io#/#*\r\n:1\r\n*3\r\n$9\r\nsubscribe\r\n$20\r\nsocket.io-request#/#\r\n:2\r\n" +
+				"*3\r\n$9\r\nsubscribe\r\n$21\r\nsocket.io-response#/#\r\n:3\r\n"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			_, addr := serve(t, Config{Password: passwordIn(row.send)})
+			p := dial(t, addr)
+			p.send(row.send)
+			p.expect(row.want)
+		})
+	}
+}
+
+// passwordIn returns the password that a client sends.
+func passwordIn(send string) string {
+	if strings.Contains(send, "secret") {
+		return "secret"
+	}
+	return ""
+}
+
 // The tools of Redis work too, as far as a publisher needs them.
 func TestRedisTools(t *testing.T) {
 	r := newRecorder()

@@ -40,7 +40,7 @@ func init() {
 		"PUBLISH":      {run: (*Conn).publish, least: 3, most: 3},
 		"PUBSUB":       {run: (*Conn).pubsub, least: 2, most: many},
 		"PUNSUBSCRIBE": {run: func(c *Conn, args [][]byte) { c.unsubscribe(byPattern, args[1:]) }, least: 1, most: many, subscribed: true},
-		"QUIT":         {run: func(c *Conn, _ [][]byte) { c.replies, c.quit = append(c.replies, replyOK...), true }, least: 1, most: many, stranger: true, subscribed: true},
+		"QUIT":         {run: (*Conn).quitAfter, least: 1, most: many, stranger: true, subscribed: true},
 		"RESET":        {run: (*Conn).reset, least: 1, most: 1, stranger: true, subscribed: true},
 		"SELECT":       {run: (*Conn).selectDB, least: 2, most: 2},
 		"SPUBLISH":     {run: (*Conn).publish, least: 3, most: 3},
@@ -111,6 +111,9 @@ func unknown(args [][]byte) string {
 // publish runs PUBLISH and SPUBLISH.
 func (c *Conn) publish(args [][]byte) {
 	c.reached, c.holding = 0, false
+	if c.subscribed() > 0 {
+		c.flush() // or what it gets of its own would come before the answers to what it sent before
+	}
 	// What is published with SPUBLISH is not for those who are subscribed without the S.
 	if len(args[0]) == len("PUBLISH") {
 		c.reached = c.server.subs.relay(args[1], args[2])
@@ -121,6 +124,12 @@ func (c *Conn) publish(args [][]byte) {
 	}
 }
 
+// quitAfter runs QUIT: the connection ends after the answer.
+func (c *Conn) quitAfter([][]byte) {
+	c.replies, c.quit = append(c.replies, replyOK...), true
+}
+
+// ping runs PING. Who is subscribed by RESP2 gets an array, as with everything else that it gets.
 func (c *Conn) ping(args [][]byte) {
 	switch {
 	case c.version == 2 && c.subscribed() > 0:
@@ -207,7 +216,8 @@ func (c *Conn) pubsub(args [][]byte) {
 
 // info runs INFO. ioredis waits for it, and for loading to be 0, before it sends anything else.
 func (c *Conn) info([][]byte) {
-	text := "# Server\r\nredis_version:" + redisVersion + "\r\nredis_mode:standalone\r\n\r\n# Persistence\r\nloading:0\r\n\r\n# Replication\r\nrole:master\r\nconnected_slaves:0\r\n"
+	const text = "# Server\r\nredis_version:" + redisVersion + "\r\nredis_mode:standalone\r\n\r\n" +
+		"# Persistence\r\nloading:0\r\n\r\n# Replication\r\nrole:master\r\nconnected_slaves:0\r\n"
 	if c.version == 3 {
 		c.replies = append(appendHead(c.replies, '=', len("txt:")+len(text)), "txt:"...)
 		c.replies = append(append(c.replies, text...), "\r\n"...)

@@ -38,6 +38,7 @@ var asRedis = []struct{ name, send string }{
 	{"subscribe", "SUBSCRIBE a b a\r\nPING\r\nPING x\r\nPUBLISH a b\r\necho x\r\nUNSUBSCRIBE b\r\nUNSUBSCRIBE b\r\nUNSUBSCRIBE\r\nUNSUBSCRIBE\r\nPING\r\nPUBLISH a b\r\n"},
 	{"psubscribe", "PSUBSCRIBE a* b*\r\nSUBSCRIBE c\r\nPUNSUBSCRIBE a*\r\nUNSUBSCRIBE\r\nPUNSUBSCRIBE\r\nPUNSUBSCRIBE\r\n"},
 	{"subscribe, RESP3", "HELLO 3\r\nSUBSCRIBE a b\r\nPING\r\nPING x\r\nUNSUBSCRIBE a b\r\nUNSUBSCRIBE\r\nPUNSUBSCRIBE\r\n"},
+	{"publish to oneself", "HELLO 3\r\nSUBSCRIBE a\r\nPSUBSCRIBE a*\r\nPING\r\nPUBLISH a b\r\nPUBLISH b c\r\nPUBLISH aa c\r\nPING\r\n"},
 	{"reset", "HELLO 3 SETNAME x\r\nSUBSCRIBE a\r\nRESET\r\nCLIENT GETNAME\r\nPUBLISH a b\r\nRESET x\r\n"},
 	{"numsub", "PUBSUB NUMSUB\r\nPUBSUB NUMSUB a b\r\nPUBSUB SHARDNUMSUB a\r\nHELLO 3\r\nPUBSUB NUMSUB a\r\n"},
 	{"multi", "MULTI\r\nPUBLISH a b\r\nPING\r\nECHO x\r\nEXEC\r\nEXEC\r\nMULTI\r\nMULTI\r\nDISCARD\r\nDISCARD\r\nMULTI\r\nEXEC\r\n"},

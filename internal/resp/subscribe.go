@@ -1,6 +1,8 @@
 package resp
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -173,7 +175,7 @@ func (c *Conn) unsubscribe(k *kind, names [][]byte) {
 		verb = "punsubscribe"
 	}
 	if len(names) == 0 {
-		for name := range *k.mine(c) {
+		for _, name := range slices.Sorted(maps.Keys(*k.mine(c))) {
 			names = append(names, []byte(name))
 		}
 	}
