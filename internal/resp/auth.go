@@ -11,7 +11,7 @@ import (
 // redisVersion is what clients take the server for. What they use of later versions they try, and do without.
 const redisVersion = "7.0.0"
 
-// Errors of logins. Clients look at the first word; redis-py 4 also at what follows it.
+// Errors of logins. Clients look at the first word.
 const (
 	wrongPass  = "WRONGPASS invalid username-password pair or user is disabled."
 	noPassword = "ERR AUTH <password> called without any password configured for the default user. " +
