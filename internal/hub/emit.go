@@ -7,7 +7,7 @@ import (
 )
 
 // Emit is what a message of Socket.IO, or of a backend of one, says that other messages do not. Most messages have none, so it is
-// apart: a Message stays as small as it was. The messages of one emit, one for each of its rooms, may share it: see ToRooms.
+// apart: a Message stays as small as it was. It belongs to the hub as its message does, and is not published again.
 type Emit struct {
 	// Args is the JSON array of the arguments, without the event, and Attachments are the bytes that its placeholders stand
 	// for. With nil, Data is the one argument. Data is always what all other clients see.
@@ -15,7 +15,7 @@ type Emit struct {
 	Attachments [][]byte
 
 	// Rooms are all channels that the emit goes to, if these are several, in the order of its messages, which are published
-	// by one call. A connection gets the first of the messages that reaches it. A name (Emit.To) may be among them.
+	// by one call: see ToRooms. A connection gets the first of the messages that reaches it. Names (To) may be among them.
 	Rooms []string
 
 	// Except are names of connections that do not get the message, and channels whose connections do not.
@@ -45,26 +45,31 @@ const (
 )
 
 // ToRooms returns the messages that take one to several rooms, for one call of Publish: one for each, or m itself if there is
-// only one. Rooms that are there twice count once. The messages share the Emit.
-func ToRooms(m *Message, rooms []string) []*Message {
-	e := new(Emit)
+// only one. Rooms that are there twice count once. Those that isName reports to be names, if it is set, get a private message,
+// and the others, which are channels, one that takes the place of m.Channel.
+func ToRooms(m *Message, rooms []string, isName func(string) bool) []*Message {
+	var all Emit
 	if m.Emit != nil {
-		*e = *m.Emit
+		all = *m.Emit
 	}
+	all.Rooms = nil
 	for _, r := range rooms {
-		if !slices.Contains(e.Rooms, r) {
-			e.Rooms = append(e.Rooms, r)
+		if !slices.Contains(all.Rooms, r) {
+			all.Rooms = append(all.Rooms, r)
 		}
 	}
-	if len(e.Rooms) == 1 {
-		m.Channel, e.Rooms = e.Rooms[0], nil
-		return []*Message{m}
-	}
-	ms := make([]*Message, len(e.Rooms))
-	for i, r := range e.Rooms {
+	all.id = randomID()
+	shared := &all // by those to channels
+	ms := make([]*Message, len(all.Rooms))
+	for i, r := range all.Rooms {
 		ms[i] = &Message{
-			Channel: r, Event: m.Event, Data: m.Data, Kind: m.Kind, NoEcho: m.NoEcho, From: m.From, Emit: e,
+			Channel: r, Event: m.Event, Data: m.Data, Kind: m.Kind, NoEcho: m.NoEcho, From: m.From, Emit: shared,
 			Key: m.Key, Publisher: m.Publisher, Owner: m.Owner, Source: m.Source,
+		}
+		if isName != nil && isName(r) {
+			own := all
+			own.To = r
+			ms[i].Channel, ms[i].Emit = m.Channel, &own
 		}
 	}
 	return ms
