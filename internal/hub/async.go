@@ -66,7 +66,7 @@ func (h *Hub) beginPublish(ms []*Message) (s *sharedLog, size int, err error) {
 	from := ms[0].From
 	size = messageOverhead
 	for _, m := range ms {
-		size += cap(m.Data) + messageOverhead
+		size += cap(m.Data) + messageOverhead + m.Emit.cost()
 	}
 	if from == nil {
 		// What a publisher without a connection has in flight is bounded only here: each POST is a request of its own.
@@ -218,7 +218,11 @@ func (s *sharedLog) published(ms []*Message, places []broker.Place, err error, s
 			m.Time = time.Now()
 		}
 		// Those of this node: it does not know the subscribers of others.
-		if ch := h.channels[m.Channel]; ch != nil {
+		if m.private() {
+			if h.namedLocked(m.Emit.To) != nil {
+				m.Subscribers = 1
+			}
+		} else if ch := h.channels[m.Channel]; ch != nil {
 			m.Subscribers = ch.subscribers
 		}
 		if p.Repeated {

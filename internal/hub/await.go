@@ -214,7 +214,7 @@ func (s *sharedLog) openChannels(channels []*openChannel) {
 	// The answer is one of the calls that come in order: an entry that comes after it is after at.
 	s.log.Open(names, func(at uint64, err error) {
 		s.call(func() {
-			if err == nil && (len(names) > 1 || names[0] != kickChannel) { // nobody needs that one
+			if err == nil && (len(names) > 1 || !ownChannel(names[0])) { // nobody needs that one
 				s.counts.open.add(time.Since(begun))
 			}
 			s.opened(channels, at, err)

@@ -22,6 +22,7 @@ type backlog struct {
 	space    int32    // pieces that queue's array has room for, unless that is one
 	required int32    // pieces of the queue that dropOldest keeps
 	writing  int32    // pieces of the queue that the flusher is writing
+	pinged   bool     // a ping is in the queue
 	begun    bool     // part of the queue's first piece was written, so the rest has to follow
 }
 
@@ -38,6 +39,7 @@ type pieceKind uint8
 const (
 	droppable pieceKind = iota // messages, and what is of no use later
 	required                   // replies to the peer's requests, which wait for them
+	heartbeat                  // a ping; at most one waits
 	gapNotice                  // tells the peer that messages were dropped here
 )
 
@@ -107,6 +109,9 @@ func (b *backlog) push(p piece) {
 	}
 	if p.kind == required {
 		b.required++
+	}
+	if p.kind == heartbeat {
+		b.pinged = true
 	}
 	b.size += len(p.bytes)
 }
@@ -183,6 +188,9 @@ func (b *backlog) inFlight() int {
 func (b *backlog) release(p piece) {
 	if p.kind == required {
 		b.required--
+	}
+	if p.kind == heartbeat {
+		b.pinged = false
 	}
 	b.size -= len(p.bytes)
 	p.array.release()

@@ -118,7 +118,7 @@ var largeMessage = &Message{encodedData: chunkSize}
 
 // TestBacklogReplay: the replay comes before the queue, and is encoded as far as it is written at once.
 func TestBacklogReplay(t *testing.T) {
-	message := func(size int) *Message { return &Message{encodedData: size} }
+	message := func(size int) *Message { return &Message{encodedData: uint32(size)} }
 	for name, c := range map[string]struct {
 		messages []*Message
 		steps    []int // how many messages each step encodes; 0 is a write

@@ -162,7 +162,7 @@ func TestResumeTooMuch(t *testing.T) {
 	}
 	channels := []string{"c2", "quiet", "c0", "c1"}
 	h.mu.Lock()
-	ms, w := h.replayFromLocked(channels, id, 0, 150_000)
+	ms, w := h.replayFromLocked(&hearer{}, channels, id, 0, 150_000)
 	h.mu.Unlock()
 	if len(ms) != 0 || w.Resumed || !slices.Equal(w.Gaps, []string{"c2", "c0", "c1"}) {
 		t.Errorf("too much: %d messages, lost %q", len(ms), w.Gaps)
@@ -172,7 +172,7 @@ func TestResumeTooMuch(t *testing.T) {
 		t.Errorf("lost %q, %v", w.Gaps, err)
 	}
 	h.mu.Lock()
-	ms, w = h.replayFromLocked(channels, id, 0, 10<<20)
+	ms, w = h.replayFromLocked(&hearer{}, channels, id, 0, 10<<20)
 	h.mu.Unlock()
 	if len(ms) != 300 || !w.Resumed || w.ID != id {
 		t.Errorf("what fits: %d messages from %s, lost %q", len(ms), w.ID, w.Gaps)

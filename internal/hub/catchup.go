@@ -77,6 +77,9 @@ func (s *sharedLog) openSubscribed() {
 		ready := make(chan struct{})
 		if next == "" {
 			channels = append(channels, s.resumeLocked(kickChannel, ready)...)
+			if h.naming {
+				channels = append(channels, s.resumeLocked(toChannel, ready)...)
+			}
 			if h.all != nil {
 				channels = append(channels, s.resumeLocked("", ready)...)
 			}

@@ -63,7 +63,7 @@ func (h *Hub) droppedSeqLocked(name string, ch *channel) uint64 {
 
 // forgetChannelLocked forgets a channel that nobody needs.
 func (h *Hub) forgetChannelLocked(ch *channel) {
-	if ch.subscribers == 0 && len(ch.history) == 0 {
+	if ch.subscribers == 0 && len(ch.history) == 0 && ch.name != toChannel {
 		if h.log != nil {
 			h.log.keepFloorLocked(ch)
 		} else {
@@ -148,6 +148,9 @@ func (h *Hub) unsubscribeAllLocked(c *Conn) (rest []*audience) {
 		return nil
 	}
 	c.left = true
+	if len(h.namesOf) > 0 {
+		h.loseNamesLocked(c)
+	}
 	rest, c.audiences = c.audiences, nil
 	return h.unsubscribeSomeLocked(rest)
 }

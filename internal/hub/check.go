@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"unicode/utf8"
 )
 
@@ -49,21 +50,26 @@ func (m *Message) check() error {
 	if len(m.Publisher) > maxPublisher {
 		return fmt.Errorf("the publisher has %d bytes, more than %d", len(m.Publisher), maxPublisher)
 	}
+	encoded := 0
 	switch m.Kind {
 	case Text:
 		if !utf8.Valid(m.Data) {
 			return errors.New("the data is not UTF-8, as text has to be; publish it as binary data")
 		}
-		m.encodedData = encodedText(m.Data)
+		encoded = encodedText(m.Data)
 	case JSON:
 		if err := checkJSON(m.Data); err != nil {
 			return fmt.Errorf("the data %w", err)
 		}
-		m.encodedData = len(m.Data) + eventStreamLine*(bytes.Count(m.Data, []byte{'\n'})+bytes.Count(m.Data, []byte{'\r'}))
+		encoded = len(m.Data) + eventStreamLine*(bytes.Count(m.Data, []byte{'\n'})+bytes.Count(m.Data, []byte{'\r'}))
 	case Binary:
-		m.encodedData = (len(m.Data) + 2) / 3 * 4
+		encoded = (len(m.Data) + 2) / 3 * 4
 	default:
 		return fmt.Errorf("the kind %d of data is unknown", m.Kind)
+	}
+	m.encodedData = uint32(min(encoded, math.MaxUint32))
+	if m.Emit != nil {
+		return m.Emit.check(m)
 	}
 	return nil
 }

@@ -162,6 +162,7 @@ func (l *loop) finish(c *Conn, why Reason) {
 	if t := c.stopWriting(); t != nil {
 		t.Close()
 	}
+	l.emit.forget(c)
 	l.hub.forgetConn(c)
 	if o := c.options.Observer; o != nil {
 		o.Ended(c, why)

@@ -75,7 +75,7 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	// I2: its place in the log is fixed under the lock under which messages are delivered, so it gets each one either
 	// from the history or live.
 	c.startSeq = h.seq
-	ms, w := h.replayFromLocked(s.Channels, s.LastID, s.Replay, o.MaxBacklog)
+	ms, w := h.replayFromLocked(&hearer{conn: c}, s.Channels, s.LastID, s.Replay, o.MaxBacklog)
 	if len(ms) > 0 {
 		c.holdReplayLocked(ms)
 	}

@@ -33,6 +33,10 @@ func (a *audience) gathers() bool { return len(a.pending) > 0 }
 
 // gather adds a message to the current batch.
 func (l *loop) gather(a *audience, m *Message) {
+	if m.several() && m.Emit.id != l.emit.id {
+		l.deliver() // so that a batch has one such emit at most
+		l.emit.begin(m)
+	}
 	n := m.batchSize()
 	if l.size > 0 && l.size+n > maxBatch {
 		l.deliver()
@@ -50,6 +54,9 @@ func (l *loop) gather(a *audience, m *Message) {
 		c.skip = l.gen
 		l.skips = true
 	}
+	if m.Emit != nil {
+		l.gatherEmit(m)
+	}
 }
 
 // deliver writes the current batch, with one write for each connection that gets something of it.
@@ -59,7 +66,7 @@ func (l *loop) deliver() {
 	}
 	for _, a := range l.touched {
 		for i := range a.groups {
-			l.deliverGroup(&a.groups[i], a.pending)
+			l.deliverGroup(a, &a.groups[i], a.pending)
 		}
 		for _, m := range a.mixed {
 			c := m.conn
@@ -87,6 +94,12 @@ func (l *loop) deliver() {
 	clear(l.touched)
 	l.touched = l.touched[:0]
 	l.size, l.skips = 0, false
+	if l.sorts {
+		l.sorts = false
+		clear(l.excepts)
+		l.excepts = l.excepts[:0]
+		l.emit.delivered()
+	}
 	l.handleFailed()
 }
 
@@ -100,12 +113,15 @@ func (l *loop) handleFailed() {
 }
 
 // deliverGroup writes a run to connections that are on its channel alone.
-func (l *loop) deliverGroup(g *group, run []*Message) {
+func (l *loop) deliverGroup(a *audience, g *group, run []*Message) {
+	if l.sorts {
+		l.emit.toGroup(a, run)
+	}
 	// Into space that is used again, so a backlog that keeps some of it needs a copy (lent).
 	p := g.format.Append(l.encoded[:0], run)
 	var array *shared
 	for _, c := range g.conns {
-		if l.skips && c.skip == l.gen {
+		if l.skips && c.skip == l.gen || l.sorts && l.differs(c) {
 			l.deliverExcept(c, run)
 			continue
 		}
@@ -154,11 +170,14 @@ func (l *loop) deliverMixed() {
 		picked, format := l.pick(&l.mixed[i]), c.options.Format
 		if !cache.has(format, picked) {
 			l.reuse(cache.drop())
-			cache.encode(l.encoded[:0], format, picked)
+			cache.encode(l.encoded[:0], format, picked, l.sorts)
 		}
-		if l.skips && c.skip == l.gen {
+		if l.skips && c.skip == l.gen || l.sorts && l.differs(c) {
 			l.deliverExcept(c, cache.run)
 			continue
+		}
+		if l.sorts {
+			l.emit.got(c, cache.run)
 		}
 		l.write(c, cache.bytes, true, &cache.array, len(cache.run))
 	}
@@ -185,7 +204,7 @@ func (x *encodeCache) has(f Format, audiences []*audience) bool {
 }
 
 // encode merges what the audiences have in the batch, and appends it in the format to dst.
-func (x *encodeCache) encode(dst []byte, f Format, audiences []*audience) {
+func (x *encodeCache) encode(dst []byte, f Format, audiences []*audience, sorts bool) {
 	x.format, x.audiences, x.run = f, append(x.audiences[:0], audiences...), x.run[:0]
 	for _, a := range audiences {
 		x.run = append(x.run, a.pending...)
@@ -193,6 +212,9 @@ func (x *encodeCache) encode(dst []byte, f Format, audiences []*audience) {
 	x.longest = max(x.longest, len(x.run))
 	if len(audiences) > 1 {
 		slices.SortFunc(x.run, bySeq)
+	}
+	if sorts {
+		x.run = once(x.run)
 	}
 	x.bytes = f.Append(dst, x.run)
 }
@@ -220,13 +242,17 @@ func spare[E any](list []E) []E {
 	return list[:0]
 }
 
-// deliverExcept writes a run to a connection without the messages that it has published itself with NoEcho.
+// deliverExcept writes a run to a connection without the messages that it must not get: those that it has published itself
+// with NoEcho, and what its emit says (emitted).
 func (l *loop) deliverExcept(c *Conn, run []*Message) {
 	var rest []*Message
 	for _, m := range run {
-		if !m.NoEcho || m.From != c {
+		if !m.withholds(c) && !(l.sorts && m.Emit != nil && l.repeats(c, m)) {
 			rest = append(rest, m)
 		}
+	}
+	if l.sorts {
+		l.emit.got(c, run)
 	}
 	// With space of its own, because the loop's has the bytes for the others.
 	if len(rest) > 0 {

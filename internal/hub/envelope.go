@@ -13,6 +13,15 @@ func entriesOf(ms []*Message, node uint64) []broker.Entry {
 	for i, m := range ms {
 		e := &es[i]
 		*e = broker.Entry{Channel: m.Channel, Event: m.Event, Kind: uint8(m.Kind), Data: m.Data, Node: node}
+		if m.Emit != nil {
+			if m.Emit.id == 0 {
+				m.Emit.id = randomID()
+			}
+			e.Kind, e.Data = e.Kind|kindEmit, m.appendEmit(nil, true)
+			if m.private() {
+				e.Channel = toChannel
+			}
+		}
 		if m.Key != "" {
 			// Only with a key: most messages have none, and the digest reads all of the data.
 			e.Key, e.Digest = m.sharedKey(), m.sharedDigest()
@@ -45,6 +54,10 @@ func (m *Message) sharedDigest() uint64 {
 	d.Write([]byte{byte(m.Kind)})
 	d.Write([]byte(m.Event))
 	d.Write([]byte{0}) // which no event's name has
-	d.Write(m.Data)
+	if m.Emit != nil {
+		d.Write(m.appendEmit(nil, false))
+	} else {
+		d.Write(m.Data)
+	}
 	return binary.BigEndian.Uint64(d.Sum(nil))
 }

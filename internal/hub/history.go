@@ -202,12 +202,12 @@ type Welcome struct {
 
 // replayFromLocked returns what a subscriber of the channels starts with: from lastID on, if that is set, or the last n
 // messages, within the limit in bytes. Those of one channel are in order.
-func (h *Hub) replayFromLocked(channels []string, lastID string, n, limit int) (ms []*Message, w Welcome) {
+func (h *Hub) replayFromLocked(x *hearer, channels []string, lastID string, n, limit int) (ms []*Message, w Welcome) {
 	seq := h.seq
 	if lastID == "" {
-		ms = h.tailLocked(channels, n, limit)
+		ms = h.tailLocked(x, channels, n, limit)
 	} else {
-		ms, w.Gaps = h.missedLocked(channels, lastID, limit)
+		ms, w.Gaps = h.missedLocked(x, channels, lastID, limit)
 		w.Resumed = w.Gaps == nil
 	}
 	for _, m := range ms {
@@ -223,7 +223,7 @@ func bySeq(a, b *Message) int { return cmp.Compare(a.Seq, b.Seq) }
 // missedLocked returns all messages of the channels after an ID, except for channels that have lost some, which it
 // returns instead. If the messages are more than the limit, all channels that have any count as lost, because a part of
 // them would be a hole.
-func (h *Hub) missedLocked(channels []string, id string, limit int) (ms []*Message, lost []string) {
+func (h *Hub) missedLocked(x *hearer, channels []string, id string, limit int) (ms []*Message, lost []string) {
 	epoch, seq, good := parseID(id)
 	// I2: nobody was given a position beyond this one, so it is made up, or of a log that has lost data.
 	if !good || epoch != h.epoch || seq > h.seq {
@@ -245,6 +245,9 @@ func (h *Hub) missedLocked(channels []string, id string, limit int) (ms []*Messa
 			}
 			first, _ := ch.find(seq + 1)
 			for _, s := range ch.history[first:] {
+				if s.message.Emit != nil && x.missesLocked(s.message) {
+					continue
+				}
 				ms = append(ms, s.message)
 				if size += s.message.size(); size > limit {
 					break
@@ -260,7 +263,7 @@ func (h *Hub) missedLocked(channels []string, id string, limit int) (ms []*Messa
 
 // tailLocked returns the last n messages of some channels together, in the order of the log, or fewer if they have more
 // than limit bytes.
-func (h *Hub) tailLocked(channels []string, n, limit int) (ms []*Message) {
+func (h *Hub) tailLocked(x *hearer, channels []string, n, limit int) (ms []*Message) {
 	if n == 0 {
 		return nil
 	}
@@ -276,10 +279,12 @@ func (h *Hub) tailLocked(channels []string, n, limit int) (ms []*Message) {
 	for size := 0; len(from) > 0 && len(ms) < n; {
 		list := from[0]
 		m := list[len(list)-1].message
-		if size += m.size(); size > limit && len(ms) > 0 {
-			break
+		if m.Emit == nil || !x.missesLocked(m) {
+			if size += m.size(); size > limit && len(ms) > 0 {
+				break
+			}
+			ms = append(ms, m)
 		}
-		ms = append(ms, m)
 		if from[0] = list[:len(list)-1]; len(from[0]) == 0 {
 			heap.Pop(&from)
 		} else {

@@ -119,6 +119,11 @@ type Hub struct {
 	droppedSeq  uint64              // the last message that any channel, of those that are not in channels, has lost
 	subscribed  int                 // those that have subscribers
 	marks       *marks              // those whose subscribers have changed, if somebody wants to know
+	names       map[string]*named   // of connections, and those that are kept for one that comes back
+	namesOf     map[*Conn][]string  // those that have some
+	naming      bool                // there has been a name, so the log's channel for names is open
+	namesLost   uint64              // private messages up to here may be missing
+	commands    []*NameCommand      // of the log, to be carried out in their order
 	history     history
 	repeats     repeats
 	connections int
@@ -206,6 +211,7 @@ func (h *Hub) Configure(c Config) {
 	}
 	if shorter {
 		h.shorten()
+		h.shortenKept()
 	}
 	h.expire()
 	h.checkMemory()

@@ -152,7 +152,11 @@ func (r *repeats) digest(m *Message) uint64 {
 	d.WriteByte(byte(m.Kind))
 	d.WriteString(m.Event)
 	d.WriteByte(0) // which no event's name has
-	d.Write(m.Data)
+	if m.Emit != nil {
+		d.Write(m.appendEmit(nil, false))
+	} else {
+		d.Write(m.Data)
+	}
 	return d.Sum64()
 }
 

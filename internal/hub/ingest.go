@@ -19,9 +19,9 @@ func (s *sharedLog) ingest(run []broker.Entry) {
 		var kicks []*kick
 		for i := range run[:n] {
 			e := &run[i]
-			// A kick is nothing to any client, so messageOf returns nil.
-			if ms[i] = messageOf(e, now); ms[i] == nil && e.Channel == kickChannel {
-				if k := s.kickOf(e, now); k != nil {
+			// A kick or a command is nothing to any client, so messageOf returns nil.
+			if ms[i] = messageOf(e, now); ms[i] == nil && ownChannel(e.Channel) {
+				if k := s.ownOf(e, now); k != nil {
 					kicks = append(kicks, k)
 				}
 			}
@@ -50,7 +50,10 @@ func (h *Hub) maxHistoryBytes() int64 {
 // hub can have made it.
 func messageOf(e *broker.Entry, now time.Time) *Message {
 	// The time is that of here and not the log's: it is what the fan-out histogram counts from, and two clocks differ.
-	m := &Message{Channel: e.Channel, Event: e.Event, Data: e.Data, Kind: Kind(e.Kind), Seq: e.Seq, Time: now}
+	m := &Message{Channel: e.Channel, Event: e.Event, Data: e.Data, Kind: Kind(e.Kind &^ kindEmit), Seq: e.Seq, Time: now}
+	if e.Kind&kindEmit != 0 && m.parseEmit(e.Data) != nil {
+		return nil
+	}
 	// The log is input from outside: a node of another version or another program may have written the entry.
 	if m.check() != nil {
 		return nil
@@ -72,8 +75,8 @@ func (s *sharedLog) ingestSome(run []broker.Entry, ms []*Message, kicks []*kick,
 			s.catchUp.holdLocked(e)
 			continue
 		case m == nil:
-			if e.Channel == kickChannel {
-				wake |= s.kickLocked(e.Seq, kicks)
+			if ownChannel(e.Channel) {
+				wake |= s.ownLocked(e.Channel, e.Seq, kicks)
 			}
 			// I1: what cannot be delivered moves the watermark all the same.
 			h.seq = max(h.seq, e.Seq)
@@ -125,6 +128,9 @@ func (s *sharedLog) ingestLocked(e *broker.Entry, m *Message, now time.Time) (wa
 		m.From = h.echoes[ConnID(e.Conn)]
 		m.NoEcho = m.From != nil
 	}
+	if m.Emit != nil {
+		h.resolveLocked(m.Emit)
+	}
 	inOrder := m.Seq > h.seq
 	if inOrder {
 		// I1: also if nobody has the channel open. A position that is handed out afterwards (I2) then has this message
@@ -132,6 +138,9 @@ func (s *sharedLog) ingestLocked(e *broker.Entry, m *Message, now time.Time) (wa
 		h.seq = m.Seq
 	} else {
 		s.counts.late++
+	}
+	if m.private() {
+		return s.ingestPrivateLocked(m, inOrder)
 	}
 	if h.all != nil && s.openLocked("", m.Seq) != nil {
 		if inOrder {
@@ -157,6 +166,43 @@ func (s *sharedLog) ingestLocked(e *broker.Entry, m *Message, now time.Time) (wa
 		return wake
 	}
 	return wake | s.lateLocked(ch, o, m)
+}
+
+// ownOf returns what an entry of one of the hub's own channels asks for, or nil if that is nothing.
+func (s *sharedLog) ownOf(e *broker.Entry, now time.Time) *kick {
+	if e.Channel == kickChannel {
+		return s.kickOf(e, now)
+	}
+	if k := parseCommand(e.Data); k != nil {
+		return &kick{seq: e.Seq, command: k}
+	}
+	return nil
+}
+
+// ingestPrivateLocked delivers a private message, if this node has the connection.
+func (s *sharedLog) ingestPrivateLocked(m *Message, inOrder bool) (wake uint64) {
+	h := s.hub
+	o := s.openLocked(toChannel, m.Seq)
+	if o == nil {
+		return 0
+	}
+	if o.last = max(o.last, m.Seq); inOrder {
+		return h.sendPrivateLocked(m)
+	}
+	n := h.names[m.Emit.To]
+	if n == nil {
+		return 0
+	}
+	// I4: it may have told its client a position beyond the message, since it is on other channels too.
+	if n.kept != nil {
+		h.renewLocked(n)
+		n.kept.droppedSeq = max(n.kept.droppedSeq, m.Seq)
+	}
+	if c := n.conn; c != nil {
+		l := c.loop
+		wake = l.pushLocked(entry{op: opCall, call: func() { l.sendGap(c, c.options.Format.Gap(c.channels())) }})
+	}
+	return wake
 }
 
 // openLocked returns a channel if it is open for an entry at a position.

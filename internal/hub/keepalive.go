@@ -116,9 +116,14 @@ func (l *loop) keepAlive(c *Conn) {
 		c.missed = 0
 	}
 	if c.flushing.Load() {
-		return // not pinged: its write timeout watches it
+		// One with a backlog is watched by its write timeout, so mostly it is not pinged. Before it is started it has
+		// nothing to reply on.
+		if f, ok := c.options.Format.(PacedFormat); ok && f.PingsBusy() && c.started() {
+			l.send(c, f.Ping(), heartbeat)
+		}
+		return
 	}
 	if p := c.options.Format.Ping(); p != nil && !c.flushing.Load() {
-		l.send(c, p, droppable) // one with a backlog is watched by its write timeout
+		l.send(c, p, heartbeat)
 	}
 }

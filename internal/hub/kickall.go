@@ -69,19 +69,7 @@ func (h *Hub) PublishKick(k KickRequest) error {
 	if err != nil {
 		return err
 	}
-	h.mu.Lock()
-	s, err := h.awaitLogLocked(nil)
-	h.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	answer := make(chan error, 1)
-	e := broker.Entry{Channel: kickChannel, Kind: uint8(JSON), Data: data, Node: h.node}
-	s.log.Publish([]broker.Entry{e}, func(_ []broker.Place, err error) { answer <- err })
-	if err = <-answer; errors.Is(err, broker.ErrClosed) {
-		return ErrDown
-	}
-	return err
+	return h.publishOwn(kickChannel, data)
 }
 
 // Kicked waits until the hub has carried out a request, and returns how many connections it has closed for it. ok is false if
@@ -101,6 +89,8 @@ type kick struct {
 	seq    uint64
 	filter Filter
 	tally  *tally
+
+	command *NameCommand // it is this instead, if it is set
 }
 
 // kickOf returns the request that an entry is, or nil if there is nothing to do. The caller does not hold Hub.mu.
@@ -118,18 +108,22 @@ func (s *sharedLog) kickOf(e *broker.Entry, now time.Time) *kick {
 		t.end()
 		return nil
 	}
-	return &kick{e.Seq, f, t}
+	return &kick{seq: e.Seq, filter: f, tally: t}
 }
 
-// kickLocked has the loops carry out the request at a position, if it is one. In their inboxes it comes after every connection
+// ownLocked has carried out what is in an entry of one of the hub's own channels. In their inboxes it comes after every connection
 // that was there before it, and before every later one.
-func (s *sharedLog) kickLocked(seq uint64, kicks []*kick) (wake uint64) {
+func (s *sharedLog) ownLocked(channel string, seq uint64, kicks []*kick) (wake uint64) {
 	h := s.hub
-	if o := s.findLocked(kickChannel); o != nil {
+	if o := s.findLocked(channel); o != nil {
 		o.last = max(o.last, seq)
 	}
 	for _, k := range kicks {
 		if k.seq != seq {
+			continue
+		}
+		if k.command != nil {
+			h.commandLocked(k.command, seq)
 			continue
 		}
 		// A request that comes late, after a fault, may find connections that are later than it.

@@ -17,7 +17,7 @@ func (l *loop) late(a *audience, m *Message) {
 			case c.moved || c.startSeq >= m.Seq:
 				// They are told after the loop, because tellGap may take connections out of the list.
 				rest = append(rest, c)
-			case m.NoEcho && m.From == c:
+			case m.withholds(c):
 			default:
 				l.write(c, p, false, &array, 1)
 			}

@@ -230,6 +230,7 @@ func (h *Hub) lastSeq() uint64 {
 func (h *Hub) setEpochLocked(epoch string) {
 	// Another origin and not a changed one: messages of the epoch before refer to theirs, and keep their IDs.
 	h.epoch, h.origin = epoch, &origin{h, epoch}
+	h.namesLost = 0 // a position of the epoch before
 }
 
 // close ends the log. Publishes without an answer get one before it returns.

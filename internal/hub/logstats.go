@@ -144,8 +144,10 @@ func (h *Hub) Log() (broker.Status, LogStats, bool) {
 		Published:    make(map[string]uint64),
 		InFlight:     c.inFlight,
 	}
-	if s.open[kickChannel] != nil { // nobody's
-		stats.OpenChannels--
+	for _, own := range [...]string{kickChannel, toChannel} { // nobody's
+		if s.open[own] != nil {
+			stats.OpenChannels--
+		}
 	}
 	for r := range publishResults {
 		stats.Published[r.String()] = c.published[r]

@@ -13,6 +13,7 @@ const (
 	opConnect        // attach the connection to its audiences
 	opJoin           // attach the connection to one more audience, and send the bytes
 	opLeave          // detach it from one, and send the bytes
+	opTo             // deliver the message to the connection alone
 	opLate           // deliver the message, or tell of a gap where it would not be in order; see late
 	opGap            // tell of a gap: the audience, or, if there is none, all connections
 	opSend           // send the bytes
@@ -60,6 +61,9 @@ type loop struct {
 	touched []*audience // audiences that the current batch has messages for
 	size    int         // bytes in the current batch, about
 	gen     uint64      // the current batch
+	emit    emitted     // the emit to several rooms that came last
+	excepts []*Emit     // those of the current batch that except channels
+	sorts   bool        // the current batch has something of it, or excepts channels
 	skips   bool        // some connection must not get all of the current batch
 	mixed   []concerned // connections on several channels that the current batch concerns
 	picked  []*audience // the audiences of one of them, if more than fit in concerned
@@ -220,6 +224,8 @@ func (l *loop) handle(e *entry) {
 		l.join(c, e.audience, e.bytes)
 	case opLeave:
 		l.leave(c, e.audience, e.bytes)
+	case opTo:
+		l.deliverTo(c, e.message)
 	case opLate:
 		l.late(e.audience, e.message)
 	case opGap:

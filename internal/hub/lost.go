@@ -36,7 +36,7 @@ func (s *sharedLog) endLosing() {
 	channels := s.losing
 	all := slices.Contains(channels, "")
 	if all { // first, so that a channel that comes into the hub meanwhile begins there too
-		s.lostAll = h.seq
+		s.lostAll, h.namesLost = h.seq, h.seq
 	}
 	h.mu.Unlock()
 	if channels == nil {
@@ -46,7 +46,11 @@ func (s *sharedLog) endLosing() {
 		h.eachChannel(func(ch *channel) { ch.droppedSeq = h.seq })
 	}
 	s.eachLost(channels, func(name string) uint64 {
-		if name != "" {
+		switch name {
+		case toChannel:
+			h.namesLost = h.seq
+		case "":
+		default:
 			s.setFloorLocked(name, h.seq)
 		}
 		return 0
@@ -84,6 +88,9 @@ func (s *sharedLog) tellLostLocked(name string) (wake uint64) {
 		return 0
 	}
 	s.counts.gaps++
+	if name == toChannel {
+		return h.tellNamesLocked()
+	}
 	if name == "" { // all connections, on all of their channels
 		for _, l := range h.loops {
 			wake |= l.pushLocked(entry{op: opGap})

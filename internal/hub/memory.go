@@ -81,12 +81,19 @@ func (m *Message) memory() int64 {
 	if m.From != nil { // only with NoEcho
 		n += senderCost
 	}
+	if m.Emit != nil {
+		n += senderCost * len(m.Emit.skip)
+	}
 	return int64(n)
 }
 
 // memoryForLocked returns what messages take in the inboxes and the history.
 func (h *Hub) memoryForLocked(ms []*Message) (n int) {
 	for _, m := range ms {
+		if m.private() {
+			n += m.cost() + entryOverhead
+			continue
+		}
 		for _, ch := range [...]*channel{h.channels[m.Channel], h.all} {
 			if ch != nil {
 				n += len(ch.audiences) * (m.cost() + entryOverhead)

@@ -41,13 +41,15 @@ type Message struct {
 	// Source names how it came, to count by.
 	Source string
 
+	// Emit is what is said of it only by Socket.IO, or nil.
+	Emit *Emit
+
 	// Set by Publish:
 	Seq         uint64    // its place in the log, from 1
 	Time        time.Time // when it was published
 	Subscribers int       // how many its channel had
 
-	origin      *origin // of Seq
-	encodedData int     // the bytes of Data in the wire format that makes the most of it
+	origin *origin // of Seq
 
 	mu      sync.Mutex
 	encoded []encoding
@@ -56,6 +58,8 @@ type Message struct {
 	holders      atomic.Int32 // the history, and the replays that still have it
 	dropped      atomic.Bool  // by the history
 	encodedBytes atomic.Int32 // what of encoded counts in Hub.held
+
+	encodedData uint32 // the bytes of Data in the wire format that makes the most of it; as much as fits, which is more than any limit
 }
 
 // encoding is a wire form that all loops share.
@@ -68,7 +72,7 @@ type encoding struct {
 const messageOverhead = 256
 
 // cost returns about what the message takes while it waits in an inbox.
-func (m *Message) cost() int { return len(m.Data) + messageOverhead }
+func (m *Message) cost() int { return len(m.Data) + messageOverhead + m.Emit.cost() }
 
 // What wire formats add to a message: about, and at most.
 const (
@@ -77,12 +81,14 @@ const (
 )
 
 // batchSize returns about how many bytes the message adds to a batch.
-func (m *Message) batchSize() int { return m.encodedData + len(m.Event) + frameOverhead }
+func (m *Message) batchSize() int {
+	return int(m.encodedData) + m.Emit.wire() + len(m.Event) + frameOverhead
+}
 
 // size returns at most how many bytes the message takes when it is encoded, in whatever format: of the names a quote
 // and a backslash are escaped.
 func (m *Message) size() int {
-	return m.encodedData + 2*(len(m.Channel)+len(m.Event)) + maxFrameOverhead
+	return int(m.encodedData) + m.Emit.wire() + 2*(len(m.Channel)+len(m.Event)) + maxFrameOverhead
 }
 
 // ID returns the message's identity: the hub's epoch and the sequence number. It is opaque to clients.
@@ -165,4 +171,11 @@ type Format interface {
 type GapFormat interface {
 	Format
 	GapAt(channels []string, id string) []byte
+}
+
+// PacedFormat is a Format whose client ends the connection if no ping comes, though messages do (Engine.IO v4, timing out). If
+// PingsBusy, then connections with a backlog are pinged as well.
+type PacedFormat interface {
+	Format
+	PingsBusy() bool
 }

@@ -22,7 +22,7 @@ func TestModel(t *testing.T) {
 }
 
 func runModel(t *testing.T, r *rand.Rand) {
-	m := &model{t: t, r: r, h: New(Config{})}
+	m := &model{t: t, r: r, h: New(Config{History: 10_000})}
 	defer closeHub(m.h)
 	for range 400 {
 		switch k := r.IntN(20); {
@@ -32,6 +32,10 @@ func runModel(t *testing.T, r *rand.Rand) {
 			m.closeOne()
 		case k < 8 && len(m.open) > 0:
 			m.joinOrLeave()
+		case k < 9 && len(m.open) > 0:
+			m.takeOver()
+		case k < 12:
+			m.emit()
 		default:
 			m.publish()
 		}
@@ -45,6 +49,8 @@ type model struct {
 	r          *rand.Rand
 	h          *Hub
 	open, left []*expected
+	names      int
+	log        []*Message // copies
 }
 
 var modelChannels = []string{"a", "b", "c", "d", "e"}
@@ -55,6 +61,8 @@ type expected struct {
 	channels []string
 	want     []uint64
 	noEcho   bool
+	name     string
+	given    int // where in model.log it was given its name
 }
 
 func (m *model) connect() {
@@ -77,6 +85,11 @@ func (m *model) connect() {
 	}
 	e.conn = conn
 	m.open = append(m.open, e)
+	if r.IntN(2) == 0 {
+		m.names++
+		e.name, e.given = fmt.Sprint("n", m.names), len(m.log)
+		enter(m.t, e.client, Entrance{Name: e.name, Keep: true})
+	}
 	if r.IntN(2) == 0 { // what is published before the start waits
 		message := publish(m.t, m.h, "a")
 		for _, e := range m.open {
@@ -84,6 +97,7 @@ func (m *model) connect() {
 				e.want = append(e.want, message.Seq)
 			}
 		}
+		m.log = append(m.log, message)
 	}
 	conn.Start(e, nil)
 }
@@ -134,6 +148,7 @@ func (m *model) publish() {
 	if err := m.h.Publish(ms...); err != nil {
 		m.t.Fatal(err)
 	}
+	m.log = append(m.log, ms...)
 	for _, message := range ms {
 		subscribers := 0
 		for _, e := range m.open {

@@ -78,7 +78,7 @@ func (h *Hub) admitLocked(ms []*Message, wait bool) (waited int, err error) {
 		}
 		if waited == 0 && from != nil {
 			h.mu.Unlock()
-			waited = from.reserve(waiterCost + cap(ms[0].Data)) // or from.left is true now
+			waited = from.reserve(waiterCost + cap(ms[0].Data) + ms[0].Emit.cost()) // or from.left is true now
 			h.mu.Lock()
 			continue // there may be room now
 		}
@@ -92,6 +92,12 @@ func (h *Hub) fitsLocked(ms []*Message) (limit Limit, ok bool) {
 	need := 0
 	for _, m := range ms {
 		need += m.cost()
+		if m.private() {
+			if c := h.namedLocked(m.Emit.To); c != nil && c.loop.inboxBytes > 0 && c.loop.inboxBytes+need > h.config.MaxInbox {
+				return LimitFull, false
+			}
+			continue
+		}
 		for _, ch := range [...]*channel{h.channels[m.Channel], h.all} {
 			if ch == nil {
 				continue
@@ -128,6 +134,19 @@ func (h *Hub) appendLocked(ms []*Message, keys []keyed, now time.Time) (wake uin
 		}
 		if !h.assignLocked(m, ms, k, now) {
 			continue
+		}
+		if m.Emit != nil {
+			h.resolveLocked(m.Emit)
+			if m.Emit.id == 0 {
+				m.Emit.id = m.Seq // that of the first, and the others follow it
+			}
+			if m.private() {
+				wake |= h.sendPrivateLocked(m)
+				if k != nil {
+					h.recordKeyLocked(m, k)
+				}
+				continue
+			}
 		}
 		ch := h.channels[m.Channel]
 		wake |= h.fanOutLocked(ch, m)

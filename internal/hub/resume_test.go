@@ -232,7 +232,7 @@ func TestResumeAfter(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h.mu.Lock()
-			ms, w := h.replayFromLocked(strings.Fields(c.channels), c.id, 0, MinBacklog)
+			ms, w := h.replayFromLocked(&hearer{}, strings.Fields(c.channels), c.id, 0, MinBacklog)
 			h.mu.Unlock()
 			first, id := uint64(0), FormatID(h.epoch, h.seq)
 			if len(ms) > 0 {
@@ -256,7 +256,7 @@ func TestResumeForgotten(t *testing.T) {
 	}
 	h.Configure(Config{History: 3})
 	h.mu.Lock()
-	_, w := h.replayFromLocked([]string{"a", "b", "quiet"}, FormatID(h.epoch, 10), 0, MinBacklog)
+	_, w := h.replayFromLocked(&hearer{}, []string{"a", "b", "quiet"}, FormatID(h.epoch, 10), 0, MinBacklog)
 	h.mu.Unlock()
 	if fmt.Sprint(w.Gaps) != "[a quiet]" {
 		t.Errorf("after the history was switched off: lost %q", w.Gaps)

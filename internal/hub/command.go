@@ -1,0 +1,194 @@
+package hub
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+)
+
+// NameCommand is what a backend wants done with connections, which it names: on all hubs that share a log, or on this one. It is
+// trusted, so nothing is asked about channels that a client may not join.
+type NameCommand struct {
+	Do string `json:"do"` // DoJoin, DoLeave or DoClose
+
+	// One of them selects the connections: Name the one that has it, and On all on a channel, but not those with a name of
+	// Except, or on a channel of it.
+	Name   string   `json:"name,omitempty"`
+	On     string   `json:"on,omitempty"`
+	Except []string `json:"except,omitempty"`
+
+	Channel string `json:"channel,omitempty"` // to join or to leave
+
+	after string // the command's ID, if it came from the log
+}
+
+// What is done.
+const (
+	DoJoin  = "join"
+	DoLeave = "leave"
+	DoClose = "close"
+)
+
+// Dismisser is an Observer of connections of which each name stands for a part, which a backend can close alone. It is asked in
+// a goroutine of the hub and may call it. If it returns false, the connection is closed.
+type Dismisser interface {
+	Dismissed(c *Conn, name string) bool
+}
+
+// maxCommands bounds those of the log that wait. Each may wait for positionTime, if it needs a channel that cannot be opened.
+const maxCommands = 16 << 10
+
+func (k *NameCommand) check() error {
+	if (k.Name == "") == (k.On == "") {
+		return errors.New("neither a name nor a channel, or both")
+	}
+	if err := CheckName("the name", k.Name+k.On); err != nil {
+		return err
+	}
+	if len(k.Except) > maxRooms {
+		return fmt.Errorf("more than %d exceptions", maxRooms)
+	}
+	switch k.Do {
+	case DoJoin, DoLeave:
+		return CheckName("the channel", k.Channel)
+	case DoClose:
+		return nil
+	}
+	return fmt.Errorf("the command %q is unknown", k.Do)
+}
+
+// Command carries out a command before it returns: what is published then finds the connections on their channels. If the hub
+// shares a log, it returns when the log has the command, and each hub carries it out before it delivers what comes after it. It
+// must not be called from a loop.
+func (h *Hub) Command(k NameCommand) error {
+	if err := k.check(); err != nil {
+		return err
+	}
+	if !h.Shared() {
+		h.carryOut(&k)
+		return nil
+	}
+	data, err := json.Marshal(k)
+	if err != nil {
+		return err
+	}
+	return h.publishOwn(toChannel, data)
+}
+
+// publishOwn publishes to a channel of the hub's own, and waits until the log has it.
+func (h *Hub) publishOwn(channel string, data []byte) error {
+	h.mu.Lock()
+	s, err := h.awaitLogLocked(nil)
+	h.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	answer := make(chan error, 1)
+	e := broker.Entry{Channel: channel, Kind: uint8(JSON), Data: data, Node: h.node}
+	s.log.Publish([]broker.Entry{e}, func(_ []broker.Place, err error) { answer <- err })
+	if err = <-answer; errors.Is(err, broker.ErrClosed) {
+		return ErrDown
+	}
+	return err
+}
+
+// parseCommand reads an entry, which may be anything: the log is input from outside.
+func parseCommand(data []byte) *NameCommand {
+	k := new(NameCommand)
+	if json.Unmarshal(data, k) != nil || k.check() != nil {
+		return nil
+	}
+	return k
+}
+
+// commandLocked has a command of the log carried out: in a goroutine, because it may have to wait for the log, but after those
+// before it. A channel that is joined so late begins with what came after the command.
+func (h *Hub) commandLocked(k *NameCommand, seq uint64) {
+	k.after = FormatID(h.epoch, seq)
+	if len(h.names) == 0 && k.On == "" || len(h.commands) >= maxCommands {
+		return
+	}
+	if h.commands = append(h.commands, k); len(h.commands) == 1 {
+		go h.commandAll()
+	}
+}
+
+// commandAll carries out the commands of the log. The one that is under way stays the first of the list.
+func (h *Hub) commandAll() {
+	for {
+		h.mu.Lock()
+		if h.closed || len(h.commands) == 0 {
+			h.commands = nil
+			h.mu.Unlock()
+			return
+		}
+		k := h.commands[0]
+		h.mu.Unlock()
+		h.carryOut(k)
+		h.mu.Lock()
+		if len(h.commands) > 0 { // or the hub is closed
+			h.commands = h.commands[1:]
+		}
+		h.mu.Unlock()
+	}
+}
+
+// carryOut does what a command says on this hub.
+func (h *Hub) carryOut(k *NameCommand) {
+	if k.Name != "" {
+		if c := h.Named(k.Name); c != nil {
+			h.carryOutOn(k, c, k.Name)
+		}
+		return
+	}
+	var conns []*Conn
+	h.onLoops(func(l *loop) {
+		l.each(func(c *Conn) {
+			if c.state == stateOpen && (Filter{Channel: k.On}).has(c) {
+				conns = append(conns, c)
+			}
+		})
+	})
+	for _, c := range conns {
+		if name, ok := h.selected(k, c); ok {
+			h.carryOutOn(k, c, name)
+		}
+	}
+}
+
+// selected reports whether a connection on the channel is not excepted, and returns a name of it.
+func (h *Hub) selected(k *NameCommand, c *Conn) (name string, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	x := hearer{conn: c}
+	if slices.ContainsFunc(k.Except, x.isLocked) {
+		return "", false
+	}
+	if names := h.namesOf[c]; len(names) > 0 {
+		name = names[0]
+	}
+	return name, true
+}
+
+// carryOutOn does it with one connection. That it cannot be done, because the connection has ended or is on too many channels,
+// is nothing that a backend could be told.
+func (h *Hub) carryOutOn(k *NameCommand, c *Conn, name string) {
+	switch k.Do {
+	case DoJoin:
+		c.Join(k.Channel, k.after, func(_ Welcome, ms []*Message) []byte {
+			if len(ms) == 0 {
+				return nil
+			}
+			return c.options.Format.Append(nil, ms)
+		})
+	case DoLeave:
+		c.Leave(k.Channel, nil)
+	case DoClose:
+		if o, ok := c.options.Observer.(Dismisser); !ok || !o.Dismissed(c, name) {
+			c.Close(ReasonPolicy, KickText)
+		}
+	}
+}

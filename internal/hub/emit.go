@@ -1,0 +1,217 @@
+package hub
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Emit is what a message of Socket.IO, or of a backend of one, says that other messages do not. Most messages have none, so it is
+// apart: a Message stays as small as it was. It belongs to the hub as its message does, and is not published again.
+type Emit struct {
+	// Args is the JSON array of the arguments, without the event, and Attachments are the bytes that its placeholders stand
+	// for. With nil, Data is the one argument. Data is always what all other clients see.
+	Args        []byte
+	Attachments [][]byte
+
+	// Rooms are all channels that the emit goes to, if these are several, in the order of its messages, which are published
+	// by one call: see ToRooms. A connection gets the first of the messages that reaches it. Names (To) may be among them.
+	Rooms []string
+
+	// Except are names of connections that do not get the message, and channels whose connections do not.
+	Except []string
+
+	// To is the name of the one connection that gets the message. Message.Channel then only tells its namespace.
+	To string
+
+	// The hub's own:
+	id       uint64  // the same in all messages of one emit, and in no other
+	size     int     // bytes, and more than 0 if it was checked
+	skip     []*Conn // those that have a name of Except, when it is published
+	rooms    bool    // Except has channels with subscribers
+	resolved bool    // the two are known
+}
+
+const (
+	// maxRooms bounds the rooms of an emit, and what it excepts. In a shared log each of its messages names all rooms, so
+	// what the emit takes there grows with their square.
+	maxRooms = 256
+
+	// maxAttachments bounds the attachments. Clients of Socket.IO take ten (socket.io-parser, maxAttachments).
+	maxAttachments = 64
+
+	// partOverhead is about what a string or an attachment of an Emit takes besides its bytes, in memory or on the wire.
+	partOverhead = 32
+)
+
+// ToRooms returns the messages that take one to several rooms, for one call of Publish: one for each, or m itself if there is
+// only one. Rooms that are there twice count once. Those that isName reports to be names, if it is set, get a private message,
+// and the others, which are channels, one that takes the place of m.Channel.
+func ToRooms(m *Message, rooms []string, isName func(string) bool) []*Message {
+	var all Emit
+	if m.Emit != nil {
+		all = *m.Emit
+	}
+	all.Rooms = nil
+	for _, r := range rooms {
+		if !slices.Contains(all.Rooms, r) {
+			all.Rooms = append(all.Rooms, r)
+		}
+	}
+	all.id = randomID()
+	shared := &all // by those to channels
+	ms := make([]*Message, len(all.Rooms))
+	for i, r := range all.Rooms {
+		ms[i] = &Message{
+			Channel: r, Event: m.Event, Data: m.Data, Kind: m.Kind, NoEcho: m.NoEcho, From: m.From, Emit: shared,
+			Key: m.Key, Publisher: m.Publisher, Owner: m.Owner, Source: m.Source,
+		}
+		if isName != nil && isName(r) {
+			own := all
+			own.To = r
+			ms[i].Channel, ms[i].Emit = m.Channel, &own
+		}
+	}
+	return ms
+}
+
+// cost returns what it takes in memory. A message without one has 0.
+func (e *Emit) cost() int {
+	if e == nil {
+		return 0
+	}
+	return e.size
+}
+
+// wire returns at most how many bytes it adds to a message that is encoded.
+func (e *Emit) wire() int {
+	if e == nil {
+		return 0
+	}
+	n := len(e.Args)
+	for _, a := range e.Attachments {
+		n += (len(a)+2)/3*4 + partOverhead // base64, where there are no binary frames
+	}
+	return n
+}
+
+// private reports whether the message is for one connection alone.
+func (m *Message) private() bool { return m.Emit != nil && m.Emit.To != "" }
+
+// room returns which of Emit.Rooms the message is for.
+func (m *Message) room() string {
+	if m.Emit.To != "" {
+		return m.Emit.To
+	}
+	return m.Channel
+}
+
+// several reports whether the message is one of several that are one emit.
+func (m *Message) several() bool { return m.Emit != nil && len(m.Emit.Rooms) > 1 }
+
+// check reports what is wrong with it, if anything, and notes what it takes. What placeholders say is not looked at: a
+// publisher has to make sure of that, because it takes the protocol's grammar.
+func (e *Emit) check(m *Message) error {
+	if len(e.Rooms) > 1 && !slices.Contains(e.Rooms, m.room()) {
+		return errors.New("the channel is none of the rooms")
+	}
+	if e.size > 0 {
+		return nil // it was checked with another message of the emit
+	}
+	if len(e.Rooms) > maxRooms || len(e.Except) > maxRooms {
+		return fmt.Errorf("more than %d rooms or exceptions", maxRooms)
+	}
+	if len(e.Attachments) > maxAttachments || len(e.Attachments) > 0 && e.Args == nil {
+		return fmt.Errorf("more than %d attachments, or none that has arguments", maxAttachments)
+	}
+	size := partOverhead*(4+len(e.Rooms)+len(e.Except)+len(e.Attachments)) + cap(e.Args) + len(e.To)
+	for _, names := range [...][]string{e.Rooms, e.Except} {
+		for _, name := range names {
+			if err := CheckName("the room", name); err != nil {
+				return err
+			}
+			size += len(name)
+		}
+	}
+	if e.To != "" {
+		if err := CheckName("the name", e.To); err != nil {
+			return err
+		}
+	}
+	if e.Args != nil {
+		if err := checkJSON(e.Args); err != nil {
+			return fmt.Errorf("the arguments %w", err)
+		}
+		if e.Args[0] != '[' { // where packets are made of it, the array begins at once
+			return errors.New("the arguments are no JSON array")
+		}
+	}
+	for _, a := range e.Attachments {
+		size += cap(a)
+	}
+	e.size = size
+	return nil
+}
+
+// resolveLocked finds the connections that have a name that is excepted. Now, because a name may be another connection's when
+// the message is delivered.
+func (h *Hub) resolveLocked(e *Emit) {
+	if e.resolved || len(e.Except) == 0 {
+		return
+	}
+	e.resolved = true
+	for _, name := range e.Except {
+		if ch := h.channels[name]; ch != nil && ch.subscribers > 0 {
+			e.rooms = true
+		}
+		if n := h.names[name]; n != nil && n.conn != nil {
+			e.skip = append(e.skip, n.conn)
+		}
+	}
+}
+
+// withholds reports whether a connection must not get the message, because it has published it itself or is excepted by its
+// name.
+func (m *Message) withholds(c *Conn) bool {
+	return m.NoEcho && m.From == c || m.Emit != nil && slices.Contains(m.Emit.skip, c)
+}
+
+// hearer is who the history is read for: a connection, and what it is about to have.
+type hearer struct {
+	conn     *Conn
+	channels []string // sorted
+	name     string
+}
+
+// isLocked reports whether the connection is on a channel, or has a name.
+func (x *hearer) isLocked(room string) bool {
+	if room == x.name {
+		return true
+	}
+	if _, found := slices.BinarySearch(x.channels, room); found {
+		return true
+	}
+	if _, on := x.conn.findLocked(room); on {
+		return true
+	}
+	n := x.conn.hub.names[room]
+	return n != nil && n.conn == x.conn
+}
+
+// missesLocked reports whether a connection does not get a message of the history: it is excepted, or gets the same emit by a
+// room that comes before. Only names tell that here: the connection that was there before is another one.
+func (x *hearer) missesLocked(m *Message) bool {
+	e := m.Emit
+	if slices.ContainsFunc(e.Except, x.isLocked) {
+		return true
+	}
+	for _, room := range e.Rooms {
+		if room == m.room() {
+			break
+		}
+		if x.isLocked(room) {
+			return true
+		}
+	}
+	return false
+}

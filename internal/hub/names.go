@@ -1,0 +1,214 @@
+package hub
+
+import (
+	"errors"
+	"slices"
+)
+
+var (
+	// ErrNameTaken is returned to a connection that wants a name that another one has.
+	ErrNameTaken = errors.New("another connection has the name")
+
+	// ErrNotResumed is returned to a connection that cannot go on where another one was, because messages are missing.
+	ErrNotResumed = errors.New("messages are missing after the position")
+)
+
+// toChannel is the channel in a shared log that has what is for names: private messages, and commands. A hub has it open once
+// it has had a connection with a name. No client can name it, as kickChannel.
+const toChannel = "\x01to"
+
+// ownChannel reports whether a channel of the log is the hub's own.
+func ownChannel(name string) bool { return name == kickChannel || name == toChannel }
+
+// nameCost is about what a name takes that is kept.
+const nameCost = 256
+
+// named is who has a name: a connection, or nobody, as long as messages to it are kept for one that comes back.
+type named struct {
+	conn *Conn
+	// kept is nil or has the private messages. It is none of Hub.channels, so nobody subscribes to it or finds it in a
+	// list, but its messages count in the history like others.
+	kept   *channel
+	origin *origin // that the positions in kept are of
+}
+
+// namedLocked returns the connection that has a name, if one does.
+func (h *Hub) namedLocked(name string) *Conn {
+	if n := h.names[name]; n != nil {
+		return n.conn
+	}
+	return nil
+}
+
+// Named returns the connection that has a name, if one of this hub does.
+func (h *Hub) Named(name string) *Conn {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.namedLocked(name)
+}
+
+// Forget ends a name: no connection has it any more, and nothing is kept for it.
+func (h *Hub) Forget(name string) {
+	h.inPieces(func() (all bool) {
+		n := h.names[name]
+		if n == nil {
+			return true
+		}
+		for i := 0; n.kept != nil && len(n.kept.history) > 0; i++ {
+			if i == atOnce {
+				return false
+			}
+			h.dropOldestLocked(n.kept)
+		}
+		if n.kept != nil {
+			h.held.Add(-nameCost)
+		}
+		if c := n.conn; c != nil {
+			h.setNamesLocked(c, slices.DeleteFunc(h.namesOf[c], func(s string) bool { return s == name }))
+		}
+		delete(h.names, name)
+		return true
+	})
+}
+
+// setNamesLocked notes which names a connection has.
+func (h *Hub) setNamesLocked(c *Conn, names []string) {
+	if len(names) == 0 {
+		delete(h.namesOf, c)
+		return
+	}
+	h.namesOf[c] = names
+}
+
+// giveNameLocked gives a name to a connection. It is nobody's, or was taken from the one that had it.
+func (h *Hub) giveNameLocked(c *Conn, name string, keep bool) {
+	if h.names == nil {
+		h.names, h.namesOf = make(map[string]*named), make(map[*Conn][]string)
+	}
+	n := h.names[name]
+	if n == nil {
+		n = new(named)
+		h.names[name] = n
+	}
+	n.conn = c
+	if keep && n.kept == nil {
+		// Messages that the name had before were for somebody else.
+		n.kept, n.origin = &channel{name: toChannel, droppedSeq: h.seq}, h.origin
+		h.held.Add(nameCost)
+	}
+	h.namesOf[c] = append(h.namesOf[c], name)
+}
+
+// loseNamesLocked takes its names from a connection that gets no more messages.
+func (h *Hub) loseNamesLocked(c *Conn) {
+	for _, name := range h.namesOf[c] {
+		if n := h.names[name]; n.kept != nil {
+			n.conn = nil
+		} else {
+			delete(h.names, name)
+		}
+	}
+	delete(h.namesOf, c)
+}
+
+// sendPrivateLocked puts a private message in the inbox of the one loop that it is for, and keeps it, if that was asked for.
+func (h *Hub) sendPrivateLocked(m *Message) (wake uint64) {
+	n := h.names[m.Emit.To]
+	if n == nil || slices.Contains(m.Emit.Except, m.Emit.To) {
+		return 0
+	}
+	if c := n.conn; c != nil {
+		m.Subscribers = 1
+		c.loop.inboxBytes += m.cost()
+		wake = c.loop.pushLocked(entry{op: opTo, conn: c, message: m})
+	}
+	switch {
+	case n.kept == nil:
+	case h.config.History > 0:
+		h.renewLocked(n)
+		h.appendHistoryLocked(n.kept, m)
+	default:
+		n.kept.droppedSeq = max(n.kept.droppedSeq, m.Seq)
+	}
+	return wake
+}
+
+// renewLocked has what is kept for a name begin again in a new epoch. Its messages of the one before have been dropped.
+func (h *Hub) renewLocked(n *named) {
+	if n.origin != h.origin {
+		n.origin, n.kept.droppedSeq = h.origin, h.seq
+	}
+}
+
+// addPrivateLocked adds the private messages of a name to those that are replayed after a position. It reports false if some
+// are missing, or all are more than the limit.
+func (h *Hub) addPrivateLocked(x *hearer, ms []*Message, id string, limit int) ([]*Message, bool) {
+	n := h.names[x.name]
+	if n == nil || n.kept == nil {
+		return nil, false
+	}
+	h.renewLocked(n)
+	_, seq, _ := parseID(id) // missedLocked has looked at it
+	if max(n.kept.droppedSeq, h.namesLost) > seq {
+		return nil, false
+	}
+	first, _ := n.kept.find(seq + 1)
+	size := encodedSize(ms)
+	ms = slices.Clip(ms)
+	for _, s := range n.kept.history[first:] {
+		if size += s.message.size(); size > limit {
+			return nil, false
+		}
+		if !x.missesLocked(s.message) {
+			ms = append(ms, s.message)
+		}
+	}
+	return ms, true
+}
+
+// tellNamesLocked has the connections that have names told that they may miss private messages.
+func (h *Hub) tellNamesLocked() (wake uint64) {
+	if len(h.namesOf) == 0 {
+		return 0
+	}
+	for _, l := range h.loops {
+		wake |= l.pushLocked(entry{op: opCall, call: func() {
+			h.mu.Lock()
+			var conns []*Conn
+			for c := range h.namesOf {
+				if c.loop == l {
+					conns = append(conns, c)
+				}
+			}
+			h.mu.Unlock()
+			for _, c := range conns {
+				l.sendGap(c, c.options.Format.Gap(c.channels()))
+			}
+		}})
+	}
+	return wake
+}
+
+// shortenKept applies a lower Config.History to what is kept for names.
+func (h *Hub) shortenKept() {
+	h.mu.Lock()
+	var kept []*channel
+	for _, n := range h.names {
+		if n.kept != nil && len(n.kept.history) > h.config.History {
+			kept = append(kept, n.kept)
+		}
+	}
+	h.mu.Unlock()
+	h.inPieces(func() (all bool) {
+		for range atOnce {
+			for len(kept) > 0 && len(kept[0].history) <= h.config.History {
+				kept = kept[1:]
+			}
+			if len(kept) == 0 {
+				return true
+			}
+			h.dropOldestLocked(kept[0])
+		}
+		return false
+	})
+}
