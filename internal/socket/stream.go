@@ -123,3 +123,14 @@ func (s *Stream) Close() {
 		close(s.done)
 	}
 }
+
+// KeepIdle has Caddy's idle timeouts (caddyserver/caddy#7913) not end a request that is answered late.
+func KeepIdle(r *http.Request) {
+	reader, writer := caddyhttp.IdleTimeoutsFromContext(r.Context())
+	if reader != nil {
+		reader.Override(never, 0)
+	}
+	if writer != nil {
+		writer.Override(never, 0, 0)
+	}
+}

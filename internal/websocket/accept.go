@@ -10,7 +10,9 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"golang.org/x/time/rate"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/frame"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/publish"
@@ -68,52 +70,93 @@ func (e *Endpoint) Accept(w http.ResponseWriter, r *http.Request, req *protocol.
 	// Nothing was done for the client until its handshake is known to be valid.
 	chosen, err := e.negotiate(r)
 	if err != nil {
-		status := http.StatusBadRequest
-		if invalid := new(handshakeError); errors.As(err, &invalid) {
-			status = invalid.status
-			w.Header().Set("Sec-WebSocket-Version", "13")
-		}
-		return reject(w, r, status, err)
+		return rejectInvalid(w, r, err)
 	}
-	s := e.newSession(chosen, req)
+	s, opened := e.newSession(chosen, req)
 	// It ends with the client, so Connect does not wait for a client that is gone.
 	req.Context = r.Context()
-	var welcome hub.Welcome
-	if s.conn, welcome, err = e.Hub.Connect(req.Subscriber, chosen.options); err != nil {
+	client, welcome, err := e.Hub.Connect(req.Subscriber, chosen.options)
+	if err != nil {
 		return reject(w, r, http.StatusServiceUnavailable, err)
 	}
+	s.conn = client
+	return e.serve(w, r, chosen, s, func() (start func(hub.Sink) bool) {
+		// Start sends the greeting before all messages. What is published from Connect on waits in the backlog until then.
+		first := opened.Greeting(client, chosen.options, welcome)
+		connected()
+		return func(to hub.Sink) bool { return client.Start(to, first) }
+	})
+}
+
+// Mover is a client that has a connection, and moves it to a WebSocket.
+type Mover interface {
+	Peer
+
+	// Receive is as that of a protocol.Session.
+	Receive(frame.Message) error
+
+	// Start gives it the WebSocket's sending half. It returns false if the client is gone: the caller closes the sink.
+	Start(hub.Sink) bool
+}
+
+// Move is Accept for a client that has a connection already. The WebSocket is in the format of the first offer, and is not
+// deflated. If Move returns an error, or the WebSocket could not begin, the client has got Done.
+func (e *Endpoint) Move(w http.ResponseWriter, r *http.Request, m Mover) error {
+	chosen, err := e.negotiate(r)
+	if err != nil {
+		m.Done()
+		return rejectInvalid(w, r, err)
+	}
+	s := &session{conn: m, protocol: m, frames: frame.NewReader(chosen.protocol.MaxReceived(e.MaxMessage), chosen.deflates)}
+	if e.Rate.PerSecond > 0 {
+		s.limits = &limits{protocol.NewLimiter(e.Hub, e.Rate), rate.NewLimiter(freeControl, freeControlBurst)}
+	}
+	return e.serve(w, r, chosen, s, func() func(hub.Sink) bool { return m.Start })
+}
+
+// serve answers the handshake, and reads for the client. Answered is called when that is done, and returns what starts the
+// sending half.
+func (e *Endpoint) serve(w http.ResponseWriter, r *http.Request, chosen choice, s *session, answered func() (start func(hub.Sink) bool)) error {
 	started := false
 	defer func() {
 		if !started { // it failed, or a writer in front has panicked
 			s.conn.Done()
 		}
 	}()
-	conn, early, answered, err := respond(w, r, chosen.header)
+	conn, early, gone, err := respond(w, r, chosen.header)
 	switch {
-	case err != nil && answered:
+	case err != nil && gone:
 		return nil // nobody is left who could get a response
 	case err != nil:
 		return caddyhttp.Error(http.StatusInternalServerError, err)
 	}
-	// Start sends the greeting before all messages. What is published from Connect on waits in the backlog until then.
-	first := s.protocol.Greeting(s.conn, chosen.options, welcome)
-	connected()
+	start := answered()
 	started = true
 	if conn == nil { // a tunnel lives as long as its handler
 		stream := socket.NewStream(w, r, chosen.options.WriteTimeout)
-		if !s.conn.Start(stream, first) {
+		if !start(stream) {
 			stream.Close()
 		}
 		stream.Receive(s)
 		return nil
 	}
 	sock := socket.New(conn, early, s, e.Poller)
-	if !s.conn.Start(sock, first) {
+	if !start(sock) {
 		sock.Close()
 		return nil
 	}
 	sock.Receive()
 	return nil
+}
+
+// rejectInvalid rejects a handshake that negotiate has found to be invalid.
+func rejectInvalid(w http.ResponseWriter, r *http.Request, err error) error {
+	status := http.StatusBadRequest
+	if invalid := new(handshakeError); errors.As(err, &invalid) {
+		status = invalid.status
+		w.Header().Set("Sec-WebSocket-Version", "13")
+	}
+	return reject(w, r, status, err)
 }
 
 // negotiate checks the handshake and chooses the subprotocol and the compression. A subprotocol that we do not know is

@@ -10,13 +10,31 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
 )
 
+// Peer is what a reader tells of its client, and asks for it: a *hub.Conn, or what stands for one until a client that has a
+// connection already has moved it to the WebSocket. The methods are those of hub.Conn.
+type Peer interface {
+	Alive()
+	Unfinished(have, space int) bool
+	Finished()
+	Reply(p []byte)
+	Close(why hub.Reason, text string)
+	Fail(why hub.Reason, text string)
+	ReplyClose(p []byte)
+	Done()
+}
+
 // session is the reading half of a client. It implements socket.Receiver and frame.Receiver.
 type session struct {
-	conn     *hub.Conn
-	protocol protocol.Session
+	conn     Peer
+	protocol receiver
 	limits   *limits // nil means no limit
 	counted  bool    // the hub counts memory of an unfinished message
 	frames   frame.Reader
+}
+
+// receiver is the half of a protocol.Session that goes on after the handshake.
+type receiver interface {
+	Receive(frame.Message) error
 }
 
 // limits bound how fast a client may send.
@@ -30,14 +48,15 @@ type limits struct {
 const freeControl, freeControlBurst = 1, 10
 
 // newSession begins a session before the client is subscribed. The protocol may change what it subscribes to.
-func (e *Endpoint) newSession(c choice, req *protocol.Request) *session {
+func (e *Endpoint) newSession(c choice, req *protocol.Request) (*session, protocol.Session) {
 	s := &session{frames: frame.NewReader(c.protocol.MaxReceived(e.MaxMessage), c.deflates)}
 	if e.Rate.PerSecond > 0 {
 		s.limits = &limits{protocol.NewLimiter(e.Hub, e.Rate), rate.NewLimiter(freeControl, freeControlBurst)}
 		req.Limiter = &s.limits.data
 	}
-	s.protocol = c.protocol.Open(e.Endpoint, req)
-	return s
+	opened := c.protocol.Open(e.Endpoint, req)
+	s.protocol = opened
+	return s, opened
 }
 
 // Received implements socket.Receiver.

@@ -1,0 +1,124 @@
+package socketio
+
+import (
+	"errors"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/frame"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/packet"
+)
+
+// connect takes the client into a namespace, as another one or as the one that it was before.
+func (s *session) connect(p *packet.Packet) error {
+	e, namespace := s.endpoint, p.Namespace
+	switch {
+	case namespace != packet.MainNamespace && (e.MayConnect == nil || !e.MayConnect(namespace)):
+		if s.refused++; s.refused > maxRefused {
+			return &frame.CloseError{Code: frame.PolicyViolation, Text: "too many namespaces that do not exist"}
+		}
+		s.send(packet.AppendConnectError(nil, namespace, packet.InvalidNamespace, ""))
+		return nil
+	case len(s.joined) == maxNamespaces:
+		s.send(packet.AppendConnectError(nil, namespace, "too many namespaces", codeLimit))
+		return nil
+	}
+	e.Table.register(s)
+	if s.recovers(p) {
+		return nil
+	}
+	r := &record{sid: newID(), namespace: namespace, route: e.Route, user: s.user, keep: e.Recovery, session: s}
+	if e.Recovery > 0 {
+		r.pid = newID()
+	}
+	err := s.conn.Enter(hub.Entrance{
+		Channels: s.channelsOf(namespace), Name: r.sid, Keep: e.Recovery > 0,
+		Frame: func(w hub.Welcome, _ []*hub.Message) []byte {
+			r.position = w.ID
+			return s.greet(namespace, textFrame(packet.AppendConnected(nil, namespace, r.sid, r.pid)), w.ID)
+		},
+	})
+	if err != nil {
+		return s.refuse(namespace, err)
+	}
+	s.entered(r)
+	if r.pid != "" {
+		e.Table.track(r)
+	}
+	return nil
+}
+
+// channelsOf returns the channels of a namespace without its rooms.
+func (s *session) channelsOf(namespace string) []string {
+	switch {
+	case s.channels == nil: // the route lets nobody subscribe
+		return nil
+	case namespace == packet.MainNamespace:
+		return s.channels
+	}
+	return []string{namespace}
+}
+
+// greet appends the route's greeting. It needs a position as every event does: the client takes the last argument of the last
+// event, if that is a string, for its own.
+func (s *session) greet(namespace string, first []byte, position string) []byte {
+	if s.greeting == "" {
+		return first
+	}
+	channel, _ := packet.Room(namespace, "greeting") // of any room: it is not sent
+	o := packet.Outgoing{Channel: channel, Data: []byte(s.greeting), Kind: hub.Text}
+	if s.endpoint.Recovery > 0 {
+		o.Offset = []byte(position)
+	}
+	return packet.AppendEvent(first, &o)
+}
+
+// recovers has the client go on where it was, if it asks for that and misses nothing then.
+func (s *session) recovers(p *packet.Packet) bool {
+	e := s.endpoint
+	pid, offset := p.Credentials()
+	if e.Recovery == 0 || pid == "" {
+		return false
+	}
+	r, channels := e.Table.recoverable(s, p.Namespace, pid)
+	if r == nil {
+		return false
+	}
+	if offset == "" { // it has got no event
+		offset = r.position
+	}
+	err := s.conn.Enter(hub.Entrance{
+		Channels: channels, LastID: offset, Name: r.sid, Keep: true, Whole: true,
+		Frame: func(_ hub.Welcome, missed []*hub.Message) []byte {
+			// Before the events, so that the page has socket.recovered when they come.
+			first := textFrame(packet.AppendConnected(nil, p.Namespace, r.sid, r.pid))
+			return Format{Offsets: true}.Append(first, missed)
+		},
+	})
+	if err != nil {
+		return false // it begins anew
+	}
+	s.entered(r)
+	e.Table.takeOver(r, s)
+	return true
+}
+
+// entered notes that the client is in a namespace.
+func (s *session) entered(r *record) {
+	s.joined = append(s.joined, joined{r.namespace, r.sid})
+	if s.early != nil {
+		s.early.Stop()
+		s.early = nil
+	}
+}
+
+// refuse answers a Connect that came to nothing.
+func (s *session) refuse(namespace string, err error) error {
+	if len(s.joined) == 0 {
+		s.endpoint.Table.unregister(s.conn)
+	}
+	if errors.Is(err, hub.ErrClosed) {
+		return err
+	}
+	s.send(packet.AppendConnectError(nil, namespace, err.Error(), codeOf(err)))
+	return nil
+}

@@ -1,0 +1,48 @@
+package socketio
+
+import (
+	"github.com/caddy-broadcast/caddy-broadcast/internal/frame"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/packet"
+)
+
+// Format implements hub.Format: a message is an event, in WebSocket frames for all clients. Those that poll get packets of
+// them: see transport. It knows no namespace, because a connection may be in several: a message's channel tells it.
+type Format struct {
+	// Offsets has each event end with its ID, from which a client can recover its session.
+	Offsets bool
+}
+
+// Append appends the packets of each message.
+func (f Format) Append(dst []byte, run []*hub.Message) []byte {
+	var id [64]byte
+	for _, m := range run {
+		o := packet.Outgoing{Channel: m.Channel, Event: m.Event, Data: m.Data, Kind: m.Kind}
+		if m.Emit != nil {
+			o.Args, o.Attachments = m.Emit.Args, m.Emit.Attachments
+		}
+		if f.Offsets {
+			o.Offset = m.AppendID(id[:0])
+		}
+		dst = packet.AppendEvent(dst, &o)
+	}
+	return dst
+}
+
+// Ping returns a ping of Engine.IO.
+func (Format) Ping() []byte { return packet.PingFrame }
+
+// PingsBusy implements hub.PacedFormat: messages are no sign of life to a client of Engine.IO v4, only pings are.
+func (Format) PingsBusy() bool { return true }
+
+// Close returns a close frame, and before it, for a client that has to stay away, what keeps it from connecting again.
+func (Format) Close(why hub.Reason, text string) (p []byte) {
+	if packet.ForGood(why) {
+		p = frame.TextFrame(string(packet.AppendDisconnect(nil, packet.MainNamespace)))
+	}
+	return append(p, frame.CloseFrame(protocol.CloseCode(why), text)...)
+}
+
+// Gap returns nil: Socket.IO has no such thing. A page learns from socket.recovered that it has missed something.
+func (Format) Gap([]string) []byte { return nil }

@@ -1,0 +1,67 @@
+package socketio
+
+import (
+	"slices"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/packet"
+)
+
+// observer learns which rooms clients are in, as backends put them there too, and when their connections end. It hands all on
+// to the route's own observer.
+type observer struct {
+	hub.Observer
+	table *Table
+}
+
+// Observe returns the observer of the connections of Socket.IO clients.
+func (t *Table) Observe(o hub.Observer) hub.Observer { return observer{o, t} }
+
+// Subscribed implements hub.Observer.
+func (o observer) Subscribed(c *hub.Conn, channel string) {
+	if s := o.table.of(c); s != nil && channel != "" && s.endpoint.Recovery > 0 {
+		o.table.mu.Lock()
+		s.rooms = append(s.rooms, channel)
+		o.table.mu.Unlock()
+	}
+	o.Observer.Subscribed(c, channel)
+}
+
+// Unsubscribed implements hub.Observer. That it leaves all of them is its end, after which it may come back to them.
+func (o observer) Unsubscribed(c *hub.Conn, channel string) {
+	if s := o.table.of(c); s != nil && channel != "" {
+		o.table.mu.Lock()
+		if i := slices.Index(s.rooms, channel); i >= 0 {
+			s.rooms = slices.Delete(s.rooms, i, i+1)
+		}
+		o.table.mu.Unlock()
+	}
+	o.Observer.Unsubscribed(c, channel)
+}
+
+// Ended implements hub.Observer.
+func (o observer) Ended(c *hub.Conn, why hub.Reason) {
+	o.table.mu.Lock()
+	s := o.table.sessions[c]
+	var names []string
+	if s != nil {
+		delete(o.table.sessions, c)
+		names = o.table.endLocked(s, packet.ForGood(why))
+	}
+	o.table.mu.Unlock()
+	if len(names) > 0 {
+		// Not here: the loop waits, and what is kept for a name may be long.
+		go func() {
+			for _, name := range names {
+				s.endpoint.Hub.Forget(name)
+			}
+		}()
+	}
+	o.Observer.Ended(c, why)
+}
+
+// Dismissed implements hub.Dismisser: a backend takes a client out of the namespace in which it has the name.
+func (o observer) Dismissed(c *hub.Conn, name string) bool {
+	s := o.table.of(c)
+	return s != nil && s.dismiss(name)
+}

@@ -1,0 +1,176 @@
+package socketio
+
+import (
+	"slices"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/packet"
+)
+
+// Bounds of what is kept of sessions that have ended. What comes first ends first.
+const (
+	maxRecords     = 64 << 10
+	maxRecordBytes = 16 << 20
+
+	recordCost = 512 // about what a record takes besides the names of its channels
+)
+
+// record is what a client needs to go on in a namespace with another connection.
+type record struct {
+	pid       string // the secret by which the client names it
+	sid       string
+	namespace string
+	route     string
+	user      string
+	position  string // in the log, when the client came into the namespace: from there it has got what it knows no offset of
+	keep      time.Duration
+
+	// Guarded by Table.mu.
+	session  *session // nil when that has ended
+	channels []string // then
+	until    time.Time
+}
+
+func (r *record) cost() int {
+	n := recordCost
+	for _, c := range r.channels {
+		n += len(c) + 16
+	}
+	return n
+}
+
+// recovery is the records of a process. Table.mu guards it.
+type recovery struct {
+	records map[string]*record // by the pid
+	ended   []*record          // in the order in which their sessions ended
+	bytes   int                // that those take
+	timer   *time.Timer        // runs while there are some
+}
+
+// track notes a client's place in a namespace, for when its connection ends.
+func (t *Table) track(r *record) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.recovery.records == nil {
+		t.recovery.records = make(map[string]*record)
+	}
+	t.recovery.records[r.pid] = r
+	r.session.records = append(r.session.records, r)
+}
+
+// forget forgets a client's place for good, because it has left the namespace.
+func (t *Table) forget(s *session, sid string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.records = slices.DeleteFunc(s.records, func(r *record) bool {
+		if r.sid == sid {
+			delete(t.recovery.records, r.pid)
+		}
+		return r.sid == sid
+	})
+}
+
+// recoverable returns the record that a client names, if it is its own, and the channels that it was on.
+func (t *Table) recoverable(s *session, namespace, pid string) (*record, []string) {
+	t.mu.Lock()
+	r := t.recovery.records[pid]
+	if r == nil || r.namespace != namespace || r.route != s.endpoint.Route || r.user != s.user ||
+		r.session == nil && time.Now().After(r.until) || r.session == s {
+		t.mu.Unlock()
+		return nil, nil
+	}
+	old, channels := r.session, slices.Clone(r.channels)
+	t.mu.Unlock()
+	if old != nil { // the client was faster to come back than we to notice that it was gone
+		for _, c := range old.conn.Channels() {
+			if packet.Namespace(c) == namespace {
+				channels = append(channels, c)
+			}
+		}
+	}
+	return r, channels
+}
+
+// takeOver has a session go on where another one was.
+func (t *Table) takeOver(r *record, s *session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if old := r.session; old != nil {
+		old.records = slices.DeleteFunc(old.records, func(o *record) bool { return o == r })
+	} else {
+		t.dropEndedLocked(slices.Index(t.recovery.ended, r))
+	}
+	r.session, r.channels = s, nil
+	t.recovery.records[r.pid] = r // it may have just expired
+	s.records = append(s.records, r)
+}
+
+// dropEndedLocked takes a record out of the list of those whose sessions have ended.
+func (t *Table) dropEndedLocked(i int) {
+	if i >= 0 {
+		t.recovery.bytes -= t.recovery.ended[i].cost()
+		t.recovery.ended = slices.Delete(t.recovery.ended, i, i+1)
+	}
+}
+
+// endLocked keeps a session's records for a while. With forGood it forgets them, because the client must not come back. It returns
+// the names that nobody needs any more.
+func (t *Table) endLocked(s *session, forGood bool) (names []string) {
+	v := &t.recovery
+	for _, r := range s.records {
+		if forGood {
+			delete(v.records, r.pid)
+			names = append(names, r.sid)
+			continue
+		}
+		r.session = nil
+		for _, c := range s.rooms {
+			if packet.Namespace(c) == r.namespace {
+				r.channels = append(r.channels, c)
+			}
+		}
+		r.until = time.Now().Add(r.keep)
+		v.ended = append(v.ended, r)
+		v.bytes += r.cost()
+	}
+	s.records = nil
+	for len(v.ended) > 0 && (len(v.ended) > maxRecords || v.bytes > maxRecordBytes) {
+		names = append(names, t.expireFirstLocked())
+	}
+	t.setTimerLocked(s.endpoint.Hub)
+	return names
+}
+
+// expireFirstLocked forgets the record whose session ended first, and returns its name.
+func (t *Table) expireFirstLocked() (name string) {
+	r := t.recovery.ended[0]
+	t.dropEndedLocked(0)
+	delete(t.recovery.records, r.pid)
+	return r.sid
+}
+
+// setTimerLocked has the records expire.
+func (t *Table) setTimerLocked(h *hub.Hub) {
+	v := &t.recovery
+	if v.timer != nil || len(v.ended) == 0 {
+		return
+	}
+	v.timer = time.AfterFunc(max(time.Second, time.Until(v.ended[0].until)), func() { t.expire(h) })
+}
+
+// expire forgets the records whose time is up.
+func (t *Table) expire(h *hub.Hub) {
+	t.mu.Lock()
+	var names []string
+	now := time.Now()
+	for len(t.recovery.ended) > 0 && !now.Before(t.recovery.ended[0].until) {
+		names = append(names, t.expireFirstLocked())
+	}
+	t.recovery.timer = nil
+	t.setTimerLocked(h)
+	t.mu.Unlock()
+	for _, name := range names {
+		h.Forget(name)
+	}
+}

@@ -1,0 +1,74 @@
+package socketio
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"sync"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+)
+
+// Table has the sessions of a process. They are not a route's, because a client that polls has no connection: when the
+// configuration is reloaded, its next request comes to another route, and has to find its session.
+type Table struct {
+	mu       sync.Mutex
+	polling  map[string]*poller     // by the Engine.IO session's ID
+	sessions map[*hub.Conn]*session // those in a namespace
+	recovery recovery
+}
+
+// NewTable returns a table without sessions.
+func NewTable() *Table {
+	return &Table{polling: make(map[string]*poller), sessions: make(map[*hub.Conn]*session)}
+}
+
+// newID returns a random ID of 120 bits. Those of Engine.IO sessions, and those that recover one, are secrets: whoever knows
+// one has the session. The reference's have 20 characters too, by which some adapters tell them from rooms.
+func newID() string {
+	var b [15]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// find returns the session of a client that began by polling on a route.
+func (t *Table) find(sid, route string) *poller {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := t.polling[sid]; p != nil && p.route == route {
+		return p
+	}
+	return nil
+}
+
+func (t *Table) add(p *poller) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.polling[p.sid] = p
+}
+
+func (t *Table) remove(p *poller) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.polling, p.sid)
+}
+
+// register notes the session of a connection, before it is in a namespace: so either the connection's end finds the session
+// here, or entering the namespace fails.
+func (t *Table) register(s *session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sessions[s.conn] = s
+}
+
+func (t *Table) unregister(c *hub.Conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.sessions, c)
+}
+
+// of returns the session of a connection.
+func (t *Table) of(c *hub.Conn) *session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.sessions[c]
+}
