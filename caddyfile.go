@@ -138,6 +138,12 @@ func (a *App) parseBroker(d *caddyfile.Dispenser) error {
 //	    max_connections <n> [per_ip <n>]
 //	    ipv6_prefix   <bits>
 //	    compression   off|on [<min_size>]
+//	    socketio [{
+//	        namespaces  <patterns...>
+//	        recovery    <duration>|off
+//	        join_event  <name>
+//	        leave_event <name>
+//	    }]
 //	    close_on_reload
 //	}
 //
@@ -168,6 +174,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"rate":            h.parseRate,
 		"max_connections": h.parseMaxConnections,
 		"ipv6_prefix":     option.IntBetween(&h.IPv6Prefix, 1, 128),
+		"socketio":        h.parseSocketIO,
 		"close_on_reload": option.Flag(&h.CloseOnReload),
 	})
 	if err != nil {
@@ -216,6 +223,36 @@ func (h *Handler) parseMaxConnections(d *caddyfile.Dispenser) error {
 		}
 		*v = n
 	}
+	return nil
+}
+
+func (h *Handler) parseSocketIO(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	h.SocketIO = new(SocketIO)
+	return option.Block(d, map[string]option.Parser{
+		"namespaces":  option.Words(&h.SocketIO.Namespaces),
+		"recovery":    h.parseRecovery,
+		"join_event":  option.Word(&h.SocketIO.JoinEvent),
+		"leave_event": option.Word(&h.SocketIO.LeaveEvent),
+	})
+}
+
+func (h *Handler) parseRecovery(d *caddyfile.Dispenser) error {
+	h.SocketIO.Recovery = new(caddy.Duration)
+	args := d.RemainingArgs()
+	if len(args) != 1 {
+		return d.ArgErr()
+	}
+	if args[0] == "off" {
+		return nil
+	}
+	t, err := caddy.ParseDuration(args[0])
+	if err != nil || t <= 0 {
+		return d.Errf("recovery is %q, must be off or a duration such as 2m", args[0])
+	}
+	*h.SocketIO.Recovery = caddy.Duration(t)
 	return nil
 }
 

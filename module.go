@@ -275,8 +275,8 @@ type Handler struct {
 	// user `ann` may join what belongs to `ann:bob`. Default: only the channels of the route.
 	Join []string `json:"join,omitempty"`
 
-	// Which requests the route accepts: `websocket`, `sse` (event streams), `post`. Others go to the next handler. Default:
-	// all of them. Then the route needs a matcher besides the site's, because it would accept every POST of the site.
+	// Which requests the route accepts: `websocket`, `sse` (event streams), `post`, and with `socketio` `polling`. Others go to
+	// the next handler. Default: all of them. Then the route needs a matcher besides the site's, because it would accept every POST of the site.
 	Transports []string `json:"transports,omitempty"`
 
 	// Names of query parameters that other handlers of the route use, such as a token. A POST with any other parameter gets
@@ -359,6 +359,10 @@ type Handler struct {
 	// and messages are text of some length. A message is deflated once, however many clients receive it. Default: off.
 	Compression *Compression `json:"compression,omitempty"`
 
+	// Lets the clients of Socket.IO, v3 and later, use the route, by WebSockets and by polling. They find it by the path
+	// `/socket.io/` unless they are told another one. Default: off.
+	SocketIO *SocketIO `json:"socketio,omitempty"`
+
 	// Closes the route's connections with 1012 when the configuration is reloaded, so that clients reconnect with the new
 	// options, for example after permissions have changed. A handshake that is under way is rejected. Default: `false`,
 	// connections survive reloads.
@@ -367,10 +371,11 @@ type Handler struct {
 	route *route.Route
 }
 
-// Rate and Compression are options with options of their own.
+// Rate, Compression and SocketIO are options with options of their own.
 type (
 	Rate        = route.Rate
 	Compression = route.Compression
+	SocketIO    = route.SocketIO
 )
 
 // CaddyModule returns the Caddy module information.
@@ -391,7 +396,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		server.RegisterOnShutdown(app.serverStops)
 	}
-	c := h.options()
+	c := h.options(app.History > 0)
+	c.SocketIOTable = app.shared.SocketIO
 	c.Hub, c.Poller, c.Emitter = app.hub, app.shared.Poller, app.shared.Emitter
 	if c.Publish {
 		app.broker.MaxMessage = max(app.broker.MaxMessage, c.MaxMessage)
@@ -401,8 +407,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return err
 }
 
-// options returns the options with their defaults.
-func (h *Handler) options() route.Config {
+// options returns the options with their defaults, some of which depend on whether the app keeps messages.
+func (h *Handler) options(history bool) route.Config {
 	isOn := func(option *bool) bool { return option == nil || *option }
 	c := route.Config{
 		Channels: h.Channels, Join: h.Join, User: h.User, Greeting: h.Greeting,
@@ -411,13 +417,14 @@ func (h *Handler) options() route.Config {
 		PingInterval: time.Duration(h.PingInterval), WriteTimeout: time.Duration(h.WriteTimeout),
 		MaxMessage: h.MaxMessage, MaxBacklog: h.MaxBacklog, Slow: h.Slow, Compression: h.Compression,
 		Rate: h.Rate, MaxConnections: h.MaxConnections, MaxPerIP: h.MaxPerIP, IPv6Prefix: h.IPv6Prefix,
+		SocketIO: h.SocketIO, History: history,
 	}
 	c.SetDefaults()
 	return c
 }
 
 // Validate checks the options.
-func (h *Handler) Validate() error { return h.options().Validate() }
+func (h *Handler) Validate() error { return h.options(false).Validate() }
 
 // ServeHTTP serves WebSocket handshakes, event streams and POSTs, and the client for browsers.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {

@@ -248,7 +248,8 @@ const DefaultChannel = "default"
 const (
 	TransportWebSocket   = "websocket"
 	TransportEventStream = "sse"
-	TransportAdmin       = "admin" // an event stream of the admin API
+	TransportPolling     = "polling" // of Socket.IO
+	TransportAdmin       = "admin"   // an event stream of the admin API
 
 	SourceWebSocket = "websocket"
 	SourcePost      = "post" // to a route

@@ -18,7 +18,7 @@ type Parser func(d *caddyfile.Dispenser) error
 // Block parses a block of options, each of which may be given once: of two, one would be ignored, and nobody would notice.
 func Block(d *caddyfile.Dispenser, parsers map[string]Parser) error {
 	lines := make(map[string]int) // of the options so far
-	for d.NextBlock(0) {
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		name := d.Val()
 		parse, ok := parsers[name]
 		if !ok {

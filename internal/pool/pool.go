@@ -12,6 +12,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/events"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/survey"
 )
 
@@ -28,6 +29,8 @@ type Shared struct {
 	Emitter *events.Emitter
 	Broker  *brokered.Connection
 	Survey  *survey.Survey
+
+	SocketIO *socketio.Table // of the sessions that poll, which are not connections that could outlive a reload by themselves
 }
 
 // shared holds it while any loaded configuration uses it.
@@ -41,7 +44,7 @@ func Acquire() (s *Shared, release func() error, err error) {
 	value, _, err := shared.LoadOrNew(key, func() (caddy.Destructor, error) {
 		h := hub.New(hub.Config{})
 		b := brokered.New(h)
-		return &Shared{h, socket.NewPoller(), events.New(), b, survey.New(h, b.Cluster())}, nil
+		return &Shared{h, socket.NewPoller(), events.New(), b, survey.New(h, b.Cluster()), socketio.NewTable()}, nil
 	})
 	if err != nil {
 		return nil, nil, err

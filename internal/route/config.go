@@ -17,6 +17,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio"
 )
 
 // Config is a handler's options, and what it shares with others. The module broadcast.Handler documents the options.
@@ -42,6 +43,10 @@ type Config struct {
 	MaxBacklog   int64
 	Slow         string
 	Compression  *Compression
+
+	SocketIO      *SocketIO       // nil is off
+	SocketIOTable *socketio.Table // of the process
+	History       bool            // the app keeps messages
 
 	Rate           *Rate
 	MaxConnections int
@@ -76,8 +81,9 @@ func (c *Config) SetDefaults() {
 		c.Channels = []string{hub.DefaultChannel}
 	}
 	if len(c.Transports) == 0 {
-		c.Transports = Transports
+		c.Transports = slices.DeleteFunc(slices.Clone(Transports), func(t string) bool { return t == Polling && c.SocketIO == nil })
 	}
+	c.SocketIO = c.SocketIO.withDefaults(c.History)
 	// Zero is an option that is not given, so none of these can be turned off with it.
 	c.PingInterval = cmp.Or(c.PingInterval, defaultPingInterval)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, defaultWriteTimeout)
@@ -92,7 +98,7 @@ func (c *Config) SetDefaults() {
 func (c Config) Validate() error {
 	// The first error only, as Caddy shows one.
 	for _, err := range []error{
-		c.validateNames(), c.validateEffect(), c.validateBounds(), c.Rate.validate(), c.Compression.validate(),
+		c.validateNames(), c.validateEffect(), c.validateBounds(), c.Rate.validate(), c.Compression.validate(), c.validateSocketIO(),
 	} {
 		if err != nil {
 			return err

@@ -44,7 +44,9 @@ func deniedOrigin(r *http.Request) error {
 func allowPreflight(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Access-Control-Allow-Methods", "GET, POST")
-	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, Last-Event-ID")
+	if h.Get("Access-Control-Allow-Headers") == "" {
+		h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, Last-Event-ID")
+	}
 	h.Set("Access-Control-Max-Age", "600") // 10 minutes, so that a change of the origins is not noticed much later
 	w.WriteHeader(http.StatusNoContent)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/raw"
 	v1 "github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/websocket"
 )
 
@@ -28,10 +29,11 @@ const (
 	WebSocket   = hub.TransportWebSocket
 	EventStream = hub.TransportEventStream
 	Post        = hub.SourcePost
+	Polling     = hub.TransportPolling
 )
 
 // Transports are the names of all transports.
-var Transports = []string{WebSocket, EventStream, Post}
+var Transports = []string{WebSocket, EventStream, Post, Polling}
 
 // Protocols are what the clients of a route can speak. The first one is for those that ask for none of the others.
 var Protocols = protocol.Set{raw.Protocol{}, v1.Protocol{}}
@@ -42,6 +44,7 @@ type Route struct {
 	hub     *hub.Hub
 	sockets websocket.Endpoint
 	streams eventstream.Endpoint
+	engine  *socketio.Endpoint // nil without Socket.IO
 	options []*hub.ConnOptions // of all the route's connections
 	errors  *httperror.Responder
 	logger  *zap.Logger
@@ -117,6 +120,7 @@ func New(c Config) (*Route, error) {
 		Offers: eventstream.Offers(Protocols, route.connOptions(c, EventStream)),
 		Poller: c.Poller,
 	}
+	route.engine = route.newEngine(&c)
 	route.warnOfOpenPublishing(c)
 	return route, nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/client"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/websocket"
 )
 
@@ -23,6 +24,7 @@ const (
 	post                  // a message to publish
 	script                // the client for browsers, a file
 	probe                 // a client of ours asks whether it may connect, as its failed WebSocket did not say
+	engine                // Socket.IO
 	preflight             // a browser asks whether a page may send one of the above
 )
 
@@ -36,6 +38,8 @@ func (route *Route) kindOf(r *http.Request) kind {
 		return k
 	}
 	switch {
+	case route.engine != nil && socketio.Wants(r):
+		return engine
 	case websocket.IsRequest(r):
 		return accepted(handshake, route.acceptsSockets)
 	case r.Method == http.MethodPost:
@@ -66,7 +70,12 @@ func (route *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	case script:
 		return client.Serve(w, r)
 	}
-	err := route.serve(w, r, k)
+	var err error
+	if k == engine {
+		err = route.serveEngine(w, r)
+	} else {
+		err = route.serve(w, r, k)
+	}
 	if err != nil {
 		if entry := route.logger.Check(zapcore.DebugLevel, "rejected"); entry != nil {
 			entry.Write(zap.Error(err), zap.String("remote", r.RemoteAddr))

@@ -1,0 +1,174 @@
+package route
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
+	v1 "github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/packet"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/websocket"
+)
+
+// SocketIO configures the protocol of Socket.IO.
+type SocketIO struct {
+	// Which namespaces there are besides `/`; `*` matches any text. Each is a channel of its name. Default: none.
+	Namespaces []string `json:"namespaces,omitempty"`
+
+	// How long a client that lost its connection can go on where it was, on the same server, in the same rooms. It gets what
+	// it has missed meanwhile, as far back as `history` of the app `broadcast` goes; if that is not all, it begins anew,
+	// and its `socket.recovered` is `false`. Handlers of events in pages get one more argument for it, an ID. `0` turns it
+	// off. Default: `2m` if there is `history`, otherwise off. Maximum: `1h`.
+	Recovery *caddy.Duration `json:"recovery,omitempty"`
+
+	// The events by which clients join and leave rooms, if the route has `join`. Their first argument is the name of a room,
+	// an array of such names, or an object with `room` or `channel`. They are not published. Default: `join`.
+	JoinEvent string `json:"join_event,omitempty"`
+
+	// See `join_event`. Default: `leave`.
+	LeaveEvent string `json:"leave_event,omitempty"`
+}
+
+const (
+	defaultRecovery = caddy.Duration(2 * time.Minute) // as the reference's
+	maxRecovery     = time.Hour
+)
+
+// setDefaults returns the options with their defaults.
+func (s *SocketIO) withDefaults(history bool) *SocketIO {
+	if s == nil {
+		return nil
+	}
+	o := *s
+	if o.Recovery == nil {
+		o.Recovery = new(caddy.Duration)
+		if history {
+			*o.Recovery = defaultRecovery
+		}
+	}
+	if o.JoinEvent == "" {
+		o.JoinEvent = "join"
+	}
+	if o.LeaveEvent == "" {
+		o.LeaveEvent = "leave"
+	}
+	return &o
+}
+
+// validateSocketIO checks the options of Socket.IO, and those that it changes the meaning of.
+func (c *Config) validateSocketIO() error {
+	s := c.SocketIO
+	if s == nil {
+		if slices.Contains(c.Transports, Polling) {
+			return errors.New("the transport polling is only for socketio, which is not on")
+		}
+		return nil
+	}
+	for _, name := range c.Channels {
+		// A channel's name tells to which namespace it belongs.
+		if strings.HasPrefix(name, "/") {
+			return fmt.Errorf("channel %q begins with a slash, as only namespaces of socketio do", name)
+		}
+	}
+	for _, name := range s.Namespaces {
+		if !strings.HasPrefix(name, "/") || name == packet.MainNamespace || strings.ContainsAny(name, ",?") {
+			return fmt.Errorf("namespace %q must begin with a slash, have more than that, and no comma or question mark", name)
+		}
+		if err := hub.CheckName(fmt.Sprintf("namespace %q", name), name); err != nil {
+			return err
+		}
+	}
+	if r := time.Duration(*s.Recovery); r < 0 || r > maxRecovery {
+		return fmt.Errorf("socketio's recovery is %s, must be 0 to 1h", r)
+	}
+	if s.JoinEvent == s.LeaveEvent {
+		return fmt.Errorf("socketio's join_event and leave_event are both %q", s.JoinEvent)
+	}
+	for _, event := range []string{s.JoinEvent, s.LeaveEvent} {
+		if packet.Reserved(event) {
+			return fmt.Errorf("%q is an event of Socket.IO's own", event)
+		}
+		if err := hub.CheckName(fmt.Sprintf("event %q", event), event); err != nil {
+			return err
+		}
+	}
+	if !slices.Contains(c.Transports, Polling) && !slices.Contains(c.Transports, WebSocket) {
+		return errors.New("socketio needs the transport websocket or polling")
+	}
+	return nil
+}
+
+// newEngine returns the endpoint of the route's Socket.IO clients, or nil.
+func (route *Route) newEngine(c *Config) *socketio.Endpoint {
+	s := c.SocketIO
+	if s == nil {
+		return nil
+	}
+	e := &socketio.Endpoint{
+		Endpoint: route.sockets.Endpoint, Table: c.SocketIOTable, Route: quotaKey(c.Channels), Rate: route.sockets.Rate,
+		Recovery: time.Duration(*s.Recovery), JoinEvent: s.JoinEvent, LeaveEvent: s.LeaveEvent,
+	}
+	if len(s.Namespaces) > 0 {
+		patterns := make([]v1.JoinPattern, len(s.Namespaces))
+		for i, name := range s.Namespaces {
+			patterns[i] = v1.ParseJoinPattern(name)
+		}
+		e.MayConnect = func(namespace string) bool {
+			return slices.ContainsFunc(patterns, func(p v1.JoinPattern) bool { return p.Matches(namespace) })
+		}
+	}
+	p := socketio.Protocol{Endpoint: e}
+	options := func(transport string) func(hub.Format) *hub.ConnOptions {
+		make := route.connOptions(*c, transport)
+		return func(f hub.Format) *hub.ConnOptions {
+			o := make(f)
+			o.Observer = c.SocketIOTable.Observe(o.Observer)
+			return o
+		}
+	}
+	if slices.Contains(c.Transports, WebSocket) {
+		e.Sockets = &websocket.Endpoint{
+			Endpoint: e.Endpoint, Offers: websocket.Offers(protocol.Set{p}, 0, options(WebSocket)),
+			Rate: e.Rate, Poller: c.Poller,
+		}
+	}
+	if slices.Contains(c.Transports, Polling) {
+		e.Polling = options(Polling)(p.Format(0))
+	}
+	return e
+}
+
+// serveEngine serves a request of a Socket.IO client. What is refused is told as such clients know it.
+func (route *Route) serveEngine(w http.ResponseWriter, r *http.Request) error {
+	if route.checkOrigin(w, r) != nil {
+		return socketio.Refuse(w, r, packet.Forbidden)
+	}
+	if origin.IsPreflight(r) {
+		// Pages may have any headers sent (extraHeaders). Theirs is the permission that the origin has.
+		if asked := r.Header.Get("Access-Control-Request-Headers"); asked != "" {
+			w.Header().Set("Access-Control-Allow-Headers", asked)
+		}
+		allowPreflight(w)
+		return nil
+	}
+	c, err := route.identify(r)
+	if err != nil {
+		return socketio.Refuse(w, r, packet.BadRequest)
+	}
+	request := route.request(r, c, route.subscriber(r, c))
+	request.Greeting = strings.ToValidUTF8(c.repl.ReplaceAll(route.greeting, ""), "\uFFFD")
+	channels := request.Channels // it is on none yet
+	return route.engine.Serve(w, r, request, func(transport string) {
+		request.Channels = channels
+		route.logConnected(r, transport, request.Subscriber)
+	})
+}
