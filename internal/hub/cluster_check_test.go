@@ -2,7 +2,9 @@ package hub
 
 import (
 	"fmt"
+	"slices"
 
+	"github.com/caddy-broadcast/caddy-broadcast/broker/brokertest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/oracle"
 )
 
@@ -43,12 +45,12 @@ func (c *cluster) check() []string {
 	if c.running > 0 {
 		c.wrong = append(c.wrong, fmt.Sprintf("%d calls do not return", c.running))
 	}
-	log, wrong := oracle.NewLog(c.memory.Stored())
+	log, wrong := oracle.NewLog(decoded(c.memory.Stored()))
 	c.wrong = append(c.wrong, wrong...)
 	for _, k := range c.clients {
 		if k.conn != nil {
 			c.wrong = append(c.wrong, log.Check(oracle.Connection{
-				Name: fmt.Sprint("client ", k.number), Channels: k.channels, LastID: k.lastID, Gone: k.gone, Owned: c.owned(k), Transcript: k.transcript(),
+				Name: fmt.Sprint("client ", k.number), Channels: k.channels, LastID: k.lastID, Gone: k.gone, All: k.all, Owned: c.owned(k), Transcript: k.transcript(),
 			})...)
 		}
 	}
@@ -67,4 +69,53 @@ func (c *cluster) owned(k *clusterClient) map[string]bool {
 		}
 	}
 	return owned
+}
+
+// decoded returns what is stored, with the data that clients get of emits.
+func decoded(epochs []brokertest.Stored) []brokertest.Stored {
+	for i := range epochs {
+		epochs[i].Entries = slices.Clone(epochs[i].Entries)
+		for j := range epochs[i].Entries {
+			if e := &epochs[i].Entries[j]; e.Kind&kindEmit != 0 {
+				m := Message{Channel: e.Channel}
+				if err := m.parseEmit(e.Data); err != nil {
+					panic(err)
+				}
+				e.Data = m.Data
+			}
+		}
+	}
+	return epochs
+}
+
+// emit publishes to several channels at once.
+func (c *cluster) emit() {
+	n := c.nodes[c.IntN(len(c.nodes))]
+	var rooms []string
+	for _, i := range c.Perm(len(clusterChannels))[:2+c.IntN(3)] {
+		rooms = append(rooms, clusterChannels[i])
+	}
+	c.mu.Lock()
+	number := fmt.Sprint("e", len(c.sent))
+	ms := ToRooms(&Message{}, rooms, nil)
+	var sent []*clusterMessage
+	for _, m := range ms {
+		m.Data = []byte(oracle.Emit(number, rooms, m.Channel))
+		sent = append(sent, &clusterMessage{channel: m.Channel, data: string(m.Data)})
+	}
+	c.sent = append(c.sent, sent...)
+	c.mu.Unlock()
+	c.note("node %d emits %s to %q", n.number, number, rooms)
+	c.start(func() {
+		err := n.Publish(ms...)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for i, m := range sent {
+			a := oracle.Answer{Err: err}
+			if err == nil {
+				a.ID = ms[i].ID()
+			}
+			m.answers = append(m.answers, a)
+		}
+	})
 }

@@ -224,8 +224,10 @@ func (c *cluster) step() {
 		c.join()
 	case k < 38:
 		c.leave()
-	case k < 75:
+	case k < 68:
 		c.publish()
+	case k < 75:
+		c.emit()
 	default:
 		c.fault()
 	}

@@ -34,7 +34,9 @@ func (a *audience) gathers() bool { return len(a.pending) > 0 }
 // gather adds a message to the current batch.
 func (l *loop) gather(a *audience, m *Message) {
 	if m.several() && m.Emit.id != l.emit.id {
-		l.deliver() // so that a batch has one such emit at most
+		if l.emit.id != 0 && (!l.emit.done || l.emit.begun) {
+			l.deliver() // what is known of the one before is needed until then
+		}
 		l.emit.begin(m)
 	}
 	n := m.batchSize()

@@ -2,12 +2,14 @@ package hub
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
@@ -465,4 +467,40 @@ func TestPaced(t *testing.T) {
 		synctest.Wait()
 		closeHub(h)
 	})
+}
+
+// TestEmitCostsNothing: messages and connections without any of this are in the size classes of the allocator that they were in.
+func TestEmitCostsNothing(t *testing.T) {
+	if m, c := unsafe.Sizeof(Message{}), unsafe.Sizeof(Conn{}); m > 240 || c > 416 {
+		t.Errorf("a message has %d bytes, a connection %d", m, c)
+	}
+}
+
+// BenchmarkEmit is what a message to two rooms costs those who are on both, beside one message to each of two rooms.
+func BenchmarkEmit(b *testing.B) {
+	for _, once := range []bool{false, true} {
+		b.Run(fmt.Sprint("once=", once), func(b *testing.B) {
+			h := New(Config{})
+			defer closeHub(h)
+			for range 1000 {
+				conn, _, err := h.Connect(Subscriber{Channels: []string{"a", "b"}}, options())
+				if err != nil {
+					b.Fatal(err)
+				}
+				conn.Start(null{}, nil)
+			}
+			data := bytes.Repeat([]byte("x"), 128)
+			b.ReportAllocs()
+			for range b.N {
+				ms := []*Message{{Channel: "a", Data: data}, {Channel: "b", Data: data}}
+				if once {
+					ms = ToRooms(&Message{Data: data}, []string{"a", "b"}, nil)
+				}
+				if err := h.PublishWait(ms...); err != nil {
+					b.Fatal(err)
+				}
+			}
+			h.Connections(Filter{ID: 1}, 1) // the loops have done all
+		})
+	}
 }

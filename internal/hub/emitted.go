@@ -12,6 +12,7 @@ type emitted struct {
 	id     uint64 // 0: none
 	first  uint64 // its position, if there are no holes
 	done   bool   // its last message is gathered
+	begun  bool   // some of it was delivered, with a batch before
 	conns  map[*Conn]struct{}
 	groups []*audience // the connections that are on one of these alone have it
 }
@@ -37,6 +38,7 @@ func (x *emitted) delivered() {
 	if x.done {
 		x.end()
 	}
+	x.begun = x.id != 0
 }
 
 // is reports whether a message is of the emit.
@@ -136,12 +138,15 @@ func (l *loop) repeats(c *Conn, m *Message) bool {
 	return false
 }
 
-// once leaves of the emit to several rooms the first message that a run has.
+// once leaves of each emit to several rooms the first message that a run has.
 func once(run []*Message) []*Message {
-	seen := false // a batch has one such emit at most: see gather
+	last := uint64(0) // its messages follow each other
 	return slices.DeleteFunc(run, func(m *Message) bool {
-		again := m.several() && seen
-		seen = seen || m.several()
+		if !m.several() {
+			return false
+		}
+		again := m.Emit.id == last
+		last = m.Emit.id
 		return again
 	})
 }
@@ -156,6 +161,7 @@ func (l *loop) deliverTo(c *Conn, m *Message) {
 			l.deliver()
 			x.begin(m)
 		}
+		l.emit.begun = true
 		l.emit.moves(c) // only this one of its group is looked at
 		if l.repeats(c, m) {
 			return

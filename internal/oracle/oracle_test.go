@@ -84,3 +84,35 @@ func TestLog(t *testing.T) {
 		}
 	}
 }
+
+// TestEmits: the messages of one emit count as one to whoever is on several of its channels.
+func TestEmits(t *testing.T) {
+	rooms := []string{"a", "b"}
+	data := [...]string{Emit("e", rooms, "a"), Emit("e", rooms, "b")}
+	e := func(seq uint64, channel, data string) broker.Entry {
+		return broker.Entry{Seq: seq, Channel: channel, Data: []byte(data)}
+	}
+	log, wrong := NewLog([]brokertest.Stored{{Epoch: "mx1", Entries: []broker.Entry{e(1, "a", data[0]), e(2, "b", data[1]), e(3, "b", "3")}}})
+	if len(wrong) > 0 {
+		t.Fatal(wrong)
+	}
+	one, two, end := "message a mx1-1 "+data[0]+"\n", "message b mx1-2 "+data[1]+"\n", "message b mx1-3 3\n"
+	for _, row := range []struct {
+		channels         []string
+		all              bool
+		transcript, want string
+	}{
+		{rooms, false, one + end, ""},
+		{rooms, false, one + two + end, "twice"},
+		{rooms, false, end, "misses mx1-1"},
+		{rooms, true, one + two + end, ""},
+		{rooms, true, one + end, "misses mx1-2"},
+		{rooms[1:], false, two + end, ""},
+		{rooms[1:], false, end, "misses mx1-2"},
+	} {
+		c := Connection{Name: "it", Channels: row.channels, All: row.all, Transcript: "hello mx1-0 mx1-0 \n" + row.transcript}
+		if got := strings.Join(log.Check(c), "\n"); row.want == "" && got != "" || !strings.Contains(got, row.want) {
+			t.Errorf("%q: %q, and not %q", row.transcript, got, row.want)
+		}
+	}
+}

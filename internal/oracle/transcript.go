@@ -48,6 +48,7 @@ type Connection struct {
 	LastID     string   // that it came with
 	Gone       bool     // it has ended, so it need not have everything
 	Owned      map[string]bool
+	All        bool // it is on all channels by one subscription, so it gets all messages of an emit
 	Transcript string
 }
 
@@ -75,7 +76,7 @@ func Position(lastID, transcript string) string {
 // Check returns what is wrong with what a connection was told: every message after its position of each of its channels has
 // to come, once and in order, or a gap that it is told of.
 func (l *Log) Check(c Connection) []string {
-	v := &check{log: l, conn: &c, tracks: make(map[string]*track)}
+	v := &check{log: l, conn: &c, tracks: make(map[string]*track), emits: make(map[string]bool), been: make(map[string]bool)}
 	v.run()
 	return v.wrong
 }
@@ -89,6 +90,30 @@ type check struct {
 	epoch  string
 	pos    uint64 // of the newest message
 	tracks map[string]*track
+	emits  map[string]bool // to several rooms, that have come
+	been   map[string]bool // channels that it was ever on
+}
+
+// Emit returns the data of a message of an emit to several rooms, by which this package knows it.
+func Emit(number string, rooms []string, room string) string {
+	return number + "!" + strings.Join(rooms, "+") + "!" + room
+}
+
+// emitOf is the inverse of Emit: it returns what is the same in all messages of the emit, and the rooms before this one.
+func emitOf(data string) (emit string, before []string) {
+	f := strings.Split(data, "!")
+	if len(f) != 3 {
+		return "", nil
+	}
+	rooms := strings.Split(f[1], "+")
+	return f[0], rooms[:slices.Index(rooms, f[2])]
+}
+
+// hasEmit reports whether a message need not come, because its emit has come or comes by another room. Whoever resumes, or
+// joins, counts as having the emit by a room before that it is on, or was before this is looked at.
+func (v *check) hasEmit(data string) bool {
+	emit, before := emitOf(data)
+	return !v.conn.All && (v.emits[emit] || slices.ContainsFunc(before, func(room string) bool { return v.been[room] }))
 }
 
 // track is what is known of one channel of a connection.
@@ -158,7 +183,7 @@ func (v *check) run() {
 func (v *check) begin(name, id, upTo, after string, gap bool) {
 	_, seq := parseID(id)
 	t := &track{last: seq, gaps: make(map[string]uint64)}
-	v.tracks[name] = t
+	v.tracks[name], v.been[name] = t, true
 	if gap {
 		t.excuse(upTo)
 		return
@@ -228,6 +253,12 @@ func (v *check) message(live bool, name, id, data string) {
 	}
 	v.missing(name, t, seq)
 	t.last = seq
+	if emit, _ := emitOf(data); emit != "" && !v.conn.All {
+		if live && v.emits[emit] {
+			v.fail("got the emit %s twice", data)
+		}
+		v.emits[emit] = true
+	}
 	if live {
 		v.pos = seq
 	}
@@ -236,7 +267,7 @@ func (v *check) message(live bool, name, id, data string) {
 // missing checks that of what did not come of a channel before a position the client was told first.
 func (v *check) missing(name string, t *track, before uint64) {
 	for _, seq := range v.log.between(v.epoch, name, t.last, before) {
-		if !t.excused(v.epoch, seq) && !v.conn.Owned[v.log.epochs[v.epoch][seq].data] {
+		if data := v.log.epochs[v.epoch][seq].data; !t.excused(v.epoch, seq) && !v.conn.Owned[data] && !v.hasEmit(data) {
 			v.fail("misses %s-%d of %s (before %d), and was told of no gap", v.epoch, seq, name, before)
 		}
 	}
