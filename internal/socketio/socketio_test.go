@@ -1,0 +1,202 @@
+package socketio_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio"
+)
+
+// connect connects a WebSocket, and takes it into the main namespace. It returns the ID there, and the secret that recovers it.
+func (s *server) connect(payload string) (c *socket, sid, pid string) {
+	s.Helper()
+	c = s.dial("EIO=4&transport=websocket")
+	c.read()
+	c.send("40" + payload)
+	sid, pid = ids(s.T, c.read())
+	return c, sid, pid
+}
+
+// ids returns the IDs in the answer to a Connect.
+func ids(t *testing.T, text string) (sid, pid string) {
+	t.Helper()
+	_, rest, ok := strings.Cut(text, `{"sid":"`)
+	sid, rest, _ = strings.Cut(rest, `"`)
+	if !ok || len(sid) != 20 {
+		t.Fatalf("%q is no answer to a Connect", text)
+	}
+	if _, rest, ok = strings.Cut(rest, `"pid":"`); ok {
+		pid, _, _ = strings.Cut(rest, `"`)
+	}
+	return sid, pid
+}
+
+// recovers is for routes whose sessions can be recovered.
+func recovers(e *socketio.Endpoint) { e.Recovery = time.Minute }
+
+// TestPackets: what is wrong closes the client, and what is just refused does not.
+func TestPackets(t *testing.T) {
+	s := newServer(t, nil)
+	for _, c := range []struct{ send, want string }{
+		{`42["x"`, "closed 1002"}, {"42", "closed 1002"}, {"42[]", "closed 1002"}, {`42["connect"]`, "closed 1002"}, {"40", "closed 1002"},
+		{"41/chat,", "closed 1002"}, {`42/chat,["x"]`, "closed 1002"}, {"44{}", "closed 1002"}, {"2", "closed 1002"}, {"", "closed 1002"},
+		{`450-["x"]`, "closed 1002"}, {`4511-["x"]`, "closed 1002"}, {`451-["x"]`, "closed 1002"}, {`42["x",NaN]`, "closed 1002"}, {"1", "closed 1000"},
+		{"40/none,", `44/none,{"message":"Invalid namespace"}`}, {"40/custom?x=1,", `44/custom?x=1,{"message":"Invalid namespace"}`},
+		{`421["` + strings.Repeat("x", 300) + `"]`, `431[{"error":{"code":"invalid"`},
+		{`421["x","` + strings.Repeat("x", 1001) + `"]`, `431[{"error":{"code":"too_big"`},
+		{`421["join"]`, `431[{"error":{"code":"invalid"`}, {`421["join","other"]`, `431[{"error":{"code":"forbidden"`},
+		{`421["join","room:1"]`, `431[{"id":"`}, {`421["leave",{"room":"room:1"}]`, `431[{"id":"`},
+		{`431[1]`, ""}, {"3", ""}, {"5", ""}, {"6", ""}, {"41", ""},
+	} {
+		c1, _, _ := s.connect("")
+		c1.send(c.send)
+		if c.want == "" {
+			c1.send("40/chat")
+			c.want = `40/chat,{"sid":"`
+		}
+		if got := c1.read(); !strings.HasPrefix(got, c.want) {
+			t.Errorf("%.40s: got %s", c.send, got)
+		}
+	}
+}
+
+// TestRelay: all clients of a namespace get an event as it was sent, with attachments, and those of others do not.
+func TestRelay(t *testing.T) {
+	s := newServer(t, nil)
+	a, _, _ := s.connect("")
+	b := s.dial("EIO=4&transport=websocket")
+	b.read()
+	b.send("40/chat,")
+	ids(t, b.read())
+	p := s.open()
+	p.enter("40")
+	for _, c := range []struct{ send, attached, want string }{
+		{`42["x",{"a":1}]`, "", `42["x",{"a":1}]`},
+		{`42["x"]`, "", `42["x"]`},
+		{`42["x",1,"y",null]`, "", `42["x",1,"y",null]`},
+		{`42[5,1]`, "", `42["5",1]`},
+		{`451-["x",{"_placeholder":true,"num":0}]`, "abc", `451-["x",{"_placeholder":true,"num":0}]`},
+		{`451-["x",{"y":{"_placeholder":true,"num":0}},2]`, "abc", `451-["x",{"y":{"_placeholder":true,"num":0}},2]`},
+	} {
+		a.send(c.send)
+		if c.attached != "" {
+			a.WriteMessage(2, []byte(c.attached))
+			a.wants(c.want, "b"+c.attached)
+			s.want(p.get(), answer{200, c.want + "\x1ebYWJj"})
+			continue
+		}
+		a.wants(c.want)
+		s.want(p.get(), answer{200, c.want})
+	}
+	b.send(`42/chat,["y"]`)
+	b.wants(`42/chat,["y"]`)
+	s.want(p.post("451-[\"z\",{\"_placeholder\":true,\"num\":0}]\x1ebYWJj"), answer{200, "ok"})
+	a.wants(`451-["z",{"_placeholder":true,"num":0}]`, "babc")
+}
+
+// TestNames: a backend reaches a client by its ID, has it join and leave rooms, and takes it out of a namespace.
+func TestNames(t *testing.T) {
+	s := newServer(t, nil)
+	a, sid, _ := s.connect("")
+	b, other, _ := s.connect("")
+	a.send("40/chat,")
+	chat, _ := ids(t, a.read())
+	if chat == sid || other == sid {
+		t.Fatal("two have one ID")
+	}
+	publish := func(ms ...*hub.Message) {
+		t.Helper()
+		if err := s.Hub.Publish(ms...); err != nil {
+			t.Error(err)
+		}
+	}
+	publish(&hub.Message{Channel: "main", Data: []byte("1"), Emit: &hub.Emit{To: sid}})
+	publish(&hub.Message{Channel: "/chat", Data: []byte("2"), Emit: &hub.Emit{To: chat}})
+	publish(&hub.Message{Channel: "main", Data: []byte("3"), Emit: &hub.Emit{Except: []string{sid}}})
+	a.wants(`42["message","1"]`, `42/chat,["message","2"]`)
+	b.wants(`42["message","3"]`)
+	s.Hub.Command(hub.NameCommand{Do: hub.DoJoin, Name: other, Channel: "secret"})
+	publish(&hub.Message{Channel: "secret", Data: []byte("4")})
+	b.wants(`42["message","4"]`)
+	s.Hub.Command(hub.NameCommand{Do: hub.DoClose, Name: sid})
+	publish(&hub.Message{Channel: "main", Data: []byte("5")})
+	a.wants("41")
+	s.Hub.Command(hub.NameCommand{Do: hub.DoClose, Name: chat})
+	a.wants("41/chat,", "41", "closed 1008")
+	b.wants(`42["message","5"]`)
+}
+
+// offset returns the ID at the end of an event.
+func offset(text string) string {
+	text = strings.TrimSuffix(text, `"]`)
+	return text[strings.LastIndexByte(text, '"')+1:]
+}
+
+// TestRecovery: a client goes on where it was, whether or not its end was noticed, in its rooms, with the messages to it alone,
+// and with the same ID.
+func TestRecovery(t *testing.T) {
+	for _, gone := range []bool{true, false} {
+		s := newServer(t, recovers)
+		a, sid, pid := s.connect("")
+		b, _, _ := s.connect("")
+		a.send(`421["join","room:1"]`)
+		a.read()
+		b.send(`42["x",1]`)
+		at := offset(a.read())
+		b.read()
+		if gone {
+			a.Close()
+			for s.Hub.Named(sid) != nil {
+			}
+		}
+		for i, channel := range []string{"main", "room:1", "room:2"} {
+			s.Hub.Publish(&hub.Message{Channel: channel, Data: fmt.Append(nil, i)})
+		}
+		s.Hub.Publish(&hub.Message{Channel: "main", Data: []byte("alone"), Emit: &hub.Emit{To: sid}})
+		s.Hub.Publish(&hub.Message{Channel: "main", Data: []byte("others"), Emit: &hub.Emit{Except: []string{sid}}})
+		again, sid2, pid2 := s.connect(fmt.Sprintf(`{"pid":%q,"offset":%q}`, pid, at))
+		if sid2 != sid || pid2 != pid {
+			t.Fatalf("gone %v: not recovered", gone)
+		}
+		s.Hub.Publish(&hub.Message{Channel: "room:1", Data: []byte("live")})
+		for _, want := range []string{"0", "1", "alone", "live"} {
+			if got := again.read(); !strings.HasPrefix(got, `42["message","`+want+`","`) {
+				t.Errorf("gone %v: %s, want %s", gone, got, want)
+			}
+		}
+		// It ends for good.
+		again.send("41")
+		again.send("40" + fmt.Sprintf(`{"pid":%q,"offset":%q}`, pid, at))
+		if sid3, pid3 := ids(t, again.read()); sid3 == sid || pid3 == pid {
+			t.Error("recovered after it had left")
+		}
+	}
+}
+
+// TestNotRecovered: a client that cannot have all that it has missed begins anew, with other IDs, and gets nothing of it.
+func TestNotRecovered(t *testing.T) {
+	s := newServer(t, recovers)
+	_, sid, pid := s.connect("")
+	s.Hub.Publish(&hub.Message{Channel: "main", Data: []byte("1")})
+	for _, payload := range []string{
+		`{"pid":"none","offset":"x-1"}`, fmt.Sprintf(`{"pid":%q,"offset":"x-1"}`, pid), fmt.Sprintf(`{"pid":%q,"offset":""}`, pid[1:]),
+		fmt.Sprintf(`{"pid":%q,"offset":"nonsense"}`, pid), `{"pid":5,"offset":{}}`, `{"token":"x"}`,
+	} {
+		c, sid2, pid2 := s.connect(payload)
+		if sid2 == sid || pid2 == pid {
+			t.Errorf("%s: recovered", payload)
+		}
+		s.Hub.Publish(&hub.Message{Channel: "main", Event: "e", Data: []byte("2")})
+		if got := c.read(); !strings.HasPrefix(got, `42["e","2","`) {
+			t.Errorf("%s: %s", payload, got)
+		}
+	}
+	// Without an offset it has got nothing since it came.
+	c, sid2, _ := s.connect(fmt.Sprintf(`{"pid":%q}`, pid))
+	if got := c.read(); sid2 != sid || !strings.HasPrefix(got, `42["message","1","`) {
+		t.Error(got)
+	}
+}
