@@ -24,7 +24,13 @@ func (l *loop) handleResult(c *Conn, f writeResult) {
 // after what is being written.
 func (l *loop) close(c *Conn, why Reason, text string, drop bool) {
 	if c.state == stateOpen {
-		l.closeWith(c, why, c.options.Format.Close(why, text), drop)
+		p := []byte(nil)
+		if f, ok := c.options.Format.(PartingFormat); ok {
+			p = f.CloseOn(c.channels(), why, text)
+		} else {
+			p = c.options.Format.Close(why, text)
+		}
+		l.closeWith(c, why, p, drop)
 	}
 }
 

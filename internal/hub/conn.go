@@ -34,6 +34,13 @@ type Sink interface {
 // is no more, whatever it still sends. CloseWrite does not wait.
 type HalfCloser interface{ CloseWrite() }
 
+// BufferedSink is a Sink that keeps what it has accepted until its peer comes for it. It counts that with Hub.Hold, and, as a
+// backlog, it can cost the connection its place when memory is needed.
+type BufferedSink interface {
+	Sink
+	Buffered() int
+}
+
 // MinBacklog is the least that ConnOptions.MaxBacklog may be, in bytes: a batch has to fit.
 const MinBacklog = 64 << 10
 

@@ -9,6 +9,7 @@ import (
 type Entrance struct {
 	Channels []string // no name twice
 	LastID   string   // if set, it is sent what it has missed after that
+	Replay   int      // otherwise, how many of the last messages of the channels
 
 	// Name, if set, is given to the connection: messages to it come (Emit.To), and messages that except it do not. With
 	// Keep, those that come while no connection has the name are kept, as the history is, until Hub.Forget.
@@ -130,7 +131,7 @@ func (c *Conn) positionLocked(e *Entrance, w, names *want) (s snapshot, err erro
 			}
 		}
 		if w.channels == nil {
-			*w = want{channels: e.Channels, lastID: e.LastID, limit: c.options.MaxBacklog, conn: c}
+			*w = want{channels: e.Channels, lastID: e.LastID, replay: e.Replay, limit: c.options.MaxBacklog, conn: c}
 		}
 		if err := h.awaitLocked(w); err != nil {
 			return s, err
@@ -151,8 +152,11 @@ func (c *Conn) snapshotLocked(e *Entrance) (s snapshot, err error) {
 		return s, nil
 	}
 	x := hearer{conn: c, channels: e.Channels, name: e.Name}
-	s.messages, s.welcome = h.replayFromLocked(&x, s.fresh, e.LastID, 0, c.options.MaxBacklog)
+	s.messages, s.welcome = h.replayFromLocked(&x, s.fresh, e.LastID, e.Replay, c.options.MaxBacklog)
 	if !e.Whole {
+		if len(s.fresh) > 1 {
+			slices.SortFunc(s.messages, bySeq)
+		}
 		return s, nil
 	}
 	if s.welcome.Resumed && e.Name != "" {

@@ -145,6 +145,9 @@ func (c *Conn) memory() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := c.backlog.size + c.backlog.footprint().held + c.input
+	if s, ok := c.sink.(BufferedSink); ok {
+		n += s.Buffered()
+	}
 	if r := c.backlog.replay; r != nil {
 		for _, m := range r.messages {
 			if m.dropped.Load() { // by the history

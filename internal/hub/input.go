@@ -3,6 +3,9 @@ package hub
 // waiterCost is about what a waiting publisher costs in addition to its message: its goroutine, and what it reads into.
 const waiterCost = 32 << 10
 
+// Hold counts n more bytes that the caller keeps for a connection, or, if n is negative, that it no longer does.
+func (h *Hub) Hold(n int) { h.held.Add(int64(n)) }
+
 // countWaiting counts a reader that waits while it holds n bytes, or, if n is negative, that no longer does. The caller
 // does not hold Hub.mu.
 func (c *Conn) countWaiting(n int) {

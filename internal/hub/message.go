@@ -173,6 +173,12 @@ type GapFormat interface {
 	GapAt(channels []string, id string) []byte
 }
 
+// PartingFormat is a Format whose last words depend on the channels that the connection was on.
+type PartingFormat interface {
+	Format
+	CloseOn(channels []string, why Reason, text string) []byte
+}
+
 // PacedFormat is a Format whose client ends the connection if no ping comes, though messages do (Engine.IO v4, timing out). If
 // PingsBusy, then connections with a backlog are pinged as well.
 type PacedFormat interface {

@@ -31,10 +31,11 @@ func (s *session) connect(p *packet.Packet) error {
 		r.pid = newID()
 	}
 	err := s.conn.Enter(hub.Entrance{
-		Channels: s.channelsOf(namespace), Name: r.sid, Keep: e.Recovery > 0,
-		Frame: func(w hub.Welcome, _ []*hub.Message) []byte {
+		Channels: s.channelsOf(namespace), Name: r.sid, Keep: e.Recovery > 0, Replay: s.replay,
+		Frame: func(w hub.Welcome, last []*hub.Message) []byte {
 			r.position = w.ID
-			return s.greet(namespace, textFrame(packet.AppendConnected(nil, namespace, r.sid, r.pid)), w.ID)
+			first := s.greet(namespace, textFrame(packet.AppendConnected(nil, namespace, r.sid, r.pid)), w.ID)
+			return Format{e.Recovery > 0}.Append(first, last)
 		},
 	})
 	if err != nil {

@@ -1,6 +1,8 @@
 package socketio
 
 import (
+	"slices"
+
 	"github.com/caddy-broadcast/caddy-broadcast/internal/frame"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
@@ -36,12 +38,26 @@ func (Format) Ping() []byte { return packet.PingFrame }
 // PingsBusy implements hub.PacedFormat: messages are no sign of life to a client of Engine.IO v4, only pings are.
 func (Format) PingsBusy() bool { return true }
 
-// Close returns a close frame, and before it, for a client that has to stay away, what keeps it from connecting again.
-func (Format) Close(why hub.Reason, text string) (p []byte) {
+// Close returns a close frame.
+func (Format) Close(why hub.Reason, text string) []byte {
+	return frame.CloseFrame(protocol.CloseCode(why), text)
+}
+
+// CloseOn implements hub.PartingFormat: a client that has to stay away is taken out of all its namespaces first. It connects
+// again for as long as it is in one.
+func (f Format) CloseOn(channels []string, why hub.Reason, text string) (p []byte) {
 	if packet.ForGood(why) {
-		p = frame.TextFrame(string(packet.AppendDisconnect(nil, packet.MainNamespace)))
+		namespaces := []string{packet.MainNamespace} // also if the route lets nobody subscribe
+		for _, c := range channels {
+			if n := packet.Namespace(c); !slices.Contains(namespaces, n) {
+				namespaces = append(namespaces, n)
+			}
+		}
+		for _, n := range namespaces {
+			p = append(p, textFrame(packet.AppendDisconnect(nil, n))...)
+		}
 	}
-	return append(p, frame.CloseFrame(protocol.CloseCode(why), text)...)
+	return append(p, f.Close(why, text)...)
 }
 
 // Gap returns nil: Socket.IO has no such thing. A page learns from socket.recovered that it has missed something.

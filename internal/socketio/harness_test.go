@@ -24,7 +24,8 @@ import (
 type server struct {
 	*testing.T
 	*socketio.Endpoint
-	url string
+	url    string
+	replay int
 }
 
 // nobody is an observer that notices nothing.
@@ -71,7 +72,7 @@ func newServer(t *testing.T, change func(*socketio.Endpoint)) *server {
 // ServeHTTP is the handler that the route would be in.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	req := &protocol.Request{
-		Subscriber: hub.Subscriber{Channels: []string{"main"}, User: r.Header.Get("User")},
+		Subscriber: hub.Subscriber{Channels: []string{"main"}, User: r.Header.Get("User"), Replay: s.replay},
 		Publish:    []string{"main"}, Query: r.URL.Query(),
 		MayJoin: func(channel string) bool { return strings.HasPrefix(channel, "room:") },
 	}

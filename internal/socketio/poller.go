@@ -43,6 +43,7 @@ type poller struct {
 // newPoller returns the client of a session that has its connection.
 func newPoller(s *session, o *hub.ConnOptions) *poller {
 	p := &poller{session: s, sid: newID(), route: s.endpoint.Route, options: o}
+	p.transport.hold = s.endpoint.Hub.Hold
 	p.transport.closed = func(kept bool) {
 		if kept {
 			time.AfterFunc(lingerTime, p.forget)

@@ -46,6 +46,7 @@ type session struct {
 	publish  []string // those that the client may publish on; the first one is where its events go
 	mayJoin  func(channel string) bool
 	greeting string
+	replay   int
 	limiter  *protocol.Limiter
 
 	// Guarded by in: one packet at a time. While a client moves to a WebSocket it has two transports, and what a backend does
@@ -68,7 +69,8 @@ type joined struct{ namespace, sid string }
 // open begins a session. The client is on no channel before it is in a namespace.
 func (e *Endpoint) open(r *protocol.Request) *session {
 	r.Limiter.Tolerate(maxRejected)
-	s := &session{endpoint: e, user: r.User, channels: r.Channels, publish: r.Publish, mayJoin: r.MayJoin, greeting: r.Greeting, limiter: r.Limiter}
+	s := &session{endpoint: e, user: r.User, channels: r.Channels, publish: r.Publish, mayJoin: r.MayJoin, greeting: r.Greeting,
+		replay: r.Replay, limiter: r.Limiter}
 	r.Channels, r.LastID, r.Replay = nil, "", 0
 	return s
 }

@@ -1,6 +1,7 @@
 package socketio
 
 import (
+	"bytes"
 	"context"
 	"sync"
 	"time"
@@ -26,9 +27,11 @@ const (
 // hands them on, so neither the hub nor the order of anything is concerned by the move.
 type transport struct {
 	closed func(kept bool) // is told once that the hub has let go, and whether there is something for another GET
+	hold   func(n int)     // hub.Hub.Hold
 
 	mu       sync.Mutex
 	buffered []byte        // frames
+	held     int           // that is counted of it
 	room     chan struct{} // closed when there is room, or no need for any; nil if nobody waits
 	waiting  chan struct{} // gets a value when the GET that waits has to look; nil if none waits
 	answer   string        // what that GET, or the next one, gets instead of waiting
@@ -65,6 +68,20 @@ func (t *transport) hasRoomLocked() bool {
 	return len(left) == len(t.buffered)
 }
 
+// setLocked sets what is buffered.
+func (t *transport) setLocked(frames []byte) {
+	t.buffered = frames
+	t.hold(cap(frames) - t.held)
+	t.held = cap(frames)
+}
+
+// Buffered implements hub.BufferedSink.
+func (t *transport) Buffered() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.held
+}
+
 // TryWrite implements hub.Sink.
 func (t *transport) TryWrite(p []byte) (int, error) {
 	t.mu.Lock()
@@ -75,7 +92,7 @@ func (t *transport) TryWrite(p []byte) (int, error) {
 	case t.moving || !t.hasRoomLocked():
 		return 0, nil
 	}
-	t.buffered = append(t.buffered, p...)
+	t.setLocked(append(t.buffered, p...))
 	t.wakeLocked()
 	return len(p), nil
 }
@@ -90,7 +107,7 @@ func (t *transport) Write(p []byte, timeout time.Duration) (int, error) {
 			return to.Write(p, timeout)
 		}
 		if !t.moving && t.hasRoomLocked() {
-			t.buffered = append(t.buffered, p...)
+			t.setLocked(append(t.buffered, p...))
 			t.wakeLocked()
 			t.mu.Unlock()
 			return len(p), nil
@@ -134,14 +151,31 @@ func (t *transport) Close() {
 	} else if t.waiting != nil {
 		t.wakeLocked()
 	} else if !t.moving {
-		// Only what the client would be told of the end is kept: without it the session is just not known any more.
-		payload, _ := packet.AppendPayload(nil, t.buffered, len(t.buffered)*2)
-		if kept = isLast(payload); !kept {
-			t.buffered = nil
-		}
+		// Only what the client would be told of the end is kept: without it the session is just not known any more. Of the
+		// messages before it, it gets none: it has not come for them for as long as it may take.
+		payload, _ := packet.AppendPayload(nil, t.buffered, 2*len(t.buffered))
+		t.answer = string(parting(payload))
+		kept = t.answer != ""
+		t.setLocked(nil)
 	}
 	t.mu.Unlock()
 	t.closed(kept)
+}
+
+// parting returns the packets at the end of a payload that tell the client of its end.
+func parting(payload []byte) []byte {
+	if !isLast(payload) {
+		return nil
+	}
+	from := len(payload) - 1
+	for from > 0 {
+		start := bytes.LastIndexByte(payload[:from-1], packet.Separator) + 1
+		if p := payload[start : from-1]; len(p) < 2 || p[0] != byte(packet.EngineMessage) || p[1] != byte(packet.Disconnect) {
+			break
+		}
+		from = start
+	}
+	return payload[from:]
 }
 
 // isLast reports whether nothing comes after a payload. No other packet ends like that: JSON has no control characters.
@@ -208,9 +242,9 @@ func (t *transport) poll(ctx context.Context) ([]byte, polled) {
 func (t *transport) takeLocked() []byte {
 	payload, left := packet.AppendPayload(make([]byte, 0, min(len(t.buffered), maxAnswer)+16), t.buffered, maxAnswer)
 	if len(left) == 0 {
-		t.buffered = nil // a client that polls holds no memory while it waits
+		t.setLocked(nil) // a client that polls holds no memory while it waits
 	} else if len(left) < len(t.buffered) {
-		t.buffered = append([]byte(nil), left...)
+		t.setLocked(append([]byte(nil), left...))
 	}
 	t.releaseLocked()
 	if t.ended && len(payload) > 0 && !isLast(payload) && len(left) == 0 {
@@ -251,7 +285,7 @@ func (t *transport) move(to hub.Sink, timeout time.Duration) error {
 	}
 	t.moving = true
 	p := t.buffered
-	t.buffered = nil
+	t.buffered = nil // it stays counted until it is written
 	t.wakeLocked()
 	t.mu.Unlock()
 
@@ -266,6 +300,7 @@ func (t *transport) move(to hub.Sink, timeout time.Duration) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.moving, t.moved = false, to
+	t.setLocked(nil)
 	t.releaseLocked()
 	if t.ended {
 		return errEnded // the caller closes the WebSocket
