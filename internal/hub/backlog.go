@@ -126,7 +126,7 @@ func (b *backlog) dropOldest(n, limit int, notice func() (piece, bool)) {
 	i := first
 	for ; excess > 0 && i < len(b.queue); i++ {
 		p := b.queue[i]
-		if p.kind == required || p.kind == gapNotice && !noticed {
+		if p.kind == required || p.kind == heartbeat || p.kind == gapNotice && !noticed {
 			noticed = noticed || p.kind == gapNotice
 			stay = append(stay, p)
 			continue

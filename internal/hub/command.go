@@ -178,11 +178,16 @@ func (h *Hub) selected(k *NameCommand, c *Conn) (name string, ok bool) {
 func (h *Hub) carryOutOn(k *NameCommand, c *Conn, name string) {
 	switch k.Do {
 	case DoJoin:
-		c.Join(k.Channel, k.after, func(_ Welcome, ms []*Message) []byte {
-			if len(ms) == 0 {
-				return nil
+		f := c.options.Format
+		c.Join(k.Channel, k.after, func(w Welcome, ms []*Message) (p []byte) {
+			// Between the command and the join some may have come, if the channel had to be opened.
+			if w.Gaps != nil {
+				p = append(p, f.Gap(w.Gaps)...)
 			}
-			return c.options.Format.Append(nil, ms)
+			if len(ms) > 0 {
+				p = f.Append(p, ms)
+			}
+			return p
 		})
 	case DoLeave:
 		c.Leave(k.Channel, nil)

@@ -31,6 +31,19 @@
 //  10. A message that was published does not change, except for the encodings that the wire formats keep in it, which
 //     Message.mu guards. Bytes in backlogs are shared and do not change. Only counters are atomic.
 //
+// # Emits
+//
+// What only Socket.IO has is in Message.Emit, and costs other messages a comparison with nil:
+//
+//   - emit.go has what an emit says, and what of the history a connection gets then.
+//   - emitted.go has the loop deliver an emit to several rooms once to each connection. It is one message for each room, next to
+//     each other in the log, so that positions, history, brokers and resuming know nothing of it.
+//   - names.go has the names of connections, private messages, and what is kept of these.
+//   - enter.go has a connection join channels and take a name, or the place of another one, under one lock.
+//   - command.go does to connections what a backend asks for.
+//   - emitcode.go is what an emit is in the log that nodes share. Private messages and commands have a channel there of their
+//     own, which a node opens with its first name.
+//
 // # A log that several nodes share
 //
 // With a log of package broker (Hub.UseLog) a message goes another way until it is in the inboxes, and the same way from there:

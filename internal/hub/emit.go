@@ -26,7 +26,8 @@ type Emit struct {
 
 	// The hub's own:
 	id       uint64  // the same in all messages of one emit, and in no other
-	size     int     // bytes, and more than 0 if it was checked
+	size     int     // what it takes in memory, and more than 0 if it was checked
+	wired    int     // what it adds to a message that is encoded, at most
 	skip     []*Conn // those that have a name of Except, when it is published
 	rooms    bool    // Except has channels with subscribers
 	resolved bool    // the two are known
@@ -44,22 +45,24 @@ const (
 	partOverhead = 32
 )
 
-// ToRooms returns the messages that take one to several rooms, for one call of Publish: one for each, or m itself if there is
-// only one. Rooms that are there twice count once. Those that isName reports to be names, if it is set, get a private message,
-// and the others, which are channels, one that takes the place of m.Channel.
+// ToRooms returns the messages that take one to several rooms, for one call of Publish, one for each.
+// Rooms that are there twice count once. Those that isName reports to be names, if it is set, get a private message,
+// and the others are channels, which take the place of m.Channel.
 func ToRooms(m *Message, rooms []string, isName func(string) bool) []*Message {
 	var all Emit
 	if m.Emit != nil {
-		all = *m.Emit
+		e := m.Emit
+		all = Emit{Args: e.Args, Attachments: e.Attachments, Except: e.Except}
 	}
-	all.Rooms = nil
 	for _, r := range rooms {
-		if !slices.Contains(all.Rooms, r) {
+		if len(all.Rooms) <= maxRooms && !slices.Contains(all.Rooms, r) { // more are refused by check
 			all.Rooms = append(all.Rooms, r)
 		}
 	}
-	all.id = randomID()
 	shared := &all // by those to channels
+	if len(all.Rooms) > 1 {
+		all.id = randomID()
+	}
 	ms := make([]*Message, len(all.Rooms))
 	for i, r := range all.Rooms {
 		ms[i] = &Message{
@@ -70,6 +73,14 @@ func ToRooms(m *Message, rooms []string, isName func(string) bool) []*Message {
 			own := all
 			own.To = r
 			ms[i].Channel, ms[i].Emit = m.Channel, &own
+		}
+	}
+	if len(ms) == 1 {
+		e := ms[0].Emit
+		e.Rooms = nil
+		// Without one it is a message that nodes of earlier versions know too.
+		if e.Args == nil && e.Except == nil && e.To == "" {
+			ms[0].Emit = nil
 		}
 	}
 	return ms
@@ -88,11 +99,7 @@ func (e *Emit) wire() int {
 	if e == nil {
 		return 0
 	}
-	n := len(e.Args)
-	for _, a := range e.Attachments {
-		n += (len(a)+2)/3*4 + partOverhead // base64, where there are no binary frames
-	}
-	return n
+	return e.wired
 }
 
 // private reports whether the message is for one connection alone.
@@ -146,10 +153,12 @@ func (e *Emit) check(m *Message) error {
 			return errors.New("the arguments are no JSON array")
 		}
 	}
+	wired := len(e.Args)
 	for _, a := range e.Attachments {
 		size += cap(a)
+		wired += (len(a)+2)/3*4 + partOverhead // base64, where there are no binary frames
 	}
-	e.size = size
+	e.size, e.wired = size, wired
 	return nil
 }
 
@@ -202,8 +211,10 @@ func (x *hearer) isLocked(room string) bool {
 // room that comes before. Only names tell that here: the connection that was there before is another one.
 func (x *hearer) missesLocked(m *Message) bool {
 	e := m.Emit
-	if slices.ContainsFunc(e.Except, x.isLocked) {
-		return true
+	for _, room := range e.Except { // no closure: a hearer is not allocated for each connection
+		if x.isLocked(room) {
+			return true
+		}
 	}
 	for _, room := range e.Rooms {
 		if room == m.room() {

@@ -176,15 +176,6 @@ func (c *Conn) snapshotLocked(e *Entrance) (s snapshot, err error) {
 // connection that had the name is still a subscriber of, for Hub.unsubscribeRest.
 func (c *Conn) enterLocked(e *Entrance, s snapshot, p []byte) (wake uint64, rest []*audience) {
 	h := c.hub
-	if e.Name != "" {
-		if old := h.namedLocked(e.Name); old != nil && old != c {
-			rest = h.unsubscribeAllLocked(old)
-			wake = old.loop.pushLocked(entry{op: opClose, conn: old, why: ReasonClient, text: "another connection goes on"})
-		}
-		if h.namedLocked(e.Name) != c {
-			h.giveNameLocked(c, e.Name, e.Keep)
-		}
-	}
 	if s.welcome.Gaps != nil {
 		h.gaps++
 	}
@@ -198,6 +189,14 @@ func (c *Conn) enterLocked(e *Entrance, s snapshot, p []byte) (wake uint64, rest
 		at, _ := c.findLocked(name)
 		c.audiences = slices.Insert(c.audiences, at, a)
 		wake |= c.loop.pushLocked(entry{op: opJoin, conn: c, audience: a, bytes: p})
+	}
+	if old := h.namedLocked(e.Name); e.Name != "" && old != c {
+		// After the joins: a channel that is without subscribers for a moment is forgotten, and with it what it has lost.
+		if old != nil {
+			rest = h.unsubscribeAllLocked(old)
+			wake |= old.loop.pushLocked(entry{op: opClose, conn: old, why: ReasonClient, text: "another connection goes on"})
+		}
+		h.giveNameLocked(c, e.Name, e.Keep)
 	}
 	return wake, rest
 }

@@ -11,6 +11,9 @@ func (e *expected) is(room string) bool { return slices.Contains(e.channels, roo
 
 // gets reports whether a connection gets a message of an emit to some rooms that it has not got by another one before.
 func (e *expected) gets(m *Message) bool {
+	if m.Emit == nil {
+		return slices.Contains(e.channels, m.Channel)
+	}
 	return !slices.ContainsFunc(m.Emit.Except, e.is) &&
 		e.is(m.room()) && (m.Emit.To != "" || slices.Contains(e.channels, m.Channel)) &&
 		slices.IndexFunc(m.Emit.Rooms, e.is) == slices.Index(m.Emit.Rooms, m.room())
@@ -76,7 +79,7 @@ func (m *model) takeOver() {
 	}
 	enter(m.t, e.client, Entrance{Channels: e.channels, Name: e.name, Keep: true, Whole: true, LastID: FormatID(m.h.epoch, seq)})
 	for _, message := range m.log[after:] {
-		if message.Emit == nil && slices.Contains(e.channels, message.Channel) || message.Emit != nil && e.gets(message) {
+		if e.gets(message) {
 			e.want = append(e.want, message.Seq)
 		}
 	}

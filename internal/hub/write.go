@@ -57,9 +57,11 @@ func (c *Conn) enqueue(array *shared, n int, k pieceKind) writeResult {
 	p := piece{array.bytes[n:], array, k}
 	limit := c.options.MaxBacklog
 	over := b.excess(len(p.bytes), limit) > 0
-	// A client that a full backlog waits for gets its ping with a later one. It must not be what makes it too slow.
-	if k == heartbeat && n == 0 && (b.pinged || over) {
-		return writeDone
+	if k == heartbeat {
+		if b.pinged && n == 0 {
+			return writeDone
+		}
+		over = false // one that waits takes next to nothing, and is not what makes a client too slow
 	}
 	if c.options.DropOldest {
 		if over {
