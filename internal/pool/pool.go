@@ -64,6 +64,7 @@ func (s *Shared) Close(spread time.Duration) {
 func (s *Shared) Destruct() error {
 	s.Close(0)
 	s.Broker.Close()
+	s.SocketIO.Close()
 	s.Poller.Close()
 	s.Emitter.Close()
 	return nil

@@ -11,7 +11,13 @@ import (
 // connect takes the client into a namespace, as another one or as the one that it was before.
 func (s *session) connect(p *packet.Packet) error {
 	e, namespace := s.endpoint, p.Namespace
+	ok, closing := s.limiter.Take()
 	switch {
+	case closing != nil:
+		return closing
+	case !ok:
+		s.send(packet.AppendConnectError(nil, namespace, tooFast, codeRate))
+		return nil
 	case namespace != packet.MainNamespace && (e.MayConnect == nil || !e.MayConnect(namespace)):
 		if s.refused++; s.refused > maxRefused {
 			return &frame.CloseError{Code: frame.PolicyViolation, Text: "too many namespaces that do not exist"}
@@ -26,7 +32,9 @@ func (s *session) connect(p *packet.Packet) error {
 	if s.recovers(p) {
 		return nil
 	}
-	r := &record{sid: newID(), namespace: namespace, route: e.Route, user: s.user, keep: e.Recovery, session: s}
+	r := &record{
+		sid: newID(), namespace: namespace, route: e.Route, user: s.user, channels: s.channelsOf(namespace), keep: e.Recovery, session: s,
+	}
 	if e.Recovery > 0 {
 		r.pid = newID()
 	}

@@ -19,6 +19,8 @@ const (
 	codeUnknown     = "unknown"
 )
 
+const tooFast = "too many events"
+
 // codeOf returns the code for an error of the hub.
 func codeOf(err error) string {
 	invalid := new(hub.InvalidError)
@@ -50,7 +52,7 @@ func (s *session) event(p *packet.Packet, attachments [][]byte) error {
 		return closing
 	}
 	if !ok {
-		return s.reject(p, codeRate, "too many events")
+		return s.reject(p, codeRate, tooFast)
 	}
 	if p.Rejected != nil {
 		return s.reject(p, codeInvalid, p.Rejected.Error())
@@ -93,8 +95,16 @@ func (s *session) publishEvent(p *packet.Packet, c *packet.Content) error {
 	if m.Event == packet.DefaultEvent { // to clients of other protocols it is none
 		m.Event = ""
 	}
+	if e := s.endpoint; e.NoEcho && e.Recovery > 0 {
+		// By its name, which stays when it goes on with another connection and gets what it has missed.
+		m.NoEcho = false
+		m.Emit = &hub.Emit{Except: []string{s.joined[s.indexOf(p.Namespace)].sid}}
+	}
 	if c.Args != nil {
-		m.Emit = &hub.Emit{Args: c.Args, Attachments: c.Attachments}
+		if m.Emit == nil {
+			m.Emit = new(hub.Emit)
+		}
+		m.Emit.Args, m.Emit.Attachments = c.Args, c.Attachments
 		if c.Data == nil {
 			m.Data = packet.AppendPlain(make([]byte, 0, packet.PlainSize(c.Args, c.Attachments)), c.Args, c.Attachments)
 		}

@@ -46,7 +46,8 @@ func (o observer) Ended(c *hub.Conn, why hub.Reason) {
 	var names []string
 	if s != nil {
 		delete(o.table.sessions, c)
-		names = o.table.endLocked(s, packet.ForGood(why))
+		// After a restart the client comes to a route that may not let it into the same rooms.
+		names = o.table.endLocked(s, packet.ForGood(why) || why == hub.ReasonRestart)
 	}
 	o.table.mu.Unlock()
 	if len(names) > 0 {

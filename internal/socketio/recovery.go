@@ -23,18 +23,19 @@ type record struct {
 	namespace string
 	route     string
 	user      string
-	position  string // in the log, when the client came into the namespace: from there it has got what it knows no offset of
+	channels  []string // of the namespace, by the route
+	position  string   // in the log, when the client came into the namespace: from there it has got what it knows no offset of
 	keep      time.Duration
 
 	// Guarded by Table.mu.
-	session  *session // nil when that has ended
-	channels []string // then
-	until    time.Time
+	session *session // nil when that has ended
+	on      []string // all channels that it was on then
+	until   time.Time
 }
 
 func (r *record) cost() int {
 	n := recordCost
-	for _, c := range r.channels {
+	for _, c := range r.on {
 		n += len(c) + 16
 	}
 	return n
@@ -46,6 +47,7 @@ type recovery struct {
 	ended   []*record          // in the order in which their sessions ended
 	bytes   int                // that those take
 	timer   *time.Timer        // runs while there are some
+	closed  bool
 }
 
 // track notes a client's place in a namespace, for when its connection ends.
@@ -71,16 +73,17 @@ func (t *Table) forget(s *session, sid string) {
 	})
 }
 
-// recoverable returns the record that a client names, if it is its own, and the channels that it was on.
+// recoverable returns the record that a client names, if it is its own, and the channels that it was on. What the route gives it
+// has to be the same: it may have lost a right since then.
 func (t *Table) recoverable(s *session, namespace, pid string) (*record, []string) {
 	t.mu.Lock()
 	r := t.recovery.records[pid]
 	if r == nil || r.namespace != namespace || r.route != s.endpoint.Route || r.user != s.user ||
-		r.session == nil && time.Now().After(r.until) || r.session == s {
+		!slices.Equal(r.channels, s.channelsOf(namespace)) || r.session == nil && time.Now().After(r.until) || r.session == s {
 		t.mu.Unlock()
 		return nil, nil
 	}
-	old, channels := r.session, slices.Clone(r.channels)
+	old, channels := r.session, slices.Clone(r.on)
 	t.mu.Unlock()
 	if old != nil { // the client was faster to come back than we to notice that it was gone
 		for _, c := range old.conn.Channels() {
@@ -101,7 +104,7 @@ func (t *Table) takeOver(r *record, s *session) {
 	} else {
 		t.dropEndedLocked(slices.Index(t.recovery.ended, r))
 	}
-	r.session, r.channels = s, nil
+	r.session, r.on = s, nil
 	t.recovery.records[r.pid] = r // it may have just expired
 	s.records = append(s.records, r)
 }
@@ -127,7 +130,7 @@ func (t *Table) endLocked(s *session, forGood bool) (names []string) {
 		r.session = nil
 		for _, c := range s.rooms {
 			if packet.Namespace(c) == r.namespace {
-				r.channels = append(r.channels, c)
+				r.on = append(r.on, c)
 			}
 		}
 		r.until = time.Now().Add(r.keep)
@@ -156,7 +159,20 @@ func (t *Table) setTimerLocked(h *hub.Hub) {
 	if v.timer != nil || len(v.ended) == 0 {
 		return
 	}
+	if v.closed {
+		return
+	}
 	v.timer = time.AfterFunc(max(time.Second, time.Until(v.ended[0].until)), func() { t.expire(h) })
+}
+
+// Close ends the table, when the hub has ended.
+func (t *Table) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.recovery.closed = true
+	if t.recovery.timer != nil {
+		t.recovery.timer.Stop()
+	}
 }
 
 // expire forgets the records whose time is up.

@@ -176,6 +176,24 @@ func TestRecovery(t *testing.T) {
 	}
 }
 
+// TestOwnEvents: without echo a client does not get its own events when it goes on either.
+func TestOwnEvents(t *testing.T) {
+	s := newServer(t, func(e *socketio.Endpoint) { e.NoEcho, e.Recovery = true, time.Minute })
+	a, sid, pid := s.connect("")
+	b, _, _ := s.connect("")
+	a.send(`42["x","mine",1]`)
+	b.send(`42["x","yours"]`)
+	for _, want := range []string{`42["x","mine",1,"`} {
+		if got := b.read(); !strings.HasPrefix(got, want) {
+			t.Error(got)
+		}
+	}
+	again, same, _ := s.connect(fmt.Sprintf(`{"pid":%q}`, pid))
+	if got := again.read(); same != sid || !strings.HasPrefix(got, `42["x","yours","`) {
+		t.Error(got)
+	}
+}
+
 // TestNotRecovered: a client that cannot have all that it has missed begins anew, with other IDs, and gets nothing of it.
 func TestNotRecovered(t *testing.T) {
 	s := newServer(t, recovers)
