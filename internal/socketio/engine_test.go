@@ -3,7 +3,9 @@ package socketio_test
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -90,6 +92,61 @@ func TestTwoGets(t *testing.T) {
 	s.want(first, answer{200, "1"})
 	s.want(second, bad)
 	s.want(p.get(), unknown)
+}
+
+// TestTwoPosts: two POSTs at once end the session.
+func TestTwoPosts(t *testing.T) {
+	s := newServer(t, nil)
+	p := s.open()
+	body, rest := io.Pipe()
+	r, _ := http.NewRequest("POST", s.url+"/?"+p.query, body)
+	done := make(chan int)
+	go func() {
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Error(err)
+			close(done)
+			return
+		}
+		resp.Body.Close()
+		done <- resp.StatusCode
+	}()
+	for !p.Table.Posts(p.sid(), p.Route) {
+		runtime.Gosched()
+	}
+	s.want(p.post("3"), bad)
+	rest.Write([]byte("40"))
+	rest.Close()
+	if status := <-done; status != 400 {
+		t.Error(status)
+	}
+	s.want(p.get(), unknown)
+}
+
+// TestNothingLeft: nothing is kept of sessions that have ended.
+func TestNothingLeft(t *testing.T) {
+	s := newServer(t, nil)
+	for range 3 {
+		p := s.open()
+		p.enter("40\x1e40/chat,")
+		p.post("1")
+		q := s.open()
+		q.enter("40")
+		q.post("nonsense")
+		c, _, _ := s.connect("")
+		c.send("1")
+		c.read()
+		s.open().post("1") // in no namespace
+	}
+	for {
+		if polling, inNamespaces := s.Table.Sessions(); polling+inNamespaces == 0 {
+			break
+		}
+		runtime.Gosched()
+	}
+	if n := s.Hub.Stats().Connections; n != 0 {
+		t.Errorf("%d connections", n)
+	}
 }
 
 // TestBodies: what is wrong in the body of a POST ends the session.

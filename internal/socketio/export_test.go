@@ -10,3 +10,26 @@ func (t *Table) Waits(sid, route string) bool {
 	defer p.transport.mu.Unlock()
 	return p.transport.waiting != nil
 }
+
+// Posts reports whether a POST of a session is read.
+func (t *Table) Posts(sid, route string) bool {
+	p := t.find(sid, route)
+	return p != nil && p.posting.Load()
+}
+
+// Parting is parting.
+func Parting(payload string) string { return string(parting([]byte(payload))) }
+
+// Records returns how many records there are, and how many of sessions that have ended.
+func (t *Table) Records() (all, ended int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.recovery.records), len(t.recovery.ended)
+}
+
+// Sessions returns how many there are.
+func (t *Table) Sessions() (polling, inNamespaces int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.polling), len(t.sessions)
+}

@@ -144,6 +144,7 @@ func (s *server) open() *page {
 	return &page{s, engine + "&sid=" + sid}
 }
 
+func (p *page) sid() string             { return p.query[len(engine)+len("&sid="):] }
 func (p *page) get() answer             { p.Helper(); return p.do("GET", p.query, "") }
 func (p *page) post(body string) answer { p.Helper(); return p.do("POST", p.query, body) }
 
@@ -156,7 +157,7 @@ func (p *page) poll() <-chan answer {
 
 // awaitGet waits until the client's GET waits.
 func (p *page) awaitGet() {
-	for !p.Table.Waits(p.query[len(engine)+len("&sid="):], p.Route) {
+	for !p.Table.Waits(p.sid(), p.Route) {
 		runtime.Gosched()
 	}
 }

@@ -167,6 +167,9 @@ func TestRecovery(t *testing.T) {
 				t.Errorf("gone %v: %s, want %s", gone, got, want)
 			}
 		}
+		if all, _ := s.Table.Records(); all != 2 {
+			t.Errorf("%d records of two clients", all)
+		}
 		// It ends for good.
 		again.send("41")
 		again.send("40" + fmt.Sprintf(`{"pid":%q,"offset":%q}`, pid, at))

@@ -116,6 +116,17 @@ func TestKicked(t *testing.T) {
 	}
 }
 
+// TestParting: of what a client has not come for only the end is kept, as the messages before it may be incomplete.
+func TestParting(t *testing.T) {
+	for _, c := range []struct{ payload, want string }{
+		{"", ""}, {"42[1]", ""}, {"1", "1"}, {"42[1]\x1e1", "1"}, {"2\x1e41\x1e41/chat,\x1e1", "41\x1e41/chat,\x1e1"}, {"41\x1eb1\x1e1", "1"},
+	} {
+		if got := socketio.Parting(c.payload); got != c.want {
+			t.Errorf("%q: %q", c.payload, got)
+		}
+	}
+}
+
 // TestReplay: a client that is new in a namespace gets the last messages, and after them what comes.
 func TestReplay(t *testing.T) {
 	s := newServer(t, func(e *socketio.Endpoint) { e.NoEcho = true })
