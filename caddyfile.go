@@ -143,6 +143,7 @@ func (a *App) parseBroker(d *caddyfile.Dispenser) error {
 //	        recovery    <duration>|off
 //	        join_event  <name>
 //	        leave_event <name>
+//	        greeting_event <name>
 //	    }]
 //	    close_on_reload
 //	}
@@ -236,6 +237,8 @@ func (h *Handler) parseSocketIO(d *caddyfile.Dispenser) error {
 		"recovery":    h.parseRecovery,
 		"join_event":  option.Word(&h.SocketIO.JoinEvent),
 		"leave_event": option.Word(&h.SocketIO.LeaveEvent),
+
+		"greeting_event": option.Word(&h.SocketIO.GreetingEvent),
 	})
 }
 

@@ -36,6 +36,10 @@ type SocketIO struct {
 
 	// See `join_event`. Default: `leave`.
 	LeaveEvent string `json:"leave_event,omitempty"`
+
+	// The event that the text of `greeting` comes as, to each client that connects to a namespace. A text that is a JSON object
+	// or array comes as that. Default: `message`.
+	GreetingEvent string `json:"greeting_event,omitempty"`
 }
 
 const (
@@ -43,7 +47,7 @@ const (
 	maxRecovery     = time.Hour
 )
 
-// setDefaults returns the options with their defaults.
+// withDefaults returns the options with their defaults.
 func (s *SocketIO) withDefaults(history bool) *SocketIO {
 	if s == nil {
 		return nil
@@ -60,6 +64,9 @@ func (s *SocketIO) withDefaults(history bool) *SocketIO {
 	}
 	if o.LeaveEvent == "" {
 		o.LeaveEvent = "leave"
+	}
+	if o.GreetingEvent == "" {
+		o.GreetingEvent = packet.DefaultEvent
 	}
 	return &o
 }
@@ -93,7 +100,7 @@ func (c *Config) validateSocketIO() error {
 	if s.JoinEvent == s.LeaveEvent {
 		return fmt.Errorf("socketio's join_event and leave_event are both %q", s.JoinEvent)
 	}
-	for _, event := range []string{s.JoinEvent, s.LeaveEvent} {
+	for _, event := range []string{s.JoinEvent, s.LeaveEvent, s.GreetingEvent} {
 		if packet.Reserved(event) {
 			return fmt.Errorf("%q is an event of Socket.IO's own", event)
 		}
@@ -115,7 +122,7 @@ func (route *Route) newEngine(c *Config) *socketio.Endpoint {
 	}
 	e := &socketio.Endpoint{
 		Endpoint: route.sockets.Endpoint, Table: c.SocketIOTable, Route: quotaKey(c.Channels), Rate: route.sockets.Rate,
-		Recovery: time.Duration(*s.Recovery), JoinEvent: s.JoinEvent, LeaveEvent: s.LeaveEvent,
+		Recovery: time.Duration(*s.Recovery), JoinEvent: s.JoinEvent, LeaveEvent: s.LeaveEvent, GreetingEvent: s.GreetingEvent,
 	}
 	if len(s.Namespaces) > 0 {
 		patterns := make([]v1.JoinPattern, len(s.Namespaces))

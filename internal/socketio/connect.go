@@ -1,6 +1,7 @@
 package socketio
 
 import (
+	"encoding/json"
 	"errors"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/frame"
@@ -74,7 +75,10 @@ func (s *session) greet(namespace string, first []byte, position string) []byte 
 		return first
 	}
 	channel, _ := packet.Room(namespace, "greeting") // of any room: it is not sent
-	o := packet.Outgoing{Channel: channel, Data: []byte(s.greeting), Kind: hub.Text}
+	o := packet.Outgoing{Channel: channel, Event: s.endpoint.GreetingEvent, Data: []byte(s.greeting), Kind: hub.Text}
+	if c := s.greeting[0]; (c == '{' || c == '[') && json.Valid(o.Data) {
+		o.Kind = hub.JSON
+	}
 	if s.endpoint.Recovery > 0 {
 		o.Offset = []byte(position)
 	}

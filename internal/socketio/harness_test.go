@@ -26,6 +26,8 @@ type server struct {
 	*socketio.Endpoint
 	url    string
 	replay int
+
+	greeting string
 }
 
 // nobody is an observer that notices nothing.
@@ -72,8 +74,8 @@ func newServer(t *testing.T, change func(*socketio.Endpoint)) *server {
 // ServeHTTP is the handler that the route would be in.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	req := &protocol.Request{
-		Subscriber: hub.Subscriber{Channels: []string{"main"}, User: r.Header.Get("User"), Replay: s.replay},
-		Publish:    []string{"main"}, Query: r.URL.Query(),
+		Subscriber: hub.Subscriber{Channels: []string{"main"}, User: r.Header.Get("User"), Replay: s.replay}, Greeting: s.greeting,
+		Publish: []string{"main"}, Query: r.URL.Query(),
 		MayJoin: func(channel string) bool { return strings.HasPrefix(channel, "room:") },
 	}
 	err := s.Serve(w, r, req, func(string) {})

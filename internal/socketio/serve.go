@@ -43,6 +43,7 @@ type Endpoint struct {
 
 	Recovery              time.Duration // how long a session can be recovered after its end; 0 is off
 	JoinEvent, LeaveEvent string
+	GreetingEvent         string
 }
 
 // Protocol is what a client speaks that begins with a WebSocket.

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio"
@@ -124,6 +125,24 @@ func TestParting(t *testing.T) {
 		if got := socketio.Parting(c.payload); got != c.want {
 			t.Errorf("%q: %q", c.payload, got)
 		}
+	}
+}
+
+// TestGreeting: a client is greeted in each namespace, and in a way that does not spoil its offset.
+func TestGreeting(t *testing.T) {
+	s := newServer(t, func(e *socketio.Endpoint) { e.GreetingEvent = "my response" })
+	s.greeting = "hello"
+	c, _, _ := s.connect("")
+	c.wants(`42["my response","hello"]`)
+	c.send("40/chat")
+	c.read()
+	c.wants(`42/chat,["my response","hello"]`)
+	s.greeting = `{"data":"Connected"}`
+	s.connect("")
+	s.Recovery = time.Minute
+	c, _, _ = s.connect("")
+	if got := c.read(); !strings.HasPrefix(got, `42["my response",{"data":"Connected"},"`) {
+		t.Error(got)
 	}
 }
 
