@@ -87,7 +87,7 @@ func (s *session) event(p *packet.Packet, attachments [][]byte) error {
 func (s *session) publishEvent(p *packet.Packet, c *packet.Content) error {
 	m := &hub.Message{
 		Channel: s.publish[0], Event: p.Name, Data: c.Data, Kind: c.Kind,
-		Source: hub.SourceWebSocket, From: s.conn, NoEcho: s.endpoint.NoEcho,
+		Source: s.source, From: s.conn, NoEcho: s.endpoint.NoEcho,
 	}
 	if p.Namespace != packet.MainNamespace {
 		m.Channel = p.Namespace

@@ -28,6 +28,7 @@ type server struct {
 	replay int
 
 	greeting string
+	silent   bool // clients may not publish
 }
 
 // nobody is an observer that notices nothing.
@@ -60,7 +61,7 @@ func newServer(t *testing.T, change func(*socketio.Endpoint)) *server {
 		change(e)
 	}
 	e.Polling = options("polling")(p.Format(0))
-	e.Sockets = &websocket.Endpoint{Endpoint: e.Endpoint, Offers: websocket.Offers(protocol.Set{p}, 0, options("websocket"))}
+	e.Sockets = &websocket.Endpoint{Endpoint: e.Endpoint, Offers: websocket.Offers(protocol.Set{p}, 0, options("websocket")), Rate: e.Rate}
 	s := &server{T: t, Endpoint: e}
 	site := httptest.NewServer(s)
 	s.url = site.URL
@@ -77,6 +78,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Subscriber: hub.Subscriber{Channels: []string{"main"}, User: r.Header.Get("User"), Replay: s.replay}, Greeting: s.greeting,
 		Publish: []string{"main"}, Query: r.URL.Query(),
 		MayJoin: func(channel string) bool { return strings.HasPrefix(channel, "room:") },
+	}
+	if s.silent {
+		req.Publish = nil
 	}
 	err := s.Serve(w, r, req, func(string) {})
 	if e, ok := errors.AsType[caddyhttp.HandlerError](err); ok {

@@ -102,7 +102,7 @@ func (t *Table) takeOver(r *record, s *session) {
 	if old := r.session; old != nil {
 		old.records = slices.DeleteFunc(old.records, func(o *record) bool { return o == r })
 	} else {
-		t.dropEndedLocked(slices.Index(t.recovery.ended, r))
+		t.dropEndedLocked(slices.Index(t.recovery.ended, r), s.endpoint.Hub)
 	}
 	r.session, r.on = s, nil
 	t.recovery.records[r.pid] = r // it may have just expired
@@ -110,9 +110,11 @@ func (t *Table) takeOver(r *record, s *session) {
 }
 
 // dropEndedLocked takes a record out of the list of those whose sessions have ended.
-func (t *Table) dropEndedLocked(i int) {
+func (t *Table) dropEndedLocked(i int, h *hub.Hub) {
 	if i >= 0 {
-		t.recovery.bytes -= t.recovery.ended[i].cost()
+		n := t.recovery.ended[i].cost()
+		t.recovery.bytes -= n
+		h.Hold(-n)
 		t.recovery.ended = slices.Delete(t.recovery.ended, i, i+1)
 	}
 }
@@ -136,19 +138,20 @@ func (t *Table) endLocked(s *session, forGood bool) (names []string) {
 		r.until = time.Now().Add(r.keep)
 		v.ended = append(v.ended, r)
 		v.bytes += r.cost()
+		s.endpoint.Hub.Hold(r.cost())
 	}
 	s.records = nil
 	for len(v.ended) > 0 && (len(v.ended) > maxRecords || v.bytes > maxRecordBytes) {
-		names = append(names, t.expireFirstLocked())
+		names = append(names, t.expireFirstLocked(s.endpoint.Hub))
 	}
 	t.setTimerLocked(s.endpoint.Hub)
 	return names
 }
 
 // expireFirstLocked forgets the record whose session ended first, and returns its name.
-func (t *Table) expireFirstLocked() (name string) {
+func (t *Table) expireFirstLocked(h *hub.Hub) (name string) {
 	r := t.recovery.ended[0]
-	t.dropEndedLocked(0)
+	t.dropEndedLocked(0, h)
 	delete(t.recovery.records, r.pid)
 	return r.sid
 }
@@ -181,7 +184,7 @@ func (t *Table) expire(h *hub.Hub) {
 	var names []string
 	now := time.Now()
 	for len(t.recovery.ended) > 0 && !now.Before(t.recovery.ended[0].until) {
-		names = append(names, t.expireFirstLocked())
+		names = append(names, t.expireFirstLocked(h))
 	}
 	t.recovery.timer = nil
 	t.setTimerLocked(h)

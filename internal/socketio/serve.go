@@ -163,7 +163,7 @@ func (e *Endpoint) begin(w http.ResponseWriter, r *http.Request, req *protocol.R
 		return caddyhttp.Error(http.StatusServiceUnavailable, err)
 	}
 	p := newPoller(s, e.Polling)
-	s.begin(conn, e.Polling.PingInterval)
+	s.begin(conn, e.Polling)
 	e.Table.add(p)
 	if !conn.Start(&p.transport, nil) {
 		p.leave()

@@ -42,6 +42,7 @@ type session struct {
 	endpoint *Endpoint
 	conn     *hub.Conn
 	user     string
+	source   string   // of its messages: its first transport
 	channels []string // of the route: the main namespace
 	publish  []string // those that the client may publish on; the first one is where its events go
 	mayJoin  func(channel string) bool
@@ -76,9 +77,9 @@ func (e *Endpoint) open(r *protocol.Request) *session {
 }
 
 // begin gives the session its connection.
-func (s *session) begin(c *hub.Conn, ping time.Duration) {
-	s.conn = c
-	s.early = time.AfterFunc(max(connectTimeout, 3*ping+time.Second), func() {
+func (s *session) begin(c *hub.Conn, o *hub.ConnOptions) {
+	s.conn, s.source = c, o.Transport
+	s.early = time.AfterFunc(max(connectTimeout, 3*o.PingInterval+time.Second), func() {
 		c.Fail(hub.ReasonProtocol, "no namespace")
 		c.Done()
 	})
@@ -87,7 +88,7 @@ func (s *session) begin(c *hub.Conn, ping time.Duration) {
 // Greeting implements protocol.Session, for a client that begins with a WebSocket. Its ID is not kept, as nothing can come with
 // it: the client has no transport to move to.
 func (s *session) Greeting(c *hub.Conn, o *hub.ConnOptions, _ hub.Welcome) []byte {
-	s.begin(c, o.PingInterval)
+	s.begin(c, o)
 	return textFrame(s.endpoint.handshake(newID(), false, o).Append(nil))
 }
 
@@ -201,15 +202,15 @@ func (s *session) packet(p *packet.Packet, attachments [][]byte) error {
 	}
 	switch p.Type {
 	case packet.Disconnect:
-		s.leave(at)
+		s.leaveNamespace(at)
 	case packet.Event, packet.BinaryEvent:
 		return s.event(p, attachments)
 	}
 	return nil // an ack that nobody asked for
 }
 
-// leave takes the client out of a namespace, for good.
-func (s *session) leave(at int) {
+// leaveNamespace takes the client out of a namespace, for good.
+func (s *session) leaveNamespace(at int) {
 	j := s.joined[at]
 	s.joined = slices.Delete(s.joined, at, at+1)
 	for _, c := range s.conn.Channels() {
@@ -231,7 +232,7 @@ func (s *session) dismiss(sid string) bool {
 		return len(s.joined) > 0
 	}
 	namespace := s.joined[at].namespace
-	s.leave(at)
+	s.leaveNamespace(at)
 	s.conn.SendNow(textFrame(packet.AppendDisconnect(nil, namespace)))
 	return len(s.joined) > 0
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio"
 )
 
@@ -60,6 +61,40 @@ func TestPackets(t *testing.T) {
 		if got := c1.read(); !strings.HasPrefix(got, c.want) {
 			t.Errorf("%.40s: got %s", c.send, got)
 		}
+	}
+}
+
+// TestRate: a client that is too fast is told so with each event that wants an ack, and is closed if it goes on, by both
+// transports.
+func TestRate(t *testing.T) {
+	s := newServer(t, func(e *socketio.Endpoint) { e.Rate = ratelimit.Limit{PerSecond: 1e-6, Burst: 1} })
+	c, _, _ := s.connect("")
+	const tooFast = `431[{"error":{"code":"rate","message":"too many events"}}]`
+	for range 20 {
+		c.send(`421["x"]`)
+		c.wants(tooFast)
+	}
+	c.send(`42["x"]`)
+	c.wants("41", "closed 1008")
+	p := s.open()
+	p.enter("40")
+	s.want(p.post(strings.TrimSuffix(strings.Repeat("421[\"x\"]\x1e", 20), "\x1e")), answer{200, "ok"})
+	s.want(p.get(), answer{200, strings.TrimSuffix(strings.Repeat(tooFast+"\x1e", 20), "\x1e")})
+	s.want(p.post(`42["x"]`), bad)
+	s.want(p.get(), unknown)
+}
+
+// TestPublishOff: a page that emits all the same lives, and is told.
+func TestPublishOff(t *testing.T) {
+	s := newServer(t, nil)
+	s.silent = true
+	c, _, _ := s.connect("")
+	c.send(`42["x"]`)
+	c.send(`427["x"]`)
+	c.wants(`437[{"error":{"code":"forbidden","message":"publishing is off on this route"}}]`)
+	c.send(`428["join",["room:1","room:2"]]`)
+	if got := c.read(); !strings.HasPrefix(got, `438[{"id":`) {
+		t.Error(got)
 	}
 }
 

@@ -184,18 +184,18 @@ func isLast(payload []byte) bool {
 	return n > 0 && payload[n-1] == byte(packet.EngineClose) && (n == 1 || payload[n-2] == packet.Separator)
 }
 
-// polled is what has come of a GET.
-type polled int
+// pollResult is what has come of a GET.
+type pollResult int
 
 const (
-	pollAnswer  polled = iota // there is an answer
-	pollSecond                // another GET waits: the client makes no sense
-	pollGone                  // the client has given up
-	pollRefused               // the client has moved to a WebSocket
+	pollAnswer  pollResult = iota // there is an answer
+	pollSecond                    // another GET waits: the client makes no sense
+	pollGone                      // the client has given up
+	pollRefused                   // the client has moved to a WebSocket
 )
 
 // poll waits until there is something to answer a GET with.
-func (t *transport) poll(ctx context.Context) ([]byte, polled) {
+func (t *transport) poll(ctx context.Context) ([]byte, pollResult) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.waiting != nil {
