@@ -61,16 +61,18 @@ func (t *Table) track(r *record) {
 	r.session.records = append(r.session.records, r)
 }
 
-// forget forgets a client's place for good, because it has left the namespace.
-func (t *Table) forget(s *session, sid string) {
+// forget forgets a client's place for good, because it has left the namespace. It reports whether that was known.
+func (t *Table) forget(s *session, sid string) (known bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.records = slices.DeleteFunc(s.records, func(r *record) bool {
 		if r.sid == sid {
+			known = true
 			delete(t.recovery.records, r.pid)
 		}
 		return r.sid == sid
 	})
+	return known
 }
 
 // recoverable returns the record that a client names, if it is its own, and the channels that it was on. What the route gives it

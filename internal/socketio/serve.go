@@ -84,8 +84,12 @@ func (e *Endpoint) handshake(sid string, polls bool, o *hub.ConnOptions) packet.
 
 // Wants reports whether a request is one of Engine.IO. All of its requests name a transport and a version.
 func Wants(r *http.Request) bool {
-	q := r.URL.RawQuery
-	return strings.Contains(q, "transport=") || strings.Contains(q, "EIO=")
+	for name := range strings.SplitSeq(r.URL.RawQuery, "&") {
+		if strings.HasPrefix(name, "transport=") || strings.HasPrefix(name, "EIO=") {
+			return true
+		}
+	}
+	return false
 }
 
 // Refuse answers a request that the route refuses.

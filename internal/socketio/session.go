@@ -218,8 +218,10 @@ func (s *session) leaveNamespace(at int) {
 			s.conn.Leave(c, nil)
 		}
 	}
-	s.endpoint.Table.forget(s, j.sid)
-	s.endpoint.Hub.Forget(j.sid)
+	h := s.endpoint.Hub
+	if s.endpoint.Table.forget(s, j.sid) || h.Named(j.sid) == s.conn { // or another connection has gone on with the name
+		h.Forget(j.sid)
+	}
 }
 
 // dismiss takes the client out of the namespace in which it has a name, because a backend says so. It returns false if it is in
