@@ -71,8 +71,13 @@ func TestSocketIO(t *testing.T) {
 		t.Error("a ping:", status, body)
 	}
 	s.Expect(c, "2")
-	if _, body := do("GET", "/socket.io/", ""); body != "other" {
-		t.Error(body)
+	for path, want := range map[string]string{
+		"/socket.io/": "other", "/socket.io/x.js": "other", "/socket.io/socket.io.js": "/*!\n * Socket.IO v4", "/socket.io/socket.io.min.js": "/*!\n * Socket.IO v4",
+		"/socket.io/socket.io.esm.min.js": "/*!\n * Socket.IO v4",
+	} {
+		if status, body := do("GET", path, ""); status != 200 || !strings.HasPrefix(body, want) {
+			t.Errorf("%s: %d %.40q", path, status, body)
+		}
 	}
 }
 

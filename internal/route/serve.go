@@ -11,6 +11,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio"
+	socketioscript "github.com/caddy-broadcast/caddy-broadcast/internal/socketio/script"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/websocket"
 )
 
@@ -18,14 +19,15 @@ import (
 type kind int
 
 const (
-	other     kind = iota // nothing that the route accepts: the next handler's
-	handshake             // of a WebSocket
-	stream                // an event stream
-	post                  // a message to publish
-	script                // the client for browsers, a file
-	probe                 // a client of ours asks whether it may connect, as its failed WebSocket did not say
-	engine                // Socket.IO
-	preflight             // a browser asks whether a page may send one of the above
+	other        kind = iota // nothing that the route accepts: the next handler's
+	handshake                // of a WebSocket
+	stream                   // an event stream
+	post                     // a message to publish
+	script                   // the client for browsers, a file
+	probe                    // a client of ours asks whether it may connect, as its failed WebSocket did not say
+	engine                   // Socket.IO
+	engineScript             // its client for browsers, which is another file
+	preflight                // a browser asks whether a page may send one of the above
 )
 
 // kindOf returns what a request asks for. The order matters: a handshake is a GET too, and may accept anything.
@@ -50,6 +52,8 @@ func (route *Route) kindOf(r *http.Request) kind {
 	// without secrets, and a page needs it before it can ask for anything else.
 	case client.Wants(r):
 		return script
+	case route.engine != nil && socketioscript.Wants(r):
+		return engineScript
 	case client.Asks(r):
 		return accepted(probe, route.acceptsSockets || route.acceptsStreams)
 	case origin.IsPreflight(r):
@@ -69,6 +73,8 @@ func (route *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 		return next.ServeHTTP(w, r)
 	case script:
 		return client.Serve(w, r)
+	case engineScript:
+		return socketioscript.Serve(w, r)
 	}
 	var err error
 	if k == engine {
