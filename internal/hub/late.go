@@ -78,11 +78,14 @@ func (l *loop) tellGap(conns []*Conn, name string) {
 	}
 }
 
-// sendGap sends the notice of a gap, if the format has one. A full backlog may drop it, because what takes its place names
+// sendGap sends the notice of a gap, if the format has one, or closes the connection, if that is how its client learns of it. A full backlog may drop it, because what takes its place names
 // all channels of the connection.
 func (l *loop) sendGap(c *Conn, p []byte) {
 	if len(p) > 0 {
 		l.counts.gaps.Add(1)
 		l.send(c, p, droppable)
+	} else if f, ok := c.options.Format.(GaplessFormat); ok && f.ClosesOnGap() && c.state == stateOpen {
+		l.counts.gaps.Add(1)
+		l.close(c, ReasonUnavailable, "messages are missing", false)
 	}
 }

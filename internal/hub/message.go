@@ -173,6 +173,14 @@ type GapFormat interface {
 	GapAt(channels []string, id string) []byte
 }
 
+// GaplessFormat is a Format that has no notice of a gap, but whose client is told of one when it connects again and cannot resume.
+// If ClosesOnGap, a connection that has lost something is closed, before the client gets a position beyond it. That is not for
+// a full backlog that drops its oldest messages: somebody wants that.
+type GaplessFormat interface {
+	Format
+	ClosesOnGap() bool
+}
+
 // PartingFormat is a Format whose last words depend on the channels that the connection was on.
 type PartingFormat interface {
 	Format

@@ -60,5 +60,8 @@ func (f Format) CloseOn(channels []string, why hub.Reason, text string) (p []byt
 	return append(p, f.Close(why, text)...)
 }
 
-// Gap returns nil: Socket.IO has no such thing. A page learns from socket.recovered that it has missed something.
+// Gap returns nil: Socket.IO has no such thing.
 func (Format) Gap([]string) []byte { return nil }
+
+// ClosesOnGap implements hub.GaplessFormat: a page learns from socket.recovered that it has missed something.
+func (f Format) ClosesOnGap() bool { return f.Offsets }

@@ -1,0 +1,100 @@
+package socketio_test
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/broker/brokertest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/frame"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio"
+)
+
+// peer is a client with a WebSocket: a frame.Receiver that gives the session what it sends, and a hub.Sink.
+type peer struct {
+	protocol.Session
+	mu  sync.Mutex
+	got []byte
+}
+
+func (p *peer) Message(m frame.Message) *frame.CloseError {
+	var closing *frame.CloseError
+	errors.As(p.Receive(m), &closing)
+	return closing
+}
+func (*peer) Control(frame.Opcode, []byte) *frame.CloseError { return nil }
+func (*peer) Closed(frame.Code)                              {}
+
+func (p *peer) TryWrite(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.got = append(p.got, b...)
+	return len(b), nil
+}
+func (p *peer) Write(b []byte, _ time.Duration) (int, error) { return p.TryWrite(b) }
+func (*peer) Close()                                         {}
+
+// send has the session receive a text frame, and gives the log time to answer. It returns all that has come.
+func (p *peer) send(text string) string {
+	if text != "" {
+		r := frame.NewReader(1000, false)
+		r.Feed(append([]byte{0x81, 0x80 | byte(len(text)), 0, 0, 0, 0}, text...), p)
+	}
+	time.Sleep(time.Second)
+	synctest.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return string(bytes.Clone(p.got))
+}
+
+// TestShared: with a broker, acks come when it has answered. A client that has missed something is closed, so that it comes back
+// and is told by not being recovered.
+func TestShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := brokertest.NewMemory(brokertest.MemoryConfig{MaxData: 50})
+		h := hub.New(hub.Config{History: 10})
+		err := h.UseLog(func(s broker.Sink) (broker.Log, error) {
+			return log.Broker().Dial(s, broker.Options{Node: h.Node()})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		table := socketio.NewTable()
+		defer table.Close()
+		e := &protocol.Endpoint{Hub: h, MaxMessage: 1000}
+		p := socketio.Protocol{Endpoint: &socketio.Endpoint{Endpoint: e, Table: table, Recovery: time.Minute}}
+		r := &protocol.Request{Subscriber: hub.Subscriber{Channels: []string{"a"}}, Publish: []string{"a"}}
+		c := &peer{Session: p.Open(e, r)}
+		o := &hub.ConnOptions{
+			Format: p.Format(0), PingInterval: time.Hour, WriteTimeout: time.Second, MaxBacklog: hub.MinBacklog, Observer: table.Observe(nobody{}),
+		}
+		conn, w, err := h.Connect(r.Subscriber, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Start(c, c.Greeting(conn, o, w))
+		for _, s := range []struct{ send, want string }{
+			{"40", `40{"sid":"`},
+			{`421["x",1]`, `431[{"id":"`},
+			{`422["x","` + strings.Repeat("x", 60) + `"]`, `432[{"error":{"code":"too_big"`},
+		} {
+			if got := c.send(s.send); !strings.Contains(got, s.want) {
+				t.Errorf("%s: %q", s.send, got)
+			}
+		}
+		log.Rollback(1)
+		if got := c.send(""); !strings.Contains(got, "\x03\xf5messages are missing") {
+			t.Errorf("%q", got)
+		}
+		conn.Done()
+		h.Close(hub.ReasonRestart, "", 0, time.Second)
+		log.Close()
+	})
+}
