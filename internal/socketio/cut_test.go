@@ -1,0 +1,137 @@
+package socketio_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/frame"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/frame/frametest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/packet"
+)
+
+// cut is a client whose connection ends after some bytes, which may be in the middle of a frame.
+type cut struct {
+	peer
+	left int
+}
+
+var errCut = errors.New("cut")
+
+func (c *cut) TryWrite(b []byte) (int, error) {
+	n := min(c.left, len(b))
+	c.left -= n
+	c.peer.TryWrite(b[:n])
+	if n < len(b) {
+		return n, errCut
+	}
+	return n, nil
+}
+
+func (c *cut) Write(b []byte, _ time.Duration) (int, error) { return c.TryWrite(b) }
+
+// came returns the packets that came whole.
+func (c *cut) came() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if payload, _ := packet.AppendPayload(nil, c.got, 1<<20); len(payload) > 0 {
+		return strings.Split(string(payload), "\x1e")
+	}
+	return nil
+}
+
+// cutRoute is a hub and what its clients speak.
+type cutRoute struct {
+	protocol.Protocol
+	e *protocol.Endpoint
+	o *hub.ConnOptions
+}
+
+// join connects a client that is cut off after some bytes, and has it ask for the main namespace. Left is -1 for a client that never is.
+func (r *cutRoute) join(t *testing.T, left int, connect string) (*cut, *hub.Conn) {
+	if left < 0 {
+		left = 1 << 30
+	}
+	q := &protocol.Request{Subscriber: hub.Subscriber{Channels: []string{"main"}}, Publish: []string{"main"}}
+	c := &cut{peer: peer{Session: r.Open(r.e, q)}, left: left}
+	conn, w, err := r.e.Hub.Connect(q.Subscriber, r.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !conn.Start(c, c.Greeting(conn, r.o, w)) {
+		t.Fatal("ended")
+	}
+	reader := frame.NewReader(1000, false)
+	if _, err := reader.Feed(frametest.Mask(0x81, connect), c); err != nil {
+		t.Fatal(err)
+	}
+	return c, conn
+}
+
+// settle waits until the loops have done what was asked of them.
+func (r *cutRoute) settle() {
+	r.e.Hub.Kick(hub.Filter{Channel: "none"}, hub.ReasonPolicy, "")
+}
+
+// TestCut: wherever a connection is cut, the client that comes back gets each event once, whether its end was noticed or not.
+func TestCut(t *testing.T) {
+	h := hub.New(hub.Config{History: 100})
+	defer h.Close(hub.ReasonRestart, "", 0, time.Millisecond)
+	table := socketio.NewTable()
+	defer table.Close()
+	e := &protocol.Endpoint{Hub: h, MaxMessage: 1000}
+	p := socketio.Protocol{Endpoint: &socketio.Endpoint{Endpoint: e, Table: table, Route: "r", Recovery: time.Minute}}
+	r := &cutRoute{p, e, &hub.ConnOptions{
+		Format: p.Format(0), PingInterval: time.Hour, WriteTimeout: time.Second, MaxBacklog: hub.MinBacklog, Observer: table.Observe(nobody{}),
+	}}
+	const all = 5
+	wait := func(c *cut, n int) (came []string) {
+		for range 1_000_000 {
+			r.settle()
+			if came = c.came(); len(came) >= n {
+				break
+			}
+		}
+		return came
+	}
+	for left := 0; ; left++ {
+		first, conn := r.join(t, -1, "40")
+		begun := wait(first, 2) // the handshake, and the answer
+		_, pid := ids(t, begun[1])
+		first.mu.Lock()
+		first.left = left
+		first.mu.Unlock()
+		for i := range all {
+			h.Publish(&hub.Message{Channel: "main", Event: "e", Data: fmt.Append(nil, i), Kind: hub.JSON})
+			r.settle()
+		}
+		events := first.came()[2:]
+		payload := fmt.Sprintf(`40{"pid":%q}`, pid)
+		if len(events) > 0 {
+			payload = fmt.Sprintf(`40{"pid":%q,"offset":%q}`, pid, offset(events[len(events)-1]))
+		}
+		again, second := r.join(t, -1, payload)
+		h.Publish(&hub.Message{Channel: "main", Event: "e", Data: []byte("5"), Kind: hub.JSON})
+		rest := wait(again, 2+all+1-len(events))
+		if _, same := ids(t, rest[1]); same != pid {
+			t.Fatalf("cut after %d: not recovered", left)
+		}
+		events = append(events, rest[2:]...)
+		for i, event := range events {
+			if !strings.HasPrefix(event, fmt.Sprintf(`42["e",%d,"`, i)) || len(events) != all+1 {
+				t.Fatalf("cut after %d: %q", left, events)
+			}
+		}
+		whole := len(first.came()) == 2+all
+		conn.Done()
+		second.Done()
+		if whole {
+			break
+		}
+	}
+}
