@@ -194,6 +194,7 @@ func TestServerCloses(t *testing.T) {
 	p.enter("40")
 	s.Hub.Publish(&hub.Message{Channel: "main", Data: []byte("x")})
 	s.Hub.Kick(hub.Filter{Channel: "main"}, hub.ReasonPolicy, "")
+	s.want(p.post(`42["x"]`), answer{200, "ok"}) // it does not know it yet
 	s.want(p.get(), answer{200, "42[\"message\",\"x\"]\x1e41\x1e1"})
 	s.want(p.get(), unknown)
 }

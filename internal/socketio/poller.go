@@ -161,8 +161,7 @@ func (p *poller) end(err error) bool {
 	}
 	closing := new(frame.CloseError)
 	if !errors.As(err, &closing) {
-		p.leave() // the hub has ended it
-		return false
+		return true // the hub has ended it, and a GET tells the client how. An error here would have it come back, though it may have to stay away
 	}
 	p.fail(closing)
 	return false
