@@ -161,7 +161,9 @@ func (p *poller) end(err error) bool {
 	}
 	closing := new(frame.CloseError)
 	if !errors.As(err, &closing) {
-		return true // the hub has ended it, and a GET tells the client how. An error here would have it come back, though it may have to stay away
+		// The hub has ended it. If a GET will tell the client how, an error here would have it come back, though it may have
+		// to stay away.
+		return p.endpoint.Table.find(p.sid, p.route) != nil
 	}
 	p.fail(closing)
 	return false
