@@ -168,7 +168,7 @@ func (route *Route) serveEngine(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	c, err := route.identify(r)
-	if err != nil {
+	if err != nil || slices.ContainsFunc(c.channels, func(name string) bool { return strings.HasPrefix(name, "/") }) {
 		return socketio.Refuse(w, r, packet.BadRequest)
 	}
 	request := route.request(r, c, route.subscriber(r, c))

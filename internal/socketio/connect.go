@@ -29,7 +29,9 @@ func (s *session) connect(p *packet.Packet) error {
 		s.send(packet.AppendConnectError(nil, namespace, "too many namespaces", codeLimit))
 		return nil
 	}
-	e.Table.register(s)
+	if !e.Table.register(s) {
+		return errEnded
+	}
 	if s.recovers(p) {
 		return nil
 	}

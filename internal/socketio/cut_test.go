@@ -52,6 +52,31 @@ type cutRoute struct {
 	o *hub.ConnOptions
 }
 
+func newCutRoute(t *testing.T) *cutRoute {
+	h := hub.New(hub.Config{History: 100})
+	table := socketio.NewTable()
+	t.Cleanup(func() {
+		h.Close(hub.ReasonRestart, "", 0, time.Millisecond)
+		table.Close()
+	})
+	e := &protocol.Endpoint{Hub: h, MaxMessage: 1000}
+	p := socketio.Protocol{Endpoint: &socketio.Endpoint{Endpoint: e, Table: table, Route: "r", Recovery: time.Minute}}
+	return &cutRoute{p, e, &hub.ConnOptions{
+		Format: p.Format(0), PingInterval: time.Hour, WriteTimeout: time.Second, MaxBacklog: hub.MinBacklog, Observer: table.Observe(nobody{}),
+	}}
+}
+
+// wait waits until n packets have come.
+func (r *cutRoute) wait(c *cut, n int) (came []string) {
+	for range 1_000_000 {
+		r.settle()
+		if came = c.came(); len(came) >= n {
+			break
+		}
+	}
+	return came
+}
+
 // join connects a client that is cut off after some bytes, and has it ask for the main namespace. Left is -1 for a client that never is.
 func (r *cutRoute) join(t *testing.T, left int, connect string) (*cut, *hub.Conn) {
 	if left < 0 {
@@ -80,28 +105,12 @@ func (r *cutRoute) settle() {
 
 // TestCut: wherever a connection is cut, the client that comes back gets each event once, whether its end was noticed or not.
 func TestCut(t *testing.T) {
-	h := hub.New(hub.Config{History: 100})
-	defer h.Close(hub.ReasonRestart, "", 0, time.Millisecond)
-	table := socketio.NewTable()
-	defer table.Close()
-	e := &protocol.Endpoint{Hub: h, MaxMessage: 1000}
-	p := socketio.Protocol{Endpoint: &socketio.Endpoint{Endpoint: e, Table: table, Route: "r", Recovery: time.Minute}}
-	r := &cutRoute{p, e, &hub.ConnOptions{
-		Format: p.Format(0), PingInterval: time.Hour, WriteTimeout: time.Second, MaxBacklog: hub.MinBacklog, Observer: table.Observe(nobody{}),
-	}}
+	r := newCutRoute(t)
+	h := r.e.Hub
 	const all = 5
-	wait := func(c *cut, n int) (came []string) {
-		for range 1_000_000 {
-			r.settle()
-			if came = c.came(); len(came) >= n {
-				break
-			}
-		}
-		return came
-	}
 	for left := 0; ; left++ {
 		first, conn := r.join(t, -1, "40")
-		begun := wait(first, 2) // the handshake, and the answer
+		begun := r.wait(first, 2) // the handshake, and the answer
 		_, pid := ids(t, begun[1])
 		first.mu.Lock()
 		first.left = left
@@ -117,7 +126,7 @@ func TestCut(t *testing.T) {
 		}
 		again, second := r.join(t, -1, payload)
 		h.Publish(&hub.Message{Channel: "main", Event: "e", Data: []byte("5"), Kind: hub.JSON})
-		rest := wait(again, 2+all+1-len(events))
+		rest := r.wait(again, 2+all+1-len(events))
 		if _, same := ids(t, rest[1]); same != pid {
 			t.Fatalf("cut after %d: not recovered", left)
 		}
@@ -133,5 +142,22 @@ func TestCut(t *testing.T) {
 		if whole {
 			break
 		}
+	}
+}
+
+// TestClosing: a client that comes back while its connection is being closed, which takes a while if it does not answer, goes on
+// where it was.
+func TestClosing(t *testing.T) {
+	r := newCutRoute(t)
+	first, conn := r.join(t, -1, "40")
+	sid, pid := ids(t, r.wait(first, 2)[1])
+	conn.Close(hub.ReasonSlow, "")
+	r.settle()
+	r.e.Hub.Publish(&hub.Message{Channel: "main", Data: []byte("1")})
+	again, _ := r.join(t, -1, fmt.Sprintf(`40{"pid":%q}`, pid))
+	r.e.Hub.Publish(&hub.Message{Channel: "main", Data: []byte("2")})
+	came := r.wait(again, 4)
+	if same, _ := ids(t, came[1]); same != sid || !strings.HasPrefix(came[2], `42["message","1"`) || !strings.HasPrefix(came[3], `42["message","2"`) {
+		t.Errorf("%q", came)
 	}
 }

@@ -46,6 +46,7 @@ func (o observer) Ended(c *hub.Conn, why hub.Reason) {
 	var names []string
 	if s != nil {
 		delete(o.table.sessions, c)
+		s.ended = true
 		// After a restart the client comes to a route that may not let it into the same rooms.
 		names = o.table.endLocked(s, packet.ForGood(why) || why == hub.ReasonRestart)
 	}

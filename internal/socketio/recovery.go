@@ -86,15 +86,32 @@ func (t *Table) recoverable(s *session, namespace, pid string) (*record, []strin
 		return nil, nil
 	}
 	old, channels := r.session, slices.Clone(r.on)
+	if old != nil {
+		channels = within(namespace, old.rooms)
+	}
 	t.mu.Unlock()
 	if old != nil { // the client was faster to come back than we to notice that it was gone
-		for _, c := range old.conn.Channels() {
-			if packet.Namespace(c) == namespace {
-				channels = append(channels, c)
-			}
+		// What it is on now is exact, but one that is just being closed is on none.
+		if now := within(namespace, old.conn.Channels()); len(now) > 0 {
+			channels = now
+		}
+	}
+	for _, c := range r.channels {
+		if !slices.Contains(channels, c) { // it has left it, or is not on it yet
+			return nil, nil
 		}
 	}
 	return r, channels
+}
+
+// within returns the channels of a namespace.
+func within(namespace string, channels []string) (some []string) {
+	for _, c := range channels {
+		if packet.Namespace(c) == namespace {
+			some = append(some, c)
+		}
+	}
+	return some
 }
 
 // takeOver has a session go on where another one was.
@@ -132,11 +149,7 @@ func (t *Table) endLocked(s *session, forGood bool) (names []string) {
 			continue
 		}
 		r.session = nil
-		for _, c := range s.rooms {
-			if packet.Namespace(c) == r.namespace {
-				r.on = append(r.on, c)
-			}
-		}
+		r.on = within(r.namespace, s.rooms)
 		r.until = time.Now().Add(r.keep)
 		v.ended = append(v.ended, r)
 		v.bytes += r.cost()

@@ -61,7 +61,8 @@ type session struct {
 
 	// Guarded by Table.mu.
 	records []*record
-	rooms   []string
+	rooms   []string // all its channels, as far as the loop has come
+	ended   bool     // what the table had of it is gone
 }
 
 // joined is a namespace that the client is in.

@@ -53,11 +53,14 @@ func (t *Table) remove(p *poller) {
 }
 
 // register notes the session of a connection, before it is in a namespace: so either the connection's end finds the session
-// here, or entering the namespace fails.
-func (t *Table) register(s *session) {
+// here, or entering the namespace fails. It reports false if the end was noticed already.
+func (t *Table) register(s *session) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.sessions[s.conn] = s
+	if !s.ended {
+		t.sessions[s.conn] = s
+	}
+	return !s.ended
 }
 
 func (t *Table) unregister(c *hub.Conn) {
