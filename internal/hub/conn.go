@@ -146,6 +146,9 @@ func (c *Conn) Remote() string { return c.remote }
 // ID returns the connection's ID as clients see it.
 func (c *Conn) ID() string { return c.hub.ShowID(c.id) }
 
+// Parting reports whether the connection is being closed, and why. Only its Observer may ask.
+func (c *Conn) Parting() (why Reason, ok bool) { return c.reason, c.state == stateClosing }
+
 // Alive notes that the peer has sent something.
 func (c *Conn) Alive() {
 	if !c.alive.Load() { // mostly set: do not take the cache line

@@ -161,3 +161,16 @@ func TestClosing(t *testing.T) {
 		t.Errorf("%q", came)
 	}
 }
+
+// TestKickedForGood: who was kicked cannot go on where it was, even if it does not wait until its connection has ended.
+func TestKickedForGood(t *testing.T) {
+	r := newCutRoute(t)
+	first, conn := r.join(t, -1, "40")
+	sid, pid := ids(t, r.wait(first, 2)[1])
+	conn.Close(hub.ReasonPolicy, "")
+	r.settle()
+	again, _ := r.join(t, -1, fmt.Sprintf(`40{"pid":%q}`, pid))
+	if other, _ := ids(t, r.wait(again, 2)[1]); other == sid {
+		t.Error("it has gone on")
+	}
+}

@@ -29,7 +29,9 @@ func (o observer) Subscribed(c *hub.Conn, channel string) {
 
 // Unsubscribed implements hub.Observer. That it leaves all of them is its end, after which it may come back to them.
 func (o observer) Unsubscribed(c *hub.Conn, channel string) {
-	if s := o.table.of(c); s != nil && channel != "" {
+	if why, ok := c.Parting(); ok && endsForGood(why) {
+		o.end(c, why) // now, as the client may be slow to go, and quick to come back
+	} else if s := o.table.of(c); s != nil && channel != "" {
 		o.table.mu.Lock()
 		if i := slices.Index(s.rooms, channel); i >= 0 {
 			s.rooms = slices.Delete(s.rooms, i, i+1)
@@ -41,14 +43,23 @@ func (o observer) Unsubscribed(c *hub.Conn, channel string) {
 
 // Ended implements hub.Observer.
 func (o observer) Ended(c *hub.Conn, why hub.Reason) {
+	o.end(c, why)
+	o.Observer.Ended(c, why)
+}
+
+// endsForGood reports whether a client cannot go on where it was. After a restart it comes to a route that may not let it into
+// the same rooms.
+func endsForGood(why hub.Reason) bool { return packet.ForGood(why) || why == hub.ReasonRestart }
+
+// end ends the session of a connection.
+func (o observer) end(c *hub.Conn, why hub.Reason) {
 	o.table.mu.Lock()
 	s := o.table.sessions[c]
 	var names []string
 	if s != nil {
 		delete(o.table.sessions, c)
 		s.ended = true
-		// After a restart the client comes to a route that may not let it into the same rooms.
-		names = o.table.endLocked(s, packet.ForGood(why) || why == hub.ReasonRestart)
+		names = o.table.endLocked(s, endsForGood(why))
 	}
 	o.table.mu.Unlock()
 	if len(names) > 0 {
@@ -59,7 +70,6 @@ func (o observer) Ended(c *hub.Conn, why hub.Reason) {
 			}
 		}()
 	}
-	o.Observer.Ended(c, why)
 }
 
 // Dismissed implements hub.Dismisser: a backend takes a client out of the namespace in which it has the name.
