@@ -133,6 +133,7 @@ func (route *Route) newEngine(c *Config) *socketio.Endpoint {
 			return slices.ContainsFunc(patterns, func(p v1.JoinPattern) bool { return p.Matches(namespace) })
 		}
 	}
+	// Their connections end with the route's others (Retire), so their options are the route's too.
 	p := socketio.Protocol{Endpoint: e}
 	options := func(transport string) func(hub.Format) *hub.ConnOptions {
 		make := route.connOptions(*c, transport)
@@ -172,6 +173,7 @@ func (route *Route) serveEngine(w http.ResponseWriter, r *http.Request) error {
 		return socketio.Refuse(w, r, packet.BadRequest)
 	}
 	request := route.request(r, c, route.subscriber(r, c))
+	// As for raw WebSockets: a text frame has to be UTF-8.
 	request.Greeting = strings.ToValidUTF8(c.repl.ReplaceAll(route.greeting, ""), "\uFFFD")
 	channels := request.Channels // it is on none yet
 	return route.engine.Serve(w, r, request, func(transport string) {

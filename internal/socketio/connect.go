@@ -12,6 +12,7 @@ import (
 // connect takes the client into a namespace, as another one or as the one that it was before.
 func (s *session) connect(p *packet.Packet) error {
 	e, namespace := s.endpoint, p.Namespace
+	// It counts as an event: a client could connect and disconnect all the time, and each takes a place in the hub.
 	ok, closing := s.limiter.Take()
 	switch {
 	case closing != nil:
@@ -35,6 +36,8 @@ func (s *session) connect(p *packet.Packet) error {
 	if s.recovers(p) {
 		return nil
 	}
+	// Both IDs are new, because the client compares them with those that it had: another pid tells it that it was not recovered
+	// (socket.io-client, lib/socket.ts, onconnect).
 	r := &record{
 		sid: newID(), namespace: namespace, route: e.Route, user: s.user, channels: s.channelsOf(namespace), keep: e.Recovery, session: s,
 	}
@@ -76,7 +79,8 @@ func (s *session) greet(namespace string, first []byte, position string) []byte 
 	if s.greeting == "" {
 		return first
 	}
-	channel, _ := packet.Room(namespace, "greeting") // of any room: it is not sent
+	// The channel stands for the namespace, so any room of it will do. It is not sent.
+	channel, _ := packet.Room(namespace, "greeting")
 	o := packet.Outgoing{Channel: channel, Event: s.endpoint.GreetingEvent, Data: []byte(s.greeting), Kind: hub.Text}
 	if c := s.greeting[0]; (c == '{' || c == '[') && json.Valid(o.Data) {
 		o.Kind = hub.JSON
@@ -98,7 +102,8 @@ func (s *session) recovers(p *packet.Packet) bool {
 	if r == nil {
 		return false
 	}
-	if offset == "" { // it has got no event
+	// Without an offset it has got no event. The reference gives up then, though nothing is missing that it does not have.
+	if offset == "" {
 		offset = r.position
 	}
 	err := s.conn.Enter(hub.Entrance{
@@ -134,6 +139,7 @@ func (s *session) refuse(namespace string, err error) error {
 	if errors.Is(err, hub.ErrClosed) {
 		return err
 	}
+	// The session goes on: the client may be in other namespaces, and try this one again.
 	s.send(packet.AppendConnectError(nil, namespace, err.Error(), codeOf(err)))
 	return nil
 }

@@ -47,6 +47,7 @@ func (s *session) reject(p *packet.Packet, code, text string) error {
 
 // event publishes an event, or joins or leaves rooms, if the route has such events.
 func (s *session) event(p *packet.Packet, attachments [][]byte) error {
+	// First what costs least, since it has to hold for those that send most.
 	ok, closing := s.limiter.Take()
 	if closing != nil {
 		return closing
@@ -57,6 +58,7 @@ func (s *session) event(p *packet.Packet, attachments [][]byte) error {
 	if p.Rejected != nil {
 		return s.reject(p, codeInvalid, p.Rejected.Error())
 	}
+	// A route that lets nobody join has no use for such events, so they are like all others.
 	if e := s.endpoint; s.mayJoin != nil {
 		switch p.Name {
 		case e.JoinEvent:
@@ -65,6 +67,7 @@ func (s *session) event(p *packet.Packet, attachments [][]byte) error {
 			return s.leaveRooms(p)
 		}
 	}
+	// Not closed, as a raw client is: pages emit things that were meant for a server, and have to live with that.
 	if len(s.publish) == 0 {
 		return s.reject(p, codeForbidden, "publishing is off on this route")
 	}
@@ -174,6 +177,7 @@ func (s *session) joinRooms(p *packet.Packet) error {
 		return s.reject(p, code, text)
 	}
 	for _, c := range channels {
+		// As with broadcast.v1: the route's own channels, which it may have left, and those that it is on already.
 		if !slices.Contains(s.channelsOf(p.Namespace), c) && !s.mayJoin(c) && !s.conn.On(c) {
 			return s.reject(p, codeForbidden, "a room may not be joined on this route")
 		}
@@ -190,6 +194,7 @@ func (s *session) leaveRooms(p *packet.Packet) error {
 	for _, c := range channels {
 		s.conn.Leave(c, nil)
 	}
+	// The ack comes after the last message of the rooms.
 	return s.enter(p, nil)
 }
 

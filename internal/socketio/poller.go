@@ -83,13 +83,14 @@ func (p *poller) get(w http.ResponseWriter, r *http.Request) error {
 	case pollRefused:
 		return refuse(w, packet.BadRequest)
 	case pollGone:
+		// As the reference ends it ("poll connection closed prematurely"): the client begins anew, and recovers.
 		if p.transport.polls() {
 			p.leave()
 		}
 		return nil
 	}
 	last := isLast(payload)
-	if last {
+	if last { // before the client can ask again
 		p.forget()
 	}
 	rc.SetWriteDeadline(time.Now().Add(p.options.WriteTimeout))
@@ -124,6 +125,7 @@ func (p *poller) post(w http.ResponseWriter, r *http.Request) error {
 		p.fail(&frame.CloseError{Code: frame.UnsupportedData, Text: "a POST of binary data"})
 		return refuse(w, packet.BadRequest)
 	}
+	// Caddy has no limit for slow bodies by default, and no other POST of the session is taken meanwhile.
 	rc := http.NewResponseController(w)
 	rc.SetReadDeadline(time.Now().Add(bodyTimeout))
 	body, err := publish.Body(w, r, int64(p.endpoint.maxPayload()))
@@ -136,6 +138,7 @@ func (p *poller) post(w http.ResponseWriter, r *http.Request) error {
 		p.fail(&frame.CloseError{Code: frame.ProtocolError, Text: "a POST that did not come"})
 		return refuse(w, packet.BadRequest)
 	}
+	// A POST alone shows life: a client whose GETs wait may be one that answers no ping.
 	p.conn.Alive()
 	for q, closing := range packet.Payload(body) {
 		if closing != nil {
@@ -155,6 +158,7 @@ func (p *poller) post(w http.ResponseWriter, r *http.Request) error {
 // end ends the session after an error. It reports whether the POST was right all the same.
 func (p *poller) end(err error) bool {
 	if errors.Is(err, errLeft) {
+		// The official tests want exactly this for the GET that waits.
 		p.transport.finish(noopPacket)
 		p.leave()
 		return true

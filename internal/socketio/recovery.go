@@ -118,6 +118,7 @@ func within(namespace string, channels []string) (some []string) {
 func (t *Table) takeOver(r *record, s *session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	// Its session may have ended since it was looked up, and have left it in the list.
 	if old := r.session; old != nil {
 		old.records = slices.DeleteFunc(old.records, func(o *record) bool { return o == r })
 	} else {
@@ -142,6 +143,7 @@ func (t *Table) dropEndedLocked(i int, h *hub.Hub) {
 // the names that nobody needs any more.
 func (t *Table) endLocked(s *session, forGood bool) (names []string) {
 	v := &t.recovery
+	// A session has a record for each namespace, and a client asks for each by itself.
 	for _, r := range s.records {
 		if forGood {
 			delete(v.records, r.pid)
@@ -156,6 +158,7 @@ func (t *Table) endLocked(s *session, forGood bool) (names []string) {
 		s.endpoint.Hub.Hold(r.cost())
 	}
 	s.records = nil
+	// Clients that come and go cost memory that nobody asks for again, so there is an end to it.
 	for len(v.ended) > 0 && (len(v.ended) > maxRecords || v.bytes > maxRecordBytes) {
 		names = append(names, t.expireFirstLocked(s.endpoint.Hub))
 	}
@@ -180,6 +183,7 @@ func (t *Table) setTimerLocked(h *hub.Hub) {
 	if v.closed {
 		return
 	}
+	// At most once a second, or many that end at about the same time would have it run as often.
 	v.timer = time.AfterFunc(max(time.Second, time.Until(v.ended[0].until)), func() { t.expire(h) })
 }
 

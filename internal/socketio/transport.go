@@ -89,6 +89,7 @@ func (t *transport) TryWrite(p []byte) (int, error) {
 	switch {
 	case t.moved != nil:
 		return t.moved.TryWrite(p)
+	// All or nothing: what is not accepted stays in the backlog, which shares its bytes with those of other connections.
 	case t.moving || !t.hasRoomLocked():
 		return 0, nil
 	}
@@ -209,10 +210,12 @@ func (t *transport) poll(ctx context.Context) ([]byte, pollResult) {
 	defer func() { t.waiting = nil }()
 	for {
 		switch {
+		// Before what is buffered: a client that has ended its session wants none of it.
 		case t.answer != "":
 			return []byte(t.answer), pollAnswer
 		case t.moving || t.moved != nil:
 			return []byte(noopPacket), pollAnswer
+		// Also when the client is about to move: what a GET has taken, the WebSocket does not send again.
 		case len(t.buffered) > 0:
 			if p := t.takeLocked(); len(p) > 0 {
 				return p, pollAnswer

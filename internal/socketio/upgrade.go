@@ -37,6 +37,7 @@ type upgrade struct {
 
 // upgrade accepts a WebSocket for the client. If there is one already, that one stays.
 func (p *poller) upgrade(w http.ResponseWriter, r *http.Request, e *websocket.Endpoint) error {
+	// The official tests want the second WebSocket closed, and the first to go on.
 	if !p.upgrading.CompareAndSwap(false, true) {
 		return Refuse(w, r, packet.BadRequest)
 	}
@@ -91,6 +92,7 @@ func (u *upgrade) Receive(m frame.Message) error {
 
 // probe answers the client's probe.
 func (u *upgrade) probe(socket hub.Sink) error {
+	// Not by the hub, whose connection does not know of this WebSocket yet.
 	pong := textFrame(append([]byte{byte(packet.EnginePong)}, packet.Probe...))
 	if _, err := socket.Write(pong, u.options.WriteTimeout); err != nil {
 		u.abandon(nil)
@@ -99,6 +101,7 @@ func (u *upgrade) probe(socket hub.Sink) error {
 	u.mu.Lock()
 	u.stage = probing
 	u.mu.Unlock()
+	// After the answer, or the client could have its GET answered first, and would wait for the probe in vain.
 	u.transport.probe(true)
 	return nil
 }
