@@ -44,6 +44,7 @@ type poller struct {
 func newPoller(s *session, o *hub.ConnOptions) *poller {
 	p := &poller{session: s, sid: newID(), route: s.endpoint.Route, options: o}
 	p.transport.hold = s.endpoint.Hub.Hold
+	p.transport.hold(sessionCost)
 	p.transport.closed = func(kept bool) {
 		if kept {
 			time.AfterFunc(lingerTime, p.forget)

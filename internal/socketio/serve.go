@@ -170,7 +170,7 @@ func (e *Endpoint) begin(w http.ResponseWriter, r *http.Request, req *protocol.R
 	s.begin(conn, e.Polling)
 	e.Table.add(p)
 	if !conn.Start(&p.transport, nil) {
-		p.leave()
+		p.transport.Close()
 		return Refuse(w, r, packet.UnknownSession) // it was closed already
 	}
 	connected(polling)

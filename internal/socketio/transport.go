@@ -18,6 +18,10 @@ const (
 	// maxAnswer is about how many bytes the answer to a GET has. It is more only if one packet is.
 	maxAnswer = 1 << 20
 
+	// sessionCost is about what a session takes that polls. It counts as memory, unlike connections, because nothing else bounds
+	// how many there are: a GET begins one, and needs no connection that stays.
+	sessionCost = 2 << 10
+
 	closePacket = string(packet.EngineClose)
 	noopPacket  = string(packet.EngineNoop)
 )
@@ -79,7 +83,7 @@ func (t *transport) setLocked(frames []byte) {
 func (t *transport) Buffered() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.held
+	return t.held + sessionCost
 }
 
 // TryWrite implements hub.Sink.
@@ -145,6 +149,7 @@ func (t *transport) CloseWrite() {
 func (t *transport) Close() {
 	t.mu.Lock()
 	t.ended = true
+	t.hold(-sessionCost)
 	t.releaseLocked()
 	kept := false
 	if t.moved != nil {

@@ -2,6 +2,7 @@ package socketio_test
 
 import (
 	"fmt"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -174,5 +175,13 @@ func TestHeld(t *testing.T) {
 	p.get()
 	if got := s.Hub.Stats().Memory; got != before {
 		t.Errorf("%d are held, %d before", got, before)
+	}
+	// The session itself counts too.
+	p.post("1")
+	for s.Hub.Stats().Connections > 0 {
+		runtime.Gosched()
+	}
+	if got := s.Hub.Stats().Memory; got != 0 {
+		t.Errorf("%d are held of nothing", got)
 	}
 }
