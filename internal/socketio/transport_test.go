@@ -138,9 +138,8 @@ func TestGreeting(t *testing.T) {
 	c.send("40/chat")
 	c.read()
 	c.wants(`42/chat,["my response","hello"]`)
+	s = newServer(t, func(e *socketio.Endpoint) { e.GreetingEvent, e.Recovery = "my response", time.Minute })
 	s.greeting = `{"data":"Connected"}`
-	s.connect("")
-	s.Recovery = time.Minute
 	c, _, _ = s.connect("")
 	if got := c.read(); !strings.HasPrefix(got, `42["my response",{"data":"Connected"},"`) {
 		t.Error(got)
