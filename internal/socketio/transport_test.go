@@ -172,15 +172,15 @@ func TestHeld(t *testing.T) {
 		t.Error("what is kept is not counted")
 	}
 	p.get()
-	if got := s.Hub.Stats().Memory; got != before {
-		t.Errorf("%d are held, %d before", got, before)
+	for s.Hub.Stats().Memory != before { // what a loop has taken last counts until it takes something else
+		s.Hub.Kick(hub.Filter{Channel: "none"}, hub.ReasonPolicy, "")
 	}
 	// The session itself counts too.
 	p.post("1")
 	for s.Hub.Stats().Connections > 0 {
 		runtime.Gosched()
 	}
-	if got := s.Hub.Stats().Memory; got != 0 {
-		t.Errorf("%d are held of nothing", got)
+	for s.Hub.Stats().Memory != 0 {
+		s.Hub.Kick(hub.Filter{Channel: "none"}, hub.ReasonPolicy, "")
 	}
 }
