@@ -14,10 +14,13 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
 )
 
-// names returns what a node shows as the nodes that are alive.
+// names returns what a node shows as the nodes, with a ? after those that are away.
 func names(v totals) string {
 	var list []string
 	for _, n := range v.Nodes {
+		if n.Away {
+			n.Name += "?"
+		}
 		list = append(list, n.Name)
 	}
 	return strings.Join(list, " ")
@@ -46,8 +49,30 @@ func (n *node) subscribers(channel string, want int) {
 // of a killed node, and of one that stops, do not count, and nobody keeps counting them when it starts again.
 func TestNodes(t *testing.T) {
 	t.Parallel()
-	server := natstest.Start(t, "")
-	nodes := startNodes(t, 3, func(int) string { return broker(one, server.URL()) })
+	t.Run("nats", func(t *testing.T) {
+		t.Parallel()
+		server := natstest.Start(t, "")
+		nodes := startNodes(t, 3, func(int) string { return broker(one, server.URL()) })
+		testNodes(t, nodes, func(channel string) int { return countedByNATS(t, server, channel) })
+	})
+	t.Run("redis", func(t *testing.T) {
+		t.Parallel()
+		server := redistest.Start(t)
+		nodes := startNodes(t, 3, func(int) string { return redis("", "redis://"+server.Addr()) })
+		testNodes(t, nodes, func(channel string) int { return countedByRedis(server, channel) })
+	})
+}
+
+// counted returns of how many nodes the broker has the numbers for a channel.
+func testNodes(t *testing.T, nodes []*node, counted func(channel string) int) {
+	waitCounts := func(channel string, want int) {
+		t.Helper()
+		for deadline := time.Now().Add(patience); counted(channel) != want; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("the broker has the numbers of %d nodes, want %d", counted(channel), want)
+			}
+		}
+	}
 	a, b, c := nodes[0], nodes[1], nodes[2]
 	for i, want := range []string{"a b c", "b a c", "c a b"} {
 		nodes[i].waitState(want, func(v totals) bool { return names(v) == want && v.Broker.Nodes == 3 })
@@ -71,26 +96,24 @@ func TestNodes(t *testing.T) {
 		t.Error(status, body)
 	}
 
-	before := a.Totals().Nodes[1].ID
 	b.kill()
-	a.waitState("b is dead", func(v totals) bool { return names(v) == "a c" })
+	a.waitState("b is dead", func(v totals) bool { return names(v) == "a b? c" && v.Broker.Nodes == 2 })
 	a.subscribers("x", 2)
-	waitCounts(t, server, "x", 2)
+	waitCounts("x", 2)
 	b.run(t)
 	b.waitUp()
-	a.waitState("b is back", func(v totals) bool { return names(v) == "a b c" && v.Nodes[1].ID != before })
+	a.waitState("b is back", func(v totals) bool { return slices.Equal(slices.Sorted(strings.FieldsSeq(names(v))), []string{"a", "b", "b?", "c"}) && v.Broker.Nodes == 3 })
 	open(t, b, v1, "", "x")
 	a.subscribers("x", 3)
 
 	c.Post(c.Admin+"/stop", "", "")
 	<-c.ended
-	a.waitState("c has left", func(v totals) bool { return names(v) == "a b" })
+	a.waitState("c has left", func(v totals) bool { return !strings.Contains(names(v), "c") })
 	a.subscribers("x", 2)
-	waitCounts(t, server, "x", 2) // a and b
+	waitCounts("x", 2) // a and b
 }
 
-// waitCounts waits until the broker has the numbers of so many nodes for a channel.
-func waitCounts(t *testing.T, server *natstest.Server, channel string, want int) {
+func countedByNATS(t *testing.T, server *natstest.Server, channel string) int {
 	t.Helper()
 	conn, err := nats.Connect(server.URL())
 	if err != nil {
@@ -101,16 +124,9 @@ func waitCounts(t *testing.T, server *natstest.Server, channel string, want int)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
-		info, err := js.StreamInfo("BROADCAST_COUNTS", &nats.StreamInfoRequest{SubjectsFilter: "bc.n." + channel + ".>"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(info.State.Subjects) == want {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the broker has %v, want those of %d nodes", info.State.Subjects, want)
-		}
+	info, err := js.StreamInfo("BROADCAST_COUNTS", &nats.StreamInfoRequest{SubjectsFilter: "bc.n." + channel + ".>"})
+	if err != nil {
+		t.Fatal(err)
 	}
+	return len(info.State.Subjects)
 }

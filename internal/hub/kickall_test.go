@@ -134,7 +134,7 @@ func TestKickOfNodeAway(t *testing.T) {
 	}
 	logs[1].idle()
 	third := kickable(t, hubs[1], "ann")
-	late(10, 2*kickTime, 0)
+	late(10, 2*KickTime, 0)
 	expectOpen(t, hubs[1], second, third)
 	late(2, 0, 1)
 	expectKicked(t, second)

@@ -49,6 +49,62 @@ func TestAlive(t *testing.T) {
 	})
 }
 
+// TestAway: a node that has fallen silent is away for as long as it may have clients, and one that leaves is not. Who is cut
+// off does not take the others for gone.
+func TestAway(t *testing.T) {
+	withCluster(t, "a b c", func(c *cluster) {
+		a, b, d := c.nodes[0], c.nodes[1], c.nodes[2]
+		known := func(n *testNode, want string) {
+			t.Helper()
+			var names []string
+			for _, k := range n.Known() {
+				if k.Away {
+					k.Name += "?"
+				}
+				names = append(names, k.Name)
+			}
+			if got := strings.Join(names, " "); got != want {
+				t.Errorf("%s knows %s, want %s", n.name, got, want)
+			}
+		}
+		b.silent.Store(true)
+		c.after(deadAfter * basic)
+		known(a, "a b? c")
+		a.expect("a c")
+		if n := a.Alive(); n != 2 {
+			t.Errorf("%d are alive", n)
+		}
+		c.after(hub.KickTime - basic)
+		known(a, "a b? c")
+		c.after(2 * basic)
+		known(a, "a c")
+		b.silent.Store(false)
+		c.after(2 * basic)
+		known(a, "a b c")
+
+		a.KeepAway(30 * time.Minute)
+		b.kill()
+		c.after(29 * time.Minute)
+		known(a, "a b? c")
+		known(d, "c a")
+		c.after(2 * time.Minute)
+		known(a, "a c")
+		d.leave()
+		c.after(10 * time.Millisecond)
+		known(a, "a")
+
+		c.start("d")
+		c.after(2 * time.Second)
+		a.KeepAway(0)
+		a.broker.Disconnect()
+		c.after(time.Hour)
+		known(a, "a d?")
+		a.broker.Reconnect()
+		c.after(time.Second)
+		known(a, "a d")
+	})
+}
+
 // TestCutOff: a node that is cut off is alone, and comes back as soon as it is connected. Nobody's counts are removed by it.
 func TestCutOff(t *testing.T) {
 	withCluster(t, "a b c", func(c *cluster) {
@@ -202,7 +258,7 @@ func TestAlone(t *testing.T) {
 		c := New(h)
 		c.Rename("me")
 		c.Handle("echo", func(p []byte) []byte { return p })
-		answers, missing := c.Ask(t.Context(), "echo", []byte("hello"))
+		answers, missing := c.Ask(t.Context(), "echo", []byte("hello"), c.Known())
 		if len(answers) != 1 || string(answers[0].Data) != "hello" || answers[0].Node.Name != "me" || len(missing) != 0 {
 			t.Errorf("answers %v, missing %v", answers, missing)
 		}

@@ -256,11 +256,11 @@ var logger = func() *zap.Logger { return caddy.Log().Named("broadcast.nodes") } 
 
 // sweep removes the counts of nodes that have ended, if it is this node's turn.
 func (s *Session) sweep() {
+	s.cluster.mu.Lock()
+	away := s.cluster.away
+	s.cluster.mu.Unlock()
 	s.mu.Lock()
-	dead, forget := s.table.sweep(s.cluster.hub.Node(), time.Now())
-	for _, id := range dead {
-		s.leftLocked(id)
-	}
+	forget := s.table.sweep(s.cluster.hub.Node(), time.Now(), away)
 	s.mu.Unlock()
 	for _, id := range forget {
 		s.peers.Forget(id)

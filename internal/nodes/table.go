@@ -61,11 +61,17 @@ func (t *table) alive(now time.Time) (n int) {
 	return n
 }
 
-// list returns them, by name.
-func (t *table) list(now time.Time) (list []Node) {
+// isAway reports whether a node is silent without a goodbye, for less than a time. While this node is cut off it cannot tell.
+func (t *table) isAway(p *peer, now time.Time, limit time.Duration) bool {
+	return !p.gone && !p.alive(now) && (t.cut || now.Sub(p.until) < limit)
+}
+
+// list returns those that are alive or away, by name.
+func (t *table) list(now time.Time, away time.Duration) (list []Node) {
 	for _, p := range t.nodes {
-		if p.alive(now) {
-			list = append(list, p.node)
+		n := p.node
+		if n.Away = t.isAway(p, now, away); n.Away || p.alive(now) {
+			list = append(list, n)
 		}
 	}
 	slices.SortFunc(list, byName)
@@ -122,9 +128,8 @@ func (t *table) differs(id uint64, own string, now time.Time) time.Time {
 	return p.since
 }
 
-// sweep forgets what is too old. It returns the nodes that are dead, and those of them whose counts are to be removed by
-// this node.
-func (t *table) sweep(self uint64, now time.Time) (dead, forget []uint64) {
+// sweep forgets what is too old. It returns the nodes whose counts are to be removed by this one.
+func (t *table) sweep(self uint64, now time.Time, away time.Duration) (forget []uint64) {
 	first := true // of those that are alive
 	for id, p := range t.nodes {
 		first = first && !(p.alive(now) && id < self)
@@ -133,11 +138,10 @@ func (t *table) sweep(self uint64, now time.Time) (dead, forget []uint64) {
 		switch {
 		case p.alive(now):
 			continue
-		case now.Sub(p.until) > rememberTime:
+		case now.Sub(p.until) > rememberTime && !t.isAway(p, now, away):
 			delete(t.nodes, id)
 			continue
 		}
-		dead = append(dead, id)
 		// One node does it, because there may be a thousand. If its call is lost, who finds the counts does it.
 		if _, done := t.forgot[id]; first && !done && now.Sub(p.until) >= graceTime && t.claim(id, now) {
 			forget = append(forget, id)
@@ -148,7 +152,7 @@ func (t *table) sweep(self uint64, now time.Time) (dead, forget []uint64) {
 			delete(t.forgot, id)
 		}
 	}
-	return dead, forget
+	return forget
 }
 
 // isLongDead reports whether a node is dead and another one should have removed its counts by now. One that was never heard

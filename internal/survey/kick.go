@@ -55,7 +55,7 @@ func (s *Survey) Kick(ctx context.Context, connection, user string) (Kicked, err
 	if !s.hub.Shared() {
 		return s.kickHere(of, f, nil), nil
 	}
-	concerned := s.cluster.Nodes()
+	concerned := s.cluster.Known()
 	if of != "" {
 		concerned = slices.DeleteFunc(concerned, func(n nodes.Node) bool { return n.Text() != of })
 	}
