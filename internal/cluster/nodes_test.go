@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/redistest"
 )
 
 // names returns what a node shows as the nodes, with a ? after those that are away.
@@ -45,7 +47,7 @@ func (n *node) subscribers(channel string, want int) {
 	}
 }
 
-// TestNodes: each node lists all that are alive, and a publisher is told how many subscribers a channel has on all of them. Those
+// TestNodes: each node lists all that are alive, and says which are away, and a publisher is told how many subscribers a channel has on all of them. Those
 // of a killed node, and of one that stops, do not count, and nobody keeps counting them when it starts again.
 func TestNodes(t *testing.T) {
 	t.Parallel()
@@ -63,7 +65,7 @@ func TestNodes(t *testing.T) {
 	})
 }
 
-// counted returns of how many nodes the broker has the numbers for a channel.
+// testNodes is told by counted of how many nodes the broker has the numbers for a channel.
 func testNodes(t *testing.T, nodes []*node, counted func(channel string) int) {
 	waitCounts := func(channel string, want int) {
 		t.Helper()
@@ -102,7 +104,9 @@ func testNodes(t *testing.T, nodes []*node, counted func(channel string) int) {
 	waitCounts("x", 2)
 	b.run(t)
 	b.waitUp()
-	a.waitState("b is back", func(v totals) bool { return slices.Equal(slices.Sorted(strings.FieldsSeq(names(v))), []string{"a", "b", "b?", "c"}) && v.Broker.Nodes == 3 })
+	a.waitState("b is back", func(v totals) bool {
+		return slices.Equal(slices.Sorted(strings.FieldsSeq(names(v))), []string{"a", "b", "b?", "c"}) && v.Broker.Nodes == 3
+	})
 	open(t, b, v1, "", "x")
 	a.subscribers("x", 3)
 
@@ -129,4 +133,9 @@ func countedByNATS(t *testing.T, server *natstest.Server, channel string) int {
 		t.Fatal(err)
 	}
 	return len(info.State.Subjects)
+}
+
+func countedByRedis(server *redistest.Server, channel string) int {
+	n, _ := strconv.Atoi(server.Do("HLEN", "{bc:0}:n:"+channel))
+	return n
 }
