@@ -347,7 +347,7 @@ func TestCountedByTooMany(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range maxAnswers {
-		if _, err := js.PublishAsync(c.Prefix+".n.fat."+peerName(uint64(i+1)), []byte("1")); err != nil {
+		if _, err := js.PublishAsync(n.peers.counts.subject+"fat."+peerName(uint64(i+1)), []byte("1")); err != nil {
 			t.Fatal(err)
 		}
 	}
