@@ -61,6 +61,16 @@ func (t *table) alive(now time.Time) (n int) {
 	return n
 }
 
+// alone reports whether there are none. Unlike alive it is called for each message.
+func (t *table) alone(now time.Time) bool {
+	for _, p := range t.nodes {
+		if p.alive(now) {
+			return false
+		}
+	}
+	return true
+}
+
 // isAway reports whether a node is silent without a goodbye, for less than a time. While this node is cut off it cannot tell.
 func (t *table) isAway(p *peer, now time.Time, limit time.Duration) bool {
 	return !p.gone && !p.alive(now) && (t.cut || now.Sub(p.until) < limit)
