@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/caddy-broadcast/caddy-broadcast/broker/brokertest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
@@ -197,6 +198,70 @@ func TestReattach(t *testing.T) {
 		c.after(2 * time.Second)
 		a.elsewhere("x", 2)
 	})
+}
+
+// TestSwitch: a node that goes to another broker leaves no counts in the one before. When all are back nothing counts that has
+// ended meanwhile.
+func TestSwitch(t *testing.T) {
+	withCluster(t, "a b", func(c *cluster) {
+		other := brokertest.NewMemory(brokertest.MemoryConfig{Latency: time.Millisecond})
+		defer other.Close()
+		a, b := c.nodes[0], c.nodes[1]
+		b.subscribe("x", 2)
+		b.subscribe("y", 3)
+		c.after(2 * time.Second)
+		a.elsewhere("x", 2)
+		first := []*brokertest.MemoryBroker{a.broker, b.broker}
+		for i, n := range c.nodes {
+			n.broker = other.Broker()
+			n.attach()
+			defer func() { n.broker = first[i] }()
+		}
+		c.after(2 * time.Second)
+		a.elsewhere("x", 2)
+		b.subscribe("x", 0)
+		c.after(2 * time.Second)
+		a.elsewhere("x", 0)
+		for i, n := range c.nodes {
+			n.broker = first[i]
+			n.attach()
+		}
+		c.after(2 * time.Second)
+		a.elsewhere("x", 0)
+		a.elsewhere("y", 3)
+		if got := c.stored("x") + "," + c.stored("y"); got != ",b:3" {
+			t.Errorf("the broker has %s", got)
+		}
+	})
+}
+
+// TestFrozen: a process that was stopped does not take the others for dead when it goes on.
+func TestFrozen(t *testing.T) {
+	now := time.Now()
+	x := newTable(now)
+	other := &beat{run: 1, period: basic, node: Node{ID: 2}}
+	sweep := func(want int) {
+		t.Helper()
+		if forget := x.sweep(1, now, time.Minute); len(forget) != want {
+			t.Errorf("%v are forgotten", forget)
+		}
+	}
+	for range 5 {
+		x.heard(other, now)
+		now = now.Add(basic)
+		sweep(0)
+	}
+	now = now.Add(time.Minute) // and nothing of what has come meanwhile was read yet
+	sweep(0)
+	if x.claim(2, now) {
+		t.Error("its counts may be removed")
+	}
+	for range deadAfter - 1 {
+		now = now.Add(basic)
+		sweep(0)
+	}
+	now = now.Add(basic)
+	sweep(1)
 }
 
 // TestOtherEpoch: nodes with different logs are warned of, once, but not while an epoch changes.
