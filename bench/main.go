@@ -46,7 +46,7 @@ func main() {
 	if *quick {
 		*rounds, *seconds = 1, 1
 	}
-	if *report == "" && !*quick && (*only == "" && *which == "" || *which == clusterName || *which == herdName) {
+	if *report == "" && !*quick && (*only == "" && *which == "" || *which == clusterName || *which == herdName && herd == (herdOptions{broker: "nats"})) {
 		*report = "docs"
 	}
 	ps, err := pick(peers, *only, func(p peer) string { return p.name })

@@ -217,7 +217,8 @@ type Status struct {
 	// Foreign counts what was received that no node has published.
 	Foreign uint64
 
-	// Repairs counts how often the log had to catch up, by the cause: reconnect, tick, chain, leader, audit, overflow.
+	// Repairs counts how often the log had to catch up, by the cause: reconnect, tick, chain, leader, audit, overflow,
+	// epoch.
 	Repairs map[string]uint64
 }
 

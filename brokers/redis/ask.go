@@ -29,6 +29,7 @@ type asker struct {
 
 // flight is who waits for a tick that was sent.
 type flight struct {
+	s        *session
 	barriers []func(uint64, error)
 	openings []*opening
 }
@@ -141,13 +142,24 @@ func (a *asker) end(err error, closed bool) {
 func (l *log) exchange(s *session) error {
 	a := &l.asker
 	a.mu.Lock()
-	f := &flight{a.barriers, a.openings}
+	f := &flight{s, a.barriers, a.openings}
+	// The ticks of a session that is over never come. Its openings are done already: see log.repaired.
+	var stranded []func(uint64, error)
+	for nonce, other := range a.flights {
+		if other.s != s {
+			stranded = append(stranded, other.barriers...)
+			delete(a.flights, nonce)
+		}
+	}
 	leaving := a.leaving
 	a.barriers, a.openings, a.leaving = nil, nil, nil
 	a.nonce++
 	nonce := a.nonce
 	a.flights[nonce] = f
 	a.mu.Unlock()
+	for _, done := range stranded {
+		done(0, broker.ErrDown)
+	}
 	var names []string
 	l.mu.Lock()
 	// One that was opened again stays.

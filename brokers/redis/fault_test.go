@@ -299,3 +299,50 @@ func TestMissedOfAll(t *testing.T) {
 		}
 	}
 }
+
+// A server that said that it keeps everything, and has not, gets another epoch.
+func TestPromiseNotKept(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		t.Run(fmt.Sprint("restart ", restart), func(t *testing.T) {
+			s := redistest.Start(t)
+			c := testConfig(t, s.Addr())
+			c.Durable = true
+			n := dialTest(t, c)
+			n.open(t, "a")
+			n.publish(t, entry("a", "kept"))
+			s.Do("SAVE")
+			n.publish(t, entry("a", "lost"))
+			n.await(t, "both", func() bool { return len(n.entries) == 2 })
+			if restart {
+				s.Kill()
+				s.Run()
+			} else {
+				s.Do("DEBUG", "RELOAD", "NOSAVE")
+			}
+			n.await(t, "another epoch", func() bool { return len(n.epochs) == 2 && !n.broken })
+			if p := n.publish(t, entry("a", "after")); p[0].Seq != 2 {
+				t.Errorf("the position is %d", p[0].Seq)
+			}
+			s.Kill()
+			s.Run()
+		})
+	}
+}
+
+// Databases of one server are logs of their own.
+func TestDatabases(t *testing.T) {
+	s := redistest.Start(t)
+	c := testConfig(t, s.Addr())
+	n := dialTest(t, c)
+	c.DB = 3
+	other := dialTest(t, c)
+	n.open(t, "a")
+	other.open(t, "a", "")
+	n.publish(t, entry("a", "1"))
+	other.publish(t, entry("a", "2"))
+	other.await(t, "its entry", func() bool { return len(other.entries) == 1 })
+	n.await(t, "its entry", func() bool { return len(n.entries) == 1 })
+	if len(n.epochs) != 1 || len(other.epochs) != 1 || n.broken || n.epochs[0] == other.epochs[0] {
+		t.Errorf("epochs %v and %v", n.epochs, other.epochs)
+	}
+}

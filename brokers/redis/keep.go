@@ -196,6 +196,7 @@ func (l *log) catchUp(ctx context.Context, s *session, cause string) error {
 	nonce := repairNonce + s.generation
 	open := l.inReceiver(func() {
 		r := &l.receiver
+		r.held, r.heldBytes = nil, 0 // of an attempt that failed
 		r.session, r.repair, r.repaired = s, strconv.FormatUint(nonce, 10), func(seq uint64) { came <- seq }
 		after, same = r.watermark, r.began && r.epoch == s.epoch
 	})
@@ -290,6 +291,7 @@ func (l *log) repaired(s *session, cause string, at uint64, missed []broker.Entr
 	l.sink.Advance(r.watermark)
 	l.mu.Lock()
 	l.session, l.problem, l.heard = s, "", time.Now()
+	l.epoch, l.certain = r.epoch, r.watermark
 	// The first time is no repair.
 	if !first {
 		l.repairs[cause]++

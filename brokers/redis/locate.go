@@ -41,7 +41,12 @@ func movedTo(err error, from string) (string, bool) {
 	if !ok || !isReply(err, "MOVED") {
 		return "", false
 	}
-	words := strings.Fields(reply.Error())
+	return moved(reply.Error(), from)
+}
+
+// moved reads the text of such an error.
+func moved(text, from string) (string, bool) {
+	words := strings.Fields(text)
 	for i, word := range words {
 		if strings.TrimPrefix(word, "-") != "MOVED" || i+2 >= len(words) {
 			continue
@@ -54,6 +59,7 @@ func movedTo(err error, from string) (string, bool) {
 		// An IPv6 address comes without brackets.
 		host, port := strings.Trim(to[:colon], "[]"), to[colon+1:]
 		if host == "" {
+			var err error
 			if host, _, err = net.SplitHostPort(from); err != nil {
 				return "", false
 			}

@@ -69,6 +69,8 @@ type log struct {
 	retain    bool // the server does not know it yet
 	problem   string
 	heard     time.Time
+	epoch     string // that the Sink was told last
+	certain   uint64 // a position that was stored in it
 	clock     clock
 	repairs   map[string]uint64
 	foreign   uint64
@@ -89,6 +91,10 @@ func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
 	}
 	// One hash tag, so that all of the log is on one node of a cluster.
 	prefix := "{" + c.Prefix + ":0}:"
+	if c.DB != 0 {
+		// Keys are apart in databases, and channels are not.
+		prefix += strconv.Itoa(c.DB) + ":"
+	}
 	l := &log{
 		config: c, node: o.Node, id: strconv.FormatUint(rand.Uint64(), 36), sink: sink, message: o.Message,
 		prefix: prefix, meta: prefix + "m", live: prefix + "c:", everybody: prefix + "p:*",
@@ -171,6 +177,13 @@ func (l *log) used() *session {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.session
+}
+
+// known returns the epoch that the Sink was told, and a position that was stored in it.
+func (l *log) known() (epoch string, at uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.epoch, l.certain
 }
 
 // during calls do while the Sink cannot be told another epoch. over says that the epoch of a session has ended already.

@@ -41,8 +41,7 @@ type Broker struct {
 	URL string `json:"url,omitempty"`
 
 	// What all keys and channels of the log in Redis begin with: `{bc:0}`. Another prefix is another log, for example of another
-	// application in the same database. Channels of Redis are common to all its databases, so a prefix may be used in one
-	// of them only. Letters, digits, `_` and `-`, at most 64. Default: `bc`.
+	// application in the same database. Letters, digits, `_` and `-`, at most 64. Default: `bc`.
 	Prefix string `json:"prefix,omitempty"`
 
 	// How many replicas of the server must have a message before it is acknowledged. A message then survives a failover,

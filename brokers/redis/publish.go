@@ -20,6 +20,10 @@ const (
 
 	// maxBatchBytes is how many bytes of data calls share. A call of its own may have more.
 	maxBatchBytes = 1 << 20
+
+	// maxCallBytes is how many bytes of a call are stored together. The server takes 1 GB in one command
+	// (client-query-buffer-limit), and replicas and files get all of it too.
+	maxCallBytes = 64 << 20
 )
 
 // call is a Publish that is not done. The publisher's lock guards it, until it is done.
@@ -30,6 +34,20 @@ type call struct {
 	next     int // how many are in batches already
 	places   []broker.Place
 	over     bool // done was called
+}
+
+// sentLocked reports whether a part of the call is in the batch that is under way. Then what becomes of that decides.
+func (c *call) sentLocked() bool { return c.next > len(c.places) }
+
+// rest returns the entries of the next part, and the bytes of their data.
+func (c *call) rest() (es []broker.Entry, size int) {
+	es = c.es[c.next:min(c.next+maxBatch, len(c.es))]
+	for i := range es {
+		if size += len(es[i].Data); size > maxCallBytes && i > 0 {
+			return es[:i], size - len(es[i].Data)
+		}
+	}
+	return es, size
 }
 
 // part is the entries of a call that are in one batch: all, or as many as a batch has.
@@ -122,8 +140,7 @@ func (p *publisher) leave(s *session) {
 func (p *publisher) refuse() {
 	p.mu.Lock()
 	p.away = true
-	calls := p.queue
-	p.queue = nil
+	calls := slices.DeleteFunc(slices.Clone(p.queue), (*call).sentLocked)
 	p.mu.Unlock()
 	for _, c := range calls {
 		p.fail(c, broker.ErrDown)
@@ -178,7 +195,7 @@ func (p *publisher) expire(now time.Time) time.Duration {
 		}
 	}
 	p.queue = slices.DeleteFunc(p.queue, func(c *call) bool {
-		if !now.After(c.deadline) {
+		if !now.After(c.deadline) || c.sentLocked() {
 			next = min(next, c.deadline.Sub(now))
 			return false
 		}
@@ -203,15 +220,15 @@ func unknownIf(attempted bool) error {
 // fail ends a call, of which some entries may be stored. The rest of it is not sent.
 func (p *publisher) fail(c *call, err error) {
 	p.mu.Lock()
-	over := c.over
+	over, places := c.over, c.places
 	c.over = true
 	p.queue = slices.DeleteFunc(p.queue, func(other *call) bool { return other == c })
 	p.mu.Unlock()
 	if over {
 		return
 	}
-	if len(c.places) > 0 {
-		err = &broker.PartialError{Places: c.places, Err: err}
+	if len(places) > 0 {
+		err = &broker.PartialError{Places: places, Err: err}
 	}
 	c.done(nil, err)
 }
@@ -245,11 +262,7 @@ func (p *publisher) take() *batch {
 	b := &batch{number: p.number}
 	bytes, taken := 0, 0
 	for _, c := range p.queue {
-		es := c.es[c.next:min(c.next+maxBatch, len(c.es))]
-		size := 0
-		for i := range es {
-			size += len(es[i].Data)
-		}
+		es, size := c.rest()
 		if len(b.parts) > 0 && (b.size+len(es) > maxBatch || bytes+size > maxBatchBytes) {
 			break
 		}
@@ -282,12 +295,7 @@ func (p *publisher) round(s *session) {
 		return
 	}
 	now := time.Now()
-	deadline := now.Add(p.l.config.PublishTimeout)
-	for _, part := range b.parts {
-		if !part.c.over && part.c.deadline.Before(deadline) {
-			deadline = part.c.deadline
-		}
-	}
+	deadline := p.deadline(b, now.Add(p.l.config.PublishTimeout))
 	if now.After(deadline) {
 		p.expire(now)
 		return
@@ -310,6 +318,18 @@ func (p *publisher) round(s *session) {
 		// The server has refused this attempt, and stored nothing of it.
 		p.abandon(b, fmt.Errorf("%w (%w)", unknownIf(b.attempted), err))
 	}
+}
+
+// deadline returns when the first call of a batch ends.
+func (p *publisher) deadline(b *batch, deadline time.Time) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, part := range b.parts {
+		if !part.c.over && part.c.deadline.Before(deadline) {
+			deadline = part.c.deadline
+		}
+	}
+	return deadline
 }
 
 // lost ends a session. The batch is sent again over the next one.

@@ -166,17 +166,29 @@ func (l *log) wanted(live string) (string, bool) {
 // deliverTick takes a tick, which moves W where nothing is published: rule 1.
 func (l *log) deliverTick(s *session, m stored) {
 	r := &l.receiver
+	if m.seq < r.watermark {
+		// The server has gone back, without a restart or with a promise that it did not keep: rule 7.
+		l.note(r.watermark)
+		s.fail("epoch", errFence)
+		r.session = nil
+		return
+	}
 	if m.seq > r.watermark {
 		r.watermark, r.advance = m.seq, m.seq
 	}
 	l.flush()
-	l.mu.Lock()
-	l.heard = time.Now()
-	l.mu.Unlock()
+	l.note(r.watermark)
 	l.setClock(m.time)
 	if nonce, err := strconv.ParseUint(m.rest, 10, 64); err == nil {
 		l.settle(s, nonce, r.watermark)
 	}
+}
+
+// note keeps that everything works, and up to where, for others than the receiver.
+func (l *log) note(at uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.heard, l.certain = time.Now(), at
 }
 
 // flush gives the Sink what was gathered.
@@ -207,6 +219,9 @@ func (l *log) fail(cause string) {
 	}
 	l.flush()
 	r.broken = true
+	l.mu.Lock()
+	l.certain = max(l.certain, r.watermark)
+	l.mu.Unlock()
 	l.sink.Broken(fmt.Errorf("entries may be missing: %s", cause))
 }
 

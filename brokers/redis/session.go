@@ -107,7 +107,8 @@ func (s *session) options() rueidis.ClientOption {
 	c := &s.l.config
 	return rueidis.ClientOption{
 		InitAddress: []string{s.address}, ForceSingleClient: true, PipelineMultiplex: -1, DisableRetry: true, DisableCache: true,
-		ClientName: clientName(c.Name), SelectDB: c.DB, TLSConfig: c.TLS,
+		ClientSetInfo: rueidis.DisableClientSetInfo, // it would need one more permission
+		ClientName:    clientName(c.Name), SelectDB: c.DB, TLSConfig: c.TLS,
 		AuthCredentialsFn: func(rueidis.AuthCredentialsContext) (rueidis.AuthCredentials, error) {
 			user, password := c.login()
 			return rueidis.AuthCredentials{Username: user, Password: password}, nil
@@ -188,9 +189,10 @@ func runOf(ctx context.Context, d doer) (string, error) {
 // begin settles on the epoch. exactly says that the log has to keep what is wanted, and not what others want, if that is more.
 func (s *session) begin(ctx context.Context, want retained, exactly bool) (epoch string, err error) {
 	l := s.l
+	known, at := l.known()
 	m, err := s.eval(ctx, s.client, beginScript, []string{
 		l.prefix, s.run, newEpoch(), flag(l.config.Durable), strconv.Itoa(want.limit), strconv.FormatInt(want.ttl, 10), flag(exactly),
-		l.id, strconv.FormatUint(s.generation, 10),
+		l.id, strconv.FormatUint(s.generation, 10), known, strconv.FormatUint(at, 10),
 	})
 	if err != nil {
 		return "", err

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/redistest"
 )
 
 const (
@@ -44,6 +45,8 @@ type hop struct {
 	epochs []string          // in their order
 	acked  map[string]uint64 // positions, by data
 	failed map[string]int    // publishes that failed and were repeated, by the status or code
+
+	feeds [publishers]*feed // each publisher's own
 
 	// Of each client.
 	channels [][]string
@@ -85,6 +88,25 @@ func TestHop(t *testing.T) {
 			waitCurrent(t, servers)
 		})
 	})
+}
+
+// TestHopOfRedis: the same with Redis. If it keeps what it has acknowledged, nobody notices; if it does not, all are told.
+func TestHopOfRedis(t *testing.T) {
+	for _, c := range []struct {
+		name, config, options string
+		forgets               bool
+	}{{"durable", redistest.AOF, "durable", false}, {"without AOF", "", "", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			server := redistest.Start(t, c.config)
+			h := newHop(startNodes(t, 3, func(int) string { return redis(c.options, server.URL()) }))
+			h.forgets = c.forgets
+			h.run(t, func(func(int)) {
+				server.Kill()
+				time.Sleep(700 * time.Millisecond) // how long it is away
+				server.Run()
+			})
+		})
+	}
 }
 
 // TestHopOfNodes: the same while the connections of nodes are cut and held up, and nodes are killed.
@@ -228,8 +250,6 @@ func (h *hop) publish(ctx context.Context, t *testing.T, p int) {
 	}
 }
 
-var feeds sync.Map // the WebSocket of a publisher of a hop
-
 // store publishes a message until a node says that it is stored, always with the same key.
 func (h *hop) store(ctx context.Context, t *testing.T, p int, channel, data string) bool {
 	for deadline := time.Now().Add(patience); ctx.Err() == nil; {
@@ -280,15 +300,13 @@ func (h *hop) any() *node { return h.nodes[rand.N(len(h.nodes))] }
 
 // feed publishes over a WebSocket, which moves to another node when something fails, and once in a while.
 func (h *hop) feed(ctx context.Context, p int, channel, data string) (id, problem string) {
-	key := fmt.Sprintf("%p %d", h, p)
-	open, _ := feeds.Load(key)
-	f, ok := open.(*feed)
-	if !ok {
+	f := h.feeds[p]
+	if f == nil {
 		var err error
 		if f, err = openFeed(ctx, h.any().Addr, channel); err != nil {
 			return "", "connect"
 		}
-		feeds.Store(key, f)
+		h.feeds[p] = f
 	}
 	id, code, err := f.publish(ctx, data, h.name+" "+data)
 	if err != nil {
@@ -296,7 +314,7 @@ func (h *hop) feed(ctx context.Context, p int, channel, data string) (id, proble
 	}
 	if id == "" || rand.N(200) == 0 {
 		f.close()
-		feeds.Delete(key)
+		h.feeds[p] = nil
 	}
 	return id, code
 }

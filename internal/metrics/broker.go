@@ -41,7 +41,7 @@ var brokerDescs = []*prometheus.Desc{
 }
 
 // repairCauses are those of broker.Status.
-var repairCauses = []string{"reconnect", "tick", "chain", "leader", "audit", "overflow"}
+var repairCauses = []string{"reconnect", "tick", "chain", "leader", "audit", "overflow", "epoch"}
 
 // collectBroker collects nothing without a broker.
 func (c collector) collectBroker(gauge func(*prometheus.Desc, float64, ...string), counter func(*prometheus.Desc, uint64, ...string), out chan<- prometheus.Metric) {

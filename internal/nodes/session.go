@@ -134,7 +134,7 @@ func period(n int) time.Duration {
 
 // beats sends beats, and looks after those of others.
 func (s *Session) beats() {
-	asks := true
+	asks, last := true, time.Duration(0)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -146,10 +146,16 @@ func (s *Session) beats() {
 			asks = true
 		}
 		p := s.beat(0, asks)
-		asks = false
 		s.sweep()
-		// Up to a tenth sooner, so that nodes that were started together do not send at the same moments for ever.
-		timer.Reset(p - rand.N(p/10))
+		// Many nodes may have been started, or have lost the broker, at one moment. Their next beats come at any moment of a
+		// period, and later ones up to a tenth sooner, so that the broker never has all of them to send at once. A node that
+		// was just started does not know yet how many others there are: when it does, its period is longer.
+		sooner := p / 10
+		if asks || 2*p > 3*last {
+			sooner = p
+		}
+		asks, last = false, p
+		timer.Reset(p - rand.N(sooner))
 	}
 }
 

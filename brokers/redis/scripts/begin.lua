@@ -1,6 +1,6 @@
 -- Begins a session: settles on the epoch, and makes this session the only one of its log that may publish.
 -- KEYS: the log. ARGV: prefix, run, candidate for an epoch, durable, limit, ttl, whether these two are wanted exactly,
--- log, generation.
+-- log, generation, the epoch and the position that the log knows.
 local m = redis.call('HMGET', KEYS[1], 'run', 'e', 'x', 's', 'l', 'ttl', 'since')
 local run, epoch, incarnation, s = ARGV[2], m[2], m[3], m[4]
 local limit, ttl, since = tonumber(m[5]), tonumber(m[6]), m[7]
@@ -14,6 +14,11 @@ elseif m[1] ~= run then
 	-- Another server, or the same one restarted. What it has lost is not known, so its positions are of another epoch.
 	if ARGV[4] ~= '1' then epoch = ARGV[3] end
 	redis.call('HSET', KEYS[1], 'run', run, 'e', epoch)
+end
+if epoch == ARGV[10] and tonumber(s) < tonumber(ARGV[11]) then
+	-- The server has lost what it had promised to keep. Its positions would be given a second time.
+	epoch = ARGV[3]
+	redis.call('HSET', KEYS[1], 'e', epoch)
 end
 local l, t = tonumber(ARGV[5]), tonumber(ARGV[6])
 local function longer(a, b) return b ~= 0 and (a == 0 or a > b) end -- 0 is no limit

@@ -91,4 +91,5 @@ for k = 1, total do
 	redis.call('PUBLISH', prefix .. 'c:' .. channel, epoch .. ' ' .. seq .. ' ' .. now .. ' ' .. data)
 end
 redis.call('HSET', own, 'g', ARGV[6], 'n', ARGV[7], 'r', reply)
+if not last[1] then redis.call('PEXPIRE', own, 86400000) end -- it was away for a day
 return reply
