@@ -81,8 +81,7 @@ func (s *Session) Close() {
 	}
 	c := s.cluster
 	c.mu.Lock()
-	last := c.session == s
-	if last {
+	if c.session == s {
 		c.session = nil
 		c.hub.WatchCounts(false)
 	}
@@ -90,9 +89,15 @@ func (s *Session) Close() {
 	close(s.stop)
 	s.running.Wait()
 	s.peers.Send(0, binary.AppendUvarint([]byte{messageVersion, kindGoodbye}, s.run))
-	// Not if another session has taken its place: if that has the same broker, they are its counts now. If not, the other
-	// nodes remove them when this one is gone for a while.
-	s.reports.end(last, leaveTime)
+	// If another session has taken its place, then they may be its counts, if it has the same broker. If not, nobody else may
+	// be left there who removes them, and they would count again when this node is back.
+	s.reports.end(leaveTime)
+	c.mu.Lock()
+	next := c.session
+	c.mu.Unlock()
+	if next != nil {
+		next.reports.setAllNow()
+	}
 }
 
 // Interrupted says that the broker is not reached for now.

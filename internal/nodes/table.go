@@ -13,6 +13,7 @@ type table struct {
 	forgot map[uint64]time.Time
 	cut    bool      // nothing comes from the others
 	back   time.Time // when it last did so again
+	swept  time.Time
 }
 
 // peer is another node.
@@ -44,7 +45,7 @@ const (
 )
 
 func newTable(now time.Time) table {
-	return table{nodes: make(map[uint64]*peer), forgot: make(map[uint64]time.Time), back: now}
+	return table{nodes: make(map[uint64]*peer), forgot: make(map[uint64]time.Time), back: now, swept: now}
 }
 
 func (p *peer) alive(now time.Time) bool { return p != nil && !p.gone && now.Before(p.until) }
@@ -140,6 +141,11 @@ func (t *table) differs(id uint64, own string, now time.Time) time.Time {
 
 // sweep forgets what is too old. It returns the nodes whose counts are to be removed by this one.
 func (t *table) sweep(self uint64, now time.Time, away time.Duration) (forget []uint64) {
+	// A process that was stopped for so long has not heard from anybody either.
+	if now.Sub(t.swept) >= deadAfter*period(len(t.nodes)) {
+		t.back = now
+	}
+	t.swept = now
 	first := true // of those that are alive
 	for id, p := range t.nodes {
 		first = first && !(p.alive(now) && id < self)

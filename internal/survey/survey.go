@@ -51,6 +51,7 @@ type question struct {
 	User    string `json:"user,omitempty"`
 	After   string `json:"after,omitempty"`
 	Limit   int    `json:"limit,omitempty"`
+	Bytes   int    `json:"bytes,omitempty"` // what an answer may have; 0: as much as a node sends
 	Request string `json:"request,omitempty"`
 }
 
@@ -73,6 +74,10 @@ func handle[T any](s *Survey, kind string, answer func(question) (T, bool)) {
 	})
 }
 
+// answersSize is what the answers to a question may have together: half of what nodes.Cluster.Ask takes, so that no node is
+// missing because there are many.
+const answersSize = 32 << 20
+
 // answer is what one node has answered.
 type answer[T any] struct {
 	node nodes.Node
@@ -82,6 +87,9 @@ type answer[T any] struct {
 // ask asks the selected nodes, or only answers itself if it is the only one of them. It returns the nodes that have not
 // answered.
 func ask[T any](ctx context.Context, s *Survey, kind string, q question, selected []nodes.Node, own func(question) (T, bool)) (answers []answer[T], missing []nodes.Node) {
+	if len(selected) == 0 {
+		return nil, nil
+	}
 	if len(selected) == 1 && selected[0].ID == s.hub.Node() {
 		a, ok := own(q)
 		if !ok {
@@ -89,6 +97,7 @@ func ask[T any](ctx context.Context, s *Survey, kind string, q question, selecte
 		}
 		return []answer[T]{{selected[0], a}}, nil
 	}
+	q.Bytes = answersSize / len(selected)
 	request, err := json.Marshal(q)
 	if err != nil {
 		return nil, selected

@@ -2,6 +2,7 @@ package survey
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -143,6 +144,7 @@ func TestConnections(t *testing.T) {
 		{all[2].self(), hub.Filter{}, "", want[6:]},
 		{"a", hub.Filter{}, "c2", want[2:4]}, // as before there was a broker
 		{"a", hub.Filter{}, want[8], nil},
+		{"", hub.Filter{}, "zzzzzz.c1", nil},
 	} {
 		p, err := all[0].Connections(t.Context(), c.node, c.filter, c.after, 100)
 		var got []string
@@ -192,6 +194,50 @@ func TestLargePages(t *testing.T) {
 	if len(seen) != maxEntries+110 || pages < 4 {
 		t.Errorf("%d connections on %d pages", len(seen), pages)
 	}
+}
+
+// TestManyNodes: the more nodes are asked the less each of them sends, so that all answers together are not too much. Each
+// sends one entry at least.
+func TestManyNodes(t *testing.T) {
+	_, all := start(t, 2)
+	for i := range 50 {
+		all[0].connect(t, 1, fmt.Sprint("user", i), "x", fmt.Sprint(i, strings.Repeat("x", 200)))
+	}
+	for kind, least := range map[string]int{kindChannels: 1, kindConnections: 1, kindChannel: 0} {
+		for _, most := range []int{1, 10_000, 20_000} {
+			data := all[0].handlers[kind](fmt.Appendf(nil, `{"limit":1000,"channel":"x","bytes":%d}`, most))
+			var p struct {
+				Entries []struct {
+					More bool `json:"more_users"`
+				}
+				More bool
+			}
+			if err := json.Unmarshal(data, &p); err != nil || len(p.Entries) <= least-1 || len(data) > max(most, 4000) || (kind != kindChannel) != p.More && most < 10_000 {
+				t.Errorf("%s of %d bytes: %d, %d entries, %v", kind, most, len(data), len(p.Entries), err)
+			}
+		}
+	}
+	var sent question
+	many := make([]nodes.Node, 1000)
+	s := &Survey{all[0].hub, spy(func(p []byte) {
+		if err := json.Unmarshal(p, &sent); err != nil {
+			t.Error(err)
+		}
+	})}
+	ask(t.Context(), s, kindChannels, question{}, many, s.channels)
+	if sent.Bytes < 10_000 || sent.Bytes*len(many) > answersSize {
+		t.Errorf("each of %d nodes may send %d bytes", len(many), sent.Bytes)
+	}
+}
+
+// spy is a cluster that shows what is asked.
+type spy func(request []byte)
+
+func (spy) Known() []nodes.Node                { return nil }
+func (spy) Handle(string, func([]byte) []byte) {}
+func (s spy) Ask(_ context.Context, _ string, request []byte, of []nodes.Node) ([]nodes.Answer, []nodes.Node) {
+	s(request)
+	return nil, of
 }
 
 // TestChannels: a channel is listed once, with the subscribers of all nodes, and pages do not break it.
