@@ -102,6 +102,18 @@ func testNodes(t *testing.T, nodes []*node, counted func(channel string) int) {
 	a.waitState("b is dead", func(v totals) bool { return names(v) == "a b? c" && v.Broker.Nodes == 2 })
 	a.subscribers("x", 2)
 	waitCounts("x", 2)
+	// It might only be cut off, so nobody is told that it has no clients.
+	begun := time.Now()
+	if status, body := a.Do(http.MethodDelete, a.Admin+"/broadcast/connections?user=nobody", ""); status != http.StatusAccepted || !strings.Contains(body, `"missing":["b"]`) {
+		t.Error(status, body)
+	}
+	if list, _, missing := c.list("/connections?node=b"); len(list) != 0 || missing != "b" {
+		t.Errorf("%v, missing %q", list, missing)
+	}
+	if out, err := a.command("status"); err != nil || !strings.Contains(out, "away") || !strings.Contains(out, "connections on 2 nodes") {
+		t.Error(out, err)
+	}
+	t.Logf("all of that took %v", time.Since(begun))
 	b.run(t)
 	b.waitUp()
 	a.waitState("b is back", func(v totals) bool {

@@ -317,6 +317,8 @@ func TestKick(t *testing.T) {
 	kick(0, id, "", 1, 1)
 	kick(0, id, "", 0, 1)
 	kick(0, "000000.c1", "", 0, 0, "000000")
+	kick(0, "", strings.Repeat("x", hub.MaxName+1), 0, 3) // nobody has such a name
+	kick(0, "", "ann\x00", 0, 3)
 
 	all[1].connect(t, 1, "ann", "x")
 	id = all[1].connect(t, 1, "ben", "x")[0]
