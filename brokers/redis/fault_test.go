@@ -248,10 +248,11 @@ func TestOutputBuffer(t *testing.T) {
 	}
 }
 
-// The log is on one node of a cluster, which the others name.
-func TestCluster(t *testing.T) {
-	a := redistest.Start(t, "cluster-enabled yes")
-	b := redistest.Start(t, "cluster-enabled yes")
+// startCluster starts a cluster of two servers that share the slots.
+func startCluster(t *testing.T) (a, b *redistest.Server) {
+	t.Helper()
+	a = redistest.Start(t, "cluster-enabled yes")
+	b = redistest.Start(t, "cluster-enabled yes")
 	// By hand, since redis-cli --cluster waits for seconds.
 	a.Do("CLUSTER", "ADDSLOTSRANGE", "0", "8191")
 	b.Do("CLUSTER", "ADDSLOTSRANGE", "8192", "16383")
@@ -262,6 +263,12 @@ func TestCluster(t *testing.T) {
 			t.Fatal(a.Do("CLUSTER", "INFO"))
 		}
 	}
+	return a, b
+}
+
+// The log is on one node of a cluster, which the others name.
+func TestCluster(t *testing.T) {
+	a, b := startCluster(t)
 	for _, address := range []string{a.Addr(), b.Addr()} {
 		c := testConfig(t, address)
 		c.Cluster = true

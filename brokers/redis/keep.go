@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"time"
 
@@ -68,7 +70,7 @@ func (l *log) notUp(cause string, err error) {
 	}
 	l.setProblem(fmt.Sprint("not connected: ", err))
 	l.publisher.refuse()
-	if l.complaints.fresh(err.Error(), time.Now()) {
+	if l.complaints.Fresh(err.Error(), time.Now()) {
 		l.logger().Warn("cannot catch up with the broker", zap.String("cause", cause), zap.Error(err))
 	}
 }
@@ -77,8 +79,7 @@ func (l *log) notUp(cause string, err error) {
 func (l *log) watch(s *session) {
 	clock := time.NewTicker(tickInterval)
 	defer clock.Stop()
-	go l.look(s)
-	for {
+	for ticks := 0; ; ticks++ {
 		select {
 		case <-s.over:
 			return
@@ -87,6 +88,9 @@ func (l *log) watch(s *session) {
 		case <-clock.C:
 			l.applyRetention(s)
 			l.Barrier(func(uint64, error) {})
+			if ticks%lookTicks == lookTicks-1 {
+				go l.lookAgain(s)
+			}
 		}
 	}
 }
@@ -177,15 +181,31 @@ func (l *log) applyRetention(s *session) {
 	}
 }
 
-// look warns of settings of the server by which it loses messages. It need not be allowed to see them.
-func (l *log) look(s *session) {
+// lookTicks is how many ticks there are until the settings of the server are looked at again, since people may change them.
+const lookTicks = 10
+
+// lookAgain is look while a session is used. What it cannot find out stays as it was.
+func (l *log) lookAgain(s *session) {
 	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
-	settings, err := s.client.Do(ctx, s.client.B().ConfigGet().Parameter("maxmemory-policy").Build()).AsStrMap()
-	if policy := settings["maxmemory-policy"]; err == nil && policy != "noeviction" && l.complaints.fresh(policy, time.Now()) {
-		l.logger().Warn("the broker's server removes messages when its memory is full, so clients may miss some without being told",
+	if err := s.look(ctx); err != nil && ends(err) {
+		s.fail("reconnect", err)
+	}
+}
+
+// look finds out whether the server removes keys when its memory is full, and warns. INFO says so to accounts that may not use
+// CONFIG.
+func (s *session) look(ctx context.Context) error {
+	policy, err := info(ctx, s.client, "memory", "maxmemory_policy")
+	if err != nil {
+		return err
+	}
+	s.evicts.Store(policy != "noeviction")
+	if policy != "noeviction" && policy != "" && s.l.complaints.Fresh(policy, time.Now()) {
+		s.l.logger().Warn("the broker's server removes messages when its memory is full, so clients may get gaps and messages may come twice",
 			zap.String("maxmemory-policy", policy), zap.String("should be", "noeviction"))
 	}
+	return nil
 }
 
 // catchUp brings a session to where the log has everything up to a tick.
@@ -296,16 +316,17 @@ func (l *log) repaired(s *session, cause string, at uint64, missed []broker.Entr
 	if !first {
 		l.repairs[cause]++
 	}
-	openings := append([]*opening(nil), l.openings...)
+	openings := slices.Collect(maps.Keys(l.openings))
 	l.mu.Unlock()
+	// Before others are told that the log is up: they may publish at once.
+	l.publisher.use(s)
+	l.counters.use(s)
 	r.broken = false
 	l.sink.Repaired()
 	for _, o := range openings {
 		l.settleOpening(s, o, r.watermark)
 	}
 	l.logger().Info("the broker's log is up", zap.String("cause", cause), zap.Uint64("position", at), zap.Int("missed", len(missed)), zap.Int("lost", len(lost)))
-	l.publisher.use(s)
-	l.counters.use(s)
 	l.asker.wake()
 	// Last, as ordinary messages after the repair: what is at or before at is dropped by its position.
 	held := r.held

@@ -1,10 +1,10 @@
 -- Reads channels.
--- KEYS: the log. ARGV: prefix, run, epoch, incarnation, bytes, entries, direction (+ or -), then for each channel its name, the
--- position after which, and the next one.
+-- KEYS: the log. ARGV: prefix, run, epoch, incarnation, bytes, entries, direction (+ or -), whether the server evicts keys, then
+-- for each channel its name, the position after which, and the next one.
 -- The reply is F, or an array: for each channel, while bytes and entries last, whether all of it was read, whether nothing is
 -- missing, and a list of IDs and messages.
 local prefix, log = ARGV[1], KEYS[1]
-local m = redis.call('HMGET', log, 'run', 'e', 'x', 's', 'l', 'ttl', 'since')
+local m = redis.call('HMGET', log, 'run', 'e', 'x', 's', 'l', 'ttl', 'since', 'evicted')
 if m[1] ~= ARGV[2] or m[2] ~= ARGV[3] or m[3] ~= ARGV[4] then return 'F' end
 redis.call('DEL', prefix .. '-') -- as in tick.lua
 local s, limit, ttl, since = tonumber(m[4]), tonumber(m[5]), tonumber(m[6]), tonumber(m[7])
@@ -19,7 +19,20 @@ local function young(after)
 	end
 	return after >= kept
 end
-for i = 8, #ARGV, 3 do
+local looked = ARGV[8] ~= '1'
+local function unevicted(after)
+	if not looked then
+		looked = true
+		local evicted = string.match(redis.call('INFO', 'stats'), 'evicted_keys:(%d+)')
+		if evicted and evicted ~= (m[8] or '0') then
+			-- Any stream may be gone, so from here on only positions that come now are known to have nothing before them.
+			since = s
+			redis.call('HSET', log, 'evicted', evicted, 'since', m[4])
+		end
+	end
+	return after >= since
+end
+for i = 9, #ARGV, 3 do
 	local stream, after, from = prefix .. 'h:' .. m[3] .. ':' .. ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
 	local list, all = {}, true
 	if ARGV[7] == '-' then from = '+' end
@@ -43,7 +56,7 @@ for i = 8, #ARGV, 3 do
 	local complete = after >= s
 	if not complete then
 		complete = #redis.call('XREVRANGE', stream, ARGV[i + 1], '-', 'COUNT', 1) > 0
-			or after >= since and redis.call('XLEN', stream) < limit and young(after)
+			or unevicted(after) and redis.call('XLEN', stream) < limit and young(after)
 	end
 	reply[#reply + 1] = {all and 1 or 0, complete and 1 or 0, list}
 	if not all then break end
