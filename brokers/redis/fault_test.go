@@ -152,6 +152,45 @@ func TestReplicas(t *testing.T) {
 	n.publish(t, entry("a", "x"))
 }
 
+// While no replica answers, callers wait no longer than they have to, however many there are, and are told what is stored.
+func TestManyWithoutReplica(t *testing.T) {
+	s := redistest.Start(t)
+	replica := redistest.StartReplica(t, s)
+	c := testConfig(t, s.Addr())
+	c.Replicas, c.PublishTimeout = 1, time.Second
+	n := dialTest(t, c)
+	first, err := n.try(entry("a", "0"))
+	for err != nil { // the replica may not be ready to confirm
+		first, err = n.try(entry("a", "0"))
+	}
+	replica.Freeze()
+	const calls = 50_000
+	answers := make(chan error, calls)
+	for range calls {
+		n.Publish([]broker.Entry{entry("a", "x")}, func(_ []broker.Place, err error) { answers <- err })
+	}
+	unknown, down := 0, 0
+	for range calls {
+		switch err := <-answers; {
+		case errors.Is(err, broker.ErrUnknown):
+			unknown++
+		case errors.Is(err, broker.ErrDown):
+			down++
+		default:
+			t.Fatal(err)
+		}
+	}
+	if stored := s.Do("HGET", "{bc:0}:m", "s"); stored != fmt.Sprint(int(first[0].Seq)+unknown) {
+		t.Errorf("%s are stored, unknown are %d, and ErrDown %d", stored, unknown, down)
+	}
+	if p := n.Status().Problem; !strings.Contains(p, "replicas") {
+		t.Errorf("the problem is %q", p)
+	}
+	replica.Thaw()
+	c.PublishTimeout = 5 * time.Second
+	dialTest(t, c).publish(t, entry("a", "y"))
+}
+
 // A node does not take a replica for the server, nor goes on with one that has become a replica.
 func TestReadOnly(t *testing.T) {
 	s := redistest.Start(t)

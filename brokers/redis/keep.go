@@ -79,7 +79,7 @@ func (l *log) notUp(cause string, err error) {
 func (l *log) watch(s *session) {
 	clock := time.NewTicker(tickInterval)
 	defer clock.Stop()
-	for ticks := 0; ; ticks++ {
+	for {
 		select {
 		case <-s.over:
 			return
@@ -88,9 +88,7 @@ func (l *log) watch(s *session) {
 		case <-clock.C:
 			l.applyRetention(s)
 			l.Barrier(func(uint64, error) {})
-			if ticks%lookTicks == lookTicks-1 {
-				go l.lookAgain(s)
-			}
+			go l.lookAgain(s)
 		}
 	}
 }
@@ -181,10 +179,8 @@ func (l *log) applyRetention(s *session) {
 	}
 }
 
-// lookTicks is how many ticks there are until the settings of the server are looked at again, since people may change them.
-const lookTicks = 10
-
-// lookAgain is look while a session is used. What it cannot find out stays as it was.
+// lookAgain is look while a session is used, since people may change settings. It also shows that the connection for requests is
+// there: without it a lost one is noticed by the next reader, who gets an error. What it cannot find out stays as it was.
 func (l *log) lookAgain(s *session) {
 	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()

@@ -141,7 +141,14 @@ func (p *publisher) leave(s *session) {
 func (p *publisher) refuse() {
 	p.mu.Lock()
 	p.away = true
-	calls := slices.DeleteFunc(slices.Clone(p.queue), (*call).sentLocked)
+	var calls []*call
+	p.queue = slices.DeleteFunc(p.queue, func(c *call) bool {
+		if c.sentLocked() {
+			return false
+		}
+		calls = append(calls, c)
+		return true
+	})
 	p.mu.Unlock()
 	for _, c := range calls {
 		p.fail(c, broker.ErrDown)
@@ -229,7 +236,11 @@ func (p *publisher) fail(c *call, err error) {
 	p.mu.Lock()
 	over, places := c.over, c.places
 	c.over = true
-	p.queue = slices.DeleteFunc(p.queue, func(other *call) bool { return other == c })
+	// Only a call of which a part was sent is still there. It is the first one, and there may be very many.
+	if len(p.queue) > 0 && p.queue[0] == c {
+		p.queue[0] = nil
+		p.queue = p.queue[1:]
+	}
 	p.mu.Unlock()
 	if over {
 		return

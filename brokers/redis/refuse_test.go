@@ -104,27 +104,23 @@ func TestRefusedInTheMiddle(t *testing.T) {
 
 // A reader is not told that it has all of a channel that the server has removed.
 func TestEvicted(t *testing.T) {
-	s := redistest.Start(t, "maxmemory-policy allkeys-lru")
+	// Of the log only the last reply to a publisher has a lifetime here. So what is evicted is not up to chance.
+	s := redistest.Start(t, "maxmemory-policy volatile-lru")
 	n := dialTest(t, testConfig(t, s.Addr()))
 	n.publish(t, entry("a", "1"))
 	at := n.publish(t, entry("b", "2"))[0].Seq
 	if _, complete, err := n.Read(t.Context(), "a", 0, 10, 1000); err != nil || !complete {
 		t.Fatalf("before: %v, %v", complete, err)
 	}
-	// What the server removes is up to chance, so it is others' keys that are in its way, and a is removed by hand.
 	s.Do("DEL", "{bc:0}:h:"+s.Do("HGET", "{bc:0}:m", "x")+":a")
 	for i := range 100 {
-		s.Do("SET", fmt.Sprint("other ", i), strings.Repeat("x", 1000))
+		s.Do("SET", fmt.Sprint("other ", i), strings.Repeat("x", 1000), "EX", "1000")
 	}
-	// The log's own keys are used all the time; the ones above are older.
 	s.Do("CONFIG", "SET", "maxmemory", fmt.Sprint(usedMemory(t, s)-20_000))
 	s.Do("SET", "last", "x")
 	s.Do("CONFIG", "SET", "maxmemory", "0")
 	if info := s.Do("INFO", "stats"); strings.Contains(info, "evicted_keys:0\r\n") {
 		t.Fatal("nothing was evicted")
-	}
-	if n.epochs[0] != s.Do("HGET", "{bc:0}:m", "e") {
-		t.Skip("the log itself was evicted")
 	}
 	if _, complete, err := n.Read(t.Context(), "a", 0, 10, 1000); err != nil || complete {
 		t.Errorf("after: %v, %v", complete, err)
