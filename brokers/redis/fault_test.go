@@ -287,6 +287,25 @@ func TestOutputBuffer(t *testing.T) {
 	}
 }
 
+// A large call is not too much for a subscriber at once; and what is too much for it is read.
+func TestLargeCall(t *testing.T) {
+	s := redistest.Start(t)
+	n := dialTest(t, testConfig(t, s.Addr()))
+	n.open(t, "a")
+	es := slices.Repeat([]broker.Entry{entry("a", strings.Repeat("x", 1<<20))}, 40)
+	n.publish(t, es...)
+	n.await(t, "all", func() bool { return len(n.entries) == 40 })
+	if repairs := n.Status().Repairs; len(repairs) > 0 {
+		t.Errorf("repairs: %v", repairs)
+	}
+	s.Do("CONFIG", "SET", "client-output-buffer-limit", "pubsub 1mb 1mb 1")
+	n.publish(t, es...)
+	n.await(t, "all", func() bool { return len(n.entries) == 80 && !n.broken })
+	if repairs := n.Status().Repairs; len(repairs) == 0 || len(n.lost) > 0 {
+		t.Errorf("repairs: %v, lost: %v", repairs, n.lost)
+	}
+}
+
 // startCluster starts a cluster of two servers that share the slots.
 func startCluster(t *testing.T) (a, b *redistest.Server) {
 	t.Helper()

@@ -18,8 +18,12 @@ import (
 // does not answer, or was flushed, is noticed so much later.
 const tickInterval = time.Second
 
-// catchUpTimeout bounds one attempt to catch up.
-const catchUpTimeout = 30 * time.Second
+// catchUpTimeout bounds one attempt to catch up, which has more time for each open channel: 250 are read at once, by a server that
+// may be 10 ms away.
+const (
+	catchUpTimeout    = 30 * time.Second
+	catchUpForChannel = 200 * time.Microsecond
+)
 
 // keep connects, catches up, and waits until that has to be done again.
 func (l *log) keep() {
@@ -52,7 +56,10 @@ func (l *log) keep() {
 
 // up makes a session that has caught up.
 func (l *log) up(ctx context.Context, cause string) (*session, error) {
-	ctx, cancel := context.WithTimeout(ctx, catchUpTimeout)
+	l.mu.Lock()
+	timeout := catchUpTimeout + time.Duration(len(l.channels))*catchUpForChannel
+	l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	dial, end := context.WithTimeout(ctx, 2*dialTimeout)
 	defer end()

@@ -22,9 +22,9 @@ const (
 	// maxBatchBytes is how many bytes of data calls share. A call of its own may have more.
 	maxBatchBytes = 1 << 20
 
-	// maxCallBytes is how many bytes of a call are stored together. The server takes 1 GB in one command
-	// (client-query-buffer-limit), and replicas and files get all of it too.
-	maxCallBytes = 64 << 20
+	// maxCallBytes is how many bytes of a call are stored together. The server sends them to each subscriber at once, and cuts
+	// one that lags by 32 MB (client-output-buffer-limit pubsub).
+	maxCallBytes = 16 << 20
 )
 
 // call is a Publish that is not done. The publisher's lock guards it, until it is done.

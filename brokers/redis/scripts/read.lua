@@ -32,13 +32,17 @@ local function unevicted(after)
 	end
 	return after >= since
 end
+-- How many entries are fetched at once. Those that have no room are fetched in vain, so first it is a few, and then as many as
+-- there should be room for.
+local ask, count, bytes = 4, 0, 0
 for i = 9, #ARGV, 3 do
 	local stream, after, from = prefix .. 'h:' .. m[3] .. ':' .. ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
 	local list, all = {}, true
 	if ARGV[7] == '-' then from = '+' end
 	while all do
 		-- One more than wanted, which shows whether there are more.
-		local ask = math.max(1, math.min(left + 1, 100))
+		if count > 0 then ask = math.min(100, math.floor(room / (bytes / count + 1)) + 1) end
+		ask = math.max(1, math.min(left + 1, ask))
 		local part
 		if ARGV[7] == '+' then part = redis.call('XRANGE', stream, from, '+', 'COUNT', ask)
 		else part = redis.call('XREVRANGE', stream, from, '-', 'COUNT', ask) end
@@ -46,7 +50,7 @@ for i = 9, #ARGV, 3 do
 			local data = e[2][2]
 			-- The first of all comes whatever its size, or a reader with little room would never get on.
 			if left <= 0 or room < #data and (#list > 0 or #reply > 0) then all = false break end
-			left, room = left - 1, room - #data
+			left, room, count, bytes = left - 1, room - #data, count + 1, bytes + #data
 			list[#list + 1] = e[1]
 			list[#list + 1] = data
 			from = '(' .. e[1]
