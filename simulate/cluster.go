@@ -89,7 +89,11 @@ func (c *cluster) start(n *node) {
 	// more memory. New looks at the number once.
 	oneLoop.Lock()
 	procs := runtime.GOMAXPROCS(1)
-	h := hub.New(hubConfig)
+	config := hubConfig
+	if c.history > 0 {
+		config.History = c.history
+	}
+	h := hub.New(config)
 	runtime.GOMAXPROCS(procs)
 	oneLoop.Unlock()
 	group, err := c.dial(n, h)
