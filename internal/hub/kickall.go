@@ -114,7 +114,8 @@ func (s *sharedLog) kickOf(e *broker.Entry, now time.Time) *kick {
 	if clock.IsZero() {
 		clock = now
 	}
-	if !here || clock.Sub(time.UnixMilli(e.Time)) > KickTime {
+	// A log that cannot tell the time leaves 0: then any age is possible, and the kick may be new.
+	if !here || e.Time != 0 && clock.Sub(time.UnixMilli(e.Time)) > KickTime {
 		t.end()
 		return nil
 	}

@@ -143,6 +143,18 @@ func TestKickOfNodeAway(t *testing.T) {
 	expectOpen(t, hubs[1], third)
 }
 
+// TestKickWithoutTime: a log that cannot tell when an entry was stored has kicks carried out nevertheless. Otherwise nothing would
+// ever be closed, and the answer be that there was nothing to close.
+func TestKickWithoutTime(t *testing.T) {
+	_, hubs, logs := sharing(t, 1, Config{})
+	c := kickable(t, hubs[0], "ann")
+	k := NewKickRequest("", "ann")
+	data, _ := json.Marshal(k)
+	logs[0].do(func() { logs[0].sink.Entries([]broker.Entry{{Seq: 1, Channel: kickChannel, Data: data}}) })
+	expectTally(t, k, hubs, 1)
+	expectKicked(t, c)
+}
+
 // TestKickWhileLogIsReplaced: a kick that comes between two connections to the same log is read from the second one.
 func TestKickWhileLogIsReplaced(t *testing.T) {
 	cluster, hubs, logs := sharing(t, 2, Config{})
