@@ -170,9 +170,9 @@ func (c *cluster) add(name string, s setup, r clusterResult) {
 	}
 }
 
-// with starts deployments, has them measured, and stops them. 60 ports are enough for three Caddys with ten each and three
+// with starts deployments with these global options, has them measured, and stops them. 60 ports are enough for three Caddys with ten each and three
 // nats-servers with two each.
-func (c *cluster) with(names []string, measure func(map[string]*deployment) error) error {
+func (c *cluster) with(names []string, options string, measure func(map[string]*deployment) error) error {
 	ds := make(map[string]*deployment)
 	defer func() {
 		for _, d := range ds {
@@ -180,7 +180,7 @@ func (c *cluster) with(names []string, measure func(map[string]*deployment) erro
 		}
 	}()
 	for _, name := range names {
-		d, err := deploy(c.dir, name, c.port, "", 0)
+		d, err := deploy(c.dir, name, c.port, options, 0)
 		c.port += 60
 		if err != nil {
 			return fmt.Errorf("%s, %s: %w", clusterName, name, err)
@@ -203,7 +203,7 @@ func (c *cluster) pick(names ...string) []string {
 // core.
 func (c *cluster) round() error {
 	names := c.pick(alone, r1, r3, redisOff, redisSecond, redisDurable)
-	err := c.with(names, func(ds map[string]*deployment) error {
+	err := c.with(names, "", func(ds map[string]*deployment) error {
 		for _, name := range names {
 			if !c.quick {
 				c.measureIdle(ds[name])
@@ -217,7 +217,7 @@ func (c *cluster) round() error {
 		for _, m := range []struct {
 			name    string
 			measure func(*deployment) error
-		}{{ackedName, c.measureAcked}, {logName, c.measureLog}, {coldName, c.measureCold}, {killName, c.measureKill}} {
+		}{{ackedName, c.measureAcked}, {logName, c.measureLog}, {coldName, c.measureCold}} {
 			for _, name := range names {
 				if err := m.measure(ds[name]); err != nil {
 					return fmt.Errorf("%s, %s, %s: %w", clusterName, m.name, name, err)
@@ -229,10 +229,21 @@ func (c *cluster) round() error {
 	if err != nil {
 		return err
 	}
+	// With a history, as a site has that wants to miss nothing: the node reads from it what came while it was cut off. The other
+	// measurements are without, as it would be a part of their memory and CPU time.
+	for _, name := range c.pick(r1, r3, redisOff, redisSecond, redisDurable) {
+		if c.quick && name == r3 {
+			continue // an election takes seconds
+		}
+		err := c.with([]string{name}, "history 1000 10m", func(ds map[string]*deployment) error { return c.measureKill(ds[name]) })
+		if err != nil {
+			return fmt.Errorf("%s, %s, %s: %w", clusterName, killName, name, err)
+		}
+	}
 	// On fresh processes, as the heap of those above has grown already. Only one deployment of each kind, since a Caddy does
 	// not know how many replicas there are, or how they store.
 	for _, name := range c.pick(alone, r1, redisSecond) {
-		err := c.with([]string{name}, func(ds map[string]*deployment) error { return c.measureWarm(ds[name]) })
+		err := c.with([]string{name}, "", func(ds map[string]*deployment) error { return c.measureWarm(ds[name]) })
 		if err != nil {
 			return fmt.Errorf("%s, warm, %s: %w", clusterName, name, err)
 		}
