@@ -155,6 +155,22 @@ func TestKickWithoutTime(t *testing.T) {
 	expectKicked(t, c)
 }
 
+// TestUndeliverableMovesWatermark: I1 is about everything in the log, also about what no client gets. A client that comes with a
+// position after it would be told of a gap otherwise.
+func TestUndeliverableMovesWatermark(t *testing.T) {
+	c, hubs, logs := sharing(t, 1, Config{})
+	publishKick(t, hubs[0], NewKickRequest("", "ann"))
+	logs[0].idle()
+	if got := hubs[0].Stats().Seq; got != c.last() {
+		t.Errorf("the hub is at %d after a kick at %d", got, c.last())
+	}
+	logs[0].do(func() { logs[0].sink.Entries([]broker.Entry{{Seq: 9, Channel: "not\x02valid"}}) })
+	logs[0].idle()
+	if got := hubs[0].Stats().Seq; got != 9 {
+		t.Errorf("the hub is at %d after what no client could accept at 9", got)
+	}
+}
+
 // TestKickWhileLogIsReplaced: a kick that comes between two connections to the same log is read from the second one.
 func TestKickWhileLogIsReplaced(t *testing.T) {
 	cluster, hubs, logs := sharing(t, 2, Config{})
