@@ -16,7 +16,7 @@ import (
 )
 
 // clusterName is the scenario that measures several Caddys behind a broker. It compares ways to run this module, and not
-// peers, so it has its own figures, in docs/scale.md.
+// peers, so it has its own figures, in docs/cluster-performance.md.
 const clusterName = "cluster"
 
 // setup is a way to run a load: a deployment, and where the subscribers are. The first of each load is without a broker, and

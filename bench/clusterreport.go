@@ -150,12 +150,12 @@ func (c *cluster) ratios() string {
 	return "\n" + b.String()
 }
 
-// write replaces the figures in dir/scale.md.
+// write replaces the figures in dir/cluster-performance.md.
 func (c *cluster) write(dir string, rounds int) error {
-	return docs.Write(filepath.Join(dir, "scale.md"), "go run ./bench -scenarios cluster", c.figures(rounds))
+	return docs.Write(filepath.Join(dir, "cluster-performance.md"), "go run ./bench -scenarios cluster", c.figures(rounds))
 }
 
-// figures returns the part of scale.md between its marks.
+// figures returns the part of cluster-performance.md between its marks.
 func (c *cluster) figures(rounds int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Measured on %s: %s. Each figure is the median of %d runs of %g s. All Caddys and brokers share\nthese cores, and processes that have nothing to do with it took %.0f %% of them meanwhile.\n",
@@ -167,7 +167,7 @@ func (c *cluster) figures(rounds int) string {
 		}
 	}
 	for _, l := range clusterLoads {
-		fmt.Fprintf(&b, "\n### %s\n\n%s.\n\n", strings.ToUpper(l.name[:1])+l.name[1:], l.about)
+		fmt.Fprintf(&b, "\n## %s\n\n%s.\n\n", strings.ToUpper(l.name[:1])+l.name[1:], l.about)
 		b.WriteString("| log | subscribers | CPU of the Caddys per delivery | relative to no broker | per message | CPU of the broker per message | p50 | p99 | missing |\n")
 		b.WriteString("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 		for _, s := range l.setups {
@@ -212,27 +212,27 @@ func (c *cluster) each(name string, row func(setup, clusterResult)) {
 
 // writeRest writes what is not a load of subscribers.
 func (c *cluster) writeRest(b *strings.Builder) {
-	b.WriteString("\n### Idle\n\nWhat all processes use together when nobody is connected. It is a part of all other figures.\n\n")
+	b.WriteString("\n## Idle\n\nWhat all processes use together when nobody is connected. It is a part of all other figures.\n\n")
 	b.WriteString("| log | CPU of the Caddys per second | CPU of the broker |\n| --- | ---: | ---: |\n")
 	c.each(idleName, func(s setup, r clusterResult) {
 		fmt.Fprintf(b, "| %s | %s | %s |\n", s.deployment, short(r.cpuMessage), c.brokerCell(s, r))
 	})
-	fmt.Fprintf(b, "\n### Acked\n\n%d WebSockets of broadcast.v1 on one node, each with %d messages of 128 B under way and the only subscriber of its own channel.\n\n", ackPublishers, ackWindow)
+	fmt.Fprintf(b, "\n## Acked\n\n%d WebSockets of broadcast.v1 on one node, each with %d messages of 128 B under way and the only subscriber of its own channel.\n\n", ackPublishers, ackWindow)
 	b.WriteString("| log | acked messages/s | relative to no broker | CPU of the Caddys per message | relative to no broker | CPU of the broker |\n| --- | ---: | ---: | ---: | ---: | ---: |\n")
 	c.each(ackedName, func(s setup, r clusterResult) {
 		fmt.Fprintf(b, "| %s | %.0f | %s | %s | %s | %s |\n", s.deployment, r.perSecond, c.share(ackedName, s, rate), micros(r.cpuMessage), c.share(ackedName, s, messageCPU), c.brokerCell(s, r))
 	})
-	fmt.Fprintf(b, "\n### Log\n\nThe same without a Caddy: one process publishes to the broker as our Caddys do, on %d channels, with %d messages under way.\n\n", logChannels, logWindow)
+	fmt.Fprintf(b, "\n## Log\n\nThe same without a Caddy: one process publishes to the broker as our Caddys do, on %d channels, with %d messages under way.\n\n", logChannels, logWindow)
 	b.WriteString("| log | acked messages/s | CPU of the publisher per message | CPU of the broker |\n| --- | ---: | ---: | ---: |\n")
 	c.each(logName, func(s setup, r clusterResult) {
 		fmt.Fprintf(b, "| %s | %.0f | %s | %s |\n", s.deployment, r.perSecond, micros(r.cpuMessage), c.brokerCell(s, r))
 	})
-	b.WriteString("\n### Cold\n\n10,000 WebSockets, each on a new channel of its own, 16 connecting at a time. An open includes the connection and its handshake.\n\n")
+	b.WriteString("\n## Cold\n\n10,000 WebSockets, each on a new channel of its own, 16 connecting at a time. An open includes the connection and its handshake.\n\n")
 	b.WriteString("| log | opens/s | p50 | p99 | CPU of the Caddys per open | relative to no broker | CPU of the broker |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 	c.each(coldName, func(s setup, r clusterResult) {
 		fmt.Fprintf(b, "| %s | %.0f | %s | %s | %s | %s | %s |\n", s.deployment, r.perSecond, short(r.p50), short(r.p99), micros(r.cpuMessage), c.share(coldName, s, messageCPU), c.brokerCell(s, r))
 	})
-	b.WriteString("\n### Warm\n\nBytes per channel, beyond the process without channels. Each connection has joined 500 of them. There is no history.\n\n")
+	b.WriteString("\n## Warm\n\nBytes per channel, beyond the process without channels. Each connection has joined 500 of them. There is no history.\n\n")
 	b.WriteString("| channels | log | RSS of the Caddy | heap of the Caddy | RSS of the broker |\n| ---: | --- | ---: | ---: | ---: |\n")
 	for _, n := range warmSizes {
 		c.each(warmName(n), func(s setup, r clusterResult) {
@@ -243,7 +243,7 @@ func (c *cluster) writeRest(b *strings.Builder) {
 			fmt.Fprintf(b, "| %d | %s | %.0f | %.0f | %s |\n", n, s.deployment, r.memory, r.heap, rss)
 		})
 	}
-	fmt.Fprintf(b, "\n### Kill\n\nThe process of the broker is killed with `kill -9` and started again at once; of three nats-servers it is the leader, and it stays away. %d publishers\nsend 200 messages/s on all nodes, and repeat each until it is acked. Silence is the longest time in which a node delivers nothing. Missing is what was acked, on all\nthree nodes together.\n\n", killPublishers)
+	fmt.Fprintf(b, "\n## Kill\n\nThe process of the broker is killed with `kill -9` and started again at once; of three nats-servers it is the leader, and it stays away. %d publishers\nsend 200 messages/s on all nodes, and repeat each until it is acked. Silence is the longest time in which a node delivers nothing. Missing is what was acked, on all\nthree nodes together.\n\n", killPublishers)
 	b.WriteString("| log | silence | acked | missing | twice |\n| --- | ---: | ---: | ---: | ---: |\n")
 	c.each(killName, func(s setup, r clusterResult) {
 		fmt.Fprintf(b, "| %s | %s | %d | %d | %d |\n", s.deployment, short(r.silence), r.messages, r.missing, r.extra)

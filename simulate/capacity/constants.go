@@ -61,7 +61,7 @@ func defaults() *constants {
 		c.values[name] = &constant{value, source}
 		c.order = append(c.order, name)
 	}
-	const bench = "docs/scale.md, "
+	const bench = "docs/cluster-performance.md, "
 	const design = "prototype (scaleout.md, 3), "
 	add(recvLow, 50, bench+"To 1, replicas 1: all on another node less all on the publisher's node")
 	add(recvFull, 3, design+"republish, full rate: 2.0 to 2.2, and what the hub adds")
