@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/complaints"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/envelope"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
@@ -49,7 +50,7 @@ type log struct {
 	receiver   receiver
 	peers      peers
 	keeper     keeper
-	complaints complaints
+	complaints complaints.Complaints
 
 	clustered atomic.Bool // several servers keep the stream
 
@@ -217,7 +218,7 @@ func (l *log) denied(err error) {
 		return // it is optional: see subscribe
 	}
 	l.setProblem(err.Error())
-	if l.complaints.fresh(err.Error(), time.Now()) {
+	if l.complaints.Fresh(err.Error(), time.Now()) {
 		l.logger().Error("the broker's account lacks a permission", zap.Error(err))
 	}
 }

@@ -116,7 +116,7 @@ func (l *log) Send(to uint64, message []byte) {
 	}
 	data := append(binary.LittleEndian.AppendUint64(make([]byte, 0, senderBytes+len(message)), l.peers.node), message...)
 	err := l.conn.Publish(l.peers.subject+name, data)
-	if errors.Is(err, natsgo.ErrMaxPayload) && l.complaints.fresh("max_payload", time.Now()) {
+	if errors.Is(err, natsgo.ErrMaxPayload) && l.complaints.Fresh("max_payload", time.Now()) {
 		l.logger().Warn("nodes cannot tell each other everything: the broker's max_payload is too small",
 			zap.Int64("max_payload", l.conn.MaxPayload()), zap.Int("needed", broker.MaxMessage+senderBytes))
 	}
@@ -126,14 +126,14 @@ func (l *log) Send(to uint64, message []byte) {
 func (l *log) peerError(sub *natsgo.Subscription, err error) bool {
 	switch {
 	case errors.Is(err, natsgo.ErrSlowConsumer) && sub != nil && l.peers.own(sub.Subject):
-		if l.complaints.fresh("slow peers", time.Now()) {
+		if l.complaints.Fresh("slow peers", time.Now()) {
 			l.logger().Warn("messages of other nodes were dropped: this node does not get on", zap.Error(err))
 		}
 	case errors.Is(err, natsgo.ErrPermissionViolation) && l.peers.own(err.Error()):
 		if strings.Contains(err.Error(), purgeStream) {
 			// What is not removed goes by its age.
 			l.logger().Debug("the broker's account may not remove what nodes have counted that have ended", zap.Error(err))
-		} else if l.complaints.fresh(err.Error(), time.Now()) {
+		} else if l.complaints.Fresh(err.Error(), time.Now()) {
 			l.logger().Warn("the broker's account lacks a permission: nodes do not know of each other, or not of each other's subscribers", zap.Error(err))
 		}
 	default:

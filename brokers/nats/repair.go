@@ -161,7 +161,7 @@ func (l *log) keepUp(now time.Time, at *schedule) {
 		}
 		if err != nil {
 			l.setProblem(err.Error())
-			if !l.closed.Load() && l.complaints.fresh(err.Error(), now) {
+			if !l.closed.Load() && l.complaints.Fresh(err.Error(), now) {
 				l.logger().Warn("cannot catch up with the broker", zap.String("cause", cause), zap.Error(err))
 			}
 			// At random, because all nodes have lost the broker at the same moment.

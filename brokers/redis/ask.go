@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -99,8 +100,24 @@ func (l *log) ask() {
 		}
 		if l.used() == nil {
 			l.asker.end(l.unlessDone(broker.ErrDown), false)
+			// A session may have come meanwhile, and those who joined it were ended too.
+			if l.used() != nil {
+				l.rejoin()
+			}
 		}
 	}
+}
+
+// rejoin has all openings wait for the next tick. One that is done already is not done again.
+func (l *log) rejoin() {
+	l.mu.Lock()
+	openings := slices.Collect(maps.Keys(l.openings))
+	l.mu.Unlock()
+	a := &l.asker
+	a.mu.Lock()
+	a.openings = openings
+	a.mu.Unlock()
+	a.wake()
 }
 
 func (a *asker) busy() bool {
@@ -111,7 +128,7 @@ func (a *asker) busy() bool {
 
 // refused notes an error of an exchange. It ends the session, since it is not known what is subscribed to.
 func (l *log) refused(s *session, err error) {
-	if !ends(err) && l.complaints.fresh(err.Error(), time.Now()) {
+	if !ends(err) && l.complaints.Fresh(err.Error(), time.Now()) {
 		l.logger().Error("the broker refuses to be listened to", zap.Error(err))
 	}
 	cause := "tick"

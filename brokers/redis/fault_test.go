@@ -152,6 +152,45 @@ func TestReplicas(t *testing.T) {
 	n.publish(t, entry("a", "x"))
 }
 
+// While no replica answers, callers wait no longer than they have to, however many there are, and are told what is stored.
+func TestManyWithoutReplica(t *testing.T) {
+	s := redistest.Start(t)
+	replica := redistest.StartReplica(t, s)
+	c := testConfig(t, s.Addr())
+	c.Replicas, c.PublishTimeout = 1, time.Second
+	n := dialTest(t, c)
+	first, err := n.try(entry("a", "0"))
+	for err != nil { // the replica may not be ready to confirm
+		first, err = n.try(entry("a", "0"))
+	}
+	replica.Freeze()
+	const calls = 50_000
+	answers := make(chan error, calls)
+	for range calls {
+		n.Publish([]broker.Entry{entry("a", "x")}, func(_ []broker.Place, err error) { answers <- err })
+	}
+	unknown, down := 0, 0
+	for range calls {
+		switch err := <-answers; {
+		case errors.Is(err, broker.ErrUnknown):
+			unknown++
+		case errors.Is(err, broker.ErrDown):
+			down++
+		default:
+			t.Fatal(err)
+		}
+	}
+	if stored := s.Do("HGET", "{bc:0}:m", "s"); stored != fmt.Sprint(int(first[0].Seq)+unknown) {
+		t.Errorf("%s are stored, unknown are %d, and ErrDown %d", stored, unknown, down)
+	}
+	if p := n.Status().Problem; !strings.Contains(p, "replicas") {
+		t.Errorf("the problem is %q", p)
+	}
+	replica.Thaw()
+	c.PublishTimeout = 5 * time.Second
+	dialTest(t, c).publish(t, entry("a", "y"))
+}
+
 // A node does not take a replica for the server, nor goes on with one that has become a replica.
 func TestReadOnly(t *testing.T) {
 	s := redistest.Start(t)
@@ -248,10 +287,30 @@ func TestOutputBuffer(t *testing.T) {
 	}
 }
 
-// The log is on one node of a cluster, which the others name.
-func TestCluster(t *testing.T) {
-	a := redistest.Start(t, "cluster-enabled yes")
-	b := redistest.Start(t, "cluster-enabled yes")
+// A large call is not too much for a subscriber at once; and what is too much for it is read.
+func TestLargeCall(t *testing.T) {
+	s := redistest.Start(t)
+	n := dialTest(t, testConfig(t, s.Addr()))
+	n.open(t, "a")
+	es := slices.Repeat([]broker.Entry{entry("a", strings.Repeat("x", 1<<20))}, 40)
+	n.publish(t, es...)
+	n.await(t, "all", func() bool { return len(n.entries) == 40 })
+	if repairs := n.Status().Repairs; len(repairs) > 0 {
+		t.Errorf("repairs: %v", repairs)
+	}
+	s.Do("CONFIG", "SET", "client-output-buffer-limit", "pubsub 1mb 1mb 1")
+	n.publish(t, es...)
+	n.await(t, "all", func() bool { return len(n.entries) == 80 && !n.broken })
+	if repairs := n.Status().Repairs; len(repairs) == 0 || len(n.lost) > 0 {
+		t.Errorf("repairs: %v, lost: %v", repairs, n.lost)
+	}
+}
+
+// startCluster starts a cluster of two servers that share the slots.
+func startCluster(t *testing.T) (a, b *redistest.Server) {
+	t.Helper()
+	a = redistest.Start(t, "cluster-enabled yes")
+	b = redistest.Start(t, "cluster-enabled yes")
 	// By hand, since redis-cli --cluster waits for seconds.
 	a.Do("CLUSTER", "ADDSLOTSRANGE", "0", "8191")
 	b.Do("CLUSTER", "ADDSLOTSRANGE", "8192", "16383")
@@ -262,6 +321,12 @@ func TestCluster(t *testing.T) {
 			t.Fatal(a.Do("CLUSTER", "INFO"))
 		}
 	}
+	return a, b
+}
+
+// The log is on one node of a cluster, which the others name.
+func TestCluster(t *testing.T) {
+	a, b := startCluster(t)
 	for _, address := range []string{a.Addr(), b.Addr()} {
 		c := testConfig(t, address)
 		c.Cluster = true

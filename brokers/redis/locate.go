@@ -101,7 +101,7 @@ func (l *log) askSentinel(ctx context.Context, sentinel string) (string, error) 
 	}
 	defer s.close()
 	place, err := s.client.Do(ctx, s.client.B().SentinelGetMasterAddrByName().Master(l.config.Master).Build()).AsStrSlice()
-	if err != nil {
+	if err != nil && !rueidis.IsRedisNil(err) {
 		return "", err
 	}
 	if len(place) != 2 {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/complaints"
 	"go.uber.org/zap"
 )
 
@@ -48,7 +49,7 @@ type log struct {
 	publisher  publisher
 	asker      asker
 	counters   counters
-	complaints complaints
+	complaints complaints.Complaints
 	reads      chan struct{} // places for those who read
 
 	// telling is held while the Sink is told an epoch, and by those who answer with positions of one.
@@ -63,11 +64,12 @@ type log struct {
 	mu        sync.Mutex
 	channels  map[string]*channel // by the server's channel; that of "" is the pattern
 	all       *channel            // that of ""
-	openings  []*opening
+	openings  map[*opening]struct{}
 	session   *session // the one that is used, nil while there is none that has caught up
 	retention broker.Retention
 	retain    bool // the server does not know it yet
 	problem   string
+	refusal   string // why the server has not stored what was published last
 	heard     time.Time
 	epoch     string // that the Sink was told last
 	certain   uint64 // a position that was stored in it
@@ -98,7 +100,7 @@ func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
 	l := &log{
 		config: c, node: o.Node, id: strconv.FormatUint(rand.Uint64(), 36), sink: sink, message: o.Message,
 		prefix: prefix, meta: prefix + "m", live: prefix + "c:", everybody: prefix + "p:*",
-		reads: make(chan struct{}, maxReads), done: make(chan struct{}), channels: map[string]*channel{}, repairs: map[string]uint64{},
+		reads: make(chan struct{}, maxReads), done: make(chan struct{}), channels: map[string]*channel{}, openings: map[*opening]struct{}{}, repairs: map[string]uint64{},
 		retention: o.Retention, retain: true, atLeast: minMessages, problem: "not connected yet",
 	}
 	l.own, l.peer = prefix+"o:"+l.id, l.peerName(o.Node)
@@ -140,7 +142,7 @@ func (l *log) Status() broker.Status {
 	}
 	if l.session != nil {
 		s.Server = l.session.address
-		s.Problem = "" // it is over, or was about one request only
+		s.Problem = l.refusal // others are over
 	}
 	return s
 }
@@ -170,6 +172,21 @@ func (l *log) setProblem(s string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.problem = s
+}
+
+// refusesPublishing notes why the server does not store messages, though it answers: it is full, for example. nil says that it
+// does.
+func (l *log) refusesPublishing(err error) {
+	text := ""
+	if err != nil {
+		text = "publishing fails: " + err.Error()
+		if l.complaints.Fresh(text, time.Now()) {
+			l.logger().Error("the broker refuses messages", zap.Error(err))
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refusal = text
 }
 
 // used returns the session that has caught up, or nil.

@@ -31,7 +31,7 @@ type question struct {
 
 // read reads channels, until so many entries or about so many bytes are there. It answers at least one question.
 func (s *session) read(ctx context.Context, questions []question, n, bytes int, direction string) (chunks []chunk, err error) {
-	args := append(s.args(3+3*len(questions)), strconv.Itoa(bytes), strconv.Itoa(n), direction)
+	args := append(s.args(4+3*len(questions)), strconv.Itoa(bytes), strconv.Itoa(n), direction, flag(s.evicts.Load()))
 	for _, q := range questions {
 		args = append(args, q.channel, strconv.FormatUint(q.after, 10), strconv.FormatUint(q.after+1, 10))
 	}
