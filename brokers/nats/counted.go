@@ -68,7 +68,7 @@ func (c *counts) fetch(ctx context.Context, questions [][]string) ([][]map[uint6
 			continue
 		case errors.Is(err, errTooMany):
 			// It is not known, which is no reason for the others not to be.
-			if c.l.complaints.fresh("counted by too many", time.Now()) {
+			if c.l.complaints.Fresh("counted by too many", time.Now()) {
 				c.l.logger().Warn("a channel has subscribers on more nodes than can be counted: those on other nodes are left out",
 					zap.String("channel", tokens[0]), zap.Int("nodes", maxAnswers))
 			}
