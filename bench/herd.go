@@ -39,7 +39,7 @@ const (
 const herdPatience = 60 * time.Second
 
 // herdBrokers are the deployments that can be measured, by what -broker calls them.
-var herdBrokers = map[string]string{"nats": r1, "nats3": r3, "redis": redis}
+var herdBrokers = map[string]string{"nats": r1, "nats3": r3, "redis": redisDurable}
 
 // herdOptions are those of the command line.
 type herdOptions struct {

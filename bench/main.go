@@ -5,7 +5,7 @@
 //
 //	go run ./bench                                     # everything; writes docs/performance.md
 //	go run ./bench -scenarios paced,burst -peers caddy-broadcast,nchan
-//	go run ./bench -scenarios cluster                  # several Caddys and nats-servers; writes docs/scale.md
+//	go run ./bench -scenarios cluster                  # several Caddys behind NATS and Redis; writes docs/scale.md
 //	go run ./bench -scenarios herd                     # 10,000 clients that come back at once; writes docs/scale.md
 //	go run ./bench -memory 64                          # how far the process grows with max_memory 64MiB
 //	go run ./bench -quick                              # only checks that every message is delivered

@@ -139,13 +139,13 @@ type Log interface {
 	Barrier(done func(seq uint64, err error))
 
 	// Read returns entries of a channel after a position, oldest first: all that were stored before the call, but at most n
-	// entries and about so many bytes of data; then it returns the oldest of them and complete is false. complete also is
-	// false if an entry after the position may be missing, because it is not stored any more. It returns an error if the
+	// entries and about so many bytes of data; then it returns the oldest of them, at least one, and complete is false. complete
+	// also is false if an entry after the position may be missing, because it is not stored any more. It returns an error if the
 	// epoch is, or becomes, another one than the Sink had been told when Read was called.
 	Read(ctx context.Context, channel string, after uint64, n, bytes int) (es []Entry, complete bool, err error)
 
-	// Last returns the newest entries of a channel, oldest first, at most n and about so many bytes of data. Of epochs it
-	// is as Read.
+	// Last returns the newest entries of a channel, oldest first, at most n and about so many bytes of data, but at least one.
+	// Of epochs it is as Read.
 	Last(ctx context.Context, channel string, n, bytes int) ([]Entry, error)
 
 	// Retain changes what the log has to keep.
@@ -217,7 +217,8 @@ type Status struct {
 	// Foreign counts what was received that no node has published.
 	Foreign uint64
 
-	// Repairs counts how often the log had to catch up, by the cause: reconnect, tick, chain, leader, audit, overflow.
+	// Repairs counts how often the log had to catch up, by the cause: reconnect, tick, chain, leader, audit, overflow,
+	// epoch.
 	Repairs map[string]uint64
 }
 

@@ -26,6 +26,15 @@ func (c *cluster) dial(n *node, h *hub.Hub) (group *nodes.Cluster, err error) {
 	})
 }
 
+// redial gives the hub of a node another log. Only scenarios without beats do.
+func (c *cluster) redial(n *node) error {
+	c.mu.Lock()
+	h := n.hub
+	c.mu.Unlock()
+	_, err := c.dial(n, h)
+	return err
+}
+
 // watched tells the session when the node is cut off.
 type watched struct {
 	broker.Sink

@@ -66,7 +66,7 @@ const latency = 500 * time.Microsecond
 
 func newCluster(sc scenario, n size, seed uint64) *cluster {
 	c := &cluster{scenario: sc, size: n, seed: seed, random: rand.New(rand.NewPCG(seed, 0)), began: time.Now(), quiet: make(chan struct{}), ended: make(chan struct{})}
-	c.memory = brokertest.NewMemory(brokertest.MemoryConfig{Seed: seed, Latency: latency, Jitter: latency, Tick: sc.tick})
+	c.memory = brokertest.NewMemory(brokertest.MemoryConfig{Seed: seed, Latency: latency, Jitter: latency, Tick: sc.tick, Keep: sc.history})
 	c.options = &hub.ConnOptions{Format: trace{c}, PingInterval: time.Hour, WriteTimeout: time.Minute, MaxBacklog: 1 << 20}
 	c.report.memory(c, "")
 	for i := range n.nodes {
@@ -89,7 +89,11 @@ func (c *cluster) start(n *node) {
 	// more memory. New looks at the number once.
 	oneLoop.Lock()
 	procs := runtime.GOMAXPROCS(1)
-	h := hub.New(hubConfig)
+	config := hubConfig
+	if c.history > 0 {
+		config.History = c.history
+	}
+	h := hub.New(config)
 	runtime.GOMAXPROCS(procs)
 	oneLoop.Unlock()
 	group, err := c.dial(n, h)

@@ -62,11 +62,20 @@ func (c *counts) fetch(ctx context.Context, questions [][]string) ([][]map[uint6
 	for n := askedAtOnce; len(tokens) > 0; {
 		n = min(n, len(tokens))
 		err := c.read(ctx, tokens[:n], bySubject)
-		if errors.Is(err, errTooMany) && n > 1 {
+		switch {
+		case errors.Is(err, errTooMany) && n > 1:
 			n /= 2
 			continue
-		}
-		if err != nil {
+		case errors.Is(err, errTooMany):
+			// It is not known, which is no reason for the others not to be.
+			if c.l.complaints.Fresh("counted by too many", time.Now()) {
+				c.l.logger().Warn("a channel has subscribers on more nodes than can be counted: those on other nodes are left out",
+					zap.String("channel", tokens[0]), zap.Int("nodes", maxAnswers))
+			}
+			delete(bySubject, tokens[0])
+			tokens, n = tokens[1:], askedAtOnce // and not one by one for the rest
+			continue
+		case err != nil:
 			return nil, err
 		}
 		tokens = tokens[n:]

@@ -329,6 +329,40 @@ func TestCountsAreBounded(t *testing.T) {
 	}
 }
 
+// TestCountedByTooMany: a channel that more nodes have counted than a server returns at once is not known. The others are.
+func TestCountedByTooMany(t *testing.T) {
+	server := natstest.Start(t, "")
+	c := testConfig(t, server.URL(), 1)
+	core, logs := observer.New(zap.WarnLevel)
+	c.Logger = func() *zap.Logger { return zap.New(core) }
+	n := dialTest(t, c)
+	n.set(t, map[string]int{"a": 1, "fat": 1, "z": 2})
+	conn, err := natsgo.Connect(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	js, err := conn.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range maxAnswers {
+		if _, err := js.PublishAsync(n.peers.counts.subject+"fat."+peerName(uint64(i+1)), []byte("1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-js.PublishAsyncComplete()
+	for range 2 {
+		counts, err := n.tryCounts("a", "fat", "b", "z")
+		if err != nil || counts[0][n.number] != 1 || len(counts[1]) != 0 || counts[3][n.number] != 2 {
+			t.Errorf("%d of fat, a %v, z %v, %v", len(counts[1]), counts[0], counts[3], err)
+		}
+	}
+	if all := logs.FilterMessageSnippet("more nodes than can be counted").All(); len(all) != 1 {
+		t.Errorf("the log has %v", logs.All())
+	}
+}
+
 // A broker that does not answer gets one message for each channel that is set meanwhile, and calls end.
 func TestCountsOfSlowBroker(t *testing.T) {
 	s := natstest.Start(t, "")

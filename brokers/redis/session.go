@@ -111,7 +111,8 @@ func (s *session) options() rueidis.ClientOption {
 	c := &s.l.config
 	return rueidis.ClientOption{
 		InitAddress: []string{s.address}, ForceSingleClient: true, PipelineMultiplex: -1, DisableRetry: true, DisableCache: true,
-		ClientName: clientName(c.Name), SelectDB: c.DB, TLSConfig: c.TLS,
+		ClientSetInfo: rueidis.DisableClientSetInfo, // it would need one more permission
+		ClientName:    clientName(c.Name), SelectDB: c.DB, TLSConfig: c.TLS,
 		AuthCredentialsFn: func(rueidis.AuthCredentialsContext) (rueidis.AuthCredentials, error) {
 			user, password := c.login()
 			return rueidis.AuthCredentials{Username: user, Password: password}, nil

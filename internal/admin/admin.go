@@ -63,7 +63,9 @@ const (
 //     `Idempotency-Key`, is rejected. The body may have 16 MiB and 65536 messages. A message broker may take only so many at once
 //     (NATS: 1000): if it fails after some of them, the error has their number in `published`.
 //   - `GET /broadcast` returns the hub's totals, which are of this process only: `messages` and `bytes` are what it has published.
-//     If there is a message broker, `broker` has its state, and `nodes` the processes that share it and are alive, this one first.
+//     If there is a message broker, `broker` has its state, and `nodes` the processes that share it, this one first. One
+//     of them is `away` if it has been silent for some seconds and has not said goodbye: it may be cut off, and have clients. It is
+//     listed for a minute, or for `partition_timeout` if that is longer.
 //   - `GET /broadcast/health` returns 204 while this process should get clients; otherwise a 503 with the reason: nothing has come
 //     from the broker for longer than `partition_timeout`, or at all.
 //   - `GET /broadcast/channels?prefix=` lists the channels that have subscribers or history, by name, and
@@ -279,7 +281,7 @@ const elsewhereTime = 100 * time.Millisecond
 // subscribersElsewhere returns how many subscribers the channels of messages have on other nodes, if there are any.
 func subscribersElsewhere(ctx context.Context, ms []*hub.Message) map[string]int {
 	app, err := active.Running()
-	if err != nil || app.Broker.Nodes() == nil {
+	if err != nil || !app.Broker.Shared() {
 		return nil
 	}
 	counts := make(map[string]int)

@@ -84,6 +84,7 @@ func (c *Connection) Use(s *Settings) error {
 	defer c.mu.Unlock()
 	c.settings.Store(s)
 	c.cluster.Rename(s.Name())
+	c.cluster.KeepAway(s.PartitionTimeout)
 	var key string
 	var dial func(broker.Sink) (broker.Log, error)
 	if s.Broker != nil {

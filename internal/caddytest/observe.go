@@ -33,6 +33,7 @@ type Node struct {
 	Started                  time.Time
 	Connections              int
 	Watermark                uint64
+	Away                     bool
 }
 
 // Totals gets the totals from the admin API.

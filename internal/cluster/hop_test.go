@@ -46,6 +46,8 @@ type hop struct {
 	acked  map[string]uint64 // positions, by data
 	failed map[string]int    // publishes that failed and were repeated, by the status or code
 
+	feeds [publishers]*feed // each publisher's own
+
 	// Of each client.
 	channels [][]string
 	begun    []uint64    // its first position
@@ -248,8 +250,6 @@ func (h *hop) publish(ctx context.Context, t *testing.T, p int) {
 	}
 }
 
-var feeds sync.Map // the WebSocket of a publisher of a hop
-
 // store publishes a message until a node says that it is stored, always with the same key.
 func (h *hop) store(ctx context.Context, t *testing.T, p int, channel, data string) bool {
 	for deadline := time.Now().Add(patience); ctx.Err() == nil; {
@@ -300,15 +300,13 @@ func (h *hop) any() *node { return h.nodes[rand.N(len(h.nodes))] }
 
 // feed publishes over a WebSocket, which moves to another node when something fails, and once in a while.
 func (h *hop) feed(ctx context.Context, p int, channel, data string) (id, problem string) {
-	key := fmt.Sprintf("%p %d", h, p)
-	open, _ := feeds.Load(key)
-	f, ok := open.(*feed)
-	if !ok {
+	f := h.feeds[p]
+	if f == nil {
 		var err error
 		if f, err = openFeed(ctx, h.any().Addr, channel); err != nil {
 			return "", "connect"
 		}
-		feeds.Store(key, f)
+		h.feeds[p] = f
 	}
 	id, code, err := f.publish(ctx, data, h.name+" "+data)
 	if err != nil {
@@ -316,7 +314,7 @@ func (h *hop) feed(ctx context.Context, p int, channel, data string) (id, proble
 	}
 	if id == "" || rand.N(200) == 0 {
 		f.close()
-		feeds.Delete(key)
+		h.feeds[p] = nil
 	}
 	return id, code
 }

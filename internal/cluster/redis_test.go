@@ -38,6 +38,8 @@ func TestRedis(t *testing.T) {
 		{"killed", testKilled},
 		{"killed often", testTruthOfOne},
 		{"slow", testSlow},
+		{"lists", testLists},
+		{"kicks", testKicks},
 		{"keys", testKeys},
 		{"wrong prefix", testWrongPrefix},
 		{"node killed", testNodeKilled},

@@ -119,9 +119,10 @@ type statusNode struct {
 	ID, Name, Version, Epoch string
 	Started                  time.Time
 	Connections              int
+	Away                     bool
 }
 
-// printNodes prints the nodes that are alive, the one that was asked first. Most of what can be wrong with a cluster is that
+// printNodes prints the nodes that are alive or away, the one that was asked first. Most of what can be wrong with a cluster is that
 // its nodes are not in the same one, so that is said.
 func printNodes(out io.Writer, nodes []statusNode) error {
 	if len(nodes) < 2 {
@@ -130,8 +131,13 @@ func printNodes(out io.Writer, nodes []statusNode) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "NODE\tID\tCONNECTIONS\tUP\tVERSION\tEPOCH")
 	epochs := make(map[string]bool)
-	total := 0
+	total, alive := 0, 0
 	for _, n := range nodes {
+		if n.Away { // nobody knows what it has
+			fmt.Fprintf(table, "%s\t%s\t-\taway\t%s\t\n", visible(n.Name), visible(n.ID), visible(n.Version))
+			continue
+		}
+		alive++
 		fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%s\t%s\n", visible(n.Name), visible(n.ID), n.Connections,
 			time.Since(n.Started).Round(time.Second), visible(n.Version), visible(n.Epoch))
 		if n.Epoch != "" { // it may just have started
@@ -142,7 +148,7 @@ func printNodes(out io.Writer, nodes []statusNode) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%d connections on %d nodes\n", total, len(nodes))
+	fmt.Fprintf(out, "%d connections on %d nodes\n", total, alive)
 	if len(epochs) > 1 {
 		fmt.Fprintln(out, "problem: the nodes have different epochs: if that lasts, they do not share one log")
 	}

@@ -213,7 +213,7 @@ func (s *sharedLog) missed(c *catchUp) (missed []broker.Entry, lost []string) {
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
-		case err == nil && !complete && !again:
+		case err == nil && !complete && !again && roomHelps(es, maxCaughtUp):
 			long = append(long, ch)
 			return
 		case err != nil || !complete:

@@ -18,9 +18,9 @@ import (
 // neither delivered nor kept nor counted.
 const kickChannel = "\x01kick"
 
-// kickTime is how long a kick is carried out, by the log's clock. A node that was cut off for longer has sent its clients
+// KickTime is how long a kick is carried out, by the log's clock. A node that was cut off for longer has sent its clients
 // away meanwhile (Config.PartitionTimeout), and users who were kicked an hour ago may have a reason to be back.
-const kickTime = time.Minute
+const KickTime = time.Minute
 
 // KickText is what those are told that an administrator closes.
 const KickText = "closed by the administrator"
@@ -114,7 +114,8 @@ func (s *sharedLog) kickOf(e *broker.Entry, now time.Time) *kick {
 	if clock.IsZero() {
 		clock = now
 	}
-	if !here || clock.Sub(time.UnixMilli(e.Time)) > kickTime {
+	// A log that cannot tell the time leaves 0: then any age is possible, and the kick may be new.
+	if !here || e.Time != 0 && clock.Sub(time.UnixMilli(e.Time)) > KickTime {
 		t.end()
 		return nil
 	}
@@ -175,7 +176,7 @@ type tallies struct {
 	oldest    []*tally
 }
 
-// maxTallies bounds what others can make a hub remember: more kicks than this in kickTime are an attack, or are not waited
+// maxTallies bounds what others can make a hub remember: more kicks than this in KickTime are an attack, or are not waited
 // for.
 const maxTallies = 1024
 
@@ -184,7 +185,7 @@ func (x *tallies) get(request string) *tally {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	now := time.Now()
-	for len(x.oldest) > 0 && (len(x.oldest) >= maxTallies || now.Sub(x.oldest[0].since) > kickTime) {
+	for len(x.oldest) > 0 && (len(x.oldest) >= maxTallies || now.Sub(x.oldest[0].since) > KickTime) {
 		delete(x.byRequest, x.oldest[0].request)
 		x.oldest[0] = nil
 		x.oldest = x.oldest[1:]

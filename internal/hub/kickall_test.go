@@ -134,13 +134,25 @@ func TestKickOfNodeAway(t *testing.T) {
 	}
 	logs[1].idle()
 	third := kickable(t, hubs[1], "ann")
-	late(10, 2*kickTime, 0)
+	late(10, 2*KickTime, 0)
 	expectOpen(t, hubs[1], second, third)
 	late(2, 0, 1)
 	expectKicked(t, second)
 	expectOpen(t, hubs[1], third)
 	late(3, 0, 0)
 	expectOpen(t, hubs[1], third)
+}
+
+// TestKickWithoutTime: a log that cannot tell when an entry was stored has kicks carried out nevertheless. Otherwise nothing would
+// ever be closed, and the answer be that there was nothing to close.
+func TestKickWithoutTime(t *testing.T) {
+	_, hubs, logs := sharing(t, 1, Config{})
+	c := kickable(t, hubs[0], "ann")
+	k := NewKickRequest("", "ann")
+	data, _ := json.Marshal(k)
+	logs[0].do(func() { logs[0].sink.Entries([]broker.Entry{{Seq: 1, Channel: kickChannel, Data: data}}) })
+	expectTally(t, k, hubs, 1)
+	expectKicked(t, c)
 }
 
 // TestKickWhileLogIsReplaced: a kick that comes between two connections to the same log is read from the second one.

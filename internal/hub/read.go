@@ -163,7 +163,7 @@ func (s *sharedLog) readChannel(o *openChannel, r *reading) {
 }
 
 // fetch reads from the log when there is a place for one more read: first with room for little, and again if that was not all.
-// It also was not all if the log has lost something. That is read twice, because the log does not say which of the two it is.
+// It also was not all if the log has lost something. That may be read twice, because the log does not say which of the two it is.
 func (s *sharedLog) fetch(ctx context.Context, o *openChannel, r *reading) (es []broker.Entry, complete bool, err error) {
 	if r.last > 0 {
 		err = takePlace(ctx, s.reads, func() error {
@@ -180,11 +180,16 @@ func (s *sharedLog) fetch(ctx context.Context, o *openChannel, r *reading) (es [
 		}
 	}
 	err = takePlace(ctx, s.shortReads, read(min(r.limit, shortRead)))
-	if err == nil && !complete && r.limit > shortRead {
+	if err == nil && !complete && r.limit > shortRead && roomHelps(es, n) {
+		es = nil // not kept while it waits for a place: thousands may, and a message has any size
 		err = takePlace(ctx, s.reads, read(r.limit))
 	}
 	return es, complete, err
 }
+
+// roomHelps reports whether a read of at most n entries that was not all may be with more room. The first entry comes whatever
+// its size, so where nothing has come it was not for lack of room.
+func roomHelps(es []broker.Entry, n int) bool { return len(es) > 0 && len(es) < n }
 
 // takePlace does something when there is a place for it.
 func takePlace(ctx context.Context, places chan struct{}, do func() error) error {

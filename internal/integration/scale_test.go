@@ -37,7 +37,8 @@ func scaleBlocks(t *testing.T, language string, n int) []string {
 // TestScaleCaddyfiles: Caddy takes each Caddyfile of docs/scale.md.
 func TestScaleCaddyfiles(t *testing.T) {
 	t.Setenv("NATS_PASSWORD", "secret")
-	for i, config := range scaleBlocks(t, "caddyfile", 3) {
+	t.Setenv("REDIS_PASSWORD", "secret")
+	for i, config := range scaleBlocks(t, "caddyfile", 4) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			adapted, err := caddytest.Adapt(config)
 			if err != nil {
@@ -57,7 +58,7 @@ func TestScaleCaddyfiles(t *testing.T) {
 // TestScaleBalance: with the load balancers of docs/scale.md, the requests of a room go to one node, whatever else is in
 // their query, and the rooms go to all nodes.
 func TestScaleBalance(t *testing.T) {
-	blocks := scaleBlocks(t, "caddyfile", 3)
+	blocks := scaleBlocks(t, "caddyfile", 4)[1:] // the first two are those of the nodes
 	for name, c := range map[string]struct{ block, path string }{
 		"query": {blocks[1], "/ws?room=%d&last_id=%d"},
 		"path":  {blocks[2], "/rooms/%d?last_id=%d"},

@@ -41,7 +41,7 @@ var brokerDescs = []*prometheus.Desc{
 }
 
 // repairCauses are those of broker.Status.
-var repairCauses = []string{"reconnect", "tick", "chain", "leader", "audit", "overflow"}
+var repairCauses = []string{"reconnect", "tick", "chain", "leader", "audit", "overflow", "epoch"}
 
 // collectBroker collects nothing without a broker.
 func (c collector) collectBroker(gauge func(*prometheus.Desc, float64, ...string), counter func(*prometheus.Desc, uint64, ...string), out chan<- prometheus.Metric) {
@@ -60,7 +60,7 @@ func (c collector) collectBroker(gauge func(*prometheus.Desc, float64, ...string
 	// years.
 	gauge(brokerPosition, float64(stats.Watermark))
 	gauge(brokerRefusing, number(stats.Refusing))
-	gauge(brokerNodes, float64(len(c.cluster.Nodes())))
+	gauge(brokerNodes, float64(c.cluster.Alive()))
 	gauge(brokerQueue, float64(status.QueueBytes))
 	counter(brokerForeign, status.Foreign)
 	for _, cause := range repairCauses { // those that were never the cause too, so that the first one is a rise

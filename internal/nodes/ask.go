@@ -30,31 +30,42 @@ type gathering struct {
 	left  int
 }
 
-// Ask asks all nodes that are alive, this one included. It returns the answers that have come within a second, in the order of
-// Nodes, and the nodes that have not answered. It returns sooner if ctx ends.
-func (c *Cluster) Ask(ctx context.Context, kind string, request []byte) (answers []Answer, missing []Node) {
+// Ask asks some of the nodes that Known has returned. It returns the answers that have come within a second, in the order of
+// the nodes, and the nodes that have not answered. It returns sooner if ctx ends, and does not wait for those that are away. A
+// node that has left meanwhile is in neither.
+func (c *Cluster) Ask(ctx context.Context, kind string, request []byte, of []Node) (answers []Answer, missing []Node) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
+	var others []Node
+	var self *Node
+	for _, n := range of {
+		if n.ID == c.hub.Node() {
+			self = &n
+		} else {
+			others = append(others, n)
+		}
+	}
 	c.mu.Lock()
 	answer, s := c.handlers[kind], c.session
 	c.mu.Unlock()
 	own := make(chan []byte, 1)
-	self := c.self()
-	if answer != nil {
+	if self != nil && answer != nil {
 		// A goroutine, because it may take longer than Ask waits.
 		go func() { own <- answer(request) }()
 	} else {
 		close(own)
 	}
-	var others []Answer
-	var silent []Node
+	missing = others
 	if s != nil {
-		others, silent = s.ask(ctx, kind, request)
+		answers, missing = s.ask(ctx, kind, request, others)
+	}
+	if self == nil {
+		return answers, missing
 	}
 	if data, ok := receive(ctx, own); ok {
-		return append([]Answer{{self, data}}, others...), silent
+		return append([]Answer{{*self, data}}, answers...), missing
 	}
-	return others, append([]Node{self}, silent...)
+	return answers, append([]Node{*self}, missing...)
 }
 
 // receive returns what comes from c before ctx ends, or is there already.
@@ -71,24 +82,34 @@ func receive[T any](ctx context.Context, c <-chan T) (v T, ok bool) {
 	return v, ok
 }
 
-// ask asks the other nodes.
-func (s *Session) ask(ctx context.Context, kind string, request []byte) (answers []Answer, missing []Node) {
+// ask asks other nodes.
+func (s *Session) ask(ctx context.Context, kind string, request []byte, of []Node) (answers []Answer, missing []Node) {
 	a := &asking{waiting: make(map[uint64]*gathering), done: make(chan struct{})}
-	s.mu.Lock()
-	asked := s.table.list(time.Now())
-	s.mu.Unlock()
 	q := question{kind: kind, data: request}
-	switch {
-	case len(asked) == 0:
-		return nil, nil
-	case len(kind) > maxKind || len(request) > partSize:
-		return nil, asked
+	if len(kind) > maxKind || len(request) > partSize {
+		return nil, of
+	}
+	// Some that are away may be back, or the other way round.
+	var asked []Node
+	now := time.Now()
+	s.mu.Lock()
+	for _, n := range of {
+		if s.table.isAlive(n.ID, now) {
+			asked = append(asked, n)
+		} else if p := s.table.nodes[n.ID]; p == nil || !p.gone {
+			missing = append(missing, n)
+		}
+	}
+	all := len(asked) == s.table.alive(now)
+	s.mu.Unlock()
+	if len(asked) == 0 {
+		return nil, missing
 	}
 	select {
 	case s.asking <- struct{}{}:
 		defer func() { <-s.asking }()
 	case <-ctx.Done():
-		return nil, asked
+		return nil, append(missing, asked...)
 	}
 	for _, n := range asked {
 		a.waiting[n.ID] = &gathering{node: n}
@@ -98,7 +119,13 @@ func (s *Session) ask(ctx context.Context, kind string, request []byte) (answers
 	q.id = s.question
 	s.asks[q.id] = a
 	s.mu.Unlock()
-	s.peers.Send(0, q.append(nil))
+	if all {
+		s.peers.Send(0, q.append(nil))
+	} else {
+		for _, n := range asked {
+			s.peers.Send(n.ID, q.append(nil)) // an argument belongs to the log, so each is another one
+		}
+	}
 	select {
 	case <-a.done:
 	case <-s.stop:

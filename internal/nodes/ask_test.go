@@ -48,7 +48,7 @@ func TestAsk(t *testing.T) {
 		expect := func(kind, want string, took time.Duration) {
 			t.Helper()
 			begun := time.Now()
-			if got := asked(a.Ask(c.t.Context(), kind, []byte("!"))); got != want {
+			if got := asked(a.Ask(c.t.Context(), kind, []byte("!"), a.Known())); got != want {
 				t.Errorf("%s: %s, want %s", kind, got, want)
 			}
 			if d := time.Since(begun).Round(10 * time.Millisecond); d != took {
@@ -59,13 +59,13 @@ func TestAsk(t *testing.T) {
 		expect("nothing", "a= b= c=", 0)
 		whole := fmt.Sprintf("%d B", len(large))
 		expect("large", "a="+whole+" b="+whole+" c="+whole, 0)
-		answers, _ := a.Ask(c.t.Context(), "large", nil)
+		answers, _ := a.Ask(c.t.Context(), "large", nil, a.Known())
 		for _, answer := range answers {
 			if !bytes.Equal(answer.Data, large) {
 				t.Errorf("the answer of %s is not what it was", answer.Node.Name)
 			}
 		}
-		answers, missing := a.Ask(c.t.Context(), "too large", nil)
+		answers, missing := a.Ask(c.t.Context(), "too large", nil, a.Known())
 		if len(answers) > 1 || len(missing) != 2 {
 			t.Errorf("%s", asked(answers, missing))
 		}
@@ -77,7 +77,7 @@ func TestAsk(t *testing.T) {
 		ctx, cancel := context.WithTimeout(c.t.Context(), 300*time.Millisecond)
 		defer cancel()
 		begun := time.Now()
-		if got := asked(a.Ask(ctx, "name", nil)); got != "a=a b=b -c" || time.Since(begun) != 300*time.Millisecond {
+		if got := asked(a.Ask(ctx, "name", nil, a.Known())); got != "a=a b=b -c" || time.Since(begun) != 300*time.Millisecond {
 			t.Errorf("%s after %v", got, time.Since(begun))
 		}
 		d.silent.Store(false)
@@ -90,6 +90,43 @@ func TestAsk(t *testing.T) {
 			t.Errorf("%d questions are open", len(a.session.asks))
 		}
 		a.session.mu.Unlock()
+	})
+}
+
+// TestAskSome: only those are asked that are wanted, so no other one is waited for, nor one that is away.
+func TestAskSome(t *testing.T) {
+	withCluster(t, "a b c d", func(c *cluster) {
+		a := c.nodes[0]
+		for _, n := range c.nodes {
+			n.Handle("name", func([]byte) []byte { return []byte(n.name) })
+		}
+		all := a.Known()
+		c.nodes[2].silent.Store(true)
+		expect := func(want string, took time.Duration, of ...Node) {
+			t.Helper()
+			begun := time.Now()
+			if got := asked(a.Ask(c.t.Context(), "name", nil, of)); got != want {
+				t.Errorf("%s, want %s", got, want)
+			}
+			if d := time.Since(begun).Round(10 * time.Millisecond); d != took {
+				t.Errorf("it took %v, want %v", d, took)
+			}
+		}
+		received := c.nodes[3].received.Load()
+		expect("b=b", 0, all[1])
+		expect("a=a", 0, all[0])
+		expect("a=a b=b", 0, all[0], all[1])
+		expect("-c", time.Second, all[2])
+		if n := c.nodes[3].received.Load() - received; n > 1 { // a beat
+			t.Errorf("d has got %d messages", n)
+		}
+		expect("a=a b=b d=d -c", time.Second, all...)
+		c.after(deadAfter * basic)
+		expect("-c", 0, all[2])
+		expect("a=a b=b d=d -c", 0, a.Known()...)
+		c.nodes[3].leave()
+		c.after(10 * time.Millisecond)
+		expect("a=a", 0, all[0], all[3])
 	})
 }
 
@@ -118,7 +155,7 @@ func TestManyQuestions(t *testing.T) {
 		a.Handle("late", func([]byte) []byte { return nil })
 		came := make(chan string)
 		for range 2 * maxAsking {
-			go func() { came <- asked(a.Ask(context.Background(), "late", nil)) }()
+			go func() { came <- asked(a.Ask(context.Background(), "late", nil, a.Known())) }()
 		}
 		var all []string
 		for range 2 * maxAsking {

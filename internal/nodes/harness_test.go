@@ -35,7 +35,8 @@ type testNode struct {
 	conns   map[string][]*hub.Conn
 
 	sent, sentBytes, received, set, counted, forgot atomic.Int64
-	silent                                          atomic.Bool // nothing of it goes out, as if its messages were lost
+	hung                                            atomic.Pointer[chan struct{}] // counts are answered when it is closed
+	silent                                          atomic.Bool                   // nothing of it goes out, as if its messages were lost
 }
 
 func withCluster(t *testing.T, names string, test func(c *cluster)) {
@@ -145,6 +146,13 @@ func (c counting) SetCounts(counts map[string]int, done func(error)) {
 
 func (c counting) Counts(channels []string, done func([]map[uint64]int, error)) {
 	c.node.counted.Add(int64(len(channels)))
+	if hung := c.node.hung.Load(); hung != nil {
+		go func() {
+			<-*hung
+			c.Peers.Counts(channels, done)
+		}()
+		return
+	}
 	c.Peers.Counts(channels, done)
 }
 

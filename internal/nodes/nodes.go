@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,6 +24,7 @@ type Node struct {
 	Version     string // of this module
 	Epoch       string // of the log that it follows; empty until it has one
 	Seq         uint64 // its watermark
+	Away        bool   // it is silent and has not said goodbye: it may be cut off, and still have clients
 }
 
 // Text returns the node's number as people see it, six letters and digits. It begins the IDs of connections where nodes are
@@ -42,7 +44,8 @@ func (n Node) MarshalJSON() ([]byte, error) {
 		Version     string    `json:"version"`
 		Epoch       string    `json:"epoch"`
 		Watermark   uint64    `json:"watermark"`
-	}{n.Text(), n.Name, n.Started.UTC(), n.Connections, n.Version, n.Epoch, n.Seq})
+		Away        bool      `json:"away,omitempty"`
+	}{n.Text(), n.Name, n.Started.UTC(), n.Connections, n.Version, n.Epoch, n.Seq, n.Away})
 }
 
 // Answer is what a node has answered.
@@ -59,6 +62,7 @@ type Cluster struct {
 
 	mu       sync.Mutex
 	name     string
+	away     time.Duration // see KeepAway
 	handlers map[string]func([]byte) []byte
 	runs     uint64   // how many sessions there have been
 	session  *Session // nil without a broker, or if its nodes cannot reach each other
@@ -66,21 +70,47 @@ type Cluster struct {
 
 // New returns the cluster that a hub is the only node of.
 func New(h *hub.Hub) *Cluster {
-	return &Cluster{hub: h, version: version(), handlers: make(map[string]func([]byte) []byte)}
+	return &Cluster{hub: h, version: version(), away: hub.KickTime, handlers: make(map[string]func([]byte) []byte)}
 }
 
 // Nodes returns the nodes that are alive: this one, and then the others by name.
 func (c *Cluster) Nodes() []Node {
+	return slices.DeleteFunc(c.Known(), func(n Node) bool { return n.Away })
+}
+
+// Known returns the nodes that are alive, and those that are away: this one, and then the others by name.
+func (c *Cluster) Known() []Node {
 	list := []Node{c.self()}
 	c.mu.Lock()
-	s := c.session
+	s, away := c.session, c.away
 	c.mu.Unlock()
 	if s == nil {
 		return list
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append(list, s.table.list(time.Now())...)
+	return append(list, s.table.list(time.Now(), away)...)
+}
+
+// Alive returns how many nodes are alive, this one included.
+func (c *Cluster) Alive() int {
+	c.mu.Lock()
+	s := c.session
+	c.mu.Unlock()
+	if s == nil {
+		return 1
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return 1 + s.table.alive(time.Now())
+}
+
+// KeepAway sets how long a node is away that has fallen silent, if that is longer than a kick waits for it in the log: as
+// long as it may have clients.
+func (c *Cluster) KeepAway(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.away = max(d, hub.KickTime)
 }
 
 // Rename sets what people call this node. It begins with the next session.

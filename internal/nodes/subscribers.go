@@ -11,6 +11,9 @@ const (
 	cacheTime = time.Second
 	// cacheSize is how many channels are known. There may be twice as many: see cache. These are some 2 MB.
 	cacheSize = 8192
+	// maxAsks is how many questions the broker may have at a time. While it has more, or one that a publisher has waited
+	// for in vain, numbers that are not known are 0 at once: a broker that hangs must not hold up each message.
+	maxAsks = 256
 	// countSize is how many channels the broker is asked for at once.
 	countSize = 1000
 )
@@ -24,6 +27,8 @@ type cache struct {
 	// Two maps, of which the older one is dropped when the other is full or old: nothing has to look for what is old.
 	newer, older map[string]*count
 	began        time.Time // newer
+	open         int       // questions that the broker has not answered
+	hangs        bool      // somebody has waited for one of them in vain
 }
 
 // count is the number of a channel. Those that need it wait for ready.
@@ -48,7 +53,7 @@ func (c *Cluster) Subscribers(ctx context.Context, channels []string) []int {
 		return counts
 	}
 	s.mu.Lock()
-	alone := s.table.alive(time.Now()) == 0
+	alone := s.table.alone(time.Now())
 	s.mu.Unlock()
 	if alone {
 		return counts
@@ -65,6 +70,7 @@ func (c *Cluster) Subscribers(ctx context.Context, channels []string) []int {
 			counts[i] = count.n
 		case <-s.stop:
 		case <-ctx.Done():
+			s.subscribers.gaveUp(count)
 		}
 	}
 	return counts
@@ -85,6 +91,10 @@ func (c *cache) get(channels []string) []*count {
 		if found == nil {
 			found = c.older[name]
 		}
+		if (c.hangs || c.open >= maxAsks) && (found == nil || !found.isReady() || now.Sub(found.asked) >= cacheTime) {
+			counts[i] = unknownCount
+			continue
+		}
 		if found == nil || now.Sub(found.asked) >= cacheTime && found.isReady() {
 			found = &count{asked: now, ready: make(chan struct{})}
 			c.newer[name] = found
@@ -92,6 +102,7 @@ func (c *cache) get(channels []string) []*count {
 		}
 		counts[i] = found
 	}
+	c.open += (len(ask) + countSize - 1) / countSize
 	c.mu.Unlock()
 	// Without the lock, because the broker may answer at once.
 	for len(ask) > 0 {
@@ -100,6 +111,22 @@ func (c *cache) get(channels []string) []*count {
 		ask, asked = ask[n:], asked[n:]
 	}
 	return counts
+}
+
+// unknownCount is one that is not asked for.
+var unknownCount = func() *count {
+	n := &count{ready: make(chan struct{})}
+	close(n.ready)
+	return n
+}()
+
+// gaveUp notes that somebody has waited for a number in vain.
+func (c *cache) gaveUp(n *count) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !n.isReady() && c.open > 0 {
+		c.hangs = true // until an answer comes
+	}
 }
 
 func (n *count) isReady() bool {
@@ -115,6 +142,10 @@ func (n *count) isReady() bool {
 func (c *cache) ask(channels []string, counts []*count) {
 	s := c.session
 	s.peers.Counts(channels, func(all []map[uint64]int, err error) {
+		c.mu.Lock()
+		c.open--
+		c.hangs = false
+		c.mu.Unlock()
 		if err != nil || len(all) != len(channels) {
 			all = make([]map[uint64]int, len(channels))
 			// Not kept, because the broker may answer the next time.

@@ -96,6 +96,9 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
+// WaitEnd waits until the process has ended by itself, or by a signal.
+func (p *Process) WaitEnd() { <-p.done }
+
 // PID is its number.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 

@@ -55,9 +55,13 @@ func (s *Survey) Kick(ctx context.Context, connection, user string) (Kicked, err
 	if !s.hub.Shared() {
 		return s.kickHere(of, f, nil), nil
 	}
-	concerned := s.cluster.Nodes()
+	concerned := s.cluster.Known()
 	if of != "" {
 		concerned = slices.DeleteFunc(concerned, func(n nodes.Node) bool { return n.Text() != of })
+	}
+	if user != "" && hub.CheckName("", user) != nil {
+		// No client has such a name. The nodes would not carry out such a request, nor answer, as if it came later.
+		return Kicked{Nodes: len(concerned), Missing: []string{}, Shared: true}, nil
 	}
 	k := hub.NewKickRequest(connection, user)
 	if err := s.hub.PublishKick(k); err != nil {

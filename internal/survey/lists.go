@@ -57,28 +57,30 @@ type part[T any] struct {
 }
 
 // cut shortens a list that has one entry more than its limit, or more bytes than a node sends.
-func (s *Survey) cut(limit int, bytes bool, n int, size func(i int) int) (keep int, more bool) {
-	if keep, more = min(n, limit), n > limit; !bytes {
+func (s *Survey) cut(limit, bytes, n int, size func(i int) int) (keep int, more bool) {
+	if keep, more = min(n, limit), n > limit; bytes == 0 {
 		return keep, more
 	}
 	sum := 0
 	for i := range keep {
-		if sum += size(i); sum > maxBytes && i > 0 {
+		if sum += size(i); sum > bytes && i > 0 {
 			return i, true
 		}
 	}
 	return keep, more
 }
 
-// entries returns how many entries this node gives of a list, and whether it has to look at their size.
-func (s *Survey) entries(limit int) (n int, bounded bool) {
-	if limit < 1 {
-		limit = 1 // the question is from elsewhere
-	}
+// entries returns how many entries this node gives of a list, and how many bytes they may have, or 0.
+func (s *Survey) entries(q question) (n, bytes int) {
+	n = max(q.Limit, 1) // the question may be from elsewhere
 	if !s.hub.Shared() {
-		return limit, false
+		return n, 0
 	}
-	return min(limit, maxEntries), true
+	bytes = maxBytes
+	if q.Bytes > 0 {
+		bytes = min(bytes, q.Bytes)
+	}
+	return min(n, maxEntries), bytes
 }
 
 // merge joins the parts of a page, in the order of less. What comes after the end of a part that has more is left for the
@@ -127,11 +129,11 @@ func (s *Survey) Channels(ctx context.Context, node, prefix, after string, limit
 
 // channels returns this node's part of a list of channels.
 func (s *Survey) channels(q question) (part[Channel], bool) {
-	n, bounded := s.entries(q.Limit)
+	n, bytes := s.entries(q)
 	// One more than asked for shows whether there are more, without counting them all.
 	list := s.hub.Channels(q.Prefix, q.After, n+1)
 	p := part[Channel]{Entries: make([]Channel, 0, len(list))}
-	n, p.More = s.cut(n, bounded, len(list), func(i int) int { return 6*len(list[i].Name) + 128 })
+	n, p.More = s.cut(n, bytes, len(list), func(i int) int { return 6*len(list[i].Name) + 128 })
 	for _, c := range list[:n] {
 		p.Entries = append(p.Entries, channelOf(c))
 	}
@@ -192,9 +194,9 @@ func (s *Survey) channel(q question) (part[Channel], bool) {
 	}
 	v := channelOf(c)
 	v.Users = s.hub.Users(q.Channel)
-	if s.hub.Shared() {
+	if _, bytes := s.entries(q); bytes > 0 {
 		names := slices.Sorted(maps.Keys(v.Users))
-		n, more := s.cut(len(names), true, len(names), func(i int) int { return 6*len(names[i]) + 16 })
+		n, more := s.cut(len(names), bytes, len(names), func(i int) int { return 6*len(names[i]) + 16 })
 		for _, name := range names[n:] {
 			delete(v.Users, name)
 		}
@@ -263,10 +265,10 @@ func (s *Survey) connections(q question) (part[Connection], bool) {
 			return part[Connection]{}, true
 		}
 	}
-	n, bounded := s.entries(q.Limit)
+	n, bytes := s.entries(q)
 	list := s.hub.Connections(f, n+1)
 	p := part[Connection]{Entries: make([]Connection, 0, len(list))}
-	n, p.More = s.cut(n, bounded, len(list), func(i int) int {
+	n, p.More = s.cut(n, bytes, len(list), func(i int) int {
 		size := 256 + 6*len(list[i].User)
 		for _, name := range list[i].Channels {
 			size += 6*len(name) + 3

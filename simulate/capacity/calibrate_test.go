@@ -44,17 +44,17 @@ func TestCalibration(t *testing.T) {
 	b := startBench(t)
 	sys := system{broker: "R1", cores: 4, data: 128, perNode: 200}
 	sys.connections = nodeCount * sys.perNode
-	var rounds []costs
+	var measured []costs
 	loads := make([][]result, len(calibrationLoads))
-	for range 5 { // all in each, because other processes come and go
-		rounds = append(rounds, b.measureCosts())
+	for range rounds { // all in each, because other processes come and go
+		measured = append(measured, b.measureCosts())
 		for i, sh := range calibrationLoads {
 			loads[i] = append(loads[i], b.measure(sh, sys))
 		}
 	}
 	c := defaults()
-	for name := range rounds[0] {
-		c.values[name] = &constant{median(rounds, func(k costs) float64 { return k[name] }), "measured now"}
+	for name := range measured[0] {
+		c.values[name] = &constant{median(measured, func(k costs) float64 { return k[name] }), "measured now"}
 		fmt.Printf("%-14s %8.1f\n", name, c.of(name))
 	}
 	c.values[recvFull] = c.values[recvLow] // at these rates there are no batches
@@ -63,7 +63,7 @@ func TestCalibration(t *testing.T) {
 	for i, sh := range calibrationLoads {
 		sh.rate = median(loads[i], func(r result) float64 { return r.published }) / float64(sh.channelsOf(sys))
 		want := predict(c, sh, sys)
-		for k, name := range []string{"to the broker/s", "from the broker/s", "broker, CPU ms/s", "nodes, CPU ms/s", "nodes, CPU µs/message"} {
+		for k, name := range []string{"to the broker/s", "from the broker/s", "broker, CPU µs/message", "nodes, CPU µs/message"} {
 			got := median(loads[i], func(r result) float64 { return r.figures[k] })
 			off := want[k]/got - 1
 			fmt.Fprintf(w, "%s\t%s\t%.1f\t%.1f\t%+.0f %%\t\n", sh.name, name, want[k], got, 100*off)
@@ -92,7 +92,7 @@ func (sh shape) channelsOf(sys system) int {
 
 // result is what was measured of a load: in the order of predict, and how many messages were published per second.
 type result struct {
-	figures   [5]float64
+	figures   [4]float64
 	published float64
 }
 
@@ -107,17 +107,18 @@ func median[T any](all []T, value func(T) float64) float64 {
 }
 
 // predict returns the model's figures, in the order of those that are measured.
-func predict(c *constants, sh shape, sys system) [5]float64 {
+func predict(c *constants, sh shape, sys system) [4]float64 {
 	l, n := sh.load(sys), sys.nodes()
 	ticks := c.of(tickRate)
 	nodes := n * c.nodeCPU(l.publishes/n, l.egress/n, l.deliveries/n, sys.perNode)
 	broker := c.brokerCPU(sys.broker, l.publishes, l.egress) + c.of(brokerIdle)/1e6
-	return [5]float64{l.publishes + ticks, l.egress + l.publishes + ticks*n + ticks, 1000 * broker, 1000 * nodes, 1e6 * nodes / l.publishes}
+	return [4]float64{l.publishes + ticks, l.egress + l.publishes + ticks*n + ticks, 1e6 * broker / l.publishes, 1e6 * nodes / l.publishes}
 }
 
 const (
 	nodeCount = 3
 	runTime   = 4 * time.Second
+	rounds    = 5
 )
 
 // bench is three Caddys and a nats-server.
@@ -405,5 +406,5 @@ func (b *bench) measure(sh shape, sys system) result {
 		b.Errorf("%s: only %.0f deliveries", sh.name, delivered)
 	}
 	nodes := used.nodes()
-	return result{[5]float64{used.in, used.out, 1000 * used.cpu[0], 1000 * nodes, 1e6 * nodes / n}, n}
+	return result{[4]float64{used.in, used.out, 1e6 * used.cpu[0] / n, 1e6 * nodes / n}, n}
 }
