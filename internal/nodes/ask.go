@@ -89,19 +89,7 @@ func (s *Session) ask(ctx context.Context, kind string, request []byte, of []Nod
 	if len(kind) > maxKind || len(request) > partSize {
 		return nil, of
 	}
-	// Some that are away may be back, or the other way round.
-	var asked []Node
-	now := time.Now()
-	s.mu.Lock()
-	for _, n := range of {
-		if s.table.isAlive(n.ID, now) {
-			asked = append(asked, n)
-		} else if p := s.table.nodes[n.ID]; p == nil || !p.gone {
-			missing = append(missing, n)
-		}
-	}
-	all := len(asked) == s.table.alive(now)
-	s.mu.Unlock()
+	asked, missing, all := s.reachable(of)
 	if len(asked) == 0 {
 		return nil, missing
 	}
@@ -146,6 +134,22 @@ func (s *Session) ask(ctx context.Context, kind string, request []byte, of []Nod
 		}
 	}
 	return answers, missing
+}
+
+// reachable tells apart the nodes that can be asked and those that are missing, as they are now: some that were away may be
+// back, or the other way round. Those that have left are neither. all reports whether every live node is asked.
+func (s *Session) reachable(of []Node) (asked, missing []Node, all bool) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range of {
+		if s.table.isAlive(n.ID, now) {
+			asked = append(asked, n)
+		} else if p := s.table.nodes[n.ID]; p == nil || !p.gone {
+			missing = append(missing, n)
+		}
+	}
+	return asked, missing, len(asked) == s.table.alive(now)
 }
 
 // answer answers a question of another node.
