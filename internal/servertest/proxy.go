@@ -14,7 +14,7 @@ import (
 type Proxy struct {
 	target   string
 	listener net.Listener
-	down     func(client, server net.Conn)
+	down     func(p *Proxy, client, server net.Conn)
 
 	// Guards the fields below, which tests change while two goroutines for each connection read them.
 	mu     sync.Mutex
@@ -25,8 +25,8 @@ type Proxy struct {
 }
 
 // NewProxy starts a proxy to an address, which ends with the test. down copies what a server sends to a client until the
-// connection ends; it calls Wait before it writes. nil copies bytes.
-func NewProxy(t testing.TB, target string, down func(client, server net.Conn)) *Proxy {
+// connection ends; it calls Wait of p before it writes. nil copies bytes.
+func NewProxy(t testing.TB, target string, down func(p *Proxy, client, server net.Conn)) *Proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -37,7 +37,7 @@ func NewProxy(t testing.TB, target string, down func(client, server net.Conn)) *
 	close(open)
 	p := &Proxy{target: target, listener: l, down: down, conns: map[net.Conn]bool{}, hole: open}
 	if down == nil {
-		p.down = p.copy
+		p.down = (*Proxy).copy
 	}
 	go p.accept()
 	t.Cleanup(func() {
@@ -143,7 +143,7 @@ func (p *Proxy) accept() {
 		// What clients send is copied as bytes: faults there can be had by Hold and Cut, and what is published has its
 		// own faults, such as a lost ack.
 		go func() { defer both(); p.copy(server, client) }()
-		go func() { defer both(); p.down(client, server) }()
+		go func() { defer both(); p.down(p, client, server) }()
 	}
 }
 
