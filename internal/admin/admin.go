@@ -51,8 +51,8 @@ const (
 //     and returns `{"id":"…","channel":"…","subscribers":42}`. With a message broker, `subscribers` includes those of other
 //     nodes. These may be two seconds old, and are left out if the broker does not tell them within 100 ms. The body is JSON if
 //     its Content-Type is `application/json` or ends in `+json`; text if that is `text/*`, a form or absent; otherwise binary. A
-//     form with the field `data` is a message with the fields `channel`, `event` and `data`. An `application/json` object with a `channel` is a message with the
-//     members that a line of `application/x-ndjson` has. A second message with the same `Idempotency-Key` header on its channel
+//     form with the field `data` is a message with the fields `channel`, `event` and `data`. An `application/json` object with a
+//     `channel` is a message with the members that a line of `application/x-ndjson` has. A second message with the same `Idempotency-Key` header on its channel
 //     within two minutes is not published: it gets the response of the first, or a 422 if its content differs. A message that
 //     names its channel in any other way gets a 400: by an unknown parameter, field or member, an empty channel, a channel
 //     without data, or a channel in both the query and the body.
@@ -83,8 +83,8 @@ const (
 //     `{"closed":3}`. With a message broker, the request goes through the log to all nodes, and the response is
 //     `{"closed":3,"nodes":2,"missing":["c"]}`: what was closed, by how many nodes, and the names of those that have not
 //     answered. The status is 200, or 202 if some are missing: these do it when they have caught up, if that is within a
-//     minute. It is 503 if the log cannot be reached: then only this node has done it. For an ID, only its own node is in `nodes` or
-//     `missing`.
+//     minute. It is 503 if the log cannot be reached: then only this node has done it. For an ID, only its own node is in
+//     `nodes` or `missing`.
 //   - `GET /broadcast/stream?channel=` is a live event stream of the messages on the named channels, or on all channels. The data
 //     of each event is a frame of `broadcast.v1`.
 //   - `GET /broadcast/ui/` is the inspector, a page that shows all of this. Caddy 2.11 rejects browsers that navigate to the
