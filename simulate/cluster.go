@@ -38,7 +38,7 @@ type cluster struct {
 	problems []string
 }
 
-// size is how large a cluster is.
+// size is the number of nodes, and of connections of each.
 type size struct {
 	nodes, connections int // connections of each node
 }
@@ -85,8 +85,8 @@ var oneLoop sync.Mutex
 
 // start starts a node. It is up when it has heard from the log, as a health check would find.
 func (c *cluster) start(n *node) {
-	// One loop for each hub. A thousand nodes have a thousand machines' cores, and this one has not: more loops would only take
-	// more memory. New looks at the number once.
+	// One loop for each hub. Real nodes have cores of their own, but here all hubs share those of one machine, so more
+	// loops would only take memory. New looks at the number once.
 	oneLoop.Lock()
 	procs := runtime.GOMAXPROCS(1)
 	config := hubConfig
@@ -118,7 +118,7 @@ func (c *cluster) upLocked(n *node, up bool) {
 	}
 }
 
-// restart restarts a node in order: its clients are sent away over a while, and find other nodes.
+// restart restarts a node in an orderly way: its clients are sent away over a while, and find other nodes.
 func (c *cluster) restart(n *node) {
 	c.mu.Lock()
 	h := n.hub
@@ -134,8 +134,8 @@ const (
 	startTime     = time.Second     // from the end of a process until the next one listens
 )
 
-// kill ends a node as a machine ends that has lost its power. Nothing reaches anybody from it any more. A health check
-// finds that two seconds later, and until then clients try it in vain.
+// kill ends a node as a power failure would. Nothing comes from it any more. A health check finds that two seconds later,
+// and until then clients try it in vain.
 func (c *cluster) kill(n *node) {
 	n.link.Disconnect()
 	c.mu.Lock()

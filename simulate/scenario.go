@@ -132,10 +132,10 @@ func (c *cluster) killAndRevive(nodes []*node, down time.Duration) {
 // partition cuts a third of the nodes off for so long that they send their clients away.
 func partition(c *cluster) { c.cut(45 * time.Second) }
 
-// cutOff does so for so short a time that clients stay.
+// cutOff cuts a third of the nodes off for so short a time that their clients stay.
 func cutOff(c *cluster) { c.cut(20 * time.Second) }
 
-// cut cuts a third of the nodes off. The connections of every second are not closed: nothing comes through them.
+// cut cuts a third of the nodes off. For every second of them, connections are not closed, but nothing comes through them.
 func (c *cluster) cut(lasts time.Duration) {
 	cut := c.some(max(1, len(c.nodes)/3))
 	for i, n := range cut {
@@ -173,8 +173,8 @@ func loseSome(c *cluster) {
 	}
 }
 
-// reloadSome is what a reload does that changes options of the broker: the log of a hub takes the place of another one of the same
-// epoch, while messages come. Some of the nodes have lost one on its way.
+// reloadSome does what a reload does that changes options of the broker: while messages come, another log of the same epoch
+// takes the place of the hub's. Some of the nodes have lost a message on its way before.
 func reloadSome(c *cluster) {
 	var all sync.WaitGroup
 	for i, n := range c.some(max(1, len(c.nodes)/10)) {

@@ -56,7 +56,8 @@ func TestPlaceholders(t *testing.T) {
 	}
 }
 
-// TestSecretRenewed: a secret in a file is read for each connection. While it is empty, the one is used that the configuration was loaded with.
+// TestSecretRenewed: a secret in a file is read for each connection. While the file is empty, the secret is used that the
+// configuration was loaded with.
 func TestSecretRenewed(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
 	write := func(secret string) {

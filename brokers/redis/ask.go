@@ -37,7 +37,7 @@ type flight struct {
 
 func (a *asker) init() { a.signal, a.flights = make(chan struct{}, 1), map[uint64]*flight{} }
 
-// wake has the goroutine look at what there is to do. A second signal would say no more.
+// wake makes the goroutine look for work. One pending signal is enough.
 func (a *asker) wake() {
 	select {
 	case a.signal <- struct{}{}:
@@ -74,7 +74,7 @@ func (a *asker) joinOpening(o *opening) {
 	a.wake()
 }
 
-// unsubscribe has the next exchange do so.
+// unsubscribe adds names to unsubscribe from in the next exchange.
 func (a *asker) unsubscribe(name string) {
 	a.mu.Lock()
 	a.leaving = append(a.leaving, name)
@@ -82,7 +82,7 @@ func (a *asker) unsubscribe(name string) {
 	a.wake()
 }
 
-// ask does exchanges with the server.
+// ask runs the exchanges with the server.
 func (l *log) ask() {
 	defer l.running.Done()
 	for {
@@ -108,7 +108,7 @@ func (l *log) ask() {
 	}
 }
 
-// rejoin has all openings wait for the next tick. One that is done already is not done again.
+// rejoin makes all openings wait for the next tick. An opening that is done is not done again.
 func (l *log) rejoin() {
 	l.mu.Lock()
 	openings := slices.Collect(maps.Keys(l.openings))
@@ -224,7 +224,7 @@ func (s *session) tick(ctx context.Context, nonce uint64) error {
 	return nil
 }
 
-// maxNames is how many channels one command has. 255 bytes each are 128 KB.
+// maxNames is how many channels one command names. With 255 bytes each, these are 128 KB.
 const maxNames = 512
 
 // subscribeTo returns the commands that subscribe to channels.

@@ -2,8 +2,8 @@ package redis
 
 import "time"
 
-// clock is what the clock of the server has shown. The hub needs it to tell how old entries are, because that of this node may
-// be hours off.
+// clock is the last known time of the server's clock. The hub needs it to tell how old entries are, because the clock of
+// this node may be hours off.
 type clock struct{ shown, at time.Time }
 
 // setClock notes what the server's clock shows now, in milliseconds since 1970.

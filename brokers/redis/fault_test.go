@@ -11,6 +11,8 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/redistest"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 // count returns how often each data of a channel came.
@@ -409,5 +411,33 @@ func TestDatabases(t *testing.T) {
 	n.await(t, "its entry", func() bool { return len(n.entries) == 1 })
 	if len(n.epochs) != 1 || len(other.epochs) != 1 || n.broken || n.epochs[0] == other.epochs[0] {
 		t.Errorf("epochs %v and %v", n.epochs, other.epochs)
+	}
+}
+
+// What others publish on the channels of the log is counted, and does no harm.
+func TestForeign(t *testing.T) {
+	s := redistest.Start(t)
+	n := dialTest(t, testConfig(t, s.Addr()))
+	n.open(t, "a")
+	s.Do("PUBLISH", "{bc:0}:c:a", "not ours")
+	n.publish(t, entry("a", "1"))
+	n.await(t, "what is ours", func() bool { return len(n.entries) == 1 })
+	if foreign := n.Status().Foreign; foreign != 1 || string(n.entries[0].Data) != "1" {
+		t.Errorf("%d are foreign, and %q came", foreign, n.entries[0].Data)
+	}
+}
+
+// A server that removes keys when its memory is full is warned of, once.
+func TestPolicy(t *testing.T) {
+	for policy, want := range map[string]int{"noeviction": 0, "allkeys-lru": 1} {
+		s := redistest.Start(t, "maxmemory-policy "+policy)
+		core, logged := observer.New(zap.WarnLevel)
+		c := testConfig(t, s.Addr())
+		c.Logger = func() *zap.Logger { return zap.New(core) }
+		n := dialTest(t, c)
+		n.publish(t, entry("a", "1"))
+		if got := logged.FilterMessageSnippet("removes messages").Len(); got != want {
+			t.Errorf("%s: %d warnings", policy, got)
+		}
 	}
 }

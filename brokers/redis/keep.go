@@ -14,18 +14,18 @@ import (
 	"go.uber.org/zap"
 )
 
-// tickInterval is how often a node asks how far the log is. W of a quiet node is behind by no more than that, and a server that
-// does not answer, or was flushed, is noticed so much later.
+// tickInterval is how often a node asks for the position of the log. W of a quiet node is behind by no more than that. A
+// server that does not answer, or was flushed, is noticed in that time.
 const tickInterval = time.Second
 
-// catchUpTimeout bounds one attempt to catch up, which has more time for each open channel: 250 are read at once, by a server that
-// may be 10 ms away.
+// catchUpTimeout limits one attempt to catch up. It has more time for each open channel: 250 are read at once, from a
+// server that may be 10 ms away.
 const (
 	catchUpTimeout    = 30 * time.Second
 	catchUpForChannel = 200 * time.Microsecond
 )
 
-// keep connects, catches up, and waits until that has to be done again.
+// keep connects and catches up, again whenever a session has ended.
 func (l *log) keep() {
 	defer l.running.Done()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -186,8 +186,9 @@ func (l *log) applyRetention(s *session) {
 	}
 }
 
-// lookAgain is look while a session is used, since people may change settings. It also shows that the connection for requests is
-// there: without it a lost one is noticed by the next reader, who gets an error. What it cannot find out stays as it was.
+// lookAgain calls look again while a session is used, because settings may change. It also checks the connection for
+// requests, whose loss would otherwise be noticed only by the next reader, who gets an error. What it cannot find out stays
+// as it was.
 func (l *log) lookAgain(s *session) {
 	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
@@ -196,8 +197,8 @@ func (l *log) lookAgain(s *session) {
 	}
 }
 
-// look finds out whether the server removes keys when its memory is full, and warns. INFO says so to accounts that may not use
-// CONFIG.
+// look finds out whether the server removes keys when its memory is full, and warns. It uses INFO and not CONFIG, which an
+// account need not have.
 func (s *session) look(ctx context.Context) error {
 	policy, err := info(ctx, s.client, "memory", "maxmemory_policy")
 	if err != nil {

@@ -6,7 +6,7 @@
 //
 // Five goroutines do the work. The keeper connects, watches, and catches up. The receiver takes what a connection has queued
 // and gives it to the Sink, and is the only one that calls it. The sender publishes, the asker subscribes and ticks, and the
-// counter does what broker.Peers has; each sends all that has come up while it waited for the last answer.
+// counter implements broker.Peers. Each of these three sends together what has come up while it waited for an answer.
 package redis
 
 import (
@@ -78,7 +78,8 @@ type log struct {
 	foreign   uint64
 }
 
-// Dial returns a log at once, and connects in the background until it is closed. An error means that the options cannot work.
+// Dial returns a log at once. It connects in the background until it is closed. An error means that the options cannot
+// work.
 func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
 	// The module has done so already, but tests call Dial without it.
 	c = c.withDefaults()
@@ -129,7 +130,8 @@ func newEpoch() string {
 	return string(b[:])
 }
 
-// Status implements broker.Log. It asks nobody, because metrics and health checks call it while the broker may be away.
+// Status implements broker.Log. It asks nobody, because metrics and health checks call it even when the broker does not
+// answer.
 func (l *log) Status() broker.Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()

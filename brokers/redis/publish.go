@@ -155,7 +155,7 @@ func (p *publisher) refuse() {
 	}
 }
 
-// run sends.
+// run is the sender.
 func (p *publisher) run() {
 	defer p.l.running.Done()
 	clock := time.NewTimer(time.Hour)
@@ -181,7 +181,7 @@ func (p *publisher) run() {
 	}
 }
 
-// expire ends calls that wait too long for a session, and returns when to look again.
+// expire ends calls that have waited too long for a session, and returns when to check again.
 func (p *publisher) expire(now time.Time) time.Duration {
 	next := p.l.config.PublishTimeout
 	var failed []*call
@@ -223,7 +223,8 @@ func (p *publisher) expire(now time.Time) time.Duration {
 	return max(next, time.Millisecond)
 }
 
-// unknownIf is the error of entries that are not known to be stored. Who gets ErrDown may publish again without a key.
+// unknownIf is the error of entries that are not known to be stored. A publisher that gets ErrDown may publish again
+// without a key.
 func unknownIf(attempted bool) error {
 	if attempted {
 		return broker.ErrUnknown
@@ -428,7 +429,7 @@ func (p *publisher) keys(s *session, b *batch) (keys []string) {
 	return keys
 }
 
-// arguments returns those of the script.
+// arguments returns the arguments of the script.
 func (p *publisher) arguments(s *session, b *batch) []string {
 	args := append(s.args(3+len(b.parts)+4*b.size), p.l.id, strconv.FormatUint(s.generation, 10), strconv.FormatUint(b.number, 10))
 	for _, part := range b.parts {
@@ -445,7 +446,7 @@ func (p *publisher) arguments(s *session, b *batch) []string {
 	return args
 }
 
-// answered tells callers where their entries are.
+// answered returns their places to callers.
 func (p *publisher) answered(s *session, b *batch, text string) {
 	places, ok := parsePlaces(text, b.size)
 	if !ok {

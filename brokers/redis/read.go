@@ -12,7 +12,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// maxReads is how many callers read at a time. Others wait.
+// maxReads is how many callers read at the same time. Others wait.
 const maxReads = 64
 
 // chunk is what was read of a channel.
@@ -119,7 +119,7 @@ func (l *log) Read(ctx context.Context, channel string, after uint64, n, bytes i
 	return es, complete, nil
 }
 
-// What one answer has at most, so that the server is not held up by a reader.
+// The limits of one answer, so that a reader does not hold up the server.
 const (
 	maxAnswer      = 1000
 	maxAnswerBytes = 1 << 20

@@ -184,7 +184,7 @@ func (l *log) deliverTick(s *session, m stored) {
 	}
 }
 
-// note keeps that everything works, and up to where, for others than the receiver.
+// note records, for other goroutines, that everything works, and up to which position.
 func (l *log) note(at uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

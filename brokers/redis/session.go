@@ -229,7 +229,7 @@ func (s *session) begin(ctx context.Context, want retained, exactly bool) (epoch
 	return epoch, err
 }
 
-// flag is how scripts are told yes and no.
+// flag returns yes or no as an argument of a script.
 func flag(yes bool) string {
 	if yes {
 		return "1"
@@ -237,7 +237,7 @@ func flag(yes bool) string {
 	return "0"
 }
 
-// args returns what most scripts begin with, with room for more.
+// args returns the arguments that most scripts begin with, with room for more.
 func (s *session) args(more int) []string {
 	return append(make([]string, 0, 4+more), s.l.prefix, s.run, s.epoch, s.incarnation)
 }

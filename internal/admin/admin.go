@@ -48,11 +48,11 @@ const (
 // API is the admin endpoint's module for the hub:
 //
 //   - `POST /broadcast/publish?channel=&event=` publishes the body, of at most 1 MiB, on the channel (default: `default`),
-//     and returns `{"id":"…","channel":"…","subscribers":42}`. With a message broker, `subscribers` also has those of the other
-//     nodes. Their numbers may be a few seconds old, and are left out if the broker does not tell them within 100 ms. The body
-//     is JSON if its Content-Type is `application/json` or ends in `+json`; text if that is `text/*`, a form or absent; otherwise binary. A form with the field `data` is a message
-//     with the fields `channel`, `event` and `data`. An `application/json` object with a `channel` is a message with the
-//     members that a line of `application/x-ndjson` has. A second message with the same `Idempotency-Key` header on its channel
+//     and returns `{"id":"…","channel":"…","subscribers":42}`. With a message broker, `subscribers` includes those of other
+//     nodes. These may be two seconds old, and are left out if the broker does not tell them within 100 ms. The body is JSON if
+//     its Content-Type is `application/json` or ends in `+json`; text if that is `text/*`, a form or absent; otherwise binary. A
+//     form with the field `data` is a message with the fields `channel`, `event` and `data`. An `application/json` object with a
+//     `channel` is a message with the members that a line of `application/x-ndjson` has. A second message with the same `Idempotency-Key` header on its channel
 //     within two minutes is not published: it gets the response of the first, or a 422 if its content differs. A message that
 //     names its channel in any other way gets a 400: by an unknown parameter, field or member, an empty channel, a channel
 //     without data, or a channel in both the query and the body.
@@ -60,32 +60,33 @@ const (
 //     `{"channel":"…","event":"…","data":…}` per line, in order and contiguously, and returns a line for each. A string is
 //     published as text, anything else as JSON. `"encoding":"base64"` marks a string as binary data, and `"key"` is the
 //     message's idempotency key. If a line is wrong, nothing is published, and the 400 names the line. A query, or the header
-//     `Idempotency-Key`, is rejected. The body may have 16 MiB and 65536 messages. A message broker may take only so many at once
-//     (NATS: 1000): if it fails after some of them, the error has their number in `published`.
-//   - `GET /broadcast` returns the hub's totals, which are of this process only: `messages` and `bytes` are what it has published.
-//     If there is a message broker, `broker` has its state, and `nodes` the processes that share it, this one first. One
-//     of them is `away` if it has been silent for some seconds and has not said goodbye: it may be cut off, and have clients. It is
-//     listed for a minute, or for `partition_timeout` if that is longer.
-//   - `GET /broadcast/health` returns 204 while this process should get clients; otherwise a 503 with the reason: nothing has come
-//     from the broker for longer than `partition_timeout`, or at all.
+//     `Idempotency-Key`, is rejected. The body may have 16 MiB and 65536 messages. A message broker stores only some of them at
+//     once (NATS: 1000, Redis: 256). If it fails after the first ones, the error has the number of those in `published`.
+//   - `GET /broadcast` returns the hub's totals. They are those of this process: `messages` and `bytes` are what it has
+//     published. With a message broker, `broker` has its state, and `nodes` lists the processes that share it, this one first.
+//     A node is `away` if it has been silent for six seconds (longer with more than 100 nodes) and was not shut down: it may be
+//     cut off, and still have clients. It is listed for a minute, or for `partition_timeout` if that is longer.
+//   - `GET /broadcast/health` returns 204 while this process should get clients. Otherwise it returns a 503 with the reason:
+//     nothing has come from the broker for longer than `partition_timeout`, or nothing at all yet.
 //   - `GET /broadcast/channels?prefix=` lists the channels that have subscribers or history, by name, and
 //     `GET /broadcast/channels/{name}` returns one of them with its users.
 //   - `GET /broadcast/connections?channel=&user=` lists the connections, the oldest first. Lists are paginated, 1000 entries
 //     per page (`limit=`). The `Link` header points to the next page, with `after=`.
-//   - With a message broker, these lists are of all nodes that are alive, or with `?node=` of the nodes with a name or an ID.
-//     Subscribers are summed, and of history the most is shown that one node has. Connections are sorted by node and then by
-//     age. The ID of a connection begins with that of its node, as in `k3x9f2.c12`, and an entry has `node`, the node's name.
-//     A node that does not answer within a second is left out. The header `Broadcast-Missing` names such nodes, escaped as in a
-//     query and separated by `, `; one channel also has them in `missing`. A page may have fewer entries than its limit and
-//     still a next page, because no node sends more than 1000 entries or about 1 MiB at a time. One channel has as many users
+//   - With a message broker, these lists cover all nodes that are alive, or with `?node=` those with this name or ID.
+//     `subscribers` is the sum of all nodes, and `history` the largest number that one node has. Connections are sorted by node
+//     and then by age. The ID of a connection begins with that of its node, as in `k3x9f2.c12`, and `node` is the node's name.
+//     A node that does not answer within a second is left out. The header `Broadcast-Missing` names such nodes, encoded as in a
+//     query and separated by `, `; one channel also has them in `missing`. A page may have fewer entries than its limit although
+//     there is a next page, because no node sends more than 1000 entries or about 1 MiB at a time. One channel has as many users
 //     of each node as fit in 1 MiB, and `more_users` if there are others.
 //   - `DELETE /broadcast/connections/{id}`, or `/broadcast/connections?user=`, closes connections with code 1008, and returns
 //     `{"closed":3}`. With a message broker, the request goes through the log to all nodes, and the response is
 //     `{"closed":3,"nodes":2,"missing":["c"]}`: what was closed, by how many nodes, and the names of those that have not
 //     answered. The status is 200, or 202 if some are missing: these do it when they have caught up, if that is within a
-//     minute. It is 503 if the log cannot be reached: then only this node has done it. An ID is the matter of its node alone.
-//   - `GET /broadcast/stream?channel=` is a live event stream of the messages on the named channels, or on all. The data of each
-//     event is a frame of `broadcast.v1`.
+//     minute. It is 503 if the log cannot be reached: then only this node has done it. For an ID, only its own node is in
+//     `nodes` or `missing`.
+//   - `GET /broadcast/stream?channel=` is a live event stream of the messages on the named channels, or on all channels. The data
+//     of each event is a frame of `broadcast.v1`.
 //   - `GET /broadcast/ui/` is the inspector, a page that shows all of this. Caddy 2.11 rejects browsers that navigate to the
 //     endpoint, unless its `origins` also include an empty one. Hence the command `caddy broadcast ui`.
 //

@@ -11,7 +11,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
 )
 
-// TestKeyOutlivesMessage: a key is known for two minutes on every node, also when the stream has dropped its message. What it was is not known then, so another message with the key counts as the same.
+// TestKeyOutlivesMessage: a key is known for two minutes on every node, even when the stream has dropped its message. The
+// content of that is not known then, so another message with the key counts as the same.
 func TestKeyOutlivesMessage(t *testing.T) {
 	t.Parallel()
 	server := natstest.Start(t, "")

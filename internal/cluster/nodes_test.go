@@ -47,8 +47,9 @@ func (n *node) subscribers(channel string, want int) {
 	}
 }
 
-// TestNodes: each node lists all that are alive, and says which are away, and a publisher is told how many subscribers a channel has on all of them. Those
-// of a killed node, and of one that stops, do not count, and nobody keeps counting them when it starts again.
+// TestNodes: each node lists all that are alive, and says which are away, and a publisher is told how many subscribers a
+// channel has on all of them. Those of a killed node, and of one that stops, do not count, and nobody counts them again
+// when it is started again.
 func TestNodes(t *testing.T) {
 	t.Parallel()
 	t.Run("nats", func(t *testing.T) {

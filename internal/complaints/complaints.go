@@ -1,4 +1,4 @@
-// Package complaints bounds what brokers log of faults.
+// Package complaints limits how often brokers log faults.
 package complaints
 
 import (
@@ -6,22 +6,22 @@ import (
 	"time"
 )
 
-// A fault that lasts is found again several times a second. People read of it once a minute.
+// A fault that lasts is found several times a second, but logged once a minute.
 const (
 	interval = time.Minute
 
-	// most bounds the texts of an interval, because some name a channel.
+	// most limits the different texts of an interval, because some contain the name of a channel.
 	most = 10
 )
 
-// Complaints are the faults that people were told of lately.
+// Complaints are the faults that were logged in the last interval.
 type Complaints struct {
 	mu    sync.Mutex
 	since time.Time
 	said  map[string]bool
 }
 
-// Fresh reports whether people should be told of a fault.
+// Fresh reports whether a fault should be logged, and notes that it is.
 func (c *Complaints) Fresh(text string, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

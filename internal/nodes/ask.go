@@ -30,9 +30,9 @@ type gathering struct {
 	left  int
 }
 
-// Ask asks some of the nodes that Known has returned. It returns the answers that have come within a second, in the order of
-// the nodes, and the nodes that have not answered. It returns sooner if ctx ends, and does not wait for those that are away. A
-// node that has left meanwhile is in neither.
+// Ask asks some of the nodes that Known has returned. It returns the answers that have come within a second, in the order
+// of the nodes, and the nodes that have not answered. It returns sooner if ctx ends, and does not wait for nodes that are
+// away. A node that has left meanwhile is in neither.
 func (c *Cluster) Ask(ctx context.Context, kind string, request []byte, of []Node) (answers []Answer, missing []Node) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()

@@ -1,6 +1,6 @@
-// Package nodes knows the nodes that share a log: which of them are alive, and how many subscribers they have. It passes
-// questions to all of them, and joins their answers. All of it is for people who administer a cluster: nothing that clients
-// are promised depends on it.
+// Package nodes knows the nodes that share a log: which of them are alive, and how many subscribers they have. It also
+// passes questions to all of them, and collects their answers. It is for administrators: no promise to clients depends on
+// it.
 package nodes
 
 import (
@@ -27,8 +27,8 @@ type Node struct {
 	Away        bool   // it is silent and has not said goodbye: it may be cut off, and still have clients
 }
 
-// Text returns the node's number as people see it, six letters and digits. It begins the IDs of connections where nodes are
-// told apart.
+// Text returns the node's number as people see it, six letters and digits. With a broker, the IDs of connections begin with
+// it.
 func (n Node) Text() string { return Text(n.ID) }
 
 // Text returns a node's number as people see it.
@@ -48,14 +48,14 @@ func (n Node) MarshalJSON() ([]byte, error) {
 	}{n.Text(), n.Name, n.Started.UTC(), n.Connections, n.Version, n.Epoch, n.Seq, n.Away})
 }
 
-// Answer is what a node has answered.
+// Answer is the answer of one node.
 type Answer struct {
 	Node Node
 	Data []byte
 }
 
-// Cluster is the nodes that share the log with this one. There is one per process. Without a broker it has this node alone,
-// and asks nobody else.
+// Cluster is the nodes that share the log with this one. There is one per process. Without a broker it has only this node,
+// and asks no other.
 type Cluster struct {
 	hub     *hub.Hub
 	version string
@@ -68,7 +68,7 @@ type Cluster struct {
 	session  *Session // nil without a broker, or if its nodes cannot reach each other
 }
 
-// New returns the cluster that a hub is the only node of.
+// New returns a cluster whose only node is this one, with its hub.
 func New(h *hub.Hub) *Cluster {
 	return &Cluster{hub: h, version: version(), away: hub.KickTime, handlers: make(map[string]func([]byte) []byte)}
 }
@@ -105,25 +105,25 @@ func (c *Cluster) Alive() int {
 	return 1 + s.table.alive(time.Now())
 }
 
-// KeepAway sets how long a node is away that has fallen silent, if that is longer than a kick waits for it in the log: as
-// long as it may have clients.
+// KeepAway sets how long a silent node is listed as away: as long as it may still have clients. The minimum is the time for
+// which the log keeps a kick for it.
 func (c *Cluster) KeepAway(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.away = max(d, hub.KickTime)
 }
 
-// Rename sets what people call this node. It begins with the next session.
+// Rename sets what people call this node, from the next session on.
 func (c *Cluster) Rename(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.name = name
 }
 
-// Handle sets what answers questions of a kind, which is 1 to 64 bytes. It is called by several goroutines at once, for
-// questions of this node too, and may take as long as Ask waits. A request may be anything: who sent it need not be a
-// node of ours. An answer may have MaxAnswer bytes; the node that sends a larger one is missing. Those of each kind are set
-// once, before the cluster has others.
+// Handle sets the function that answers questions of a kind, which is 1 to 64 bytes. It is called by several goroutines at
+// once, also for questions of this node, and may take as long as Ask waits. It must not trust a request, which may come
+// from something other than a node. An answer may have MaxAnswer bytes; a node that sends a larger one counts as missing.
+// Each kind is set once, before the first session.
 func (c *Cluster) Handle(kind string, answer func(request []byte) []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

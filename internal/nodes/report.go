@@ -52,10 +52,10 @@ func (r *reports) init(s *Session) {
 	r.session, r.told, r.pending = s, make(map[string]int), make(map[string]struct{})
 }
 
-// setAll has everything set again.
+// setAll starts to set all numbers again.
 func (r *reports) setAll() { r.wanted.Store(true) }
 
-// setAllNow does so soon, because they are known to be gone.
+// setAllNow does the same as soon as possible, because the broker is known to have lost them.
 func (r *reports) setAllNow() { r.urgent.Store(true) }
 
 // loop sets what has changed, until the session ends.

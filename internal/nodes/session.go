@@ -13,7 +13,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
 
-// Session is this node among those of one broker.
+// Session is this node's membership among the nodes of one broker.
 type Session struct {
 	cluster *Cluster
 	name    string
@@ -35,11 +35,11 @@ type Session struct {
 	question uint64        // the last one's number
 }
 
-// maxAnswering is how many questions a node answers at a time. Others get no answer: that protects a node from one that asks
-// without end. Each of maxAsking on three nodes fits.
+// maxAnswering is how many questions a node answers at a time. Others get no answer, which protects the node from one that
+// never stops asking. It is enough for maxAsking questions from each of three nodes.
 const maxAnswering = 32
 
-// NewSession returns this node among those of a broker, under a name. It does nothing until Start.
+// NewSession returns a session with a name for this node. It does nothing until Start.
 func (c *Cluster) NewSession(name string) *Session {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -57,7 +57,7 @@ func (c *Cluster) NewSession(name string) *Session {
 	}
 }
 
-// Start begins, in place of the cluster's session before. Peers is the half of its log.
+// Start begins the session, in place of the previous one of the cluster. peers is implemented by its log.
 func (s *Session) Start(peers broker.Peers) {
 	s.peers = peers
 	s.reports.init(s)
@@ -74,7 +74,7 @@ func (s *Session) Start(peers broker.Peers) {
 // leaveTime is how long a node that leaves waits for its counts to be removed.
 const leaveTime = time.Second
 
-// Close says goodbye. The log is closed after it, because it is needed for that.
+// Close tells the other nodes that this one leaves. It needs the log, which must be closed afterwards.
 func (s *Session) Close() {
 	if s.peers == nil {
 		return
@@ -100,14 +100,15 @@ func (s *Session) Close() {
 	}
 }
 
-// Interrupted says that the broker is not reached for now.
+// Interrupted must be called when the broker cannot be reached.
 func (s *Session) Interrupted() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.table.cut = true
 }
 
-// Recovered has the node say that it is there, and all counts set again: it was cut off, or the broker has lost data.
+// Recovered must be called when this node was cut off, or when the broker has lost data. It tells the others that this node
+// is alive, and sets all counts again.
 func (s *Session) Recovered() {
 	s.mu.Lock()
 	if s.table.cut {
@@ -172,9 +173,9 @@ func (s *Session) beats() {
 	}
 }
 
-// afterOutage returns in which time nodes send beats after they were cut off. Few nodes do it at once. Many mostly were cut off
-// together: when a broker came back, the beats of 300 were 90,000 messages at one moment (simulate, scenario beats), and those of
-// 1000 would be a million, while it has opens to answer.
+// afterOutage returns over how long nodes spread their beats after they were cut off. A few nodes send them at once. But
+// many nodes are usually cut off together: when a broker came back, the beats of 300 nodes were 90,000 messages at one
+// moment (simulate, scenario beats), and those of 1000 would be a million, while the broker has opens to answer.
 func (s *Session) afterOutage() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -265,10 +266,11 @@ func (s *Session) heard(b *beat) {
 	s.compare(b, now)
 }
 
-// epochTime is how long another node may have another epoch. While an epoch is changing each node is told at its own time.
+// epochTime is how long the epoch of another node may differ without a warning. When an epoch changes, each node is told at
+// a different time.
 const epochTime = 10 * time.Second
 
-// compare warns of a node that has another epoch for too long: it has another log.
+// compare warns of a node that has had another epoch for too long, because it uses another log.
 func (s *Session) compare(b *beat, now time.Time) {
 	own := s.cluster.hub.Summary().Epoch
 	s.mu.Lock()

@@ -42,8 +42,9 @@ func (c *cache) init(s *Session) {
 	c.session, c.newer = s, make(map[string]*count)
 }
 
-// Subscribers returns how many subscribers channels have on the other nodes, together. The numbers are some seconds old at
-// most: nodes tell them once a second, and they are kept for a second here. What is not known when ctx ends is 0.
+// Subscribers returns how many subscribers channels have on the other nodes together. The numbers are usually at most two
+// seconds old: nodes report them once a second, and they are kept here for a second. A number that is not known when ctx
+// ends is 0.
 func (c *Cluster) Subscribers(ctx context.Context, channels []string) []int {
 	c.mu.Lock()
 	s := c.session
@@ -186,5 +187,5 @@ func (c *cache) ask(channels []string, counts []*count) {
 	})
 }
 
-// maxDead is of how many nodes an answer has the counts removed: it may have many, and the next ones have the rest.
+// maxDead is how many nodes one answer of the broker may have the counts removed of. The next answers bring the rest.
 const maxDead = 10

@@ -19,16 +19,16 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/servertest"
 )
 
-// Programs that can be started.
+// Programs for StartProgram.
 const (
 	Redis  = "redis-server"
 	Valkey = "valkey-server"
 )
 
-// AOF is what a server is configured with that has each write on its disk before it answers.
+// AOF is the configuration of a server that has each write on its disk before it answers.
 const AOF = "appendonly yes\nappendfsync always"
 
-// Programs returns those that this machine has, so that tests can do the same with each.
+// Programs returns the programs that this machine has, so that a test can run with each.
 func Programs() (names []string) {
 	for _, name := range []string{Redis, Valkey} {
 		if _, err := exec.LookPath(name); err == nil {
@@ -56,7 +56,7 @@ type Server struct {
 	Port   string
 	Socket string // the path of its unix socket
 
-	// How Do logs in. They are empty where nobody has to.
+	// How Do logs in. They are empty if no login is needed.
 	User, Password string
 
 	t testing.TB
@@ -117,13 +117,13 @@ func (s *Server) configure(more ...string) {
 	}
 }
 
-// Addr is the address of the server.
+// Addr returns the address of the server.
 func (s *Server) Addr() string { return "127.0.0.1:" + s.Port }
 
-// URL is what a broker's option has to reach the server.
+// URL returns the value of a broker's option for this server.
 func (s *Server) URL() string { return "redis://" + s.Addr() }
 
-// WaitReady waits until the server answers, which it does when it has read what it has kept.
+// WaitReady waits until the server answers, which it does when it has loaded its data from disk.
 func (s *Server) WaitReady() {
 	s.t.Helper()
 	s.WaitListening(s.Addr())
@@ -133,7 +133,7 @@ func (s *Server) WaitReady() {
 	})
 }
 
-// WaitInfo waits until a section of INFO has a line.
+// WaitInfo waits until a section of INFO contains a line.
 func (s *Server) WaitInfo(section, line string) {
 	s.t.Helper()
 	s.wait(line, func() (string, bool) {
@@ -156,7 +156,7 @@ func (s *Server) wait(what string, so func() (state string, ok bool)) {
 	}
 }
 
-// Do sends a command, as redis-cli would, and returns its answer as text, which is <nil> if there is none.
+// Do sends a command, as redis-cli would, and returns the answer as text, or <nil> if it is null.
 func (s *Server) Do(command ...string) string {
 	s.t.Helper()
 	answer, err := s.try(command...).ToAny()

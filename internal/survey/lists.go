@@ -12,8 +12,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
 )
 
-// What one node sends of a list at a time, where there are others. A page may be shorter than its limit for that: it goes on
-// in the next one. 1 MiB is far below nodes.MaxAnswer, and one entry more fits in any case.
+// What one node sends of a list at a time, if there are other nodes. So a page may be shorter than its limit, and the list
+// continues on the next one. 1 MiB is far below nodes.MaxAnswer, and one entry more fits in any case.
 const (
 	maxEntries = 1000
 	maxBytes   = 1 << 20
@@ -83,8 +83,8 @@ func (s *Survey) entries(q question) (n, bytes int) {
 	return min(n, maxEntries), bytes
 }
 
-// merge joins the parts of a page, in the order of less. What comes after the end of a part that has more is left for the
-// next page, since that node may have entries before it.
+// merge joins the parts of a page, in the order of less. Entries beyond the end of a part with More are left for the next
+// page, because that node may have entries before them.
 func merge[T any](answers []answer[part[T]], limit int, less func(a, b T) int, same func(a *T, b T)) Page[T] {
 	var p Page[T]
 	var end *T
@@ -144,8 +144,8 @@ func channelOf(c hub.Channel) Channel {
 	return Channel{Channel: c.Name, Subscribers: c.Subscribers, History: c.History, LastID: c.LastID}
 }
 
-// add adds what another node has of the channel. All nodes with the channel have the same messages, but each keeps what it has
-// received itself, and may be behind. So what most is known of is shown.
+// add adds what another node has of the channel. All nodes with the channel have the same messages, but each keeps what it
+// has received itself, and may be behind. So the largest history is shown.
 func (c *Channel) add(other Channel) {
 	c.Subscribers += other.Subscribers
 	c.History = max(c.History, other.History)
@@ -162,13 +162,13 @@ func (c *Channel) add(other Channel) {
 	c.MoreUsers = c.MoreUsers || other.MoreUsers
 }
 
-// later reports whether a message comes after another one. IDs of two epochs cannot be compared: then the nodes are not in one
-// log at the moment.
+// later reports whether a message comes after another one. IDs of two epochs cannot be compared; the nodes do not have the
+// same log at the moment.
 func later(id, than string) bool {
 	return len(id) > len(than) || len(id) == len(than) && id > than
 }
 
-// Channel returns one channel with its users, and whether some node that has answered has it.
+// Channel returns one channel with its users, and whether any of the nodes that answered has it.
 func (s *Survey) Channel(ctx context.Context, node, name string) (c Channel, ok bool, err error) {
 	selected, err := s.selected(node)
 	if err != nil {
@@ -205,8 +205,8 @@ func (s *Survey) channel(q question) (part[Channel], bool) {
 	return part[Channel]{Entries: []Channel{v}}, true
 }
 
-// Connections lists the connections of all nodes, or of one, by node, the oldest of each first. after is the ID of a
-// connection, which need not be there any more.
+// Connections lists the connections of all nodes, or of one, by node, and the oldest of each node first. after is the ID of
+// a connection, which may have ended.
 func (s *Survey) Connections(ctx context.Context, node string, f hub.Filter, after string, limit int) (Page[Connection], error) {
 	selected, err := s.selected(node)
 	if err != nil {

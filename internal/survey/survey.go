@@ -1,5 +1,5 @@
 // Package survey is what administrators see of all nodes that share a log, and do on all of them: lists, and kicks. It asks
-// each node for its part and joins the answers. Without a message broker it is the part of this process.
+// each node for its part and joins the answers. Without a message broker, this process is the only node.
 package survey
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
 )
 
-// Cluster asks the nodes. It is a *nodes.Cluster, but in tests.
+// Cluster asks the nodes. It is a *nodes.Cluster, except in tests.
 type Cluster interface {
 	Known() []nodes.Node
 	Handle(kind string, answer func(request []byte) []byte)
@@ -55,7 +55,7 @@ type question struct {
 	Request string `json:"request,omitempty"`
 }
 
-// handle has a question of one kind answered. What cannot be read is answered with nothing.
+// handle sets what answers one kind of question. A question that cannot be decoded gets an empty answer.
 func handle[T any](s *Survey, kind string, answer func(question) (T, bool)) {
 	s.cluster.Handle(kind, func(request []byte) []byte {
 		var q question
@@ -74,8 +74,8 @@ func handle[T any](s *Survey, kind string, answer func(question) (T, bool)) {
 	})
 }
 
-// answersSize is what the answers to a question may have together: half of what nodes.Cluster.Ask takes, so that no node is
-// missing because there are many.
+// answersSize is the size of all answers to a question together: half of what nodes.Cluster.Ask takes, so that no node is
+// missing only because there are many.
 const answersSize = 32 << 20
 
 // answer is what one node has answered.
@@ -117,14 +117,14 @@ func ask[T any](ctx context.Context, s *Survey, kind string, q question, selecte
 // self returns this node's number as people see it.
 func (s *Survey) self() string { return hub.NodeText(s.hub.Node()) }
 
-// NoNodeError says that no node that is alive or away has a name or a number.
+// NoNodeError is the error for a name or a number that no node has which is alive or away.
 type NoNodeError string
 
 func (e NoNodeError) Error() string {
 	return fmt.Sprintf("there is no node %q among those that are alive", string(e))
 }
 
-// selected returns the nodes with a name or a number, or all if it is empty.
+// selected returns the nodes with a name or a number, or all nodes if it is empty.
 func (s *Survey) selected(node string) ([]nodes.Node, error) {
 	all := s.cluster.Known()
 	if !s.hub.Shared() {

@@ -19,7 +19,7 @@ type constant struct {
 	source string
 }
 
-// Names of constants. What ends in R1, R3 or Redis is of that broker.
+// Names of constants. Those that end in R1, R3 or Redis are costs of that broker.
 const (
 	recvLow     = "recv.low"     // node: a message that comes from the broker while little else does
 	recvFull    = "recv.full"    // the same at full rate

@@ -21,7 +21,7 @@ type shape struct {
 	affinity bool    // a channel's connections are on as few nodes as can hold them
 }
 
-// system is what a shape runs on.
+// system is the nodes and brokers that a shape runs on.
 type system struct {
 	connections float64 // of all nodes
 	perNode     float64
@@ -108,7 +108,7 @@ func zipf(connections, channels float64, add func(count, size float64)) {
 	}
 }
 
-// cost is what a load uses. Shares are of what there is: over 1 is too much.
+// cost is what a load uses. Shares are parts of what is available: over 1 is too much.
 type cost struct {
 	load
 	nodes     float64
@@ -212,7 +212,7 @@ func (sh shape) moved(sys system) (opens float64) {
 	return opens
 }
 
-// limit is something that there is only so much of.
+// limit is a resource that a load can exhaust.
 type limit struct {
 	what  string
 	share float64 // that is used: over 1 is too much
@@ -222,7 +222,7 @@ type limit struct {
 // restartTime is how long the broker may be busy with opens and reads after all nodes have been restarted, in seconds.
 const restartTime = 30
 
-// limits returns what limits a load, what breaks first before the others.
+// limits returns the limits of a load, in the order in which they are reached.
 func (c *constants) limits(sh shape, sys system, r cost) []limit {
 	spread := "rooms on one node"
 	if sh.affinity || sh.room == 0 && !sh.zipf {
