@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
@@ -35,15 +36,22 @@ func TestPartOfBatches(t *testing.T) {
 	s := natstest.Start(t, "")
 	proxy := natstest.NewProxy(t, s)
 	c := testConfig(t, proxy.URL(), 1)
+	c.PublishTimeout = time.Second
 	n := dialTest(t, c)
 	n.publisher.mu.Lock()
 	inbox := n.publisher.inbox
 	n.publisher.mu.Unlock()
+	acks := 0
 	proxy.Drop(func(subject string, _ []byte) bool {
-		if len(subject) > len(inbox) && subject[:len(inbox)] == inbox {
-			go proxy.Refuse() // behind this ack, which is that of the first batch
+		if len(subject) <= len(inbox) || subject[:len(inbox)] != inbox {
+			return false
 		}
-		return false
+		// The second batch is sent when the ack of the first one has come, so nothing of that is still under way.
+		if acks++; acks < 2 {
+			return false
+		}
+		go proxy.Refuse()
+		return true
 	})
 	_, err := n.try(lines(2500)...)
 	var partial *broker.PartialError
