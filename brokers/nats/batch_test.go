@@ -21,10 +21,10 @@ func lines(n int) []broker.Entry {
 // More entries than a batch may have are several, in order, and each batch is next to each other.
 func TestSeveralBatches(t *testing.T) {
 	n := dialTest(t, testConfig(t, natstest.Start(t, "").URL(), 1))
-	n.open(t, "a")
-	places := n.publish(t, lines(2500)...)
-	n.await(t, "all entries", func() bool { return len(n.entries) == 2500 })
-	for i, e := range n.entries {
+	n.MustOpen(t, "a")
+	places := n.MustPublish(t, lines(2500)...)
+	n.Await(t, "all entries", func() bool { return len(n.Came) == 2500 })
+	for i, e := range n.Came {
 		if string(e.Data) != fmt.Sprint(i) || places[i].Seq != e.Seq || i%maxBatch > 0 && e.Seq != places[i-1].Seq+1 {
 			t.Fatalf("entry %d is %q at %d, and was acked at %d", i, e.Data, e.Seq, places[i].Seq)
 		}
@@ -53,7 +53,7 @@ func TestPartOfBatches(t *testing.T) {
 		go proxy.Refuse()
 		return true
 	})
-	_, err := n.try(lines(2500)...)
+	_, err := n.Try(lines(2500)...)
 	var partial *broker.PartialError
 	if !errors.As(err, &partial) || len(partial.Places)%maxBatch != 0 || len(partial.Places) == 0 || len(partial.Places) == 2500 {
 		t.Fatalf("%v", err)

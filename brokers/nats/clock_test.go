@@ -13,7 +13,7 @@ func TestClock(t *testing.T) {
 	s := natstest.Start(t, "")
 	for range 2 {
 		n := dialTest(t, testConfig(t, s.URL(), 1))
-		n.await(t, "the log", func() bool { return !n.broken })
+		n.Await(t, "the log", func() bool { return !n.Down })
 		if off := time.Until(n.Status().Clock).Abs(); off > time.Minute {
 			t.Errorf("the clock is %v off", off)
 		}

@@ -99,15 +99,15 @@ func TestPermissionsAreUsed(t *testing.T) {
 func use(t *testing.T, c Config) {
 	t.Helper()
 	a, b := dialTest(t, c), dialTest(t, c)
-	b.open(t, "x")
+	b.MustOpen(t, "x")
 	e := entry("x", "1")
 	e.Key, e.Digest = [16]byte{1}, 1
-	first := a.publish(t, e)[0]
-	if again := b.publish(t, e)[0]; again.Seq != first.Seq || !again.Repeated {
+	first := a.MustPublish(t, e)[0]
+	if again := b.MustPublish(t, e)[0]; again.Seq != first.Seq || !again.Repeated {
 		t.Errorf("the key was not known: %v, %v", again, first)
 	}
-	a.publish(t, entry("x", "2"), entry("y", "3"))
-	b.await(t, "the entries", func() bool { return slices.Equal(b.data("x"), []string{"1", "2"}) })
+	a.MustPublish(t, entry("x", "2"), entry("y", "3"))
+	b.Await(t, "the entries", func() bool { return slices.Equal(b.data("x"), []string{"1", "2"}) })
 	if es, complete, err := a.Read(t.Context(), "x", first.Seq, 10, 1000); err != nil || !complete || len(es) != 1 {
 		t.Errorf("Read: %v, %v, %v", es, complete, err)
 	}

@@ -72,7 +72,7 @@ func TestLargestPosition(t *testing.T) {
 	s := redistest.Start(t)
 	n := dialTest(t, testConfig(t, s.Addr()))
 	s.Do("HSET", "{bc:0}:m", "s", "123456789012345")
-	if p := n.publish(t, entry("a", "x"), entry("a", "y")); p[1].Seq != 123456789012347 {
+	if p := n.MustPublish(t, entry("a", "x"), entry("a", "y")); p[1].Seq != 123456789012347 {
 		t.Errorf("the position is %d", p[1].Seq)
 	}
 	es, complete, err := n.Read(t.Context(), "a", 123456789012346, 10, 1000)

@@ -40,7 +40,7 @@ func TestPublishAtOnce(t *testing.T) {
 func TestExpiredIsNotStored(t *testing.T) {
 	s := redistest.Start(t)
 	n := dialTest(t, testConfig(t, s.Addr()))
-	n.publish(t, entry("a", "0"))
+	n.MustPublish(t, entry("a", "0"))
 	expired, stored := make(chan error, 1), make(chan error, 1)
 	call := func(data string, deadline time.Duration, to chan error) part {
 		es := []broker.Entry{entry("a", data)}
@@ -71,17 +71,17 @@ func TestExpiredIsNotStored(t *testing.T) {
 func TestOutOfMemory(t *testing.T) {
 	s := redistest.Start(t)
 	n := dialTest(t, testConfig(t, s.Addr()))
-	n.open(t, "a")
-	n.publish(t, entry("a", "1"))
+	n.MustOpen(t, "a")
+	n.MustPublish(t, entry("a", "1"))
 	s.Do("CONFIG", "SET", "maxmemory", "1")
-	if _, err := n.try(entry("a", "2"), entry("b", "2")); !errors.Is(err, broker.ErrDown) {
+	if _, err := n.Try(entry("a", "2"), entry("b", "2")); !errors.Is(err, broker.ErrDown) {
 		t.Errorf("without memory: %v", err)
 	}
 	if p := n.Status().Problem; !strings.Contains(p, "OOM") {
 		t.Errorf("the problem is %q", p)
 	}
 	s.Do("CONFIG", "SET", "maxmemory", "0")
-	n.publish(t, entry("a", "3"))
+	n.MustPublish(t, entry("a", "3"))
 	if p := n.Status().Problem; p != "" {
 		t.Errorf("later the problem is %q", p)
 	}
@@ -96,10 +96,10 @@ func TestRefusedInTheMiddle(t *testing.T) {
 	c := testConfig(t, s.Addr())
 	c.User, c.Password = "app", "any"
 	n := dialTest(t, c)
-	if _, err := n.try(entry("a", "1"), entry("denied", "2")); !errors.Is(err, broker.ErrUnknown) {
+	if _, err := n.Try(entry("a", "1"), entry("denied", "2")); !errors.Is(err, broker.ErrUnknown) {
 		t.Errorf("Publish: %v", err)
 	}
-	n.publish(t, entry("a", "3"))
+	n.MustPublish(t, entry("a", "3"))
 }
 
 // A reader is not told that it has all of a channel that the server has removed.
@@ -107,8 +107,8 @@ func TestEvicted(t *testing.T) {
 	// Of the log only the last reply to a publisher has a lifetime here. So what is evicted is not up to chance.
 	s := redistest.Start(t, "maxmemory-policy volatile-lru")
 	n := dialTest(t, testConfig(t, s.Addr()))
-	n.publish(t, entry("a", "1"))
-	at := n.publish(t, entry("b", "2"))[0].Seq
+	n.MustPublish(t, entry("a", "1"))
+	at := n.MustPublish(t, entry("b", "2"))[0].Seq
 	if _, complete, err := n.Read(t.Context(), "a", 0, 10, 1000); err != nil || !complete {
 		t.Fatalf("before: %v, %v", complete, err)
 	}
@@ -142,13 +142,13 @@ func usedMemory(t *testing.T, s *redistest.Server) (bytes int) {
 func TestClockGoesBack(t *testing.T) {
 	s := redistest.Start(t)
 	n := dialWith(t, testConfig(t, s.Addr()), broker.Retention{Messages: 100, Age: 2 * time.Minute})
-	old := n.publish(t, entry("a", "0"))[0].Seq
+	old := n.MustPublish(t, entry("a", "0"))[0].Seq
 	// As if the clock had been an hour ahead until now.
 	incarnation := s.Do("HGET", "{bc:0}:m", "x")
 	ahead := time.Now().Add(time.Hour)
 	s.Do("XADD", "{bc:0}:t:"+incarnation, fmt.Sprint(ahead.UnixMilli()), "s", "0")
 	s.Do("HSET", "{bc:0}:m", "tb", fmt.Sprint(ahead.UnixMilli()/10_000))
-	n.publish(t, entry("b", "expires"))
+	n.MustPublish(t, entry("b", "expires"))
 	s.Do("DEL", "{bc:0}:h:"+incarnation+":b")
 	// As if the hour had passed, so that only the note of before is young: entries of now are older.
 	for _, id := range strings.Fields(strings.Trim(s.Do("XRANGE", "{bc:0}:t:"+incarnation, "-", fmt.Sprint(time.Now().UnixMilli())), "[]")) {
@@ -167,7 +167,7 @@ func TestResharding(t *testing.T) {
 	c := testConfig(t, a.Addr())
 	c.Cluster = true
 	n := dialTest(t, c)
-	n.publish(t, entry("x", "0"), entry("y", "0"))
+	n.MustPublish(t, entry("x", "0"), entry("y", "0"))
 	from, to := a, b
 	if n.Status().Server == b.Addr() {
 		from, to = b, a
@@ -178,7 +178,7 @@ func TestResharding(t *testing.T) {
 	streams := "{bc:0}:h:" + from.Do("HGET", "{bc:0}:m", "x") + ":"
 	from.Do("MIGRATE", "127.0.0.1", to.Port, streams+"y", "0", "5000")
 	before := from.Do("HGET", "{bc:0}:m", "s")
-	if _, err := n.try(entry("x", "1"), entry("y", "1")); !errors.Is(err, broker.ErrDown) {
+	if _, err := n.Try(entry("x", "1"), entry("y", "1")); !errors.Is(err, broker.ErrDown) {
 		t.Errorf("while it is moved: %v", err)
 	}
 	if length, s := from.Do("XLEN", streams+"x"), from.Do("HGET", "{bc:0}:m", "s"); length != "1" || s != before {
@@ -190,8 +190,8 @@ func TestResharding(t *testing.T) {
 	for _, s := range []*redistest.Server{to, from} {
 		s.Do("CLUSTER", "SETSLOT", slot, "NODE", to.Do("CLUSTER", "MYID"))
 	}
-	n.await(t, "the server that has it now", func() bool { return len(n.epochs) == 2 && !n.broken })
-	if p := n.publish(t, entry("x", "2"), entry("y", "2")); n.Status().Server != to.Addr() || p[0].Seq != 3 {
+	n.Await(t, "the server that has it now", func() bool { return len(n.Epochs) == 2 && !n.Down })
+	if p := n.MustPublish(t, entry("x", "2"), entry("y", "2")); n.Status().Server != to.Addr() || p[0].Seq != 3 {
 		t.Errorf("%v on %s", p, n.Status().Server)
 	}
 }

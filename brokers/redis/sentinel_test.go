@@ -19,21 +19,21 @@ func TestSentinelOutOfDate(t *testing.T) {
 	awaitProblem(t, n, "READONLY")
 	c.Servers = append(c.Servers, redistest.StartSentinel(t, master).Addr())
 	n = dialTest(t, c)
-	n.publish(t, entry("a", "1"))
+	n.MustPublish(t, entry("a", "1"))
 	if n.Status().Server != master.Addr() {
 		t.Errorf("it uses %s", n.Status().Server)
 	}
 	// The old one comes back as the master for as long as nobody has told it.
 	master.Freeze()
-	n.await(t, "that it is broken", func() bool { return n.broken })
+	n.Await(t, "that it is broken", func() bool { return n.Down })
 	old.Do("REPLICAOF", "NO", "ONE")
-	n.await(t, "the old one, in another epoch", func() bool { return len(n.epochs) == 2 && !n.broken })
+	n.Await(t, "the old one, in another epoch", func() bool { return len(n.Epochs) == 2 && !n.Down })
 	master.Thaw()
 	old.Do("REPLICAOF", "127.0.0.1", master.Port)
 	// It was only away, so it has lost nothing and goes on where it was.
-	n.await(t, "the new one", func() bool { return len(n.epochs) == 3 && !n.broken })
-	if p := n.publish(t, entry("a", "2")); p[0].Seq != 2 || n.epochs[0] != n.epochs[2] || n.epochs[0] == n.epochs[1] {
-		t.Errorf("%v, epochs %v", p, n.epochs)
+	n.Await(t, "the new one", func() bool { return len(n.Epochs) == 3 && !n.Down })
+	if p := n.MustPublish(t, entry("a", "2")); p[0].Seq != 2 || n.Epochs[0] != n.Epochs[2] || n.Epochs[0] == n.Epochs[1] {
+		t.Errorf("%v, epochs %v", p, n.Epochs)
 	}
 }
 
