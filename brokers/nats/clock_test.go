@@ -24,12 +24,12 @@ func TestClock(t *testing.T) {
 func TestClockNow(t *testing.T) {
 	shown := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 	l := &log{}
-	if now := l.clock.now(); !now.IsZero() {
+	if now := l.clock.Now(); !now.IsZero() {
 		t.Error(now)
 	}
 	l.setClock(shown, time.Now())
 	l.setClock(time.Time{}, time.Now()) // not told
-	if now := l.clock.now(); now.Before(shown) || now.After(shown.Add(time.Minute)) {
+	if now := l.clock.Now(); now.Before(shown) || now.After(shown.Add(time.Minute)) {
 		t.Error(now)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/brokerlog"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/complaints"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/envelope"
 	natsgo "github.com/nats-io/nats.go"
@@ -67,8 +68,8 @@ type log struct {
 	retention broker.Retention
 	problem   string
 	heard     time.Time
-	lastTick  time.Time // of any node
-	clock     clock     // of the stream's leader
+	lastTick  time.Time       // of any node
+	clock     brokerlog.Clock // of the stream's leader
 	up        bool
 	repairs   map[string]uint64
 	foreign   uint64
@@ -96,7 +97,7 @@ func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
 	l.barriers.send = l.sendTick
 	l.marks.send = l.sendMark
 	// A Log begins as Broken, which the contract says, so the Sink is not told of it.
-	l.receiver.broken = true
+	l.receiver.broken, l.receiver.run = true, brokerlog.NewRun(sink)
 	l.lookups.limit, l.lookups.fetch = groupSize, l.lookUps
 	// One answer of the leader serves all who ask, however many they are.
 	l.infos.limit, l.infos.fetch = math.MaxInt, l.askInfo
@@ -165,7 +166,7 @@ func (l *log) Status() broker.Status {
 		s.Server = withoutLogin(l.conn.ConnectedUrl())
 		s.MaxData = max(0, int(l.conn.MaxPayload())-envelope.MaxSize-maxHeaders)
 	}
-	s.Clock = l.clock.now()
+	s.Clock = l.clock.Now()
 	if l.up {
 		// What was noted may be over, or may have been about one request only.
 		s.Problem = ""

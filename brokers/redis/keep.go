@@ -307,12 +307,8 @@ func (l *log) repaired(s *session, cause string, at uint64, missed []broker.Entr
 	if len(lost) > 0 {
 		l.sink.Lost(lost)
 	}
-	for from := 0; from < len(missed); from += maxRun {
-		// Cloned, because the Sink may keep a run and all share one array.
-		l.sink.Entries(append([]broker.Entry(nil), missed[from:min(from+maxRun, len(missed))]...))
-	}
-	r.watermark, r.advance = max(at, r.watermark), 0
-	l.sink.Advance(r.watermark)
+	r.watermark = max(at, r.watermark)
+	r.run.Missed(missed, r.watermark)
 	l.mu.Lock()
 	l.session, l.problem, l.heard = s, "", time.Now()
 	l.epoch, l.certain = r.epoch, r.watermark
@@ -338,7 +334,7 @@ func (l *log) repaired(s *session, cause string, at uint64, missed []broker.Entr
 	for _, it := range held {
 		l.handle(it)
 	}
-	l.flush()
+	r.run.Flush()
 	return nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/brokerlog"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/complaints"
 	"go.uber.org/zap"
 )
@@ -71,9 +72,9 @@ type log struct {
 	problem   string
 	refusal   string // why the server has not stored what was published last
 	heard     time.Time
-	epoch     string // that the Sink was told last
-	certain   uint64 // a position that was stored in it
-	clock     clock
+	epoch     string          // that the Sink was told last
+	certain   uint64          // a position that was stored in it
+	clock     brokerlog.Clock // the server's
 	repairs   map[string]uint64
 	foreign   uint64
 }
@@ -110,7 +111,7 @@ func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
 	l.asker.init()
 	l.counters.init(l)
 	// A Log begins as Broken, which the contract says, so the Sink is not told of it.
-	l.receiver.broken = true
+	l.receiver.broken, l.receiver.run = true, brokerlog.NewRun(sink)
 	l.running.Add(5)
 	go l.receive()
 	go l.keep()
@@ -137,7 +138,7 @@ func (l *log) Status() broker.Status {
 	defer l.mu.Unlock()
 	s := broker.Status{
 		Up: l.session != nil, Problem: l.problem, Heard: l.heard, Foreign: l.foreign, QueueBytes: l.queue.size(), MaxData: maxData,
-		Clock: l.clock.now(), Repairs: map[string]uint64{},
+		Clock: l.clock.Now(), Repairs: map[string]uint64{},
 	}
 	for cause, n := range l.repairs {
 		s.Repairs[cause] = n
