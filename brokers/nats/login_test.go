@@ -1,16 +1,9 @@
 package nats
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"maps"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -20,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/servertest"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 	"go.uber.org/zap"
@@ -162,21 +156,9 @@ func TestLogins(t *testing.T) {
 }
 
 func TestTLS(t *testing.T) {
-	dir := t.TempDir()
-	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, _ := x509.MarshalECPrivateKey(key)
-	os.WriteFile(dir+"/cert", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o600)
-	os.WriteFile(dir+"/key", pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: private}), 0o600)
-	roots := x509.NewCertPool()
-	parsed, _ := x509.ParseCertificate(cert)
-	roots.AddCert(parsed)
-	s := natstest.Start(t, fmt.Sprintf(`tls: { cert_file: %q, key_file: %q }`, dir+"/cert", dir+"/key"), natsgo.Secure(&tls.Config{RootCAs: roots}))
+	a := servertest.NewAuthority(t)
+	roots := a.Pool(t)
+	s := natstest.Start(t, fmt.Sprintf(`tls: { cert_file: %q, key_file: %q }`, a.Cert, a.Key), natsgo.Secure(&tls.Config{RootCAs: roots}))
 	c := testConfig(t, s.URL(), 1)
 	c.TLS = &tls.Config{RootCAs: roots}
 	use(t, c)

@@ -15,6 +15,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/redistest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/servertest"
 )
 
 // account returns a user of the server who may do no more than the log does.
@@ -124,8 +125,8 @@ func expectUp(t *testing.T, l broker.Log, sink loginSink) {
 }
 
 func TestLogins(t *testing.T) {
-	authority, port := redistest.NewAuthority(t), caddytest.FreePort(t)
-	s := redistest.Start(t, "requirepass s3cret", account(t), authority.Config(port))
+	authority, port := servertest.NewAuthority(t), caddytest.FreePort(t)
+	s := redistest.Start(t, "requirepass s3cret", account(t), redistest.TLS(authority, port))
 	open := redistest.Start(t)
 	t.Setenv("TEST_REDIS_LOGIN", "s3cret")
 	encrypted := map[string]any{"ca": []string{authority.CA}, "cert": authority.Cert, "key": authority.Key}
@@ -154,8 +155,8 @@ func TestRefusedLogins(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t, "requirepass secret-of-server")
 	s.Password = "secret-of-server"
-	authority, port := redistest.NewAuthority(t), caddytest.FreePort(t)
-	redistest.Start(t, authority.Config(port))
+	authority, port := servertest.NewAuthority(t), caddytest.FreePort(t)
+	redistest.Start(t, redistest.TLS(authority, port))
 	for name, test := range map[string]struct {
 		options map[string]any
 		want    string

@@ -70,7 +70,11 @@ type Server struct {
 // more may have users, so WaitReady may need options to log in.
 func Start(t testing.TB, more string, options ...natsgo.Option) *Server {
 	t.Helper()
-	s := newServer(t, freePorts(t, 1)[0])
+	return newServer(t, freePorts(t, 1)[0]).start(more, options...)
+}
+
+func (s *Server) start(more string, options ...natsgo.Option) *Server {
+	s.t.Helper()
 	s.configure("", more)
 	s.Run()
 	s.WaitReady(options...)

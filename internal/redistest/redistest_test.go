@@ -2,11 +2,10 @@ package redistest
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"os"
 	"testing"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/servertest"
 )
 
 // What a server keeps when it is killed depends on how it is configured.
@@ -44,19 +43,13 @@ func TestFailover(t *testing.T) {
 
 func TestTLS(t *testing.T) {
 	t.Parallel()
-	a, port := NewAuthority(t), caddytest.FreePort(t)
-	Start(t, a.Config(port))
-	ca, err := os.ReadFile(a.CA)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(ca)
+	a, port := servertest.NewAuthority(t), caddytest.FreePort(t)
+	Start(t, TLS(a, port))
 	pair, err := tls.LoadX509KeyPair(a.Cert, a.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := tls.Dial("tcp", "127.0.0.1:"+port, &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}})
+	conn, err := tls.Dial("tcp", "127.0.0.1:"+port, &tls.Config{RootCAs: a.Pool(t), Certificates: []tls.Certificate{pair}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -83,6 +83,11 @@ func StartProgram(t testing.TB, program string, config ...string) *Server {
 	return s
 }
 
+// TLS returns the configuration of a server that also speaks TLS on a port, and asks for a certificate there.
+func TLS(a *servertest.Authority, port string) string {
+	return "tls-port " + port + "\ntls-ca-cert-file " + a.CA + "\ntls-cert-file " + a.Cert + "\ntls-key-file " + a.Key
+}
+
 // StartReplica starts a replica of a server, and waits until it has everything.
 func StartReplica(t testing.TB, of *Server, config ...string) *Server {
 	t.Helper()

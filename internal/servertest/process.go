@@ -1,5 +1,5 @@
-// Package servertest breaks the servers of tests, whatever protocol they speak: processes that are killed and frozen, and
-// connections that are cut, held and delayed.
+// Package servertest is what tests of servers need, whatever protocol these speak: it kills and freezes processes, it cuts, holds
+// and delays connections, and it makes certificates.
 package servertest
 
 import (

@@ -1,4 +1,4 @@
-package redistest
+package servertest
 
 import (
 	"crypto/ecdsa"
@@ -45,9 +45,16 @@ func NewAuthority(t testing.TB) *Authority {
 	return a
 }
 
-// Config returns the configuration of a server that also speaks TLS on a port, and asks for a certificate there.
-func (a *Authority) Config(port string) string {
-	return "tls-port " + port + "\ntls-ca-cert-file " + a.CA + "\ntls-cert-file " + a.Cert + "\ntls-key-file " + a.Key
+// Pool returns what a client needs to trust the authority.
+func (a *Authority) Pool(t testing.TB) *x509.CertPool {
+	t.Helper()
+	ca, err := os.ReadFile(a.CA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	return pool
 }
 
 func newKey(t testing.TB) *ecdsa.PrivateKey {
