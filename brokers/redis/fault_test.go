@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/redistest"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -133,6 +134,20 @@ func TestRestartOfSnapshot(t *testing.T) {
 	}
 }
 
+// publishConfirmed publishes until a replica confirms. A new one does so only after its first report to the server, of which it
+// sends one a second.
+func (n *node) publishConfirmed(t *testing.T, e broker.Entry) broker.Place {
+	t.Helper()
+	places, err := n.Try(e)
+	for deadline := time.Now().Add(patience); errors.Is(err, broker.ErrUnknown) && time.Now().Before(deadline); {
+		places, err = n.Try(e)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return places[0]
+}
+
 // A message is acked when a replica has it, and not otherwise.
 func TestReplicas(t *testing.T) {
 	s := redistest.Start(t)
@@ -140,10 +155,11 @@ func TestReplicas(t *testing.T) {
 	c := testConfig(t, s.Addr())
 	c.Replicas, c.PublishTimeout = 1, time.Second
 	n := dialTest(t, c)
-	for i := range 10 {
+	first := n.publishConfirmed(t, entry("a", "0")).Seq
+	for i := range uint64(10) {
 		n.MustPublish(t, entry("a", fmt.Sprint(i)))
-		if got := replica.Do("HGET", "{bc:0}:m", "s"); got != fmt.Sprint(i+1) {
-			t.Fatalf("after the ack of %d the replica has %s", i+1, got)
+		if got := replica.Do("HGET", "{bc:0}:m", "s"); got != fmt.Sprint(first+i+1) {
+			t.Fatalf("after the ack of %d the replica has %s", first+i+1, got)
 		}
 	}
 	replica.Freeze()
@@ -161,10 +177,7 @@ func TestManyWithoutReplica(t *testing.T) {
 	c := testConfig(t, s.Addr())
 	c.Replicas, c.PublishTimeout = 1, time.Second
 	n := dialTest(t, c)
-	first, err := n.Try(entry("a", "0"))
-	for err != nil { // the replica may not be ready to confirm
-		first, err = n.Try(entry("a", "0"))
-	}
+	first := n.publishConfirmed(t, entry("a", "0"))
 	replica.Freeze()
 	const calls = 50_000
 	answers := make(chan error, calls)
@@ -182,7 +195,7 @@ func TestManyWithoutReplica(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if stored := s.Do("HGET", "{bc:0}:m", "s"); stored != fmt.Sprint(int(first[0].Seq)+unknown) {
+	if stored := s.Do("HGET", "{bc:0}:m", "s"); stored != fmt.Sprint(int(first.Seq)+unknown) {
 		t.Errorf("%s are stored, unknown are %d, and ErrDown %d", stored, unknown, down)
 	}
 	if p := n.Status().Problem; !strings.Contains(p, "replicas") {
@@ -311,13 +324,15 @@ func TestLargeCall(t *testing.T) {
 // startCluster starts a cluster of two servers that share the slots.
 func startCluster(t *testing.T) (a, b *redistest.Server) {
 	t.Helper()
-	a = redistest.Start(t, "cluster-enabled yes")
-	b = redistest.Start(t, "cluster-enabled yes")
+	// Without this port the servers take one that is 10000 higher, which may not be free.
+	port := caddytest.FreePort(t)
+	a = redistest.Start(t, "cluster-enabled yes", "cluster-port "+caddytest.FreePort(t))
+	b = redistest.Start(t, "cluster-enabled yes", "cluster-port "+port)
 	// By hand, since redis-cli --cluster waits for seconds.
 	a.Do("CLUSTER", "ADDSLOTSRANGE", "0", "8191")
 	b.Do("CLUSTER", "ADDSLOTSRANGE", "8192", "16383")
 	b.Do("CLUSTER", "SET-CONFIG-EPOCH", "2")
-	a.Do("CLUSTER", "MEET", "127.0.0.1", b.Port)
+	a.Do("CLUSTER", "MEET", "127.0.0.1", b.Port, port)
 	for deadline := time.Now().Add(patience); !strings.Contains(a.Do("CLUSTER", "INFO"), "cluster_state:ok") || !strings.Contains(b.Do("CLUSTER", "INFO"), "cluster_state:ok"); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal(a.Do("CLUSTER", "INFO"))
