@@ -3,6 +3,7 @@ package nats
 import (
 	"encoding/json"
 	"fmt"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/brokerlog"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ func (n *node) awaitProblem(t *testing.T, want ...string) {
 func TestEpochsBefore(t *testing.T) {
 	for _, n := range []uint64{0, 1, 35, 36, 1 << 40} {
 		epoch := newEpoch(n)
-		if got := epochsBefore(epoch); got != n || !epochForm.MatchString(epoch) {
+		if got := epochsBefore(epoch); got != n || !brokerlog.IsEpoch(epoch) {
 			t.Errorf("%s: %d, want %d", epoch, got, n)
 		}
 	}

@@ -215,9 +215,6 @@ func (l *log) setProblem(s string) {
 
 // denied says that the account may not do something.
 func (l *log) denied(err error) {
-	if strings.Contains(err.Error(), leaderElected) {
-		return // it is optional: see subscribe
-	}
 	l.setProblem(err.Error())
 	if l.complaints.Fresh(err.Error(), time.Now()) {
 		l.logger().Error("the broker's account lacks a permission", zap.Error(err))

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/brokerlog"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/redistest"
 )
 
@@ -17,7 +18,7 @@ func FuzzMessage(f *testing.F) {
 	f.Add("1700000000000 7 r5:1699999999999 c")
 	f.Add("5-1700000000000")
 	f.Fuzz(func(t *testing.T, text string) {
-		if m, ok := parse(text); ok && (!isEpoch(m.epoch) || m.seq > maxSeq || !strings.HasSuffix(text, " "+m.rest)) {
+		if m, ok := parse(text); ok && (!brokerlog.IsEpoch(m.epoch) || m.seq > maxSeq || !strings.HasSuffix(text, " "+m.rest)) {
 			t.Errorf("%q is %+v", text, m)
 		}
 		if seq, _, ok := parseID(text); ok && seq > maxSeq {

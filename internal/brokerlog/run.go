@@ -1,5 +1,5 @@
-// Package brokerlog is what the logs of message brokers have in common: how they give entries to the Sink, and how they know the
-// time of the broker's clock.
+// Package brokerlog is what the logs of message brokers have in common: how they give entries to the Sink, what an epoch looks
+// like, and how they know the time of the broker's clock.
 package brokerlog
 
 import (
