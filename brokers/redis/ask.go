@@ -229,38 +229,39 @@ const maxNames = 512
 
 // subscribeTo returns the commands that subscribe to channels.
 func (l *log) subscribeTo(s *session, names []string) (commands []rueidis.Completed) {
-	for group := range slices.Chunk(names, maxNames) {
-		var live []string
-		for _, name := range group {
-			if name == "" {
-				commands = append(commands, s.receive.B().Psubscribe().Pattern(l.pattern()).Build())
-				continue
-			}
-			live = append(live, l.live+name)
-		}
-		if len(live) > 0 {
-			commands = append(commands, s.receive.B().Subscribe().Channel(live...).Build())
-		}
+	groups, all := l.grouped(names)
+	for _, live := range groups {
+		commands = append(commands, s.receive.B().Subscribe().Channel(live...).Build())
+	}
+	if all {
+		commands = append(commands, s.receive.B().Psubscribe().Pattern(l.pattern()).Build())
 	}
 	return commands
 }
 
 // unsubscribeFrom returns the commands that end subscriptions.
 func (l *log) unsubscribeFrom(s *session, names []string) (commands []rueidis.Completed) {
-	for group := range slices.Chunk(names, maxNames) {
-		var live []string
-		for _, name := range group {
-			if name == "" {
-				commands = append(commands, s.receive.B().Punsubscribe().Pattern(l.pattern()).Build())
-				continue
-			}
-			live = append(live, l.live+name)
-		}
-		if len(live) > 0 {
-			commands = append(commands, s.receive.B().Unsubscribe().Channel(live...).Build())
-		}
+	groups, all := l.grouped(names)
+	for _, live := range groups {
+		commands = append(commands, s.receive.B().Unsubscribe().Channel(live...).Build())
+	}
+	if all {
+		commands = append(commands, s.receive.B().Punsubscribe().Pattern(l.pattern()).Build())
 	}
 	return commands
+}
+
+// grouped returns the server's channels of names, as many together as one command may have, and whether "" is among the names.
+func (l *log) grouped(names []string) (groups [][]string, all bool) {
+	live := make([]string, 0, len(names))
+	for _, name := range names {
+		if name == "" {
+			all = true
+		} else {
+			live = append(live, l.live+name)
+		}
+	}
+	return slices.Collect(slices.Chunk(live, maxNames)), all
 }
 
 // settle is told of a tick that came. The receiver calls it.
