@@ -210,8 +210,8 @@ func (s *session) tick(ctx context.Context, nonce uint64) error {
 	if text, _ := m.ToString(); text != "K" {
 		return errFence
 	}
-	// It is right before the answer or right after it, depending on the server's version. That it is there at all shows that
-	// this connection is subscribed: a log that only looks at answers may be deaf without noticing (centrifugo#1189).
+	// The tick comes right before the answer or right after it, depending on the server's version. That it comes at all shows
+	// that this connection is subscribed: a log that only looks at answers may be deaf without noticing (centrifugo#1189).
 	for s.ticked.Load() != nonce {
 		select {
 		case <-s.heard:

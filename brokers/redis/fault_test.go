@@ -284,7 +284,7 @@ type gated struct {
 
 func (g *gated) Entries(run []broker.Entry) { <-g.open; g.node.Entries(run) }
 
-// The server cuts a subscriber that does not get on. It misses nothing.
+// The server disconnects a subscriber that cannot keep up. It misses nothing.
 func TestOutputBuffer(t *testing.T) {
 	s := redistest.Start(t, "client-output-buffer-limit pubsub 1mb 1mb 1")
 	proxy := redistest.NewProxy(t, s)

@@ -53,8 +53,8 @@ type Broker struct {
 	// Whether the server is configured to lose nothing that it has acknowledged when it is restarted, with `appendonly yes`
 	// and `appendfsync always`. Then clients resume after a restart. Without this option they get a gap, because Caddy cannot
 	// know whether the last messages are still there. Set it only if it is true: otherwise clients miss messages without a
-	// gap. It is for one server: it cannot be used with Sentinels, a
-	// Redis Cluster, or `replicas`, because a replica that takes over may lack messages. Default: `false`.
+	// gap. It is for one server: it cannot be used with Sentinels, a Redis Cluster, or `replicas`, because a replica that takes
+	// over may lack messages. Default: `false`.
 	Durable bool `json:"durable,omitempty"`
 
 	// The name of an ACL user, which needs a `password`. It must not be set if the URL has a login. Default: Redis' own user

@@ -37,7 +37,8 @@ type call struct {
 	over     bool // done was called
 }
 
-// sentLocked reports whether a part of the call is in the batch that is under way. Then what becomes of that decides.
+// sentLocked reports whether a part of the call is in the batch that is under way. If so, the outcome of the batch decides how
+// the call ends.
 func (c *call) sentLocked() bool { return c.next > len(c.places) }
 
 // rest returns the entries of the next part, and the bytes of their data.

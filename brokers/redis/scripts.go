@@ -39,7 +39,7 @@ var (
 	tickScript, readScript     = newScript(tickSource), newScript(readSource)
 )
 
-// Those for counts are about nothing that clients are promised.
+// Those for counts do not compare them, because no promise to clients depends on counts.
 var countScript, countsScript = newScript(countSource), newScript(countsSource)
 
 // script is one that the server runs.

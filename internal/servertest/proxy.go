@@ -140,8 +140,8 @@ func (p *Proxy) accept() {
 			delete(p.conns, server)
 			p.mu.Unlock()
 		}
-		// What clients send is copied as bytes: faults there can be had by Hold and Cut, and what is published has its
-		// own faults, such as a lost ack.
+		// What clients send is copied as bytes. Hold and Cut are faults enough in that direction, and a message that
+		// is published can lose its ack in the other one.
 		go func() { defer both(); p.copy(server, client) }()
 		go func() { defer both(); p.down(p, client, server) }()
 	}
