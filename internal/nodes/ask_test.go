@@ -190,8 +190,8 @@ func FuzzReceive(f *testing.F) {
 	c.Handle("echo", func(p []byte) []byte { return p })
 	s := c.NewSession("me")
 	peers := new(drain)
-	s.Start(peers)
-	f.Cleanup(s.Close)
+	s.start(peers)
+	f.Cleanup(s.close)
 	f.Fuzz(func(t *testing.T, from uint64, p []byte) {
 		a := &asking{waiting: map[uint64]*gathering{from: {node: Node{ID: from}}, from + 1: {}}, done: make(chan struct{})}
 		s.mu.Lock()

@@ -39,7 +39,8 @@ type Session struct {
 // never stops asking. It is enough for maxAsking questions from each of three nodes.
 const maxAnswering = 32
 
-// NewSession returns a session with a name for this node. It does nothing until Start.
+// NewSession returns a session with a name for this node. Its log is dialed with Sink and Receive, and then attached: until
+// Attach the session does nothing.
 func (c *Cluster) NewSession(name string) *Session {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -57,8 +58,8 @@ func (c *Cluster) NewSession(name string) *Session {
 	}
 }
 
-// Start begins the session, in place of the previous one of the cluster. peers is implemented by its log.
-func (s *Session) Start(peers broker.Peers) {
+// start begins the session, in place of the previous one of the cluster. peers is implemented by its log.
+func (s *Session) start(peers broker.Peers) {
 	s.peers = peers
 	s.reports.init(s)
 	s.subscribers.init(s)
@@ -74,11 +75,8 @@ func (s *Session) Start(peers broker.Peers) {
 // leaveTime is how long a node that leaves waits for its counts to be removed.
 const leaveTime = time.Second
 
-// Close tells the other nodes that this one leaves. It needs the log, which must be closed afterwards.
-func (s *Session) Close() {
-	if s.peers == nil {
-		return
-	}
+// close tells the other nodes that this one leaves. It needs the log, which must be closed afterwards.
+func (s *Session) close() {
 	c := s.cluster
 	c.mu.Lock()
 	if c.session == s {
@@ -100,16 +98,16 @@ func (s *Session) Close() {
 	}
 }
 
-// Interrupted must be called when the broker cannot be reached.
-func (s *Session) Interrupted() {
+// interrupted is called when the broker cannot be reached.
+func (s *Session) interrupted() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.table.cut = true
 }
 
-// Recovered must be called when this node was cut off, or when the broker has lost data. It tells the others that this node
-// is alive, and sets all counts again.
-func (s *Session) Recovered() {
+// recovered is called when this node was cut off, or when the broker may have lost data. It tells the others that this node is
+// alive, and sets all counts again.
+func (s *Session) recovered() {
 	s.mu.Lock()
 	if s.table.cut {
 		s.table.cut, s.table.back = false, time.Now()
@@ -197,7 +195,7 @@ func (s *Session) beat(to uint64, asks bool) time.Duration {
 	return b.period
 }
 
-// Receive takes what another node has sent. It keeps the message, and may be called before Start.
+// Receive takes what another node has sent. It keeps the message, and may be called before Attach.
 func (s *Session) Receive(from uint64, message []byte) {
 	kind, rest := kindOf(message)
 	if from == s.cluster.hub.Node() || from == 0 {
@@ -238,7 +236,7 @@ func (s *Session) Receive(from uint64, message []byte) {
 	}
 }
 
-// started reports whether Start was called.
+// started reports whether the session has begun, and none has taken its place.
 func (s *Session) started() bool {
 	c := s.cluster
 	c.mu.Lock()
