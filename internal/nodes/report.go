@@ -131,9 +131,7 @@ func (r *reports) setSome() {
 	if !r.again || len(r.failed) > 0 {
 		return
 	}
-	s.mu.Lock()
-	n := 1 + s.table.alive(time.Now())
-	s.mu.Unlock()
+	n := s.alive()
 	for r.credit = min(r.credit+float64(piecesAtOnce)/float64(n), maxPieces); r.credit >= 1; r.credit-- {
 		list := s.cluster.hub.Channels("", r.after, reportSize)
 		counts := make(map[string]int)

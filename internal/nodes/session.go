@@ -90,10 +90,7 @@ func (s *Session) close() {
 	// If another session has taken its place, then they may be its counts, if it has the same broker. If not, nobody else may
 	// be left there who removes them, and they would count again when this node is back.
 	s.reports.end(leaveTime)
-	c.mu.Lock()
-	next := c.session
-	c.mu.Unlock()
-	if next != nil {
+	if next := c.current(); next != nil {
 		next.reports.setAllNow()
 	}
 }
@@ -184,13 +181,17 @@ func (s *Session) afterOutage() time.Duration {
 	return period(n) / 4
 }
 
+// alive returns how many nodes are alive, this one included.
+func (s *Session) alive() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return 1 + s.table.alive(time.Now())
+}
+
 // beat sends a beat, to all nodes if the number is 0, and returns the period that it tells.
 func (s *Session) beat(to uint64, asks bool) time.Duration {
-	b := beat{run: s.run, asks: asks, node: s.cluster.self()}
+	b := beat{run: s.run, period: period(s.alive()), asks: asks, node: s.cluster.self()}
 	b.node.Name = s.name
-	s.mu.Lock()
-	b.period = period(1 + s.table.alive(time.Now()))
-	s.mu.Unlock()
 	s.peers.Send(to, b.append(nil))
 	return b.period
 }
@@ -237,12 +238,7 @@ func (s *Session) Receive(from uint64, message []byte) {
 }
 
 // started reports whether the session has begun, and none has taken its place.
-func (s *Session) started() bool {
-	c := s.cluster
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.session == s
-}
+func (s *Session) started() bool { return s.cluster.current() == s }
 
 // heard takes a beat.
 func (s *Session) heard(b *beat) {
