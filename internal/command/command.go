@@ -71,6 +71,16 @@ func (a api) do(method, path string, header http.Header, body io.Reader) (*http.
 	return caddycmd.AdminAPIRequest(a.address, method, "/broadcast"+path, header, body)
 }
 
+// whole returns the whole body of a response, so that --json can print it unchanged, with what a newer Caddy adds.
+func (a api) whole(method, path string) ([]byte, error) {
+	resp, err := a.do(method, path, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return io.ReadAll(resp.Body)
+}
+
 // get calls each with every entry of a list, and returns the nodes that are missing in it. It follows the Link headers from
 // page to page, so that neither side ever holds the whole list. The API sends one link per header, and no full parser of RFC
 // 8288 is needed.
@@ -281,12 +291,7 @@ func kickCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		resp, err := a.do(http.MethodDelete, path, nil, nil)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
+		body, err := a.whole(http.MethodDelete, path)
 		if err != nil {
 			return err
 		}

@@ -30,13 +30,7 @@ from the broker for longer than partition_timeout.`,
 		if err != nil {
 			return err
 		}
-		resp, err := a.do(http.MethodGet, "", nil, nil)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		// All of it, so that --json can print it unchanged, with what a newer Caddy adds.
-		body, err := io.ReadAll(resp.Body)
+		body, err := a.whole(http.MethodGet, "")
 		if err != nil {
 			return err
 		}
@@ -50,7 +44,7 @@ from the broker for longer than partition_timeout.`,
 		}
 		// After the totals have been printed: a script gets the exit code, and people also see what is wrong. The hub's
 		// own judgement is asked for, so that the command and a load balancer never disagree.
-		resp, err = a.do(http.MethodGet, "/health", nil, nil) // an error has the reason
+		resp, err := a.do(http.MethodGet, "/health", nil, nil) // an error has the reason
 		if err != nil {
 			return err
 		}
