@@ -28,8 +28,8 @@ func init() {
 		Long: `
 Publishes messages to the subscribers of a running Caddy, and shows its channels
 and connections. It uses Caddy's admin API. Where several machines share a message
-broker, all of them are meant, except by the totals of status. A machine that does
-not answer is named.
+broker, the commands cover all of them, except that the totals of status are those
+of one machine. A machine that does not answer is named.
 
 The admin endpoint is taken from the --address flag, otherwise from the --config
 file, otherwise it is the default. The exit code is 1 after an error.
@@ -266,8 +266,8 @@ func list[T any](cmd *cobra.Command, path string, query url.Values, head, row fu
 	return nil
 }
 
-// kickCommand returns `caddy broadcast kick`. It closes and does not ban: who may connect is the site's to say, by its own
-// authentication.
+// kickCommand returns `caddy broadcast kick`. It closes connections and bans nobody: the site's own authentication decides
+// who may connect.
 func kickCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kick <id> | --user <name>",

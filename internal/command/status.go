@@ -116,8 +116,8 @@ type statusNode struct {
 	Away                     bool
 }
 
-// printNodes prints the nodes that are alive or away, the one that was asked first. Most of what can be wrong with a cluster is that
-// its nodes are not in the same one, so that is said.
+// printNodes prints the nodes that are alive or away, the one that was asked first. The most likely mistake in a cluster is that
+// its nodes do not share one log, so it reports that.
 func printNodes(out io.Writer, nodes []statusNode) error {
 	if len(nodes) < 2 {
 		return nil

@@ -13,16 +13,16 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
 
-// kickChannel is the channel in a shared log that has what administrators want closed. Every hub has it open as long as it
-// has a log, so one that was cut off gets it when it has caught up. No client can name the channel, and what is in it is
-// neither delivered nor kept nor counted.
+// kickChannel is the channel in a shared log by which administrators close connections on all nodes. Every hub has it open as
+// long as it has a log, so one that was cut off gets a kick when it has caught up. No client can name the channel, and what is
+// in it is neither delivered nor kept nor counted.
 const kickChannel = "\x01kick"
 
 // KickTime is how long a kick is carried out, by the log's clock. A node that was cut off for longer has sent its clients
 // away meanwhile (Config.PartitionTimeout), and users who were kicked an hour ago may have a reason to be back.
 const KickTime = time.Minute
 
-// KickText is what those are told that an administrator closes.
+// KickText is the text of the close frame when an administrator closes a connection.
 const KickText = "closed by the administrator"
 
 // KickRequest is a kick for all hubs that share a log: of one connection, or of all those of a user.
@@ -163,7 +163,7 @@ type tally struct {
 
 func (t *tally) end() { t.ended.Do(func() { close(t.done) }) }
 
-// tallies are those of the latest requests. Who asks for one may come before the request or after it.
+// tallies are those of the latest requests. A tally may be asked for before its request comes or after that.
 type tallies struct {
 	mu        sync.Mutex
 	byRequest map[string]*tally

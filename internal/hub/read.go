@@ -272,7 +272,7 @@ func (s *sharedLog) clock(now time.Time) time.Time {
 
 // storedAt returns when an entry was stored, by the clock of this node, whose time is now when the log's clock shows clock.
 func storedAt(e *broker.Entry, clock, now time.Time) time.Time {
-	// Only a difference of two times of one clock is an age. With that of two, a node whose clock is an hour ahead would keep
+	// Only a difference of two times of one clock is an age. With those of two clocks, a node that is an hour ahead would keep
 	// nothing that it reads, and one that is behind would keep all that it has an hour longer, because the history drops
 	// nothing before its oldest message.
 	if e.Time == 0 {

@@ -191,8 +191,7 @@ func (s *Session) answered(from uint64, p *part) {
 	if g.parts == nil {
 		g.parts, g.left = make([][]byte, p.many), p.many
 	}
-	// A part that has come already, or of another answer, or too much: that is nothing that our nodes send. Who sends it
-	// is missing in the end.
+	// Our nodes never send a part twice, or one of another answer, or too much. A node that does so ends up missing.
 	if len(g.parts) != p.many || g.parts[p.index] != nil || a.size+len(p.data) > maxAnswers {
 		return
 	}

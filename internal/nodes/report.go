@@ -25,11 +25,11 @@ const (
 	maxPieces    = 10
 	// allInterval is the time between two times that everything is set again.
 	allInterval = 10 * time.Second
-	// auditInterval is how often that is done without a cause. A broker may lose numbers and nobody sees it.
+	// auditInterval is how often that is done without a cause. A broker may lose numbers without anybody noticing.
 	auditInterval = 10 * time.Minute
 )
 
-// reports are this node's numbers of subscribers, as the broker has them. But for wanted all of it is the loop's own.
+// reports are this node's numbers of subscribers, as the broker has them. All but wanted and urgent belongs to the loop.
 type reports struct {
 	session *Session
 	wanted  atomic.Bool // that all are set again

@@ -87,8 +87,8 @@ func (s *Session) close() {
 	close(s.stop)
 	s.running.Wait()
 	s.peers.Send(0, binary.AppendUvarint([]byte{messageVersion, kindGoodbye}, s.run))
-	// If another session has taken its place, then they may be its counts, if it has the same broker. If not, nobody else may
-	// be left there who removes them, and they would count again when this node is back.
+	// Nobody else may be left there to remove the counts, and they would count again when this node is back. If another session
+	// with the same broker has taken its place, they were its counts too, so it sets them again.
 	s.reports.end(leaveTime)
 	if next := c.current(); next != nil {
 		next.reports.setAllNow()

@@ -176,7 +176,7 @@ func (c *cache) ask(channels []string, counts []*count) {
 		for _, count := range counts {
 			close(count.ready)
 		}
-		// A node that was alone when it ended has nobody else who does it.
+		// If a node was alone when it ended, nobody has removed its counts.
 		for _, id := range dead {
 			s.peers.Forget(id)
 		}

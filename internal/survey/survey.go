@@ -116,7 +116,7 @@ func ask[T any](ctx context.Context, s *Survey, kind string, q question, selecte
 // self returns this node's number as people see it.
 func (s *Survey) self() string { return hub.NodeText(s.hub.Node()) }
 
-// NoNodeError is the error for a name or a number that no node has which is alive or away.
+// NoNodeError is the error for a name or a number that belongs to no node that is alive or away.
 type NoNodeError string
 
 func (e NoNodeError) Error() string {
