@@ -14,8 +14,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/oracle"
 )
 
-// cluster is the nodes, their log, their clients and publishers. It lives in a bubble of testing/synctest, so its time is
-// virtual: it goes on when nobody has anything to do.
+// cluster is the nodes, their log, their clients and publishers. It runs in a bubble of testing/synctest, so its time is
+// virtual: it advances when nobody has anything to do.
 type cluster struct {
 	scenario
 	size

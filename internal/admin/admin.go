@@ -25,7 +25,6 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/inspector"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/publish"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/survey"
 )
 
 func init() {
@@ -102,14 +101,14 @@ func (API) CaddyModule() caddy.ModuleInfo {
 // http.ServeMux.
 func (API) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
-		{Pattern: "/broadcast", Handler: handler(withHub(http.MethodGet, totals))},
+		{Pattern: "/broadcast", Handler: handler(withApp(http.MethodGet, totals))},
 		{Pattern: "/broadcast/health", Handler: handler(health)},
-		{Pattern: "/broadcast/publish", Handler: handler(withHub(http.MethodPost, publishAll))},
-		{Pattern: "/broadcast/channels", Handler: handler(withSurvey(http.MethodGet, channels))},
-		{Pattern: "/broadcast/channels/", Handler: handler(withSurvey(http.MethodGet, oneChannel))},
+		{Pattern: "/broadcast/publish", Handler: handler(withApp(http.MethodPost, publishAll))},
+		{Pattern: "/broadcast/channels", Handler: handler(withApp(http.MethodGet, channels))},
+		{Pattern: "/broadcast/channels/", Handler: handler(withApp(http.MethodGet, oneChannel))},
 		{Pattern: "/broadcast/connections", Handler: handler(connections)},
-		{Pattern: "/broadcast/connections/", Handler: handler(withSurvey(http.MethodDelete, oneConnection))},
-		{Pattern: "/broadcast/stream", Handler: handler(withHub(http.MethodGet, stream))},
+		{Pattern: "/broadcast/connections/", Handler: handler(withApp(http.MethodDelete, oneConnection))},
+		{Pattern: "/broadcast/stream", Handler: handler(withApp(http.MethodGet, stream))},
 		{Pattern: inspector.Prefix, Handler: handler(inspector.Serve)},
 	}
 }
@@ -134,54 +133,31 @@ func handler(answer caddy.AdminHandlerFunc) caddy.AdminHandlerFunc {
 	}
 }
 
-// withHub answers requests of one method, by the running configuration's hub.
-func withHub(method string, answer func(http.ResponseWriter, *http.Request, *hub.Hub) error) caddy.AdminHandlerFunc {
+// withApp answers requests of one method, by the running configuration's app.
+func withApp(method string, answer func(http.ResponseWriter, *http.Request, active.App) error) caddy.AdminHandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if r.Method != method {
 			return notAllowed(w, r, method)
 		}
-		h, err := runningHub()
+		app, err := running()
 		if err != nil {
 			return err
 		}
-		return answer(w, r, h)
+		return answer(w, r, app)
 	}
 }
 
-// withSurvey answers requests of one method, by what all nodes know.
-func withSurvey(method string, answer func(http.ResponseWriter, *http.Request, *survey.Survey) error) caddy.AdminHandlerFunc {
-	return withHub(method, func(w http.ResponseWriter, r *http.Request, _ *hub.Hub) error {
-		s, err := runningSurvey()
-		if err != nil {
-			return err
-		}
-		return answer(w, r, s)
-	})
-}
-
-// runningSurvey returns the survey, with errors as runningHub.
-func runningSurvey() (*survey.Survey, error) {
-	if _, err := runningHub(); err != nil {
-		return nil, err
-	}
+// running returns the running configuration's app, or an error with the status for it. While no configuration runs, a retry
+// may help, hence 503. A configuration that does not use the hub gets a 404, as if the endpoint were not there.
+func running() (active.App, error) {
 	app, err := active.Running()
-	if err != nil { // it has ended meanwhile
-		return nil, caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
-	}
-	return app.Survey, nil
-}
-
-// runningHub returns the hub, or an error with the status for it. While no configuration runs, a retry may help,
-// hence 503. A configuration that does not use the hub gets a 404, as if the endpoint were not there.
-func runningHub() (*hub.Hub, error) {
-	h, err := active.Hub()
 	switch {
 	case errors.Is(err, active.ErrNotRunning):
-		return nil, caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
+		return app, caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
 	case err != nil:
-		return nil, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: err}
+		return app, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: err}
 	}
-	return h, nil
+	return app, nil
 }
 
 func notAllowed(w http.ResponseWriter, r *http.Request, methods string) error {
@@ -197,10 +173,10 @@ func health(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return notAllowed(w, r, "GET, HEAD")
 	}
-	if _, err := runningHub(); err != nil {
+	app, err := running()
+	if err != nil {
 		return err
 	}
-	app, _ := active.Running()
 	if err := app.Broker.Health(); err != nil {
 		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
 	}
@@ -208,9 +184,8 @@ func health(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func totals(w http.ResponseWriter, _ *http.Request, h *hub.Hub) error {
-	s := h.Stats()
-	app, _ := active.Running()
+func totals(w http.ResponseWriter, _ *http.Request, app active.App) error {
+	s := app.Hub.Stats()
 	var messages uint64 // not the position: that of a broker counts its signs of life, and what other nodes published
 	for _, n := range s.Published {
 		messages += n
@@ -239,13 +214,13 @@ func totals(w http.ResponseWriter, _ *http.Request, h *hub.Hub) error {
 	})
 }
 
-func publishAll(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
+func publishAll(w http.ResponseWriter, r *http.Request, app active.App) error {
 	ms, lines, err := read(w, r)
 	if err == nil {
 		for _, m := range ms {
 			m.Source = hub.SourceAdmin
 		}
-		err = h.Publish(ms...)
+		err = app.Hub.Publish(ms...)
 		// The hub knows which message is wrong by its index. Its sender knows it by its line, and blank lines do not
 		// count as messages.
 		if invalid := new(hub.InvalidError); lines != nil && errors.As(err, &invalid) {
@@ -268,7 +243,7 @@ func publishAll(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 		Channel     string `json:"channel"`
 		Subscribers int    `json:"subscribers"`
 	}
-	elsewhere := subscribersElsewhere(r.Context(), ms)
+	elsewhere := subscribersElsewhere(r.Context(), app.Broker, ms)
 	answers := make([]any, len(ms))
 	for i, m := range ms {
 		answers[i] = published{m.ID(), m.Channel, m.Subscribers + elsewhere[m.Channel]}
@@ -280,9 +255,8 @@ func publishAll(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 const elsewhereTime = 100 * time.Millisecond
 
 // subscribersElsewhere returns how many subscribers the channels of messages have on other nodes, if there are any.
-func subscribersElsewhere(ctx context.Context, ms []*hub.Message) map[string]int {
-	app, err := active.Running()
-	if err != nil || !app.Broker.Shared() {
+func subscribersElsewhere(ctx context.Context, b *brokered.Connection, ms []*hub.Message) map[string]int {
+	if !b.Shared() {
 		return nil
 	}
 	counts := make(map[string]int)
@@ -292,7 +266,7 @@ func subscribersElsewhere(ctx context.Context, ms []*hub.Message) map[string]int
 	ctx, cancel := context.WithTimeout(ctx, elsewhereTime)
 	defer cancel()
 	channels := slices.Collect(maps.Keys(counts))
-	for i, n := range app.Broker.Cluster().Subscribers(ctx, channels) {
+	for i, n := range b.Cluster().Subscribers(ctx, channels) {
 		counts[channels[i]] = n
 	}
 	return counts
@@ -308,9 +282,7 @@ func answerPart(w http.ResponseWriter, partial *broker.PartialError, lines []int
 		status = e.Status
 	}
 	n := len(partial.Places)
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	return json.NewEncoder(w).Encode(struct {
+	return answerStatus(w, status, struct {
 		Error     string `json:"error"` // where Caddy's errors have it
 		Published int    `json:"published"`
 	}{fmt.Sprintf("the first %d of %d messages were published, up to line %d; then: %v", n, len(lines), lines[n-1], err), n})
@@ -354,6 +326,13 @@ func answer(w http.ResponseWriter, values ...any) error {
 		}
 	}
 	return nil
+}
+
+// answerStatus writes a value with a status.
+func answerStatus(w http.ResponseWriter, status int, v any) error {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	return json.NewEncoder(w).Encode(v)
 }
 
 // Interface guards

@@ -30,13 +30,7 @@ from the broker for longer than partition_timeout.`,
 		if err != nil {
 			return err
 		}
-		resp, err := a.do(http.MethodGet, "", nil, nil)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		// All of it, so that --json can print it unchanged, with what a newer Caddy adds.
-		body, err := io.ReadAll(resp.Body)
+		body, err := a.whole(http.MethodGet, "")
 		if err != nil {
 			return err
 		}
@@ -50,7 +44,7 @@ from the broker for longer than partition_timeout.`,
 		}
 		// After the totals have been printed: a script gets the exit code, and people also see what is wrong. The hub's
 		// own judgement is asked for, so that the command and a load balancer never disagree.
-		resp, err = a.do(http.MethodGet, "/health", nil, nil) // an error has the reason
+		resp, err := a.do(http.MethodGet, "/health", nil, nil) // an error has the reason
 		if err != nil {
 			return err
 		}
@@ -122,8 +116,8 @@ type statusNode struct {
 	Away                     bool
 }
 
-// printNodes prints the nodes that are alive or away, the one that was asked first. Most of what can be wrong with a cluster is that
-// its nodes are not in the same one, so that is said.
+// printNodes prints the nodes that are alive or away, the one that was asked first. The most likely mistake in a cluster is that
+// its nodes do not share one log, so it reports that.
 func printNodes(out io.Writer, nodes []statusNode) error {
 	if len(nodes) < 2 {
 		return nil

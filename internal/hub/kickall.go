@@ -13,16 +13,16 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
 
-// kickChannel is the channel in a shared log that has what administrators want closed. Every hub has it open as long as it
-// has a log, so one that was cut off gets it when it has caught up. No client can name the channel, and what is in it is
-// neither delivered nor kept nor counted.
+// kickChannel is the channel in a shared log by which administrators close connections on all nodes. Every hub has it open as
+// long as it has a log, so one that was cut off gets a kick when it has caught up. No client can name the channel, and what is
+// in it is neither delivered nor kept nor counted.
 const kickChannel = "\x01kick"
 
 // KickTime is how long a kick is carried out, by the log's clock. A node that was cut off for longer has sent its clients
 // away meanwhile (Config.PartitionTimeout), and users who were kicked an hour ago may have a reason to be back.
 const KickTime = time.Minute
 
-// KickText is what those are told that an administrator closes.
+// KickText is the text of the close frame when an administrator closes a connection.
 const KickText = "closed by the administrator"
 
 // KickRequest is a kick for all hubs that share a log: of one connection, or of all those of a user.
@@ -110,12 +110,8 @@ func (s *sharedLog) kickOf(e *broker.Entry, now time.Time) *kick {
 		return nil
 	}
 	t := s.hub.kicks.get(request)
-	clock := s.log.Status().Clock
-	if clock.IsZero() {
-		clock = now
-	}
-	// A log that cannot tell the time leaves 0: then any age is possible, and the kick may be new.
-	if !here || e.Time != 0 && clock.Sub(time.UnixMilli(e.Time)) > KickTime {
+	// A log that cannot tell the time leaves it out: then any age is possible, and the kick may be new.
+	if !here || now.Sub(storedAt(e, s.clock(now), now)) > KickTime {
 		t.end()
 		return nil
 	}
@@ -125,35 +121,33 @@ func (s *sharedLog) kickOf(e *broker.Entry, now time.Time) *kick {
 // kickLocked has the loops carry out the request at a position, if it is one. In their inboxes it comes after every connection
 // that was there before it, and before every later one.
 func (s *sharedLog) kickLocked(seq uint64, kicks []*kick) (wake uint64) {
-	h := s.hub
 	if o := s.findLocked(kickChannel); o != nil {
 		o.last = max(o.last, seq)
 	}
 	for _, k := range kicks {
-		if k.seq != seq {
-			continue
+		if k.seq == seq {
+			wake |= s.hub.carryOutLocked(k)
 		}
-		// A request that comes late, after a fault, may find connections that are later than it.
-		from := h.epochBegan
-		late := seq < h.seq
-		var left atomic.Int32
-		left.Store(int32(len(h.loops)))
-		for _, l := range h.loops {
-			wake |= l.pushLocked(entry{op: opCall, call: func() {
-				l.each(func(c *Conn) {
-					if late && c.startSeq >= seq && c.connected > from {
-						return
-					}
-					if c.state == stateOpen && k.filter.has(c) {
-						l.close(c, ReasonPolicy, KickText, false)
-						k.tally.closed.Add(1)
-					}
-				})
-				if left.Add(-1) == 0 {
-					k.tally.end()
-				}
-			}})
-		}
+	}
+	return wake
+}
+
+// carryOutLocked has the loops carry out a request.
+func (h *Hub) carryOutLocked(k *kick) (wake uint64) {
+	// A request that comes late, after a fault, may find connections that are later than it.
+	late, from := k.seq < h.seq, h.epochBegan
+	selected := func(c *Conn) bool {
+		return !(late && c.startSeq >= k.seq && c.connected > from) && k.filter.has(c)
+	}
+	var left atomic.Int32
+	left.Store(int32(len(h.loops)))
+	for _, l := range h.loops {
+		wake |= l.pushLocked(entry{op: opCall, call: func() {
+			k.tally.closed.Add(int64(l.kick(selected, ReasonPolicy, KickText)))
+			if left.Add(-1) == 0 {
+				k.tally.end()
+			}
+		}})
 	}
 	return wake
 }
@@ -169,7 +163,7 @@ type tally struct {
 
 func (t *tally) end() { t.ended.Do(func() { close(t.done) }) }
 
-// tallies are those of the latest requests. Who asks for one may come before the request or after it.
+// tallies are those of the latest requests. A tally may be asked for before its request comes or after that.
 type tallies struct {
 	mu        sync.Mutex
 	byRequest map[string]*tally

@@ -13,13 +13,7 @@ import (
 // kickable connects a client of a user.
 func kickable(t *testing.T, h *Hub, user string) *client {
 	t.Helper()
-	c := newClient()
-	conn, _, err := h.Connect(Subscriber{Channels: []string{"a"}, User: user}, options())
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.conn = conn
-	conn.Start(c, nil)
+	c, _ := connectAs(t, h, options(), Subscriber{Channels: []string{"a"}, User: user})
 	return c
 }
 
@@ -64,12 +58,7 @@ func publishKick(t *testing.T, h *Hub, k KickRequest) {
 func TestKickAll(t *testing.T) {
 	_, hubs, logs := sharing(t, 2, Config{History: 10})
 	a, b, other := kickable(t, hubs[0], "ann"), kickable(t, hubs[1], "ann"), kickable(t, hubs[1], "ben")
-	all := newClient()
-	conn, _, err := hubs[1].Connect(Subscriber{All: true}, gapOptions())
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn.Start(all, nil)
+	all, _ := connectAs(t, hubs[1], gapOptions(), Subscriber{All: true})
 	before, log := hubs[1].Stats(), hubs[1].logStats()
 	k := NewKickRequest("", "ann")
 	publishKick(t, hubs[0], k)

@@ -221,10 +221,7 @@ func (s *sharedLog) fill(o *openChannel, r *reading, es []broker.Entry, complete
 		es = es[:len(es)-1]
 	}
 	ms := make([]*Message, len(es))
-	clock := s.log.Status().Clock
-	if clock.IsZero() {
-		clock = now
-	}
+	clock := s.clock(now)
 	for i := range es {
 		ms[i] = messageOf(&es[i], storedAt(&es[i], clock, now)) // nil is nothing to any client
 	}
@@ -265,9 +262,17 @@ func (s *sharedLog) fill(o *openChannel, r *reading, es []broker.Entry, complete
 	})
 }
 
+// clock returns what the log's clock shows when that of this node shows now.
+func (s *sharedLog) clock(now time.Time) time.Time {
+	if clock := s.log.Status().Clock; !clock.IsZero() {
+		return clock
+	}
+	return now // the log cannot say
+}
+
 // storedAt returns when an entry was stored, by the clock of this node, whose time is now when the log's clock shows clock.
 func storedAt(e *broker.Entry, clock, now time.Time) time.Time {
-	// Only a difference of two times of one clock is an age. With that of two, a node whose clock is an hour ahead would keep
+	// Only a difference of two times of one clock is an age. With those of two clocks, a node that is an hour ahead would keep
 	// nothing that it reads, and one that is behind would keep all that it has an hour longer, because the history drops
 	// nothing before its oldest message.
 	if e.Time == 0 {

@@ -78,17 +78,9 @@ func TestShortReadsAreDropped(t *testing.T) {
 func TestCatchUpWithLost(t *testing.T) {
 	const latency, n = 250 * time.Millisecond, 500
 	synctest.Test(t, func(t *testing.T) {
-		c := newFakeCluster()
-		h := New(Config{History: 10})
+		c, h, clients := missing(t, n)
 		defer closeHub(h)
-		c.join(t, h)
-		var clients []*client
 		for i := range n {
-			a, _ := resume(t, h, "", fmt.Sprint(i))
-			clients = append(clients, a)
-		}
-		for i := range n {
-			c.store(fmt.Sprint(i))
 			c.lost[uint64(i)+1] = true
 		}
 		begun := time.Now()

@@ -18,14 +18,13 @@ const (
 // asking is a question that is open. Session.mu guards it.
 type asking struct {
 	waiting map[uint64]*gathering // for those that have not answered
-	answers []Answer
+	answers map[uint64][]byte     // of the others
 	size    int
 	done    chan struct{} // closed when nobody is waited for
 }
 
 // gathering is the parts of an answer that have come.
 type gathering struct {
-	node  Node
 	parts [][]byte
 	left  int
 }
@@ -84,8 +83,6 @@ func receive[T any](ctx context.Context, c <-chan T) (v T, ok bool) {
 
 // ask asks other nodes.
 func (s *Session) ask(ctx context.Context, kind string, request []byte, of []Node) (answers []Answer, missing []Node) {
-	a := &asking{waiting: make(map[uint64]*gathering), done: make(chan struct{})}
-	q := question{kind: kind, data: request}
 	if len(kind) > maxKind || len(request) > partSize {
 		return nil, of
 	}
@@ -99,12 +96,13 @@ func (s *Session) ask(ctx context.Context, kind string, request []byte, of []Nod
 	case <-ctx.Done():
 		return nil, append(missing, asked...)
 	}
+	a := &asking{waiting: make(map[uint64]*gathering), answers: make(map[uint64][]byte), done: make(chan struct{})}
 	for _, n := range asked {
-		a.waiting[n.ID] = &gathering{node: n}
+		a.waiting[n.ID] = new(gathering)
 	}
 	s.mu.Lock()
 	s.question++
-	q.id = s.question
+	q := question{id: s.question, kind: kind, data: request}
 	s.asks[q.id] = a
 	s.mu.Unlock()
 	if all {
@@ -122,12 +120,8 @@ func (s *Session) ask(ctx context.Context, kind string, request []byte, of []Nod
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.asks, q.id)
-	came := make(map[uint64][]byte, len(a.answers))
-	for _, answer := range a.answers {
-		came[answer.Node.ID] = answer.Data
-	}
 	for _, n := range asked {
-		if data, ok := came[n.ID]; ok {
+		if data, ok := a.answers[n.ID]; ok {
 			answers = append(answers, Answer{n, data})
 		} else if a.waiting[n.ID] != nil { // it has not left meanwhile
 			missing = append(missing, n)
@@ -197,8 +191,7 @@ func (s *Session) answered(from uint64, p *part) {
 	if g.parts == nil {
 		g.parts, g.left = make([][]byte, p.many), p.many
 	}
-	// A part that has come already, or of another answer, or too much: that is nothing that our nodes send. Who sends it
-	// is missing in the end.
+	// Our nodes never send a part twice, or one of another answer, or too much. A node that does so ends up missing.
 	if len(g.parts) != p.many || g.parts[p.index] != nil || a.size+len(p.data) > maxAnswers {
 		return
 	}
@@ -214,7 +207,7 @@ func (s *Session) answered(from uint64, p *part) {
 			data = append(data, some...)
 		}
 	}
-	a.answers = append(a.answers, Answer{g.node, data})
+	a.answers[from] = data
 	a.leftLocked(from)
 }
 

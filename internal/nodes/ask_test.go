@@ -190,10 +190,10 @@ func FuzzReceive(f *testing.F) {
 	c.Handle("echo", func(p []byte) []byte { return p })
 	s := c.NewSession("me")
 	peers := new(drain)
-	s.Start(peers)
-	f.Cleanup(s.Close)
+	s.start(peers)
+	f.Cleanup(s.close)
 	f.Fuzz(func(t *testing.T, from uint64, p []byte) {
-		a := &asking{waiting: map[uint64]*gathering{from: {node: Node{ID: from}}, from + 1: {}}, done: make(chan struct{})}
+		a := &asking{waiting: map[uint64]*gathering{from: {}, from + 1: {}}, answers: make(map[uint64][]byte), done: make(chan struct{})}
 		s.mu.Lock()
 		s.asks[1] = a
 		s.mu.Unlock()
@@ -243,7 +243,7 @@ func TestBounds(t *testing.T) {
 		for id := range uint64(20) {
 			many[id] = new(gathering)
 		}
-		q := &asking{waiting: many, done: make(chan struct{})}
+		q := &asking{waiting: many, answers: make(map[uint64][]byte), done: make(chan struct{})}
 		a.session.asks[1] = q
 		data := make([]byte, partSize)
 		for id := range uint64(20) {

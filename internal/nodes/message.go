@@ -37,7 +37,7 @@ type beat struct {
 	run    uint64 // counts the node's connections to brokers. What an earlier one says may come later, and does not count
 	period time.Duration
 	asks   bool // the sender has just begun, and wants to hear from the others
-	node   Node // without its ID, which the broker tells
+	node   Node // without its ID, which comes from the broker
 }
 
 // reader reads the fields of a message. After an error all are zero.

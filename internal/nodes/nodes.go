@@ -29,10 +29,7 @@ type Node struct {
 
 // Text returns the node's number as people see it, six letters and digits. With a broker, the IDs of connections begin with
 // it.
-func (n Node) Text() string { return Text(n.ID) }
-
-// Text returns a node's number as people see it.
-func Text(id uint64) string { return hub.NodeText(id) }
+func (n Node) Text() string { return hub.NodeText(n.ID) }
 
 // MarshalJSON returns the node as the admin API shows it.
 func (n Node) MarshalJSON() ([]byte, error) {
@@ -94,15 +91,18 @@ func (c *Cluster) Known() []Node {
 
 // Alive returns how many nodes are alive, this one included.
 func (c *Cluster) Alive() int {
-	c.mu.Lock()
-	s := c.session
-	c.mu.Unlock()
+	s := c.current()
 	if s == nil {
 		return 1
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return 1 + s.table.alive(time.Now())
+	return s.alive()
+}
+
+// current returns the session, or nil.
+func (c *Cluster) current() *Session {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.session
 }
 
 // KeepAway sets how long a silent node is listed as away: as long as it may still have clients. The minimum is the time for

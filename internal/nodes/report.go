@@ -25,11 +25,11 @@ const (
 	maxPieces    = 10
 	// allInterval is the time between two times that everything is set again.
 	allInterval = 10 * time.Second
-	// auditInterval is how often that is done without a cause. A broker may lose numbers and nobody sees it.
+	// auditInterval is how often that is done without a cause. A broker may lose numbers without anybody noticing.
 	auditInterval = 10 * time.Minute
 )
 
-// reports are this node's numbers of subscribers, as the broker has them. But for wanted all of it is the loop's own.
+// reports are this node's numbers of subscribers, as the broker has them. All but wanted and urgent belongs to the loop.
 type reports struct {
 	session *Session
 	wanted  atomic.Bool // that all are set again
@@ -131,9 +131,7 @@ func (r *reports) setSome() {
 	if !r.again || len(r.failed) > 0 {
 		return
 	}
-	s.mu.Lock()
-	n := 1 + s.table.alive(time.Now())
-	s.mu.Unlock()
+	n := s.alive()
 	for r.credit = min(r.credit+float64(piecesAtOnce)/float64(n), maxPieces); r.credit >= 1; r.credit-- {
 		list := s.cluster.hub.Channels("", r.after, reportSize)
 		counts := make(map[string]int)

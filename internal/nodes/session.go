@@ -39,7 +39,8 @@ type Session struct {
 // never stops asking. It is enough for maxAsking questions from each of three nodes.
 const maxAnswering = 32
 
-// NewSession returns a session with a name for this node. It does nothing until Start.
+// NewSession returns a session with a name for this node. Its log is dialed with Sink and Receive, and then attached: until
+// Attach the session does nothing.
 func (c *Cluster) NewSession(name string) *Session {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -57,8 +58,8 @@ func (c *Cluster) NewSession(name string) *Session {
 	}
 }
 
-// Start begins the session, in place of the previous one of the cluster. peers is implemented by its log.
-func (s *Session) Start(peers broker.Peers) {
+// start begins the session, in place of the previous one of the cluster. peers is implemented by its log.
+func (s *Session) start(peers broker.Peers) {
 	s.peers = peers
 	s.reports.init(s)
 	s.subscribers.init(s)
@@ -74,11 +75,8 @@ func (s *Session) Start(peers broker.Peers) {
 // leaveTime is how long a node that leaves waits for its counts to be removed.
 const leaveTime = time.Second
 
-// Close tells the other nodes that this one leaves. It needs the log, which must be closed afterwards.
-func (s *Session) Close() {
-	if s.peers == nil {
-		return
-	}
+// close tells the other nodes that this one leaves. It needs the log, which must be closed afterwards.
+func (s *Session) close() {
 	c := s.cluster
 	c.mu.Lock()
 	if c.session == s {
@@ -89,27 +87,24 @@ func (s *Session) Close() {
 	close(s.stop)
 	s.running.Wait()
 	s.peers.Send(0, binary.AppendUvarint([]byte{messageVersion, kindGoodbye}, s.run))
-	// If another session has taken its place, then they may be its counts, if it has the same broker. If not, nobody else may
-	// be left there who removes them, and they would count again when this node is back.
+	// Nobody else may be left there to remove the counts, and they would count again when this node is back. If another session
+	// with the same broker has taken its place, they were its counts too, so it sets them again.
 	s.reports.end(leaveTime)
-	c.mu.Lock()
-	next := c.session
-	c.mu.Unlock()
-	if next != nil {
+	if next := c.current(); next != nil {
 		next.reports.setAllNow()
 	}
 }
 
-// Interrupted must be called when the broker cannot be reached.
-func (s *Session) Interrupted() {
+// interrupted is called when the broker cannot be reached.
+func (s *Session) interrupted() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.table.cut = true
 }
 
-// Recovered must be called when this node was cut off, or when the broker has lost data. It tells the others that this node
-// is alive, and sets all counts again.
-func (s *Session) Recovered() {
+// recovered is called when this node was cut off, or when the broker may have lost data. It tells the others that this node is
+// alive, and sets all counts again.
+func (s *Session) recovered() {
 	s.mu.Lock()
 	if s.table.cut {
 		s.table.cut, s.table.back = false, time.Now()
@@ -186,18 +181,22 @@ func (s *Session) afterOutage() time.Duration {
 	return period(n) / 4
 }
 
+// alive returns how many nodes are alive, this one included.
+func (s *Session) alive() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return 1 + s.table.alive(time.Now())
+}
+
 // beat sends a beat, to all nodes if the number is 0, and returns the period that it tells.
 func (s *Session) beat(to uint64, asks bool) time.Duration {
-	b := beat{run: s.run, asks: asks, node: s.cluster.self()}
+	b := beat{run: s.run, period: period(s.alive()), asks: asks, node: s.cluster.self()}
 	b.node.Name = s.name
-	s.mu.Lock()
-	b.period = period(1 + s.table.alive(time.Now()))
-	s.mu.Unlock()
 	s.peers.Send(to, b.append(nil))
 	return b.period
 }
 
-// Receive takes what another node has sent. It keeps the message, and may be called before Start.
+// Receive takes what another node has sent. It keeps the message, and may be called before Attach.
 func (s *Session) Receive(from uint64, message []byte) {
 	kind, rest := kindOf(message)
 	if from == s.cluster.hub.Node() || from == 0 {
@@ -238,13 +237,8 @@ func (s *Session) Receive(from uint64, message []byte) {
 	}
 }
 
-// started reports whether Start was called.
-func (s *Session) started() bool {
-	c := s.cluster
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.session == s
-}
+// started reports whether the session has begun, and none has taken its place.
+func (s *Session) started() bool { return s.cluster.current() == s }
 
 // heard takes a beat.
 func (s *Session) heard(b *beat) {

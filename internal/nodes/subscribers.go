@@ -46,10 +46,8 @@ func (c *cache) init(s *Session) {
 // seconds old: nodes report them once a second, and they are kept here for a second. A number that is not known when ctx
 // ends is 0.
 func (c *Cluster) Subscribers(ctx context.Context, channels []string) []int {
-	c.mu.Lock()
-	s := c.session
-	c.mu.Unlock()
 	counts := make([]int, len(channels))
+	s := c.current()
 	if s == nil {
 		return counts
 	}
@@ -60,18 +58,16 @@ func (c *Cluster) Subscribers(ctx context.Context, channels []string) []int {
 		return counts
 	}
 	for i, count := range s.subscribers.get(channels) {
-		select {
-		case <-count.ready: // also if ctx has ended
-			counts[i] = count.n
-			continue
-		default:
+		if !count.isReady() { // one that is known is returned though ctx has ended
+			select {
+			case <-count.ready:
+			case <-s.stop:
+			case <-ctx.Done():
+				s.subscribers.gaveUp(count)
+			}
 		}
-		select {
-		case <-count.ready:
+		if count.isReady() {
 			counts[i] = count.n
-		case <-s.stop:
-		case <-ctx.Done():
-			s.subscribers.gaveUp(count)
 		}
 	}
 	return counts
@@ -180,7 +176,7 @@ func (c *cache) ask(channels []string, counts []*count) {
 		for _, count := range counts {
 			close(count.ready)
 		}
-		// A node that was alone when it ended has nobody else who does it.
+		// If a node was alone when it ended, nobody has removed its counts.
 		for _, id := range dead {
 			s.peers.Forget(id)
 		}

@@ -32,13 +32,13 @@ type peer struct {
 const (
 	// maxNodes bounds the memory for others, which is at most 1 KB each.
 	maxNodes = 10_000
-	// rememberTime is how long a node is known that has ended. What it has sent may still come.
+	// rememberTime is how long a node that has ended is remembered. What it has sent may still come.
 	rememberTime = 10 * time.Minute
 	// graceTime is how long after its end a node's counts are removed: one that only seemed to be dead has to set
 	// all of them again.
 	graceTime = 2 * basic
 	maxForgot = 1000
-	// againTime is when the counts of a node may be removed again that had been removed.
+	// againTime is how long after the counts of a node were removed they may be removed again.
 	againTime = time.Minute
 	// answerTime is the time between two answers to the beats of a node that asks for them.
 	answerTime = time.Second
@@ -158,7 +158,7 @@ func (t *table) sweep(self uint64, now time.Time, away time.Duration) (forget []
 			delete(t.nodes, id)
 			continue
 		}
-		// One node does it, because there may be a thousand. If its call is lost, who finds the counts does it.
+		// One node does it, because there may be a thousand. If its call is lost, the node that finds the counts does it.
 		if _, done := t.forgot[id]; first && !done && now.Sub(p.until) >= graceTime && t.claim(id, now) {
 			forget = append(forget, id)
 		}
@@ -172,7 +172,7 @@ func (t *table) sweep(self uint64, now time.Time, away time.Duration) (forget []
 }
 
 // isLongDead reports whether a node is dead and another one should have removed its counts by now. One that was never heard
-// from is.
+// from counts as such.
 func (t *table) isLongDead(id uint64, now time.Time) bool {
 	p := t.nodes[id]
 	return p == nil || !p.alive(now) && now.Sub(p.until) >= graceTime+2*period(len(t.nodes))

@@ -51,7 +51,7 @@ func NewLog(epochs []brokertest.Stored) (*Log, []string) {
 	return l, wrong
 }
 
-// after returns the positions of a channel after one and before another one.
+// between returns the positions of a channel after one and before another one.
 func (l *Log) between(epoch, channel string, after, before uint64) []uint64 {
 	seqs := l.seqs[epoch][channel]
 	from, found := slices.BinarySearch(seqs, after)
@@ -99,7 +99,7 @@ func (l *Log) CheckPublished(m Published, ended ...error) (wrong []string) {
 	return wrong
 }
 
-// parseID takes an ID apart. What is none is at the beginning of an epoch without a name.
+// parseID takes an ID apart. An invalid one is the beginning of an epoch without a name.
 func parseID(id string) (epoch string, seq uint64) {
 	epoch, digits, _ := strings.Cut(id, "-")
 	seq, err := strconv.ParseUint(digits, 10, 64)

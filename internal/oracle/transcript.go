@@ -115,7 +115,7 @@ func (t *track) excused(epoch string, seq uint64) bool {
 
 func (v *check) fail(format string, args ...any) {
 	lines := v.conn.lines()
-	if n := len(lines); n > 100 { // a day's would be in nobody's way of finding it
+	if n := len(lines); n > 100 { // a whole day's would bury the message
 		lines = append([]string{fmt.Sprintf("(%d lines)", n-100)}, lines[n-100:]...)
 	}
 	v.wrong = append(v.wrong, fmt.Sprintf("%s: %s\n\t%s", v.conn.Name, fmt.Sprintf(format, args...), strings.Join(lines, "\n\t")))

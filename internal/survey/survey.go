@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
@@ -117,7 +116,7 @@ func ask[T any](ctx context.Context, s *Survey, kind string, q question, selecte
 // self returns this node's number as people see it.
 func (s *Survey) self() string { return hub.NodeText(s.hub.Node()) }
 
-// NoNodeError is the error for a name or a number that no node has which is alive or away.
+// NoNodeError is the error for a name or a number that belongs to no node that is alive or away.
 type NoNodeError string
 
 func (e NoNodeError) Error() string {
@@ -153,6 +152,6 @@ func labels(missing []nodes.Node) []string {
 	for i, n := range missing {
 		names[i] = Label(n)
 	}
-	slices.SortFunc(names, strings.Compare)
+	slices.Sort(names)
 	return names
 }

@@ -138,8 +138,9 @@ func (c *constants) cost(sh shape, sys system) (r cost) {
 	r.subBytes = r.pairs * c.of(subBytes)
 	r.logShare = r.publishes / c.of("limit."+sys.broker)
 
-	sent := r.egress + n*c.of(tickRate) + r.publishes // with acks
-	r.brokerCPU = c.brokerCPU(sys.broker, r.publishes, sent-r.publishes)
+	entries := r.egress + n*c.of(tickRate)
+	sent := entries + r.publishes // with acks
+	r.brokerCPU = c.brokerCPU(sys.broker, r.publishes, entries)
 	if sys.broker == "Redis" {
 		// One thread does all of it. More servers would be more logs.
 		r.servers, r.leader = 1, r.brokerCPU
