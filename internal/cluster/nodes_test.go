@@ -56,7 +56,8 @@ func TestNodes(t *testing.T) {
 		t.Parallel()
 		server := natstest.Start(t, "")
 		nodes := startNodes(t, 3, func(int) string { return broker(one, server.URL()) })
-		testNodes(t, nodes, func(channel string) int { return countedByNATS(t, server, channel) })
+		_, js := server.JetStream(t)
+		testNodes(t, nodes, func(channel string) int { return countedByNATS(t, js, channel) })
 	})
 	t.Run("redis", func(t *testing.T) {
 		t.Parallel()
@@ -68,14 +69,6 @@ func TestNodes(t *testing.T) {
 
 // testNodes is told by counted of how many nodes the broker has the numbers for a channel.
 func testNodes(t *testing.T, nodes []*node, counted func(channel string) int) {
-	waitCounts := func(channel string, want int) {
-		t.Helper()
-		for deadline := time.Now().Add(patience); counted(channel) != want; time.Sleep(50 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("the broker has the numbers of %d nodes, want %d", counted(channel), want)
-			}
-		}
-	}
 	a, b, c := nodes[0], nodes[1], nodes[2]
 	for i, want := range []string{"a b c", "b a c", "c a b"} {
 		nodes[i].waitState(want, func(v totals) bool { return names(v) == want && v.Broker.Nodes == 3 })
@@ -99,6 +92,20 @@ func testNodes(t *testing.T, nodes []*node, counted func(channel string) int) {
 		t.Error(status, body)
 	}
 
+	testNodeGone(t, nodes, counted)
+}
+
+// testNodeGone goes on with a, b and c: b is killed and started again, and c leaves.
+func testNodeGone(t *testing.T, nodes []*node, counted func(channel string) int) {
+	waitCounts := func(channel string, want int) {
+		t.Helper()
+		for deadline := time.Now().Add(patience); counted(channel) != want; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("the broker has the numbers of %d nodes, want %d", counted(channel), want)
+			}
+		}
+	}
+	a, b, c := nodes[0], nodes[1], nodes[2]
 	b.kill()
 	a.waitState("b is dead", func(v totals) bool { return names(v) == "a b? c" && v.Broker.Nodes == 2 })
 	a.subscribers("x", 2)
@@ -130,17 +137,8 @@ func testNodes(t *testing.T, nodes []*node, counted func(channel string) int) {
 	waitCounts("x", 2) // a and b
 }
 
-func countedByNATS(t *testing.T, server *natstest.Server, channel string) int {
+func countedByNATS(t *testing.T, js nats.JetStreamContext, channel string) int {
 	t.Helper()
-	conn, err := nats.Connect(server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	js, err := conn.JetStream()
-	if err != nil {
-		t.Fatal(err)
-	}
 	info, err := js.StreamInfo("BROADCAST_COUNTS", &nats.StreamInfoRequest{SubjectsFilter: "bc.n." + channel + ".>"})
 	if err != nil {
 		t.Fatal(err)

@@ -184,6 +184,21 @@ func (s *Server) WaitReady(options ...natsgo.Option) {
 	}
 }
 
+// JetStream connects to the server until the end of a test, for what only an administrator does.
+func (s *Server) JetStream(t testing.TB, options ...natsgo.Option) (*natsgo.Conn, natsgo.JetStreamContext) {
+	t.Helper()
+	conn, err := natsgo.Connect(s.URL(), options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	js, err := conn.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn, js
+}
+
 // LameDuck has the server send its clients to others, and then end. It closes its listener at once (lameDuckMode,
 // server/server.go, v2.15.2).
 func (s *Server) LameDuck() { s.Signal(syscall.SIGUSR2) }
