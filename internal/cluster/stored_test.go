@@ -135,7 +135,7 @@ func TestStored(t *testing.T) {
 			expect(t, "a channel with one message", (used()-before)/4900-size, channel)
 		})
 	}
-	for _, program := range redistest.Programs() {
+	for _, program := range redistest.Programs(t) {
 		onRedis(program, "", storedByRedis, channelOfRedis)
 		onRedis(program, "stream-node-max-bytes 512", 2*storedByRedis, channelOfRedis/4)
 	}

@@ -162,7 +162,7 @@ func TestRedisAccount(t *testing.T) {
 	}
 	// The test itself has to ask the server.
 	users := strings.Replace(block[1], "user default off", "user default on nopass ~* &* +@all", 1)
-	for _, program := range redistest.Programs() {
+	for _, program := range redistest.Programs(t) {
 		t.Run(program, func(t *testing.T) { testRedisAccount(t, program, users) })
 	}
 }
@@ -234,7 +234,7 @@ func testRedisAccount(t *testing.T, program, users string) {
 // TestRedisConfiguration: a server takes what docs/scale.md says that it needs, and then it is durable.
 func TestRedisConfiguration(t *testing.T) {
 	block := scaleBlocks(t, "redis", 1)[0]
-	for _, program := range redistest.Programs() {
+	for _, program := range redistest.Programs(t) {
 		t.Run(program, func(t *testing.T) {
 			server := redistest.StartProgram(t, program, block)
 			for line := range strings.Lines(block) {
