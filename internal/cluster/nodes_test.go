@@ -28,7 +28,7 @@ func names(v totals) string {
 	return strings.Join(list, " ")
 }
 
-// subscribers waits until the response to a message has so many subscribers.
+// subscribers waits until the response to a message has this number of subscribers.
 func (n *node) subscribers(channel string, want int) {
 	n.T.Helper()
 	var v struct{ Subscribers int }
@@ -67,7 +67,8 @@ func TestNodes(t *testing.T) {
 	})
 }
 
-// testNodes is told by counted of how many nodes the broker has the numbers for a channel.
+// testNodes compares what three nodes say of each other. counted returns of how many nodes the broker has the numbers of
+// subscribers of a channel.
 func testNodes(t *testing.T, nodes []*node, counted func(channel string) int) {
 	a, b, c := nodes[0], nodes[1], nodes[2]
 	for i, want := range []string{"a b c", "b a c", "c a b"} {

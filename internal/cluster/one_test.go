@@ -102,8 +102,8 @@ func TestOneServer(t *testing.T) {
 	}
 }
 
-// A node whose broker cannot be reached says so at once, and publishes nothing. Who publishes over a WebSocket is held back
-// for a while first. Subscribers stay, and get everything afterwards.
+// A node whose broker cannot be reached says so at once, and publishes nothing. A client that publishes over a WebSocket
+// is held back for a while first. Subscribers stay, and get everything afterwards.
 func testUnreachable(t *testing.T, s *single) {
 	a, b := s.nodes[0], s.nodes[1]
 	all := join(t, s.nodes, "unreachable")
