@@ -46,15 +46,6 @@ func Binary(t testing.TB) string {
 	return path
 }
 
-// Thorough skips a test that takes a minute or more, except in CI and for the long hop test. With -short it is always
-// skipped.
-func Thorough(t testing.TB) {
-	t.Helper()
-	if testing.Short() || os.Getenv("CI") == "" && os.Getenv("HOP") == "" {
-		t.Skip("it takes a minute or more: CI=1 runs it")
-	}
-}
-
 // Server is a nats-server with JetStream.
 type Server struct {
 	Port  int
