@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"runtime"
 	"slices"
 	"strconv"
@@ -97,33 +96,25 @@ type cluster struct {
 // benchCluster measures the scenario, and writes its figures if report is a folder. In quick mode it only checks that every
 // message is delivered.
 func benchCluster(dir string, rounds int, seconds float64, quick bool, report string) error {
-	if _, err := natsServer(); err != nil {
-		if os.Getenv("CI") != "" {
-			return err
-		}
-		fmt.Printf("\n%s is skipped: %v\n", clusterName, err)
-		return nil
+	if ok, err := haveBroker(clusterName, r1); !ok {
+		return err
+	}
+	redis, err := haveBroker(clusterName+" with Redis", redisSecond)
+	if err != nil {
+		return err
 	}
 	fmt.Printf("\n%s: %d Caddys behind a broker\n", clusterName, clusterNodes)
-	c := &cluster{dir: dir, port: 23000, seconds: seconds, quick: quick, redis: true, measured: make(map[[3]string][]clusterResult)}
-	if _, err := exec.LookPath(redisServer); err != nil {
-		if os.Getenv("CI") != "" {
-			return err
-		}
-		fmt.Printf("%s with Redis is skipped: %v\n", clusterName, err)
-		c.redis = false
-	}
+	c := &cluster{dir: dir, port: 23000, seconds: seconds, quick: quick, redis: redis, measured: make(map[[3]string][]clusterResult)}
 	if quick {
 		c.seconds = min(seconds, 0.3)
 	}
-	begin, busy, own := time.Now(), busyTime(), ownTime()
+	others := watchOthers()
 	for range rounds {
 		if err := c.round(); err != nil {
 			return err
 		}
 	}
-	cores := time.Since(begin).Seconds() * float64(runtime.NumCPU())
-	c.others = max(0, (busyTime()-busy).Seconds()-(ownTime()-own).Seconds()) / cores
+	c.others = others()
 	fmt.Printf("%s\nOther processes took %.0f %% of the cores.\n", c.ratios(), 100*c.others)
 	if quick && c.wrong > 0 {
 		return fmt.Errorf("%s: %d runs lost or repeated messages", clusterName, c.wrong)
@@ -132,6 +123,15 @@ func benchCluster(dir string, rounds int, seconds float64, quick bool, report st
 		return nil
 	}
 	return c.write(report, rounds)
+}
+
+// watchOthers returns what returns the share of the cores that processes of others have taken since.
+func watchOthers() (share func() float64) {
+	begin, busy, own := time.Now(), busyTime(), ownTime()
+	return func() float64 {
+		cores := time.Since(begin).Seconds() * float64(runtime.NumCPU())
+		return max(0, (busyTime()-busy).Seconds()-(ownTime()-own).Seconds()) / cores
+	}
 }
 
 // busyTime returns how long the cores have worked, all together. /proc/stat has hundredths of a second: user, nice, system,
@@ -170,8 +170,8 @@ func (c *cluster) add(name string, s setup, r clusterResult) {
 	}
 }
 
-// with starts deployments with these global options, has them measured, and stops them. 60 ports are enough for three Caddys with ten each and three
-// nats-servers with two each.
+// with starts deployments with these global options, has them measured, and stops them. 60 ports are enough for three Caddys
+// with ten each and three nats-servers with two each.
 func (c *cluster) with(names []string, options string, measure func(map[string]*deployment) error) error {
 	ds := make(map[string]*deployment)
 	defer func() {

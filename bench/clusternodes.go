@@ -43,7 +43,7 @@ func isRedis(name string) bool {
 	return ok
 }
 
-// redisServer is not built here: everybody's package manager has it.
+// redisServer is not built here: every package manager has it.
 const redisServer = "redis-server"
 
 // Three are the least for replicas 3, and for a cluster of nats-servers that goes on without one.
@@ -56,6 +56,21 @@ func natsServer() (string, error) {
 		return "", fmt.Errorf("nats-server cannot be built: go tool -n nats-server: %w", err)
 	}
 	return strings.TrimSpace(string(out)), nil
+}
+
+// haveBroker reports whether there are the programs that a deployment needs. If not, it says that what they are for is
+// skipped, except in CI, where it returns an error.
+func haveBroker(what, deployment string) (ok bool, err error) {
+	if isRedis(deployment) {
+		_, err = exec.LookPath(redisServer)
+	} else {
+		_, err = natsServer()
+	}
+	if err != nil && os.Getenv("CI") == "" {
+		fmt.Printf("\n%s is skipped: %v\n", what, err)
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // deploy starts a deployment on 60 ports from this one on. Its files are in a folder of its own. It adds global options to
@@ -214,8 +229,11 @@ func (d *deployment) stop() {
 }
 
 // broker returns what the brokers have used.
-func (d *deployment) broker() (u usage) {
-	for _, s := range d.brokers {
+func (d *deployment) broker() usage { return usageOf(d.brokers) }
+
+// usageOf returns what servers have used.
+func usageOf(ss []*server) (u usage) {
+	for _, s := range ss {
 		one := s.usage()
 		u.cpu += one.cpu
 		u.rss += one.rss

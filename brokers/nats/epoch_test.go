@@ -161,16 +161,7 @@ func TestEpochIsAudited(t *testing.T) {
 
 func admin(t *testing.T, s *natstest.Server) (*natsgo.Conn, natsgo.JetStreamContext) {
 	t.Helper()
-	conn, err := natsgo.Connect(s.URL(), natsgo.UserInfo("admin", "secret"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Close)
-	js, err := conn.JetStream()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return conn, js
+	return s.JetStream(t, natsgo.UserInfo("admin", "secret"))
 }
 
 // What administrators set on a stream that is managed stays, as far as it does no harm.

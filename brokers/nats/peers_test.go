@@ -205,13 +205,8 @@ func TestCountsUnmanaged(t *testing.T) {
 	if _, err := n.tryCounts("x"); !errors.Is(err, broker.ErrDown) {
 		t.Errorf("Counts: %v", err)
 	}
-	conn, err := natsgo.Connect(s.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	js, _ := conn.JetStream()
-	_, err = js.AddStream(&natsgo.StreamConfig{Name: "BROADCAST_COUNTS", Subjects: []string{"bc.n.>"}, MaxMsgsPerSubject: 1,
+	_, js := s.JetStream(t)
+	_, err := js.AddStream(&natsgo.StreamConfig{Name: "BROADCAST_COUNTS", Subjects: []string{"bc.n.>"}, MaxMsgsPerSubject: 1,
 		AllowDirect: true, AllowMsgTTL: true, Storage: natsgo.MemoryStorage})
 	if err != nil {
 		t.Fatal(err)
@@ -302,12 +297,7 @@ func TestCountsAreBounded(t *testing.T) {
 		n.set(t, more)
 	}
 	n.set(t, zero)
-	conn, err := natsgo.Connect(s.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	js, _ := conn.JetStream()
+	_, js := s.JetStream(t)
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		info, err := js.StreamInfo("BROADCAST_COUNTS")
 		if err != nil || time.Now().After(deadline) {
@@ -337,15 +327,7 @@ func TestCountedByTooMany(t *testing.T) {
 	c.Logger = func() *zap.Logger { return zap.New(core) }
 	n := dialTest(t, c)
 	n.set(t, map[string]int{"a": 1, "fat": 1, "z": 2})
-	conn, err := natsgo.Connect(server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	js, err := conn.JetStream()
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, js := server.JetStream(t)
 	for i := range maxAnswers {
 		if _, err := js.PublishAsync(n.peers.counts.subject+"fat."+peerName(uint64(i+1)), []byte("1")); err != nil {
 			t.Fatal(err)

@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
 )
 
@@ -27,12 +25,7 @@ func TestKeyOutlivesMessage(t *testing.T) {
 		send(t, nodes[i%2], "keys", texts[i], "")
 	}
 	all.expect(t, texts...)
-	conn, err := nats.Connect(server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	js, _ := conn.JetStream()
+	_, js := server.JetStream(t)
 	if _, err := js.GetMsg("BROADCAST", seqOf(id)); err == nil {
 		t.Fatal("the stream has it still")
 	}

@@ -28,7 +28,7 @@ func names(v totals) string {
 	return strings.Join(list, " ")
 }
 
-// subscribers waits until the response to a message has so many subscribers.
+// subscribers waits until the response to a message has this number of subscribers.
 func (n *node) subscribers(channel string, want int) {
 	n.T.Helper()
 	var v struct{ Subscribers int }
@@ -56,7 +56,8 @@ func TestNodes(t *testing.T) {
 		t.Parallel()
 		server := natstest.Start(t, "")
 		nodes := startNodes(t, 3, func(int) string { return broker(one, server.URL()) })
-		testNodes(t, nodes, func(channel string) int { return countedByNATS(t, server, channel) })
+		_, js := server.JetStream(t)
+		testNodes(t, nodes, func(channel string) int { return countedByNATS(t, js, channel) })
 	})
 	t.Run("redis", func(t *testing.T) {
 		t.Parallel()
@@ -66,16 +67,9 @@ func TestNodes(t *testing.T) {
 	})
 }
 
-// testNodes is told by counted of how many nodes the broker has the numbers for a channel.
+// testNodes compares what three nodes say of each other. counted returns of how many nodes the broker has the numbers of
+// subscribers of a channel.
 func testNodes(t *testing.T, nodes []*node, counted func(channel string) int) {
-	waitCounts := func(channel string, want int) {
-		t.Helper()
-		for deadline := time.Now().Add(patience); counted(channel) != want; time.Sleep(50 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("the broker has the numbers of %d nodes, want %d", counted(channel), want)
-			}
-		}
-	}
 	a, b, c := nodes[0], nodes[1], nodes[2]
 	for i, want := range []string{"a b c", "b a c", "c a b"} {
 		nodes[i].waitState(want, func(v totals) bool { return names(v) == want && v.Broker.Nodes == 3 })
@@ -99,6 +93,20 @@ func testNodes(t *testing.T, nodes []*node, counted func(channel string) int) {
 		t.Error(status, body)
 	}
 
+	testNodeGone(t, nodes, counted)
+}
+
+// testNodeGone goes on with a, b and c: b is killed and started again, and c leaves.
+func testNodeGone(t *testing.T, nodes []*node, counted func(channel string) int) {
+	waitCounts := func(channel string, want int) {
+		t.Helper()
+		for deadline := time.Now().Add(patience); counted(channel) != want; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("the broker has the numbers of %d nodes, want %d", counted(channel), want)
+			}
+		}
+	}
+	a, b, c := nodes[0], nodes[1], nodes[2]
 	b.kill()
 	a.waitState("b is dead", func(v totals) bool { return names(v) == "a b? c" && v.Broker.Nodes == 2 })
 	a.subscribers("x", 2)
@@ -130,17 +138,8 @@ func testNodes(t *testing.T, nodes []*node, counted func(channel string) int) {
 	waitCounts("x", 2) // a and b
 }
 
-func countedByNATS(t *testing.T, server *natstest.Server, channel string) int {
+func countedByNATS(t *testing.T, js nats.JetStreamContext, channel string) int {
 	t.Helper()
-	conn, err := nats.Connect(server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	js, err := conn.JetStream()
-	if err != nil {
-		t.Fatal(err)
-	}
 	info, err := js.StreamInfo("BROADCAST_COUNTS", &nats.StreamInfoRequest{SubjectsFilter: "bc.n." + channel + ".>"})
 	if err != nil {
 		t.Fatal(err)

@@ -27,22 +27,7 @@ func TestSwitch(t *testing.T) {
 		clients, ids = append(clients, conns), append(ids, of...)
 	}
 	left := []int{1, 2, 3}
-	check := func(shared bool) {
-		t.Helper()
-		sum := left[0] + left[1] + left[2]
-		for i, n := range nodes {
-			want := sum
-			if !shared {
-				want = left[i]
-			}
-			n.subscribers("switch", want)
-			list, _, missing := n.list("/connections?channel=switch&limit=2")
-			if len(list) != want || missing != "" {
-				t.Errorf("%s lists %d, want %d; missing %q", n.name, len(list), want, missing)
-			}
-		}
-	}
-	check(true)
+	checkSwitch(t, nodes, left, true)
 	for i, options := range []string{ofRedis, "", ofNATS, ofRedis, ofNATS} {
 		for _, n := range nodes {
 			n.reload(options)
@@ -53,7 +38,7 @@ func TestSwitch(t *testing.T) {
 			}
 			waitNodes(nodes, 3)
 		}
-		check(options != "")
+		checkSwitch(t, nodes, left, options != "")
 		switch i {
 		case 0: // on Redis: what ends here must not count when all are back
 			clients[2][0].CloseNow()
@@ -62,7 +47,7 @@ func TestSwitch(t *testing.T) {
 				list, _, _ := b.list("/connections?channel=switch")
 				return len(list) == left[0]+left[1]+left[2]
 			})
-			check(true)
+			checkSwitch(t, nodes, left, true)
 		case 1: // an ID of a cluster is known to its node alone
 			if status, body := a.Do("DELETE", a.Admin+"/broadcast/connections/"+ids[1], ""); status != 404 {
 				t.Errorf("%d %s", status, body)
@@ -71,7 +56,7 @@ func TestSwitch(t *testing.T) {
 				t.Errorf("%d %s", status, body)
 			}
 			left[1]--
-			check(false)
+			checkSwitch(t, nodes, left, false)
 		}
 	}
 	begun := time.Now()
@@ -80,6 +65,21 @@ func TestSwitch(t *testing.T) {
 		t.Errorf("%d %s, want %s", status, body, want)
 	}
 	t.Logf("a kick took %v", time.Since(begun))
-	left = []int{0, 0, 0}
-	check(true)
+	checkSwitch(t, nodes, []int{0, 0, 0}, true)
+}
+
+// checkSwitch checks that each node counts and lists the clients that are left, those of all nodes or its own.
+func checkSwitch(t *testing.T, nodes []*node, left []int, shared bool) {
+	t.Helper()
+	for i, n := range nodes {
+		want := left[0] + left[1] + left[2]
+		if !shared {
+			want = left[i]
+		}
+		n.subscribers("switch", want)
+		list, _, missing := n.list("/connections?channel=switch&limit=2")
+		if len(list) != want || missing != "" {
+			t.Errorf("%s lists %d, want %d; missing %q", n.name, len(list), want, missing)
+		}
+	}
 }

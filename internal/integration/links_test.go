@@ -11,8 +11,10 @@ import (
 )
 
 var (
-	codeBlocks = regexp.MustCompile("(?ms)^\\s*```.*?^\\s*```$|`[^`\n]*`")
+	fences     = regexp.MustCompile("(?ms)^\\s*```.*?^\\s*```$")
+	codeBlocks = regexp.MustCompile(fences.String() + "|`[^`\n]*`")
 	headings   = regexp.MustCompile("(?m)^#+ (.*)$")
+	linked     = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
 	links      = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	hasScheme  = regexp.MustCompile(`^[a-z]+:`)
 	notInSlugs = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
@@ -20,9 +22,9 @@ var (
 
 // anchors returns those of a page's headings, by GitHub's rule.
 func anchors(text string) (all []string) {
-	text = regexp.MustCompile("(?ms)^\\s*```.*?^\\s*```$").ReplaceAllString(text, "")
+	text = fences.ReplaceAllString(text, "")
 	for _, m := range headings.FindAllStringSubmatch(text, -1) {
-		heading := regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`).ReplaceAllString(m[1], "$1")
+		heading := linked.ReplaceAllString(m[1], "$1")
 		all = append(all, strings.ReplaceAll(notInSlugs.ReplaceAllString(strings.ToLower(heading), ""), " ", "-"))
 	}
 	return all

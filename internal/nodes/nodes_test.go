@@ -337,7 +337,7 @@ func TestAlone(t *testing.T) {
 // node.
 func TestTraffic(t *testing.T) {
 	if testing.Short() {
-		t.Skip("200 hubs")
+		t.Skip("200 hubs are too many for -short")
 	}
 	for _, size := range []int{3, 200} {
 		withCluster(t, "", func(c *cluster) {

@@ -11,7 +11,7 @@ import (
 // What a server keeps when it is killed depends on how it is configured.
 func TestKillAndRun(t *testing.T) {
 	t.Parallel()
-	for _, program := range Programs() {
+	for _, program := range Programs(t) {
 		for config, kept := range map[string]string{AOF: "1", "": "<nil>"} {
 			s := StartProgram(t, program, config)
 			s.Do("SET", "a", "1")

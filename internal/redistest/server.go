@@ -28,12 +28,17 @@ const (
 // AOF is the configuration of a server that has each write on its disk before it answers.
 const AOF = "appendonly yes\nappendfsync always"
 
-// Programs returns the programs that this machine has, so that a test can run with each.
-func Programs() (names []string) {
+// Programs returns the programs that this machine has, so that a test can run with each. If there is none, the test is
+// skipped, except in CI, where it fails.
+func Programs(t testing.TB) (names []string) {
+	t.Helper()
 	for _, name := range []string{Redis, Valkey} {
 		if _, err := exec.LookPath(name); err == nil {
 			names = append(names, name)
 		}
+	}
+	if len(names) == 0 {
+		need(t, Redis)
 	}
 	return names
 }
@@ -46,7 +51,7 @@ func need(t testing.TB, program string) {
 		if os.Getenv("CI") != "" && program != Valkey {
 			t.Fatal(err)
 		}
-		t.Skip(err)
+		t.Skipf("%v: apt-get install %s", err, program)
 	}
 }
 

@@ -108,11 +108,14 @@ func (p *Process) Signal(s os.Signal) { p.cmd.Process.Signal(s) }
 
 // Freeze stops the process until Thaw, and returns when it has stopped. Its connections stay open, and the kernel still
 // accepts connections and acknowledges bytes until buffers are full. So clients notice only by their own timeouts.
-func (p *Process) Freeze() {
-	p.cmd.Process.Signal(syscall.SIGSTOP)
+func (p *Process) Freeze() { Freeze(p.cmd.Process) }
+
+// Freeze stops any process, as Process.Freeze does.
+func Freeze(p *os.Process) {
+	p.Signal(syscall.SIGSTOP)
 	// Its threads stop one after the other, a moment later. Linux tells when all have; elsewhere nothing does.
 	for range 1000 {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid))
 		if err != nil || strings.Contains(string(stat), ") T ") {
 			return
 		}
