@@ -214,17 +214,30 @@ func TestClusterReport(t *testing.T) {
 	for _, local := range []time.Duration{1000, 2000, 4000} { // a machine that becomes slower
 		c.add("to 100", setup{alone, here}, clusterResult{result: result{cpu: local}})
 		c.add("to 100", setup{r1, here}, clusterResult{result: result{cpu: local * 12 / 10}})
+		c.add("to 100", setup{redisSecond, here}, clusterResult{result: result{cpu: local * 105 / 100}})
 		c.add(logName, setup{r1, here}, clusterResult{result: result{perSecond: 40_000}})
+		c.add(killName, setup{redisDurable, here}, clusterResult{result: result{missing: 1}, silence: 2 * time.Second})
 	}
 	s := c.figures(3)
 	for _, want := range []string{
-		"| to 100: CPU per delivery, relative to no broker | at most 1.05 | 1.20 | **missed by 14 %** |",
-		"| log: acked messages per second, 1 replica | at least 80000 | 40000 | **missed by 50 %** |",
-		"| replicas 1 | all on the publisher's node | 2.40 µs | 1.20 |",
+		"| to 100: CPU per delivery, relative to no broker | NATS, replicas 1 | at most 1.05 | 1.20 | **missed by 14 %** |",
+		"| to 100: CPU per delivery, relative to no broker | Redis, AOF everysec | at most 1.05 | 1.05 | met |",
+		"| log: acked messages per second | NATS, replicas 1 | at least 80000 | 40000 | **missed by 50 %** |",
+		"| kill -9: silence | Redis, durable | at most 10.0 s | 2.0 s | met |",
+		"| kill -9: acked messages missing or twice | Redis, durable | at most 0 | 3 | **missed** |",
+		"| NATS, replicas 1 | all on the publisher's node | 2.40 µs | 1.20 |",
+		"| Redis, AOF everysec | all on the publisher's node | 2.10 µs | 1.05 |",
+		"| Redis, durable | 2000.0 ms |",
 	} {
 		if !strings.Contains(s, want) {
 			t.Errorf("the figures lack %s", want)
 		}
+	}
+	if strings.Contains(s, redisOff) {
+		t.Error("the figures have rows of what was not measured")
+	}
+	if c.wrong > 0 {
+		t.Error("what is missing after a broker was killed is an error")
 	}
 }
 

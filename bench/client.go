@@ -312,9 +312,9 @@ func clientFrame(p []byte) []byte {
 	return append(append(h, 0, 0, 0, 0), p...)
 }
 
-// startReading reads all connections in one goroutine, for the reason that fdConn gives. The goroutine ends by close. It
-// takes the time of each read after the system call, so a delivery that waits for the generator looks late: with many
-// connections that is a part of each latency, the same for all peers.
+// startReading reads all connections in one goroutine (see fdConn), which close ends. It takes the time of each read after the
+// system call, so a delivery that waits for the generator looks late: with many connections that is a part of each latency, the
+// same for all peers.
 func (f *fleet) startReading() error {
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -14,7 +15,7 @@ import (
 )
 
 // clusterName is the scenario that measures several Caddys behind a broker. It compares ways to run this module, and not
-// peers, so it has its own figures, in docs/scale.md.
+// peers, so it has its own figures, in docs/cluster-performance.md.
 const clusterName = "cluster"
 
 // setup is a way to run a load: a deployment, and where the subscribers are. The first of each load is without a broker, and
@@ -32,23 +33,28 @@ type clusterLoad struct {
 }
 
 // With 1 subscriber the cost of a message shows, with 1,000 that of a delivery, which a broker should hardly change. In rooms
-// is what a real site is like: many channels with few subscribers each.
+// is what a real site is like: many channels with few subscribers each. Of the Redis deployments, the one that syncs each second
+// is measured most: like a nats-server as it is by default, it keeps everything when only its process is killed.
 var clusterLoads = []clusterLoad{
 	{
 		scenario{name: "to 1", about: "1 subscriber, 1,000 messages/s of 128 B", subscribers: 1, load: load{size: 128, rate: 1000, posters: 8}},
-		[]setup{{alone, here}, {r1, here}, {r1, elsewhere}, {r3, here}, {r3, elsewhere}},
+		[]setup{
+			{alone, here},
+			{r1, here}, {r1, elsewhere}, {r3, here}, {r3, elsewhere},
+			{redisOff, here}, {redisSecond, here}, {redisSecond, elsewhere}, {redisDurable, here}, {redisDurable, elsewhere},
+		},
 	},
 	{
 		scenario{name: "to 100", about: "100 subscribers, 200 messages/s of 128 B", subscribers: 100, load: load{size: 128, rate: 200, posters: 4}},
-		[]setup{{alone, here}, {r1, here}, {r1, spread}, {r3, here}},
+		[]setup{{alone, here}, {r1, here}, {r1, spread}, {r3, here}, {redisSecond, here}, {redisSecond, spread}, {redisDurable, here}},
 	},
 	{
 		scenario{name: "to 1,000", about: "1,000 subscribers, 20 messages/s of 128 B, as in scenario paced", subscribers: 1000, load: load{size: 128, rate: 20, posters: 1}},
-		[]setup{{alone, here}, {r1, here}, {r1, spread}, {r3, here}},
+		[]setup{{alone, here}, {r1, here}, {r1, spread}, {r3, here}, {redisSecond, here}, {redisSecond, spread}, {redisDurable, here}},
 	},
 	{
 		scenario{name: "in rooms", about: "5,000 subscribers in 500 channels, 1,000 messages/s of 128 B, as in scenario rooms", subscribers: 5000, load: load{size: 128, rate: 1000, posters: 8, rooms: 500}},
-		[]setup{{alone, here}, {r1, here}, {r1, byRoom}, {r1, spread}, {r3, byRoom}},
+		[]setup{{alone, here}, {r1, here}, {r1, byRoom}, {r1, spread}, {r3, byRoom}, {redisSecond, here}, {redisSecond, byRoom}, {redisSecond, spread}, {redisDurable, byRoom}},
 	},
 }
 
@@ -63,13 +69,14 @@ const (
 // among few channels one step would be the result.
 var warmSizes = []int{1000, 10_000, 50_000}
 
-// clusterResult is what was measured in one setup. The figures in result are those of the Caddys together, not of NATS, so
-// the two columns add up to the cost of the machine.
+// clusterResult is what was measured in one setup. The figures in result are those of the Caddys together, not of the broker,
+// so the two columns add up to the cost of the machine.
 type clusterResult struct {
 	result
-	broker    time.Duration // the nats-servers' CPU time, per message or open
+	broker    time.Duration // the broker's CPU time, per message or open
 	heap      float64       // bytes per channel of the Caddy's heap
-	brokerRSS float64       // and of the nats-servers
+	brokerRSS float64       // and of the broker
+	silence   time.Duration // how long a node delivered nothing
 }
 
 // cluster runs the scenario. Only one goroutine uses it.
@@ -78,6 +85,7 @@ type cluster struct {
 	port     int
 	seconds  float64
 	quick    bool
+	redis    bool                          // there is a redis-server
 	measured map[[3]string][]clusterResult // by load, deployment and layout
 	wrong    int
 	// The cluster uses all cores, so anything else that runs makes each figure worse. The report has the share, so that a
@@ -88,26 +96,25 @@ type cluster struct {
 // benchCluster measures the scenario, and writes its figures if report is a folder. In quick mode it only checks that every
 // message is delivered.
 func benchCluster(dir string, rounds int, seconds float64, quick bool, report string) error {
-	if _, err := natsServer(); err != nil {
-		if os.Getenv("CI") != "" {
-			return err
-		}
-		fmt.Printf("\n%s is skipped: %v\n", clusterName, err)
-		return nil
+	if ok, err := haveBroker(clusterName, r1); !ok {
+		return err
 	}
-	fmt.Printf("\n%s: %d Caddys and nats-servers\n", clusterName, clusterNodes)
-	c := &cluster{dir: dir, port: 21000, seconds: seconds, quick: quick, measured: make(map[[3]string][]clusterResult)}
+	redis, err := haveBroker(clusterName+" with Redis", redisSecond)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("\n%s: %d Caddys behind a broker\n", clusterName, clusterNodes)
+	c := &cluster{dir: dir, port: 23000, seconds: seconds, quick: quick, redis: redis, measured: make(map[[3]string][]clusterResult)}
 	if quick {
 		c.seconds = min(seconds, 0.3)
 	}
-	begin, busy, own := time.Now(), busyTime(), ownTime()
+	others := watchOthers()
 	for range rounds {
 		if err := c.round(); err != nil {
 			return err
 		}
 	}
-	cores := time.Since(begin).Seconds() * float64(runtime.NumCPU())
-	c.others = max(0, (busyTime()-busy).Seconds()-(ownTime()-own).Seconds()) / cores
+	c.others = others()
 	fmt.Printf("%s\nOther processes took %.0f %% of the cores.\n", c.ratios(), 100*c.others)
 	if quick && c.wrong > 0 {
 		return fmt.Errorf("%s: %d runs lost or repeated messages", clusterName, c.wrong)
@@ -116,6 +123,15 @@ func benchCluster(dir string, rounds int, seconds float64, quick bool, report st
 		return nil
 	}
 	return c.write(report, rounds)
+}
+
+// watchOthers returns what returns the share of the cores that processes of others have taken since.
+func watchOthers() (share func() float64) {
+	begin, busy, own := time.Now(), busyTime(), ownTime()
+	return func() float64 {
+		cores := time.Since(begin).Seconds() * float64(runtime.NumCPU())
+		return max(0, (busyTime()-busy).Seconds()-(ownTime()-own).Seconds()) / cores
+	}
 }
 
 // busyTime returns how long the cores have worked, all together. /proc/stat has hundredths of a second: user, nice, system,
@@ -145,18 +161,18 @@ func ownTime() (d time.Duration) {
 }
 
 // add keeps a result. One that lost or repeated messages is kept too, and makes quick mode fail: a broker is no reason to
-// lose any.
+// lose any, unless it was killed. What clients are told then is checked by internal/cluster, and is only measured here.
 func (c *cluster) add(name string, s setup, r clusterResult) {
 	key := [3]string{name, s.deployment, string(s.layout)}
 	c.measured[key] = append(c.measured[key], r)
-	if r.missing+r.extra+r.closed > 0 {
+	if name != killName && r.missing+r.extra+r.closed > 0 {
 		c.wrong++
 	}
 }
 
-// with starts deployments, has them measured, and stops them. 60 ports are enough for three Caddys with ten each and three
-// nats-servers with two each.
-func (c *cluster) with(names []string, measure func(map[string]*deployment) error) error {
+// with starts deployments with these global options, has them measured, and stops them. 60 ports are enough for three Caddys
+// with ten each and three nats-servers with two each.
+func (c *cluster) with(names []string, options string, measure func(map[string]*deployment) error) error {
 	ds := make(map[string]*deployment)
 	defer func() {
 		for _, d := range ds {
@@ -164,7 +180,7 @@ func (c *cluster) with(names []string, measure func(map[string]*deployment) erro
 		}
 	}()
 	for _, name := range names {
-		d, err := deploy(c.dir, name, c.port, "", 0)
+		d, err := deploy(c.dir, name, c.port, options, 0)
 		c.port += 60
 		if err != nil {
 			return fmt.Errorf("%s, %s: %w", clusterName, name, err)
@@ -174,39 +190,38 @@ func (c *cluster) with(names []string, measure func(map[string]*deployment) erro
 	return measure(ds)
 }
 
+// pick returns those of these deployments that are measured. Quick mode leaves out what others show: other scenarios check
+// what no broker delivers, and how Redis writes to its disk makes no difference to what it sends.
+func (c *cluster) pick(names ...string) []string {
+	return slices.DeleteFunc(names, func(name string) bool {
+		return !c.redis && isRedis(name) || c.quick && (name == alone || name == redisOff || name == redisDurable)
+	})
+}
+
 // round measures everything once. All deployments run at a time, so that what is compared is measured within seconds: on a
-// machine with others on it, a minute makes more of a difference than two idle deployments.
+// machine with others on it, a minute makes more of a difference than idle deployments, which together use a twentieth of a
+// core.
 func (c *cluster) round() error {
-	names := []string{alone, r1, r3}
-	if c.quick {
-		names = names[1:] // other scenarios check what no broker delivers
-	}
-	err := c.with(names, func(ds map[string]*deployment) error {
+	names := c.pick(alone, r1, r3, redisOff, redisSecond, redisDurable)
+	err := c.with(names, "", func(ds map[string]*deployment) error {
 		for _, name := range names {
 			if !c.quick {
 				c.measureIdle(ds[name])
 			}
 		}
 		for _, l := range clusterLoads {
-			for _, s := range l.setups {
-				// A small load is enough to see that three replicas deliver.
-				if c.quick && (s.deployment == alone || s.deployment == r3 && l.name != "to 1") {
-					continue
-				}
-				if err := c.measureLoad(ds[s.deployment], l.scenario, s); err != nil {
-					return fmt.Errorf("%s %s, %s, %s: %w", clusterName, l.name, s.deployment, s.layout, err)
-				}
+			if err := c.measureSetups(ds, l); err != nil {
+				return err
 			}
 		}
-		for _, name := range names {
-			if err := c.measureAcked(ds[name]); err != nil {
-				return fmt.Errorf("%s, acked, %s: %w", clusterName, name, err)
-			}
-			if err := c.measureLog(ds[name]); err != nil {
-				return fmt.Errorf("%s, log, %s: %w", clusterName, name, err)
-			}
-			if err := c.measureCold(ds[name]); err != nil {
-				return fmt.Errorf("%s, cold, %s: %w", clusterName, name, err)
+		for _, m := range []struct {
+			name    string
+			measure func(*deployment) error
+		}{{ackedName, c.measureAcked}, {logName, c.measureLog}, {coldName, c.measureCold}} {
+			for _, name := range names {
+				if err := m.measure(ds[name]); err != nil {
+					return fmt.Errorf("%s, %s, %s: %w", clusterName, m.name, name, err)
+				}
 			}
 		}
 		return nil
@@ -214,15 +229,37 @@ func (c *cluster) round() error {
 	if err != nil {
 		return err
 	}
-	// On fresh processes, as the heap of those above has grown already. Without three replicas, since only a Caddy's memory
-	// is measured and it does not know how many there are.
-	for _, name := range []string{alone, r1} {
-		if c.quick && name == alone {
-			continue
+	// With a history, as a site has that wants to miss nothing: the node reads from it what came while it was cut off. The other
+	// measurements are without, as it would be a part of their memory and CPU time.
+	for _, name := range c.pick(r1, r3, redisOff, redisSecond, redisDurable) {
+		if c.quick && name == r3 {
+			continue // an election takes seconds
 		}
-		err := c.with([]string{name}, func(ds map[string]*deployment) error { return c.measureWarm(ds[name]) })
+		err := c.with([]string{name}, "history 1000 10m", func(ds map[string]*deployment) error { return c.measureKill(ds[name]) })
+		if err != nil {
+			return fmt.Errorf("%s, %s, %s: %w", clusterName, killName, name, err)
+		}
+	}
+	// On fresh processes, as the heap of those above has grown already. Only one deployment of each kind, since a Caddy does
+	// not know how many replicas there are, or how they store.
+	for _, name := range c.pick(alone, r1, redisSecond) {
+		err := c.with([]string{name}, "", func(ds map[string]*deployment) error { return c.measureWarm(ds[name]) })
 		if err != nil {
 			return fmt.Errorf("%s, warm, %s: %w", clusterName, name, err)
+		}
+	}
+	return nil
+}
+
+// measureSetups measures a load in its setups. In quick mode a small load is enough to see that three replicas deliver, and that
+// Redis does: the hub is the same.
+func (c *cluster) measureSetups(ds map[string]*deployment, l clusterLoad) error {
+	for _, s := range l.setups {
+		if ds[s.deployment] == nil || c.quick && s.deployment != r1 && l.name != "to 1" {
+			continue
+		}
+		if err := c.measureLoad(ds[s.deployment], l.scenario, s); err != nil {
+			return fmt.Errorf("%s %s, %s, %s: %w", clusterName, l.name, s.deployment, s.layout, err)
 		}
 	}
 	return nil
@@ -256,13 +293,13 @@ func (c *cluster) measureLoad(d *deployment, sc scenario, where setup) error {
 	}
 	r.broker = (d.broker().cpu - broker) / time.Duration(max(1, r.messages))
 	c.add(sc.name, where, r)
-	fmt.Printf("%-9s %-11s %-28s CPU/delivery %9s, /message %10s, nats %9s; p50 %s p99 %s; missing %d extra %d closed %d\n", sc.name, where.deployment,
+	fmt.Printf("%-9s %-21s %-28s CPU/delivery %9s, /message %10s, broker %9s; p50 %s p99 %s; missing %d extra %d closed %d\n", sc.name, where.deployment,
 		where.layout, micros(r.cpu), micros(r.cpuMessage), micros(r.broker), short(r.p50), short(r.p99), r.missing, r.extra, r.closed)
 	return nil
 }
 
 // measureIdle measures what the processes use per second when nobody does anything: it is a part of every other figure. The
-// nodes send a sign of life twice a second, and JetStream's cluster has heartbeats of its own. At low rates that is much of
+// nodes send a sign of life twice a second, and brokers have heartbeats of their own. At low rates that is much of
 // the CPU time per message, so it is to be read beside that.
 func (c *cluster) measureIdle(d *deployment) {
 	s := d.place(here, "")
@@ -272,11 +309,11 @@ func (c *cluster) measureIdle(d *deployment) {
 	r := clusterResult{broker: per(d.broker().cpu - broker)}
 	r.cpuMessage = per(s.usage().cpu - cpu)
 	c.add(idleName, setup{d.name, here}, r)
-	fmt.Printf("%-9s %-11s CPU/s %s, nats %s\n", idleName, d.name, micros(r.cpuMessage), micros(r.broker))
+	fmt.Printf("%-9s %-21s CPU/s %s, broker %s\n", idleName, d.name, micros(r.cpuMessage), micros(r.broker))
 }
 
 // measureAcked publishes on one node as fast as acks come, from WebSockets. Each has a channel of its own, so each message is
-// delivered to one subscriber. The rate is what one node can do while the load generator and NATS share its cores. On
+// delivered to one subscriber. The rate is what one node can do while the load generator and the broker share its cores. On
 // machines of their own it would be higher.
 func (c *cluster) measureAcked(d *deployment) error {
 	s := d.place(here, c.prefix())
@@ -289,12 +326,12 @@ func (c *cluster) measureAcked(d *deployment) error {
 	r := clusterResult{broker: (d.broker().cpu - broker) / n}
 	r.messages, r.cpuMessage, r.perSecond = acked, (s.usage().cpu-cpu)/n, float64(acked)/took.Seconds()
 	c.add(ackedName, setup{d.name, here}, r)
-	fmt.Printf("%-9s %-11s %.0f/s, CPU/message %s, nats %s\n", ackedName, d.name, r.perSecond, micros(r.cpuMessage), micros(r.broker))
+	fmt.Printf("%-9s %-21s %.0f/s, CPU/message %s, broker %s\n", ackedName, d.name, r.perSecond, micros(r.cpuMessage), micros(r.broker))
 	return nil
 }
 
 // measureCold connects many WebSockets, each to a channel of its own that the node has not opened yet. Sixteen connect at a
-// time, see dialAll. Each open needs an answer from NATS, which a channel that is open does not. So it is the worst that a
+// time, see dialAll. Each open needs an answer from the broker, which a channel that is open does not. So it is the worst that a
 // node can meet: all clients come back at once, each to another channel.
 func (c *cluster) measureCold(d *deployment) error {
 	n := 10_000
@@ -313,7 +350,7 @@ func (c *cluster) measureCold(d *deployment) error {
 	r.messages, r.cpuMessage, r.perSecond = int64(n), (s.usage().cpu-cpu)/time.Duration(n), float64(n)/took.Seconds()
 	r.p50, r.p99 = f.connects.quantile(0.5), f.connects.quantile(0.99)
 	c.add(coldName, setup{d.name, here}, r)
-	fmt.Printf("%-9s %-11s %.0f/s, CPU/open %s, nats %s; p50 %s p99 %s\n", coldName, d.name, r.perSecond, micros(r.cpuMessage), micros(r.broker), short(r.p50), short(r.p99))
+	fmt.Printf("%-9s %-21s %.0f/s, CPU/open %s, broker %s; p50 %s p99 %s\n", coldName, d.name, r.perSecond, micros(r.cpuMessage), micros(r.broker), short(r.p50), short(r.p99))
 	return nil
 }
 
@@ -360,7 +397,7 @@ func (c *cluster) measureWarm(d *deployment) error {
 		}
 		r.memory, r.heap, r.brokerRSS = (r.memory-first.memory)/float64(n), (r.heap-first.heap)/float64(n), (r.brokerRSS-first.brokerRSS)/float64(n)
 		c.add(warmName(n), setup{d.name, here}, r)
-		fmt.Printf("%-9s %-11s %d channels: %.0f bytes of RSS each, %.0f of heap, nats %.0f\n", "warm", d.name, n, r.memory, r.heap, r.brokerRSS)
+		fmt.Printf("%-9s %-21s %d channels: %.0f bytes of RSS each, %.0f of heap, broker %.0f\n", "warm", d.name, n, r.memory, r.heap, r.brokerRSS)
 	}
 	return nil
 }

@@ -11,9 +11,10 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 	"github.com/caddy-broadcast/caddy-broadcast/brokers/nats"
+	"github.com/caddy-broadcast/caddy-broadcast/brokers/redis"
 )
 
-// logName measures the log without a Caddy in front: what nats-server and our client of it can do. The difference to acked is
+// logName measures the log without a Caddy in front: what the broker and our client of it can do. The difference to acked is
 // what a Caddy and its WebSockets cost.
 const logName = "log"
 
@@ -45,13 +46,8 @@ func (c *cluster) measureLog(d *deployment) error {
 	if len(d.brokers) == 0 {
 		return nil
 	}
-	// A stream and a prefix of its own, so that the Caddys of the deployment do not receive these messages.
-	config := nats.Config{Stream: "BENCH", Prefix: "bench", Replicas: len(d.brokers), Manage: true}
-	for _, b := range d.brokers {
-		config.Servers = append(config.Servers, "nats://"+b.addr)
-	}
 	sink := &nobody{make(chan struct{}, 1)}
-	l, err := nats.Dial(config, sink, broker.Options{Node: rand.Uint64()})
+	l, err := d.dialLog(sink)
 	if err != nil {
 		return err
 	}
@@ -70,8 +66,22 @@ func (c *cluster) measureLog(d *deployment) error {
 	r := clusterResult{broker: (d.broker().cpu - broker) / n}
 	r.messages, r.cpuMessage, r.perSecond = acked, (cpu(os.Getpid())-self)/n, float64(acked)/took.Seconds()
 	c.add(logName, setup{d.name, here}, r)
-	fmt.Printf("%-9s %-11s %.0f/s, CPU/message of the client %s, nats %s\n", logName, d.name, r.perSecond, micros(r.cpuMessage), micros(r.broker))
+	fmt.Printf("%-9s %-21s %.0f/s, CPU/message of the client %s, broker %s\n", logName, d.name, r.perSecond, micros(r.cpuMessage), micros(r.broker))
 	return nil
+}
+
+// dialLog connects to the broker as a node does, but to a log of its own, so that the Caddys of the deployment do not receive
+// its messages.
+func (d *deployment) dialLog(sink broker.Sink) (broker.Log, error) {
+	options := broker.Options{Node: rand.Uint64()}
+	if isRedis(d.name) {
+		return redis.Dial(redis.Config{Servers: []string{d.brokers[0].addr}, Prefix: "bench", Durable: d.name == redisDurable}, sink, options)
+	}
+	config := nats.Config{Stream: "BENCH", Prefix: "bench", Replicas: len(d.brokers), Manage: true}
+	for _, b := range d.brokers {
+		config.Servers = append(config.Servers, "nats://"+b.addr)
+	}
+	return nats.Dial(config, sink, options)
 }
 
 // fillLog publishes until a time, and returns how many entries were acked.
@@ -83,7 +93,7 @@ func fillLog(l broker.Log, end time.Time) (acked int64, err error) {
 	for i := 0; ; i++ {
 		more := time.Now().Before(end)
 		if more {
-			// An entry a call, as from clients that do not batch. Many channels, since each is a subject that NATS has to
+			// An entry a call, as from clients that do not batch. Many channels, since each is something that the broker has to
 			// look up.
 			l.Publish([]broker.Entry{{Channel: fmt.Sprint(i % logChannels), Data: data}}, done)
 			underway++

@@ -23,11 +23,28 @@ type deployment struct {
 
 // Names of deployments.
 const (
-	alone = "no broker"
-	r1    = "replicas 1"
-	r3    = "replicas 3"
-	redis = "Redis, durable"
+	alone        = "no broker"
+	r1           = "NATS, replicas 1"
+	r3           = "NATS, replicas 3"
+	redisOff     = "Redis, AOF off"
+	redisSecond  = "Redis, AOF everysec"
+	redisDurable = "Redis, durable" // AOF always, as the option needs it
 )
+
+// natsReplicas is how many nats-servers a deployment has.
+var natsReplicas = map[string]int{r1: 1, r3: 3}
+
+// appendfsync is how often the redis-server of a deployment forces the file that it adds commands to (AOF) to the disk. Without
+// a value there is no such file.
+var appendfsync = map[string]string{redisOff: "", redisSecond: "everysec", redisDurable: "always"}
+
+func isRedis(name string) bool {
+	_, ok := appendfsync[name]
+	return ok
+}
+
+// redisServer is not built here: every package manager has it.
+const redisServer = "redis-server"
 
 // Three are the least for replicas 3, and for a cluster of nats-servers that goes on without one.
 const clusterNodes = 3
@@ -39,6 +56,21 @@ func natsServer() (string, error) {
 		return "", fmt.Errorf("nats-server cannot be built: go tool -n nats-server: %w", err)
 	}
 	return strings.TrimSpace(string(out)), nil
+}
+
+// haveBroker reports whether there are the programs that a deployment needs. If not, it says that what they are for is
+// skipped, except in CI, where it returns an error.
+func haveBroker(what, deployment string) (ok bool, err error) {
+	if isRedis(deployment) {
+		_, err = exec.LookPath(redisServer)
+	} else {
+		_, err = natsServer()
+	}
+	if err != nil && os.Getenv("CI") == "" {
+		fmt.Printf("\n%s is skipped: %v\n", what, err)
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // deploy starts a deployment on 60 ports from this one on. Its files are in a folder of its own. It adds global options to
@@ -56,40 +88,15 @@ func deploy(dir, name string, port int, more string, late time.Duration) (d *dep
 		return d, err
 	}
 	options, nodes := "", 1
-	if replicas := map[string]int{r1: 1, r3: 3}[name]; replicas > 0 {
-		if err = d.startBrokers(filepath.Join(dir, fmt.Sprint("nats", port)), replicas, port+30); err != nil {
+	if name != alone {
+		if err = d.startBroker(dir, port+30); err != nil {
 			return d, err
 		}
-		var urls []string
-		for i, b := range d.brokers {
-			addr := b.addr
-			if late > 0 {
-				addr = address(port + 50 + i)
-				var l net.Listener
-				if l, err = delay(addr, b.addr, late); err != nil {
-					return d, err
-				}
-				d.proxies = append(d.proxies, l)
-			}
-			urls = append(urls, "nats://"+addr)
-		}
-		options = fmt.Sprintf("broadcast {\n %s\n broker nats %s {\n replicas %d\n }\n }", more, strings.Join(urls, " "), replicas)
-		nodes = clusterNodes
-	}
-	if name == redis {
-		if err = d.startRedis(filepath.Join(dir, fmt.Sprint("redis", port)), port+30); err != nil {
+		var addrs []string
+		if addrs, err = d.brokersAway(port+50, late); err != nil {
 			return d, err
 		}
-		addr := d.brokers[0].addr
-		if late > 0 {
-			addr = address(port + 50)
-			var l net.Listener
-			if l, err = delay(addr, d.brokers[0].addr, late); err != nil {
-				return d, err
-			}
-			d.proxies = append(d.proxies, l)
-		}
-		options, nodes = fmt.Sprintf("broadcast {\n %s\n broker redis redis://%s {\n durable\n }\n }", more, addr), clusterNodes
+		options, nodes = fmt.Sprintf("broadcast {\n %s\n broker %s\n }", more, d.brokerOption(addrs)), clusterNodes
 	}
 	for i := range nodes {
 		s, err := startCaddy(dir, port+10*i, options)
@@ -118,9 +125,46 @@ func awaitNode(s *server) (err error) {
 	return fmt.Errorf("a node does not become ready: %w; its output: %.300s", err, s.out)
 }
 
-// startBrokers starts nats-servers with JetStream, as they are without further options: they store in files. They do so on
+// startBroker starts the servers of the log.
+func (d *deployment) startBroker(dir string, port int) error {
+	if isRedis(d.name) {
+		return d.startRedis(filepath.Join(dir, fmt.Sprint("redis", port)), port)
+	}
+	return d.startNATS(filepath.Join(dir, fmt.Sprint("nats", port)), natsReplicas[d.name], port)
+}
+
+// brokersAway returns where nodes find the brokers: at their own addresses, or at those of proxies that pass everything on
+// late.
+func (d *deployment) brokersAway(port int, late time.Duration) (addrs []string, err error) {
+	for i, b := range d.brokers {
+		addr := b.addr
+		if late > 0 {
+			addr = address(port + i)
+			l, err := delay(addr, b.addr, late)
+			if err != nil {
+				return nil, err
+			}
+			d.proxies = append(d.proxies, l)
+		}
+		addrs = append(addrs, addr)
+	}
+	return addrs, nil
+}
+
+// brokerOption returns the value of the option broker.
+func (d *deployment) brokerOption(addrs []string) string {
+	switch {
+	case d.name == redisDurable:
+		return fmt.Sprintf("redis redis://%s {\n durable\n }", addrs[0])
+	case isRedis(d.name):
+		return "redis redis://" + addrs[0]
+	}
+	return fmt.Sprintf("nats nats://%s {\n replicas %d\n }", strings.Join(addrs, " nats://"), len(addrs))
+}
+
+// startNATS starts nats-servers with JetStream, as they are without further options: they store in files. They do so on
 // purpose, because a store in memory would be faster than what a reader of the figures will run.
-func (d *deployment) startBrokers(dir string, n, port int) error {
+func (d *deployment) startNATS(dir string, n, port int) error {
 	bin, err := natsServer()
 	if err != nil {
 		return err
@@ -134,7 +178,7 @@ func (d *deployment) startBrokers(dir string, n, port int) error {
 		if err := os.MkdirAll(home, 0o700); err != nil {
 			return err
 		}
-		config := fmt.Sprintf("listen: %q\nserver_name: n%d\njetstream { store_dir: %q }\n", address(port+i), i, home)
+		config := fmt.Sprintf("listen: %q\nserver_name: %s\njetstream { store_dir: %q }\n", address(port+i), natsName(i), home)
 		if n > 1 {
 			config += fmt.Sprintf("cluster { name: bench, listen: %q, routes: [%s] }\n", address(port+10+i), strings.Join(routes, ", "))
 		}
@@ -151,15 +195,21 @@ func (d *deployment) startBrokers(dir string, n, port int) error {
 	return nil
 }
 
-// startRedis starts a Redis that has lost nothing when it is started again after it was killed, as the option durable needs it.
+// natsName is how a nats-server calls itself to the others.
+func natsName(i int) string { return fmt.Sprint("n", i) }
+
+// startRedis starts a redis-server. It writes no snapshots (RDB), which would take CPU time whenever it pleases.
 func (d *deployment) startRedis(dir string, port int) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	s, err := run(&server{target: target{addr: address(port)}}, dir, "redis-server", "--port", fmt.Sprint(port), "--bind", "127.0.0.1", "--dir", dir,
-		"--save", "", "--appendonly", "yes", "--appendfsync", "always")
+	args := []string{"--port", fmt.Sprint(port), "--bind", "127.0.0.1", "--dir", dir, "--save", ""}
+	if sync := appendfsync[d.name]; sync != "" {
+		args = append(args, "--appendonly", "yes", "--appendfsync", sync)
+	}
+	s, err := run(&server{target: target{addr: address(port)}}, dir, redisServer, args...)
 	if err != nil {
-		return fmt.Errorf("redis-server: %w", err)
+		return fmt.Errorf("%s: %w", redisServer, err)
 	}
 	d.brokers = append(d.brokers, s)
 	return nil
@@ -178,9 +228,12 @@ func (d *deployment) stop() {
 	}
 }
 
-// broker returns what the nats-servers have used.
-func (d *deployment) broker() (u usage) {
-	for _, s := range d.brokers {
+// broker returns what the brokers have used.
+func (d *deployment) broker() usage { return usageOf(d.brokers) }
+
+// usageOf returns what servers have used.
+func usageOf(ss []*server) (u usage) {
+	for _, s := range ss {
 		one := s.usage()
 		u.cpu += one.cpu
 		u.rss += one.rss
@@ -189,7 +242,7 @@ func (d *deployment) broker() (u usage) {
 }
 
 // layout is which nodes the subscribers are on. Messages are published on the first node, except by room. It decides whether
-// a delivery crosses a node: with here the message still goes to NATS and back, and elsewhere on to another node.
+// a delivery crosses a node: with here the message still goes to the broker and back, and elsewhere on to another node.
 type layout string
 
 const (

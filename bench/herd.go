@@ -10,8 +10,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -39,7 +37,7 @@ const (
 const herdPatience = 60 * time.Second
 
 // herdBrokers are the deployments that can be measured, by what -broker calls them.
-var herdBrokers = map[string]string{"nats": r1, "nats3": r3, "redis": redis}
+var herdBrokers = map[string]string{"nats": r1, "nats3": r3, "redis": redisDurable}
 
 // herdOptions are those of the command line.
 type herdOptions struct {
@@ -67,15 +65,11 @@ type herdResult struct {
 // benchHerd measures the scenario, and writes its figures if report is a folder. In quick mode it only checks that all come
 // back and miss nothing.
 func benchHerd(dir string, o herdOptions, quick bool, report string) error {
-	if _, err := natsServer(); err != nil {
-		if os.Getenv("CI") != "" {
-			return err
-		}
-		fmt.Printf("\n%s is skipped: %v\n", herdName, err)
-		return nil
-	}
 	if herdBrokers[o.broker] == "" {
 		return fmt.Errorf("unknown broker %q", o.broker)
+	}
+	if ok, err := haveBroker(herdName, herdBrokers[o.broker]); !ok {
+		return err
 	}
 	sizes := herdSizes
 	if o.clients > 0 {
@@ -85,7 +79,7 @@ func benchHerd(dir string, o herdOptions, quick bool, report string) error {
 		sizes = []int{300}
 	}
 	fmt.Printf("\n%s: clients that come back at once, each on a channel of its own\n", herdName)
-	begin, busy, own := time.Now(), busyTime(), ownTime()
+	share := watchOthers()
 	var results []herdResult
 	for i, n := range sizes {
 		some, err := measureHerd(dir, 22000+100*i, n, o)
@@ -94,8 +88,7 @@ func benchHerd(dir string, o herdOptions, quick bool, report string) error {
 			return fmt.Errorf("%s, %d clients: %w", herdName, n, err)
 		}
 	}
-	cores := time.Since(begin).Seconds() * float64(runtime.NumCPU())
-	others := max(0, (busyTime()-busy).Seconds()-(ownTime()-own).Seconds()) / cores
+	others := share()
 	fmt.Printf("Other processes took %.0f %% of the cores.\n", 100*others)
 	for _, r := range results {
 		if r.missing+r.twice+r.gaps > 0 && quick {
@@ -198,8 +191,7 @@ type herdMeasurement struct {
 	n        int
 }
 
-// measure kills some processes, starts some, and waits until all clients are back and have what was
-// published.
+// measure kills some processes, starts some, and waits until all clients are back and have what was published.
 func (m *herdMeasurement) measure(killed string, stop, start, aim []*server) (r herdResult, err error) {
 	r = herdResult{killed: killed, clients: m.n}
 	m.h.phase()
@@ -314,14 +306,7 @@ func (m *herdMeasurement) watchMemory(r *herdResult) (stop func()) {
 				return
 			case <-tick.C:
 				m.changing.Lock()
-				var nodes, brokers int64
-				for _, s := range m.d.nodes {
-					nodes += s.usage().rss
-				}
-				for _, s := range m.d.brokers {
-					brokers += s.usage().rss
-				}
-				r.nodeRSS, r.rss = max(r.nodeRSS, nodes), max(r.rss, brokers)
+				r.nodeRSS, r.rss = max(r.nodeRSS, usageOf(m.d.nodes).rss), max(r.rss, m.d.broker().rss)
 				m.changing.Unlock()
 			}
 		}

@@ -12,7 +12,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/url"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,15 +22,13 @@ import (
 // 10,000 goroutines would compete with the servers for the cores.
 type herd struct {
 	members []*member
+	nodes   []string      // where they connect
 	jitter  time.Duration // before the first attempt, after a connection has ended
 	due     dueList
 	ep      int
 	buf     []byte
 	asks    chan func() // run between two looks at the sockets
 	ended   chan struct{}
-
-	mu    sync.Mutex
-	nodes []string // where they connect
 
 	live   atomic.Int64
 	counts *herdCounts // of the phase
@@ -133,12 +130,12 @@ func (h *herd) stop() {
 
 // aim sets which nodes the members connect to.
 func (h *herd) aim(nodes []*server) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.nodes = nil
-	for _, n := range nodes {
-		h.nodes = append(h.nodes, n.addr)
-	}
+	h.do(func() {
+		h.nodes = nil
+		for _, n := range nodes {
+			h.nodes = append(h.nodes, n.addr)
+		}
+	})
 }
 
 // run is the herd's goroutine.
@@ -168,20 +165,17 @@ func (h *herd) run() {
 
 // tryDue begins the attempts that are due, some at a time, so that answers are read in between.
 func (h *herd) tryDue(now time.Time) {
-	h.mu.Lock()
-	nodes := h.nodes
-	h.mu.Unlock()
 	for range 64 {
 		if len(h.due) == 0 || h.due[0].due.After(now) {
 			return
 		}
 		m := heap.Pop(&h.due).(*member)
 		if m.failed <= 1 {
-			m.node = m.number % len(nodes) // a balancer would spread them as evenly
+			m.node = m.number % len(h.nodes) // a balancer would spread them as evenly
 		} else {
-			m.node = (m.node + 1) % len(nodes)
+			m.node = (m.node + 1) % len(h.nodes)
 		}
-		m.addr = nodes[m.node]
+		m.addr = h.nodes[m.node]
 		if err := h.dial(m, m.addr); err != nil {
 			h.counts.noNode++
 			h.retry(m)
@@ -284,8 +278,7 @@ func (h *herd) ready(m *member) {
 func (h *herd) take(m *member, p []byte) (rest []byte, ok bool) {
 	if m.state == shakingHand {
 		head, after, whole := bytes.Cut(p, []byte("\r\n\r\n"))
-		switch {
-		case !whole:
+		if !whole {
 			return p, true
 		}
 		// From here on, and not when the kernel has accepted the connection: it does so for a process that is being killed too.

@@ -26,12 +26,12 @@ func (r herdResult) line() string {
 		r.acked, c.deliveries, r.opens)
 }
 
-// writeHerd replaces the figures in dir/scale.md.
+// writeHerd replaces the figures in dir/cluster-performance.md.
 func writeHerd(dir string, results []herdResult, o herdOptions, others float64) error {
-	return docs.Write(filepath.Join(dir, "scale.md"), "go run ./bench -scenarios herd", herdFigures(results, o, others))
+	return docs.Write(filepath.Join(dir, "cluster-performance.md"), "go run ./bench -scenarios herd", herdFigures(results, o, others))
 }
 
-// herdFigures returns the part of scale.md between its marks.
+// herdFigures returns the part of cluster-performance.md between its marks.
 func herdFigures(results []herdResult, o herdOptions, others float64) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Measured on %s: %s.\nProcesses that have nothing to do with it took %.0f %% of the cores meanwhile. The broker was: %s.\nThe clients' jitter was %v, and the latency of the broker %v more than that of loopback.\n\n",

@@ -3,10 +3,10 @@
 // Command bench measures this module against its peers. It builds and starts each server, puts load on it, and reads the
 // server's own CPU time and memory from /proc, so that the cost of the load generator does not count.
 //
-//	go run ./bench                                     # everything; writes docs/performance.md
+//	go run ./bench                                     # everything; writes docs/performance.md and docs/cluster-performance.md
 //	go run ./bench -scenarios paced,burst -peers caddy-broadcast,nchan
-//	go run ./bench -scenarios cluster                  # several Caddys and nats-servers; writes docs/scale.md
-//	go run ./bench -scenarios herd                     # 10,000 clients that come back at once; writes docs/scale.md
+//	go run ./bench -scenarios cluster                  # several Caddys behind NATS and Redis; writes docs/cluster-performance.md
+//	go run ./bench -scenarios herd                     # 10,000 clients that come back at once; writes docs/cluster-performance.md
 //	go run ./bench -memory 64                          # how far the process grows with max_memory 64MiB
 //	go run ./bench -quick                              # only checks that every message is delivered
 package main
@@ -28,7 +28,7 @@ func main() {
 	quick := flag.Bool("quick", false, "one second each, without a report: only check that every message is delivered")
 	rounds := flag.Int("rounds", 3, "how often each is measured; the median is reported")
 	seconds := flag.Float64("seconds", 5, "duration of each measurement")
-	report := flag.String("report", "", "folder that contains performance.md and scale.md; default docs when everything is measured, or only cluster")
+	report := flag.String("report", "", "folder that contains performance.md and cluster-performance.md; default docs when everything is measured, or only cluster, or only herd as it is by default")
 	var herd herdOptions
 	flag.StringVar(&herd.broker, "broker", "nats", "herd: nats is one nats-server, nats3 three with three replicas, redis one Redis")
 	flag.IntVar(&herd.clients, "clients", 0, "herd: how many; default 1,000, 3,000 and 10,000, one after the other")

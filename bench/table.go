@@ -55,7 +55,7 @@ func median(rs []result) (m result) {
 	return m
 }
 
-func medianOf[T int64 | float64 | time.Duration](rs []result, f func(result) T) T {
+func medianOf[R any, T int64 | float64 | time.Duration](rs []R, f func(R) T) T {
 	vs := make([]T, len(rs))
 	for i, r := range rs {
 		vs[i] = f(r)
@@ -81,7 +81,8 @@ func (t *table) get(scenario, peer string) (result, bool) {
 }
 
 // goal is an upper limit for a figure of ours, relative to another figure of the same run. Ratios are used because absolute
-// figures differ between machines. A goal that is missed stays in the report, with the amount. docs/performance.md says why.
+// figures differ between machines. A goal that is missed stays in the report, with the amount. For the reasons, see
+// docs/performance.md.
 type goal struct {
 	what               string
 	a, aPeer, b, bPeer string // scenario and peer, divided by scenario and peer; without b, an absolute figure

@@ -12,8 +12,7 @@
 // # Guarantees
 //
 // A node's watermark W is a position such that the hub has everything of its open channels up to W, or was told what it
-// lacks. What the hub promises to clients rests on these rules, which package brokertest checks for the half that is the
-// log's:
+// lacks. What the hub promises to clients rests on these rules. Package brokertest checks a log's part of them:
 //
 //  1. W only grows within an epoch. Everything in the log's order moves it: entries of open channels, entries of channels
 //     that are being opened, and calls of Advance.
@@ -21,13 +20,13 @@
 //  3. A client that returns with a position beyond W is answered when W has reached it: see Log.Barrier.
 //  4. An entry that comes late, at a position below W, is the exception after a fault. The hub gives it only to connections
 //     that cannot have gone past it, and reports a gap to the others.
-//  5. From the moment when the log cannot be sure that it receives everything until it has caught up, it delivers nothing. So
-//     with an entry of a channel that was open the node has all of the channel before it, or was told what it lacks.
+//  5. A log that cannot be sure that it receives everything delivers nothing until it has caught up. So when the node gets an
+//     entry of an open channel, it has everything before it on that channel, or was told what it lacks.
 //  6. A publisher's ack has the position that the log stored the message at. One key has one position, on every node.
 //  7. A position is never given to two messages of one epoch. A log that would do that, because its broker has lost data,
 //     first changes the epoch.
-//  8. What a log answers is of the epoch that the Sink was told last: it first calls Sink.Epoch. What was asked for in one
-//     epoch and answered in another one is an error.
+//  8. Positions that a log returns are of the epoch that it has given to Sink.Epoch last. If the epoch has changed since the
+//     call, the log returns an error instead.
 package broker
 
 import (
@@ -118,15 +117,15 @@ type Log interface {
 	// Places are positions of the epoch that the Sink was told last, and while done runs Sink.Epoch is not called. Entries
 	// that were stored in an epoch that has ended may be lost: they are answered with ErrUnknown.
 	//
-	// Calls whose entries have the same position in the log as those of an earlier call, by their keys, are done with
-	// Repeated. Order is promised to a publisher that waits for done, or whose calls all succeed.
+	// An entry whose key is known is not stored again: its place is that of the first one, with Repeated. The order of calls
+	// is kept for a publisher that waits for done, or whose calls all succeed.
 	Publish(es []Entry, done func([]Place, error))
 
 	// Open subscribes the node to channels. opened gets a position: every entry of the channels after it will come through
 	// the Sink, and W has reached it. Entries of a channel that come before opened only move W. What is before the position is
 	// history, and is not read. opened gets an error, and the channels are not open, if the log is closed; while the
-	// broker cannot be reached it is not called. The channel "" stands for all channels, and may be open beside others: an
-	// entry still comes once.
+	// broker cannot be reached it is not called. The channel "" stands for all channels, and may be open together with
+	// others: an entry still comes once.
 	Open(channels []string, opened func(at uint64, err error))
 
 	// Release ends the subscription to open channels, or to channels that are being opened, whose opened is then called
@@ -134,18 +133,18 @@ type Log interface {
 	Release(channels []string)
 
 	// Barrier calls done when everything that was stored before the call has been given to the Sink, with the position that
-	// W has then. Calls that wait at the same time may share one exchange with the broker. done gets ErrDown if the broker cannot
-	// be reached.
+	// W has then. Calls that wait at the same time may share one exchange with the broker. done gets ErrDown if the broker
+	// cannot be reached.
 	Barrier(done func(seq uint64, err error))
 
-	// Read returns entries of a channel after a position, oldest first: all that were stored before the call, but at most n
-	// entries and about so many bytes of data; then it returns the oldest of them and complete is false. complete also is
-	// false if an entry after the position may be missing, because it is not stored any more. It returns an error if the
-	// epoch is, or becomes, another one than the Sink had been told when Read was called.
+	// Read returns the entries of a channel after a position that were stored before the call, oldest first. If these are more
+	// than n entries, or about so many bytes of data, it returns the oldest of them, at least one, and complete is false.
+	// complete is also false if an entry after the position may be missing, because it is not stored any more. Read returns an
+	// error if the epoch is, or becomes, another one than the Sink had been told when Read was called.
 	Read(ctx context.Context, channel string, after uint64, n, bytes int) (es []Entry, complete bool, err error)
 
-	// Last returns the newest entries of a channel, oldest first, at most n and about so many bytes of data. Of epochs it
-	// is as Read.
+	// Last returns the newest entries of a channel, oldest first: at most n, and about so many bytes of data, but at least one
+	// if there is one. If the epoch changes it returns an error, as Read does.
 	Last(ctx context.Context, channel string, n, bytes int) ([]Entry, error)
 
 	// Retain changes what the log has to keep.
@@ -159,21 +158,22 @@ type Log interface {
 	Close()
 }
 
-// Sink is the half of the hub. Its methods do not call the Log and wait for it.
+// Sink is what the hub implements, and a Log calls. Its methods never wait for a call of the Log.
 type Sink interface {
-	// Epoch begins a log: the first one, or another one after the broker has lost data. Positions of other epochs mean
-	// nothing. Every entry of open channels after at will come, and W is at. The epoch is 1 to 32 letters and digits.
+	// Epoch begins an epoch: the first one, or another one after the broker has lost data. Positions of other epochs mean
+	// nothing. W becomes at, and every entry of open channels after that position will come. The epoch is 1 to 32 letters and digits.
 	Epoch(epoch string, at uint64)
 
-	// Entries gives the hub a run of entries in the order of the log. It may wait while the hub has no room. Entries of channels
-	// that are not open may be among them. Late ones may be in a run after Broken and before Repaired.
+	// Entries gives the hub a run of entries in the order of the log. It may wait while the hub has no room. Entries of
+	// channels that are not open may be among them. Between Broken and Repaired, a run may have late entries.
 	Entries(run []Entry)
 
 	// Advance moves W to a position, without an entry.
 	Advance(seq uint64)
 
-	// Broken says that from here on entries may be missing, and why. No entries come until the log knows what it lacks: then
-	// it calls Lost, if something is lost, gives the entries that it has missed, and calls Repaired. A Log begins as Broken.
+	// Broken says that from here on entries may be missing, and why. No entries come until the log knows what it lacks. Then
+	// it calls Lost, if something is lost, gives the hub the entries that it has missed, and calls Repaired. A Log begins as
+	// Broken.
 	Broken(why error)
 
 	// Lost says that messages of channels may be missing before the next ones, between Broken and Repaired. "" stands for all
@@ -204,8 +204,8 @@ type Status struct {
 	// Heard is when the last sign of life came through the whole path, from the broker to the Sink.
 	Heard time.Time
 
-	// Clock is what the clock shows that Entry.Time is of. It is zero if the log cannot say: then it is taken for the clock of
-	// this process, and entries count as younger or older than they are by as much as the two differ.
+	// Clock is the present time by the clock that sets Entry.Time. It is zero if the log does not know it. Then the clock of
+	// this process is used, and the ages of entries are wrong by the difference between the two.
 	Clock time.Time
 
 	// MaxData is how many bytes of data an entry may have. 0 is unknown.
@@ -214,15 +214,14 @@ type Status struct {
 	// QueueBytes is the size of what was received and not yet given to the Sink.
 	QueueBytes int64
 
-	// Foreign counts what was received that no node has published.
+	// Foreign counts what was received but not published by any node.
 	Foreign uint64
 
-	// Repairs counts how often the log had to catch up, by the cause: reconnect, tick, chain, leader, audit, overflow,
-	// epoch.
+	// Repairs counts how often the log had to catch up, by cause: reconnect, tick, chain, leader, audit, overflow, epoch.
 	Repairs map[string]uint64
 }
 
-// Options is what the hub tells a Broker.
+// Options is what the hub gives a Broker.
 type Options struct {
 	// Node is a random number that names this node among all others.
 	Node uint64
@@ -233,14 +232,15 @@ type Options struct {
 	// Retention is what the log has to keep.
 	Retention Retention
 
-	// Message gets what other nodes have sent to this one with Peers.Send. It returns at once and keeps the message. It may be
-	// called at the same time as the Sink, and by several goroutines. nil drops all.
+	// Message gets what other nodes have sent to this one with Peers.Send. It returns at once and keeps the message. It may
+	// be called at the same time as the Sink, and by several goroutines. If it is nil, messages are dropped.
 	Message func(from uint64, message []byte)
 }
 
-// Broker is what a Caddy module of the namespace broadcast.brokers implements. Its Validate has to find what cannot work: a
-// configuration that is refused changes nothing, so Dial is called when it is accepted. The Log outlives the module if the
-// next configuration has the same options, so the module's Cleanup must not end what the Log uses.
+// Broker is what a Caddy module of the namespace broadcast.brokers implements. Its Validate has to find options that cannot
+// work, because Dial is called only when the configuration has been accepted, and a rejected configuration must change nothing.
+// The Log outlives the module if the next configuration has the same options, so the module's Cleanup must not end what the
+// Log uses.
 type Broker interface {
 	// Dial returns a Log at once, which begins as Broken and keeps connecting until it is closed. An error means that the
 	// options cannot work, not that the broker cannot be reached.

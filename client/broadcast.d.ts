@@ -29,8 +29,9 @@ export interface Hub {
 	onstate?: (state: State) => void
 
 	/**
-	 * Called when messages are lost for good: the server no longer keeps what these channels had before the position id, or
-	 * it dropped messages because the page was too slow, or its message broker has lost some. Load the state again. What arrives afterwards is complete.
+	 * Called when messages are lost for good: the server no longer keeps what these channels had before the position id, it
+	 * dropped messages because the page was too slow, or its message broker has lost some. Load the state again. What arrives
+	 * afterwards is complete.
 	 */
 	ongap?: (gap: { channels: string[]; id?: string }) => void
 

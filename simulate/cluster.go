@@ -14,8 +14,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/oracle"
 )
 
-// cluster is the nodes, their log, their clients and publishers. It lives in a bubble of testing/synctest, so its time is
-// virtual: it goes on when nobody has anything to do.
+// cluster is the nodes, their log, their clients and publishers. It runs in a bubble of testing/synctest, so its time is
+// virtual: it advances when nobody has anything to do.
 type cluster struct {
 	scenario
 	size
@@ -38,7 +38,7 @@ type cluster struct {
 	problems []string
 }
 
-// size is how large a cluster is.
+// size is the number of nodes, and of connections of each.
 type size struct {
 	nodes, connections int // connections of each node
 }
@@ -66,7 +66,7 @@ const latency = 500 * time.Microsecond
 
 func newCluster(sc scenario, n size, seed uint64) *cluster {
 	c := &cluster{scenario: sc, size: n, seed: seed, random: rand.New(rand.NewPCG(seed, 0)), began: time.Now(), quiet: make(chan struct{}), ended: make(chan struct{})}
-	c.memory = brokertest.NewMemory(brokertest.MemoryConfig{Seed: seed, Latency: latency, Jitter: latency, Tick: sc.tick})
+	c.memory = brokertest.NewMemory(brokertest.MemoryConfig{Seed: seed, Latency: latency, Jitter: latency, Tick: sc.tick, Keep: sc.history})
 	c.options = &hub.ConnOptions{Format: trace{c}, PingInterval: time.Hour, WriteTimeout: time.Minute, MaxBacklog: 1 << 20}
 	c.report.memory(c, "")
 	for i := range n.nodes {
@@ -85,11 +85,15 @@ var oneLoop sync.Mutex
 
 // start starts a node. It is up when it has heard from the log, as a health check would find.
 func (c *cluster) start(n *node) {
-	// One loop for each hub. A thousand nodes have a thousand machines' cores, and this one has not: more loops would only take
-	// more memory. New looks at the number once.
+	// One loop for each hub. Real nodes have cores of their own, but here all hubs share those of one machine, so more
+	// loops would only take memory. New looks at the number once.
 	oneLoop.Lock()
 	procs := runtime.GOMAXPROCS(1)
-	h := hub.New(hubConfig)
+	config := hubConfig
+	if c.history > 0 {
+		config.History = c.history
+	}
+	h := hub.New(config)
 	runtime.GOMAXPROCS(procs)
 	oneLoop.Unlock()
 	group, err := c.dial(n, h)
@@ -114,7 +118,7 @@ func (c *cluster) upLocked(n *node, up bool) {
 	}
 }
 
-// restart restarts a node in order: its clients are sent away over a while, and find other nodes.
+// restart restarts a node in an orderly way: its clients are sent away over a while, and find other nodes.
 func (c *cluster) restart(n *node) {
 	c.mu.Lock()
 	h := n.hub
@@ -130,8 +134,8 @@ const (
 	startTime     = time.Second     // from the end of a process until the next one listens
 )
 
-// kill ends a node as a machine ends that has lost its power. Nothing reaches anybody from it any more. A health check
-// finds that two seconds later, and until then clients try it in vain.
+// kill ends a node as a power failure would. Nothing comes from it any more. A health check finds that two seconds later,
+// and until then clients try it in vain.
 func (c *cluster) kill(n *node) {
 	n.link.Disconnect()
 	c.mu.Lock()

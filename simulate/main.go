@@ -2,7 +2,7 @@
 // fail. It checks what every client and publisher was told, and prints what goes over the link between each node and the
 // log. Ten connections of a node stand for ten thousand.
 //
-//	go run ./simulate                                     # all scenarios with 1000 nodes, but the day with 50: some minutes
+//	go run ./simulate                                     # all scenarios with 1000 nodes, but some with fewer: some minutes
 //	go run ./simulate -nodes 30 -scenarios loss -seed 7   # one of them, and what is random as in an earlier run
 //
 // It needs no network and no other program. With the same seed the same faults hit the same nodes, but goroutines may run

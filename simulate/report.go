@@ -15,7 +15,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
-// report is what a run has measured.
+// report is the measurements of a run.
 type report struct {
 	mu       sync.Mutex
 	began    time.Time // of virtual time
@@ -126,7 +126,7 @@ func flows(t brokertest.Traffic) (all []flow) {
 	return all
 }
 
-// sum adds to a traffic another one, times a sign.
+// sum adds sign times another traffic to a traffic.
 func sum(t, other brokertest.Traffic, sign int) brokertest.Traffic {
 	v, o := reflect.ValueOf(&t).Elem(), reflect.ValueOf(other)
 	for i := range v.NumField() {

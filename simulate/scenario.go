@@ -18,6 +18,7 @@ type scenario struct {
 	events      []event
 	beats       bool // the nodes tell each other that they are there
 	gaps        bool // clients may be told of gaps
+	history     int  // messages that the log and the nodes keep of a channel, if not those of hubConfig
 	atMost      int  // nodes: more take too long
 }
 
@@ -54,10 +55,19 @@ var scenarios = []scenario{
 		events: []event{{after: 10 * time.Second, every: time.Minute, what: changeLeader}}},
 	{name: "restart", about: "the broker is restarted, and a minute later all nodes at once", room: 1, rate: 0.2, perNode: true, lasts: 2 * time.Minute,
 		events: []event{{after: 10 * time.Second, what: restartBroker}, {after: 70 * time.Second, what: killAll}}},
+	{name: "reload", about: "nodes lose a message on its way, and are given another log of the same broker before they miss it", room: 10, rate: 2, perNode: true,
+		lasts: time.Minute, atMost: 300, events: []event{{after: time.Second, every: 500 * time.Millisecond, what: reloadSome}}},
+	{name: "late", about: "a rolling restart, while nodes lose messages on their way and miss them later", room: 10, rate: 0.5, perNode: true,
+		lasts: time.Minute, atMost: 300, gaps: true,
+		events: []event{{after: time.Second, what: restartAll}, {after: time.Second, every: 200 * time.Millisecond, what: loseSome}}},
+	{name: "forget", about: "the log keeps 3 messages of a channel, so those who were away miss some: outages of 20 s, lost nodes, reloads", room: 10, rate: 0.5,
+		perNode: true, lasts: 2 * time.Minute, history: 3, gaps: true,
+		events: []event{{after: 10 * time.Second, every: 30 * time.Second, what: cutOff}, {after: 15 * time.Second, every: 20 * time.Second, what: reloadSome},
+			{after: 30 * time.Second, what: killSome}, {after: time.Minute, what: changeLeader}}},
 	{name: "rollback", about: "the broker loses acked messages twice", room: 10, rate: 0.2, perNode: true, lasts: time.Minute, gaps: true,
 		events: []event{{after: 20 * time.Second, every: 20 * time.Second, what: func(c *cluster) { c.memory.Rollback(20) }}}},
 	{name: "beats", about: "nodes tell each other that they are there, and how many subscribers they have, while some are lost", room: 10, rate: 0.1,
-		perNode: true, lasts: 2 * time.Minute, beats: true, atMost: 300, events: []event{{after: 30 * time.Second, what: killSome}}},
+		perNode: true, lasts: 2 * time.Minute, beats: true, atMost: 300, events: []event{{after: 30 * time.Second, what: killSome}, {after: 100 * time.Second, what: restartBroker}}},
 	{name: "several", about: "connections in three rooms, with a partition, a leader's change and lost nodes at once", room: 10, several: true, rate: 0.1,
 		perNode: true, lasts: 2 * time.Minute, gaps: true,
 		events: []event{{after: 10 * time.Second, what: partition}, {after: 20 * time.Second, every: 30 * time.Second, what: changeLeader},
@@ -119,8 +129,14 @@ func (c *cluster) killAndRevive(nodes []*node, down time.Duration) {
 	all.Wait()
 }
 
-// partition cuts a third of the nodes off. The connections of every second are not closed: nothing comes through them.
-func partition(c *cluster) {
+// partition cuts a third of the nodes off for so long that they send their clients away.
+func partition(c *cluster) { c.cut(45 * time.Second) }
+
+// cutOff cuts a third of the nodes off for so short a time that their clients stay.
+func cutOff(c *cluster) { c.cut(20 * time.Second) }
+
+// cut cuts a third of the nodes off. For every second of them, connections are not closed, but nothing comes through them.
+func (c *cluster) cut(lasts time.Duration) {
 	cut := c.some(max(1, len(c.nodes)/3))
 	for i, n := range cut {
 		if i%2 == 0 {
@@ -129,7 +145,7 @@ func partition(c *cluster) {
 			n.link.Mute(true)
 		}
 	}
-	time.Sleep(45 * time.Second)
+	time.Sleep(lasts)
 	for _, n := range cut {
 		n.link.Mute(false)
 		n.link.Reconnect()
@@ -148,6 +164,31 @@ func changeLeader(c *cluster) {
 	c.memory.Freeze()
 	time.Sleep(4 * time.Second)
 	c.memory.Thaw()
+}
+
+// loseSome has nodes lose a message on its way.
+func loseSome(c *cluster) {
+	for _, n := range c.some(max(1, len(c.nodes)/10)) {
+		n.link.LoseLive(1)
+	}
+}
+
+// reloadSome does what a reload does that changes options of the broker: while messages come, another log of the same epoch
+// takes the place of the hub's. Some of the nodes have lost a message on its way before.
+func reloadSome(c *cluster) {
+	var all sync.WaitGroup
+	for i, n := range c.some(max(1, len(c.nodes)/10)) {
+		if i%2 == 0 {
+			n.link.LoseLive(1)
+		}
+		all.Go(func() {
+			time.Sleep(c.between(time.Second))
+			if err := c.redial(n); err != nil {
+				c.problem("node %d was not given another log: %v", n.number, err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 func restartBroker(c *cluster) {

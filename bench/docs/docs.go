@@ -28,6 +28,9 @@ func Write(path, command, figures string) error {
 
 // Met returns "met", or by how much a goal is missed. A page keeps the goals that were missed.
 func Met(reached, most float64) string {
+	if reached > most && most == 0 {
+		return "**missed**" // there is no percentage of nothing
+	}
 	if reached > most {
 		return fmt.Sprintf("**missed by %.0f %%**", (reached/most-1)*100)
 	}

@@ -6,6 +6,17 @@ import (
 	"testing"
 )
 
+func TestMet(t *testing.T) {
+	for _, c := range []struct {
+		reached, most float64
+		want          string
+	}{{1, 1, "met"}, {3, 2, "**missed by 50 %**"}, {0, 0, "met"}, {1, 0, "**missed**"}} {
+		if got := Met(c.reached, c.most); got != c.want {
+			t.Errorf("%g of at most %g: %s", c.reached, c.most, got)
+		}
+	}
+}
+
 func TestWrite(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "page.md")
 	const before = "# Page\n\n<!-- figures: written by x -->\n\nold\n<!-- end of figures -->\n\nText.\n"

@@ -1,7 +1,7 @@
 // Package brokertest tests brokers, and helps to test what uses them.
 //
-// Run is a conformance suite: it checks that a broker keeps what package broker promises. Memory is a broker in memory that
-// fails on command.
+// Run is a conformance suite: it checks that a broker keeps what package broker promises. Benchmark puts the same load on each
+// broker. Memory is a broker in memory that fails on command.
 //
 // A broker's test looks like this:
 //

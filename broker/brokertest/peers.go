@@ -52,7 +52,7 @@ func (c counts) of(channels []string) []map[uint64]int {
 // peerCall is a call of SetCounts or Counts without an answer.
 type peerCall struct {
 	fail func(error)
-	lost error // what it means that no answer comes
+	lost error // if no answer comes
 }
 
 // Send implements broker.Peers.

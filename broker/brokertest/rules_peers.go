@@ -9,8 +9,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
 
-// What a log offers beside the log is optional. These rules are skipped if it does not: see broker.Peers. Those about counts
-// are in rules_counts.go.
+// broker.Peers is optional: these rules are skipped for a log that does not implement it. The rules about counts are in
+// rules_counts.go.
 var peersRules = []rule{
 	{"peers/a message to one node comes to it alone", checkMessageToOne, nil},
 	{"peers/a message to all comes to all others", checkMessageToAll, nil},
@@ -28,14 +28,14 @@ var peersRules = []rule{
 	{"peers/Close answers everything and is the end", checkPeersClose, nil},
 }
 
-// peers makes nodes and returns what they offer beside the log. It skips the rule if that is nothing.
+// peers makes nodes. It skips the rule if their logs do not implement broker.Peers.
 func (s *suite) peers(n int) (nodes []*node) {
 	s.Helper()
 	for range n {
 		nodes = append(nodes, s.join())
 	}
 	if _, ok := nodes[0].log.(broker.Peers); !ok {
-		s.Skip("the log offers nothing beside the log: see broker.Peers")
+		s.Skip("the log does not implement broker.Peers")
 	}
 	return nodes
 }

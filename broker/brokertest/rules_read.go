@@ -80,6 +80,12 @@ func checkReadLimits(s *suite) {
 		s.Errorf("Read of about 5000 bytes returned %d entries of 1000, complete: %v", len(got), complete)
 	}
 	n.same(got, es[1:1+len(got)])
+	// One comes whatever its size: a hub that reads with little room takes none for a loss.
+	if got, complete = n.read("a", es[0].Seq, 1000, 1); complete {
+		s.Errorf("Read of 1 byte of 19 entries was complete")
+	}
+	n.same(got, es[1:2])
+	n.same(n.newest("a", 1000, 1), es[19:])
 	n.same(n.newest("a", 5, manyBytes), es[15:])
 	got = n.newest("a", 1000, 5000)
 	if len(got) == 0 || len(got) > 10 {

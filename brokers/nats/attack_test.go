@@ -7,12 +7,12 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/sinktest"
 	natsgo "github.com/nats-io/nats.go"
 )
 
@@ -20,8 +20,8 @@ import (
 func TestPurgeIsRefused(t *testing.T) {
 	s := natstest.Start(t, "")
 	n := dialTest(t, testConfig(t, s.URL(), 1))
-	first := n.publish(t, entry("a", "1"))[0].Seq
-	second := n.publish(t, entry("a", "2"))[0].Seq
+	first := n.MustPublish(t, entry("a", "1"))[0].Seq
+	second := n.MustPublish(t, entry("a", "2"))[0].Seq
 	_, js := admin(t, s)
 	for _, request := range []*natsgo.StreamPurgeRequest{{Subject: "bc.s.a"}, {}} {
 		if js.PurgeStream("BROADCAST", request) == nil {
@@ -42,21 +42,21 @@ func TestDeleted(t *testing.T) {
 	s := natstest.Start(t, "")
 	a, b := dialTest(t, testConfig(t, s.URL(), 1)), dialTest(t, testConfig(t, s.URL(), 1))
 	for _, n := range []*node{a, b} {
-		n.open(t, "a")
+		n.MustOpen(t, "a")
 	}
-	a.publish(t, entry("a", "1"))
+	a.MustPublish(t, entry("a", "1"))
 	_, js := admin(t, s)
 	if err := js.DeleteStream("BROADCAST"); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range []*node{a, b} {
-		n.await(t, "another epoch", func() bool { return len(n.epochs) >= 2 && !n.broken })
+		n.Await(t, "another epoch", func() bool { return len(n.Epochs) >= 2 && !n.Down })
 	}
-	b.publish(t, entry("a", "2"))
+	b.MustPublish(t, entry("a", "2"))
 	for _, n := range []*node{a, b} {
-		n.await(t, "the entry after it", func() bool { return len(n.data("a")) == 2 })
-		if len(n.epochs) != 2 || n.epochs[1] != a.epochs[1] || n.epochs[1] == n.epochs[0] {
-			t.Errorf("epochs %v, of another %v", n.epochs, a.epochs)
+		n.Await(t, "the entry after it", func() bool { return len(n.data("a")) == 2 })
+		if len(n.Epochs) != 2 || n.Epochs[1] != a.Epochs[1] || n.Epochs[1] == n.Epochs[0] {
+			t.Errorf("epochs %v, of another %v", n.Epochs, a.Epochs)
 		}
 	}
 }
@@ -66,14 +66,14 @@ func TestSlowNetwork(t *testing.T) {
 	s := natstest.Start(t, "")
 	proxy := natstest.NewProxy(t, s)
 	n := dialTest(t, testConfig(t, proxy.URL(), 1))
-	n.open(t, "a")
+	n.MustOpen(t, "a")
 	proxy.Delay(200 * time.Millisecond)
-	n.publish(t, entry("a", "1"))
+	n.MustPublish(t, entry("a", "1"))
 	proxy.Cut()
-	n.await(t, "the end of the connection", func() bool { return n.broken })
-	n.await(t, "repair", func() bool { return n.repaired >= 2 && !n.broken })
-	n.publish(t, entry("a", "2"))
-	n.await(t, "the entries", func() bool { return len(n.data("a")) == 2 })
+	n.Await(t, "the end of the connection", func() bool { return n.Down })
+	n.Await(t, "repair", func() bool { return n.Repairs >= 2 && !n.Down })
+	n.MustPublish(t, entry("a", "2"))
+	n.Await(t, "the entries", func() bool { return len(n.data("a")) == 2 })
 }
 
 // Names that are long, or look like those that the log uses for itself, are channels like others.
@@ -84,18 +84,18 @@ func TestNames(t *testing.T) {
 		"_t", "_e", "_", tickName, epochName, anchorName + "0", ">", "*", "a.b", "a.>", ".", "..", " ", "a b", "%", "%41", "=", "=41", "A", "a",
 		strings.Repeat("a", 255), strings.Repeat(".", 255), strings.Repeat("é", 127) + "x", "\u2028", "$JS.API.>",
 	}
-	b.open(t, names...)
+	b.MustOpen(t, names...)
 	for _, name := range names {
 		e := entry(name, name)
 		e.Event = strings.Repeat("e", 255)
-		at := a.publish(t, e)[0].Seq
-		b.await(t, fmt.Sprintf("the entry of %q", name), func() bool { return len(b.data(name)) == 1 })
+		at := a.MustPublish(t, e)[0].Seq
+		b.Await(t, fmt.Sprintf("the entry of %q", name), func() bool { return len(b.data(name)) == 1 })
 		if es, complete, err := a.Read(t.Context(), name, at-1, 10, 10_000); err != nil || !complete || len(es) != 1 || es[0].Channel != name || string(es[0].Data) != name {
 			t.Errorf("%q: read %+v, %v, %v", name, es, complete, err)
 		}
 	}
-	if len(b.entries) != len(names) || b.Status().Foreign != 0 {
-		t.Errorf("%d entries, %d foreign", len(b.entries), b.Status().Foreign)
+	if len(b.Came) != len(names) || b.Status().Foreign != 0 {
+		t.Errorf("%d entries, %d foreign", len(b.Came), b.Status().Foreign)
 	}
 }
 
@@ -103,9 +103,9 @@ func TestNames(t *testing.T) {
 func TestForeign(t *testing.T) {
 	s := natstest.Start(t, "")
 	n := dialTest(t, testConfig(t, s.URL(), 1))
-	n.open(t, "a")
+	n.MustOpen(t, "a")
 	conn, js := admin(t, s)
-	before := n.publish(t, entry("a", "1"))[0].Seq
+	before := n.MustPublish(t, entry("a", "1"))[0].Seq
 	for _, subject := range []string{"bc.s.a", "bc.s.a.b", "bc.s.=", "bc.s.%zz", "bc.s._other"} {
 		if _, err := js.Publish(subject, []byte("foreign")); err != nil {
 			t.Fatal(err)
@@ -114,12 +114,12 @@ func TestForeign(t *testing.T) {
 	conn.Publish("bc.l.a", []byte("forged"))
 	conn.Publish("bc.l._t", []byte("forged"))
 	conn.Flush()
-	n.publish(t, entry("a", "2"))
-	n.await(t, "the entries", func() bool { return len(n.data("a")) == 2 })
+	n.MustPublish(t, entry("a", "2"))
+	n.Await(t, "the entries", func() bool { return len(n.data("a")) == 2 })
 	if es, complete, err := n.Read(t.Context(), "a", before, 10, 1000); err != nil || !complete || len(es) != 1 {
 		t.Errorf("read %v, %v, %v", es, complete, err)
 	}
-	if status := n.Status(); status.Foreign == 0 || n.broken {
+	if status := n.Status(); status.Foreign == 0 || n.Down {
 		t.Errorf("%+v", status)
 	}
 }
@@ -129,22 +129,16 @@ func TestSameNode(t *testing.T) {
 	s := natstest.Start(t, "")
 	var nodes []*node
 	for range 2 {
-		n := &node{broken: true}
-		n.changed = newCond(n)
-		l, err := Dial(testConfig(t, s.URL(), 1), n, broker.Options{Node: 7, Retention: keepAll})
-		if err != nil {
-			t.Fatal(err)
-		}
-		n.log = l.(*log)
-		t.Cleanup(l.Close)
+		n := &node{Node: sinktest.New(7)}
+		n.log = n.Dial(t, dialing(testConfig(t, s.URL(), 1)), n, keepAll).(*log)
 		nodes = append(nodes, n)
 	}
 	for _, n := range nodes {
-		n.await(t, "the first epoch", func() bool { return len(n.epochs) > 0 && !n.broken })
-		n.open(t, "a")
+		n.AwaitUp(t)
+		n.MustOpen(t, "a")
 	}
 	for i := range 200 {
-		at := nodes[i%2].publish(t, entry("a", fmt.Sprint(i)))[0].Seq
+		at := nodes[i%2].MustPublish(t, entry("a", fmt.Sprint(i)))[0].Seq
 		came := make(chan uint64, 1)
 		nodes[1-i%2].Barrier(func(seq uint64, err error) { came <- seq })
 		if seq := <-came; seq < at {
@@ -165,9 +159,7 @@ func TestCloseInEveryPhase(t *testing.T) {
 	dialTest(t, testConfig(t, s.URL(), 1)).Close()
 	base := goroutines()
 	for i := range 60 {
-		n := &node{broken: true}
-		n.changed = newCond(n)
-		l, err := Dial(testConfig(t, proxy.URL(), 1), n, broker.Options{Node: uint64(i + 1), Retention: keepAll})
+		l, err := Dial(testConfig(t, proxy.URL(), 1), sinktest.New(uint64(i+1)), broker.Options{Node: uint64(i + 1), Retention: keepAll})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -201,12 +193,10 @@ func stacks() string {
 	return string(b[:runtime.Stack(b, true)])
 }
 
-func newCond(n *node) *sync.Cond { return sync.NewCond(&n.mu) }
-
 func (n *node) has(seq uint64) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return slices.ContainsFunc(n.entries, func(e broker.Entry) bool { return e.Seq == seq })
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
+	return slices.ContainsFunc(n.Came, func(e broker.Entry) bool { return e.Seq == seq })
 }
 
 // A server that asks its clients to go away, as before a restart, loses nothing and refuses nobody who may go to another one.
@@ -215,8 +205,8 @@ func TestLameDuck(t *testing.T) {
 	c := testConfig(t, servers[0].URL(), 3)
 	c.Servers = natstest.URLs(servers)
 	a, b := dialTest(t, c), dialTest(t, c)
-	b.open(t, "a")
-	a.publish(t, entry("a", "0"))
+	b.MustOpen(t, "a")
+	a.MustPublish(t, entry("a", "0"))
 	acked := 1
 	server := a.Status().Server
 	for _, s := range servers {
@@ -225,19 +215,19 @@ func TestLameDuck(t *testing.T) {
 		}
 	}
 	for i := 1; a.Status().Server == server || acked < 200; i++ {
-		places, err := a.try(entry("a", fmt.Sprint(i)))
+		places, err := a.Try(entry("a", fmt.Sprint(i)))
 		switch {
 		case err == nil:
 			acked++
 		case errors.Is(err, broker.ErrDown), errors.Is(err, broker.ErrUnknown):
-			a.await(t, "another server", func() bool { return !a.broken })
+			a.Await(t, "another server", func() bool { return !a.Down })
 		default:
 			t.Fatal(places, err)
 		}
 	}
-	b.await(t, "everything that was acked", func() bool { return !b.broken && len(b.entries) >= acked })
-	if len(b.lost) > 0 || len(b.epochs) != 1 {
-		t.Errorf("lost %v, epochs %v", b.lost, b.epochs)
+	b.Await(t, "everything that was acked", func() bool { return !b.Down && len(b.Came) >= acked })
+	if len(b.Missing) > 0 || len(b.Epochs) != 1 {
+		t.Errorf("lost %v, epochs %v", b.Missing, b.Epochs)
 	}
-	t.Logf("%d acked, %d entries", acked, len(b.entries))
+	t.Logf("%d acked, %d entries", acked, len(b.Came))
 }

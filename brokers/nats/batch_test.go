@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
@@ -20,10 +21,10 @@ func lines(n int) []broker.Entry {
 // More entries than a batch may have are several, in order, and each batch is next to each other.
 func TestSeveralBatches(t *testing.T) {
 	n := dialTest(t, testConfig(t, natstest.Start(t, "").URL(), 1))
-	n.open(t, "a")
-	places := n.publish(t, lines(2500)...)
-	n.await(t, "all entries", func() bool { return len(n.entries) == 2500 })
-	for i, e := range n.entries {
+	n.MustOpen(t, "a")
+	places := n.MustPublish(t, lines(2500)...)
+	n.Await(t, "all entries", func() bool { return len(n.Came) == 2500 })
+	for i, e := range n.Came {
 		if string(e.Data) != fmt.Sprint(i) || places[i].Seq != e.Seq || i%maxBatch > 0 && e.Seq != places[i-1].Seq+1 {
 			t.Fatalf("entry %d is %q at %d, and was acked at %d", i, e.Data, e.Seq, places[i].Seq)
 		}
@@ -35,17 +36,24 @@ func TestPartOfBatches(t *testing.T) {
 	s := natstest.Start(t, "")
 	proxy := natstest.NewProxy(t, s)
 	c := testConfig(t, proxy.URL(), 1)
+	c.PublishTimeout = time.Second
 	n := dialTest(t, c)
 	n.publisher.mu.Lock()
 	inbox := n.publisher.inbox
 	n.publisher.mu.Unlock()
+	acks := 0
 	proxy.Drop(func(subject string, _ []byte) bool {
-		if len(subject) > len(inbox) && subject[:len(inbox)] == inbox {
-			go proxy.Refuse() // behind this ack, which is that of the first batch
+		if len(subject) <= len(inbox) || subject[:len(inbox)] != inbox {
+			return false
 		}
-		return false
+		// The second batch is sent when the ack of the first one has come, so nothing of that is still under way.
+		if acks++; acks < 2 {
+			return false
+		}
+		go proxy.Refuse()
+		return true
 	})
-	_, err := n.try(lines(2500)...)
+	_, err := n.Try(lines(2500)...)
 	var partial *broker.PartialError
 	if !errors.As(err, &partial) || len(partial.Places)%maxBatch != 0 || len(partial.Places) == 0 || len(partial.Places) == 2500 {
 		t.Fatalf("%v", err)

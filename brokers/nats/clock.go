@@ -1,10 +1,10 @@
 package nats
 
-import "time"
+import (
+	"time"
 
-// clock is what the clock of the stream's leader has shown. The hub needs it to tell how old entries are, because that of this
-// node may be hours off.
-type clock struct{ shown, at time.Time }
+	"github.com/caddy-broadcast/caddy-broadcast/internal/brokerlog"
+)
 
 // setClock notes what the leader's clock has shown between asked and now. It was about in the middle.
 func (l *log) setClock(shown, asked time.Time) {
@@ -13,14 +13,5 @@ func (l *log) setClock(shown, asked time.Time) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.clock = clock{shown, asked.Add(time.Since(asked) / 2)}
-}
-
-// now returns what the clock shows now, or zero if that is not known.
-func (c clock) now() time.Time {
-	if c.at.IsZero() {
-		return time.Time{}
-	}
-	// time.Since counts by the monotonic clock, so it does not matter if this node's clock is set right meanwhile.
-	return c.shown.Add(time.Since(c.at))
+	l.clock = brokerlog.NewClock(shown, asked.Add(time.Since(asked)/2))
 }

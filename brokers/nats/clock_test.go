@@ -13,7 +13,7 @@ func TestClock(t *testing.T) {
 	s := natstest.Start(t, "")
 	for range 2 {
 		n := dialTest(t, testConfig(t, s.URL(), 1))
-		n.await(t, "the log", func() bool { return !n.broken })
+		n.Await(t, "the log", func() bool { return !n.Down })
 		if off := time.Until(n.Status().Clock).Abs(); off > time.Minute {
 			t.Errorf("the clock is %v off", off)
 		}
@@ -24,12 +24,12 @@ func TestClock(t *testing.T) {
 func TestClockNow(t *testing.T) {
 	shown := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 	l := &log{}
-	if now := l.clock.now(); !now.IsZero() {
+	if now := l.clock.Now(); !now.IsZero() {
 		t.Error(now)
 	}
 	l.setClock(shown, time.Now())
 	l.setClock(time.Time{}, time.Now()) // not told
-	if now := l.clock.now(); now.Before(shown) || now.After(shown.Add(time.Minute)) {
+	if now := l.clock.Now(); now.Before(shown) || now.After(shown.Add(time.Minute)) {
 		t.Error(now)
 	}
 }

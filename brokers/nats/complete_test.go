@@ -59,7 +59,7 @@ func TestQuietIsComplete(t *testing.T) {
 			if _, complete := n.read(t, "quiet", after); !complete {
 				t.Error("a channel without an entry is incomplete")
 			}
-			n.publish(t, entry("new", "1"))
+			n.MustPublish(t, entry("new", "1"))
 			n.tick(t, 3*keptMessages)
 			if es, complete := n.read(t, "new", after); len(es) != 1 || !complete {
 				t.Errorf("a channel that began later: %v, complete %v", es, complete)
@@ -76,7 +76,7 @@ func TestRemovedIsIncomplete(t *testing.T) {
 	after := n.barrier(t)
 	fill := func(channel string, entries int) {
 		for i := range entries {
-			n.publish(t, entry(channel, fmt.Sprint(i)))
+			n.MustPublish(t, entry(channel, fmt.Sprint(i)))
 		}
 	}
 	fill("over", keptMessages+1)
@@ -125,9 +125,9 @@ func TestFullIsIncomplete(t *testing.T) {
 	c.MaxBytes = 1 << 20
 	n := dialTest(t, c)
 	after := n.barrier(t)
-	n.publish(t, entry("a", "removed"))
+	n.MustPublish(t, entry("a", "removed"))
 	for range 30 {
-		n.publish(t, entry("b", strings.Repeat("x", 64<<10)))
+		n.MustPublish(t, entry("b", strings.Repeat("x", 64<<10)))
 	}
 	if es, complete := n.read(t, "a", after); len(es) > 0 || complete {
 		t.Errorf("%v, complete %v", es, complete)
@@ -140,12 +140,12 @@ func TestFullIsIncomplete(t *testing.T) {
 // A wildcard does not stumble over what else is in the stream.
 func TestAnchorsAreNoEntries(t *testing.T) {
 	n := dialTest(t, testConfig(t, natstest.Start(t, "").URL(), 1))
-	n.open(t, "")
+	n.MustOpen(t, "")
 	for slot := range int64(20) {
 		n.sendAnchor(time.Unix(slot*int64(anchorInterval/time.Second), 0))
 	}
-	n.publish(t, entry("a", "1"))
-	n.await(t, "the entry", func() bool { return len(n.entries) == 1 })
+	n.MustPublish(t, entry("a", "1"))
+	n.Await(t, "the entry", func() bool { return len(n.Came) == 1 })
 	if s := n.Status(); s.Foreign > 0 || len(s.Repairs) > 0 {
 		t.Errorf("%+v", s)
 	}

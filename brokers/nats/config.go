@@ -7,8 +7,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// Config is the options of a broker as the connection uses them: with defaults, and with placeholders replaced. Secrets in
-// it must not be logged.
+// Config is the options of a broker as the connection uses them: with defaults, and with placeholders replaced. It has
+// secrets, so it must not be logged.
 type Config struct {
 	Servers []string // URLs, which may have a user and a password
 
@@ -37,7 +37,7 @@ type Config struct {
 	Logger func() *zap.Logger
 }
 
-// withDefaults is for callers in this module, which fill in what users see: these are only safe.
+// withDefaults returns the configuration with the documented defaults of options that are not set.
 func (c Config) withDefaults() Config {
 	if c.Stream == "" {
 		c.Stream = "BROADCAST"

@@ -10,6 +10,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 	"github.com/caddy-broadcast/caddy-broadcast/broker/brokertest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/servertest"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 )
@@ -83,7 +84,7 @@ func TestConformance(t *testing.T) {
 }
 
 func TestConformanceOfThree(t *testing.T) {
-	natstest.Thorough(t)
+	servertest.Thorough(t)
 	outer := t
 	// Each rule has a stream of its own on the same servers, until one has stopped them: starting them and their elections
 	// take longer than all else.

@@ -127,10 +127,10 @@ func (l *log) asyncError(err error) {
 		errors.Is(err, natsgo.ErrAccountAuthExpired):
 		// While it connects again, ReconnectErrHandler is not told of these (doReconnect in nats.go 1.55).
 		l.setProblem(fmt.Sprint("cannot connect: ", err))
-		if l.complaints.fresh(err.Error(), time.Now()) {
+		if l.complaints.Fresh(err.Error(), time.Now()) {
 			l.logger().Error("the broker refuses the login", zap.Error(err))
 		}
-	case l.complaints.fresh(err.Error(), time.Now()):
+	case l.complaints.Fresh(err.Error(), time.Now()):
 		l.logger().Warn("connection to the broker", zap.Error(err))
 	}
 }

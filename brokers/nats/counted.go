@@ -62,11 +62,20 @@ func (c *counts) fetch(ctx context.Context, questions [][]string) ([][]map[uint6
 	for n := askedAtOnce; len(tokens) > 0; {
 		n = min(n, len(tokens))
 		err := c.read(ctx, tokens[:n], bySubject)
-		if errors.Is(err, errTooMany) && n > 1 {
+		switch {
+		case errors.Is(err, errTooMany) && n > 1:
 			n /= 2
 			continue
-		}
-		if err != nil {
+		case errors.Is(err, errTooMany):
+			// The numbers of this channel stay unknown. Those of the others are still returned.
+			if c.l.complaints.Fresh("counted by too many", time.Now()) {
+				c.l.logger().Warn("a channel has subscribers on more nodes than can be counted: those on other nodes are left out",
+					zap.String("channel", tokens[0]), zap.Int("nodes", maxAnswers))
+			}
+			delete(bySubject, tokens[0])
+			tokens, n = tokens[1:], askedAtOnce // and not one by one for the rest
+			continue
+		case err != nil:
 			return nil, err
 		}
 		tokens = tokens[n:]
@@ -136,8 +145,8 @@ func (c *counts) parse(m *natsgo.Msg) (token string, node uint64, number int, ok
 	return token, node, number, err == nil
 }
 
-// Forget implements broker.Peers. It is not tried again: what it does not remove goes by its age, and does not count, since
-// the node is known to be dead.
+// Forget implements broker.Peers. It is not tried again: numbers that it does not remove expire, and until then they are not
+// counted, since the node is known to be dead.
 func (l *log) Forget(node uint64) {
 	if !l.peers.begin() {
 		return

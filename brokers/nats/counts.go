@@ -15,8 +15,8 @@ import (
 // Counts are in a stream of their own, <stream>_COUNTS, in the memory of the servers: one message for each channel and node,
 // on the subject <prefix>.n.<channel>.<node>. So what the log does never waits for them.
 //
-// All is bounded by what there is, and not by what there was. A message replaces the one before it on its subject. A 0 goes by
-// itself after a second. All others go after two hours if they are not set again. Without that age, one old message would have
+// What is stored depends on the numbers that are set now, and not on those that were set before. A message replaces the one
+// before it on its subject. A 0 expires after a second. All others expire after two hours, unless they are set again. Without that age, one old message would have
 // the servers keep a bit for each of all that came after it and are gone (dmap of memStore in nats-server 2.15.2), and Forget
 // would look at the position of each of them (PurgeEx there; 50 ns each).
 const (

@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/sinktest"
 	"github.com/nats-io/jwt/v2"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
@@ -72,7 +73,7 @@ func TestCredentials(t *testing.T) {
 	c.Credentials = credentials(userClaims)
 	use(t, c)
 	c.Credentials = filepath.Join(t.TempDir(), "none")
-	if _, err := Dial(c, &node{}, broker.Options{}); err == nil {
+	if _, err := Dial(c, sinktest.New(1), broker.Options{}); err == nil {
 		t.Error("a file that is not there is accepted")
 	}
 }
@@ -90,7 +91,7 @@ func TestPasswordChanged(t *testing.T) {
 	c := testConfig(t, s.URL(), 1)
 	c.User, c.Password = "u", "secret"
 	n := dialTest(t, c)
-	n.open(t, "a")
+	n.MustOpen(t, "a")
 	s.Kill()
 	set("other")
 	s.Run()
@@ -98,10 +99,10 @@ func TestPasswordChanged(t *testing.T) {
 	s.Kill()
 	set("secret")
 	s.Run()
-	n.await(t, "repair", func() bool { return n.repaired == 2 && !n.broken })
-	n.publish(t, entry("a", "1"))
-	n.await(t, "the entry", func() bool { return len(n.data("a")) == 1 })
-	if len(n.epochs) != 1 || len(n.lost) > 0 {
-		t.Errorf("epochs %v, lost %v", n.epochs, n.lost)
+	n.Await(t, "repair", func() bool { return n.Repairs == 2 && !n.Down })
+	n.MustPublish(t, entry("a", "1"))
+	n.Await(t, "the entry", func() bool { return len(n.data("a")) == 1 })
+	if len(n.Epochs) != 1 || len(n.Missing) > 0 {
+		t.Errorf("epochs %v, lost %v", n.Epochs, n.Missing)
 	}
 }

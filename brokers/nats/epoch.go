@@ -3,11 +3,11 @@ package nats
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"strconv"
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/brokerlog"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
 	"go.uber.org/zap"
@@ -164,7 +164,7 @@ func (l *log) readEpoch(ctx context.Context, info *streamInfo) (epoch string, at
 		return noted, 0, false, nil
 	}
 	epoch = string(m.Message.Data)
-	if !epochForm.MatchString(epoch) {
+	if !brokerlog.IsEpoch(epoch) {
 		return "", 0, false, fmt.Errorf("the entry at %d is no epoch: somebody else publishes on %s", m.Message.Seq, l.store+epochName)
 	}
 	if epochsBefore(noted) > epochsBefore(epoch) {
@@ -172,9 +172,6 @@ func (l *log) readEpoch(ctx context.Context, info *streamInfo) (epoch string, at
 	}
 	return epoch, m.Message.Seq, false, nil
 }
-
-// epochForm is what the contract of broker.Sink says.
-var epochForm = regexp.MustCompile(`^[0-9A-Za-z]{1,32}$`)
 
 // rolledBack tells whether the stream has lost what this node has had of the same epoch: it gives a position that is taken
 // to a tick, or has another tick at a known position.

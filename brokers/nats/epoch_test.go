@@ -3,6 +3,7 @@ package nats
 import (
 	"encoding/json"
 	"fmt"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/brokerlog"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ func (n *node) awaitProblem(t *testing.T, want ...string) {
 func TestEpochsBefore(t *testing.T) {
 	for _, n := range []uint64{0, 1, 35, 36, 1 << 40} {
 		epoch := newEpoch(n)
-		if got := epochsBefore(epoch); got != n || !epochForm.MatchString(epoch) {
+		if got := epochsBefore(epoch); got != n || !brokerlog.IsEpoch(epoch) {
 			t.Errorf("%s: %d, want %d", epoch, got, n)
 		}
 	}
@@ -50,35 +51,35 @@ func TestEpochsBefore(t *testing.T) {
 func TestRollBackTwice(t *testing.T) {
 	s := natstest.Start(t, "")
 	n := dialTest(t, testConfig(t, s.URL(), 1))
-	n.open(t, "a")
-	n.publish(t, entry("a", "1"))
+	n.MustOpen(t, "a")
+	n.MustPublish(t, entry("a", "1"))
 	s.Kill()
 	rollBack := s.Snapshot()
 	s.Run()
 	for i := range 2 {
-		n.await(t, "repair", func() bool { return !n.broken && n.repaired >= 2*i+1 })
+		n.Await(t, "repair", func() bool { return !n.Down && n.Repairs >= 2*i+1 })
 		for range 5 {
 			for {
-				if _, err := n.try(entry("a", "lost")); err == nil {
+				if _, err := n.Try(entry("a", "lost")); err == nil {
 					break
 				}
-				n.await(t, "the server", func() bool { return !n.broken })
+				n.Await(t, "the server", func() bool { return !n.Down })
 			}
 		}
 		s.Kill()
 		rollBack()
 		s.Run()
-		n.await(t, "another epoch", func() bool { return len(n.epochs) == i+2 && !n.broken })
+		n.Await(t, "another epoch", func() bool { return len(n.Epochs) == i+2 && !n.Down })
 	}
 	seen := map[string]bool{}
-	for _, epoch := range n.epochs {
+	for _, epoch := range n.Epochs {
 		if seen[epoch] {
-			t.Errorf("an epoch came back: %v", n.epochs)
+			t.Errorf("an epoch came back: %v", n.Epochs)
 		}
 		seen[epoch] = true
 	}
-	if other := dialTest(t, testConfig(t, s.URL(), 1)); other.epochs[0] != n.epochs[2] {
-		t.Errorf("a new node has the epoch %v, the other one %v", other.epochs, n.epochs)
+	if other := dialTest(t, testConfig(t, s.URL(), 1)); other.Epochs[0] != n.Epochs[2] {
+		t.Errorf("a new node has the epoch %v, the other one %v", other.Epochs, n.Epochs)
 	}
 }
 
@@ -95,31 +96,31 @@ func TestEpochCannotBeWritten(t *testing.T) {
 	dialTest(t, c).Close()
 	c.User, c.Manage = "u", false
 	n := dialTest(t, c)
-	n.open(t, "a")
-	first := n.epochs[0]
+	n.MustOpen(t, "a")
+	first := n.Epochs[0]
 	s.Kill()
 	rollBack := s.Snapshot()
 	s.Run()
-	n.await(t, "repair", func() bool { return n.repaired >= 2 && !n.broken })
+	n.Await(t, "repair", func() bool { return n.Repairs >= 2 && !n.Down })
 	for range 20 {
-		n.publish(t, entry("a", "lost"))
+		n.MustPublish(t, entry("a", "lost"))
 	}
 	s.Kill()
 	rollBack()
 	s.Run()
 	n.awaitProblem(t, "epoch", "STREAM.UPDATE.BROADCAST", "may the account")
-	if len(n.epochs) != 1 || !n.broken {
-		t.Fatalf("epochs %v, broken %v", n.epochs, n.broken)
+	if len(n.Epochs) != 1 || !n.Down {
+		t.Fatalf("epochs %v, broken %v", n.Epochs, n.Down)
 	}
 	_, js := admin(t, s)
 	c.User = "admin"
 	other := dialTest(t, c)
-	n.await(t, "the new epoch", func() bool { return len(n.epochs) == 2 && !n.broken })
-	if n.epochs[1] == first || other.epochs[0] != n.epochs[1] {
-		t.Errorf("epochs %v, of the other node %v", n.epochs, other.epochs)
+	n.Await(t, "the new epoch", func() bool { return len(n.Epochs) == 2 && !n.Down })
+	if n.Epochs[1] == first || other.Epochs[0] != n.Epochs[1] {
+		t.Errorf("epochs %v, of the other node %v", n.Epochs, other.Epochs)
 	}
 	info, err := js.StreamInfo("BROADCAST")
-	if err != nil || info.Config.Metadata[metadataEpoch] != n.epochs[1] {
+	if err != nil || info.Config.Metadata[metadataEpoch] != n.Epochs[1] {
 		t.Errorf("metadata %v, %v", info.Config.Metadata, err)
 	}
 }
@@ -128,7 +129,7 @@ func TestEpochCannotBeWritten(t *testing.T) {
 func TestEpochIsAudited(t *testing.T) {
 	s := natstest.Start(t, "")
 	n := dialTest(t, testConfig(t, s.URL(), 1))
-	n.open(t, "a")
+	n.MustOpen(t, "a")
 	_, js := admin(t, s)
 	set := func(epoch string) {
 		t.Helper()
@@ -143,33 +144,24 @@ func TestEpochIsAudited(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	first := n.epochs[0]
+	first := n.Epochs[0]
 	if _, err := js.Publish("bc.s."+epochName, []byte(newEpoch(1))); err != nil { // as a node does
 		t.Fatal(err)
 	}
-	n.await(t, "the new epoch", func() bool { return len(n.epochs) == 2 && !n.broken })
+	n.Await(t, "the new epoch", func() bool { return len(n.Epochs) == 2 && !n.Down })
 	set(first)
-	repaired := n.repaired
+	repaired := n.Repairs
 	n.log.audit()
-	n.await(t, "repair", func() bool { return n.repaired > repaired && !n.broken })
+	n.Await(t, "repair", func() bool { return n.Repairs > repaired && !n.Down })
 	info, err := n.info(t.Context(), "")
-	if err != nil || info.Config.Metadata[metadataEpoch] != n.epochs[1] || len(n.epochs) != 2 {
-		t.Errorf("metadata %v, epochs %v, %v", info.Config.Metadata, n.epochs, err)
+	if err != nil || info.Config.Metadata[metadataEpoch] != n.Epochs[1] || len(n.Epochs) != 2 {
+		t.Errorf("metadata %v, epochs %v, %v", info.Config.Metadata, n.Epochs, err)
 	}
 }
 
 func admin(t *testing.T, s *natstest.Server) (*natsgo.Conn, natsgo.JetStreamContext) {
 	t.Helper()
-	conn, err := natsgo.Connect(s.URL(), natsgo.UserInfo("admin", "secret"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Close)
-	js, err := conn.JetStream()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return conn, js
+	return s.JetStream(t, natsgo.UserInfo("admin", "secret"))
 }
 
 // What administrators set on a stream that is managed stays, as far as it does no harm.
@@ -213,7 +205,7 @@ func TestUpdateKeeps(t *testing.T) {
 		}
 	}
 	metadata := got["metadata"].(map[string]any)
-	if got["max_bytes"] != float64(c.MaxBytes) || metadata["team"] != "red" || metadata[metadataEpoch] != n.epochs[0] {
+	if got["max_bytes"] != float64(c.MaxBytes) || metadata["team"] != "red" || metadata[metadataEpoch] != n.Epochs[0] {
 		t.Errorf("%v", got)
 	}
 }

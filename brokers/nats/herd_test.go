@@ -60,11 +60,11 @@ func TestHerd(t *testing.T) {
 					}
 				})
 			}
-			n.await(t, "all have asked", func() bool {
+			n.Await(t, "all have asked", func() bool {
 				n.lookups.mu.Lock()
 				defer n.lookups.mu.Unlock()
 				// Those of the first exchange do not wait any more, and are at most a group.
-				go n.change(func() {})
+				go n.Change(func() {})
 				return len(n.lookups.waiting) >= herd-groupSize
 			})
 			s.Thaw()
@@ -84,11 +84,11 @@ func TestHerd(t *testing.T) {
 // between them. With more, and each of them about the whole stream, a full restart of a busy cluster would be the broker's end.
 func TestQuietReadIsCheap(t *testing.T) {
 	n := dialWith(t, testConfig(t, natstest.Start(t, "").URL(), 1), broker.Retention{Messages: 10})
-	at := n.publish(t, entry("quiet", "one"))[0].Seq
+	at := n.MustPublish(t, entry("quiet", "one"))[0].Seq
 	ask := n.infos.fetch
 	n.infos.fetch = func(ctx context.Context, questions []struct{}) ([]*streamInfo, error) {
 		for range 3 * keptMessages {
-			n.publish(t, entry("busy", "x"))
+			n.MustPublish(t, entry("busy", "x"))
 		}
 		return ask(ctx, questions)
 	}

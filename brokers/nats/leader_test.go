@@ -27,15 +27,15 @@ func TestLeaderChanges(t *testing.T) {
 			leader, follower := leaderOf(t, conn, servers)
 			proxy := natstest.NewProxy(t, follower)
 			n := dialTest(t, testConfig(t, proxy.URL(), 3))
-			n.open(t, "a")
+			n.MustOpen(t, "a")
 			proxy.Drop(func(subject string, payload []byte) bool { return subject == "bc.l.a" })
-			from.publish(t, entry("a", "stored"))
+			from.MustPublish(t, entry("a", "stored"))
 			if kill {
 				leader.Kill()
 			} else if _, err := conn.Request("$JS.API.STREAM.LEADER.STEPDOWN.BROADCAST", nil, patience); err != nil {
 				t.Fatal(err)
 			}
-			n.await(t, "the entry", func() bool { return slices.Contains(n.data("a"), "stored") && !n.broken })
+			n.Await(t, "the entry", func() bool { return slices.Contains(n.data("a"), "stored") && !n.Down })
 			status := n.Status()
 			if status.Repairs["leader"]+status.Repairs["tick"] == 0 || !kill && status.Repairs["leader"] == 0 || status.Repairs["audit"] > 0 {
 				t.Errorf("%+v", status)

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/brokerlog"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/complaints"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/envelope"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
@@ -49,7 +51,7 @@ type log struct {
 	receiver   receiver
 	peers      peers
 	keeper     keeper
-	complaints complaints
+	complaints complaints.Complaints
 
 	clustered atomic.Bool // several servers keep the stream
 
@@ -66,8 +68,8 @@ type log struct {
 	retention broker.Retention
 	problem   string
 	heard     time.Time
-	lastTick  time.Time // of any node
-	clock     clock     // of the stream's leader
+	lastTick  time.Time       // of any node
+	clock     brokerlog.Clock // of the stream's leader
 	up        bool
 	repairs   map[string]uint64
 	foreign   uint64
@@ -95,7 +97,7 @@ func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
 	l.barriers.send = l.sendTick
 	l.marks.send = l.sendMark
 	// A Log begins as Broken, which the contract says, so the Sink is not told of it.
-	l.receiver.broken = true
+	l.receiver.broken, l.receiver.run = true, brokerlog.NewRun(sink)
 	l.lookups.limit, l.lookups.fetch = groupSize, l.lookUps
 	// One answer of the leader serves all who ask, however many they are.
 	l.infos.limit, l.infos.fetch = math.MaxInt, l.askInfo
@@ -164,7 +166,7 @@ func (l *log) Status() broker.Status {
 		s.Server = withoutLogin(l.conn.ConnectedUrl())
 		s.MaxData = max(0, int(l.conn.MaxPayload())-envelope.MaxSize-maxHeaders)
 	}
-	s.Clock = l.clock.now()
+	s.Clock = l.clock.Now()
 	if l.up {
 		// What was noted may be over, or may have been about one request only.
 		s.Problem = ""
@@ -213,11 +215,8 @@ func (l *log) setProblem(s string) {
 
 // denied says that the account may not do something.
 func (l *log) denied(err error) {
-	if strings.Contains(err.Error(), leaderElected) {
-		return // it is optional: see subscribe
-	}
 	l.setProblem(err.Error())
-	if l.complaints.fresh(err.Error(), time.Now()) {
+	if l.complaints.Fresh(err.Error(), time.Now()) {
 		l.logger().Error("the broker's account lacks a permission", zap.Error(err))
 	}
 }

@@ -1,16 +1,9 @@
 package nats
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"maps"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -20,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/servertest"
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
 	"go.uber.org/zap"
@@ -99,15 +93,15 @@ func TestPermissionsAreUsed(t *testing.T) {
 func use(t *testing.T, c Config) {
 	t.Helper()
 	a, b := dialTest(t, c), dialTest(t, c)
-	b.open(t, "x")
+	b.MustOpen(t, "x")
 	e := entry("x", "1")
 	e.Key, e.Digest = [16]byte{1}, 1
-	first := a.publish(t, e)[0]
-	if again := b.publish(t, e)[0]; again.Seq != first.Seq || !again.Repeated {
+	first := a.MustPublish(t, e)[0]
+	if again := b.MustPublish(t, e)[0]; again.Seq != first.Seq || !again.Repeated {
 		t.Errorf("the key was not known: %v, %v", again, first)
 	}
-	a.publish(t, entry("x", "2"), entry("y", "3"))
-	b.await(t, "the entries", func() bool { return slices.Equal(b.data("x"), []string{"1", "2"}) })
+	a.MustPublish(t, entry("x", "2"), entry("y", "3"))
+	b.Await(t, "the entries", func() bool { return slices.Equal(b.data("x"), []string{"1", "2"}) })
 	if es, complete, err := a.Read(t.Context(), "x", first.Seq, 10, 1000); err != nil || !complete || len(es) != 1 {
 		t.Errorf("Read: %v, %v, %v", es, complete, err)
 	}
@@ -162,21 +156,9 @@ func TestLogins(t *testing.T) {
 }
 
 func TestTLS(t *testing.T) {
-	dir := t.TempDir()
-	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, _ := x509.MarshalECPrivateKey(key)
-	os.WriteFile(dir+"/cert", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o600)
-	os.WriteFile(dir+"/key", pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: private}), 0o600)
-	roots := x509.NewCertPool()
-	parsed, _ := x509.ParseCertificate(cert)
-	roots.AddCert(parsed)
-	s := natstest.Start(t, fmt.Sprintf(`tls: { cert_file: %q, key_file: %q }`, dir+"/cert", dir+"/key"), natsgo.Secure(&tls.Config{RootCAs: roots}))
+	a := servertest.NewAuthority(t)
+	roots := a.Pool(t)
+	s := natstest.Start(t, fmt.Sprintf(`tls: { cert_file: %q, key_file: %q }`, a.Cert, a.Key), natsgo.Secure(&tls.Config{RootCAs: roots}))
 	c := testConfig(t, s.URL(), 1)
 	c.TLS = &tls.Config{RootCAs: roots}
 	use(t, c)

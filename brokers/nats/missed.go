@@ -175,7 +175,7 @@ func (m *missing) read(ctx context.Context, p position, newest found) {
 	}
 }
 
-// entryOverhead is the memory of an entry besides its data.
+// entryOverhead is the memory that an entry takes in addition to its data.
 const entryOverhead = 256
 
 // take reserves room, and is false if there is not enough.

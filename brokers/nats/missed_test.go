@@ -14,10 +14,10 @@ import (
 func away(t *testing.T, n *node, proxy *natstest.Proxy, do func()) {
 	t.Helper()
 	proxy.Refuse()
-	n.await(t, "the loss of the connection", func() bool { return n.broken })
+	n.Await(t, "the loss of the connection", func() bool { return n.Down })
 	do()
 	proxy.Accept()
-	n.await(t, "repair", func() bool { return !n.broken })
+	n.Await(t, "repair", func() bool { return !n.Down })
 }
 
 // What comes after a repair is in order, on many channels, of which each has news.
@@ -29,19 +29,19 @@ func TestRepairMany(t *testing.T) {
 	for i := range 600 {
 		channels = append(channels, fmt.Sprint("channel ", i))
 	}
-	n.open(t, channels...)
+	n.MustOpen(t, channels...)
 	away(t, n, proxy, func() {
 		for round := range 3 {
 			var es []broker.Entry
 			for _, channel := range channels {
 				es = append(es, entry(channel, fmt.Sprint(round)))
 			}
-			from.publish(t, es...)
+			from.MustPublish(t, es...)
 		}
 	})
-	n.await(t, "all entries", func() bool { return len(n.entries) == 3*len(channels) })
-	if !slices.IsSortedFunc(n.entries, func(a, b broker.Entry) int { return int(int64(a.Seq) - int64(b.Seq)) }) || len(n.lost) > 0 {
-		t.Errorf("not in order, or lost: %v", n.lost)
+	n.Await(t, "all entries", func() bool { return len(n.Came) == 3*len(channels) })
+	if !slices.IsSortedFunc(n.Came, func(a, b broker.Entry) int { return int(int64(a.Seq) - int64(b.Seq)) }) || len(n.Missing) > 0 {
+		t.Errorf("not in order, or lost: %v", n.Missing)
 	}
 }
 
@@ -52,24 +52,24 @@ func TestRepairIsBounded(t *testing.T) {
 			s := natstest.Start(t, "")
 			proxy := natstest.NewProxy(t, s)
 			from, n := dialTest(t, testConfig(t, s.URL(), 1)), dialTest(t, testConfig(t, proxy.URL(), 1))
-			n.open(t, open...)
+			n.MustOpen(t, open...)
 			data := strings.Repeat("x", 512<<10)
 			away(t, n, proxy, func() {
 				for range maxMissed/len(data) + 2 {
-					from.publish(t, entry("a", data))
+					from.MustPublish(t, entry("a", data))
 				}
-				from.publish(t, entry("b", "small"))
+				from.MustPublish(t, entry("b", "small"))
 			})
 			want := []string{"a"}
 			if open[0] == "" {
 				want = []string{""}
 			}
-			if !slices.Equal(n.lost, want) {
-				t.Errorf("lost %q, want %q", n.lost, want)
+			if !slices.Equal(n.Missing, want) {
+				t.Errorf("lost %q, want %q", n.Missing, want)
 			}
-			from.publish(t, entry("b", "after"))
-			n.await(t, "what comes after", func() bool { return len(n.entries) > 0 && string(n.entries[len(n.entries)-1].Data) == "after" })
-			for _, e := range n.entries {
+			from.MustPublish(t, entry("b", "after"))
+			n.Await(t, "what comes after", func() bool { return len(n.Came) > 0 && string(n.Came[len(n.Came)-1].Data) == "after" })
+			for _, e := range n.Came {
 				if e.Channel == "a" {
 					t.Fatal("a part of a is there")
 				}
@@ -84,16 +84,16 @@ func TestRepairOfAllKnowsWhatWent(t *testing.T) {
 	proxy := natstest.NewProxy(t, s)
 	few := broker.Retention{Messages: 10}
 	from, n := dialWith(t, testConfig(t, s.URL(), 1), few), dialWith(t, testConfig(t, proxy.URL(), 1), few)
-	n.open(t, "")
+	n.MustOpen(t, "")
 	away(t, n, proxy, func() {
 		for range keptMessages + 1 {
-			from.publish(t, entry("a", "x"))
+			from.MustPublish(t, entry("a", "x"))
 		}
-		from.publish(t, entry("b", "x"))
+		from.MustPublish(t, entry("b", "x"))
 		from.tick(t, 2*keptMessages)
 	})
-	if !slices.Equal(n.lost, []string{"a"}) {
-		t.Errorf("lost %q", n.lost)
+	if !slices.Equal(n.Missing, []string{"a"}) {
+		t.Errorf("lost %q", n.Missing)
 	}
 }
 
@@ -111,22 +111,22 @@ func TestOverflow(t *testing.T) {
 	from := dialTest(t, testConfig(t, server.URL(), 1))
 	goOn := make(chan struct{})
 	n := dialSink(t, testConfig(t, server.URL(), 1), keepAll, func(n *node) broker.Sink { return slow{n, goOn} })
-	n.await(t, "the first epoch", func() bool { return len(n.epochs) > 0 && !n.broken })
-	n.open(t, "a", "b")
+	n.AwaitUp(t)
+	n.MustOpen(t, "a", "b")
 	data := strings.Repeat("x", 256<<10)
 	var want int
 	for !n.overflowed() {
-		from.publish(t, entry("a", data))
+		from.MustPublish(t, entry("a", data))
 		want++
 		if want > 3*maxQueue/len(data) {
 			t.Fatal("the queue does not overflow")
 		}
 	}
-	from.publish(t, entry("b", "after"))
+	from.MustPublish(t, entry("b", "after"))
 	close(goOn)
-	n.await(t, "the last entry, and repair", func() bool { return slices.Contains(n.data("b"), "after") && !n.broken })
-	if got := len(n.data("a")); got != want || len(n.lost) > 0 {
-		t.Errorf("%d of %d, lost %v", got, want, n.lost)
+	n.Await(t, "the last entry, and repair", func() bool { return slices.Contains(n.data("b"), "after") && !n.Down })
+	if got := len(n.data("a")); got != want || len(n.Missing) > 0 {
+		t.Errorf("%d of %d, lost %v", got, want, n.Missing)
 	}
 	if status := n.Status(); status.Repairs["overflow"] == 0 {
 		t.Errorf("repairs: %v", status.Repairs)

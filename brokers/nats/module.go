@@ -23,20 +23,20 @@ func init() {
 	caddy.RegisterModule(Broker{})
 }
 
-// Broker shares messages with other Caddy processes by a stream of NATS JetStream. All processes with the same `stream` and
+// Broker shares messages with other Caddy processes through a stream of NATS JetStream. All processes with the same `stream` and
 // `prefix` on the same cluster have the same messages. A message is acknowledged to its publisher when the stream has
 // stored it.
 //
 // Text options may have placeholders such as `{env.NATS_TOKEN}` or `{file./run/secrets/nats}`. Use them for secrets, because
-// Caddy's admin API shows the configuration as it is written. A reload with the same options keeps the
-// connection. Those of `user`, `password` and `token` are expanded for each connection, so that a secret in a file may change,
-// and the others when the configuration is loaded.
+// Caddy's admin API shows the configuration as it is written. Placeholders in `user`, `password` and `token` are expanded for
+// each connection, so that a secret in a file may change; others are expanded when the configuration is loaded. A reload with
+// the same options keeps the connection.
 type Broker struct {
 	// URLs of the servers: `nats://n1.example.com:4222`, `tls://`, `ws://` or `wss://`. Name several of a cluster, so that
 	// this process can start while one of them is away; it learns the rest from them. All must use the same way to log in.
 	Servers []string `json:"servers,omitempty"`
 
-	// The name of the stream. Another name is another log, for example of another application on the same servers: then
+	// The name of the stream. Another name is another log, for example of another application on the same servers. Then
 	// `prefix` must differ too. Letters, digits, `_` and `-`, at most 64. Default: `BROADCAST`.
 	Stream string `json:"stream,omitempty"`
 
@@ -44,8 +44,8 @@ type Broker struct {
 	// `bc.l.news`. Only these processes may publish on both. Letters, digits, `_` and `-`, at most 64. Default: `bc`.
 	Prefix string `json:"prefix,omitempty"`
 
-	// How many servers keep the stream. With 3 no acknowledged message is lost with one server; with 1 the server's disk is
-	// the only one, and publishing is about twice as fast. Default: `3`; a single server needs `1`. Maximum: `5`.
+	// How many servers keep the stream. With 3, no acknowledged message is lost if one server is lost. With 1, only one server
+	// has the messages, and publishing is about twice as fast. Default: `3`; a single server needs `1`. Maximum: `5`.
 	Replicas int `json:"replicas,omitempty"`
 
 	// Where the servers keep the stream: `file`, or `memory` if messages may be lost when all servers restart. Default:
@@ -72,17 +72,17 @@ type Broker struct {
 	// A file with the seed of a user's NKey. It is read again at each reconnect. Default: none.
 	NKey string `json:"nkey,omitempty"`
 
-	// Encrypts the connection, and says whom to trust. Servers that demand TLS get it without this option. Default: as the
-	// URLs say.
+	// Encrypts the connection, and sets which certificates are trusted. Servers that require TLS get it without this option.
+	// Default: encrypted if the URLs begin with `tls` or `wss`.
 	TLS *brokermodule.TLS `json:"tls,omitempty"`
 
-	// How long a publisher waits for the acknowledgement of the stream. Then it gets a 504, since the message may have been
-	// published or not. An election of another leader takes up to ten seconds: choose it longer to ride that out, and
-	// shorter so that publishers learn of trouble sooner. Default: `5s`. Minimum: `100ms`. Maximum: `1m`.
+	// How long a publisher waits for the acknowledgement of the stream. Then it gets a 504, because the message may or may not
+	// have been published. An election of another leader takes up to ten seconds: choose a longer time to wait for its end, or
+	// a shorter one so that publishers learn of trouble sooner. Default: `5s`. Minimum: `100ms`. Maximum: `1m`.
 	PublishTimeout caddy.Duration `json:"publish_timeout,omitempty"`
 
 	// Whether to create the stream, and to change it if it differs from these options. Turn it off where administrators
-	// manage streams: then a stream that differs in what matters is an error that names the field. Default: `true`.
+	// manage streams. Then a stream that differs in a way that matters is an error, which names the field. Default: `true`.
 	Manage *bool `json:"manage,omitempty"`
 
 	config Config

@@ -1,7 +1,6 @@
 package nats
 
 import (
-	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -9,23 +8,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/moduletest"
 )
 
 // load returns the module as Caddy would load it.
 func load(t *testing.T, options string) (*Broker, error) {
 	t.Helper()
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
-	t.Cleanup(cancel)
 	b := new(Broker)
-	if err := caddy.StrictUnmarshalJSON([]byte(options), b); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.Provision(ctx); err != nil {
-		return b, err
-	}
-	return b, b.Validate()
+	return b, moduletest.Load(t, b, options)
 }
 
 // TestDefaults: what is not given has the documented default.
@@ -56,7 +48,8 @@ func TestPlaceholders(t *testing.T) {
 	}
 }
 
-// TestSecretRenewed: a secret in a file is read for each connection. While it is empty, the one is used that the configuration was loaded with.
+// TestSecretRenewed: a secret in a file is read for each connection. While the file is empty, the secret is used that the
+// configuration was loaded with.
 func TestSecretRenewed(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
 	write := func(secret string) {
@@ -79,13 +72,12 @@ func TestSecretRenewed(t *testing.T) {
 
 // TestOptionErrors: an error names the option and its value, and no secret.
 func TestOptionErrors(t *testing.T) {
-	const secret = "s3cret"
 	dir := t.TempDir()
 	noPEM := filepath.Join(dir, "empty.pem")
 	if err := os.WriteFile(noPEM, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for options, want := range map[string]string{
+	moduletest.OptionErrors(t, func() moduletest.Module { return new(Broker) }, map[string]string{
 		`{}`:                      "no server is given",
 		`{"servers":["ftp://a"]}`: `URL 1 of 1 has the scheme "ftp"`,
 		`{"servers":["nats://a","nats://u:s3cret@ b"]}`:                          "URL 2 of 2 is not valid",
@@ -118,22 +110,12 @@ func TestOptionErrors(t *testing.T) {
 		`{"servers":["a"],"tls":{"ca":["` + noPEM + `"]}}`:                       "has no certificate in PEM",
 		`{"servers":["a"],"tls":{"cert":"a.pem"}}`:                               "cert needs a key",
 		`{"servers":["a"],"tls":{"cert":"/no/such/file","key":"/no/such/file"}}`: "tls: cert: open /no/such/file",
-	} {
-		t.Run(options, func(t *testing.T) {
-			_, err := load(t, options)
-			if err == nil || !strings.Contains(err.Error(), want) {
-				t.Fatalf("got %v, want %s", err, want)
-			}
-			if strings.Contains(err.Error(), secret) {
-				t.Errorf("the error has the secret: %v", err)
-			}
-		})
-	}
+	})
 }
 
 // TestCaddyfileErrors: an error has the line. Those of a login do not quote it.
 func TestCaddyfileErrors(t *testing.T) {
-	for input, want := range map[string]string{
+	moduletest.CaddyfileErrors(t, func() caddyfile.Unmarshaler { return new(Broker) }, map[string]string{
 		"nats":                                    "broker nats needs the URL of a server, such as nats://127.0.0.1:4222, at Caddyfile:1",
 		"nats a {\nstreem B\n}":                   "unrecognized option streem, at Caddyfile:2",
 		"nats a {\ntoken s3cret more\n}":          "token takes <token>, at Caddyfile:2",
@@ -148,19 +130,5 @@ func TestCaddyfileErrors(t *testing.T) {
 		"nats a {\nmax_bytes lots\n}":             `max_bytes: "lots" is not a valid size`,
 		"nats a {\nstream A\nstream B\n}":         "the option stream is given twice",
 		"nats a {\ntls {\nca a\n}\nreplicas x\n}": `replicas is "x", must be a whole number`,
-	} {
-		t.Run(input, func(t *testing.T) {
-			tokens, err := caddyfile.Tokenize([]byte(input), "Caddyfile")
-			if err != nil {
-				t.Fatal(err)
-			}
-			err = new(Broker).UnmarshalCaddyfile(caddyfile.NewDispenser(tokens))
-			if err == nil || !strings.Contains(err.Error(), want) {
-				t.Fatalf("got %v, want %s", err, want)
-			}
-			if strings.Contains(err.Error(), "s3cret") {
-				t.Errorf("the error has the secret: %v", err)
-			}
-		})
-	}
+	})
 }

@@ -18,10 +18,10 @@ func TestPublishTimeoutWhileCatchingUp(t *testing.T) {
 	c.PublishTimeout = 500 * time.Millisecond
 	n := dialTest(t, c)
 	proxy.Hold()
-	n.await(t, "the loss of ticks", func() bool { return n.broken })
+	n.Await(t, "the loss of ticks", func() bool { return n.Down })
 	for range 2 { // the timer is used again
 		begun := time.Now()
-		if _, err := n.try(entry("a", "1")); !errors.Is(err, broker.ErrUnknown) || time.Since(begun) > 10*time.Second {
+		if _, err := n.Try(entry("a", "1")); !errors.Is(err, broker.ErrUnknown) || time.Since(begun) > 10*time.Second {
 			t.Errorf("%v after %v", err, time.Since(begun))
 		}
 	}

@@ -19,7 +19,7 @@ import (
 // come through: a node that is flooded with messages loses some of them and no entry.
 const (
 	// maxPeerMessages and maxPeerBytes bound what came and was not taken yet, for each of the two subscriptions. The callback
-	// returns at once, so it is only reached when the machine does not get on at all. Beyond it the library drops.
+	// returns at once, so they are only reached when the machine cannot keep up at all. Beyond them the library drops messages.
 	maxPeerMessages = 16384
 	maxPeerBytes    = 32 << 20
 
@@ -103,7 +103,7 @@ func (p *peers) close() {
 	p.running.Wait()
 }
 
-// own reports whether a subject, or an error that names one, is about what is here: then the log goes on as if nothing were.
+// own reports whether a subject, or an error that names one, belongs to broker.Peers. Such an error does not concern the log.
 func (p *peers) own(text string) bool {
 	return strings.Contains(text, p.subject) || strings.Contains(text, p.counts.subject) || strings.Contains(text, "."+p.counts.stream)
 }
@@ -116,24 +116,24 @@ func (l *log) Send(to uint64, message []byte) {
 	}
 	data := append(binary.LittleEndian.AppendUint64(make([]byte, 0, senderBytes+len(message)), l.peers.node), message...)
 	err := l.conn.Publish(l.peers.subject+name, data)
-	if errors.Is(err, natsgo.ErrMaxPayload) && l.complaints.fresh("max_payload", time.Now()) {
+	if errors.Is(err, natsgo.ErrMaxPayload) && l.complaints.Fresh("max_payload", time.Now()) {
 		l.logger().Warn("nodes cannot tell each other everything: the broker's max_payload is too small",
 			zap.Int64("max_payload", l.conn.MaxPayload()), zap.Int("needed", broker.MaxMessage+senderBytes))
 	}
 }
 
-// peerError takes an error of the client library that is about what is here, and reports whether it was.
+// peerError handles an error of the client library that concerns broker.Peers, and reports whether it did.
 func (l *log) peerError(sub *natsgo.Subscription, err error) bool {
 	switch {
 	case errors.Is(err, natsgo.ErrSlowConsumer) && sub != nil && l.peers.own(sub.Subject):
-		if l.complaints.fresh("slow peers", time.Now()) {
-			l.logger().Warn("messages of other nodes were dropped: this node does not get on", zap.Error(err))
+		if l.complaints.Fresh("slow peers", time.Now()) {
+			l.logger().Warn("messages of other nodes were dropped: this node cannot keep up", zap.Error(err))
 		}
 	case errors.Is(err, natsgo.ErrPermissionViolation) && l.peers.own(err.Error()):
 		if strings.Contains(err.Error(), purgeStream) {
 			// What is not removed goes by its age.
 			l.logger().Debug("the broker's account may not remove what nodes have counted that have ended", zap.Error(err))
-		} else if l.complaints.fresh(err.Error(), time.Now()) {
+		} else if l.complaints.Fresh(err.Error(), time.Now()) {
 			l.logger().Warn("the broker's account lacks a permission: nodes do not know of each other, or not of each other's subscribers", zap.Error(err))
 		}
 	default:

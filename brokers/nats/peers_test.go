@@ -56,7 +56,7 @@ func (n *node) awaitCount(t testing.TB, channel string, on *node, want int) {
 	deadline := time.Now().Add(patience)
 	for {
 		counts, err := n.tryCounts(channel)
-		if err == nil && counts[0][on.number] == want {
+		if err == nil && counts[0][on.Number] == want {
 			return
 		}
 		if time.Now().After(deadline) {
@@ -69,15 +69,15 @@ func (n *node) awaitCount(t testing.TB, channel string, on *node, want int) {
 // usePeers does everything of broker.Peers that needs a permission.
 func usePeers(t *testing.T, a, b *node) {
 	t.Helper()
-	a.Send(b.number, []byte("to one"))
+	a.Send(b.Number, []byte("to one"))
 	b.Send(0, []byte("to all"))
-	b.await(t, "a message", func() bool { return b.messages["to one"] == a.number })
-	a.await(t, "a message", func() bool { return a.messages["to all"] == b.number })
+	b.Await(t, "a message", func() bool { return b.Messages["to one"] == a.Number })
+	a.Await(t, "a message", func() bool { return a.Messages["to all"] == b.Number })
 	a.set(t, map[string]int{"x": 3})
 	b.set(t, map[string]int{"x": 4})
 	a.awaitCount(t, "x", b, 4)
 	b.awaitCount(t, "x", a, 3)
-	a.Forget(b.number)
+	a.Forget(b.Number)
 	a.awaitCount(t, "x", b, 0)
 }
 
@@ -103,9 +103,9 @@ func TestPeersWithoutPermission(t *testing.T) {
 	}
 	works := func(t *testing.T, a, b *node) {
 		t.Helper()
-		b.open(t, "x")
-		a.publish(t, entry("x", "1"))
-		b.await(t, "the entry", func() bool { return len(b.data("x")) == 1 })
+		b.MustOpen(t, "x")
+		a.MustPublish(t, entry("x", "1"))
+		b.Await(t, "the entry", func() bool { return len(b.data("x")) == 1 })
 		if s := b.Status(); !s.Up || s.Problem != "" {
 			t.Errorf("status: %+v", s)
 		}
@@ -128,7 +128,7 @@ func TestPeersWithoutPermission(t *testing.T) {
 	t.Run("purge", func(t *testing.T) {
 		a, b, logged := dial(t, lacking("$JS.API.STREAM.PURGE.BROADCAST_COUNTS"))
 		b.set(t, map[string]int{"x": 1})
-		a.Forget(b.number)
+		a.Forget(b.Number)
 		deadline := time.Now().Add(patience)
 		for logged.FilterMessageSnippet("remove").Len() == 0 {
 			if time.Now().After(deadline) {
@@ -152,23 +152,23 @@ func TestPeersFlood(t *testing.T) {
 	core, logged := observer.New(zap.WarnLevel)
 	c.Logger = func() *zap.Logger { return zap.New(core) }
 	a, b := dialTest(t, testConfig(t, s.URL(), 1)), dialTest(t, c)
-	b.open(t, "x")
+	b.MustOpen(t, "x")
 	gate := make(chan struct{})
-	b.change(func() { b.gate = gate })
+	b.Change(func() { b.Gate = gate })
 	for i := range 2 * maxPeerMessages {
-		a.Send(b.number, fmt.Append(nil, i))
+		a.Send(b.Number, fmt.Append(nil, i))
 		if i%1000 == 0 {
-			a.publish(t, entry("x", fmt.Sprint(i)))
+			a.MustPublish(t, entry("x", fmt.Sprint(i)))
 		}
 	}
-	a.publish(t, entry("x", "last"))
-	b.await(t, "the entries", func() bool { return len(b.data("x")) == 2*maxPeerMessages/1000+2 })
+	a.MustPublish(t, entry("x", "last"))
+	b.Await(t, "the entries", func() bool { return len(b.data("x")) == 2*maxPeerMessages/1000+2 })
 	close(gate)
 	for deadline, came := time.Now().Add(patience), false; !came; time.Sleep(time.Millisecond) {
-		a.Send(b.number, []byte("after")) // it may be dropped too
-		b.mu.Lock()
-		_, came = b.messages["after"]
-		b.mu.Unlock()
+		a.Send(b.Number, []byte("after")) // it may be dropped too
+		b.Mu.Lock()
+		_, came = b.Messages["after"]
+		b.Mu.Unlock()
 		if time.Now().After(deadline) {
 			t.Fatal("no message comes any more")
 		}
@@ -205,13 +205,8 @@ func TestCountsUnmanaged(t *testing.T) {
 	if _, err := n.tryCounts("x"); !errors.Is(err, broker.ErrDown) {
 		t.Errorf("Counts: %v", err)
 	}
-	conn, err := natsgo.Connect(s.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	js, _ := conn.JetStream()
-	_, err = js.AddStream(&natsgo.StreamConfig{Name: "BROADCAST_COUNTS", Subjects: []string{"bc.n.>"}, MaxMsgsPerSubject: 1,
+	_, js := s.JetStream(t)
+	_, err := js.AddStream(&natsgo.StreamConfig{Name: "BROADCAST_COUNTS", Subjects: []string{"bc.n.>"}, MaxMsgsPerSubject: 1,
 		AllowDirect: true, AllowMsgTTL: true, Storage: natsgo.MemoryStorage})
 	if err != nil {
 		t.Fatal(err)
@@ -230,13 +225,13 @@ func TestCountsRestart(t *testing.T) {
 	a.set(t, map[string]int{"x": 1, "y": 2})
 	b.set(t, map[string]int{"x": 3})
 	s.Kill()
-	a.await(t, "Broken", func() bool { return a.broken })
+	a.Await(t, "Broken", func() bool { return a.Down })
 	if err := a.trySet(map[string]int{"y": 4}); !errors.Is(err, broker.ErrDown) && !errors.Is(err, broker.ErrUnknown) {
 		t.Errorf("SetCounts: %v", err)
 	}
 	s.Run()
-	a.await(t, "Repaired", func() bool { return !a.broken })
-	b.await(t, "Repaired", func() bool { return !b.broken })
+	a.Await(t, "Repaired", func() bool { return !a.Down })
+	b.Await(t, "Repaired", func() bool { return !b.Down })
 	a.set(t, map[string]int{"x": 5})
 	b.awaitCount(t, "x", a, 5)
 	b.awaitCount(t, "y", a, 0)
@@ -302,12 +297,7 @@ func TestCountsAreBounded(t *testing.T) {
 		n.set(t, more)
 	}
 	n.set(t, zero)
-	conn, err := natsgo.Connect(s.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	js, _ := conn.JetStream()
+	_, js := s.JetStream(t)
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		info, err := js.StreamInfo("BROADCAST_COUNTS")
 		if err != nil || time.Now().After(deadline) {
@@ -326,6 +316,32 @@ func TestCountsAreBounded(t *testing.T) {
 	defer c.mu.Unlock()
 	if len(c.numbers)+len(c.queue)+len(c.flying) > 0 {
 		t.Errorf("%d numbers are kept, %d wait, and %d have no ack", len(c.numbers), len(c.queue), len(c.flying))
+	}
+}
+
+// TestCountedByTooMany: a channel that more nodes have counted than a server returns at once is not known. The others are.
+func TestCountedByTooMany(t *testing.T) {
+	server := natstest.Start(t, "")
+	c := testConfig(t, server.URL(), 1)
+	core, logs := observer.New(zap.WarnLevel)
+	c.Logger = func() *zap.Logger { return zap.New(core) }
+	n := dialTest(t, c)
+	n.set(t, map[string]int{"a": 1, "fat": 1, "z": 2})
+	_, js := server.JetStream(t)
+	for i := range maxAnswers {
+		if _, err := js.PublishAsync(n.peers.counts.subject+"fat."+peerName(uint64(i+1)), []byte("1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-js.PublishAsyncComplete()
+	for range 2 {
+		counts, err := n.tryCounts("a", "fat", "b", "z")
+		if err != nil || counts[0][n.Number] != 1 || len(counts[1]) != 0 || counts[3][n.Number] != 2 {
+			t.Errorf("%d of fat, a %v, z %v, %v", len(counts[1]), counts[0], counts[3], err)
+		}
+	}
+	if all := logs.FilterMessageSnippet("more nodes than can be counted").All(); len(all) != 1 {
+		t.Errorf("the log has %v", logs.All())
 	}
 }
 
@@ -355,7 +371,7 @@ func TestCountsOfSlowBroker(t *testing.T) {
 	k.mu.Unlock()
 	wait.Wait()
 	s.Thaw()
-	n.await(t, "Repaired", func() bool { return !n.broken })
+	n.Await(t, "Repaired", func() bool { return !n.Down })
 	n.set(t, map[string]int{"x": 5})
 	n.awaitCount(t, "x", n, 5)
 }

@@ -35,7 +35,7 @@ func TestLastCosts(t *testing.T) {
 			es = append(es, entry(channel, fmt.Sprint("entry ", i)))
 			want[channel] = append(want[channel], fmt.Sprint("entry ", i))
 		}
-		n.publish(t, es...)
+		n.MustPublish(t, es...)
 	}
 	fill(1000, "dense")
 	fill(3, "few")
@@ -69,7 +69,7 @@ func TestReadCosts(t *testing.T) {
 		for i := range es {
 			es[i] = entry([]string{"a", "b"}[i%2], "x")
 		}
-		n.publish(t, es...)
+		n.MustPublish(t, es...)
 	}
 	before := n.asked()
 	if es, complete := n.read(t, "a", after); len(es) != 750 || !complete {
@@ -86,7 +86,7 @@ func TestLargeAnswers(t *testing.T) {
 	var subjects []string
 	for i := range 20 {
 		channel := fmt.Sprint("channel ", i)
-		n.publish(t, entry(channel, strings.Repeat("x", 200<<10)))
+		n.MustPublish(t, entry(channel, strings.Repeat("x", 200<<10)))
 		subjects = append(subjects, n.store+encodeChannel(channel))
 	}
 	fs, err := n.lasts(t.Context(), subjects, 0, n.barrier(t), nil)

@@ -7,13 +7,10 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/brokerlog"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/envelope"
 	natsgo "github.com/nats-io/nats.go"
 )
-
-// maxRun is how many entries the Sink gets at once.
-// More would save little, since the cost of a call is spread over 256 already, and would make one call longer.
-const maxRun = 256
 
 // receiver is what the goroutine that calls the Sink keeps. Fields after openings are its own.
 type receiver struct {
@@ -36,8 +33,7 @@ type receiver struct {
 	// repairBytes is the payload of that tick.
 	repairBytes string
 
-	run     []broker.Entry
-	advance uint64 // the position that the Sink does not have yet
+	run brokerlog.Run
 }
 
 // move takes messages from the client library, which drops them when the channel is full. It never waits for the Sink.
@@ -72,7 +68,7 @@ func (l *log) receive() {
 			}
 			if items[i].do != nil {
 				// What is done may depend on the Sink having everything before it, as what was opened does.
-				l.flush()
+				r.run.Flush()
 				items[i].do()
 			} else {
 				l.handle(items[i].m)
@@ -85,7 +81,7 @@ func (l *log) receive() {
 		if generation := l.generation.Load(); generation != r.generation && !r.broken {
 			l.fail("reconnect")
 		}
-		l.flush()
+		r.run.Flush()
 		if !open {
 			return
 		}
@@ -184,8 +180,8 @@ func (l *log) deliver(m *natsgo.Msg) string {
 	}
 	// I1: what is held for a channel that is being opened, or that nobody wants any more, moves the watermark too. A
 	// prototype that did not do so lost one message in 10^5, and nothing noticed it (scaleout.md, section 0).
-	r.advance = s.seq
 	r.watermark = s.seq
+	r.run.Advance(s.seq)
 	if !open && all == nil || m.Subject[len(l.live)] == '_' {
 		return "" // nobody wants it, or it is no channel
 	}
@@ -195,10 +191,7 @@ func (l *log) deliver(m *natsgo.Msg) string {
 		l.countForeign()
 		return ""
 	}
-	r.run = append(r.run, e)
-	if len(r.run) >= maxRun {
-		l.flush()
-	}
+	r.run.Add(e)
 	return ""
 }
 
@@ -228,8 +221,9 @@ func (l *log) deliverTick(m *natsgo.Msg, s stored) string {
 	if s.before > r.tick || s.seq <= r.watermark || all != nil && s.seq != r.watermark+1 {
 		return "tick"
 	}
-	r.tick, r.tickBytes, r.watermark, r.advance = s.seq, string(m.Data), s.seq, s.seq
-	l.flush()
+	r.tick, r.tickBytes, r.watermark = s.seq, string(m.Data), s.seq
+	r.run.Advance(s.seq)
+	r.run.Flush()
 	l.hear()
 	if len(m.Data) == 24 && binary.LittleEndian.Uint64(m.Data) == l.number {
 		l.barriers.settle(binary.LittleEndian.Uint64(m.Data[8:]), s.seq)
@@ -253,24 +247,6 @@ func (l *log) countForeign() {
 	l.foreign++
 }
 
-// flush gives the Sink what was gathered.
-func (l *log) flush() {
-	r := &l.receiver
-	if len(r.run) > 0 {
-		run := r.run
-		r.run = nil // the Sink may keep it
-		if r.advance == run[len(run)-1].Seq {
-			r.advance = 0
-		}
-		l.sink.Entries(run)
-	}
-	if r.advance > 0 {
-		at := r.advance
-		r.advance = 0
-		l.sink.Advance(at)
-	}
-}
-
 // fail stops delivery until the keeper has caught up.
 // The receiver calls it. What was gathered is delivered first: it came in order, so it is not in doubt.
 func (l *log) fail(cause string) {
@@ -281,7 +257,7 @@ func (l *log) fail(cause string) {
 		l.broke(cause)
 		return
 	}
-	l.flush()
+	r.run.Flush()
 	r.broken = true
 	l.mu.Lock()
 	l.up = false

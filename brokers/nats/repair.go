@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -161,7 +160,7 @@ func (l *log) keepUp(now time.Time, at *schedule) {
 		}
 		if err != nil {
 			l.setProblem(err.Error())
-			if !l.closed.Load() && l.complaints.fresh(err.Error(), now) {
+			if !l.closed.Load() && l.complaints.Fresh(err.Error(), now) {
 				l.logger().Warn("cannot catch up with the broker", zap.String("cause", cause), zap.Error(err))
 			}
 			// At random, because all nodes have lost the broker at the same moment.
@@ -334,15 +333,10 @@ func (l *log) repaired(cause string, generation uint64, epoch string, at uint64,
 	if len(lost) > 0 {
 		l.sink.Lost(lost)
 	}
-	for run := range slices.Chunk(missed, maxRun) {
-		// Cloned, because the Sink may keep a run and all share one array.
-		l.sink.Entries(slices.Clone(run))
-	}
 	// max, because W never goes back within an epoch: I1.
-	r.generation, r.watermark, r.advance = generation, max(at, r.watermark), 0
+	r.generation, r.watermark = generation, max(at, r.watermark)
 	r.tick, r.tickBytes = at, r.repairBytes
-	// Even if nothing was missed: others may wait until W is there, as I3 has it.
-	l.sink.Advance(r.watermark)
+	r.run.Missed(missed, r.watermark)
 	l.markUp(cause, first, at)
 	r.broken, r.repair = false, nil
 	l.publisher.resume(generation) // before the Sink knows, which may publish at once
@@ -386,5 +380,5 @@ func (l *log) replay(held []*natsgo.Msg) {
 	for _, m := range held {
 		l.handle(m)
 	}
-	l.flush()
+	l.receiver.run.Flush()
 }

@@ -36,7 +36,7 @@ func TestLaggingReplica(t *testing.T) {
 	stale := 0
 	var want uint64 // entries of the channel
 	for range 300 {
-		place := from.publish(t, entry("a", "x"))[0]
+		place := from.MustPublish(t, entry("a", "x"))[0]
 		want++
 		if m, err := direct.Request("$JS.API.DIRECT.GET.BROADCAST", []byte(`{"last_by_subj":"bc.s.a"}`), patience); err != nil {
 			t.Fatal(err)

@@ -37,5 +37,5 @@ func TestRequestOfLostConnection(t *testing.T) {
 	if err := <-answer; !errors.Is(err, errLost) || !errors.Is(err, broker.ErrDown) {
 		t.Error(err)
 	}
-	n.await(t, "repair", func() bool { return n.repaired >= 2 && !n.broken })
+	n.Await(t, "repair", func() bool { return n.Repairs >= 2 && !n.Down })
 }

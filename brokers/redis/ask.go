@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -36,7 +37,7 @@ type flight struct {
 
 func (a *asker) init() { a.signal, a.flights = make(chan struct{}, 1), map[uint64]*flight{} }
 
-// wake has the goroutine look at what there is to do. A second signal would say no more.
+// wake makes the goroutine look for work. One pending signal is enough.
 func (a *asker) wake() {
 	select {
 	case a.signal <- struct{}{}:
@@ -73,7 +74,7 @@ func (a *asker) joinOpening(o *opening) {
 	a.wake()
 }
 
-// unsubscribe has the next exchange do so.
+// unsubscribe adds names to unsubscribe from in the next exchange.
 func (a *asker) unsubscribe(name string) {
 	a.mu.Lock()
 	a.leaving = append(a.leaving, name)
@@ -81,7 +82,7 @@ func (a *asker) unsubscribe(name string) {
 	a.wake()
 }
 
-// ask does exchanges with the server.
+// ask runs the exchanges with the server.
 func (l *log) ask() {
 	defer l.running.Done()
 	for {
@@ -99,8 +100,24 @@ func (l *log) ask() {
 		}
 		if l.used() == nil {
 			l.asker.end(l.unlessDone(broker.ErrDown), false)
+			// A session may have come meanwhile, and those who joined it were ended too.
+			if l.used() != nil {
+				l.rejoin()
+			}
 		}
 	}
+}
+
+// rejoin makes all openings wait for the next tick. An opening that is done is not done again.
+func (l *log) rejoin() {
+	l.mu.Lock()
+	openings := slices.Collect(maps.Keys(l.openings))
+	l.mu.Unlock()
+	a := &l.asker
+	a.mu.Lock()
+	a.openings = openings
+	a.mu.Unlock()
+	a.wake()
 }
 
 func (a *asker) busy() bool {
@@ -111,7 +128,7 @@ func (a *asker) busy() bool {
 
 // refused notes an error of an exchange. It ends the session, since it is not known what is subscribed to.
 func (l *log) refused(s *session, err error) {
-	if !ends(err) && l.complaints.fresh(err.Error(), time.Now()) {
+	if !ends(err) && l.complaints.Fresh(err.Error(), time.Now()) {
 		l.logger().Error("the broker refuses to be listened to", zap.Error(err))
 	}
 	cause := "tick"
@@ -193,8 +210,8 @@ func (s *session) tick(ctx context.Context, nonce uint64) error {
 	if text, _ := m.ToString(); text != "K" {
 		return errFence
 	}
-	// It is right before the answer or right after it, depending on the server's version. That it is there at all shows that
-	// this connection is subscribed: a log that only looks at answers may be deaf without noticing (centrifugo#1189).
+	// The tick comes right before the answer or right after it, depending on the server's version. That it comes at all shows
+	// that this connection is subscribed: a log that only looks at answers may be deaf without noticing (centrifugo#1189).
 	for s.ticked.Load() != nonce {
 		select {
 		case <-s.heard:
@@ -207,43 +224,44 @@ func (s *session) tick(ctx context.Context, nonce uint64) error {
 	return nil
 }
 
-// maxNames is how many channels one command has. 255 bytes each are 128 KB.
+// maxNames is how many channels one command names. With 255 bytes each, these are 128 KB.
 const maxNames = 512
 
 // subscribeTo returns the commands that subscribe to channels.
 func (l *log) subscribeTo(s *session, names []string) (commands []rueidis.Completed) {
-	for group := range slices.Chunk(names, maxNames) {
-		var live []string
-		for _, name := range group {
-			if name == "" {
-				commands = append(commands, s.receive.B().Psubscribe().Pattern(l.pattern()).Build())
-				continue
-			}
-			live = append(live, l.live+name)
-		}
-		if len(live) > 0 {
-			commands = append(commands, s.receive.B().Subscribe().Channel(live...).Build())
-		}
+	groups, all := l.grouped(names)
+	for _, live := range groups {
+		commands = append(commands, s.receive.B().Subscribe().Channel(live...).Build())
+	}
+	if all {
+		commands = append(commands, s.receive.B().Psubscribe().Pattern(l.pattern()).Build())
 	}
 	return commands
 }
 
 // unsubscribeFrom returns the commands that end subscriptions.
 func (l *log) unsubscribeFrom(s *session, names []string) (commands []rueidis.Completed) {
-	for group := range slices.Chunk(names, maxNames) {
-		var live []string
-		for _, name := range group {
-			if name == "" {
-				commands = append(commands, s.receive.B().Punsubscribe().Pattern(l.pattern()).Build())
-				continue
-			}
-			live = append(live, l.live+name)
-		}
-		if len(live) > 0 {
-			commands = append(commands, s.receive.B().Unsubscribe().Channel(live...).Build())
-		}
+	groups, all := l.grouped(names)
+	for _, live := range groups {
+		commands = append(commands, s.receive.B().Unsubscribe().Channel(live...).Build())
+	}
+	if all {
+		commands = append(commands, s.receive.B().Punsubscribe().Pattern(l.pattern()).Build())
 	}
 	return commands
+}
+
+// grouped returns the server's channels of names, as many together as one command may have, and whether "" is among the names.
+func (l *log) grouped(names []string) (groups [][]string, all bool) {
+	live := make([]string, 0, len(names))
+	for _, name := range names {
+		if name == "" {
+			all = true
+		} else {
+			live = append(live, l.live+name)
+		}
+	}
+	return slices.Collect(slices.Chunk(live, maxNames)), all
 }
 
 // settle is told of a tick that came. The receiver calls it.

@@ -1,23 +1,14 @@
 package redis
 
-import "time"
+import (
+	"time"
 
-// clock is what the clock of the server has shown. The hub needs it to tell how old entries are, because that of this node may
-// be hours off.
-type clock struct{ shown, at time.Time }
+	"github.com/caddy-broadcast/caddy-broadcast/internal/brokerlog"
+)
 
 // setClock notes what the server's clock shows now, in milliseconds since 1970.
 func (l *log) setClock(now int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.clock = clock{time.UnixMilli(now), time.Now()}
-}
-
-// now returns what the clock shows now, or zero if that is not known.
-func (c clock) now() time.Time {
-	if c.at.IsZero() {
-		return time.Time{}
-	}
-	// time.Since counts by the monotonic clock, so it does not matter if this node's clock is set right meanwhile.
-	return c.shown.Add(time.Since(c.at))
+	l.clock = brokerlog.NewClock(time.UnixMilli(now), time.Now())
 }

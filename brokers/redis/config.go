@@ -7,8 +7,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// Config is the options of a broker as the connection uses them: with defaults, and with placeholders replaced. Secrets in
-// it must not be logged.
+// Config is the options of a broker as the connection uses them: with defaults, and with placeholders replaced. It has
+// secrets, so it must not be logged.
 type Config struct {
 	// Servers are addresses: host:port, or the path of a unix socket if it begins with a slash. With Master they are those
 	// of Sentinels, with Cluster those of any nodes of a Redis Cluster, and otherwise there is one.
@@ -37,7 +37,7 @@ type Config struct {
 	Logger func() *zap.Logger
 }
 
-// withDefaults is for callers in this module, which fill in what users see: these are only safe.
+// withDefaults returns the configuration with the documented defaults of options that are not set.
 func (c Config) withDefaults() Config {
 	if c.Prefix == "" {
 		c.Prefix = "bc"
@@ -52,7 +52,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// login returns who logs in to the server.
+// login returns the user and the password for the server.
 func (c *Config) login() (user, password string) {
 	if c.Login == nil {
 		return c.User, c.Password

@@ -97,7 +97,7 @@ func testConfig(t testing.TB, address string) Config {
 
 // Each rule has a log of its own on the same server, until one has stopped it.
 func TestConformance(t *testing.T) {
-	for _, program := range redistest.Programs() {
+	for _, program := range redistest.Programs(t) {
 		t.Run(program, func(t *testing.T) {
 			outer := t
 			last := &server{disturbed: true}

@@ -10,13 +10,16 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/redistest"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 // count returns how often each data of a channel came.
 func (n *node) count(channel string) map[string]int {
 	times := map[string]int{}
-	for _, e := range n.entries {
+	for _, e := range n.Came {
 		if e.Channel == channel {
 			times[string(e.Data)]++
 		}
@@ -29,7 +32,7 @@ func (n *node) count(channel string) map[string]int {
 func TestConnectionsAreKilled(t *testing.T) {
 	s := redistest.Start(t)
 	from, reader := dialTest(t, testConfig(t, s.Addr())), dialTest(t, testConfig(t, s.Addr()))
-	reader.open(t, "a")
+	reader.MustOpen(t, "a")
 	const messages = 3000
 	errs := make([]error, messages)
 	places := make([]uint64, messages)
@@ -54,10 +57,10 @@ func TestConnectionsAreKilled(t *testing.T) {
 		}
 	}
 	wait.Wait()
-	last := from.publish(t, entry("a", "last"))[0].Seq
-	reader.await(t, "the last", func() bool { return reader.at >= last && !reader.broken })
-	reader.mu.Lock()
-	defer reader.mu.Unlock()
+	last := from.MustPublish(t, entry("a", "last"))[0].Seq
+	reader.Await(t, "the last", func() bool { return reader.W >= last && !reader.Down })
+	reader.Mu.Lock()
+	defer reader.Mu.Unlock()
 	times := reader.count("a")
 	acked := 0
 	for i, err := range errs {
@@ -69,13 +72,13 @@ func TestConnectionsAreKilled(t *testing.T) {
 			acked++
 		}
 	}
-	for _, e := range reader.entries {
+	for _, e := range reader.Came {
 		if i := slices.Index(places, e.Seq); i >= 0 && string(e.Data) != fmt.Sprint(i) {
 			t.Errorf("%d has %q, and %d was acked there", e.Seq, e.Data, i)
 		}
 	}
-	if acked < messages/2 || len(reader.epochs) != 1 || len(reader.lost) > 0 {
-		t.Errorf("%d acked, epochs %v, lost %v", acked, reader.epochs, reader.lost)
+	if acked < messages/2 || len(reader.Epochs) != 1 || len(reader.Missing) > 0 {
+		t.Errorf("%d acked, epochs %v, lost %v", acked, reader.Epochs, reader.Missing)
 	}
 }
 
@@ -87,19 +90,19 @@ func TestFlushed(t *testing.T) {
 			var nodes []*node
 			for range 3 {
 				n := dialTest(t, testConfig(t, s.Addr()))
-				n.open(t, "a")
+				n.MustOpen(t, "a")
 				nodes = append(nodes, n)
 			}
-			nodes[0].publish(t, entry("a", "1"), entry("a", "2"))
+			nodes[0].MustPublish(t, entry("a", "1"), entry("a", "2"))
 			s.Do(strings.Fields(command)...)
 			for _, n := range nodes {
-				n.await(t, "another epoch", func() bool { return len(n.epochs) > 1 && !n.broken })
+				n.Await(t, "another epoch", func() bool { return len(n.Epochs) > 1 && !n.Down })
 			}
-			nodes[0].publish(t, entry("a", "after"))
+			nodes[0].MustPublish(t, entry("a", "after"))
 			for _, n := range nodes {
-				n.await(t, "the entry", func() bool { return n.count("a")["after"] == 1 })
-				if len(n.epochs) != 2 || n.epochs[1] != nodes[0].epochs[1] {
-					t.Errorf("epochs %v, of another %v", n.epochs, nodes[0].epochs)
+				n.Await(t, "the entry", func() bool { return n.count("a")["after"] == 1 })
+				if len(n.Epochs) != 2 || n.Epochs[1] != nodes[0].Epochs[1] {
+					t.Errorf("epochs %v, of another %v", n.Epochs, nodes[0].Epochs)
 				}
 			}
 			// What is left of the epoch before is not taken for one of this.
@@ -115,20 +118,34 @@ func TestFlushed(t *testing.T) {
 func TestRestartOfSnapshot(t *testing.T) {
 	s := redistest.Start(t)
 	n := dialTest(t, testConfig(t, s.Addr()))
-	n.open(t, "a")
-	n.publish(t, entry("a", "kept"))
+	n.MustOpen(t, "a")
+	n.MustPublish(t, entry("a", "kept"))
 	s.Do("SAVE")
-	n.publish(t, entry("a", "lost"))
+	n.MustPublish(t, entry("a", "lost"))
 	s.Kill()
 	s.Run()
-	n.await(t, "another epoch", func() bool { return len(n.epochs) == 2 && !n.broken })
-	if p := n.publish(t, entry("a", "after")); p[0].Seq != 2 {
+	n.Await(t, "another epoch", func() bool { return len(n.Epochs) == 2 && !n.Down })
+	if p := n.MustPublish(t, entry("a", "after")); p[0].Seq != 2 {
 		t.Errorf("the position is %d", p[0].Seq)
 	}
 	es, err := n.Last(t.Context(), "a", 10, 1000)
 	if err != nil || len(es) != 2 || string(es[0].Data) != "kept" || string(es[1].Data) != "after" {
 		t.Errorf("Last: %v, %v", es, err)
 	}
+}
+
+// publishConfirmed publishes until a replica confirms. A new one does so only after its first report to the server, of which it
+// sends one a second.
+func (n *node) publishConfirmed(t *testing.T, e broker.Entry) broker.Place {
+	t.Helper()
+	places, err := n.Try(e)
+	for deadline := time.Now().Add(patience); errors.Is(err, broker.ErrUnknown) && time.Now().Before(deadline); {
+		places, err = n.Try(e)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return places[0]
 }
 
 // A message is acked when a replica has it, and not otherwise.
@@ -138,18 +155,55 @@ func TestReplicas(t *testing.T) {
 	c := testConfig(t, s.Addr())
 	c.Replicas, c.PublishTimeout = 1, time.Second
 	n := dialTest(t, c)
-	for i := range 10 {
-		n.publish(t, entry("a", fmt.Sprint(i)))
-		if got := replica.Do("HGET", "{bc:0}:m", "s"); got != fmt.Sprint(i+1) {
-			t.Fatalf("after the ack of %d the replica has %s", i+1, got)
+	first := n.publishConfirmed(t, entry("a", "0")).Seq
+	for i := range uint64(10) {
+		n.MustPublish(t, entry("a", fmt.Sprint(i)))
+		if got := replica.Do("HGET", "{bc:0}:m", "s"); got != fmt.Sprint(first+i+1) {
+			t.Fatalf("after the ack of %d the replica has %s", first+i+1, got)
 		}
 	}
 	replica.Freeze()
-	if _, err := n.try(entry("a", "unsure")); !errors.Is(err, broker.ErrUnknown) {
+	if _, err := n.Try(entry("a", "unsure")); !errors.Is(err, broker.ErrUnknown) {
 		t.Errorf("without a replica: %v", err)
 	}
 	replica.Thaw()
-	n.publish(t, entry("a", "x"))
+	n.MustPublish(t, entry("a", "x"))
+}
+
+// While no replica answers, callers wait no longer than they have to, however many there are, and are told what is stored.
+func TestManyWithoutReplica(t *testing.T) {
+	s := redistest.Start(t)
+	replica := redistest.StartReplica(t, s)
+	c := testConfig(t, s.Addr())
+	c.Replicas, c.PublishTimeout = 1, time.Second
+	n := dialTest(t, c)
+	first := n.publishConfirmed(t, entry("a", "0"))
+	replica.Freeze()
+	const calls = 50_000
+	answers := make(chan error, calls)
+	for range calls {
+		n.Publish([]broker.Entry{entry("a", "x")}, func(_ []broker.Place, err error) { answers <- err })
+	}
+	unknown, down := 0, 0
+	for range calls {
+		switch err := <-answers; {
+		case errors.Is(err, broker.ErrUnknown):
+			unknown++
+		case errors.Is(err, broker.ErrDown):
+			down++
+		default:
+			t.Fatal(err)
+		}
+	}
+	if stored := s.Do("HGET", "{bc:0}:m", "s"); stored != fmt.Sprint(int(first.Seq)+unknown) {
+		t.Errorf("%s are stored, unknown are %d, and ErrDown %d", stored, unknown, down)
+	}
+	if p := n.Status().Problem; !strings.Contains(p, "replicas") {
+		t.Errorf("the problem is %q", p)
+	}
+	replica.Thaw()
+	c.PublishTimeout = 5 * time.Second
+	dialTest(t, c).MustPublish(t, entry("a", "y"))
 }
 
 // A node does not take a replica for the server, nor goes on with one that has become a replica.
@@ -159,10 +213,10 @@ func TestReadOnly(t *testing.T) {
 	n := dialBroken(t, testConfig(t, replica.Addr()), keepAll)
 	awaitProblem(t, n, "READONLY")
 	replica.Do("REPLICAOF", "NO", "ONE")
-	n.await(t, "the epoch", func() bool { return len(n.epochs) == 1 && !n.broken })
+	n.Await(t, "the epoch", func() bool { return len(n.Epochs) == 1 && !n.Down })
 	replica.Do("REPLICAOF", "127.0.0.1", s.Port)
-	n.await(t, "that it is broken", func() bool { return n.broken })
-	if _, err := n.try(entry("a", "x")); !errors.Is(err, broker.ErrDown) && !errors.Is(err, broker.ErrUnknown) {
+	n.Await(t, "that it is broken", func() bool { return n.Down })
+	if _, err := n.Try(entry("a", "x")); !errors.Is(err, broker.ErrDown) && !errors.Is(err, broker.ErrUnknown) {
 		t.Errorf("Publish on a replica: %v", err)
 	}
 }
@@ -203,11 +257,11 @@ func TestSlowSink(t *testing.T) {
 	from := dialTest(t, testConfig(t, s.Addr()))
 	gate := &gated{open: make(chan struct{})}
 	reader := dialSink(t, testConfig(t, s.Addr()), keepAll, func(n *node) broker.Sink { gate.node = n; return gate })
-	reader.await(t, "the first epoch", func() bool { return len(reader.epochs) > 0 && !reader.broken })
-	reader.open(t, "a")
+	reader.AwaitUp(t)
+	reader.MustOpen(t, "a")
 	data := strings.Repeat("x", 1<<20)
 	for range 60 {
-		from.publish(t, entry("a", data))
+		from.MustPublish(t, entry("a", data))
 	}
 	// The session ends when the queue is full, although the receiver is in the Sink.
 	for deadline := time.Now().Add(patience); reader.log.used() != nil; time.Sleep(10 * time.Millisecond) {
@@ -216,7 +270,7 @@ func TestSlowSink(t *testing.T) {
 		}
 	}
 	close(gate.open)
-	reader.await(t, "all", func() bool { return len(reader.entries) == 60 && !reader.broken })
+	reader.Await(t, "all", func() bool { return len(reader.Came) == 60 && !reader.Down })
 	if reader.Status().Repairs["overflow"] == 0 {
 		t.Errorf("repairs: %v", reader.Status().Repairs)
 	}
@@ -230,45 +284,73 @@ type gated struct {
 
 func (g *gated) Entries(run []broker.Entry) { <-g.open; g.node.Entries(run) }
 
-// The server cuts a subscriber that does not get on. It misses nothing.
+// The server disconnects a subscriber that cannot keep up. It misses nothing.
 func TestOutputBuffer(t *testing.T) {
 	s := redistest.Start(t, "client-output-buffer-limit pubsub 1mb 1mb 1")
 	proxy := redistest.NewProxy(t, s)
 	from, reader := dialTest(t, testConfig(t, s.Addr())), dialTest(t, testConfig(t, proxy.Addr()))
-	reader.open(t, "a")
+	reader.MustOpen(t, "a")
 	proxy.Hold()
 	data := strings.Repeat("x", 256<<10)
 	for range 60 {
-		from.publish(t, entry("a", data))
+		from.MustPublish(t, entry("a", data))
 	}
 	proxy.Pass()
-	reader.await(t, "all", func() bool { return len(reader.entries) == 60 && !reader.broken })
-	if len(reader.lost) > 0 || len(reader.epochs) != 1 {
-		t.Errorf("lost %v, epochs %v", reader.lost, reader.epochs)
+	reader.Await(t, "all", func() bool { return len(reader.Came) == 60 && !reader.Down })
+	if len(reader.Missing) > 0 || len(reader.Epochs) != 1 {
+		t.Errorf("lost %v, epochs %v", reader.Missing, reader.Epochs)
 	}
 }
 
-// The log is on one node of a cluster, which the others name.
-func TestCluster(t *testing.T) {
-	a := redistest.Start(t, "cluster-enabled yes")
-	b := redistest.Start(t, "cluster-enabled yes")
+// A large call is not too much for a subscriber at once; and what is too much for it is read.
+func TestLargeCall(t *testing.T) {
+	s := redistest.Start(t)
+	n := dialTest(t, testConfig(t, s.Addr()))
+	n.MustOpen(t, "a")
+	es := slices.Repeat([]broker.Entry{entry("a", strings.Repeat("x", 1<<20))}, 40)
+	n.MustPublish(t, es...)
+	n.Await(t, "all", func() bool { return len(n.Came) == 40 })
+	if repairs := n.Status().Repairs; len(repairs) > 0 {
+		t.Errorf("repairs: %v", repairs)
+	}
+	s.Do("CONFIG", "SET", "client-output-buffer-limit", "pubsub 1mb 1mb 1")
+	n.MustPublish(t, es...)
+	n.Await(t, "all", func() bool { return len(n.Came) == 80 && !n.Down })
+	if repairs := n.Status().Repairs; len(repairs) == 0 || len(n.Missing) > 0 {
+		t.Errorf("repairs: %v, lost: %v", repairs, n.Missing)
+	}
+}
+
+// startCluster starts a cluster of two servers that share the slots.
+func startCluster(t *testing.T) (a, b *redistest.Server) {
+	t.Helper()
+	// Without this port the servers take one that is 10000 higher, which may not be free.
+	port := caddytest.FreePort(t)
+	a = redistest.Start(t, "cluster-enabled yes", "cluster-port "+caddytest.FreePort(t))
+	b = redistest.Start(t, "cluster-enabled yes", "cluster-port "+port)
 	// By hand, since redis-cli --cluster waits for seconds.
 	a.Do("CLUSTER", "ADDSLOTSRANGE", "0", "8191")
 	b.Do("CLUSTER", "ADDSLOTSRANGE", "8192", "16383")
 	b.Do("CLUSTER", "SET-CONFIG-EPOCH", "2")
-	a.Do("CLUSTER", "MEET", "127.0.0.1", b.Port)
+	a.Do("CLUSTER", "MEET", "127.0.0.1", b.Port, port)
 	for deadline := time.Now().Add(patience); !strings.Contains(a.Do("CLUSTER", "INFO"), "cluster_state:ok") || !strings.Contains(b.Do("CLUSTER", "INFO"), "cluster_state:ok"); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal(a.Do("CLUSTER", "INFO"))
 		}
 	}
+	return a, b
+}
+
+// The log is on one node of a cluster, which the others name.
+func TestCluster(t *testing.T) {
+	a, b := startCluster(t)
 	for _, address := range []string{a.Addr(), b.Addr()} {
 		c := testConfig(t, address)
 		c.Cluster = true
 		n := dialTest(t, c)
-		n.open(t, "a", "")
-		n.publish(t, entry("a", "x"))
-		n.await(t, "the entry", func() bool { return len(n.entries) == 1 })
+		n.MustOpen(t, "a", "")
+		n.MustPublish(t, entry("a", "x"))
+		n.Await(t, "the entry", func() bool { return len(n.Came) == 1 })
 	}
 }
 
@@ -279,23 +361,23 @@ func TestMissedOfAll(t *testing.T) {
 	c, away := testConfig(t, s.Addr()), testConfig(t, proxy.Addr())
 	c.Prefix, away.Prefix = "a*[b?c", "a*[b?c"
 	from, n := dialTest(t, c), dialTest(t, away)
-	n.open(t, "", "x")
-	from.publish(t, entry("x", "0"))
-	n.await(t, "the first", func() bool { return len(n.entries) == 1 })
+	n.MustOpen(t, "", "x")
+	from.MustPublish(t, entry("x", "0"))
+	n.Await(t, "the first", func() bool { return len(n.Came) == 1 })
 	proxy.Refuse()
-	n.await(t, "that it is broken", func() bool { return n.broken })
+	n.Await(t, "that it is broken", func() bool { return n.Down })
 	for i := range 5000 {
 		from.Publish([]broker.Entry{entry(fmt.Sprint("c", i%700), fmt.Sprint(i))}, func([]broker.Place, error) {})
 	}
-	last := from.publish(t, entry("x", "1"))[0].Seq
+	last := from.MustPublish(t, entry("x", "1"))[0].Seq
 	proxy.Accept()
-	n.await(t, "the rest", func() bool { return n.at >= last && !n.broken })
-	if len(n.entries) != 5002 || len(n.lost) > 0 {
-		t.Errorf("%d entries, lost %v", len(n.entries), n.lost)
+	n.Await(t, "the rest", func() bool { return n.W >= last && !n.Down })
+	if len(n.Came) != 5002 || len(n.Missing) > 0 {
+		t.Errorf("%d entries, lost %v", len(n.Came), n.Missing)
 	}
-	for i := 1; i < len(n.entries); i++ {
-		if n.entries[i-1].Seq >= n.entries[i].Seq {
-			t.Fatalf("%d comes after %d", n.entries[i].Seq, n.entries[i-1].Seq)
+	for i := 1; i < len(n.Came); i++ {
+		if n.Came[i-1].Seq >= n.Came[i].Seq {
+			t.Fatalf("%d comes after %d", n.Came[i].Seq, n.Came[i-1].Seq)
 		}
 	}
 }
@@ -308,19 +390,19 @@ func TestPromiseNotKept(t *testing.T) {
 			c := testConfig(t, s.Addr())
 			c.Durable = true
 			n := dialTest(t, c)
-			n.open(t, "a")
-			n.publish(t, entry("a", "kept"))
+			n.MustOpen(t, "a")
+			n.MustPublish(t, entry("a", "kept"))
 			s.Do("SAVE")
-			n.publish(t, entry("a", "lost"))
-			n.await(t, "both", func() bool { return len(n.entries) == 2 })
+			n.MustPublish(t, entry("a", "lost"))
+			n.Await(t, "both", func() bool { return len(n.Came) == 2 })
 			if restart {
 				s.Kill()
 				s.Run()
 			} else {
 				s.Do("DEBUG", "RELOAD", "NOSAVE")
 			}
-			n.await(t, "another epoch", func() bool { return len(n.epochs) == 2 && !n.broken })
-			if p := n.publish(t, entry("a", "after")); p[0].Seq != 2 {
+			n.Await(t, "another epoch", func() bool { return len(n.Epochs) == 2 && !n.Down })
+			if p := n.MustPublish(t, entry("a", "after")); p[0].Seq != 2 {
 				t.Errorf("the position is %d", p[0].Seq)
 			}
 			s.Kill()
@@ -336,13 +418,41 @@ func TestDatabases(t *testing.T) {
 	n := dialTest(t, c)
 	c.DB = 3
 	other := dialTest(t, c)
-	n.open(t, "a")
-	other.open(t, "a", "")
-	n.publish(t, entry("a", "1"))
-	other.publish(t, entry("a", "2"))
-	other.await(t, "its entry", func() bool { return len(other.entries) == 1 })
-	n.await(t, "its entry", func() bool { return len(n.entries) == 1 })
-	if len(n.epochs) != 1 || len(other.epochs) != 1 || n.broken || n.epochs[0] == other.epochs[0] {
-		t.Errorf("epochs %v and %v", n.epochs, other.epochs)
+	n.MustOpen(t, "a")
+	other.MustOpen(t, "a", "")
+	n.MustPublish(t, entry("a", "1"))
+	other.MustPublish(t, entry("a", "2"))
+	other.Await(t, "its entry", func() bool { return len(other.Came) == 1 })
+	n.Await(t, "its entry", func() bool { return len(n.Came) == 1 })
+	if len(n.Epochs) != 1 || len(other.Epochs) != 1 || n.Down || n.Epochs[0] == other.Epochs[0] {
+		t.Errorf("epochs %v and %v", n.Epochs, other.Epochs)
+	}
+}
+
+// What others publish on the channels of the log is counted, and does no harm.
+func TestForeign(t *testing.T) {
+	s := redistest.Start(t)
+	n := dialTest(t, testConfig(t, s.Addr()))
+	n.MustOpen(t, "a")
+	s.Do("PUBLISH", "{bc:0}:c:a", "not ours")
+	n.MustPublish(t, entry("a", "1"))
+	n.Await(t, "what is ours", func() bool { return len(n.Came) == 1 })
+	if foreign := n.Status().Foreign; foreign != 1 || string(n.Came[0].Data) != "1" {
+		t.Errorf("%d are foreign, and %q came", foreign, n.Came[0].Data)
+	}
+}
+
+// A server that removes keys when its memory is full is warned of, once.
+func TestPolicy(t *testing.T) {
+	for policy, want := range map[string]int{"noeviction": 0, "allkeys-lru": 1} {
+		s := redistest.Start(t, "maxmemory-policy "+policy)
+		core, logged := observer.New(zap.WarnLevel)
+		c := testConfig(t, s.Addr())
+		c.Logger = func() *zap.Logger { return zap.New(core) }
+		n := dialTest(t, c)
+		n.MustPublish(t, entry("a", "1"))
+		if got := logged.FilterMessageSnippet("removes messages").Len(); got != want {
+			t.Errorf("%s: %d warnings", policy, got)
+		}
 	}
 }

@@ -2,59 +2,32 @@ package redis
 
 import (
 	"math/rand/v2"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/servertest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/sinktest"
 )
 
-const patience = 30 * time.Second
+const patience = servertest.Patience
 
-// node is a log and a Sink that remembers.
+// node is a log of this package, and what it has given.
 type node struct {
 	*log
-	mu       sync.Mutex
-	changed  *sync.Cond
-	epochs   []string
-	entries  []broker.Entry
-	broken   bool
-	at       uint64
-	lost     []string
-	repaired int
+	*sinktest.Node
 }
 
-func (n *node) change(do func()) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	do()
-	n.changed.Broadcast()
-}
-
-func (n *node) Epoch(epoch string, at uint64) {
-	n.change(func() { n.epochs, n.at = append(n.epochs, epoch), at })
-}
-func (n *node) Entries(run []broker.Entry) {
-	n.change(func() { n.entries, n.at = append(n.entries, run...), max(n.at, run[len(run)-1].Seq) })
-}
-func (n *node) Advance(seq uint64) { n.change(func() { n.at = max(n.at, seq) }) }
-func (n *node) Broken(error)       { n.change(func() { n.broken = true }) }
-func (n *node) Lost(channels []string) {
-	n.change(func() { n.lost = append(n.lost, channels...) })
-}
-func (n *node) Repaired() { n.change(func() { n.broken = false; n.repaired++ }) }
+var keepAll = broker.Retention{Messages: 100_000}
 
 func dialTest(t testing.TB, c Config) *node {
 	t.Helper()
 	return dialWith(t, c, keepAll)
 }
 
-var keepAll = broker.Retention{Messages: 100_000}
-
 func dialWith(t testing.TB, c Config, keep broker.Retention) *node {
 	t.Helper()
 	n := dialBroken(t, c, keep)
-	n.await(t, "the first epoch", func() bool { return len(n.epochs) > 0 && !n.broken })
+	n.AwaitUp(t)
 	return n
 }
 
@@ -66,68 +39,9 @@ func dialBroken(t testing.TB, c Config, keep broker.Retention) *node {
 // dialSink dials with a Sink that is around the node's.
 func dialSink(t testing.TB, c Config, keep broker.Retention, sink func(*node) broker.Sink) *node {
 	t.Helper()
-	n := &node{broken: true}
-	n.changed = sync.NewCond(&n.mu)
-	l, err := Dial(c, sink(n), broker.Options{Node: rand.Uint64(), Retention: keep})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.log = l.(*log)
-	t.Cleanup(l.Close)
+	n := &node{Node: sinktest.New(rand.Uint64())}
+	n.log = n.Dial(t, dialing(c), sink(n), keep).(*log)
 	return n
 }
 
-// await waits until something is so.
-func (n *node) await(t testing.TB, what string, so func() bool) {
-	t.Helper()
-	timer := time.AfterFunc(patience, func() { n.change(func() {}) })
-	defer timer.Stop()
-	deadline := time.Now().Add(patience)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for !so() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not in %v: %s; at %d, broken %v, %d entries, %s", patience, what, n.at, n.broken, len(n.entries), n.Status().Problem)
-		}
-		n.changed.Wait()
-	}
-}
-
-func entry(channel, data string) broker.Entry {
-	return broker.Entry{Channel: channel, Data: []byte(data)}
-}
-
-func (n *node) try(es ...broker.Entry) ([]broker.Place, error) {
-	type result struct {
-		places []broker.Place
-		err    error
-	}
-	ch := make(chan result, 1)
-	n.Publish(es, func(places []broker.Place, err error) { ch <- result{places, err} })
-	r := <-ch
-	return r.places, r.err
-}
-
-func (n *node) publish(t testing.TB, es ...broker.Entry) []broker.Place {
-	t.Helper()
-	places, err := n.try(es...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return places
-}
-
-func (n *node) open(t testing.TB, channels ...string) uint64 {
-	t.Helper()
-	type result struct {
-		at  uint64
-		err error
-	}
-	ch := make(chan result, 1)
-	n.Open(channels, func(at uint64, err error) { ch <- result{at, err} })
-	r := <-ch
-	if r.err != nil {
-		t.Fatal(r.err)
-	}
-	return r.at
-}
+var entry = sinktest.Entry

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"time"
 
@@ -12,14 +14,18 @@ import (
 	"go.uber.org/zap"
 )
 
-// tickInterval is how often a node asks how far the log is. W of a quiet node is behind by no more than that, and a server that
-// does not answer, or was flushed, is noticed so much later.
+// tickInterval is how often a node asks for the position of the log. W of a quiet node is behind by no more than that. A
+// server that does not answer, or was flushed, is noticed in that time.
 const tickInterval = time.Second
 
-// catchUpTimeout bounds one attempt to catch up.
-const catchUpTimeout = 30 * time.Second
+// catchUpTimeout limits one attempt to catch up. It has more time for each open channel: 250 are read at once, from a
+// server that may be 10 ms away.
+const (
+	catchUpTimeout    = 30 * time.Second
+	catchUpForChannel = 200 * time.Microsecond
+)
 
-// keep connects, catches up, and waits until that has to be done again.
+// keep connects and catches up, again whenever a session has ended.
 func (l *log) keep() {
 	defer l.running.Done()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -50,7 +56,10 @@ func (l *log) keep() {
 
 // up makes a session that has caught up.
 func (l *log) up(ctx context.Context, cause string) (*session, error) {
-	ctx, cancel := context.WithTimeout(ctx, catchUpTimeout)
+	l.mu.Lock()
+	timeout := catchUpTimeout + time.Duration(len(l.channels))*catchUpForChannel
+	l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	dial, end := context.WithTimeout(ctx, 2*dialTimeout)
 	defer end()
@@ -68,7 +77,7 @@ func (l *log) notUp(cause string, err error) {
 	}
 	l.setProblem(fmt.Sprint("not connected: ", err))
 	l.publisher.refuse()
-	if l.complaints.fresh(err.Error(), time.Now()) {
+	if l.complaints.Fresh(err.Error(), time.Now()) {
 		l.logger().Warn("cannot catch up with the broker", zap.String("cause", cause), zap.Error(err))
 	}
 }
@@ -77,7 +86,6 @@ func (l *log) notUp(cause string, err error) {
 func (l *log) watch(s *session) {
 	clock := time.NewTicker(tickInterval)
 	defer clock.Stop()
-	go l.look(s)
 	for {
 		select {
 		case <-s.over:
@@ -87,6 +95,7 @@ func (l *log) watch(s *session) {
 		case <-clock.C:
 			l.applyRetention(s)
 			l.Barrier(func(uint64, error) {})
+			go l.lookAgain(s)
 		}
 	}
 }
@@ -177,15 +186,30 @@ func (l *log) applyRetention(s *session) {
 	}
 }
 
-// look warns of settings of the server by which it loses messages. It need not be allowed to see them.
-func (l *log) look(s *session) {
+// lookAgain calls look again while a session is used, because settings may change. It also checks the connection for
+// requests, whose loss would otherwise be noticed only by the next reader, who gets an error. What it cannot find out stays
+// as it was.
+func (l *log) lookAgain(s *session) {
 	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
-	settings, err := s.client.Do(ctx, s.client.B().ConfigGet().Parameter("maxmemory-policy").Build()).AsStrMap()
-	if policy := settings["maxmemory-policy"]; err == nil && policy != "noeviction" && l.complaints.fresh(policy, time.Now()) {
-		l.logger().Warn("the broker's server removes messages when its memory is full, so clients may miss some without being told",
+	if err := s.look(ctx); err != nil && ends(err) {
+		s.fail("reconnect", err)
+	}
+}
+
+// look finds out whether the server removes keys when its memory is full, and warns. It uses INFO and not CONFIG, which an
+// account need not have.
+func (s *session) look(ctx context.Context) error {
+	policy, err := info(ctx, s.client, "memory", "maxmemory_policy")
+	if err != nil {
+		return err
+	}
+	s.evicts.Store(policy != "noeviction")
+	if policy != "noeviction" && policy != "" && s.l.complaints.Fresh(policy, time.Now()) {
+		s.l.logger().Warn("the broker's server removes messages when its memory is full, so clients may get gaps and messages may come twice",
 			zap.String("maxmemory-policy", policy), zap.String("should be", "noeviction"))
 	}
+	return nil
 }
 
 // catchUp brings a session to where the log has everything up to a tick.
@@ -283,12 +307,8 @@ func (l *log) repaired(s *session, cause string, at uint64, missed []broker.Entr
 	if len(lost) > 0 {
 		l.sink.Lost(lost)
 	}
-	for from := 0; from < len(missed); from += maxRun {
-		// Cloned, because the Sink may keep a run and all share one array.
-		l.sink.Entries(append([]broker.Entry(nil), missed[from:min(from+maxRun, len(missed))]...))
-	}
-	r.watermark, r.advance = max(at, r.watermark), 0
-	l.sink.Advance(r.watermark)
+	r.watermark = max(at, r.watermark)
+	r.run.Missed(missed, r.watermark)
 	l.mu.Lock()
 	l.session, l.problem, l.heard = s, "", time.Now()
 	l.epoch, l.certain = r.epoch, r.watermark
@@ -296,16 +316,17 @@ func (l *log) repaired(s *session, cause string, at uint64, missed []broker.Entr
 	if !first {
 		l.repairs[cause]++
 	}
-	openings := append([]*opening(nil), l.openings...)
+	openings := slices.Collect(maps.Keys(l.openings))
 	l.mu.Unlock()
+	// Before others are told that the log is up: they may publish at once.
+	l.publisher.use(s)
+	l.counters.use(s)
 	r.broken = false
 	l.sink.Repaired()
 	for _, o := range openings {
 		l.settleOpening(s, o, r.watermark)
 	}
 	l.logger().Info("the broker's log is up", zap.String("cause", cause), zap.Uint64("position", at), zap.Int("missed", len(missed)), zap.Int("lost", len(lost)))
-	l.publisher.use(s)
-	l.counters.use(s)
 	l.asker.wake()
 	// Last, as ordinary messages after the repair: what is at or before at is dropped by its position.
 	held := r.held
@@ -313,7 +334,7 @@ func (l *log) repaired(s *session, cause string, at uint64, missed []broker.Entr
 	for _, it := range held {
 		l.handle(it)
 	}
-	l.flush()
+	r.run.Flush()
 	return nil
 }
 

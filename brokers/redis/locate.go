@@ -10,10 +10,10 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// maxMoved is how often a cluster may send a client on.
+// maxMoved is how many times in a row a cluster may redirect the client.
 const maxMoved = 5
 
-// begin finds the server that has the log, and begins a session with it. Each attempt asks another address first.
+// begin finds the server that has the log, and begins a session with it. Each attempt begins with another address.
 func (l *log) begin(ctx context.Context) (s *session, err error) {
 	l.attempts++
 	servers := l.config.Servers
@@ -69,8 +69,8 @@ func moved(text, from string) (string, bool) {
 	return "", false
 }
 
-// master asks the Sentinels for the address of the server. One that is out of date is found out by the first script, which
-// writes: so the next attempt begins with another Sentinel.
+// master asks the Sentinels for the address of the server. If a Sentinel is out of date, the first script fails, because it
+// writes. So the next attempt begins with another Sentinel.
 func (l *log) master(ctx context.Context) (string, error) {
 	servers := l.config.Servers
 	var errs []error
@@ -85,7 +85,7 @@ func (l *log) master(ctx context.Context) (string, error) {
 }
 
 func (l *log) askSentinel(ctx context.Context, sentinel string) (string, error) {
-	// Its time is its own: one that does not answer must not take that of the others.
+	// Each Sentinel has its own timeout, so that one that does not answer leaves time for the others.
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	// A session that only asks: it is dialled in the same way, and also not again.
@@ -101,7 +101,7 @@ func (l *log) askSentinel(ctx context.Context, sentinel string) (string, error) 
 	}
 	defer s.close()
 	place, err := s.client.Do(ctx, s.client.B().SentinelGetMasterAddrByName().Master(l.config.Master).Build()).AsStrSlice()
-	if err != nil {
+	if err != nil && !rueidis.IsRedisNil(err) {
 		return "", err
 	}
 	if len(place) != 2 {

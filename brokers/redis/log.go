@@ -6,7 +6,7 @@
 //
 // Five goroutines do the work. The keeper connects, watches, and catches up. The receiver takes what a connection has queued
 // and gives it to the Sink, and is the only one that calls it. The sender publishes, the asker subscribes and ticks, and the
-// counter does what broker.Peers has; each sends all that has come up while it waited for the last answer.
+// counter implements broker.Peers. Each of these three sends together what has come up while it waited for an answer.
 package redis
 
 import (
@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/brokerlog"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/complaints"
 	"go.uber.org/zap"
 )
 
@@ -48,7 +50,7 @@ type log struct {
 	publisher  publisher
 	asker      asker
 	counters   counters
-	complaints complaints
+	complaints complaints.Complaints
 	reads      chan struct{} // places for those who read
 
 	// telling is held while the Sink is told an epoch, and by those who answer with positions of one.
@@ -63,20 +65,22 @@ type log struct {
 	mu        sync.Mutex
 	channels  map[string]*channel // by the server's channel; that of "" is the pattern
 	all       *channel            // that of ""
-	openings  []*opening
+	openings  map[*opening]struct{}
 	session   *session // the one that is used, nil while there is none that has caught up
 	retention broker.Retention
 	retain    bool // the server does not know it yet
 	problem   string
+	refusal   string // why the server has not stored what was published last
 	heard     time.Time
-	epoch     string // that the Sink was told last
-	certain   uint64 // a position that was stored in it
-	clock     clock
+	epoch     string          // that the Sink was told last
+	certain   uint64          // a position that was stored in it
+	clock     brokerlog.Clock // the server's
 	repairs   map[string]uint64
 	foreign   uint64
 }
 
-// Dial returns a log at once, and connects in the background until it is closed. An error means that the options cannot work.
+// Dial returns a log at once. It connects in the background until it is closed. An error means that the options cannot
+// work.
 func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
 	// The module has done so already, but tests call Dial without it.
 	c = c.withDefaults()
@@ -98,7 +102,7 @@ func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
 	l := &log{
 		config: c, node: o.Node, id: strconv.FormatUint(rand.Uint64(), 36), sink: sink, message: o.Message,
 		prefix: prefix, meta: prefix + "m", live: prefix + "c:", everybody: prefix + "p:*",
-		reads: make(chan struct{}, maxReads), done: make(chan struct{}), channels: map[string]*channel{}, repairs: map[string]uint64{},
+		reads: make(chan struct{}, maxReads), done: make(chan struct{}), channels: map[string]*channel{}, openings: map[*opening]struct{}{}, repairs: map[string]uint64{},
 		retention: o.Retention, retain: true, atLeast: minMessages, problem: "not connected yet",
 	}
 	l.own, l.peer = prefix+"o:"+l.id, l.peerName(o.Node)
@@ -107,7 +111,7 @@ func Dial(c Config, sink broker.Sink, o broker.Options) (broker.Log, error) {
 	l.asker.init()
 	l.counters.init(l)
 	// A Log begins as Broken, which the contract says, so the Sink is not told of it.
-	l.receiver.broken = true
+	l.receiver.broken, l.receiver.run = true, brokerlog.NewRun(sink)
 	l.running.Add(5)
 	go l.receive()
 	go l.keep()
@@ -127,20 +131,21 @@ func newEpoch() string {
 	return string(b[:])
 }
 
-// Status implements broker.Log. It asks nobody, because metrics and health checks call it while the broker may be away.
+// Status implements broker.Log. It asks nobody, because metrics and health checks call it even when the broker does not
+// answer.
 func (l *log) Status() broker.Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := broker.Status{
 		Up: l.session != nil, Problem: l.problem, Heard: l.heard, Foreign: l.foreign, QueueBytes: l.queue.size(), MaxData: maxData,
-		Clock: l.clock.now(), Repairs: map[string]uint64{},
+		Clock: l.clock.Now(), Repairs: map[string]uint64{},
 	}
 	for cause, n := range l.repairs {
 		s.Repairs[cause] = n
 	}
 	if l.session != nil {
 		s.Server = l.session.address
-		s.Problem = "" // it is over, or was about one request only
+		s.Problem = l.refusal // others are over
 	}
 	return s
 }
@@ -170,6 +175,21 @@ func (l *log) setProblem(s string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.problem = s
+}
+
+// refusesPublishing notes why the server does not store messages, though it answers: it is full, for example. nil says that it
+// does.
+func (l *log) refusesPublishing(err error) {
+	text := ""
+	if err != nil {
+		text = "publishing fails: " + err.Error()
+		if l.complaints.Fresh(text, time.Now()) {
+			l.logger().Error("the broker refuses messages", zap.Error(err))
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refusal = text
 }
 
 // used returns the session that has caught up, or nil.

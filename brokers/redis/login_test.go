@@ -15,6 +15,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/redistest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/servertest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/sinktest"
 )
 
 // account returns a user of the server who may do no more than the log does.
@@ -25,7 +27,7 @@ func account(t *testing.T) string {
 	for _, db := range []string{"", "1:", "2:", "3:"} {
 		rules = append(rules, "&{bc:0}:"+db+"c:*", "&{bc:0}:"+db+"p:*")
 	}
-	for _, name := range strings.Fields("hello auth client info select ping config|get eval evalsha subscribe unsubscribe psubscribe punsubscribe publish scan wait") {
+	for _, name := range strings.Fields("hello auth client info select ping eval evalsha subscribe unsubscribe psubscribe punsubscribe publish scan wait") {
 		rules = append(rules, "+"+name)
 	}
 	files, err := filepath.Glob("scripts/*.lua")
@@ -44,23 +46,8 @@ func account(t *testing.T) string {
 	return strings.Join(rules, " ")
 }
 
-// loginSink is a Sink that tells when it has everything.
-type loginSink struct{ up chan struct{} }
-
-func (loginSink) Epoch(string, uint64)   {}
-func (loginSink) Entries([]broker.Entry) {}
-func (loginSink) Advance(uint64)         {}
-func (loginSink) Broken(error)           {}
-func (loginSink) Lost([]string)          {}
-func (s loginSink) Repaired() {
-	select {
-	case s.up <- struct{}{}:
-	default:
-	}
-}
-
 // dialModule loads the module with options and connects it. What it logs is checked for secrets.
-func dialModule(t *testing.T, options map[string]any) (broker.Log, loginSink) {
+func dialModule(t *testing.T, options map[string]any) *sinktest.Node {
 	t.Helper()
 	text, err := json.Marshal(options)
 	if err != nil {
@@ -72,30 +59,27 @@ func dialModule(t *testing.T, options map[string]any) (broker.Log, loginSink) {
 	}
 	core, logged := observer.New(zap.DebugLevel)
 	b.config.Logger = func() *zap.Logger { return zap.New(core) }
-	sink := loginSink{make(chan struct{}, 1)}
-	l, err := b.Dial(sink, broker.Options{Node: 1, Name: "node name"})
+	n := sinktest.New(1)
+	n.Log, err = b.Dial(n, broker.Options{Node: n.Number, Name: "node name"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		l.Close()
+		n.Log.Close()
 		for _, e := range logged.All() {
 			if line, _ := json.Marshal(e.ContextMap()); strings.Contains(e.Message+string(line), "s3cret") {
 				t.Errorf("a secret is logged: %s %s", e.Message, line)
 			}
 		}
 	})
-	return l, sink
+	return n
 }
 
-// expectUp waits until the log works, and uses it.
-func expectUp(t *testing.T, l broker.Log, sink loginSink) {
+// expectUp waits until the log works, for the first time or again, and uses it.
+func expectUp(t *testing.T, n *sinktest.Node, times int) {
 	t.Helper()
-	select {
-	case <-sink.up:
-	case <-time.After(30 * time.Second):
-		t.Fatalf("it is not up: %+v", l.Status())
-	}
+	l := n.Log
+	n.Await(t, "the log", func() bool { return n.Repairs >= times })
 	if s := l.Status(); !s.Up || s.Problem != "" || s.Server == "" || strings.Contains(s.Server, "s3cret") {
 		t.Errorf("%+v", s)
 	}
@@ -124,8 +108,8 @@ func expectUp(t *testing.T, l broker.Log, sink loginSink) {
 }
 
 func TestLogins(t *testing.T) {
-	authority, port := redistest.NewAuthority(t), caddytest.FreePort(t)
-	s := redistest.Start(t, "requirepass s3cret", account(t), authority.Config(port))
+	authority, port := servertest.NewAuthority(t), caddytest.FreePort(t)
+	s := redistest.Start(t, "requirepass s3cret", account(t), redistest.TLS(authority, port))
 	open := redistest.Start(t)
 	t.Setenv("TEST_REDIS_LOGIN", "s3cret")
 	encrypted := map[string]any{"ca": []string{authority.CA}, "cert": authority.Cert, "key": authority.Key}
@@ -143,8 +127,8 @@ func TestLogins(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			options["prefix"] = "bc"
-			l, sink := dialModule(t, options)
-			expectUp(t, l, sink)
+			n := dialModule(t, options)
+			expectUp(t, n, 1)
 		})
 	}
 }
@@ -154,8 +138,8 @@ func TestRefusedLogins(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t, "requirepass secret-of-server")
 	s.Password = "secret-of-server"
-	authority, port := redistest.NewAuthority(t), caddytest.FreePort(t)
-	redistest.Start(t, authority.Config(port))
+	authority, port := servertest.NewAuthority(t), caddytest.FreePort(t)
+	redistest.Start(t, redistest.TLS(authority, port))
 	for name, test := range map[string]struct {
 		options map[string]any
 		want    string
@@ -169,9 +153,9 @@ func TestRefusedLogins(t *testing.T) {
 		"TLS to no TLS":  {map[string]any{"url": "rediss://:s3cret@" + s.Addr()}, "deadline exceeded"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l, _ := dialModule(t, test.options)
+			n := dialModule(t, test.options)
 			for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) { // Status has no event
-				problem := l.Status().Problem
+				problem := n.Log.Status().Problem
 				if strings.Contains(problem, "s3cret") || strings.Contains(problem, "secret-of-server") {
 					t.Fatalf("the problem has a secret: %s", problem)
 				}
@@ -198,13 +182,13 @@ func TestPasswordChanged(t *testing.T) {
 	write(file, "s3cret-1")
 	s := redistest.Start(t, "requirepass s3cret-1")
 	s.Password = "s3cret-1"
-	l, sink := dialModule(t, map[string]any{"url": "redis://:{file." + file + "}@" + s.Addr()})
-	expectUp(t, l, sink)
+	n := dialModule(t, map[string]any{"url": "redis://:{file." + file + "}@" + s.Addr()})
+	expectUp(t, n, 1)
 	s.Do("CONFIG", "SET", "requirepass", "s3cret-2")
 	s.Password = "s3cret-2"
 	write(file, "s3cret-2")
 	s.Do("CLIENT", "KILL", "TYPE", "normal")
-	expectUp(t, l, sink)
+	expectUp(t, n, 2)
 }
 
 // TestSentinelLogins: Sentinels have a login of their own, and need not all be there.
@@ -212,9 +196,9 @@ func TestSentinelLogins(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t, account(t))
 	sentinel := redistest.StartSentinel(t, s, "user s on >s3cret-of-sentinel +@all")
-	l, sink := dialModule(t, map[string]any{
+	n := dialModule(t, map[string]any{
 		"url":           "redis+sentinel://caddy:s3cret@127.0.0.1:1," + sentinel.Addr() + "/" + redistest.Master + "/2",
 		"sentinel_user": "s", "sentinel_password": "s3cret-of-sentinel",
 	})
-	expectUp(t, l, sink)
+	expectUp(t, n, 1)
 }

@@ -9,14 +9,15 @@ import (
 )
 
 const (
-	// maxMissed is how many bytes of entries are read to catch up. What is beyond is lost. All of them are in memory before the
-	// first is delivered, because they are read channel by channel and delivered in the order of the log.
+	// maxMissed is how many bytes of entries are read to catch up. Beyond it, messages count as lost. All of them are in
+	// memory before the first is delivered, because they are read channel by channel, and delivered in the order of the
+	// log.
 	maxMissed = 64 << 20
 
 	// groupSize is how many channels are asked for at once. An empty one takes the server 2 to 4 microseconds.
 	groupSize = 250
 
-	// entryOverhead is the memory of an entry besides its data.
+	// entryOverhead is the memory that an entry takes in addition to its data.
 	entryOverhead = 256
 )
 

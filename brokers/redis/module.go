@@ -18,26 +18,26 @@ func init() {
 	caddy.RegisterModule(Broker{})
 }
 
-// Broker shares messages with other Caddy processes by a server of Redis or Valkey. All processes with the same `prefix` and the
-// same database of the same server have the same messages. A message is acknowledged to its publisher when the server has it;
-// whether it survives a restart or a failover of the server depends on the server: see `durable` and `replicas`.
+// Broker shares messages with other Caddy processes through a server of Redis or Valkey. All processes with the same `prefix` and
+// the same database of the same server have the same messages. A message is acknowledged to its publisher when the server has it.
+// Whether it survives a restart or a failover of the server depends on the server: see `durable` and `replicas`.
 //
 // Text options may have placeholders such as `{env.REDIS_PASSWORD}` or `{file./run/secrets/redis}`. Use them for secrets,
-// because Caddy's admin API shows the configuration as it is written. A reload with the same options keeps the connection. Those
-// of `user`, `password` and the URL's login are expanded for each connection, so that a secret in a file may change, and the
-// others when the configuration is loaded.
+// because Caddy's admin API shows the configuration as it is written. Placeholders in `user`, `password` and the URL's login are
+// expanded for each connection, so that a secret in a file may change; others are expanded when the configuration is loaded. A
+// reload with the same options keeps the connection.
 type Broker struct {
 	// Where the server is. `rediss` instead of `redis` encrypts the connection.
 	//
-	//   - `redis://user:password@host:6379/0`: one server, and the number of its database. User, password, port and number
-	//     may be left out.
-	//   - `unix:///run/redis/redis.sock?db=0`, or `redis+unix`: the same by a unix socket.
-	//   - `redis+sentinel://s1:26379,s2:26379,s3:26379/mymaster/0`: the master with this name, which these Sentinels know. A
-	//     login is that of the master.
-	//   - `redis+cluster://n1:6379,n2:6379`: a Redis Cluster. All messages are on one of its masters, so this is for those who
-	//     have one, and not faster.
+	//   - `redis://user:password@host:6379/0`: one server, and the number of its database. User, password, port (`6379`) and
+	//     number (`0`) may be left out.
+	//   - `unix:///run/redis/redis.sock?db=0`, or `redis+unix`: the same over a unix socket.
+	//   - `redis+sentinel://s1:26379,s2:26379,s3:26379/mymaster/0`: the master that these Sentinels know by this name. A login
+	//     is that of the master.
+	//   - `redis+cluster://n1:6379,n2:6379`: a Redis Cluster. All messages are on one of its masters, so it is not faster than a
+	//     single server. Use it if you have one already.
 	//
-	// What is not a placeholder in a user or a password has to be percent-encoded.
+	// A user or a password has to be percent-encoded, except for placeholders in it.
 	URL string `json:"url,omitempty"`
 
 	// What all keys and channels of the log in Redis begin with: `{bc:0}`. Another prefix is another log, for example of another
@@ -45,42 +45,45 @@ type Broker struct {
 	Prefix string `json:"prefix,omitempty"`
 
 	// How many replicas of the server must have a message before it is acknowledged. A message then survives a failover,
-	// unless a replica is promoted that does not have it: with one replica and `1` there is no other. If fewer replicas are
-	// connected, publishers get a 504. Default: `0`, which waits for none: a failover then loses the last messages. Maximum:
-	// `5`.
+	// unless a replica that does not have it is promoted; with one replica and `1` that cannot happen. If fewer replicas are
+	// connected, publishers get a 504. Default: `0`, which waits for none: a failover may then lose the last messages.
+	// Maximum: `5`.
 	Replicas int `json:"replicas,omitempty"`
 
-	// Whether the server loses nothing that it has acknowledged when it is restarted: its `appendonly` is `yes` and its
-	// `appendfsync` is `always`. Then clients resume after a restart. Without this option they get a gap, because nothing
-	// else tells whether the last messages are still there. It is for one server: it cannot be used with Sentinels, a
-	// Redis Cluster, or `replicas`, because a replica that takes over may lack messages. Default: `false`.
+	// Whether the server is configured to lose nothing that it has acknowledged when it is restarted, with `appendonly yes`
+	// and `appendfsync always`. Then clients resume after a restart. Without this option they get a gap, because Caddy cannot
+	// know whether the last messages are still there. Set it only if it is true: otherwise clients miss messages without a
+	// gap. It is for one server: it cannot be used with Sentinels, a Redis Cluster, or `replicas`, because a replica that takes
+	// over may lack messages. Default: `false`.
 	Durable bool `json:"durable,omitempty"`
 
-	// The name of an ACL user, with `password`. It must not be set if the URL has a login. Default: Redis' own user `default`.
+	// The name of an ACL user, which needs a `password`. It must not be set if the URL has a login. Default: Redis' own user
+	// `default`.
 	User string `json:"user,omitempty"`
 
-	// The password of `user`, or without one that of the user `default`, which is `requirepass` in the server's
+	// The password of `user`. Without `user` it is that of the user `default`, which is `requirepass` in the server's
 	// configuration. Default: none.
 	Password string `json:"password,omitempty"`
 
-	// The name of an ACL user of the Sentinels, with `sentinel_password`. Default: their user `default`.
+	// The name of an ACL user of the Sentinels, which needs a `sentinel_password`. Default: their user `default`.
 	SentinelUser string `json:"sentinel_user,omitempty"`
 
 	// The password for the Sentinels. Default: none.
 	SentinelPassword string `json:"sentinel_password,omitempty"`
 
-	// Encrypts the connections, those to Sentinels too, and says whom to trust. Default: as the URL says.
+	// Encrypts the connections, also those to Sentinels, and sets which certificates are trusted. Default: encrypted if the
+	// URL begins with `rediss`.
 	TLS *brokermodule.TLS `json:"tls,omitempty"`
 
-	// How long a publisher waits for the server's acknowledgement. Then it gets a 504, since the message may have been
-	// published or not. Default: `5s`. Minimum: `100ms`. Maximum: `1m`.
+	// How long a publisher waits for the server's acknowledgement. Then it gets a 504, because the message may or may not have
+	// been published. Default: `5s`. Minimum: `100ms`. Maximum: `1m`.
 	PublishTimeout caddy.Duration `json:"publish_timeout,omitempty"`
 
 	config Config
 	inURL  bool // the URL has a login
 }
 
-// maxReplicas is a limit at which a number by mistake is found: more only make publishing slow. The defaults are in
+// maxReplicas is there to find typing errors: nobody needs more, which would only make publishing slow. The defaults are in
 // Config.withDefaults.
 const maxReplicas = 5
 

@@ -1,7 +1,6 @@
 package redis
 
 import (
-	"context"
 	"encoding/json"
 	"net/url"
 	"os"
@@ -11,23 +10,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/moduletest"
 )
 
 // load returns the module as Caddy would load it.
 func load(t *testing.T, options string) (*Broker, error) {
 	t.Helper()
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
-	t.Cleanup(cancel)
 	b := new(Broker)
-	if err := caddy.StrictUnmarshalJSON([]byte(options), b); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.Provision(ctx); err != nil {
-		return b, err
-	}
-	return b, b.Validate()
+	return b, moduletest.Load(t, b, options)
 }
 
 // loadURL returns the configuration of a URL.
@@ -116,7 +108,8 @@ func TestPlaceholders(t *testing.T) {
 	}
 }
 
-// TestSecretRenewed: a secret in a file is read for each connection. While it is empty, the one is used that the configuration was loaded with.
+// TestSecretRenewed: a secret in a file is read for each connection. While the file is empty, the secret is used that the
+// configuration was loaded with.
 func TestSecretRenewed(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "password")
 	write := func(secret string) {
@@ -141,8 +134,7 @@ func TestSecretRenewed(t *testing.T) {
 
 // TestOptionErrors: an error names the option and its value, and no secret.
 func TestOptionErrors(t *testing.T) {
-	const secret = "s3cret"
-	for options, want := range map[string]string{
+	moduletest.OptionErrors(t, func() moduletest.Module { return new(Broker) }, map[string]string{
 		`{}`:                                                 "no url is given",
 		`{"url":"redis-host"}`:                               "url: it is not valid",
 		`{"url":"s3cret"}`:                                   "url: it is not valid",
@@ -181,22 +173,12 @@ func TestOptionErrors(t *testing.T) {
 		`{"url":"redis://a","password":"a{s3cret}b"}`:        "password has a placeholder that Caddy does not know",
 		`{"url":"redis://:a{s3cret}b@a"}`:                    "url has a placeholder that Caddy does not know",
 		`{"url":"rediss://a","tls":{"ca":["/no/such"]}}`:     "tls: ca: open /no/such",
-	} {
-		t.Run(options, func(t *testing.T) {
-			_, err := load(t, options)
-			if err == nil || !strings.Contains(err.Error(), want) {
-				t.Fatalf("got %v, want %s", err, want)
-			}
-			if strings.Contains(err.Error(), secret) {
-				t.Errorf("the error has the secret: %v", err)
-			}
-		})
-	}
+	})
 }
 
 // TestCaddyfileErrors: an error has the line. Those of a login do not quote it.
 func TestCaddyfileErrors(t *testing.T) {
-	for input, want := range map[string]string{
+	moduletest.CaddyfileErrors(t, func() caddyfile.Unmarshaler { return new(Broker) }, map[string]string{
 		"redis":                              "broker redis takes the URL of a server, such as redis://127.0.0.1:6379, at Caddyfile:1",
 		"redis a b":                          "broker redis takes the URL of a server",
 		"redis a {\nprefixx B\n}":            "unrecognized option prefixx, at Caddyfile:2",
@@ -211,19 +193,5 @@ func TestCaddyfileErrors(t *testing.T) {
 		"redis a {\npublish_timeout 0\n}":              "publish_timeout must be greater than 0",
 		"redis a {\ndurable\ndurable\n}":               "the option durable is given twice, first on line 2",
 		"redis a {\ntls {\nca a\n}\nreplicas x\n}":     `replicas is "x", must be a whole number`,
-	} {
-		t.Run(input, func(t *testing.T) {
-			tokens, err := caddyfile.Tokenize([]byte(input), "Caddyfile")
-			if err != nil {
-				t.Fatal(err)
-			}
-			err = new(Broker).UnmarshalCaddyfile(caddyfile.NewDispenser(tokens))
-			if err == nil || !strings.Contains(err.Error(), want) {
-				t.Fatalf("got %v, want %s", err, want)
-			}
-			if strings.Contains(err.Error(), "s3cret") {
-				t.Errorf("the error has the secret: %v", err)
-			}
-		})
-	}
+	})
 }

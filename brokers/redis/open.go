@@ -1,6 +1,8 @@
 package redis
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
@@ -9,8 +11,9 @@ import (
 // channel is one that is open or being opened. log.mu guards its fields.
 type channel struct {
 	name, live string
-	on         *session // that it is subscribed on
-	open       bool     // everything that comes is given to the Sink
+	on         *session   // that it is subscribed on
+	open       bool       // everything that comes is given to the Sink
+	openings   []*opening // that wait for it
 }
 
 // opening is a call of Open that is not done.
@@ -48,9 +51,9 @@ func (l *log) Open(names []string, opened func(uint64, error)) {
 				l.all = c
 			}
 		}
-		o.channels = append(o.channels, c)
+		o.channels, c.openings = append(o.channels, c), append(c.openings, o)
 	}
-	l.openings = append(l.openings, o)
+	l.openings[o] = struct{}{}
 	l.mu.Unlock()
 	l.asker.joinOpening(o)
 }
@@ -60,16 +63,16 @@ func (l *log) endOpening(o *opening, seq uint64, err error) {
 	l.mu.Lock()
 	over := o.over
 	o.over = true
-	for i, other := range l.openings {
-		if other == o {
-			l.openings = append(l.openings[:i], l.openings[i+1:]...)
+	delete(l.openings, o)
+	for _, c := range o.channels {
+		if over {
 			break
 		}
-	}
-	if !over && err == nil {
-		for _, c := range o.channels {
-			c.open = true
+		c.openings = slices.DeleteFunc(c.openings, func(other *opening) bool { return other == o })
+		if len(c.openings) == 0 {
+			c.openings = nil // a channel that is only open needs no array
 		}
+		c.open = c.open || err == nil
 	}
 	l.mu.Unlock()
 	if !over {
@@ -81,13 +84,14 @@ func (l *log) endOpening(o *opening, seq uint64, err error) {
 func (l *log) endOpenings() {
 	for {
 		l.mu.Lock()
-		if len(l.openings) == 0 {
-			l.mu.Unlock()
+		openings := slices.Collect(maps.Keys(l.openings))
+		l.mu.Unlock()
+		if len(openings) == 0 {
 			return
 		}
-		o := l.openings[0]
-		l.mu.Unlock()
-		l.endOpening(o, 0, broker.ErrClosed)
+		for _, o := range openings {
+			l.endOpening(o, 0, broker.ErrClosed)
+		}
 	}
 }
 
@@ -108,14 +112,7 @@ func (l *log) Release(names []string) {
 		if c.on != nil {
 			l.asker.unsubscribe(c.name)
 		}
-		for _, o := range l.openings {
-			for _, other := range o.channels {
-				if other == c {
-					ended = append(ended, o)
-					break
-				}
-			}
-		}
+		ended = append(ended, c.openings...)
 	}
 	l.mu.Unlock()
 	for _, o := range ended {

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/brokerlog"
 )
 
 // stored is what the scripts put before what they publish: "<epoch> <position> <time> ", where the time is of the server's
@@ -19,7 +20,7 @@ type stored struct {
 // parse takes a message apart. It is false if no script made it.
 func parse(text string) (m stored, ok bool) {
 	var seq, at string
-	if m.epoch, text, ok = strings.Cut(text, " "); !ok || !isEpoch(m.epoch) {
+	if m.epoch, text, ok = strings.Cut(text, " "); !ok || !brokerlog.IsEpoch(m.epoch) {
 		return m, false
 	}
 	if seq, text, ok = strings.Cut(text, " "); !ok {
@@ -34,16 +35,6 @@ func parse(text string) (m stored, ok bool) {
 	var err error
 	m.time, err = strconv.ParseInt(at, 10, 64)
 	return m, err == nil
-}
-
-// isEpoch reports whether a text can be an epoch: 1 to 32 letters and digits.
-func isEpoch(text string) bool {
-	for i := range len(text) {
-		if c := text[i]; (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
-			return false
-		}
-	}
-	return len(text) >= 1 && len(text) <= 32
 }
 
 // maxSeq is the largest position that the scripts can count, whose numbers are floating-point.

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/brokerlog"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/redistest"
 )
 
@@ -17,7 +18,7 @@ func FuzzMessage(f *testing.F) {
 	f.Add("1700000000000 7 r5:1699999999999 c")
 	f.Add("5-1700000000000")
 	f.Fuzz(func(t *testing.T, text string) {
-		if m, ok := parse(text); ok && (!isEpoch(m.epoch) || m.seq > maxSeq || !strings.HasSuffix(text, " "+m.rest)) {
+		if m, ok := parse(text); ok && (!brokerlog.IsEpoch(m.epoch) || m.seq > maxSeq || !strings.HasSuffix(text, " "+m.rest)) {
 			t.Errorf("%q is %+v", text, m)
 		}
 		if seq, _, ok := parseID(text); ok && seq > maxSeq {
@@ -72,7 +73,7 @@ func TestLargestPosition(t *testing.T) {
 	s := redistest.Start(t)
 	n := dialTest(t, testConfig(t, s.Addr()))
 	s.Do("HSET", "{bc:0}:m", "s", "123456789012345")
-	if p := n.publish(t, entry("a", "x"), entry("a", "y")); p[1].Seq != 123456789012347 {
+	if p := n.MustPublish(t, entry("a", "x"), entry("a", "y")); p[1].Seq != 123456789012347 {
 		t.Errorf("the position is %d", p[1].Seq)
 	}
 	es, complete, err := n.Read(t.Context(), "a", 123456789012346, 10, 1000)

@@ -210,7 +210,7 @@ func (t *todo) round(l *log, s *session) {
 	defer cancel()
 	err := s.send(ctx, t.sends)
 	if err == nil && len(t.set) > 0 {
-		// An error of a part may leave others stored, and whether this one is cannot be told: so all are set again.
+		// After an error some parts may be stored and others not, so the callers have to set all numbers again.
 		err = s.setCounts(ctx, l.node, t.counts)
 		for _, done := range t.set {
 			done(l.unlessSet(err))
@@ -238,7 +238,7 @@ func (t *todo) round(l *log, s *session) {
 	}
 }
 
-// unlessDone is the error of what was not done.
+// unlessDone returns the error for calls that were not carried out.
 func (l *log) unlessDone(err error) error {
 	if err != nil && l.closed.Load() {
 		return broker.ErrClosed
@@ -246,7 +246,7 @@ func (l *log) unlessDone(err error) error {
 	return wrapDown(err)
 }
 
-// unlessSet is the error of numbers that may not be stored.
+// unlessSet returns the error for numbers that may or may not have been stored.
 func (l *log) unlessSet(err error) error {
 	if err == nil || l.closed.Load() {
 		return l.unlessDone(err)

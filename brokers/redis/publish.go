@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,9 +22,9 @@ const (
 	// maxBatchBytes is how many bytes of data calls share. A call of its own may have more.
 	maxBatchBytes = 1 << 20
 
-	// maxCallBytes is how many bytes of a call are stored together. The server takes 1 GB in one command
-	// (client-query-buffer-limit), and replicas and files get all of it too.
-	maxCallBytes = 64 << 20
+	// maxCallBytes is how many bytes of a call are stored together. The server sends them to each subscriber at once, and cuts
+	// one that lags by 32 MB (client-output-buffer-limit pubsub).
+	maxCallBytes = 16 << 20
 )
 
 // call is a Publish that is not done. The publisher's lock guards it, until it is done.
@@ -36,7 +37,8 @@ type call struct {
 	over     bool // done was called
 }
 
-// sentLocked reports whether a part of the call is in the batch that is under way. Then what becomes of that decides.
+// sentLocked reports whether a part of the call is in the batch that is under way. If so, the outcome of the batch decides how
+// the call ends.
 func (c *call) sentLocked() bool { return c.next > len(c.places) }
 
 // rest returns the entries of the next part, and the bytes of their data.
@@ -140,14 +142,21 @@ func (p *publisher) leave(s *session) {
 func (p *publisher) refuse() {
 	p.mu.Lock()
 	p.away = true
-	calls := slices.DeleteFunc(slices.Clone(p.queue), (*call).sentLocked)
+	var calls []*call
+	p.queue = slices.DeleteFunc(p.queue, func(c *call) bool {
+		if c.sentLocked() {
+			return false
+		}
+		calls = append(calls, c)
+		return true
+	})
 	p.mu.Unlock()
 	for _, c := range calls {
 		p.fail(c, broker.ErrDown)
 	}
 }
 
-// run sends.
+// run is the sender.
 func (p *publisher) run() {
 	defer p.l.running.Done()
 	clock := time.NewTimer(time.Hour)
@@ -173,7 +182,7 @@ func (p *publisher) run() {
 	}
 }
 
-// expire ends calls that wait too long for a session, and returns when to look again.
+// expire ends calls that have waited too long for a session, and returns when to check again.
 func (p *publisher) expire(now time.Time) time.Duration {
 	next := p.l.config.PublishTimeout
 	var failed []*call
@@ -181,15 +190,21 @@ func (p *publisher) expire(now time.Time) time.Duration {
 	p.mu.Lock()
 	if b := p.flying; b != nil {
 		left := false
-		for _, part := range b.parts {
-			switch c := part.c; {
-			case c.over:
-			case now.After(c.deadline):
-				failed, errs = append(failed, c), append(errs, unknownIf(b.attempted))
-			default:
+		b.parts = slices.DeleteFunc(b.parts, func(part part) bool {
+			c := part.c
+			if !c.over && !now.After(c.deadline) {
 				left, next = true, min(next, c.deadline.Sub(now))
+				return false
 			}
-		}
+			if !c.over {
+				failed, errs = append(failed, c), append(errs, unknownIf(b.attempted))
+			}
+			// One that was attempted is sent again as it was. Otherwise what was answered with ErrDown must not be stored later.
+			if !b.attempted {
+				b.size -= len(part.es)
+			}
+			return !b.attempted
+		})
 		if !left {
 			p.flying = nil
 		}
@@ -209,7 +224,8 @@ func (p *publisher) expire(now time.Time) time.Duration {
 	return max(next, time.Millisecond)
 }
 
-// unknownIf is the error of entries that are not known to be stored. Who gets ErrDown may publish again without a key.
+// unknownIf is the error of entries that are not known to be stored. A publisher that gets ErrDown may publish again
+// without a key.
 func unknownIf(attempted bool) error {
 	if attempted {
 		return broker.ErrUnknown
@@ -222,7 +238,11 @@ func (p *publisher) fail(c *call, err error) {
 	p.mu.Lock()
 	over, places := c.over, c.places
 	c.over = true
-	p.queue = slices.DeleteFunc(p.queue, func(other *call) bool { return other == c })
+	// Only a call of which a part was sent is still there. It is the first one, and there may be very many.
+	if len(p.queue) > 0 && p.queue[0] == c {
+		p.queue[0] = nil
+		p.queue = p.queue[1:]
+	}
 	p.mu.Unlock()
 	if over {
 		return
@@ -303,8 +323,10 @@ func (p *publisher) round(s *session) {
 	text, err := p.send(s, b, deadline)
 	switch {
 	case err == nil:
+		p.l.refusesPublishing(nil)
 		p.answered(s, b, text)
-	case errors.Is(err, errReplicas):
+	case errors.Is(err, errReplicas), errors.Is(err, errMiddle):
+		p.l.refusesPublishing(err)
 		p.abandon(b, fmt.Errorf("%w (%w)", broker.ErrUnknown, err))
 	case ends(err) && !errors.Is(err, errFence):
 		_, refused := rueidis.IsRedisErr(err)
@@ -316,6 +338,7 @@ func (p *publisher) round(s *session) {
 		p.lost(s, "epoch", err)
 	default:
 		// The server has refused this attempt, and stored nothing of it.
+		p.l.refusesPublishing(err)
 		p.abandon(b, fmt.Errorf("%w (%w)", unknownIf(b.attempted), err))
 	}
 }
@@ -348,7 +371,10 @@ func (p *publisher) abandon(b *batch, err error) {
 	}
 }
 
-var errReplicas = errors.New("not enough replicas have the message")
+var (
+	errReplicas = errors.New("not enough replicas have the message")
+	errMiddle   = errors.New("the server refused a part of what was published")
+)
 
 // send runs the script, and waits until replicas have what it has stored.
 func (p *publisher) send(s *session, b *batch, deadline time.Time) (string, error) {
@@ -361,11 +387,14 @@ func (p *publisher) send(s *session, b *batch, deadline time.Time) (string, erro
 	// A second more: a deadline of the context ends the connection.
 	ctx, cancel := context.WithDeadline(context.Background(), deadline.Add(time.Second))
 	defer cancel()
-	m, err := s.eval(ctx, s.write, publishScript, args)
+	m, err := s.eval(ctx, s.write, publishScript, args, p.keys(s, b)...)
 	if err != nil {
 		return "", err
 	}
 	text, err := m.ToString()
+	if err == nil && strings.HasPrefix(text, "U ") {
+		return "", fmt.Errorf("%w: %s", errMiddle, text[2:])
+	}
 	if err != nil || len(text) < 2 || text[0] != 'K' {
 		return "", errFence
 	}
@@ -382,7 +411,26 @@ func (p *publisher) send(s *session, b *batch, deadline time.Time) (string, erro
 	return text[2:], nil
 }
 
-// arguments returns those of the script.
+// keys returns what a cluster has to know: while it moves the log to another server, it refuses a batch of which something is
+// here and something is there, or not there yet. Otherwise a part of it would be stored. Other servers need not be told.
+func (p *publisher) keys(s *session, b *batch) (keys []string) {
+	if !p.l.config.Cluster {
+		return nil
+	}
+	streams, known := p.l.prefix+"h:"+s.incarnation+":", p.l.prefix+"k:"+s.incarnation+":"
+	for _, part := range b.parts {
+		for i := range part.es {
+			e := &part.es[i]
+			keys = append(keys, streams+e.Channel)
+			if e.Key != [16]byte{} {
+				keys = append(keys, known+string(e.Key[:]))
+			}
+		}
+	}
+	return keys
+}
+
+// arguments returns the arguments of the script.
 func (p *publisher) arguments(s *session, b *batch) []string {
 	args := append(s.args(3+len(b.parts)+4*b.size), p.l.id, strconv.FormatUint(s.generation, 10), strconv.FormatUint(b.number, 10))
 	for _, part := range b.parts {
@@ -399,7 +447,7 @@ func (p *publisher) arguments(s *session, b *batch) []string {
 	return args
 }
 
-// answered tells callers where their entries are.
+// answered returns their places to callers.
 func (p *publisher) answered(s *session, b *batch, text string) {
 	places, ok := parsePlaces(text, b.size)
 	if !ok {

@@ -12,7 +12,7 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// maxReads is how many callers read at a time. Others wait.
+// maxReads is how many callers read at the same time. Others wait.
 const maxReads = 64
 
 // chunk is what was read of a channel.
@@ -31,7 +31,7 @@ type question struct {
 
 // read reads channels, until so many entries or about so many bytes are there. It answers at least one question.
 func (s *session) read(ctx context.Context, questions []question, n, bytes int, direction string) (chunks []chunk, err error) {
-	args := append(s.args(3+3*len(questions)), strconv.Itoa(bytes), strconv.Itoa(n), direction)
+	args := append(s.args(4+3*len(questions)), strconv.Itoa(bytes), strconv.Itoa(n), direction, flag(s.evicts.Load()))
 	for _, q := range questions {
 		args = append(args, q.channel, strconv.FormatUint(q.after, 10), strconv.FormatUint(q.after+1, 10))
 	}
@@ -119,7 +119,7 @@ func (l *log) Read(ctx context.Context, channel string, after uint64, n, bytes i
 	return es, complete, nil
 }
 
-// What one answer has at most, so that the server is not held up by a reader.
+// The limits of one answer, so that a reader does not hold up the server.
 const (
 	maxAnswer      = 1000
 	maxAnswerBytes = 1 << 20

@@ -8,13 +8,10 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/brokerlog"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/envelope"
 	"github.com/redis/rueidis"
 )
-
-// maxRun is how many entries the Sink gets at once. More would save little, since the cost of a call is spread over 256
-// already, and would make one call longer.
-const maxRun = 256
 
 // receiver is what the goroutine that calls the Sink keeps.
 type receiver struct {
@@ -29,8 +26,7 @@ type receiver struct {
 	repair    string           // the nonce of the tick that is waited for
 	repaired  func(seq uint64) // is called then
 
-	run     []broker.Entry
-	advance uint64 // the position that the Sink does not have yet
+	run brokerlog.Run
 }
 
 var errOverflow = errors.New("more came than the hub could take")
@@ -71,7 +67,7 @@ func (l *log) receive() {
 			case items[i].do != nil:
 				// What is done may depend on the Sink having everything before it, as what was opened does.
 				if open {
-					l.flush()
+					l.receiver.run.Flush()
 				}
 				items[i].do()
 			case open: // after Close nothing is given to the Sink, but what others wait for is done
@@ -84,7 +80,7 @@ func (l *log) receive() {
 			l.endOpenings()
 			return
 		}
-		l.flush()
+		l.receiver.run.Flush()
 	}
 }
 
@@ -133,7 +129,8 @@ func (l *log) deliver(it item) {
 		return
 	}
 	// What is of a channel that is being opened, or that nobody wants any more, moves W too: rule 1.
-	r.watermark, r.advance = m.seq, m.seq
+	r.watermark = m.seq
+	r.run.Advance(m.seq)
 	e := broker.Entry{Seq: m.seq, Time: m.time}
 	if e.Channel, ok = l.wanted(it.channel); !ok {
 		return
@@ -142,10 +139,7 @@ func (l *log) deliver(it item) {
 		l.countForeign()
 		return
 	}
-	r.run = append(r.run, e)
-	if len(r.run) >= maxRun {
-		l.flush()
-	}
+	r.run.Add(e)
 }
 
 // wanted returns the name of a channel of the server's, if it is open. That of an open channel is shared, so that an entry needs
@@ -174,9 +168,10 @@ func (l *log) deliverTick(s *session, m stored) {
 		return
 	}
 	if m.seq > r.watermark {
-		r.watermark, r.advance = m.seq, m.seq
+		r.watermark = m.seq
+		r.run.Advance(m.seq)
 	}
-	l.flush()
+	r.run.Flush()
 	l.note(r.watermark)
 	l.setClock(m.time)
 	if nonce, err := strconv.ParseUint(m.rest, 10, 64); err == nil {
@@ -184,29 +179,11 @@ func (l *log) deliverTick(s *session, m stored) {
 	}
 }
 
-// note keeps that everything works, and up to where, for others than the receiver.
+// note records, for other goroutines, that everything works, and up to which position.
 func (l *log) note(at uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.heard, l.certain = time.Now(), at
-}
-
-// flush gives the Sink what was gathered.
-func (l *log) flush() {
-	r := &l.receiver
-	if len(r.run) > 0 {
-		run := r.run
-		r.run = nil // the Sink may keep it
-		if r.advance == run[len(run)-1].Seq {
-			r.advance = 0
-		}
-		l.sink.Entries(run)
-	}
-	if r.advance > 0 {
-		at := r.advance
-		r.advance = 0
-		l.sink.Advance(at)
-	}
 }
 
 // fail stops delivery until the keeper has caught up. What was gathered is delivered first: it came in order, so it is not in
@@ -217,7 +194,7 @@ func (l *log) fail(cause string) {
 	if r.broken {
 		return
 	}
-	l.flush()
+	r.run.Flush()
 	r.broken = true
 	l.mu.Lock()
 	l.certain = max(l.certain, r.watermark)

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
@@ -38,7 +39,7 @@ var (
 	tickScript, readScript     = newScript(tickSource), newScript(readSource)
 )
 
-// Those for counts are about nothing that clients are promised.
+// Those for counts do not compare them, because no promise to clients depends on counts.
 var countScript, countsScript = newScript(countSource), newScript(countsSource)
 
 // script is one that the server runs.
@@ -55,17 +56,17 @@ type doer interface {
 	B() rueidis.Builder
 }
 
-// command returns the command that runs a script on the log.
-func (s *session) command(d doer, name, text string, args []string) rueidis.Completed {
-	return d.B().Arbitrary(name, text, "1").Keys(s.l.meta).Args(args...).Build()
+// command returns the command that runs a script on the log, with what else it writes to if that is given.
+func (s *session) command(d doer, name, text string, args, more []string) rueidis.Completed {
+	return d.B().Arbitrary(name, text, strconv.Itoa(1+len(more))).Keys(s.l.meta).Keys(more...).Args(args...).Build()
 }
 
 // eval runs a script. One that the server does not know, as after SCRIPT FLUSH, is sent as a whole. That changes no order,
 // since each connection runs one script at a time.
-func (s *session) eval(ctx context.Context, d doer, sc script, args []string) (rueidis.RedisMessage, error) {
-	m, err := d.Do(ctx, s.command(d, "EVALSHA", sc.sum, args)).ToMessage()
+func (s *session) eval(ctx context.Context, d doer, sc script, args []string, more ...string) (rueidis.RedisMessage, error) {
+	m, err := d.Do(ctx, s.command(d, "EVALSHA", sc.sum, args, more)).ToMessage()
 	if isReply(err, "NOSCRIPT") {
-		m, err = d.Do(ctx, s.command(d, "EVAL", sc.source, args)).ToMessage()
+		m, err = d.Do(ctx, s.command(d, "EVAL", sc.source, args, more)).ToMessage()
 	}
 	if rueidis.IsRedisNil(err) {
 		return m, nil

@@ -43,6 +43,7 @@ type session struct {
 	run, epoch, incarnation string
 	number                  uint64 // of the epoch in the Sink, set when that is told
 
+	evicts atomic.Bool   // the server removes keys when its memory is full
 	ticked atomic.Uint64 // the nonce of the last tick that came
 	heard  chan struct{} // signals that it has changed
 	full   bool          // a message had no room in the queue; only for who reads the connection
@@ -87,6 +88,9 @@ func (s *session) dial(ctx context.Context) (err error) {
 			return fmt.Errorf("connections to %s reach different servers", s.address)
 		}
 		s.run = run
+	}
+	if err := s.look(ctx); err != nil {
+		return err
 	}
 	s.mu.Lock()
 	s.began = true
@@ -171,19 +175,28 @@ func clientName(name string) string {
 
 // runOf asks a server which of its runs it is in. A server that was restarted, or another one, says something else.
 func runOf(ctx context.Context, d doer) (string, error) {
-	info, err := d.Do(ctx, d.B().Info().Section("server").Build()).ToString()
+	run, err := info(ctx, d, "server", "run_id")
+	if err == nil && run == "" {
+		err = errors.New("INFO of the server has no run_id, which shows when it has lost messages")
+	}
+	return run, err
+}
+
+// info returns a field of a section of INFO, or nothing if there is no such field.
+func info(ctx context.Context, d doer, section, field string) (string, error) {
+	text, err := d.Do(ctx, d.B().Info().Section(section).Build()).ToString()
 	if isReply(err, "NOPERM") {
 		return "", fmt.Errorf("the account may not use INFO, which shows when the server has lost messages: %w", err)
 	}
 	if err != nil {
 		return "", err
 	}
-	for line := range strings.Lines(info) {
-		if run, ok := strings.CutPrefix(line, "run_id:"); ok {
-			return strings.TrimSpace(run), nil
+	for line := range strings.Lines(text) {
+		if value, ok := strings.CutPrefix(line, field+":"); ok {
+			return strings.TrimSpace(value), nil
 		}
 	}
-	return "", errors.New("INFO of the server has no run_id, which shows when it has lost messages")
+	return "", nil
 }
 
 // begin settles on the epoch. exactly says that the log has to keep what is wanted, and not what others want, if that is more.
@@ -216,7 +229,7 @@ func (s *session) begin(ctx context.Context, want retained, exactly bool) (epoch
 	return epoch, err
 }
 
-// flag is how scripts are told yes and no.
+// flag returns yes or no as an argument of a script.
 func flag(yes bool) string {
 	if yes {
 		return "1"
@@ -224,7 +237,7 @@ func flag(yes bool) string {
 	return "0"
 }
 
-// args returns what most scripts begin with, with room for more.
+// args returns the arguments that most scripts begin with, with room for more.
 func (s *session) args(more int) []string {
 	return append(make([]string, 0, 4+more), s.l.prefix, s.run, s.epoch, s.incarnation)
 }

@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// address is what a URL says. Errors of what parses it continue a sentence about it, and do not quote it, because it may have
-// a password.
+// address is a parsed URL. Errors of the functions that parse it are the second half of a sentence about the URL. They do
+// not quote it, because it may have a password.
 type address struct {
 	servers   []string
 	master    string

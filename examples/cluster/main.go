@@ -106,7 +106,7 @@ func (c *cluster) keepRunning(ctx context.Context, name string, kill <-chan stru
 			once, cancel := context.WithCancel(ctx) // CommandContext kills the process as kill -9 does
 			cmd := exec.CommandContext(once, program, args...)
 			cmd.Env = append(os.Environ(), env...)
-			// nats-server does not read its standard input, by which the nodes notice that this process is gone.
+			// The nodes notice the end of their standard input when this process is gone. nats-server does not read its own.
 			subprocess.DieWithParent(cmd)
 			cmd.Stderr = os.Stderr
 			if name == "nats-server" {

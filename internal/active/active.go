@@ -55,15 +55,16 @@ func Running() (App, error) {
 	if module == nil {
 		return App{}, ErrNone
 	}
-	return open(module), nil
+	app := open(module)
+	if app.Hub == nil { // it is not provisioned
+		return App{}, ErrNone
+	}
+	return app, nil
 }
 
 // Hub returns the running configuration's hub, or ErrNone, or ErrNotRunning.
 func Hub() (*hub.Hub, error) {
 	app, err := Running()
-	if err == nil && app.Hub == nil {
-		err = ErrNone // it is not provisioned
-	}
 	return app.Hub, err
 }
 

@@ -25,7 +25,6 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/inspector"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/publish"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/survey"
 )
 
 func init() {
@@ -48,11 +47,11 @@ const (
 // API is the admin endpoint's module for the hub:
 //
 //   - `POST /broadcast/publish?channel=&event=` publishes the body, of at most 1 MiB, on the channel (default: `default`),
-//     and returns `{"id":"…","channel":"…","subscribers":42}`. With a message broker, `subscribers` also has those of the other
-//     nodes. Their numbers may be a few seconds old, and are left out if the broker does not tell them within 100 ms. The body
-//     is JSON if its Content-Type is `application/json` or ends in `+json`; text if that is `text/*`, a form or absent; otherwise binary. A form with the field `data` is a message
-//     with the fields `channel`, `event` and `data`. An `application/json` object with a `channel` is a message with the
-//     members that a line of `application/x-ndjson` has. A second message with the same `Idempotency-Key` header on its channel
+//     and returns `{"id":"…","channel":"…","subscribers":42}`. With a message broker, `subscribers` includes those of other
+//     nodes. These may be two seconds old, and are left out if the broker does not tell them within 100 ms. The body is JSON if
+//     its Content-Type is `application/json` or ends in `+json`; text if that is `text/*`, a form or absent; otherwise binary. A
+//     form with the field `data` is a message with the fields `channel`, `event` and `data`. An `application/json` object with a
+//     `channel` is a message with the members that a line of `application/x-ndjson` has. A second message with the same `Idempotency-Key` header on its channel
 //     within two minutes is not published: it gets the response of the first, or a 422 if its content differs. A message that
 //     names its channel in any other way gets a 400: by an unknown parameter, field or member, an empty channel, a channel
 //     without data, or a channel in both the query and the body.
@@ -60,30 +59,33 @@ const (
 //     `{"channel":"…","event":"…","data":…}` per line, in order and contiguously, and returns a line for each. A string is
 //     published as text, anything else as JSON. `"encoding":"base64"` marks a string as binary data, and `"key"` is the
 //     message's idempotency key. If a line is wrong, nothing is published, and the 400 names the line. A query, or the header
-//     `Idempotency-Key`, is rejected. The body may have 16 MiB and 65536 messages. A message broker may take only so many at once
-//     (NATS: 1000): if it fails after some of them, the error has their number in `published`.
-//   - `GET /broadcast` returns the hub's totals, which are of this process only: `messages` and `bytes` are what it has published.
-//     If there is a message broker, `broker` has its state, and `nodes` the processes that share it and are alive, this one first.
-//   - `GET /broadcast/health` returns 204 while this process should get clients; otherwise a 503 with the reason: nothing has come
-//     from the broker for longer than `partition_timeout`, or at all.
+//     `Idempotency-Key`, is rejected. The body may have 16 MiB and 65536 messages. A message broker stores only some of them at
+//     once (NATS: 1000, Redis: 256). If it fails after the first ones, the error has the number of those in `published`.
+//   - `GET /broadcast` returns the hub's totals. They are those of this process: `messages` and `bytes` are what it has
+//     published. With a message broker, `broker` has its state, and `nodes` lists the processes that share it, this one first.
+//     A node is `away` if it has been silent for six seconds (longer with more than 100 nodes) and was not shut down: it may be
+//     cut off, and still have clients. It is listed for a minute, or for `partition_timeout` if that is longer.
+//   - `GET /broadcast/health` returns 204 while this process should get clients. Otherwise it returns a 503 with the reason:
+//     nothing has come from the broker for longer than `partition_timeout`, or nothing at all yet.
 //   - `GET /broadcast/channels?prefix=` lists the channels that have subscribers or history, by name, and
 //     `GET /broadcast/channels/{name}` returns one of them with its users.
 //   - `GET /broadcast/connections?channel=&user=` lists the connections, the oldest first. Lists are paginated, 1000 entries
 //     per page (`limit=`). The `Link` header points to the next page, with `after=`.
-//   - With a message broker, these lists are of all nodes that are alive, or with `?node=` of the nodes with a name or an ID.
-//     Subscribers are summed, and of history the most is shown that one node has. Connections are sorted by node and then by
-//     age. The ID of a connection begins with that of its node, as in `k3x9f2.c12`, and an entry has `node`, the node's name.
-//     A node that does not answer within a second is left out. The header `Broadcast-Missing` names such nodes, escaped as in a
-//     query and separated by `, `; one channel also has them in `missing`. A page may have fewer entries than its limit and
-//     still a next page, because no node sends more than 1000 entries or about 1 MiB at a time. One channel has as many users
+//   - With a message broker, these lists cover all nodes that are alive, or with `?node=` those with this name or ID.
+//     `subscribers` is the sum of all nodes, and `history` the largest number that one node has. Connections are sorted by node
+//     and then by age. The ID of a connection begins with that of its node, as in `k3x9f2.c12`, and `node` is the node's name.
+//     A node that does not answer within a second is left out. The header `Broadcast-Missing` names such nodes, encoded as in a
+//     query and separated by `, `; one channel also has them in `missing`. A page may have fewer entries than its limit although
+//     there is a next page, because no node sends more than 1000 entries or about 1 MiB at a time. One channel has as many users
 //     of each node as fit in 1 MiB, and `more_users` if there are others.
 //   - `DELETE /broadcast/connections/{id}`, or `/broadcast/connections?user=`, closes connections with code 1008, and returns
 //     `{"closed":3}`. With a message broker, the request goes through the log to all nodes, and the response is
 //     `{"closed":3,"nodes":2,"missing":["c"]}`: what was closed, by how many nodes, and the names of those that have not
 //     answered. The status is 200, or 202 if some are missing: these do it when they have caught up, if that is within a
-//     minute. It is 503 if the log cannot be reached: then only this node has done it. An ID is the matter of its node alone.
-//   - `GET /broadcast/stream?channel=` is a live event stream of the messages on the named channels, or on all. The data of each
-//     event is a frame of `broadcast.v1`.
+//     minute. It is 503 if the log cannot be reached: then only this node has done it. For an ID, only its own node is in
+//     `nodes` or `missing`.
+//   - `GET /broadcast/stream?channel=` is a live event stream of the messages on the named channels, or on all channels. The data
+//     of each event is a frame of `broadcast.v1`.
 //   - `GET /broadcast/ui/` is the inspector, a page that shows all of this. Caddy 2.11 rejects browsers that navigate to the
 //     endpoint, unless its `origins` also include an empty one. Hence the command `caddy broadcast ui`.
 //
@@ -99,14 +101,14 @@ func (API) CaddyModule() caddy.ModuleInfo {
 // http.ServeMux.
 func (API) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
-		{Pattern: "/broadcast", Handler: handler(withHub(http.MethodGet, totals))},
+		{Pattern: "/broadcast", Handler: handler(withApp(http.MethodGet, totals))},
 		{Pattern: "/broadcast/health", Handler: handler(health)},
-		{Pattern: "/broadcast/publish", Handler: handler(withHub(http.MethodPost, publishAll))},
-		{Pattern: "/broadcast/channels", Handler: handler(withSurvey(http.MethodGet, channels))},
-		{Pattern: "/broadcast/channels/", Handler: handler(withSurvey(http.MethodGet, oneChannel))},
+		{Pattern: "/broadcast/publish", Handler: handler(withApp(http.MethodPost, publishAll))},
+		{Pattern: "/broadcast/channels", Handler: handler(withApp(http.MethodGet, channels))},
+		{Pattern: "/broadcast/channels/", Handler: handler(withApp(http.MethodGet, oneChannel))},
 		{Pattern: "/broadcast/connections", Handler: handler(connections)},
-		{Pattern: "/broadcast/connections/", Handler: handler(withSurvey(http.MethodDelete, oneConnection))},
-		{Pattern: "/broadcast/stream", Handler: handler(withHub(http.MethodGet, stream))},
+		{Pattern: "/broadcast/connections/", Handler: handler(withApp(http.MethodDelete, oneConnection))},
+		{Pattern: "/broadcast/stream", Handler: handler(withApp(http.MethodGet, stream))},
 		{Pattern: inspector.Prefix, Handler: handler(inspector.Serve)},
 	}
 }
@@ -131,54 +133,31 @@ func handler(answer caddy.AdminHandlerFunc) caddy.AdminHandlerFunc {
 	}
 }
 
-// withHub answers requests of one method, by the running configuration's hub.
-func withHub(method string, answer func(http.ResponseWriter, *http.Request, *hub.Hub) error) caddy.AdminHandlerFunc {
+// withApp answers requests of one method, by the running configuration's app.
+func withApp(method string, answer func(http.ResponseWriter, *http.Request, active.App) error) caddy.AdminHandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if r.Method != method {
 			return notAllowed(w, r, method)
 		}
-		h, err := runningHub()
+		app, err := running()
 		if err != nil {
 			return err
 		}
-		return answer(w, r, h)
+		return answer(w, r, app)
 	}
 }
 
-// withSurvey answers requests of one method, by what all nodes know.
-func withSurvey(method string, answer func(http.ResponseWriter, *http.Request, *survey.Survey) error) caddy.AdminHandlerFunc {
-	return withHub(method, func(w http.ResponseWriter, r *http.Request, _ *hub.Hub) error {
-		s, err := runningSurvey()
-		if err != nil {
-			return err
-		}
-		return answer(w, r, s)
-	})
-}
-
-// runningSurvey returns the survey, with errors as runningHub.
-func runningSurvey() (*survey.Survey, error) {
-	if _, err := runningHub(); err != nil {
-		return nil, err
-	}
+// running returns the running configuration's app, or an error with the status for it. While no configuration runs, a retry
+// may help, hence 503. A configuration that does not use the hub gets a 404, as if the endpoint were not there.
+func running() (active.App, error) {
 	app, err := active.Running()
-	if err != nil { // it has ended meanwhile
-		return nil, caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
-	}
-	return app.Survey, nil
-}
-
-// runningHub returns the hub, or an error with the status for it. While no configuration runs, a retry may help,
-// hence 503. A configuration that does not use the hub gets a 404, as if the endpoint were not there.
-func runningHub() (*hub.Hub, error) {
-	h, err := active.Hub()
 	switch {
 	case errors.Is(err, active.ErrNotRunning):
-		return nil, caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
+		return app, caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
 	case err != nil:
-		return nil, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: err}
+		return app, caddy.APIError{HTTPStatus: http.StatusNotFound, Err: err}
 	}
-	return h, nil
+	return app, nil
 }
 
 func notAllowed(w http.ResponseWriter, r *http.Request, methods string) error {
@@ -194,10 +173,10 @@ func health(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return notAllowed(w, r, "GET, HEAD")
 	}
-	if _, err := runningHub(); err != nil {
+	app, err := running()
+	if err != nil {
 		return err
 	}
-	app, _ := active.Running()
 	if err := app.Broker.Health(); err != nil {
 		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
 	}
@@ -205,9 +184,8 @@ func health(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func totals(w http.ResponseWriter, _ *http.Request, h *hub.Hub) error {
-	s := h.Stats()
-	app, _ := active.Running()
+func totals(w http.ResponseWriter, _ *http.Request, app active.App) error {
+	s := app.Hub.Stats()
 	var messages uint64 // not the position: that of a broker counts its signs of life, and what other nodes published
 	for _, n := range s.Published {
 		messages += n
@@ -236,13 +214,13 @@ func totals(w http.ResponseWriter, _ *http.Request, h *hub.Hub) error {
 	})
 }
 
-func publishAll(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
+func publishAll(w http.ResponseWriter, r *http.Request, app active.App) error {
 	ms, lines, err := read(w, r)
 	if err == nil {
 		for _, m := range ms {
 			m.Source = hub.SourceAdmin
 		}
-		err = h.Publish(ms...)
+		err = app.Hub.Publish(ms...)
 		// The hub knows which message is wrong by its index. Its sender knows it by its line, and blank lines do not
 		// count as messages.
 		if invalid := new(hub.InvalidError); lines != nil && errors.As(err, &invalid) {
@@ -265,7 +243,7 @@ func publishAll(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 		Channel     string `json:"channel"`
 		Subscribers int    `json:"subscribers"`
 	}
-	elsewhere := subscribersElsewhere(r.Context(), ms)
+	elsewhere := subscribersElsewhere(r.Context(), app.Broker, ms)
 	answers := make([]any, len(ms))
 	for i, m := range ms {
 		answers[i] = published{m.ID(), m.Channel, m.Subscribers + elsewhere[m.Channel]}
@@ -277,9 +255,8 @@ func publishAll(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 const elsewhereTime = 100 * time.Millisecond
 
 // subscribersElsewhere returns how many subscribers the channels of messages have on other nodes, if there are any.
-func subscribersElsewhere(ctx context.Context, ms []*hub.Message) map[string]int {
-	app, err := active.Running()
-	if err != nil || app.Broker.Nodes() == nil {
+func subscribersElsewhere(ctx context.Context, b *brokered.Connection, ms []*hub.Message) map[string]int {
+	if !b.Shared() {
 		return nil
 	}
 	counts := make(map[string]int)
@@ -289,7 +266,7 @@ func subscribersElsewhere(ctx context.Context, ms []*hub.Message) map[string]int
 	ctx, cancel := context.WithTimeout(ctx, elsewhereTime)
 	defer cancel()
 	channels := slices.Collect(maps.Keys(counts))
-	for i, n := range app.Broker.Cluster().Subscribers(ctx, channels) {
+	for i, n := range b.Cluster().Subscribers(ctx, channels) {
 		counts[channels[i]] = n
 	}
 	return counts
@@ -305,9 +282,7 @@ func answerPart(w http.ResponseWriter, partial *broker.PartialError, lines []int
 		status = e.Status
 	}
 	n := len(partial.Places)
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	return json.NewEncoder(w).Encode(struct {
+	return answerStatus(w, status, struct {
 		Error     string `json:"error"` // where Caddy's errors have it
 		Published int    `json:"published"`
 	}{fmt.Sprintf("the first %d of %d messages were published, up to line %d; then: %v", n, len(lines), lines[n-1], err), n})
@@ -351,6 +326,13 @@ func answer(w http.ResponseWriter, values ...any) error {
 		}
 	}
 	return nil
+}
+
+// answerStatus writes a value with a status.
+func answerStatus(w http.ResponseWriter, status int, v any) error {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	return json.NewEncoder(w).Encode(v)
 }
 
 // Interface guards

@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/active"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
@@ -82,22 +82,22 @@ func failed(err error) error {
 	return reject(http.StatusBadRequest, "%w", err)
 }
 
-func channels(w http.ResponseWriter, r *http.Request, s *survey.Survey) error {
+func channels(w http.ResponseWriter, r *http.Request, app active.App) error {
 	query := r.URL.Query()
 	limit, err := limitOf(query)
 	if err != nil {
 		return err
 	}
-	p, err := s.Channels(r.Context(), query.Get("node"), query.Get("prefix"), query.Get("after"), limit)
+	p, err := app.Survey.Channels(r.Context(), query.Get("node"), query.Get("prefix"), query.Get("after"), limit)
 	if err != nil {
 		return failed(err)
 	}
 	return answerPage(w, r, p, func(c survey.Channel) string { return c.Channel })
 }
 
-func oneChannel(w http.ResponseWriter, r *http.Request, s *survey.Survey) error {
+func oneChannel(w http.ResponseWriter, r *http.Request, app active.App) error {
 	name := strings.TrimPrefix(r.URL.Path, "/broadcast/channels/")
-	c, ok, err := s.Channel(r.Context(), r.URL.Query().Get("node"), name)
+	c, ok, err := app.Survey.Channel(r.Context(), r.URL.Query().Get("node"), name)
 	if err != nil {
 		return failed(err)
 	}
@@ -118,26 +118,26 @@ func connections(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodDelete && f.User == "" {
 		return reject(http.StatusBadRequest, "specify ?user= or /broadcast/connections/{id}")
 	}
-	s, err := runningSurvey()
+	app, err := running()
 	if err != nil {
 		return err
 	}
 	if r.Method == http.MethodDelete {
-		return kick(w, r, s, "", f.User)
+		return kick(w, r, app.Survey, "", f.User)
 	}
 	limit, err := limitOf(query)
 	if err != nil {
 		return err
 	}
-	p, err := s.Connections(r.Context(), query.Get("node"), f, query.Get("after"), limit)
+	p, err := app.Survey.Connections(r.Context(), query.Get("node"), f, query.Get("after"), limit)
 	if err != nil {
 		return failed(err)
 	}
 	return answerPage(w, r, p, func(c survey.Connection) string { return c.ID })
 }
 
-func oneConnection(w http.ResponseWriter, r *http.Request, s *survey.Survey) error {
-	return kick(w, r, s, strings.TrimPrefix(r.URL.Path, "/broadcast/connections/"), "")
+func oneConnection(w http.ResponseWriter, r *http.Request, app active.App) error {
+	return kick(w, r, app.Survey, strings.TrimPrefix(r.URL.Path, "/broadcast/connections/"), "")
 }
 
 // kick closes connections with code 1008, policy violation (RFC 6455, section 7.4.1).
@@ -166,15 +166,8 @@ func kick(w http.ResponseWriter, r *http.Request, s *survey.Survey, connection, 
 	return answer(w, v)
 }
 
-// answerStatus writes a value with a status.
-func answerStatus(w http.ResponseWriter, status int, v any) error {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	return json.NewEncoder(w).Encode(v)
-}
-
 // stream shows messages as they are published.
-func stream(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
+func stream(w http.ResponseWriter, r *http.Request, app active.App) error {
 	s := hub.Subscriber{All: true, Remote: r.RemoteAddr}
 	if names := r.URL.Query()["channel"]; len(names) > 0 {
 		s.All = false
@@ -189,7 +182,7 @@ func stream(w http.ResponseWriter, r *http.Request, h *hub.Hub) error {
 			}
 		}
 	}
-	endpoint := eventstream.Endpoint{Hub: h, Offers: []eventstream.Offer{{Protocol: v1.Protocol{}, Options: &hub.ConnOptions{
+	endpoint := eventstream.Endpoint{Hub: app.Hub, Offers: []eventstream.Offer{{Protocol: v1.Protocol{}, Options: &hub.ConnOptions{
 		// The intervals are the defaults of a route. The backlog is larger than a route's, because on all channels
 		// together more is published than any client of a route gets, and there are few such streams.
 		Transport:    hub.TransportAdmin,

@@ -84,6 +84,7 @@ func (c *Connection) Use(s *Settings) error {
 	defer c.mu.Unlock()
 	c.settings.Store(s)
 	c.cluster.Rename(s.Name())
+	c.cluster.KeepAway(s.PartitionTimeout)
 	var key string
 	var dial func(broker.Sink) (broker.Log, error)
 	if s.Broker != nil {
@@ -144,7 +145,7 @@ func (c *Connection) dial(s *Settings, sink broker.Sink) (broker.Log, error) {
 	// Once a minute is enough for people to see that it still lasts. A broker that comes and goes would otherwise fill
 	// the log.
 	session := c.cluster.NewSession(s.Name())
-	w := &watched{Sink: sink, connection: c, session: session, warn: rate.Sometimes{Interval: time.Minute}}
+	w := &watched{Sink: session.Sink(sink), connection: c, warn: rate.Sometimes{Interval: time.Minute}}
 	log, err := s.Broker.Dial(w, broker.Options{
 		Node:      c.hub.Node(),
 		Name:      s.Name(),
@@ -156,24 +157,7 @@ func (c *Connection) dial(s *Settings, sink broker.Sink) (broker.Log, error) {
 	}
 	w.log.Store(&log)
 	w.check(log.Status())
-	if peers, ok := log.(broker.Peers); ok {
-		session.Start(peers)
-		return &parting{log, session}, nil
-	}
-	return log, nil
-}
-
-// parting is a log whose node says goodbye to the others before it is closed: when the hub ends its clients have had their
-// time to leave by then.
-type parting struct {
-	broker.Log
-	session *nodes.Session
-}
-
-// Close implements broker.Log.
-func (p *parting) Close() {
-	p.session.Close()
-	p.Log.Close()
+	return session.Attach(log), nil
 }
 
 // Close ends the connection for good.
@@ -190,7 +174,6 @@ func (c *Connection) Close() {
 type watched struct {
 	broker.Sink
 	connection *Connection
-	session    *nodes.Session
 	log        atomic.Pointer[broker.Log] // nil until Dial has returned
 	warn       rate.Sometimes             // of a broker that comes and goes
 	tooSmall   atomic.Int64               // the limit that people were warned of
@@ -204,7 +187,6 @@ func (w *watched) Broken(why error) {
 	w.warn.Do(func() {
 		logger().Warn("nothing comes from the broker: messages wait, and publishing fails", zap.Error(why))
 	})
-	w.session.Interrupted()
 	w.Sink.Broken(why)
 }
 
@@ -212,7 +194,6 @@ func (w *watched) Broken(why error) {
 func (w *watched) Repaired() {
 	// First the hub and then the message, because the message says that the hub has everything.
 	w.Sink.Repaired()
-	w.session.Recovered()
 	w.connected()
 }
 
@@ -220,7 +201,6 @@ func (w *watched) Repaired() {
 func (w *watched) Epoch(epoch string, at uint64) {
 	logger().Info("the log of the broker begins", zap.String("epoch", epoch), zap.Uint64("at", at))
 	w.Sink.Epoch(epoch, at)
-	w.session.Recovered() // the broker may have lost the counts too
 }
 
 // connected says where the hub is connected to.

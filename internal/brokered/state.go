@@ -43,7 +43,7 @@ func (c *Connection) State() *State {
 	// Stats and Log are two calls, so the two halves may differ by what came in between. That does no harm to people, and
 	// the hub's lock is taken only for a moment each time.
 	stats := c.hub.Stats()
-	s := &State{Node: settings.Name(), Watermark: stats.Seq, Nodes: len(c.cluster.Nodes())}
+	s := &State{Node: settings.Name(), Watermark: stats.Seq, Nodes: c.cluster.Alive()}
 	heard := stats.Started
 	if status, _, ok := c.hub.Log(); ok {
 		s.Up, s.Server, s.Problem = status.Up, status.Server, status.Problem
@@ -62,13 +62,16 @@ func (c *Connection) State() *State {
 	return s
 }
 
-// Nodes returns the nodes that share the log and are alive, this one first, or nil if the configuration has no broker.
+// Nodes returns the nodes that share the log and are alive or away, this one first, or nil if the configuration has no broker.
 func (c *Connection) Nodes() []nodes.Node {
 	if c.wanted() == nil {
 		return nil
 	}
-	return c.cluster.Nodes()
+	return c.cluster.Known()
 }
+
+// Shared reports whether the configuration has a broker.
+func (c *Connection) Shared() bool { return c.wanted() != nil }
 
 // Health returns why this node should get no clients, or nil. A node that a broker belongs to is healthy from the first time
 // that it hears from the broker until it has heard nothing for longer than the option partition_timeout.

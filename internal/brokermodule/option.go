@@ -14,8 +14,9 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/option"
 )
 
-// Expansion expands placeholders, and keeps the first error. A placeholder that is empty is one: a name would silently be the
-// default one, which is another log, and a login as nobody would be refused by the server, which says less.
+// Expansion expands placeholders, and keeps the first error. An empty placeholder is an error. A name would otherwise silently
+// become the default one, which is another log. Without a login the server would refuse the connection, with a less helpful
+// message.
 type Expansion struct{ Err error }
 
 // Expand returns an option's text with its placeholders replaced.

@@ -216,6 +216,26 @@ func (u shown) testClose() {
 	u.wait(connectionRows + `.length == 0`)
 }
 
+// TestUICloseFails: a connection that is not closed is no success, and the dialog says why.
+func TestUICloseFails(t *testing.T) {
+	p := inspect(t)
+	p.connect("news", "ann")
+	p.open()
+	button := chromedp.CSS("#connections tbody button")
+	p.run(chromedp.Click(button), chromedp.WaitVisible(chromedp.CSS("#confirm")))
+	r, err := http.NewRequest(http.MethodDelete, "http://"+p.admin+"/broadcast/connections?user=ann", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatal(resp, err)
+	}
+	resp.Body.Close()
+	p.run(chromedp.Click(chromedp.CSS("#close")))
+	p.wait(`document.querySelector("#confirm").open && document.querySelector("#whose").textContent.includes("there is no such connection")`)
+}
+
 // TestUIMore: of a long list the first hundred are shown.
 func TestUIMore(t *testing.T) {
 	p := inspect(t)

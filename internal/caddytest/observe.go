@@ -33,6 +33,7 @@ type Node struct {
 	Started                  time.Time
 	Connections              int
 	Watermark                uint64
+	Away                     bool
 }
 
 // Totals gets the totals from the admin API.
@@ -46,6 +47,21 @@ func (s *Server) Totals() (v Totals) {
 		s.T.Fatalf("GET /broadcast: %d %s %v", status, body, err)
 	}
 	return v
+}
+
+// WaitRunning waits until the configuration of another process runs. Its servers listen a moment before.
+func (s *Server) WaitRunning() {
+	s.T.Helper()
+	// Polled, as only the answer tells.
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		status, body := s.Do(http.MethodGet, s.Admin+"/broadcast", "")
+		if status == http.StatusOK {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.T.Fatalf("GET /broadcast: %d %s", status, body)
+		}
+	}
 }
 
 // WaitTotals waits until the totals satisfy a condition.

@@ -18,7 +18,7 @@ import (
 )
 
 // StartProcess starts Caddy as a process, and returns when it listens on the addresses. It is for tests of signals, and of
-// several nodes. All others use Start, which is faster.
+// several nodes. All other tests use Start, which is faster.
 func StartProcess(t *testing.T, binary, file string, addrs ...string) (cmd *exec.Cmd, ended chan error) {
 	t.Helper()
 	cmd = exec.Command(binary, "run", "--config", file, "--adapter", "caddyfile")

@@ -18,6 +18,7 @@ import (
 	_ "github.com/caddy-broadcast/caddy-broadcast/brokers/nats"
 	_ "github.com/caddy-broadcast/caddy-broadcast/brokers/redis"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/servertest"
 )
 
 func TestMain(m *testing.M) { os.Exit(caddytest.Main(m)) }
@@ -148,17 +149,7 @@ func (n *node) kill() {
 }
 
 // freeze stops the process, whose connections stay open, and returns when it has stopped. thaw lets it go on.
-func (n *node) freeze() {
-	n.cmd.Process.Signal(syscall.SIGSTOP)
-	// Its threads stop one after the other, a moment later. Linux tells when all have; elsewhere nothing does.
-	for range 1000 {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.cmd.Process.Pid))
-		if err != nil || strings.Contains(string(stat), ") T ") {
-			return
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
+func (n *node) freeze() { servertest.Freeze(n.cmd.Process) }
 
 func (n *node) thaw() { n.cmd.Process.Signal(syscall.SIGCONT) }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/redistest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/servertest"
 )
 
 const (
@@ -77,7 +78,7 @@ func TestHop(t *testing.T) {
 		})
 	})
 	t.Run("R3", func(t *testing.T) {
-		natstest.Thorough(t)
+		servertest.Thorough(t)
 		servers := natstest.StartCluster(t, 3, "")
 		nodes := startNodes(t, 3, func(int) string { return broker("", natstest.URLs(servers)...) })
 		newHop(nodes).run(t, func(goOn func(int)) {

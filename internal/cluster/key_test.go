@@ -6,12 +6,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
 )
 
-// TestKeyOutlivesMessage: a key is known for two minutes on every node, also when the stream has dropped its message. What it was is not known then, so another message with the key counts as the same.
+// TestKeyOutlivesMessage: a key is known for two minutes on every node, even when the stream has dropped its message. The
+// content of that is not known then, so another message with the key counts as the same.
 func TestKeyOutlivesMessage(t *testing.T) {
 	t.Parallel()
 	server := natstest.Start(t, "")
@@ -26,12 +25,7 @@ func TestKeyOutlivesMessage(t *testing.T) {
 		send(t, nodes[i%2], "keys", texts[i], "")
 	}
 	all.expect(t, texts...)
-	conn, err := nats.Connect(server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	js, _ := conn.JetStream()
+	_, js := server.JetStream(t)
 	if _, err := js.GetMsg("BROADCAST", seqOf(id)); err == nil {
 		t.Fatal("the stream has it still")
 	}

@@ -14,7 +14,7 @@ import (
 // A server that has lost what it had acknowledged gives positions to new messages that others had. All nodes see one new
 // epoch, and their clients a gap.
 func testRolledBack(t *testing.T, s *single) {
-	_, js := s.jetStream(t)
+	_, js := s.nats.JetStream(t)
 	all := join(t, s.nodes, "rolled")
 	two := open(t, s.nodes[2], v1, "", "rolled", "second")
 	send(t, s.nodes[0], "rolled", "kept", "")
@@ -47,7 +47,7 @@ func testRolledBack(t *testing.T, s *single) {
 
 // The same for a stream that is deleted: the nodes make another one.
 func testDeleted(t *testing.T, s *single) {
-	_, js := s.jetStream(t)
+	_, js := s.nats.JetStream(t)
 	all := join(t, s.nodes, "deleted")
 	send(t, s.nodes[0], "deleted", "1", "")
 	all.expect(t, "1")

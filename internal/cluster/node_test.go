@@ -169,7 +169,7 @@ func testNodeCutOff(t *testing.T, s *single) {
 // cannot take all of that at once is sent away as a slow one, and resumes.
 func testNodePaused(t *testing.T, s *single) {
 	if testing.Short() && s.nats == nil {
-		t.Skip("it waits for ten seconds, and has nothing of Redis' own")
+		t.Skip("it takes ten seconds, and tests nothing that only Redis has")
 	}
 	n := startNodes(t, 1, func(int) string { return s.options("", s.server.Addr()) })[0]
 	all := join(t, []*node{n}, "paused")
@@ -237,11 +237,7 @@ func testReload(t *testing.T, s *single) {
 	insistAll(t, []*node{n}, "reload", "3", 1)
 	all.expect(t, "0", "1", "2", "3 0")
 	for i, other := range []string{s.options(s.other, s.server.Addr()), "", same} {
-		before := n.epoch()
-		n.reload(other)
-		n.waitState("another log", func(v totals) bool {
-			return !strings.HasPrefix(v.ID, before+"-") && (other == "" || v.Broker.Up)
-		})
+		change(t, n, other)
 		all.expectGapThen(t, n, "reload", fmt.Sprint("other ", i))
 	}
 	if n.epoch() != s.nodes[0].epoch() {

@@ -102,23 +102,8 @@ func TestOneServer(t *testing.T) {
 	}
 }
 
-// jetStream connects to the server itself.
-func (s *single) jetStream(t *testing.T) (*nats.Conn, nats.JetStreamContext) {
-	t.Helper()
-	conn, err := nats.Connect(s.nats.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Close)
-	js, err := conn.JetStream()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return conn, js
-}
-
-// A node whose broker cannot be reached says so at once, and publishes nothing. Who publishes over a WebSocket is held back
-// for a while first. Subscribers stay, and get everything afterwards.
+// A node whose broker cannot be reached says so at once, and publishes nothing. A client that publishes over a WebSocket
+// is held back for a while first. Subscribers stay, and get everything afterwards.
 func testUnreachable(t *testing.T, s *single) {
 	a, b := s.nodes[0], s.nodes[1]
 	all := join(t, s.nodes, "unreachable")
@@ -279,7 +264,7 @@ func testTooBig(t *testing.T, s *single) {
 
 // What others publish on the subjects of the log is not delivered, and does no harm.
 func testForeign(t *testing.T, s *single) {
-	conn, js := s.jetStream(t)
+	conn, js := s.nats.JetStream(t)
 	all := join(t, s.nodes, "foreign")
 	send(t, s.nodes[0], "foreign", "1", "")
 	for range 3 {

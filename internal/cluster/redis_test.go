@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/redistest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/servertest"
 )
 
 // redis returns the options of a node that uses this server.
@@ -38,6 +38,8 @@ func TestRedis(t *testing.T) {
 		{"killed", testKilled},
 		{"killed often", testTruthOfOne},
 		{"slow", testSlow},
+		{"lists", testLists},
+		{"kicks", testKicks},
 		{"keys", testKeys},
 		{"wrong prefix", testWrongPrefix},
 		{"node killed", testNodeKilled},
@@ -110,7 +112,7 @@ func TestRedisFaults(t *testing.T) {
 
 // TestValkey: the same with Valkey.
 func TestValkey(t *testing.T) {
-	natstest.Thorough(t)
+	servertest.Thorough(t)
 	t.Parallel()
 	server := redistest.StartProgram(t, redistest.Valkey)
 	s := startRedis(t, server, "")
@@ -138,7 +140,7 @@ func (s *single) hop(t *testing.T, server *redistest.Server, f fault, forgets bo
 // TestRedisFailover: a replica that lacks the last messages takes over. They are lost, and the next ones have positions of
 // another epoch.
 func TestRedisFailover(t *testing.T) {
-	natstest.Thorough(t)
+	servertest.Thorough(t)
 	t.Parallel()
 	g := redistest.StartGroup(t, 1)
 	h := newHop(startNodes(t, 3, func(int) string { return redis("", g.URL()) }))
@@ -154,7 +156,7 @@ func TestRedisFailover(t *testing.T) {
 
 // TestRedisReplicas: with replicas 1, the replica that takes over has every message that was acknowledged.
 func TestRedisReplicas(t *testing.T) {
-	natstest.Thorough(t)
+	servertest.Thorough(t)
 	t.Parallel()
 	g := redistest.StartGroup(t, 1)
 	h := newHop(startNodes(t, 3, func(int) string { return redis("replicas 1\npublish_timeout 2s", g.URL()) }))

@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/servertest"
 )
 
 // TestRouteFlap: the routes between three nats-servers are held for less than 100 ms, or closed, which takes the servers a
 // second to mend. What one of them has sent to the nodes of the others meanwhile is lost, and nothing but that tells. The nodes
 // notice, and their clients miss nothing.
 func TestRouteFlap(t *testing.T) {
-	natstest.Thorough(t)
+	servertest.Thorough(t)
 	t.Parallel()
 	servers, routes := natstest.StartRouted(t, 3, "")
 	// Each node on a server of its own, so that what two of them get comes over a route.

@@ -22,7 +22,7 @@ func TestRestoreBackup(t *testing.T) {
 	t.Run("NATS", func(t *testing.T) {
 		server := natstest.Start(t, "")
 		testRestore(t, natsServer{server}, broker(one, server.URL()), server.Snapshot, func() {
-			_, js := (&single{nats: server}).jetStream(t)
+			_, js := server.JetStream(t)
 			if err := js.DeleteStream("BROADCAST"); err != nil {
 				t.Fatal(err)
 			}
@@ -109,7 +109,7 @@ func TestStored(t *testing.T) {
 	t.Run("NATS", func(t *testing.T) {
 		server := natstest.Start(t, "")
 		fill(startNodes(t, 1, func(int) string { return broker(one, server.URL()) })[0], 100, 100)
-		_, js := (&single{nats: server}).jetStream(t)
+		_, js := server.JetStream(t)
 		info, err := js.StreamInfo("BROADCAST")
 		if err != nil {
 			t.Fatal(err)
@@ -135,7 +135,7 @@ func TestStored(t *testing.T) {
 			expect(t, "a channel with one message", (used()-before)/4900-size, channel)
 		})
 	}
-	for _, program := range redistest.Programs() {
+	for _, program := range redistest.Programs(t) {
 		onRedis(program, "", storedByRedis, channelOfRedis)
 		onRedis(program, "stream-node-max-bytes 512", 2*storedByRedis, channelOfRedis/4)
 	}

@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/servertest"
 )
 
 // TestThreeServers is what fails with three nats-servers that all keep the stream.
 func TestThreeServers(t *testing.T) {
-	natstest.Thorough(t)
+	servertest.Thorough(t)
 	t.Parallel()
 	servers := natstest.StartCluster(t, 3, "")
 	nodes := startNodes(t, 3, func(int) string { return broker("publish_timeout 2s", natstest.URLs(servers)...) })

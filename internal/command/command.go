@@ -28,8 +28,8 @@ func init() {
 		Long: `
 Publishes messages to the subscribers of a running Caddy, and shows its channels
 and connections. It uses Caddy's admin API. Where several machines share a message
-broker, all of them are meant, except by the totals of status. A machine that does
-not answer is named.
+broker, the commands cover all of them, except that the totals of status are those
+of one machine. A machine that does not answer is named.
 
 The admin endpoint is taken from the --address flag, otherwise from the --config
 file, otherwise it is the default. The exit code is 1 after an error.
@@ -69,6 +69,16 @@ func connect(cmd *cobra.Command) (api, error) {
 // is always a good one. There is no time limit, which tail relies on.
 func (a api) do(method, path string, header http.Header, body io.Reader) (*http.Response, error) {
 	return caddycmd.AdminAPIRequest(a.address, method, "/broadcast"+path, header, body)
+}
+
+// whole returns the whole body of a response, so that --json can print it unchanged, with what a newer Caddy adds.
+func (a api) whole(method, path string) ([]byte, error) {
+	resp, err := a.do(method, path, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return io.ReadAll(resp.Body)
 }
 
 // get calls each with every entry of a list, and returns the nodes that are missing in it. It follows the Link headers from
@@ -256,8 +266,8 @@ func list[T any](cmd *cobra.Command, path string, query url.Values, head, row fu
 	return nil
 }
 
-// kickCommand returns `caddy broadcast kick`. It closes and does not ban: who may connect is the site's to say, by its own
-// authentication.
+// kickCommand returns `caddy broadcast kick`. It closes connections and bans nobody: the site's own authentication decides
+// who may connect.
 func kickCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kick <id> | --user <name>",
@@ -281,12 +291,7 @@ func kickCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		resp, err := a.do(http.MethodDelete, path, nil, nil)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
+		body, err := a.whole(http.MethodDelete, path)
 		if err != nil {
 			return err
 		}

@@ -30,13 +30,7 @@ from the broker for longer than partition_timeout.`,
 		if err != nil {
 			return err
 		}
-		resp, err := a.do(http.MethodGet, "", nil, nil)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		// All of it, so that --json can print it unchanged, with what a newer Caddy adds.
-		body, err := io.ReadAll(resp.Body)
+		body, err := a.whole(http.MethodGet, "")
 		if err != nil {
 			return err
 		}
@@ -50,7 +44,7 @@ from the broker for longer than partition_timeout.`,
 		}
 		// After the totals have been printed: a script gets the exit code, and people also see what is wrong. The hub's
 		// own judgement is asked for, so that the command and a load balancer never disagree.
-		resp, err = a.do(http.MethodGet, "/health", nil, nil) // an error has the reason
+		resp, err := a.do(http.MethodGet, "/health", nil, nil) // an error has the reason
 		if err != nil {
 			return err
 		}
@@ -119,10 +113,11 @@ type statusNode struct {
 	ID, Name, Version, Epoch string
 	Started                  time.Time
 	Connections              int
+	Away                     bool
 }
 
-// printNodes prints the nodes that are alive, the one that was asked first. Most of what can be wrong with a cluster is that
-// its nodes are not in the same one, so that is said.
+// printNodes prints the nodes that are alive or away, the one that was asked first. The most likely mistake in a cluster is that
+// its nodes do not share one log, so it reports that.
 func printNodes(out io.Writer, nodes []statusNode) error {
 	if len(nodes) < 2 {
 		return nil
@@ -130,8 +125,13 @@ func printNodes(out io.Writer, nodes []statusNode) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "NODE\tID\tCONNECTIONS\tUP\tVERSION\tEPOCH")
 	epochs := make(map[string]bool)
-	total := 0
+	total, alive := 0, 0
 	for _, n := range nodes {
+		if n.Away { // nobody knows what it has
+			fmt.Fprintf(table, "%s\t%s\t-\taway\t%s\t\n", visible(n.Name), visible(n.ID), visible(n.Version))
+			continue
+		}
+		alive++
 		fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%s\t%s\n", visible(n.Name), visible(n.ID), n.Connections,
 			time.Since(n.Started).Round(time.Second), visible(n.Version), visible(n.Epoch))
 		if n.Epoch != "" { // it may just have started
@@ -142,7 +142,7 @@ func printNodes(out io.Writer, nodes []statusNode) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%d connections on %d nodes\n", total, len(nodes))
+	fmt.Fprintf(out, "%d connections on %d nodes\n", total, alive)
 	if len(epochs) > 1 {
 		fmt.Fprintln(out, "problem: the nodes have different epochs: if that lasts, they do not share one log")
 	}

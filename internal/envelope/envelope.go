@@ -1,4 +1,4 @@
-// Package envelope is what brokers that carry bytes put around the data of an entry.
+// Package envelope is the header that brokers which carry bytes put in front of the data of an entry.
 package envelope
 
 import (
@@ -27,7 +27,8 @@ const (
 // MaxSize is the size of the largest envelope.
 const MaxSize = 3 + 8 + binary.MaxVarintLen64 + 1 + 255 + 16 + 8
 
-// Encode returns the message of an entry. The channel is not in it, because the name that it is published on has it.
+// Encode returns an entry as bytes. The channel is not among them: the broker has it in the name that the entry is
+// published on.
 func Encode(e *broker.Entry) []byte {
 	b := make([]byte, 0, 3+8+3+1+len(e.Event)+24+len(e.Data))
 	var flags byte
@@ -46,7 +47,7 @@ func Encode(e *broker.Entry) []byte {
 	return append(b, e.Data...)
 }
 
-// Decode fills an entry, whose Data is part of b. It is false if no node made b.
+// Decode fills an entry from b, which its Data is then a part of. It reports whether b was made by Encode.
 func Decode(b []byte, e *broker.Entry) bool {
 	if len(b) < 13 || b[0] != version || b[1]&^flagKey != 0 {
 		return false

@@ -13,7 +13,7 @@ var errShared = errors.New("the hub shares a log")
 const (
 	// maxInFlight is how many messages of a connection the shared log may not have answered for. Beyond it the connection
 	// is not read, and TCP holds the client back.
-	// With an answer after 1 ms these are 64,000 messages a second. Conn.inFlight is a uint8.
+	// With answers after 1 ms this allows 64,000 messages per second. Conn.inFlight is a uint8.
 	maxInFlight = 64
 
 	// downTime is how long a connection that publishes is not read when the log is broken, before its messages fail.
@@ -51,7 +51,7 @@ func (h *Hub) publishAsync(ms []*Message, done func(error)) {
 		done(err)
 		return
 	}
-	// After all that beginPublish waits for, so that the histogram shows the broker and not the hub.
+	// Only here, because beginPublish may wait: the histogram is about the broker and not about the hub.
 	begun := time.Now()
 	s.log.Publish(entriesOf(ms, h.node), func(places []broker.Place, err error) {
 		if sent(err) {
@@ -82,7 +82,7 @@ func (h *Hub) beginPublish(ms []*Message) (s *sharedLog, size int, err error) {
 	if err == nil {
 		s.counts.inFlight += len(ms)
 		if from != nil {
-			// Once for a call, as published counts it out.
+			// Once per call and not per message: published counts it down in the same way.
 			from.inFlight++
 			h.noEchoLocked(ms)
 		}
@@ -96,9 +96,9 @@ func (h *Hub) beginPublish(ms []*Message) (s *sharedLog, size int, err error) {
 	return s, size, err
 }
 
-// holdPosted counts what a publisher without a connection holds, if there is room. All of them may have an eighth of
-// Config.MaxMemory, or one of them more: they cannot be closed to make room, so while the log does not answer everything
-// else would have to go for them.
+// holdPosted counts what a publisher without a connection holds, if there is room. Together they may hold an eighth of
+// Config.MaxMemory, though a single message may be larger. They cannot be closed to make room, so while the log does not
+// answer, subscribers would have to be closed instead.
 func (h *Hub) holdPosted(size int) bool {
 	limit := h.maxMemory.Load()
 	n := h.posted.Add(int64(size))
@@ -134,7 +134,7 @@ func (h *Hub) awaitLogLocked(from *Conn) (*sharedLog, error) {
 			h.awaitAnswerLocked(from)
 			continue
 		}
-		// From when it broke and not from now: with a log that has been away for long nobody waits.
+		// The time counts from when the log broke: if that was long ago, nobody waits.
 		left := downTime - time.Since(s.brokenSince)
 		if from == nil || !s.broken || left <= 0 {
 			// Without an epoch the position in an answer would mean nothing.

@@ -6,8 +6,8 @@ import (
 )
 
 // positionTime is how long a connection, or a join, waits for its position in a shared log.
-// It is well below the minute that proxies in front mostly wait, so that the client gets our answer, which tells it
-// when to come again.
+// It is well below the minute that most proxies wait, so that the client gets our answer, which tells it when to come
+// again.
 const positionTime = 5 * time.Second
 
 // retryTime is the time between two tries of what the log could not do.
@@ -92,7 +92,7 @@ func (h *Hub) waitFor(w *want, s *sharedLog, wait <-chan struct{}) error {
 	defer timer.Stop()
 	closed := s.ctx.Done() // another log takes its place
 	if retry {
-		closed = nil // that is known, and it may take a moment
+		closed = nil // it may be closed already, and until the next log is attached that would not wait at all
 	}
 	var gone <-chan struct{}
 	if w.ctx != nil {

@@ -39,8 +39,8 @@ func (c *catchUp) add(o *openChannel, at uint64) {
 	c.channels = append(c.channels, caughtUp{o.name, o.last, at})
 }
 
-// maxHeld is how many bytes of entries are held: what one inbox may hold by default. A gap on all channels costs less than
-// a node without memory.
+// maxHeld is how many bytes of entries are held: what one inbox may hold by default. A gap on all channels is better than
+// a node that runs out of memory.
 const maxHeld = defaultMaxInbox
 
 // holdLocked keeps an entry that has come live until what comes before it is read.
@@ -168,7 +168,7 @@ func (s *sharedLog) readCatchUp(c *catchUp) {
 		return
 	}
 	s.catchUp = nil
-	// Of what came live some is gone, so what was read before it is of no use either.
+	// Some of what came live is gone, so what was read of the time before it is of no use either.
 	if c.lost {
 		missed, lost = nil, nil
 		for _, ch := range c.channels {
@@ -205,7 +205,7 @@ func (s *sharedLog) readCatchUp(c *catchUp) {
 }
 
 // missed reads what the log before has not sent, and returns it with the channels of which that is not all. What is read is in
-// memory too, so together with what is held it is at most twice maxHeld, and a little.
+// memory too, so together with what is held it is at most a little more than twice maxHeld.
 func (s *sharedLog) missed(c *catchUp) (missed []broker.Entry, lost []string) {
 	var mu sync.Mutex // guards what follows
 	bytes := 0
@@ -216,7 +216,7 @@ func (s *sharedLog) missed(c *catchUp) (missed []broker.Entry, lost []string) {
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
-		case err == nil && !complete && !again:
+		case err == nil && !complete && !again && roomHelps(es, maxCaughtUp):
 			long = append(long, ch)
 			return
 		case err != nil || !complete:
@@ -235,8 +235,8 @@ func (s *sharedLog) missed(c *catchUp) (missed []broker.Entry, lost []string) {
 		defer mu.Unlock()
 		return maxHeld - bytes
 	}
-	// Most have missed little or nothing. So many are read at a time, with room for little: nobody gets a position before
-	// the last one is read, and an answer of the broker takes a while.
+	// Most channels have missed little or nothing. Therefore many are read at the same time, each with a small limit: nobody
+	// gets a position before the last one is read, and an answer of the broker takes a while.
 	places := make(chan struct{}, maxReads)
 	var reads sync.WaitGroup
 	for _, ch := range c.channels {
@@ -265,7 +265,7 @@ func (s *sharedLog) missed(c *catchUp) (missed []broker.Entry, lost []string) {
 }
 
 // maxCaughtUp is how many messages of one channel are read when a log follows another one.
-// Between the two logs there is mostly a moment. A channel that had more messages in it has a gap.
+// Usually only a moment passes between the two logs. A channel that had more messages in it has a gap.
 const maxCaughtUp = 100_000
 
 // inOrder sorts entries, and drops those that are there twice.

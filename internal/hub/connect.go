@@ -103,7 +103,7 @@ func (h *Hub) admitConnLocked(s *Subscriber, o *ConnOptions) error {
 	if n := s.MaxPerRemote; n > 0 && h.quotas[quota{s.Route, s.Network}] >= n {
 		return h.reject(LimitAddress, ErrTooManyConnections)
 	}
-	// From where room is made, and not at the limit, so that a new connection does not cost another one its place.
+	// Not at the limit but where eviction begins, so that a new connection does not cost another one its place.
 	if n := h.config.MaxMemory; n > 0 && h.held.Load() > evictAt(n) {
 		return h.reject(LimitMemory, ErrMemory)
 	}

@@ -3,7 +3,7 @@ package hub
 import "time"
 
 // maxMarks is how many channels are noted whose number of subscribers has changed. Beyond that it is only noted that any may
-// have. With names of 30 bytes these are about 5 MB.
+// have. With names of 30 bytes they take about 5 MB.
 const maxMarks = 1 << 16
 
 // marks are the channels whose number of subscribers has changed since CountsChanged was called. Only other nodes want to
@@ -69,7 +69,7 @@ func (h *Hub) SubscribersOf(names []string) []int {
 	return counts
 }
 
-// Summary is what other nodes are told of this one.
+// Summary is what a node tells the others about itself.
 type Summary struct {
 	Started     time.Time
 	Connections int

@@ -12,15 +12,6 @@ import (
 func TestCountsChanged(t *testing.T) {
 	h := New(Config{})
 	defer closeHub(h)
-	connect := func(channels ...string) *Conn {
-		t.Helper()
-		c, _, err := h.Connect(Subscriber{Channels: channels}, options())
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Start(&sink{client: newClient()}, nil)
-		return c
-	}
 	expect := func(all bool, want ...string) {
 		t.Helper()
 		names, any := h.CountsChanged()
@@ -35,20 +26,16 @@ func TestCountsChanged(t *testing.T) {
 		}
 	}
 	h.WatchCounts(true)
-	connect("before")
+	connect(t, h, options(), "before")
 	expect(true)
-	connect("no log")
+	connect(t, h, options(), "no log")
 	expect(false)
 
 	newFakeCluster().join(t, h)
 	h.CountsChanged()
-	a := connect("a", "b")
-	connect("b")
-	all, _, err := h.Connect(Subscriber{All: true}, options())
-	if err != nil {
-		t.Fatal(err)
-	}
-	all.Start(&sink{client: newClient()}, nil)
+	a := connect(t, h, options(), "a", "b").conn
+	connect(t, h, options(), "b")
+	connectAs(t, h, options(), Subscriber{All: true})
 	expect(false, "a", "b")
 	if got := h.SubscribersOf([]string{"b", "nobody", "a"}); !slices.Equal(got, []int{2, 0, 1}) {
 		t.Errorf("subscribers %v", got)
@@ -72,7 +59,7 @@ func TestCountsChanged(t *testing.T) {
 	h.mu.Unlock()
 	expect(true)
 	h.WatchCounts(false)
-	connect("d")
+	connect(t, h, options(), "d")
 	expect(false)
 }
 

@@ -148,8 +148,15 @@ func options() *ConnOptions {
 
 func connect(t testing.TB, h *Hub, o *ConnOptions, channels ...string) *client {
 	t.Helper()
+	c, _ := connectAs(t, h, o, Subscriber{Channels: channels})
+	return c
+}
+
+// connectAs connects a client that has a user or a position, or is on all channels.
+func connectAs(t testing.TB, h *Hub, o *ConnOptions, s Subscriber) (*client, Welcome) {
+	t.Helper()
 	c := newClient()
-	conn, _, err := h.Connect(Subscriber{Channels: channels}, o)
+	conn, w, err := h.Connect(s, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +164,7 @@ func connect(t testing.TB, h *Hub, o *ConnOptions, channels ...string) *client {
 	if !conn.Start(c, nil) {
 		t.Fatal("the connection was closed before it started")
 	}
-	return c
+	return c, w
 }
 
 func publish(t testing.TB, h *Hub, channel string) *Message {

@@ -160,23 +160,29 @@ func TestLongRead(t *testing.T) {
 	})
 }
 
+// missing returns a hub with n clients, each on a channel of its own, "0" and so on. Each channel has a message that was not sent
+// to the hub: that of channel "0" is at position 1.
+func missing(t *testing.T, n int) (*fakeCluster, *Hub, []*client) {
+	c := newFakeCluster()
+	h := New(Config{History: 10})
+	c.join(t, h)
+	clients := make([]*client, n)
+	for i := range n {
+		clients[i], _ = resume(t, h, "", fmt.Sprint(i))
+	}
+	for i := range n {
+		c.store(fmt.Sprint(i))
+	}
+	return c, h, clients
+}
+
 // TestHerdOfChannels: a log that takes the place of another one, after a reload, reads what its channels have missed meanwhile.
 // They are many, and the broker is far away, but nobody waits for a position longer than a handshake may.
 func TestHerdOfChannels(t *testing.T) {
 	const latency, n = 250 * time.Millisecond, 500 // one after the other they would take two minutes
 	synctest.Test(t, func(t *testing.T) {
-		c := newFakeCluster()
-		h := New(Config{History: 10})
+		c, h, clients := missing(t, n)
 		defer closeHub(h)
-		c.join(t, h)
-		var clients []*client
-		for i := range n {
-			a, _ := resume(t, h, "", fmt.Sprint(i))
-			clients = append(clients, a)
-		}
-		for i := range n {
-			c.store(fmt.Sprint(i))
-		}
 		c.mu.Lock()
 		for range 3 { // and one has missed more than is read at first
 			c.entries = append(c.entries, broker.Entry{Seq: c.lastLocked() + 1, Channel: "0", Data: make([]byte, shortRead/2)})

@@ -3,13 +3,17 @@ package hub
 // Kick closes the connections that the filter selects, and returns how many there were. It has the loops do it, so it waits
 // until each has come to it in its inbox, and must not be called from a loop.
 func (h *Hub) Kick(f Filter, why Reason, text string) (n int) {
-	h.onLoops(func(l *loop) {
-		l.each(func(c *Conn) {
-			if c.state == stateOpen && f.has(c) {
-				l.close(c, why, text, false)
-				n++
-			}
-		})
+	h.onLoops(func(l *loop) { n += l.kick(f.has, why, text) })
+	return n
+}
+
+// kick closes the loop's connections that are selected, and returns how many there were.
+func (l *loop) kick(selected func(*Conn) bool, why Reason, text string) (n int) {
+	l.each(func(c *Conn) {
+		if c.state == stateOpen && selected(c) {
+			l.close(c, why, text, false)
+			n++
+		}
 	})
 	return n
 }

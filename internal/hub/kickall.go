@@ -13,16 +13,16 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
 
-// kickChannel is the channel in a shared log that has what administrators want closed. Every hub has it open as long as it
-// has a log, so one that was cut off gets it when it has caught up. No client can name the channel, and what is in it is
-// neither delivered nor kept nor counted.
+// kickChannel is the channel in a shared log by which administrators close connections on all nodes. Every hub has it open as
+// long as it has a log, so one that was cut off gets a kick when it has caught up. No client can name the channel, and what is
+// in it is neither delivered nor kept nor counted.
 const kickChannel = "\x01kick"
 
-// kickTime is how long a kick is carried out, by the log's clock. A node that was cut off for longer has sent its clients
+// KickTime is how long a kick is carried out, by the log's clock. A node that was cut off for longer has sent its clients
 // away meanwhile (Config.PartitionTimeout), and users who were kicked an hour ago may have a reason to be back.
-const kickTime = time.Minute
+const KickTime = time.Minute
 
-// KickText is what those are told that an administrator closes.
+// KickText is the text of the close frame when an administrator closes a connection.
 const KickText = "closed by the administrator"
 
 // KickRequest is a kick for all hubs that share a log: of one connection, or of all those of a user.
@@ -100,11 +100,8 @@ func (s *sharedLog) kickOf(e *broker.Entry, now time.Time) *kick {
 		return nil
 	}
 	t := s.hub.kicks.get(request)
-	clock := s.log.Status().Clock
-	if clock.IsZero() {
-		clock = now
-	}
-	if !here || clock.Sub(time.UnixMilli(e.Time)) > kickTime {
+	// A log that cannot tell the time leaves it out: then any age is possible, and the kick may be new.
+	if !here || now.Sub(storedAt(e, s.clock(now), now)) > KickTime {
 		t.end()
 		return nil
 	}
@@ -114,39 +111,37 @@ func (s *sharedLog) kickOf(e *broker.Entry, now time.Time) *kick {
 // ownLocked has carried out what is in an entry of one of the hub's own channels. In their inboxes it comes after every connection
 // that was there before it, and before every later one.
 func (s *sharedLog) ownLocked(channel string, seq uint64, kicks []*kick) (wake uint64) {
-	h := s.hub
 	if o := s.findLocked(channel); o != nil {
 		o.last = max(o.last, seq)
 	}
 	for _, k := range kicks {
-		if k.seq != seq {
-			continue
+		switch {
+		case k.seq != seq:
+		case k.command != nil:
+			s.hub.commandLocked(k.command, seq)
+		default:
+			wake |= s.hub.carryOutLocked(k)
 		}
-		if k.command != nil {
-			h.commandLocked(k.command, seq)
-			continue
-		}
-		// A request that comes late, after a fault, may find connections that are later than it.
-		from := h.epochBegan
-		late := seq < h.seq
-		var left atomic.Int32
-		left.Store(int32(len(h.loops)))
-		for _, l := range h.loops {
-			wake |= l.pushLocked(entry{op: opCall, call: func() {
-				l.each(func(c *Conn) {
-					if late && c.startSeq >= seq && c.connected > from {
-						return
-					}
-					if c.state == stateOpen && k.filter.has(c) {
-						l.close(c, ReasonPolicy, KickText, false)
-						k.tally.closed.Add(1)
-					}
-				})
-				if left.Add(-1) == 0 {
-					k.tally.end()
-				}
-			}})
-		}
+	}
+	return wake
+}
+
+// carryOutLocked has the loops carry out a request.
+func (h *Hub) carryOutLocked(k *kick) (wake uint64) {
+	// A request that comes late, after a fault, may find connections that are later than it.
+	late, from := k.seq < h.seq, h.epochBegan
+	selected := func(c *Conn) bool {
+		return !(late && c.startSeq >= k.seq && c.connected > from) && k.filter.has(c)
+	}
+	var left atomic.Int32
+	left.Store(int32(len(h.loops)))
+	for _, l := range h.loops {
+		wake |= l.pushLocked(entry{op: opCall, call: func() {
+			k.tally.closed.Add(int64(l.kick(selected, ReasonPolicy, KickText)))
+			if left.Add(-1) == 0 {
+				k.tally.end()
+			}
+		}})
 	}
 	return wake
 }
@@ -162,14 +157,14 @@ type tally struct {
 
 func (t *tally) end() { t.ended.Do(func() { close(t.done) }) }
 
-// tallies are those of the latest requests. Who asks for one may come before the request or after it.
+// tallies are those of the latest requests. A tally may be asked for before its request comes or after that.
 type tallies struct {
 	mu        sync.Mutex
 	byRequest map[string]*tally
 	oldest    []*tally
 }
 
-// maxTallies bounds what others can make a hub remember: more kicks than this in kickTime are an attack, or are not waited
+// maxTallies bounds what others can make a hub remember: more kicks than this in KickTime are an attack, or are not waited
 // for.
 const maxTallies = 1024
 
@@ -178,7 +173,7 @@ func (x *tallies) get(request string) *tally {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	now := time.Now()
-	for len(x.oldest) > 0 && (len(x.oldest) >= maxTallies || now.Sub(x.oldest[0].since) > kickTime) {
+	for len(x.oldest) > 0 && (len(x.oldest) >= maxTallies || now.Sub(x.oldest[0].since) > KickTime) {
 		delete(x.byRequest, x.oldest[0].request)
 		x.oldest[0] = nil
 		x.oldest = x.oldest[1:]

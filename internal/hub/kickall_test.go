@@ -13,13 +13,7 @@ import (
 // kickable connects a client of a user.
 func kickable(t *testing.T, h *Hub, user string) *client {
 	t.Helper()
-	c := newClient()
-	conn, _, err := h.Connect(Subscriber{Channels: []string{"a"}, User: user}, options())
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.conn = conn
-	conn.Start(c, nil)
+	c, _ := connectAs(t, h, options(), Subscriber{Channels: []string{"a"}, User: user})
 	return c
 }
 
@@ -64,12 +58,7 @@ func publishKick(t *testing.T, h *Hub, k KickRequest) {
 func TestKickAll(t *testing.T) {
 	_, hubs, logs := sharing(t, 2, Config{History: 10})
 	a, b, other := kickable(t, hubs[0], "ann"), kickable(t, hubs[1], "ann"), kickable(t, hubs[1], "ben")
-	all := newClient()
-	conn, _, err := hubs[1].Connect(Subscriber{All: true}, gapOptions())
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn.Start(all, nil)
+	all, _ := connectAs(t, hubs[1], gapOptions(), Subscriber{All: true})
 	before, log := hubs[1].Stats(), hubs[1].logStats()
 	k := NewKickRequest("", "ann")
 	publishKick(t, hubs[0], k)
@@ -134,13 +123,41 @@ func TestKickOfNodeAway(t *testing.T) {
 	}
 	logs[1].idle()
 	third := kickable(t, hubs[1], "ann")
-	late(10, 2*kickTime, 0)
+	late(10, 2*KickTime, 0)
 	expectOpen(t, hubs[1], second, third)
 	late(2, 0, 1)
 	expectKicked(t, second)
 	expectOpen(t, hubs[1], third)
 	late(3, 0, 0)
 	expectOpen(t, hubs[1], third)
+}
+
+// TestKickWithoutTime: a log that cannot tell when an entry was stored has kicks carried out nevertheless. Otherwise nothing would
+// ever be closed, and the answer be that there was nothing to close.
+func TestKickWithoutTime(t *testing.T) {
+	_, hubs, logs := sharing(t, 1, Config{})
+	c := kickable(t, hubs[0], "ann")
+	k := NewKickRequest("", "ann")
+	data, _ := json.Marshal(k)
+	logs[0].do(func() { logs[0].sink.Entries([]broker.Entry{{Seq: 1, Channel: kickChannel, Data: data}}) })
+	expectTally(t, k, hubs, 1)
+	expectKicked(t, c)
+}
+
+// TestUndeliverableMovesWatermark: I1 is about everything in the log, also about what no client gets. A client that comes with a
+// position after it would be told of a gap otherwise.
+func TestUndeliverableMovesWatermark(t *testing.T) {
+	c, hubs, logs := sharing(t, 1, Config{})
+	publishKick(t, hubs[0], NewKickRequest("", "ann"))
+	logs[0].idle()
+	if got := hubs[0].Stats().Seq; got != c.last() {
+		t.Errorf("the hub is at %d after a kick at %d", got, c.last())
+	}
+	logs[0].do(func() { logs[0].sink.Entries([]broker.Entry{{Seq: 9, Channel: "not\x02valid"}}) })
+	logs[0].idle()
+	if got := hubs[0].Stats().Seq; got != 9 {
+		t.Errorf("the hub is at %d after what no client could accept at 9", got)
+	}
 }
 
 // TestKickWhileLogIsReplaced: a kick that comes between two connections to the same log is read from the second one.

@@ -36,7 +36,7 @@ type sharedLog struct {
 	settled     bool          // connections can be given positions
 	forgetting  bool          // what the hub has of the epoch before is being dropped
 	era         uint32        // counts epochs
-	retention   uint32        // counts what is to be kept
+	retention   uint32        // counts the changes of what is to be kept
 	began       uint64        // where the epoch began, for this node
 	changed     chan struct{} // closed when one of these changes, and replaced
 	broken      bool          // entries may be missing, and none come
@@ -68,7 +68,7 @@ type openChannel struct {
 	resume bool // it has subscribers of the log before this one, which have all up to last
 
 	reading   *reading // its read that is under way
-	retention uint32   // that what follows is of
+	retention uint32   // the sharedLog.retention that the next three are of
 	asked     int      // how many of its last messages were read, if there are as many
 	gone      uint64   // the log does not have all messages after this position
 	goneLimit int      // or they have more bytes
@@ -80,12 +80,12 @@ type openChannel struct {
 }
 
 // maxReads is how many reads of channels there may be at a time: each holds what it has read.
-// With the default max_backlog of 1 MiB these are about 64 MiB, as much as the default history.
+// With the default max_backlog of 1 MiB this is about 64 MiB, as much as the default history.
 const maxReads = 64
 
-// Most of those that come back after a node or all of them were restarted have missed nothing, or little. So a channel is first
-// read with room for little, and many are at a time: an answer takes some exchanges with a broker, and thousands of handshakes
-// wait. With 64 at a time and a broker that is 10 ms away, 5000 clients that came to a node at once took 9 s instead of 1, and a
+// Most clients that come back after a restart, of one node or of all, have missed little or nothing. So a channel is first read
+// with a small limit, and many channels at the same time: an answer takes some exchanges with a broker, and thousands of
+// handshakes wait. With 64 at a time and a broker that is 10 ms away, 5000 clients that came to a node at once took 9 s instead of 1, and a
 // quarter of them got a 503 (go run ./bench -scenarios herd -latency 10ms). Together they hold 16 MiB, and one message each if
 // messages are larger than that.
 const (

@@ -46,14 +46,7 @@ func sharing(t *testing.T, n int, config Config) (c *fakeCluster, hubs []*Hub, l
 // resume connects a client that comes back.
 func resume(t *testing.T, h *Hub, id string, channels ...string) (*client, Welcome) {
 	t.Helper()
-	c := newClient()
-	conn, w, err := h.Connect(Subscriber{Channels: channels, LastID: id}, gapOptions())
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.conn = conn
-	conn.Start(c, nil)
-	return c, w
+	return connectAs(t, h, gapOptions(), Subscriber{Channels: channels, LastID: id})
 }
 
 func expect(t *testing.T, c *client, want ...uint64) {
@@ -266,12 +259,7 @@ func TestLostAll(t *testing.T) {
 	_, hubs, logs := sharing(t, 1, Config{History: 10})
 	h, f := hubs[0], logs[0]
 	two, _ := resume(t, h, "", "a", "b")
-	all := newClient()
-	conn, _, err := h.Connect(Subscriber{All: true}, gapOptions())
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn.Start(all, nil)
+	all, _ := connectAs(t, h, gapOptions(), Subscriber{All: true})
 	left, _ := resume(t, h, "", "c")
 	left.conn.Leave("c", nil)
 	publish(t, h, "a")

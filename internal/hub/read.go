@@ -163,7 +163,7 @@ func (s *sharedLog) readChannel(o *openChannel, r *reading) {
 }
 
 // fetch reads from the log when there is a place for one more read: first with room for little, and again if that was not all.
-// It also was not all if the log has lost something. That is read twice, because the log does not say which of the two it is.
+// It also was not all if the log has lost something. That may be read twice, because the log does not say which of the two it is.
 func (s *sharedLog) fetch(ctx context.Context, o *openChannel, r *reading) (es []broker.Entry, complete bool, err error) {
 	if r.last > 0 {
 		err = takePlace(ctx, s.reads, func() error {
@@ -180,11 +180,16 @@ func (s *sharedLog) fetch(ctx context.Context, o *openChannel, r *reading) (es [
 		}
 	}
 	err = takePlace(ctx, s.shortReads, read(min(r.limit, shortRead)))
-	if err == nil && !complete && r.limit > shortRead {
+	if err == nil && !complete && r.limit > shortRead && roomHelps(es, n) {
+		es = nil // not kept while it waits for a place: thousands may, and a message has any size
 		err = takePlace(ctx, s.reads, read(r.limit))
 	}
 	return es, complete, err
 }
+
+// roomHelps reports whether a read of at most n entries that was not all may be with more room. The first entry comes whatever
+// its size, so where nothing has come it was not for lack of room.
+func roomHelps(es []broker.Entry, n int) bool { return len(es) > 0 && len(es) < n }
 
 // takePlace does something when there is a place for it.
 func takePlace(ctx context.Context, places chan struct{}, do func() error) error {
@@ -216,10 +221,7 @@ func (s *sharedLog) fill(o *openChannel, r *reading, es []broker.Entry, complete
 		es = es[:len(es)-1]
 	}
 	ms := make([]*Message, len(es))
-	clock := s.log.Status().Clock
-	if clock.IsZero() {
-		clock = now
-	}
+	clock := s.clock(now)
 	for i := range es {
 		ms[i] = messageOf(&es[i], storedAt(&es[i], clock, now)) // nil is nothing to any client
 	}
@@ -260,9 +262,17 @@ func (s *sharedLog) fill(o *openChannel, r *reading, es []broker.Entry, complete
 	})
 }
 
+// clock returns what the log's clock shows when that of this node shows now.
+func (s *sharedLog) clock(now time.Time) time.Time {
+	if clock := s.log.Status().Clock; !clock.IsZero() {
+		return clock
+	}
+	return now // the log cannot say
+}
+
 // storedAt returns when an entry was stored, by the clock of this node, whose time is now when the log's clock shows clock.
 func storedAt(e *broker.Entry, clock, now time.Time) time.Time {
-	// Only a difference of two times of one clock is an age. With that of two, a node whose clock is an hour ahead would keep
+	// Only a difference of two times of one clock is an age. With those of two clocks, a node that is an hour ahead would keep
 	// nothing that it reads, and one that is behind would keep all that it has an hour longer, because the history drops
 	// nothing before its oldest message.
 	if e.Time == 0 {

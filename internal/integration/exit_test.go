@@ -62,7 +62,9 @@ func (s *exiting) start(t *testing.T) (cmd *exec.Cmd, ended chan error) {
 	} else if err := os.WriteFile(s.binary, p, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	return caddytest.StartProcess(t, s.binary, s.file, s.Addr, s.secure)
+	cmd, ended = caddytest.StartProcess(t, s.binary, s.file, s.Addr, s.secure)
+	s.WaitRunning()
+	return cmd, ended
 }
 
 // connect opens connections of every kind, and returns what checks that each is told of the end.

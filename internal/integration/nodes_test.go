@@ -10,6 +10,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/brokered"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/raw"
 )
 
 // startPeer runs another node of a broker in this process, and returns its connection.
@@ -24,18 +25,12 @@ func startPeer(t *testing.T, m *memory, name string) (*hub.Hub, *brokered.Connec
 	return h, c
 }
 
-// discard is a client's transport that takes everything, and onWire its format.
+// discard is a client's transport that takes everything.
 type discard struct{}
-type onWire struct{}
 
 func (discard) TryWrite(p []byte) (int, error)               { return len(p), nil }
 func (discard) Write(p []byte, _ time.Duration) (int, error) { return len(p), nil }
 func (discard) Close()                                       {}
-
-func (onWire) Append(dst []byte, _ []*hub.Message) []byte { return dst }
-func (onWire) Ping() []byte                               { return nil }
-func (onWire) Close(hub.Reason, string) []byte            { return nil }
-func (onWire) Gap([]string) []byte                        { return nil }
 
 // TestNodes: the totals list the nodes that share the broker, a publisher is told of the subscribers of all, and a reload keeps
 // it so, until the configuration has another broker.
@@ -45,7 +40,7 @@ func TestNodes(t *testing.T) {
 	s := caddytest.Start(t, onBroker("a", "broadcast /ws x"))
 	awaitHealth(s, http.StatusNoContent)
 	h, peer := startPeer(t, a, "peer")
-	conn, _, err := h.Connect(hub.Subscriber{Channels: []string{"x"}}, &hub.ConnOptions{Format: onWire{}, PingInterval: time.Minute, WriteTimeout: time.Minute, MaxBacklog: hub.MinBacklog, OneWay: true})
+	conn, _, err := h.Connect(hub.Subscriber{Channels: []string{"x"}}, &hub.ConnOptions{Format: raw.Format{}, PingInterval: time.Minute, WriteTimeout: time.Minute, MaxBacklog: hub.MinBacklog, OneWay: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,30 +48,12 @@ func TestNodes(t *testing.T) {
 	s.Dial("/ws", nil)
 
 	s.WaitTotals(func(v caddytest.Totals) bool { return len(v.Nodes) == 2 })
-	expect := func() {
-		t.Helper()
-		v := s.Totals()
-		if len(v.Nodes) != 2 || v.Nodes[0].Name != "here" || v.Nodes[1].Name != "peer" || v.Nodes[0].ID == v.Nodes[1].ID || v.Broker.Nodes != 2 {
-			t.Errorf("nodes %+v, broker %+v", v.Nodes, v.Broker)
-		}
-		var answer struct{ Subscribers int }
-		// Polled, because a node tells its numbers once a second.
-		for deadline := time.Now().Add(10 * time.Second); answer.Subscribers != 2; time.Sleep(20 * time.Millisecond) {
-			_, body := s.Post(s.Admin+"/broadcast/publish?channel=x", "", "hello")
-			if err := json.Unmarshal([]byte(body), &answer); err != nil {
-				t.Fatal(body, err)
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("%d subscribers", answer.Subscribers)
-			}
-		}
-	}
-	expect()
+	expectPeer(s)
 	s.ExpectMetrics("broker_nodes 2")
 	if err := s.Load(onBroker("a", "header X-Other on\nbroadcast /ws x")); err != nil {
 		t.Fatal(err)
 	}
-	expect()
+	expectPeer(s)
 	if err := s.Load(onBroker("b", "broadcast /ws x")); err != nil {
 		t.Fatal(err)
 	}
@@ -93,11 +70,31 @@ func TestNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.WaitTotals(func(v caddytest.Totals) bool { return len(v.Nodes) == 2 })
-	expect()
+	expectPeer(s)
 	if err := s.Load("broadcast /ws x"); err != nil {
 		t.Fatal(err)
 	}
 	if v := s.Totals(); v.Nodes != nil {
 		t.Errorf("without a broker: %+v", v.Nodes)
+	}
+}
+
+// expectPeer expects two nodes, which have a subscriber each.
+func expectPeer(s *caddytest.Server) {
+	s.T.Helper()
+	v := s.Totals()
+	if len(v.Nodes) != 2 || v.Nodes[0].Name != "here" || v.Nodes[1].Name != "peer" || v.Nodes[0].ID == v.Nodes[1].ID || v.Broker.Nodes != 2 {
+		s.T.Errorf("nodes %+v, broker %+v", v.Nodes, v.Broker)
+	}
+	var answer struct{ Subscribers int }
+	// Polled, because a node tells its numbers once a second.
+	for deadline := time.Now().Add(10 * time.Second); answer.Subscribers != 2; time.Sleep(20 * time.Millisecond) {
+		_, body := s.Post(s.Admin+"/broadcast/publish?channel=x", "", "hello")
+		if err := json.Unmarshal([]byte(body), &answer); err != nil {
+			s.T.Fatal(body, err)
+		}
+		if time.Now().After(deadline) {
+			s.T.Fatalf("%d subscribers", answer.Subscribers)
+		}
 	}
 }

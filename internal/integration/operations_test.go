@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"fmt"
 	"io/fs"
 	"net/http"
 	"os"
@@ -49,13 +48,14 @@ func rows(t *testing.T, heading string) (names []string) {
 	return names
 }
 
-// source returns all Go code that is not of tests.
-func source(t *testing.T) string {
+// source returns all code in these folders that is not of tests: Go, and the scripts for Redis.
+func source(t *testing.T, roots ...string) string {
 	t.Helper()
 	var all strings.Builder
-	for _, root := range []string{"../../brokers", "../../internal"} {
+	for _, root := range roots {
 		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			ext := filepath.Ext(path)
+			if err != nil || d.IsDir() || ext != ".go" && ext != ".lua" || strings.HasSuffix(path, "_test.go") {
 				return err
 			}
 			text, err := os.ReadFile(path)
@@ -72,7 +72,7 @@ func source(t *testing.T) string {
 // TestOperationsLogMessages: the messages that docs/operations.md explains are those that are logged, and it explains each
 // warning and error about a broker.
 func TestOperationsLogMessages(t *testing.T) {
-	explained, code := rows(t, "Log messages"), source(t)
+	explained, code := rows(t, "Log messages"), source(t, "../../brokers", "../../internal")
 	for _, message := range explained {
 		if !regexp.MustCompile(`\.(Info|Warn|Error)\("` + regexp.QuoteMeta(message) + `"`).MatchString(code) {
 			t.Errorf("%q is not logged", message)
@@ -87,11 +87,16 @@ func TestOperationsLogMessages(t *testing.T) {
 
 // TestOperationsCommands: the commands that the pages name exist, and so do the requests to the admin API.
 func TestOperationsCommands(t *testing.T) {
-	code := source(t)
+	code := source(t, "../../internal")
 	for _, name := range []string{"operations.md", "scale.md"} {
 		for _, m := range regexp.MustCompile("`caddy broadcast (\\w+)").FindAllStringSubmatch(page(t, name), -1) {
 			if !regexp.MustCompile(`Use: +"` + m[1] + `\b`).MatchString(code) {
 				t.Errorf("%s has the command %q", name, m[0][1:])
+			}
+		}
+		for _, m := range regexp.MustCompile("`[A-Z]+ (/broadcast[a-z/]*)").FindAllStringSubmatch(page(t, name), -1) {
+			if !strings.Contains(code, `{Pattern: "`+m[1]+`"`) {
+				t.Errorf("%s has the request %q", name, m[0][1:])
 			}
 		}
 	}
@@ -124,7 +129,7 @@ func TestAlerts(t *testing.T) {
 		broadcast /ws news`)
 	awaitHealth(s, http.StatusNoContent)
 	s.Publish("channel=news", "x")
-	// The alert on epochs counts on it that the first one of a process is 1.
+	// The alert on epochs relies on the first one of a process being 1.
 	s.ExpectMetrics("broker_epochs_total 1")
 	_, metrics := s.Do("GET", s.Admin+"/metrics", "")
 	for _, text := range []string{rules, page(t, "operations.md")} {
@@ -143,7 +148,7 @@ func TestAlerts(t *testing.T) {
 	}
 	t.Run("promtool", func(t *testing.T) {
 		if _, err := exec.LookPath("promtool"); err != nil {
-			t.Skip(err) // it is only a second opinion
+			t.Skipf("%v: apt-get install prometheus", err) // in CI too: it is only a second opinion
 		}
 		for _, args := range [][]string{{"check", "rules", "../../docs/alerts.yml"}, {"test", "rules", "testdata/alerts_test.yml"}} {
 			if out, err := exec.Command("promtool", args...).CombinedOutput(); err != nil {
@@ -156,13 +161,17 @@ func TestAlerts(t *testing.T) {
 // TestRedisAccount: with the user of docs/security.md a node can do all that it does, and the user has no command that no
 // node uses.
 func TestRedisAccount(t *testing.T) {
-	block := regexp.MustCompile("(?s)\n```redis\n(.*?)\n```\n").FindStringSubmatch(page(t, "security.md"))
-	if block == nil {
-		t.Fatal("docs/security.md has no user of Redis")
+	users := blocksOf(t, "security.md", "redis", 1)[0]
+	code := strings.ToLower(source(t, "../../brokers/redis"))
+	for _, m := range regexp.MustCompile(` \+(\w+)`).FindAllStringSubmatch(users, -1) {
+		// As in redis.call('GET', in Arbitrary("WAIT", and in B().Scan().
+		if !regexp.MustCompile(`call\('`+m[1]+`'|"`+m[1]+`"|\bb\(\)\.`+m[1]).MatchString(code) && m[1] != "select" {
+			t.Errorf("no node uses %s", m[1])
+		}
 	}
 	// The test itself has to ask the server.
-	users := strings.Replace(block[1], "user default off", "user default on nopass ~* &* +@all", 1)
-	for _, program := range redistest.Programs() {
+	users = strings.Replace(users, "user default off", "user default on nopass ~* &* +@all", 1)
+	for _, program := range redistest.Programs(t) {
 		t.Run(program, func(t *testing.T) { testRedisAccount(t, program, users) })
 	}
 }
@@ -186,52 +195,16 @@ func testRedisAccount(t *testing.T, program, users string) {
 		}`
 	s := caddytest.Start(t, config)
 	awaitHealth(s, http.StatusNoContent)
-	before := s.Totals().ID
-	for i, want := range []int{200, 200, 422} {
-		status, answer := s.Post(s.Addr+"/ws", "text/plain", fmt.Sprint("first", i/2), "Idempotency-Key", "k")
-		if status != want {
-			t.Fatal(i, status, answer)
-		}
-	}
-	status, answer := s.Post(s.Admin+"/broadcast/publish", "application/x-ndjson", `{"channel":"news","data":"second"}
-{"channel":"news","data":"third","key":"3"}
-`)
-	if status != 200 {
-		t.Fatal(status, answer)
-	}
-	_, next := s.Stream("http://" + s.Addr + "/ws?last_id=" + before)
-	var got strings.Builder
-	for !strings.Contains(got.String(), "third") {
-		got.WriteString(next())
-	}
-	if text := got.String(); !strings.Contains(text, "first0") || strings.Contains(text, "event: gap") {
-		t.Error(text)
-	}
+	expectWorks(s)
 	if denied := server.Do("ACL", "LOG"); denied != "[]" {
 		t.Errorf("the user may not do all that a node does: %s", denied)
 	}
-	var code strings.Builder
-	files, _ := filepath.Glob("../../brokers/redis/*.go")
-	scripts, _ := filepath.Glob("../../brokers/redis/scripts/*.lua")
-	for _, name := range append(files, scripts...) {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		code.WriteString(strings.ToLower(string(text)))
-	}
-	for _, m := range regexp.MustCompile(` \+(\w+)`).FindAllStringSubmatch(strings.SplitN(users, "user caddy", 2)[1], -1) {
-		// As in redis.call('GET', in Arbitrary("WAIT", and in B().Scan().
-		if !regexp.MustCompile(`call\('`+m[1]+`'|"`+m[1]+`"|\bb\(\)\.`+m[1]).MatchString(code.String()) && m[1] != "select" {
-			t.Errorf("no node uses %s", m[1])
-		}
-	}
 }
 
-// TestRedisConfiguration: a server takes what docs/scale.md says that it needs, and then it is durable.
+// TestRedisConfiguration: a server takes the configuration that docs/scale.md has for it.
 func TestRedisConfiguration(t *testing.T) {
-	block := scaleBlocks(t, "redis", 1)[0]
-	for _, program := range redistest.Programs() {
+	block := blocksOf(t, "scale.md", "redis", 1)[0]
+	for _, program := range redistest.Programs(t) {
 		t.Run(program, func(t *testing.T) {
 			server := redistest.StartProgram(t, program, block)
 			for line := range strings.Lines(block) {

@@ -60,7 +60,7 @@ func (c collector) collectBroker(gauge func(*prometheus.Desc, float64, ...string
 	// years.
 	gauge(brokerPosition, float64(stats.Watermark))
 	gauge(brokerRefusing, number(stats.Refusing))
-	gauge(brokerNodes, float64(len(c.cluster.Nodes())))
+	gauge(brokerNodes, float64(c.cluster.Alive()))
 	gauge(brokerQueue, float64(status.QueueBytes))
 	counter(brokerForeign, status.Foreign)
 	for _, cause := range repairCauses { // those that were never the cause too, so that the first one is a rise

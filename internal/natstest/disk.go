@@ -68,8 +68,5 @@ func StartOn(t testing.TB, d *Disk, more string, options ...natsgo.Option) *Serv
 	t.Helper()
 	s := newServer(t, freePorts(t, 1)[0])
 	s.Store = filepath.Join(d.Dir, "store")
-	s.configure("", more)
-	s.Run()
-	s.WaitReady(options...)
-	return s
+	return s.start(more, options...)
 }

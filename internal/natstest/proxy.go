@@ -50,7 +50,7 @@ func (p *Proxy) Dropped() int {
 // filter copies what a server sends, message by message: "MSG subject sid [reply] size" or "HMSG subject sid [reply] header
 // size", and the payload. Everything else is a line. The size is the last field, of the payload with its header
 // (client.msgHeader, server/client.go, nats-server v2.15.2).
-func (p *Proxy) filter(client, server net.Conn) {
+func (p *Proxy) filter(through *servertest.Proxy, client, server net.Conn) {
 	in, out := bufio.NewReaderSize(server, 64<<10), bufio.NewWriterSize(client, 64<<10)
 	for {
 		line, err := in.ReadBytes('\n')
@@ -76,7 +76,7 @@ func (p *Proxy) filter(client, server net.Conn) {
 			continue
 		}
 		if in.Buffered() == 0 {
-			p.Wait()
+			through.Wait() // p.Proxy may not be set yet
 		}
 		out.Write(line)
 		out.Write(payload)

@@ -46,15 +46,6 @@ func Binary(t testing.TB) string {
 	return path
 }
 
-// Thorough skips a test that takes a minute or more, except in CI and for the long hop test. With -short it is always
-// skipped.
-func Thorough(t testing.TB) {
-	t.Helper()
-	if testing.Short() || os.Getenv("CI") == "" && os.Getenv("HOP") == "" {
-		t.Skip("it takes a minute or more: CI=1 runs it")
-	}
-}
-
 // Server is a nats-server with JetStream.
 type Server struct {
 	Port  int
@@ -70,7 +61,11 @@ type Server struct {
 // more may have users, so WaitReady may need options to log in.
 func Start(t testing.TB, more string, options ...natsgo.Option) *Server {
 	t.Helper()
-	s := newServer(t, freePorts(t, 1)[0])
+	return newServer(t, freePorts(t, 1)[0]).start(more, options...)
+}
+
+func (s *Server) start(more string, options ...natsgo.Option) *Server {
+	s.t.Helper()
 	s.configure("", more)
 	s.Run()
 	s.WaitReady(options...)
@@ -182,6 +177,21 @@ func (s *Server) WaitReady(options ...natsgo.Option) {
 		}
 		time.Sleep(20 * time.Millisecond) // there is no event to wait for in another process
 	}
+}
+
+// JetStream connects to the server until the end of a test, for what only an administrator does.
+func (s *Server) JetStream(t testing.TB, options ...natsgo.Option) (*natsgo.Conn, natsgo.JetStreamContext) {
+	t.Helper()
+	conn, err := natsgo.Connect(s.URL(), options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	js, err := conn.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn, js
 }
 
 // LameDuck has the server send its clients to others, and then end. It closes its listener at once (lameDuckMode,

@@ -18,43 +18,53 @@ const (
 // asking is a question that is open. Session.mu guards it.
 type asking struct {
 	waiting map[uint64]*gathering // for those that have not answered
-	answers []Answer
+	answers map[uint64][]byte     // of the others
 	size    int
 	done    chan struct{} // closed when nobody is waited for
 }
 
 // gathering is the parts of an answer that have come.
 type gathering struct {
-	node  Node
 	parts [][]byte
 	left  int
 }
 
-// Ask asks all nodes that are alive, this one included. It returns the answers that have come within a second, in the order of
-// Nodes, and the nodes that have not answered. It returns sooner if ctx ends.
-func (c *Cluster) Ask(ctx context.Context, kind string, request []byte) (answers []Answer, missing []Node) {
+// Ask asks some of the nodes that Known has returned. It returns the answers that have come within a second, in the order
+// of the nodes, and the nodes that have not answered. It returns sooner if ctx ends, and does not wait for nodes that are
+// away. A node that has left meanwhile is in neither.
+func (c *Cluster) Ask(ctx context.Context, kind string, request []byte, of []Node) (answers []Answer, missing []Node) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
+	var others []Node
+	var self *Node
+	for _, n := range of {
+		if n.ID == c.hub.Node() {
+			self = &n
+		} else {
+			others = append(others, n)
+		}
+	}
 	c.mu.Lock()
 	answer, s := c.handlers[kind], c.session
 	c.mu.Unlock()
 	own := make(chan []byte, 1)
-	self := c.self()
-	if answer != nil {
+	if self != nil && answer != nil {
 		// A goroutine, because it may take longer than Ask waits.
 		go func() { own <- answer(request) }()
 	} else {
 		close(own)
 	}
-	var others []Answer
-	var silent []Node
+	missing = others
 	if s != nil {
-		others, silent = s.ask(ctx, kind, request)
+		answers, missing = s.ask(ctx, kind, request, others)
+	}
+	if self == nil {
+		return answers, missing
 	}
 	if data, ok := receive(ctx, own); ok {
-		return append([]Answer{{self, data}}, others...), silent
+		return append([]Answer{{*self, data}}, answers...), missing
 	}
-	return others, append([]Node{self}, silent...)
+	return answers, append([]Node{*self}, missing...)
 }
 
 // receive returns what comes from c before ctx ends, or is there already.
@@ -71,34 +81,37 @@ func receive[T any](ctx context.Context, c <-chan T) (v T, ok bool) {
 	return v, ok
 }
 
-// ask asks the other nodes.
-func (s *Session) ask(ctx context.Context, kind string, request []byte) (answers []Answer, missing []Node) {
-	a := &asking{waiting: make(map[uint64]*gathering), done: make(chan struct{})}
-	s.mu.Lock()
-	asked := s.table.list(time.Now())
-	s.mu.Unlock()
-	q := question{kind: kind, data: request}
-	switch {
-	case len(asked) == 0:
-		return nil, nil
-	case len(kind) > maxKind || len(request) > partSize:
-		return nil, asked
+// ask asks other nodes.
+func (s *Session) ask(ctx context.Context, kind string, request []byte, of []Node) (answers []Answer, missing []Node) {
+	if len(kind) > maxKind || len(request) > partSize {
+		return nil, of
+	}
+	asked, missing, all := s.reachable(of)
+	if len(asked) == 0 {
+		return nil, missing
 	}
 	select {
 	case s.asking <- struct{}{}:
 		defer func() { <-s.asking }()
 	case <-ctx.Done():
-		return nil, asked
+		return nil, append(missing, asked...)
 	}
+	a := &asking{waiting: make(map[uint64]*gathering), answers: make(map[uint64][]byte), done: make(chan struct{})}
 	for _, n := range asked {
-		a.waiting[n.ID] = &gathering{node: n}
+		a.waiting[n.ID] = new(gathering)
 	}
 	s.mu.Lock()
 	s.question++
-	q.id = s.question
+	q := question{id: s.question, kind: kind, data: request}
 	s.asks[q.id] = a
 	s.mu.Unlock()
-	s.peers.Send(0, q.append(nil))
+	if all {
+		s.peers.Send(0, q.append(nil))
+	} else {
+		for _, n := range asked {
+			s.peers.Send(n.ID, q.append(nil)) // an argument belongs to the log, so each is another one
+		}
+	}
 	select {
 	case <-a.done:
 	case <-s.stop:
@@ -107,18 +120,30 @@ func (s *Session) ask(ctx context.Context, kind string, request []byte) (answers
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.asks, q.id)
-	came := make(map[uint64][]byte, len(a.answers))
-	for _, answer := range a.answers {
-		came[answer.Node.ID] = answer.Data
-	}
 	for _, n := range asked {
-		if data, ok := came[n.ID]; ok {
+		if data, ok := a.answers[n.ID]; ok {
 			answers = append(answers, Answer{n, data})
 		} else if a.waiting[n.ID] != nil { // it has not left meanwhile
 			missing = append(missing, n)
 		}
 	}
 	return answers, missing
+}
+
+// reachable tells apart the nodes that can be asked and those that are missing, as they are now: some that were away may be
+// back, or the other way round. Those that have left are neither. all reports whether every live node is asked.
+func (s *Session) reachable(of []Node) (asked, missing []Node, all bool) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range of {
+		if s.table.isAlive(n.ID, now) {
+			asked = append(asked, n)
+		} else if p := s.table.nodes[n.ID]; p == nil || !p.gone {
+			missing = append(missing, n)
+		}
+	}
+	return asked, missing, len(asked) == s.table.alive(now)
 }
 
 // answer answers a question of another node.
@@ -166,8 +191,7 @@ func (s *Session) answered(from uint64, p *part) {
 	if g.parts == nil {
 		g.parts, g.left = make([][]byte, p.many), p.many
 	}
-	// A part that has come already, or of another answer, or too much: that is nothing that our nodes send. Who sends it
-	// is missing in the end.
+	// Our nodes never send a part twice, or one of another answer, or too much. A node that does so ends up missing.
 	if len(g.parts) != p.many || g.parts[p.index] != nil || a.size+len(p.data) > maxAnswers {
 		return
 	}
@@ -183,7 +207,7 @@ func (s *Session) answered(from uint64, p *part) {
 			data = append(data, some...)
 		}
 	}
-	a.answers = append(a.answers, Answer{g.node, data})
+	a.answers[from] = data
 	a.leftLocked(from)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -48,7 +49,7 @@ func TestAsk(t *testing.T) {
 		expect := func(kind, want string, took time.Duration) {
 			t.Helper()
 			begun := time.Now()
-			if got := asked(a.Ask(c.t.Context(), kind, []byte("!"))); got != want {
+			if got := asked(a.Ask(c.t.Context(), kind, []byte("!"), a.Known())); got != want {
 				t.Errorf("%s: %s, want %s", kind, got, want)
 			}
 			if d := time.Since(begun).Round(10 * time.Millisecond); d != took {
@@ -59,13 +60,13 @@ func TestAsk(t *testing.T) {
 		expect("nothing", "a= b= c=", 0)
 		whole := fmt.Sprintf("%d B", len(large))
 		expect("large", "a="+whole+" b="+whole+" c="+whole, 0)
-		answers, _ := a.Ask(c.t.Context(), "large", nil)
+		answers, _ := a.Ask(c.t.Context(), "large", nil, a.Known())
 		for _, answer := range answers {
 			if !bytes.Equal(answer.Data, large) {
 				t.Errorf("the answer of %s is not what it was", answer.Node.Name)
 			}
 		}
-		answers, missing := a.Ask(c.t.Context(), "too large", nil)
+		answers, missing := a.Ask(c.t.Context(), "too large", nil, a.Known())
 		if len(answers) > 1 || len(missing) != 2 {
 			t.Errorf("%s", asked(answers, missing))
 		}
@@ -77,7 +78,7 @@ func TestAsk(t *testing.T) {
 		ctx, cancel := context.WithTimeout(c.t.Context(), 300*time.Millisecond)
 		defer cancel()
 		begun := time.Now()
-		if got := asked(a.Ask(ctx, "name", nil)); got != "a=a b=b -c" || time.Since(begun) != 300*time.Millisecond {
+		if got := asked(a.Ask(ctx, "name", nil, a.Known())); got != "a=a b=b -c" || time.Since(begun) != 300*time.Millisecond {
 			t.Errorf("%s after %v", got, time.Since(begun))
 		}
 		d.silent.Store(false)
@@ -90,6 +91,46 @@ func TestAsk(t *testing.T) {
 			t.Errorf("%d questions are open", len(a.session.asks))
 		}
 		a.session.mu.Unlock()
+	})
+}
+
+// TestAskSome: only those are asked that are wanted, so no other one is waited for, nor one that is away.
+func TestAskSome(t *testing.T) {
+	withCluster(t, "a b c d", func(c *cluster) {
+		a := c.nodes[0]
+		var questions [4]atomic.Int32 // that each node was asked
+		for i, n := range c.nodes {
+			n.Handle("name", func([]byte) []byte {
+				questions[i].Add(1)
+				return []byte(n.name)
+			})
+		}
+		all := a.Known()
+		c.nodes[2].silent.Store(true)
+		expect := func(want string, took time.Duration, of ...Node) {
+			t.Helper()
+			begun := time.Now()
+			if got := asked(a.Ask(c.t.Context(), "name", nil, of)); got != want {
+				t.Errorf("%s, want %s", got, want)
+			}
+			if d := time.Since(begun).Round(10 * time.Millisecond); d != took {
+				t.Errorf("it took %v, want %v", d, took)
+			}
+		}
+		expect("b=b", 0, all[1])
+		expect("a=a", 0, all[0])
+		expect("a=a b=b", 0, all[0], all[1])
+		expect("-c", time.Second, all[2])
+		if n := questions[3].Load(); n > 0 {
+			t.Errorf("d was asked %d times", n)
+		}
+		expect("a=a b=b d=d -c", time.Second, all...)
+		c.after(deadAfter * basic)
+		expect("-c", 0, all[2])
+		expect("a=a b=b d=d -c", 0, a.Known()...)
+		c.nodes[3].leave()
+		c.after(10 * time.Millisecond)
+		expect("a=a", 0, all[0], all[3])
 	})
 }
 
@@ -118,7 +159,7 @@ func TestManyQuestions(t *testing.T) {
 		a.Handle("late", func([]byte) []byte { return nil })
 		came := make(chan string)
 		for range 2 * maxAsking {
-			go func() { came <- asked(a.Ask(context.Background(), "late", nil)) }()
+			go func() { came <- asked(a.Ask(context.Background(), "late", nil, a.Known())) }()
 		}
 		var all []string
 		for range 2 * maxAsking {
@@ -149,10 +190,10 @@ func FuzzReceive(f *testing.F) {
 	c.Handle("echo", func(p []byte) []byte { return p })
 	s := c.NewSession("me")
 	peers := new(drain)
-	s.Start(peers)
-	f.Cleanup(s.Close)
+	s.start(peers)
+	f.Cleanup(s.close)
 	f.Fuzz(func(t *testing.T, from uint64, p []byte) {
-		a := &asking{waiting: map[uint64]*gathering{from: {node: Node{ID: from}}, from + 1: {}}, done: make(chan struct{})}
+		a := &asking{waiting: map[uint64]*gathering{from: {}, from + 1: {}}, answers: make(map[uint64][]byte), done: make(chan struct{})}
 		s.mu.Lock()
 		s.asks[1] = a
 		s.mu.Unlock()
@@ -202,7 +243,7 @@ func TestBounds(t *testing.T) {
 		for id := range uint64(20) {
 			many[id] = new(gathering)
 		}
-		q := &asking{waiting: many, done: make(chan struct{})}
+		q := &asking{waiting: many, answers: make(map[uint64][]byte), done: make(chan struct{})}
 		a.session.asks[1] = q
 		data := make([]byte, partSize)
 		for id := range uint64(20) {

@@ -61,6 +61,47 @@ func TestCounts(t *testing.T) {
 	})
 }
 
+// TestCountsHang: while the broker does not tell numbers, a publisher waits for them once, and not for each message. It is
+// asked little meanwhile, and the numbers are there again when it answers.
+func TestCountsHang(t *testing.T) {
+	withCluster(t, "a b", func(c *cluster) {
+		a, b := c.nodes[0], c.nodes[1]
+		b.subscribe("x", 2)
+		c.after(2 * time.Second)
+		a.elsewhere("x", 2)
+		hung := make(chan struct{})
+		a.hung.Store(&hung)
+		begun := time.Now()
+		before := a.counted.Load()
+		for i := range 1000 {
+			a.elsewhere(fmt.Sprint("y", i), 0)
+		}
+		if d := time.Since(begun); d > 200*time.Millisecond {
+			t.Errorf("1000 publishers in a row waited for %v", d)
+		}
+		c.after(time.Minute)
+		for i := range 10 * maxAsks {
+			go a.elsewhere(fmt.Sprint("z", i), 0)
+		}
+		c.after(time.Second)
+		if n := a.counted.Load() - before; n > maxAsks {
+			t.Errorf("%d questions are open", n)
+		}
+		a.hung.Store(nil)
+		close(hung)
+		c.after(10 * time.Millisecond)
+		a.elsewhere("x", 2)
+		a.elsewhere("y999", 0)
+
+		// Many at once are not too many for a broker that answers.
+		for i := range 10 * maxAsks {
+			go a.elsewhere(fmt.Sprint("w", i), 0)
+		}
+		c.after(time.Second)
+		a.elsewhere("x", 2)
+	})
+}
+
 // TestDeadCounts: those of a killed node do not count when it is dead, and one node removes them from the broker. If nobody
 // else was there, who finds them does.
 func TestDeadCounts(t *testing.T) {

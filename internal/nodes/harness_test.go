@@ -35,7 +35,8 @@ type testNode struct {
 	conns   map[string][]*hub.Conn
 
 	sent, sentBytes, received, set, counted, forgot atomic.Int64
-	silent                                          atomic.Bool // nothing of it goes out, as if its messages were lost
+	hung                                            atomic.Pointer[chan struct{}] // counts are answered when it is closed
+	silent                                          atomic.Bool                   // nothing of it goes out, as if its messages were lost
 }
 
 func withCluster(t *testing.T, names string, test func(c *cluster)) {
@@ -77,7 +78,7 @@ func (n *testNode) attach() {
 	err := n.hub.UseLog(func(sink broker.Sink) (broker.Log, error) {
 		n.session = n.NewSession(n.name)
 		session := n.session
-		log, err := n.broker.Dial(watched{sink, session}, broker.Options{Node: n.hub.Node(), Name: n.name, Message: func(from uint64, p []byte) {
+		log, err := n.broker.Dial(session.Sink(sink), broker.Options{Node: n.hub.Node(), Name: n.name, Message: func(from uint64, p []byte) {
 			n.received.Add(1)
 			session.Receive(from, p)
 		}})
@@ -85,46 +86,16 @@ func (n *testNode) attach() {
 			return nil, err
 		}
 		n.log = log
-		session.Start(counting{log.(broker.Peers), n})
-		return parting{log, session}, nil
+		return session.Attach(counting{log, log.(broker.Peers), n}), nil
 	})
 	if err != nil {
 		n.c.t.Fatal(err)
 	}
 }
 
-type watched struct {
-	broker.Sink
-	session *Session
-}
-
-func (w watched) Broken(why error) {
-	w.session.Interrupted()
-	w.Sink.Broken(why)
-}
-
-func (w watched) Repaired() {
-	w.Sink.Repaired()
-	w.session.Recovered()
-}
-
-func (w watched) Epoch(epoch string, at uint64) {
-	w.Sink.Epoch(epoch, at)
-	w.session.Recovered()
-}
-
-type parting struct {
-	broker.Log
-	session *Session
-}
-
-func (p parting) Close() {
-	p.session.Close()
-	p.Log.Close()
-}
-
 // counting counts what a node asks of the broker.
 type counting struct {
+	broker.Log
 	broker.Peers
 	node *testNode
 }
@@ -145,6 +116,13 @@ func (c counting) SetCounts(counts map[string]int, done func(error)) {
 
 func (c counting) Counts(channels []string, done func([]map[uint64]int, error)) {
 	c.node.counted.Add(int64(len(channels)))
+	if hung := c.node.hung.Load(); hung != nil {
+		go func() {
+			<-*hung
+			c.Peers.Counts(channels, done)
+		}()
+		return
+	}
 	c.Peers.Counts(channels, done)
 }
 

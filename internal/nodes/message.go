@@ -9,9 +9,9 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
 
-// A message between nodes is a byte with the version, one with the kind, and what that has. Numbers are uvarints, and texts
-// have their length before them. Other versions, unknown kinds, and what follows the known fields are ignored, so nodes of
-// two releases understand each other.
+// A message between nodes is a byte with the version, one with the kind, and then its fields. Numbers are uvarints, and
+// texts are preceded by their length. Other versions, unknown kinds, and bytes after the known fields are ignored, so nodes
+// of two releases understand each other.
 const messageVersion = 1
 
 const (
@@ -29,7 +29,7 @@ const (
 	maxParts = (MaxAnswer + partSize - 1) / partSize
 )
 
-// errMessage is the error of everything that no node of ours has sent.
+// errMessage is the error for a message that does not have the format of nodes.
 var errMessage = errors.New("not a message of a node")
 
 // beat says that a node is alive.
@@ -37,7 +37,7 @@ type beat struct {
 	run    uint64 // counts the node's connections to brokers. What an earlier one says may come later, and does not count
 	period time.Duration
 	asks   bool // the sender has just begun, and wants to hear from the others
-	node   Node // without its ID, which the broker tells
+	node   Node // without its ID, which comes from the broker
 }
 
 // reader reads the fields of a message. After an error all are zero.

@@ -1,12 +1,13 @@
-// Package nodes knows the nodes that share a log: which of them are alive, and how many subscribers they have. It passes
-// questions to all of them, and joins their answers. All of it is for people who administer a cluster: nothing that clients
-// are promised depends on it.
+// Package nodes knows the nodes that share a log: which of them are alive, and how many subscribers they have. It also
+// passes questions to all of them, and collects their answers. It is for administrators: no promise to clients depends on
+// it.
 package nodes
 
 import (
 	"cmp"
 	"encoding/json"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,14 +24,12 @@ type Node struct {
 	Version     string // of this module
 	Epoch       string // of the log that it follows; empty until it has one
 	Seq         uint64 // its watermark
+	Away        bool   // it is silent and has not said goodbye: it may be cut off, and still have clients
 }
 
-// Text returns the node's number as people see it, six letters and digits. It begins the IDs of connections where nodes are
-// told apart.
-func (n Node) Text() string { return Text(n.ID) }
-
-// Text returns a node's number as people see it.
-func Text(id uint64) string { return hub.NodeText(id) }
+// Text returns the node's number as people see it, six letters and digits. With a broker, the IDs of connections begin with
+// it.
+func (n Node) Text() string { return hub.NodeText(n.ID) }
 
 // MarshalJSON returns the node as the admin API shows it.
 func (n Node) MarshalJSON() ([]byte, error) {
@@ -42,58 +41,89 @@ func (n Node) MarshalJSON() ([]byte, error) {
 		Version     string    `json:"version"`
 		Epoch       string    `json:"epoch"`
 		Watermark   uint64    `json:"watermark"`
-	}{n.Text(), n.Name, n.Started.UTC(), n.Connections, n.Version, n.Epoch, n.Seq})
+		Away        bool      `json:"away,omitempty"`
+	}{n.Text(), n.Name, n.Started.UTC(), n.Connections, n.Version, n.Epoch, n.Seq, n.Away})
 }
 
-// Answer is what a node has answered.
+// Answer is the answer of one node.
 type Answer struct {
 	Node Node
 	Data []byte
 }
 
-// Cluster is the nodes that share the log with this one. There is one per process. Without a broker it has this node alone,
-// and asks nobody else.
+// Cluster is the nodes that share the log with this one. There is one per process. Without a broker it has only this node,
+// and asks no other.
 type Cluster struct {
 	hub     *hub.Hub
 	version string
 
 	mu       sync.Mutex
 	name     string
+	away     time.Duration // see KeepAway
 	handlers map[string]func([]byte) []byte
 	runs     uint64   // how many sessions there have been
 	session  *Session // nil without a broker, or if its nodes cannot reach each other
 }
 
-// New returns the cluster that a hub is the only node of.
+// New returns a cluster whose only node is this one, with its hub.
 func New(h *hub.Hub) *Cluster {
-	return &Cluster{hub: h, version: version(), handlers: make(map[string]func([]byte) []byte)}
+	return &Cluster{hub: h, version: version(), away: hub.KickTime, handlers: make(map[string]func([]byte) []byte)}
 }
 
 // Nodes returns the nodes that are alive: this one, and then the others by name.
 func (c *Cluster) Nodes() []Node {
+	return slices.DeleteFunc(c.Known(), func(n Node) bool { return n.Away })
+}
+
+// Known returns the nodes that are alive, and those that are away: this one, and then the others by name.
+func (c *Cluster) Known() []Node {
 	list := []Node{c.self()}
 	c.mu.Lock()
-	s := c.session
+	s, away := c.session, c.away
 	c.mu.Unlock()
 	if s == nil {
 		return list
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append(list, s.table.list(time.Now())...)
+	return append(list, s.table.list(time.Now(), away)...)
 }
 
-// Rename sets what people call this node. It begins with the next session.
+// Alive returns how many nodes are alive, this one included.
+func (c *Cluster) Alive() int {
+	s := c.current()
+	if s == nil {
+		return 1
+	}
+	return s.alive()
+}
+
+// current returns the session, or nil.
+func (c *Cluster) current() *Session {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.session
+}
+
+// KeepAway sets how long a silent node is listed as away: as long as it may still have clients. The minimum is the time for
+// which the log keeps a kick for it.
+func (c *Cluster) KeepAway(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.away = max(d, hub.KickTime)
+}
+
+// Rename sets what people call this node, from the next session on.
 func (c *Cluster) Rename(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.name = name
 }
 
-// Handle sets what answers questions of a kind, which is 1 to 64 bytes. It is called by several goroutines at once, for
-// questions of this node too, and may take as long as Ask waits. A request may be anything: who sent it need not be a
-// node of ours. An answer may have MaxAnswer bytes; the node that sends a larger one is missing. Those of each kind are set
-// once, before the cluster has others.
+// Handle sets the function that answers questions of a kind, which is 1 to 64 bytes. It is called by several goroutines at
+// once, also for questions of this node, and may take as long as Ask waits. It must not trust a request, which may come
+// from something other than a node. An answer may have MaxAnswer bytes; a node that sends a larger one counts as missing.
+// Each kind is set once, before the first session.
 func (c *Cluster) Handle(kind string, answer func(request []byte) []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/caddy-broadcast/caddy-broadcast/broker/brokertest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
@@ -46,6 +47,62 @@ func TestAlive(t *testing.T) {
 		// What it had sent before does not bring it back.
 		c.after(time.Minute)
 		a.expect("a b")
+	})
+}
+
+// TestAway: a node that has fallen silent is away for as long as it may have clients, and one that leaves is not. Who is cut
+// off does not take the others for gone.
+func TestAway(t *testing.T) {
+	withCluster(t, "a b c", func(c *cluster) {
+		a, b, d := c.nodes[0], c.nodes[1], c.nodes[2]
+		known := func(n *testNode, want string) {
+			t.Helper()
+			var names []string
+			for _, k := range n.Known() {
+				if k.Away {
+					k.Name += "?"
+				}
+				names = append(names, k.Name)
+			}
+			if got := strings.Join(names, " "); got != want {
+				t.Errorf("%s knows %s, want %s", n.name, got, want)
+			}
+		}
+		b.silent.Store(true)
+		c.after(deadAfter * basic)
+		known(a, "a b? c")
+		a.expect("a c")
+		if n := a.Alive(); n != 2 {
+			t.Errorf("%d are alive", n)
+		}
+		c.after(hub.KickTime - basic)
+		known(a, "a b? c")
+		c.after(2 * basic)
+		known(a, "a c")
+		b.silent.Store(false)
+		c.after(2 * basic)
+		known(a, "a b c")
+
+		a.KeepAway(30 * time.Minute)
+		b.kill()
+		c.after(29 * time.Minute)
+		known(a, "a b? c")
+		known(d, "c a")
+		c.after(2 * time.Minute)
+		known(a, "a c")
+		d.leave()
+		c.after(10 * time.Millisecond)
+		known(a, "a")
+
+		c.start("d")
+		c.after(2 * time.Second)
+		a.KeepAway(0)
+		a.broker.Disconnect()
+		c.after(time.Hour)
+		known(a, "a d?")
+		a.broker.Reconnect()
+		c.after(time.Second)
+		known(a, "a d")
 	})
 }
 
@@ -143,6 +200,70 @@ func TestReattach(t *testing.T) {
 	})
 }
 
+// TestSwitch: a node that goes to another broker leaves no counts in the one before. When all are back nothing counts that has
+// ended meanwhile.
+func TestSwitch(t *testing.T) {
+	withCluster(t, "a b", func(c *cluster) {
+		other := brokertest.NewMemory(brokertest.MemoryConfig{Latency: time.Millisecond})
+		defer other.Close()
+		a, b := c.nodes[0], c.nodes[1]
+		b.subscribe("x", 2)
+		b.subscribe("y", 3)
+		c.after(2 * time.Second)
+		a.elsewhere("x", 2)
+		first := []*brokertest.MemoryBroker{a.broker, b.broker}
+		for i, n := range c.nodes {
+			n.broker = other.Broker()
+			n.attach()
+			defer func() { n.broker = first[i] }()
+		}
+		c.after(2 * time.Second)
+		a.elsewhere("x", 2)
+		b.subscribe("x", 0)
+		c.after(2 * time.Second)
+		a.elsewhere("x", 0)
+		for i, n := range c.nodes {
+			n.broker = first[i]
+			n.attach()
+		}
+		c.after(2 * time.Second)
+		a.elsewhere("x", 0)
+		a.elsewhere("y", 3)
+		if got := c.stored("x") + "," + c.stored("y"); got != ",b:3" {
+			t.Errorf("the broker has %s", got)
+		}
+	})
+}
+
+// TestFrozen: a process that was stopped does not take the others for dead when it goes on.
+func TestFrozen(t *testing.T) {
+	now := time.Now()
+	x := newTable(now)
+	other := &beat{run: 1, period: basic, node: Node{ID: 2}}
+	sweep := func(want int) {
+		t.Helper()
+		if forget := x.sweep(1, now, time.Minute); len(forget) != want {
+			t.Errorf("%v are forgotten", forget)
+		}
+	}
+	for range 5 {
+		x.heard(other, now)
+		now = now.Add(basic)
+		sweep(0)
+	}
+	now = now.Add(time.Minute) // and nothing of what has come meanwhile was read yet
+	sweep(0)
+	if x.claim(2, now) {
+		t.Error("its counts may be removed")
+	}
+	for range deadAfter - 1 {
+		now = now.Add(basic)
+		sweep(0)
+	}
+	now = now.Add(basic)
+	sweep(1)
+}
+
 // TestOtherEpoch: nodes with different logs are warned of, once, but not while an epoch changes.
 func TestOtherEpoch(t *testing.T) {
 	core, logs := observer.New(zapcore.WarnLevel)
@@ -202,7 +323,7 @@ func TestAlone(t *testing.T) {
 		c := New(h)
 		c.Rename("me")
 		c.Handle("echo", func(p []byte) []byte { return p })
-		answers, missing := c.Ask(t.Context(), "echo", []byte("hello"))
+		answers, missing := c.Ask(t.Context(), "echo", []byte("hello"), c.Known())
 		if len(answers) != 1 || string(answers[0].Data) != "hello" || answers[0].Node.Name != "me" || len(missing) != 0 {
 			t.Errorf("answers %v, missing %v", answers, missing)
 		}
@@ -216,7 +337,7 @@ func TestAlone(t *testing.T) {
 // node.
 func TestTraffic(t *testing.T) {
 	if testing.Short() {
-		t.Skip("200 hubs")
+		t.Skip("200 hubs are too many for -short")
 	}
 	for _, size := range []int{3, 200} {
 		withCluster(t, "", func(c *cluster) {

@@ -25,14 +25,15 @@ const (
 	maxPieces    = 10
 	// allInterval is the time between two times that everything is set again.
 	allInterval = 10 * time.Second
-	// auditInterval is how often that is done without a cause. A broker may lose numbers and nobody sees it.
+	// auditInterval is how often that is done without a cause. A broker may lose numbers without anybody noticing.
 	auditInterval = 10 * time.Minute
 )
 
-// reports are this node's numbers of subscribers, as the broker has them. But for wanted all of it is the loop's own.
+// reports are this node's numbers of subscribers, as the broker has them. All but wanted and urgent belongs to the loop.
 type reports struct {
 	session *Session
 	wanted  atomic.Bool // that all are set again
+	urgent  atomic.Bool // at once
 
 	told    map[string]int      // what the broker has, without 0; unknown if it has not answered
 	failed  []string            // the channels that were to be set when the broker did not answer
@@ -51,8 +52,11 @@ func (r *reports) init(s *Session) {
 	r.session, r.told, r.pending = s, make(map[string]int), make(map[string]struct{})
 }
 
-// setAll has everything set again.
+// setAll starts to set all numbers again.
 func (r *reports) setAll() { r.wanted.Store(true) }
+
+// setAllNow does the same as soon as possible, because the broker is known to have lost them.
+func (r *reports) setAllNow() { r.urgent.Store(true) }
 
 // loop sets what has changed, until the session ends.
 func (r *reports) loop() {
@@ -109,6 +113,9 @@ func (r *reports) setChanged() {
 
 // begin begins to set all again.
 func (r *reports) begin() {
+	told := make(map[string]int, len(r.told)) // a map keeps the room that it has had
+	maps.Copy(told, r.told)
+	r.told = told
 	// Not the same for all nodes: with many of them it is long until the first has a whole piece.
 	r.again, r.after, r.credit, r.last = true, "", rand.Float64(), time.Now()
 }
@@ -118,15 +125,13 @@ func (r *reports) begin() {
 func (r *reports) setSome() {
 	s := r.session
 	since := time.Since(r.last)
-	if since >= allInterval && r.wanted.Swap(false) || since >= auditInterval {
+	if r.urgent.Swap(false) || since >= allInterval && r.wanted.Swap(false) || since >= auditInterval {
 		r.begin()
 	}
 	if !r.again || len(r.failed) > 0 {
 		return
 	}
-	s.mu.Lock()
-	n := 1 + s.table.alive(time.Now())
-	s.mu.Unlock()
+	n := s.alive()
 	for r.credit = min(r.credit+float64(piecesAtOnce)/float64(n), maxPieces); r.credit >= 1; r.credit-- {
 		list := s.cluster.hub.Channels("", r.after, reportSize)
 		counts := make(map[string]int)
@@ -174,19 +179,17 @@ func (r *reports) set(counts map[string]int) bool {
 
 var errStopped = errors.New("the session has ended")
 
-// end removes all numbers from the broker, if it is to, and returns when it has answered, or after limit. The loop has ended.
-func (r *reports) end(remove bool, limit time.Duration) {
+// end removes all numbers from the broker, and returns when it has answered, or after limit. The loop has ended.
+func (r *reports) end(limit time.Duration) {
 	peers := r.session.peers
 	var asked sync.WaitGroup
-	if remove {
-		for piece := range slices.Chunk(slices.Collect(maps.Keys(r.told)), reportSize) {
-			counts := make(map[string]int, len(piece))
-			for _, name := range piece {
-				counts[name] = 0
-			}
-			asked.Add(1)
-			peers.SetCounts(counts, func(error) { asked.Done() })
+	for piece := range slices.Chunk(slices.Collect(maps.Keys(r.told)), reportSize) {
+		counts := make(map[string]int, len(piece))
+		for _, name := range piece {
+			counts[name] = 0
 		}
+		asked.Add(1)
+		peers.SetCounts(counts, func(error) { asked.Done() })
 	}
 	// A question, because its answer says that the broker has what was sent before, such as the goodbye. The log is closed
 	// next, which drops what is still on its way.

@@ -13,7 +13,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
 
-// Session is this node among those of one broker.
+// Session is this node's membership among the nodes of one broker.
 type Session struct {
 	cluster *Cluster
 	name    string
@@ -35,11 +35,12 @@ type Session struct {
 	question uint64        // the last one's number
 }
 
-// maxAnswering is how many questions a node answers at a time. Others get no answer: that protects a node from one that asks
-// without end. Each of maxAsking on three nodes fits.
+// maxAnswering is how many questions a node answers at a time. Others get no answer, which protects the node from one that
+// never stops asking. It is enough for maxAsking questions from each of three nodes.
 const maxAnswering = 32
 
-// NewSession returns this node among those of a broker, under a name. It does nothing until Start.
+// NewSession returns a session with a name for this node. Its log is dialed with Sink and Receive, and then attached: until
+// Attach the session does nothing.
 func (c *Cluster) NewSession(name string) *Session {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -57,8 +58,8 @@ func (c *Cluster) NewSession(name string) *Session {
 	}
 }
 
-// Start begins, in place of the cluster's session before. Peers is the half of its log.
-func (s *Session) Start(peers broker.Peers) {
+// start begins the session, in place of the previous one of the cluster. peers is implemented by its log.
+func (s *Session) start(peers broker.Peers) {
 	s.peers = peers
 	s.reports.init(s)
 	s.subscribers.init(s)
@@ -74,15 +75,11 @@ func (s *Session) Start(peers broker.Peers) {
 // leaveTime is how long a node that leaves waits for its counts to be removed.
 const leaveTime = time.Second
 
-// Close says goodbye. The log is closed after it, because it is needed for that.
-func (s *Session) Close() {
-	if s.peers == nil {
-		return
-	}
+// close tells the other nodes that this one leaves. It needs the log, which must be closed afterwards.
+func (s *Session) close() {
 	c := s.cluster
 	c.mu.Lock()
-	last := c.session == s
-	if last {
+	if c.session == s {
 		c.session = nil
 		c.hub.WatchCounts(false)
 	}
@@ -90,20 +87,24 @@ func (s *Session) Close() {
 	close(s.stop)
 	s.running.Wait()
 	s.peers.Send(0, binary.AppendUvarint([]byte{messageVersion, kindGoodbye}, s.run))
-	// Not if another session has taken its place: if that has the same broker, they are its counts now. If not, the other
-	// nodes remove them when this one is gone for a while.
-	s.reports.end(last, leaveTime)
+	// Nobody else may be left there to remove the counts, and they would count again when this node is back. If another session
+	// with the same broker has taken its place, they were its counts too, so it sets them again.
+	s.reports.end(leaveTime)
+	if next := c.current(); next != nil {
+		next.reports.setAllNow()
+	}
 }
 
-// Interrupted says that the broker is not reached for now.
-func (s *Session) Interrupted() {
+// interrupted is called when the broker cannot be reached.
+func (s *Session) interrupted() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.table.cut = true
 }
 
-// Recovered has the node say that it is there, and all counts set again: it was cut off, or the broker has lost data.
-func (s *Session) Recovered() {
+// recovered is called when this node was cut off, or when the broker may have lost data. It tells the others that this node is
+// alive, and sets all counts again.
+func (s *Session) recovered() {
 	s.mu.Lock()
 	if s.table.cut {
 		s.table.cut, s.table.back = false, time.Now()
@@ -134,7 +135,7 @@ func period(n int) time.Duration {
 
 // beats sends beats, and looks after those of others.
 func (s *Session) beats() {
-	asks, last := true, time.Duration(0)
+	asks, soon, last := true, false, time.Duration(0)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -144,7 +145,15 @@ func (s *Session) beats() {
 		case <-timer.C:
 		case <-s.again:
 			asks = true
+			if d := s.afterOutage(); d > 0 {
+				if !soon { // once, or one outage after the other would put it off for ever
+					soon = true
+					timer.Reset(rand.N(d))
+				}
+				continue
+			}
 		}
+		soon = false
 		p := s.beat(0, asks)
 		s.sweep()
 		// Many nodes may have been started, or have lost the broker, at one moment. Their next beats come at any moment of a
@@ -159,18 +168,35 @@ func (s *Session) beats() {
 	}
 }
 
+// afterOutage returns over how long nodes spread their beats after they were cut off. A few nodes send them at once. But
+// many nodes are usually cut off together: when a broker came back, the beats of 300 nodes were 90,000 messages at one
+// moment (simulate, scenario beats), and those of 1000 would be a million, while the broker has opens to answer.
+func (s *Session) afterOutage() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 1 + len(s.table.nodes) // those too that seem to be dead since
+	if n <= manyNodes {
+		return 0
+	}
+	return period(n) / 4
+}
+
+// alive returns how many nodes are alive, this one included.
+func (s *Session) alive() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return 1 + s.table.alive(time.Now())
+}
+
 // beat sends a beat, to all nodes if the number is 0, and returns the period that it tells.
 func (s *Session) beat(to uint64, asks bool) time.Duration {
-	b := beat{run: s.run, asks: asks, node: s.cluster.self()}
+	b := beat{run: s.run, period: period(s.alive()), asks: asks, node: s.cluster.self()}
 	b.node.Name = s.name
-	s.mu.Lock()
-	b.period = period(1 + s.table.alive(time.Now()))
-	s.mu.Unlock()
 	s.peers.Send(to, b.append(nil))
 	return b.period
 }
 
-// Receive takes what another node has sent. It keeps the message, and may be called before Start.
+// Receive takes what another node has sent. It keeps the message, and may be called before Attach.
 func (s *Session) Receive(from uint64, message []byte) {
 	kind, rest := kindOf(message)
 	if from == s.cluster.hub.Node() || from == 0 {
@@ -211,13 +237,8 @@ func (s *Session) Receive(from uint64, message []byte) {
 	}
 }
 
-// started reports whether Start was called.
-func (s *Session) started() bool {
-	c := s.cluster
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.session == s
-}
+// started reports whether the session has begun, and none has taken its place.
+func (s *Session) started() bool { return s.cluster.current() == s }
 
 // heard takes a beat.
 func (s *Session) heard(b *beat) {
@@ -239,10 +260,11 @@ func (s *Session) heard(b *beat) {
 	s.compare(b, now)
 }
 
-// epochTime is how long another node may have another epoch. While an epoch is changing each node is told at its own time.
+// epochTime is how long the epoch of another node may differ without a warning. When an epoch changes, each node is told at
+// a different time.
 const epochTime = 10 * time.Second
 
-// compare warns of a node that has another epoch for too long: it has another log.
+// compare warns of a node that has had another epoch for too long, because it uses another log.
 func (s *Session) compare(b *beat, now time.Time) {
 	own := s.cluster.hub.Summary().Epoch
 	s.mu.Lock()
@@ -262,11 +284,11 @@ var logger = func() *zap.Logger { return caddy.Log().Named("broadcast.nodes") } 
 
 // sweep removes the counts of nodes that have ended, if it is this node's turn.
 func (s *Session) sweep() {
+	s.cluster.mu.Lock()
+	away := s.cluster.away
+	s.cluster.mu.Unlock()
 	s.mu.Lock()
-	dead, forget := s.table.sweep(s.cluster.hub.Node(), time.Now())
-	for _, id := range dead {
-		s.leftLocked(id)
-	}
+	forget := s.table.sweep(s.cluster.hub.Node(), time.Now(), away)
 	s.mu.Unlock()
 	for _, id := range forget {
 		s.peers.Forget(id)

@@ -11,6 +11,9 @@ const (
 	cacheTime = time.Second
 	// cacheSize is how many channels are known. There may be twice as many: see cache. These are some 2 MB.
 	cacheSize = 8192
+	// maxAsks is how many questions the broker may have at a time. While it has more, or one that a publisher has waited
+	// for in vain, numbers that are not known are 0 at once: a broker that hangs must not hold up each message.
+	maxAsks = 256
 	// countSize is how many channels the broker is asked for at once.
 	countSize = 1000
 )
@@ -24,6 +27,8 @@ type cache struct {
 	// Two maps, of which the older one is dropped when the other is full or old: nothing has to look for what is old.
 	newer, older map[string]*count
 	began        time.Time // newer
+	open         int       // questions that the broker has not answered
+	hangs        bool      // somebody has waited for one of them in vain
 }
 
 // count is the number of a channel. Those that need it wait for ready.
@@ -37,34 +42,32 @@ func (c *cache) init(s *Session) {
 	c.session, c.newer = s, make(map[string]*count)
 }
 
-// Subscribers returns how many subscribers channels have on the other nodes, together. The numbers are some seconds old at
-// most: nodes tell them once a second, and they are kept for a second here. What is not known when ctx ends is 0.
+// Subscribers returns how many subscribers channels have on the other nodes together. The numbers are usually at most two
+// seconds old: nodes report them once a second, and they are kept here for a second. A number that is not known when ctx
+// ends is 0.
 func (c *Cluster) Subscribers(ctx context.Context, channels []string) []int {
-	c.mu.Lock()
-	s := c.session
-	c.mu.Unlock()
 	counts := make([]int, len(channels))
+	s := c.current()
 	if s == nil {
 		return counts
 	}
 	s.mu.Lock()
-	alone := s.table.alive(time.Now()) == 0
+	alone := s.table.alone(time.Now())
 	s.mu.Unlock()
 	if alone {
 		return counts
 	}
 	for i, count := range s.subscribers.get(channels) {
-		select {
-		case <-count.ready: // also if ctx has ended
-			counts[i] = count.n
-			continue
-		default:
+		if !count.isReady() { // one that is known is returned though ctx has ended
+			select {
+			case <-count.ready:
+			case <-s.stop:
+			case <-ctx.Done():
+				s.subscribers.gaveUp(count)
+			}
 		}
-		select {
-		case <-count.ready:
+		if count.isReady() {
 			counts[i] = count.n
-		case <-s.stop:
-		case <-ctx.Done():
 		}
 	}
 	return counts
@@ -85,6 +88,10 @@ func (c *cache) get(channels []string) []*count {
 		if found == nil {
 			found = c.older[name]
 		}
+		if (c.hangs || c.open >= maxAsks) && (found == nil || !found.isReady() || now.Sub(found.asked) >= cacheTime) {
+			counts[i] = unknownCount
+			continue
+		}
 		if found == nil || now.Sub(found.asked) >= cacheTime && found.isReady() {
 			found = &count{asked: now, ready: make(chan struct{})}
 			c.newer[name] = found
@@ -92,6 +99,7 @@ func (c *cache) get(channels []string) []*count {
 		}
 		counts[i] = found
 	}
+	c.open += (len(ask) + countSize - 1) / countSize
 	c.mu.Unlock()
 	// Without the lock, because the broker may answer at once.
 	for len(ask) > 0 {
@@ -100,6 +108,22 @@ func (c *cache) get(channels []string) []*count {
 		ask, asked = ask[n:], asked[n:]
 	}
 	return counts
+}
+
+// unknownCount is one that is not asked for.
+var unknownCount = func() *count {
+	n := &count{ready: make(chan struct{})}
+	close(n.ready)
+	return n
+}()
+
+// gaveUp notes that somebody has waited for a number in vain.
+func (c *cache) gaveUp(n *count) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !n.isReady() && c.open > 0 {
+		c.hangs = true // until an answer comes
+	}
 }
 
 func (n *count) isReady() bool {
@@ -115,6 +139,10 @@ func (n *count) isReady() bool {
 func (c *cache) ask(channels []string, counts []*count) {
 	s := c.session
 	s.peers.Counts(channels, func(all []map[uint64]int, err error) {
+		c.mu.Lock()
+		c.open--
+		c.hangs = false
+		c.mu.Unlock()
 		if err != nil || len(all) != len(channels) {
 			all = make([]map[uint64]int, len(channels))
 			// Not kept, because the broker may answer the next time.
@@ -148,12 +176,12 @@ func (c *cache) ask(channels []string, counts []*count) {
 		for _, count := range counts {
 			close(count.ready)
 		}
-		// A node that was alone when it ended has nobody else who does it.
+		// If a node was alone when it ended, nobody has removed its counts.
 		for _, id := range dead {
 			s.peers.Forget(id)
 		}
 	})
 }
 
-// maxDead is of how many nodes an answer has the counts removed: it may have many, and the next ones have the rest.
+// maxDead is how many nodes one answer of the broker may have the counts removed of. The next answers bring the rest.
 const maxDead = 10

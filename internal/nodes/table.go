@@ -13,6 +13,7 @@ type table struct {
 	forgot map[uint64]time.Time
 	cut    bool      // nothing comes from the others
 	back   time.Time // when it last did so again
+	swept  time.Time
 }
 
 // peer is another node.
@@ -31,20 +32,20 @@ type peer struct {
 const (
 	// maxNodes bounds the memory for others, which is at most 1 KB each.
 	maxNodes = 10_000
-	// rememberTime is how long a node is known that has ended. What it has sent may still come.
+	// rememberTime is how long a node that has ended is remembered. What it has sent may still come.
 	rememberTime = 10 * time.Minute
 	// graceTime is how long after its end a node's counts are removed: one that only seemed to be dead has to set
 	// all of them again.
 	graceTime = 2 * basic
 	maxForgot = 1000
-	// againTime is when the counts of a node may be removed again that had been removed.
+	// againTime is how long after the counts of a node were removed they may be removed again.
 	againTime = time.Minute
 	// answerTime is the time between two answers to the beats of a node that asks for them.
 	answerTime = time.Second
 )
 
 func newTable(now time.Time) table {
-	return table{nodes: make(map[uint64]*peer), forgot: make(map[uint64]time.Time), back: now}
+	return table{nodes: make(map[uint64]*peer), forgot: make(map[uint64]time.Time), back: now, swept: now}
 }
 
 func (p *peer) alive(now time.Time) bool { return p != nil && !p.gone && now.Before(p.until) }
@@ -61,11 +62,27 @@ func (t *table) alive(now time.Time) (n int) {
 	return n
 }
 
-// list returns them, by name.
-func (t *table) list(now time.Time) (list []Node) {
+// alone reports whether there are none. Unlike alive it is called for each message.
+func (t *table) alone(now time.Time) bool {
 	for _, p := range t.nodes {
 		if p.alive(now) {
-			list = append(list, p.node)
+			return false
+		}
+	}
+	return true
+}
+
+// isAway reports whether a node is silent without a goodbye, for less than a time. While this node is cut off it cannot tell.
+func (t *table) isAway(p *peer, now time.Time, limit time.Duration) bool {
+	return !p.gone && !p.alive(now) && (t.cut || now.Sub(p.until) < limit)
+}
+
+// list returns those that are alive or away, by name.
+func (t *table) list(now time.Time, away time.Duration) (list []Node) {
+	for _, p := range t.nodes {
+		n := p.node
+		if n.Away = t.isAway(p, now, away); n.Away || p.alive(now) {
+			list = append(list, n)
 		}
 	}
 	slices.SortFunc(list, byName)
@@ -122,9 +139,13 @@ func (t *table) differs(id uint64, own string, now time.Time) time.Time {
 	return p.since
 }
 
-// sweep forgets what is too old. It returns the nodes that are dead, and those of them whose counts are to be removed by
-// this node.
-func (t *table) sweep(self uint64, now time.Time) (dead, forget []uint64) {
+// sweep forgets what is too old. It returns the nodes whose counts are to be removed by this one.
+func (t *table) sweep(self uint64, now time.Time, away time.Duration) (forget []uint64) {
+	// A process that was stopped for so long has not heard from anybody either.
+	if now.Sub(t.swept) >= deadAfter*period(len(t.nodes)) {
+		t.back = now
+	}
+	t.swept = now
 	first := true // of those that are alive
 	for id, p := range t.nodes {
 		first = first && !(p.alive(now) && id < self)
@@ -133,12 +154,11 @@ func (t *table) sweep(self uint64, now time.Time) (dead, forget []uint64) {
 		switch {
 		case p.alive(now):
 			continue
-		case now.Sub(p.until) > rememberTime:
+		case now.Sub(p.until) > rememberTime && !t.isAway(p, now, away):
 			delete(t.nodes, id)
 			continue
 		}
-		dead = append(dead, id)
-		// One node does it, because there may be a thousand. If its call is lost, who finds the counts does it.
+		// One node does it, because there may be a thousand. If its call is lost, the node that finds the counts does it.
 		if _, done := t.forgot[id]; first && !done && now.Sub(p.until) >= graceTime && t.claim(id, now) {
 			forget = append(forget, id)
 		}
@@ -148,11 +168,11 @@ func (t *table) sweep(self uint64, now time.Time) (dead, forget []uint64) {
 			delete(t.forgot, id)
 		}
 	}
-	return dead, forget
+	return forget
 }
 
 // isLongDead reports whether a node is dead and another one should have removed its counts by now. One that was never heard
-// from is.
+// from counts as such.
 func (t *table) isLongDead(id uint64, now time.Time) bool {
 	p := t.nodes[id]
 	return p == nil || !p.alive(now) && now.Sub(p.until) >= graceTime+2*period(len(t.nodes))

@@ -1,6 +1,7 @@
 // Package oracle checks what the clients and publishers of a cluster were told against what its log has stored: nothing is
-// missing without a gap, nothing comes twice, all comes in order, and no position is ahead of the log. Tests of the hub
-// and the simulation use it. It knows nothing of the hub, only of what a brokertest.Memory stores, and of transcripts.
+// missing without a gap, nothing comes twice, everything comes in order, and no position is ahead of the log. Tests of the
+// hub and the simulation use it. It does not depend on the hub, only on what a brokertest.Memory stores, and on
+// transcripts.
 package oracle
 
 import (
@@ -15,7 +16,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker/brokertest"
 )
 
-// Log is what the log has stored, by epoch. Each message has data of its own.
+// Log is what the log has stored, by epoch. No two messages have the same data.
 type Log struct {
 	last   string // the epoch
 	epochs map[string]map[uint64]stored
@@ -25,8 +26,8 @@ type Log struct {
 
 type stored struct{ channel, data string }
 
-// NewLog returns what a Memory has stored, and what is wrong with that: a position that was given twice, or a message that
-// was stored twice in an epoch.
+// NewLog returns a Log of what a Memory has stored, and what is wrong with it: a position that was given twice, or a
+// message that was stored twice in an epoch.
 func NewLog(epochs []brokertest.Stored) (*Log, []string) {
 	l := &Log{epochs: make(map[string]map[uint64]stored), seqs: make(map[string]map[string][]uint64), places: make(map[string][]string)}
 	var wrong []string
@@ -50,7 +51,7 @@ func NewLog(epochs []brokertest.Stored) (*Log, []string) {
 	return l, wrong
 }
 
-// after returns the positions of a channel after one and before another one.
+// between returns the positions of a channel after one and before another one.
 func (l *Log) between(epoch, channel string, after, before uint64) []uint64 {
 	seqs := l.seqs[epoch][channel]
 	from, found := slices.BinarySearch(seqs, after)
@@ -61,21 +62,21 @@ func (l *Log) between(epoch, channel string, after, before uint64) []uint64 {
 	return seqs[from:max(from, to)]
 }
 
-// Published is a message, and what its publisher was told, once for each time that it was published.
+// Published is a message, and the answer for each time that it was published.
 type Published struct {
 	Channel, Data string
 	Keyed         bool // so that it may be stored although one of the calls failed
 	Answers       []Answer
 }
 
-// Answer is the ID of a message, or an error.
+// Answer is what a publisher got: the ID of the message, or an error.
 type Answer struct {
 	ID  string
 	Err error
 }
 
-// CheckPublished checks that a publisher who has an ack has the position of its message, and one who was told that nothing
-// was published is right. ended are errors that a publisher may get when its node ends.
+// CheckPublished checks the answers to a publisher: an ack has the position of the message, and a message that was reported
+// as not published is not in the log. ended are errors that a publisher may also get when its node ends.
 func (l *Log) CheckPublished(m Published, ended ...error) (wrong []string) {
 	known := m.Keyed // or it is known that it may be stored
 	for _, a := range m.Answers {
@@ -98,7 +99,7 @@ func (l *Log) CheckPublished(m Published, ended ...error) (wrong []string) {
 	return wrong
 }
 
-// parseID takes an ID apart. What is none is at the beginning of an epoch without a name.
+// parseID takes an ID apart. An invalid one is the beginning of an epoch without a name.
 func parseID(id string) (epoch string, seq uint64) {
 	epoch, digits, _ := strings.Cut(id, "-")
 	seq, err := strconv.ParseUint(digits, 10, 64)

@@ -9,36 +9,36 @@ import (
 // A transcript is what a connection was told, a line each. These functions append lines. log is the newest position of the
 // log at that moment: what a connection is told must not be ahead of it, and a gap excuses nothing after it.
 
-// Hello says where a connection begins.
+// Hello appends the position at which a connection begins.
 func Hello(p []byte, id, log string, gaps []string) []byte {
 	return fmt.Appendf(p, "hello %s %s %s\n", id, log, strings.Join(gaps, ","))
 }
 
-// Joined says where a connection begins that joins a channel after an ID, or after "".
+// Joined appends the position at which a connection joins a channel, after the message with an ID, or "".
 func Joined(p []byte, channel, id, log, after string, gap bool) []byte {
 	return fmt.Appendf(p, "join %s %s %s after:%s gap:%v\n", channel, id, log, after, gap)
 }
 
-// Message says that a message came live.
+// Message appends a message that came live.
 func Message(p []byte, channel, id string, data []byte) []byte {
 	p = append(append(append(p, "message "...), channel...), ' ')
 	return append(append(append(append(p, id...), ' '), data...), '\n')
 }
 
-// Missed says that a message came with Joined, which it follows.
+// Missed appends a message that was missed. It follows a Joined.
 func Missed(p []byte, channel, id string, data []byte) []byte {
 	return fmt.Appendf(p, "missed %s %s %s\n", channel, id, data)
 }
 
-// Gap says that messages of channels may be missing, of all of them with "*".
+// Gap appends that messages of channels may be missing. The channel "*" stands for all channels.
 func Gap(p []byte, channels []string, log string) []byte {
 	return fmt.Appendf(p, "gap %s %s\n", strings.Join(channels, ","), log)
 }
 
-// Left says that a connection has left a channel.
+// Left appends that a connection has left a channel.
 func Left(p []byte, channel string) []byte { return fmt.Appendf(p, "left %s\n", channel) }
 
-// Closed says why a connection was closed.
+// Closed appends why a connection was closed.
 func Closed(p []byte, why any) []byte { return fmt.Appendf(p, "closed %v\n", why) }
 
 // Connection is one connection of a client, and its transcript.
@@ -57,8 +57,8 @@ func (c *Connection) lines() []string {
 	return strings.Split(strings.TrimSuffix(c.Transcript, "\n"), "\n")
 }
 
-// Position returns where a client that was told a transcript would resume: after the last message, or, before the first,
-// where the hello says. Without either that is lastID.
+// Position returns where a client with a transcript would resume: after the last message, or before the first one at the
+// position of the hello. If the transcript has neither, that is lastID.
 func Position(lastID, transcript string) string {
 	for transcript != "" {
 		i := strings.LastIndexByte(strings.TrimSuffix(transcript, "\n"), '\n') + 1
@@ -73,8 +73,8 @@ func Position(lastID, transcript string) string {
 	return lastID
 }
 
-// Check returns what is wrong with what a connection was told: every message after its position of each of its channels has
-// to come, once and in order, or a gap that it is told of.
+// Check returns what is wrong with the transcript of a connection. On each of its channels, every message after its
+// position has to come, once and in order, or be covered by a gap.
 func (l *Log) Check(c Connection) []string {
 	v := &check{log: l, conn: &c, tracks: make(map[string]*track), emits: make(map[string]bool), been: make(map[string]bool)}
 	v.run()
@@ -140,7 +140,7 @@ func (t *track) excused(epoch string, seq uint64) bool {
 
 func (v *check) fail(format string, args ...any) {
 	lines := v.conn.lines()
-	if n := len(lines); n > 100 { // a day's would be in nobody's way of finding it
+	if n := len(lines); n > 100 { // a whole day's would bury the message
 		lines = append([]string{fmt.Sprintf("(%d lines)", n-100)}, lines[n-100:]...)
 	}
 	v.wrong = append(v.wrong, fmt.Sprintf("%s: %s\n\t%s", v.conn.Name, fmt.Sprintf(format, args...), strings.Join(lines, "\n\t")))

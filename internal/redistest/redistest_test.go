@@ -2,17 +2,16 @@ package redistest
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"os"
 	"testing"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/servertest"
 )
 
 // What a server keeps when it is killed depends on how it is configured.
 func TestKillAndRun(t *testing.T) {
 	t.Parallel()
-	for _, program := range Programs() {
+	for _, program := range Programs(t) {
 		for config, kept := range map[string]string{AOF: "1", "": "<nil>"} {
 			s := StartProgram(t, program, config)
 			s.Do("SET", "a", "1")
@@ -44,19 +43,13 @@ func TestFailover(t *testing.T) {
 
 func TestTLS(t *testing.T) {
 	t.Parallel()
-	a, port := NewAuthority(t), caddytest.FreePort(t)
-	Start(t, a.Config(port))
-	ca, err := os.ReadFile(a.CA)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(ca)
+	a, port := servertest.NewAuthority(t), caddytest.FreePort(t)
+	Start(t, TLS(a, port))
 	pair, err := tls.LoadX509KeyPair(a.Cert, a.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := tls.Dial("tcp", "127.0.0.1:"+port, &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}})
+	conn, err := tls.Dial("tcp", "127.0.0.1:"+port, &tls.Config{RootCAs: a.Pool(t), Certificates: []tls.Certificate{pair}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Master is the name by which Sentinels know the server.
+// Master is the name that the Sentinels have for the master.
 const Master = "mymaster"
 
 // Group is a server with replicas, and the Sentinels that promote one of them when the server is gone.
@@ -17,8 +17,8 @@ type Group struct {
 	t testing.TB
 }
 
-// StartGroup starts a server with so many replicas, and three Sentinels that know all of it. config is added to the
-// configuration of the servers.
+// StartGroup starts a server with some replicas, and three Sentinels that know them. config is added to the configuration
+// of the servers.
 func StartGroup(t testing.TB, replicas int, config ...string) *Group {
 	t.Helper()
 	g := &Group{t: t, Servers: []*Server{Start(t, config...)}}
@@ -36,7 +36,7 @@ func StartGroup(t testing.TB, replicas int, config ...string) *Group {
 	return g
 }
 
-// StartSentinel starts one Sentinel of a server. It takes two to promote a replica.
+// StartSentinel starts one Sentinel of a server. Two are needed to promote a replica.
 func StartSentinel(t testing.TB, master *Server, config ...string) *Server {
 	t.Helper()
 	s := prepare(t, Redis, "--sentinel")
@@ -69,7 +69,7 @@ func (s *Server) waitMaster(want ...string) {
 	})
 }
 
-// Master returns the server that most Sentinels take for the master.
+// Master returns the server that most Sentinels consider the master.
 func (g *Group) Master() *Server {
 	g.t.Helper()
 	votes := map[string]int{}
@@ -86,7 +86,7 @@ func (g *Group) Master() *Server {
 	return nil
 }
 
-// WaitMaster waits until there is another master than this one, and returns it.
+// WaitMaster waits until the master is another server than not, and returns it.
 func (g *Group) WaitMaster(not *Server) (master *Server) {
 	g.t.Helper()
 	g.Sentinels[0].wait("told of another master", func() (string, bool) {
@@ -97,15 +97,15 @@ func (g *Group) WaitMaster(not *Server) (master *Server) {
 	return master
 }
 
-// Lag freezes a replica so that it gets nothing of what is written from now on, until it is thawed and connects again. To
-// freeze it is not enough: the kernel takes what the master sends.
+// Lag freezes a replica, and makes sure that it receives nothing of what is written from now on, until it is thawed and
+// connects again. Freezing alone is not enough, because the kernel still accepts what the master sends.
 func (g *Group) Lag(replica *Server) {
 	g.t.Helper()
 	replica.Freeze()
 	g.Master().Do("CLIENT", "KILL", "TYPE", "replica")
 }
 
-// Addrs returns the addresses of the Sentinels, as a broker's URL has them.
+// Addrs returns the addresses of the Sentinels, separated by commas.
 func (g *Group) Addrs() string {
 	var addrs []string
 	for _, s := range g.Sentinels {
@@ -114,5 +114,5 @@ func (g *Group) Addrs() string {
 	return strings.Join(addrs, ",")
 }
 
-// URL is what a broker's option has to reach the group.
+// URL returns the value of a broker's option for this group.
 func (g *Group) URL() string { return "redis+sentinel://" + g.Addrs() + "/" + Master }

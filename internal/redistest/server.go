@@ -19,21 +19,26 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/servertest"
 )
 
-// Programs that can be started.
+// Programs for StartProgram.
 const (
 	Redis  = "redis-server"
 	Valkey = "valkey-server"
 )
 
-// AOF is what a server is configured with that has each write on its disk before it answers.
+// AOF is the configuration of a server that has each write on its disk before it answers.
 const AOF = "appendonly yes\nappendfsync always"
 
-// Programs returns those that this machine has, so that tests can do the same with each.
-func Programs() (names []string) {
+// Programs returns the programs that this machine has, so that a test can run with each. If there is none, the test is
+// skipped, except in CI, where it fails.
+func Programs(t testing.TB) (names []string) {
+	t.Helper()
 	for _, name := range []string{Redis, Valkey} {
 		if _, err := exec.LookPath(name); err == nil {
 			names = append(names, name)
 		}
+	}
+	if len(names) == 0 {
+		need(t, Redis)
 	}
 	return names
 }
@@ -46,7 +51,7 @@ func need(t testing.TB, program string) {
 		if os.Getenv("CI") != "" && program != Valkey {
 			t.Fatal(err)
 		}
-		t.Skip(err)
+		t.Skipf("%v: apt-get install %s", err, program)
 	}
 }
 
@@ -56,7 +61,7 @@ type Server struct {
 	Port   string
 	Socket string // the path of its unix socket
 
-	// How Do logs in. They are empty where nobody has to.
+	// How Do logs in. They are empty if no login is needed.
 	User, Password string
 
 	t testing.TB
@@ -81,6 +86,11 @@ func StartProgram(t testing.TB, program string, config ...string) *Server {
 	s.Run()
 	s.WaitReady()
 	return s
+}
+
+// TLS returns the configuration of a server that also speaks TLS on a port, and asks for a certificate there.
+func TLS(a *servertest.Authority, port string) string {
+	return "tls-port " + port + "\ntls-ca-cert-file " + a.CA + "\ntls-cert-file " + a.Cert + "\ntls-key-file " + a.Key
 }
 
 // StartReplica starts a replica of a server, and waits until it has everything.
@@ -117,13 +127,13 @@ func (s *Server) configure(more ...string) {
 	}
 }
 
-// Addr is the address of the server.
+// Addr returns the address of the server.
 func (s *Server) Addr() string { return "127.0.0.1:" + s.Port }
 
-// URL is what a broker's option has to reach the server.
+// URL returns the value of a broker's option for this server.
 func (s *Server) URL() string { return "redis://" + s.Addr() }
 
-// WaitReady waits until the server answers, which it does when it has read what it has kept.
+// WaitReady waits until the server answers, which it does when it has loaded its data from disk.
 func (s *Server) WaitReady() {
 	s.t.Helper()
 	s.WaitListening(s.Addr())
@@ -133,7 +143,7 @@ func (s *Server) WaitReady() {
 	})
 }
 
-// WaitInfo waits until a section of INFO has a line.
+// WaitInfo waits until a section of INFO contains a line.
 func (s *Server) WaitInfo(section, line string) {
 	s.t.Helper()
 	s.wait(line, func() (string, bool) {
@@ -156,7 +166,7 @@ func (s *Server) wait(what string, so func() (state string, ok bool)) {
 	}
 }
 
-// Do sends a command, as redis-cli would, and returns its answer as text, which is <nil> if there is none.
+// Do sends a command, as redis-cli would, and returns the answer as text, or <nil> if it is null.
 func (s *Server) Do(command ...string) string {
 	s.t.Helper()
 	answer, err := s.try(command...).ToAny()

@@ -1,5 +1,5 @@
-// Package servertest breaks the servers of tests, whatever they speak: processes that are killed and frozen, and connections
-// that are cut, held and delayed.
+// Package servertest is what tests of servers need, whatever protocol these speak: it kills and freezes processes, it cuts, holds
+// and delays connections, and it makes certificates.
 package servertest
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/subprocess"
 )
 
-// Patience is how long a server may take for what takes it a moment.
+// Patience is how long tests wait for something that a server normally does at once.
 const Patience = 30 * time.Second
 
 // Process is a server's process, which ends with the test. It can be started again after it has ended.
@@ -27,12 +27,13 @@ type Process struct {
 	done    chan struct{} // closed when it has ended
 }
 
-// NewProcess returns a process that Run starts. What it prints is added to a file, whose end is shown if the test fails.
+// NewProcess returns a process that Run starts. Its output is appended to the file log, whose end is shown if the test
+// fails.
 func NewProcess(t testing.TB, log string, command ...string) *Process {
 	return &Process{t: t, command: command, log: log}
 }
 
-// Run starts the process, which had ended.
+// Run starts the process, for the first time or after it has ended.
 func (p *Process) Run() {
 	p.t.Helper()
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -62,7 +63,7 @@ func (p *Process) Run() {
 	})
 }
 
-// Tail returns the end of what the process has printed, which is where a server says why it has ended.
+// Tail returns the end of the output, where a server says why it has ended.
 func (p *Process) Tail() string {
 	data, _ := os.ReadFile(p.log)
 	return string(data[max(0, len(data)-2000):])
@@ -89,30 +90,32 @@ func (p *Process) WaitListening(addr string) {
 	}
 }
 
-// Kill ends the process at once, as kill -9 does, and returns when it has ended. What it had written survives, even if it has
-// not synced it: the kernel still has it.
+// Kill ends the process at once, as kill -9 does, and returns when it has ended. What it had written survives even if it
+// was not synced, because the kernel has it.
 func (p *Process) Kill() {
 	p.cmd.Process.Kill()
 	<-p.done
 }
 
-// WaitEnd waits until the process has ended by itself, or by a signal.
+// WaitEnd waits until the process has ended, on its own or by a signal.
 func (p *Process) WaitEnd() { <-p.done }
 
-// PID is its number.
+// PID returns the number of the process.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
 // Signal sends the process a signal.
 func (p *Process) Signal(s os.Signal) { p.cmd.Process.Signal(s) }
 
-// Freeze stops the process, whose connections stay open, and returns when it has stopped. Thaw lets it go on. The kernel goes
-// on for it: connections are accepted and bytes are acknowledged until buffers are full, so clients notice only by their own
-// timeouts.
-func (p *Process) Freeze() {
-	p.cmd.Process.Signal(syscall.SIGSTOP)
+// Freeze stops the process until Thaw, and returns when it has stopped. Its connections stay open, and the kernel still
+// accepts connections and acknowledges bytes until buffers are full. So clients notice only by their own timeouts.
+func (p *Process) Freeze() { Freeze(p.cmd.Process) }
+
+// Freeze stops any process, as Process.Freeze does.
+func Freeze(p *os.Process) {
+	p.Signal(syscall.SIGSTOP)
 	// Its threads stop one after the other, a moment later. Linux tells when all have; elsewhere nothing does.
 	for range 1000 {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid))
 		if err != nil || strings.Contains(string(stat), ") T ") {
 			return
 		}
@@ -120,5 +123,5 @@ func (p *Process) Freeze() {
 	}
 }
 
-// Thaw lets a frozen process go on.
+// Thaw lets a frozen process continue.
 func (p *Process) Thaw() { p.cmd.Process.Signal(syscall.SIGCONT) }

@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// Proxy stands between clients and a server. It can do to their connections what networks do. It is ours because some
-// proxies have to drop single messages, for which they must understand the protocol. A proxy of bytes can only delay them or
-// break the connection.
+// Proxy stands between clients and a server, and does to their connections what networks do. No existing proxy is used
+// because some tests have to drop single messages, for which a proxy must understand the protocol (down of NewProxy). One
+// that copies bytes can only delay them or break the connection.
 type Proxy struct {
 	target   string
 	listener net.Listener
-	down     func(client, server net.Conn)
+	down     func(p *Proxy, client, server net.Conn)
 
 	// Guards the fields below, which tests change while two goroutines for each connection read them.
 	mu     sync.Mutex
@@ -25,8 +25,8 @@ type Proxy struct {
 }
 
 // NewProxy starts a proxy to an address, which ends with the test. down copies what a server sends to a client until the
-// connection ends; it calls Wait before it writes. nil copies bytes.
-func NewProxy(t testing.TB, target string, down func(client, server net.Conn)) *Proxy {
+// connection ends; it calls Wait of p before each write. If it is nil, bytes are copied.
+func NewProxy(t testing.TB, target string, down func(p *Proxy, client, server net.Conn)) *Proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -37,7 +37,7 @@ func NewProxy(t testing.TB, target string, down func(client, server net.Conn)) *
 	close(open)
 	p := &Proxy{target: target, listener: l, down: down, conns: map[net.Conn]bool{}, hole: open}
 	if down == nil {
-		p.down = p.copy
+		p.down = (*Proxy).copy
 	}
 	go p.accept()
 	t.Cleanup(func() {
@@ -49,13 +49,13 @@ func NewProxy(t testing.TB, target string, down func(client, server net.Conn)) *
 	return p
 }
 
-// Addr is the address of the proxy.
+// Addr returns the address of the proxy.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
-// Port is the port of the proxy.
+// Port returns the port of the proxy.
 func (p *Proxy) Port() string { return strconv.Itoa(p.listener.Addr().(*net.TCPAddr).Port) }
 
-// Cut closes all connections. New ones are accepted. The goroutines that copy find it out by their next read or write, and
+// Cut closes all connections. New ones are accepted. The goroutines that copy notice it at their next read or write, and
 // close the other half.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
@@ -65,8 +65,8 @@ func (p *Proxy) Cut() {
 	}
 }
 
-// Refuse closes all connections, and new ones until Accept. The order matters: a client that is cut off connects again at
-// once, and must find the door closed.
+// Refuse closes all connections, and new ones too until Accept. It refuses new ones first: a client that is cut off
+// reconnects at once, and must not succeed.
 func (p *Proxy) Refuse() { p.setRefuse(true); p.Cut() }
 
 // Accept accepts connections again.
@@ -78,7 +78,7 @@ func (p *Proxy) setRefuse(on bool) {
 	p.refuse = on
 }
 
-// Hold lets no byte pass, in both directions, until Pass. Connections stay open.
+// Hold lets no byte pass in either direction until Pass. Connections stay open.
 func (p *Proxy) Hold() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -100,8 +100,8 @@ func (p *Proxy) Pass() {
 	}
 }
 
-// Delay holds each piece of data back for so long, in both directions. A whole read is one piece, so this adds latency and
-// does not model a slow network.
+// Delay delays each piece of data by d, in both directions. A whole read is one piece, so this adds latency and does not
+// model a slow network.
 func (p *Proxy) Delay(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -140,14 +140,14 @@ func (p *Proxy) accept() {
 			delete(p.conns, server)
 			p.mu.Unlock()
 		}
-		// What clients send is copied as bytes: faults there can be had by Hold and Cut, and what is published has its
-		// own faults, such as a lost ack.
+		// What clients send is copied as bytes. Hold and Cut are faults enough in that direction, and a message that
+		// is published can lose its ack in the other one.
 		go func() { defer both(); p.copy(server, client) }()
-		go func() { defer both(); p.down(client, server) }()
+		go func() { defer both(); p.down(p, client, server) }()
 	}
 }
 
-// Wait waits as long as bytes are held back.
+// Wait returns when bytes are not held back any more.
 func (p *Proxy) Wait() {
 	p.mu.Lock()
 	hole, delay := p.hole, p.delay

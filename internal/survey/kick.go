@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
 )
 
-// Kicked is what became of a kick.
+// Kicked is the result of a kick.
 type Kicked struct {
 	Closed  int      `json:"closed"`
 	Nodes   int      `json:"nodes"`   // that have carried it out
@@ -19,7 +19,7 @@ type Kicked struct {
 	Shared  bool     `json:"-"`       // there may be others
 }
 
-// UnsharedError says that a kick could not be put in the log, so that this node alone has carried it out.
+// UnsharedError is the error of a kick that could not be put in the log, so that at most this node has carried it out.
 type UnsharedError struct {
 	Kicked Kicked
 	Err    error
@@ -37,7 +37,7 @@ func (e *UnsharedError) Error() string {
 }
 func (e *UnsharedError) Unwrap() error { return e.Err }
 
-// Kick closes the connection with an ID, or those of a user, on all nodes. It waits for the nodes that answer, and the log
+// Kick closes the connection with an ID, or those of a user, on all nodes. It waits for the nodes that answer. The log
 // keeps the request for the others.
 func (s *Survey) Kick(ctx context.Context, connection, user string) (Kicked, error) {
 	f := hub.Filter{User: user}
@@ -55,9 +55,13 @@ func (s *Survey) Kick(ctx context.Context, connection, user string) (Kicked, err
 	if !s.hub.Shared() {
 		return s.kickHere(of, f, nil), nil
 	}
-	concerned := s.cluster.Nodes()
+	concerned := s.cluster.Known()
 	if of != "" {
 		concerned = slices.DeleteFunc(concerned, func(n nodes.Node) bool { return n.Text() != of })
+	}
+	if user != "" && hub.CheckName("", user) != nil {
+		// No client has such a name. The nodes would neither carry out such a request nor answer it.
+		return Kicked{Nodes: len(concerned), Missing: []string{}, Shared: true}, nil
 	}
 	k := hub.NewKickRequest(connection, user)
 	if err := s.hub.PublishKick(k); err != nil {

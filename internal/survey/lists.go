@@ -12,8 +12,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
 )
 
-// What one node sends of a list at a time, where there are others. A page may be shorter than its limit for that: it goes on
-// in the next one. 1 MiB is far below nodes.MaxAnswer, and one entry more fits in any case.
+// What one node sends of a list at a time, if there are other nodes. So a page may be shorter than its limit, and the list
+// continues on the next one. 1 MiB is far below nodes.MaxAnswer, and one entry more fits in any case.
 const (
 	maxEntries = 1000
 	maxBytes   = 1 << 20
@@ -57,32 +57,34 @@ type part[T any] struct {
 }
 
 // cut shortens a list that has one entry more than its limit, or more bytes than a node sends.
-func (s *Survey) cut(limit int, bytes bool, n int, size func(i int) int) (keep int, more bool) {
-	if keep, more = min(n, limit), n > limit; !bytes {
+func (s *Survey) cut(limit, bytes, n int, size func(i int) int) (keep int, more bool) {
+	if keep, more = min(n, limit), n > limit; bytes == 0 {
 		return keep, more
 	}
 	sum := 0
 	for i := range keep {
-		if sum += size(i); sum > maxBytes && i > 0 {
+		if sum += size(i); sum > bytes && i > 0 {
 			return i, true
 		}
 	}
 	return keep, more
 }
 
-// entries returns how many entries this node gives of a list, and whether it has to look at their size.
-func (s *Survey) entries(limit int) (n int, bounded bool) {
-	if limit < 1 {
-		limit = 1 // the question is from elsewhere
-	}
+// entries returns how many entries this node gives of a list, and how many bytes they may have, or 0.
+func (s *Survey) entries(q question) (n, bytes int) {
+	n = max(q.Limit, 1) // the question may be from elsewhere
 	if !s.hub.Shared() {
-		return limit, false
+		return n, 0
 	}
-	return min(limit, maxEntries), true
+	bytes = maxBytes
+	if q.Bytes > 0 {
+		bytes = min(bytes, q.Bytes)
+	}
+	return min(n, maxEntries), bytes
 }
 
-// merge joins the parts of a page, in the order of less. What comes after the end of a part that has more is left for the
-// next page, since that node may have entries before it.
+// merge joins the parts of a page, in the order of less. Entries beyond the end of a part with More are left for the next
+// page, because that node may have entries before them.
 func merge[T any](answers []answer[part[T]], limit int, less func(a, b T) int, same func(a *T, b T)) Page[T] {
 	var p Page[T]
 	var end *T
@@ -127,11 +129,11 @@ func (s *Survey) Channels(ctx context.Context, node, prefix, after string, limit
 
 // channels returns this node's part of a list of channels.
 func (s *Survey) channels(q question) (part[Channel], bool) {
-	n, bounded := s.entries(q.Limit)
+	n, bytes := s.entries(q)
 	// One more than asked for shows whether there are more, without counting them all.
 	list := s.hub.Channels(q.Prefix, q.After, n+1)
 	p := part[Channel]{Entries: make([]Channel, 0, len(list))}
-	n, p.More = s.cut(n, bounded, len(list), func(i int) int { return 6*len(list[i].Name) + 128 })
+	n, p.More = s.cut(n, bytes, len(list), func(i int) int { return 6*len(list[i].Name) + 128 })
 	for _, c := range list[:n] {
 		p.Entries = append(p.Entries, channelOf(c))
 	}
@@ -142,8 +144,8 @@ func channelOf(c hub.Channel) Channel {
 	return Channel{Channel: c.Name, Subscribers: c.Subscribers, History: c.History, LastID: c.LastID}
 }
 
-// add adds what another node has of the channel. All nodes with the channel have the same messages, but each keeps what it has
-// received itself, and may be behind. So what most is known of is shown.
+// add adds what another node has of the channel. All nodes with the channel have the same messages, but each keeps what it
+// has received itself, and may be behind. So the largest history is shown.
 func (c *Channel) add(other Channel) {
 	c.Subscribers += other.Subscribers
 	c.History = max(c.History, other.History)
@@ -160,13 +162,13 @@ func (c *Channel) add(other Channel) {
 	c.MoreUsers = c.MoreUsers || other.MoreUsers
 }
 
-// later reports whether a message comes after another one. IDs of two epochs cannot be compared: then the nodes are not in one
-// log at the moment.
+// later reports whether a message comes after another one. IDs of two epochs cannot be compared; the nodes do not have the
+// same log at the moment.
 func later(id, than string) bool {
 	return len(id) > len(than) || len(id) == len(than) && id > than
 }
 
-// Channel returns one channel with its users, and whether some node that has answered has it.
+// Channel returns one channel with its users, and whether any of the nodes that answered has it.
 func (s *Survey) Channel(ctx context.Context, node, name string) (c Channel, ok bool, err error) {
 	selected, err := s.selected(node)
 	if err != nil {
@@ -192,9 +194,9 @@ func (s *Survey) channel(q question) (part[Channel], bool) {
 	}
 	v := channelOf(c)
 	v.Users = s.hub.Users(q.Channel)
-	if s.hub.Shared() {
+	if _, bytes := s.entries(q); bytes > 0 {
 		names := slices.Sorted(maps.Keys(v.Users))
-		n, more := s.cut(len(names), true, len(names), func(i int) int { return 6*len(names[i]) + 16 })
+		n, more := s.cut(len(names), bytes, len(names), func(i int) int { return 6*len(names[i]) + 16 })
 		for _, name := range names[n:] {
 			delete(v.Users, name)
 		}
@@ -203,8 +205,8 @@ func (s *Survey) channel(q question) (part[Channel], bool) {
 	return part[Channel]{Entries: []Channel{v}}, true
 }
 
-// Connections lists the connections of all nodes, or of one, by node, the oldest of each first. after is the ID of a
-// connection, which need not be there any more.
+// Connections lists the connections of all nodes, or of one, by node, and the oldest of each node first. after is the ID of
+// a connection, which may have ended.
 func (s *Survey) Connections(ctx context.Context, node string, f hub.Filter, after string, limit int) (Page[Connection], error) {
 	selected, err := s.selected(node)
 	if err != nil {
@@ -263,10 +265,10 @@ func (s *Survey) connections(q question) (part[Connection], bool) {
 			return part[Connection]{}, true
 		}
 	}
-	n, bounded := s.entries(q.Limit)
+	n, bytes := s.entries(q)
 	list := s.hub.Connections(f, n+1)
 	p := part[Connection]{Entries: make([]Connection, 0, len(list))}
-	n, p.More = s.cut(n, bounded, len(list), func(i int) int {
+	n, p.More = s.cut(n, bytes, len(list), func(i int) int {
 		size := 256 + 6*len(list[i].User)
 		for _, name := range list[i].Channels {
 			size += 6*len(name) + 3

@@ -1,5 +1,5 @@
 // Package survey is what administrators see of all nodes that share a log, and do on all of them: lists, and kicks. It asks
-// each node for its part and joins the answers. Without a message broker it is the part of this process.
+// each node for its part and joins the answers. Without a message broker, this process is the only node.
 package survey
 
 import (
@@ -7,17 +7,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
 )
 
-// Cluster asks the nodes. It is a *nodes.Cluster, but in tests.
+// Cluster asks the nodes. It is a *nodes.Cluster, except in tests.
 type Cluster interface {
-	Nodes() []nodes.Node
+	Known() []nodes.Node
 	Handle(kind string, answer func(request []byte) []byte)
-	Ask(ctx context.Context, kind string, request []byte) (answers []nodes.Answer, missing []nodes.Node)
+	Ask(ctx context.Context, kind string, request []byte, of []nodes.Node) (answers []nodes.Answer, missing []nodes.Node)
 }
 
 // Survey asks the nodes, and answers for this one. There is one per process.
@@ -44,22 +43,22 @@ func New(h *hub.Hub, c Cluster) *Survey {
 	return s
 }
 
-// question is what a node is asked. A node that is not in Nodes, if there are any, answers nothing.
+// question is what a node is asked.
 type question struct {
-	Nodes   []string `json:"nodes,omitempty"` // as nodes.Text
-	Prefix  string   `json:"prefix,omitempty"`
-	Channel string   `json:"channel,omitempty"`
-	User    string   `json:"user,omitempty"`
-	After   string   `json:"after,omitempty"`
-	Limit   int      `json:"limit,omitempty"`
-	Request string   `json:"request,omitempty"`
+	Prefix  string `json:"prefix,omitempty"`
+	Channel string `json:"channel,omitempty"`
+	User    string `json:"user,omitempty"`
+	After   string `json:"after,omitempty"`
+	Limit   int    `json:"limit,omitempty"`
+	Bytes   int    `json:"bytes,omitempty"` // what an answer may have; 0: as much as a node sends
+	Request string `json:"request,omitempty"`
 }
 
-// handle has a question of one kind answered. What cannot be read, or is for others, is answered with nothing.
+// handle sets what answers one kind of question. A question that cannot be decoded gets an empty answer.
 func handle[T any](s *Survey, kind string, answer func(question) (T, bool)) {
 	s.cluster.Handle(kind, func(request []byte) []byte {
 		var q question
-		if json.Unmarshal(request, &q) != nil || len(q.Nodes) > 0 && !slices.Contains(q.Nodes, s.self()) {
+		if json.Unmarshal(request, &q) != nil {
 			return nil
 		}
 		a, ok := answer(q)
@@ -74,6 +73,10 @@ func handle[T any](s *Survey, kind string, answer func(question) (T, bool)) {
 	})
 }
 
+// answersSize is the size of all answers to a question together: half of what nodes.Cluster.Ask takes, so that no node is
+// missing only because there are many.
+const answersSize = 32 << 20
+
 // answer is what one node has answered.
 type answer[T any] struct {
 	node nodes.Node
@@ -83,6 +86,9 @@ type answer[T any] struct {
 // ask asks the selected nodes, or only answers itself if it is the only one of them. It returns the nodes that have not
 // answered.
 func ask[T any](ctx context.Context, s *Survey, kind string, q question, selected []nodes.Node, own func(question) (T, bool)) (answers []answer[T], missing []nodes.Node) {
+	if len(selected) == 0 {
+		return nil, nil
+	}
 	if len(selected) == 1 && selected[0].ID == s.hub.Node() {
 		a, ok := own(q)
 		if !ok {
@@ -90,26 +96,18 @@ func ask[T any](ctx context.Context, s *Survey, kind string, q question, selecte
 		}
 		return []answer[T]{{selected[0], a}}, nil
 	}
-	for _, n := range selected {
-		q.Nodes = append(q.Nodes, n.Text())
-	}
+	q.Bytes = answersSize / len(selected)
 	request, err := json.Marshal(q)
 	if err != nil {
 		return nil, selected
 	}
-	// Nodes that are not selected answer at once with nothing, which costs less than to know whom to ask.
-	got, _ := s.cluster.Ask(ctx, kind, request)
-	has := make(map[uint64]bool)
+	got, missing := s.cluster.Ask(ctx, kind, request, selected)
 	for _, a := range got {
 		var of T
-		if len(a.Data) > 0 && json.Unmarshal(a.Data, &of) == nil && !has[a.Node.ID] {
-			has[a.Node.ID] = true
+		if len(a.Data) > 0 && json.Unmarshal(a.Data, &of) == nil {
 			answers = append(answers, answer[T]{a.Node, of})
-		}
-	}
-	for _, n := range selected {
-		if !has[n.ID] {
-			missing = append(missing, n)
+		} else {
+			missing = append(missing, a.Node)
 		}
 	}
 	return answers, missing
@@ -118,16 +116,16 @@ func ask[T any](ctx context.Context, s *Survey, kind string, q question, selecte
 // self returns this node's number as people see it.
 func (s *Survey) self() string { return hub.NodeText(s.hub.Node()) }
 
-// NoNodeError says that no node that is alive has a name or a number.
+// NoNodeError is the error for a name or a number that belongs to no node that is alive or away.
 type NoNodeError string
 
 func (e NoNodeError) Error() string {
 	return fmt.Sprintf("there is no node %q among those that are alive", string(e))
 }
 
-// selected returns the nodes with a name or a number, or all if it is empty.
+// selected returns the nodes with a name or a number, or all nodes if it is empty.
 func (s *Survey) selected(node string) ([]nodes.Node, error) {
-	all := s.cluster.Nodes()
+	all := s.cluster.Known()
 	if !s.hub.Shared() {
 		all = slices.DeleteFunc(all, func(n nodes.Node) bool { return n.ID != s.hub.Node() })
 	}
@@ -154,6 +152,6 @@ func labels(missing []nodes.Node) []string {
 	for i, n := range missing {
 		names[i] = Label(n)
 	}
-	slices.SortFunc(names, strings.Compare)
+	slices.Sort(names)
 	return names
 }

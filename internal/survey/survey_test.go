@@ -2,6 +2,7 @@ package survey
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -29,7 +30,7 @@ type member struct {
 
 func (m *member) node() nodes.Node { return nodes.Node{ID: m.hub.Node(), Name: m.name} }
 
-func (m *member) Nodes() []nodes.Node {
+func (m *member) Known() []nodes.Node {
 	list := []nodes.Node{m.node()}
 	for _, o := range *m.all {
 		if o != m {
@@ -41,8 +42,11 @@ func (m *member) Nodes() []nodes.Node {
 
 func (m *member) Handle(kind string, answer func([]byte) []byte) { m.handlers[kind] = answer }
 
-func (m *member) Ask(_ context.Context, kind string, request []byte) (answers []nodes.Answer, missing []nodes.Node) {
+func (m *member) Ask(_ context.Context, kind string, request []byte, of []nodes.Node) (answers []nodes.Answer, missing []nodes.Node) {
 	for _, o := range *m.all {
+		if !slices.ContainsFunc(of, func(n nodes.Node) bool { return n.ID == o.hub.Node() }) {
+			continue
+		}
 		if o.silent {
 			missing = append(missing, o.node())
 		} else {
@@ -140,6 +144,7 @@ func TestConnections(t *testing.T) {
 		{all[2].self(), hub.Filter{}, "", want[6:]},
 		{"a", hub.Filter{}, "c2", want[2:4]}, // as before there was a broker
 		{"a", hub.Filter{}, want[8], nil},
+		{"", hub.Filter{}, "zzzzzz.c1", nil},
 	} {
 		p, err := all[0].Connections(t.Context(), c.node, c.filter, c.after, 100)
 		var got []string
@@ -157,7 +162,7 @@ func TestConnections(t *testing.T) {
 	if p, _ := all[0].Connections(t.Context(), "", hub.Filter{}, "", 100); len(p.Entries) != 7 || !slices.Equal(p.Missing, []string{"b"}) {
 		t.Errorf("%+v", p)
 	}
-	if p, _ := all[0].Connections(t.Context(), "a", hub.Filter{}, "", 100); len(p.Entries) != 4 || p.Missing != nil && len(p.Missing) > 0 {
+	if p, _ := all[0].Connections(t.Context(), "a", hub.Filter{}, "", 100); len(p.Entries) != 4 || len(p.Missing) > 0 {
 		t.Errorf("%+v", p)
 	}
 }
@@ -189,6 +194,50 @@ func TestLargePages(t *testing.T) {
 	if len(seen) != maxEntries+110 || pages < 4 {
 		t.Errorf("%d connections on %d pages", len(seen), pages)
 	}
+}
+
+// TestManyNodes: the more nodes are asked the less each of them sends, so that all answers together are not too much. Each
+// sends one entry at least.
+func TestManyNodes(t *testing.T) {
+	_, all := start(t, 2)
+	for i := range 50 {
+		all[0].connect(t, 1, fmt.Sprint("user", i), "x", fmt.Sprint(i, strings.Repeat("x", 200)))
+	}
+	for kind, least := range map[string]int{kindChannels: 1, kindConnections: 1, kindChannel: 0} {
+		for _, most := range []int{1, 10_000, 20_000} {
+			data := all[0].handlers[kind](fmt.Appendf(nil, `{"limit":1000,"channel":"x","bytes":%d}`, most))
+			var p struct {
+				Entries []struct {
+					More bool `json:"more_users"`
+				}
+				More bool
+			}
+			if err := json.Unmarshal(data, &p); err != nil || len(p.Entries) <= least-1 || len(data) > max(most, 4000) || (kind != kindChannel) != p.More && most < 10_000 {
+				t.Errorf("%s of %d bytes: %d, %d entries, %v", kind, most, len(data), len(p.Entries), err)
+			}
+		}
+	}
+	var sent question
+	many := make([]nodes.Node, 1000)
+	s := &Survey{all[0].hub, spy(func(p []byte) {
+		if err := json.Unmarshal(p, &sent); err != nil {
+			t.Error(err)
+		}
+	})}
+	ask(t.Context(), s, kindChannels, question{}, many, s.channels)
+	if sent.Bytes < 10_000 || sent.Bytes*len(many) > answersSize {
+		t.Errorf("each of %d nodes may send %d bytes", len(many), sent.Bytes)
+	}
+}
+
+// spy is a cluster that shows what is asked.
+type spy func(request []byte)
+
+func (spy) Known() []nodes.Node                { return nil }
+func (spy) Handle(string, func([]byte) []byte) {}
+func (s spy) Ask(_ context.Context, _ string, request []byte, of []nodes.Node) ([]nodes.Answer, []nodes.Node) {
+	s(request)
+	return nil, of
 }
 
 // TestChannels: a channel is listed once, with the subscribers of all nodes, and pages do not break it.
@@ -268,6 +317,8 @@ func TestKick(t *testing.T) {
 	kick(0, id, "", 1, 1)
 	kick(0, id, "", 0, 1)
 	kick(0, "000000.c1", "", 0, 0, "000000")
+	kick(0, "", strings.Repeat("x", hub.MaxName+1), 0, 3) // nobody has such a name
+	kick(0, "", "ann\x00", 0, 3)
 
 	all[1].connect(t, 1, "ann", "x")
 	id = all[1].connect(t, 1, "ben", "x")[0]
@@ -297,7 +348,7 @@ func FuzzQuestion(f *testing.F) {
 	m := &member{hub: h, all: all, handlers: make(map[string]func([]byte) []byte)}
 	m.Survey = New(h, m)
 	for _, kind := range []string{kindChannels, kindChannel, kindConnections} {
-		f.Add(kind, []byte(`{"nodes":["000000"],"limit":3,"after":"c1","channel":"x","user":"ann","prefix":"y"}`))
+		f.Add(kind, []byte(`{"limit":3,"after":"c1","channel":"x","user":"ann","prefix":"y"}`))
 	}
 	f.Fuzz(func(t *testing.T, kind string, request []byte) {
 		if answer := m.handlers[kind]; answer != nil && kind != kindKicked {

@@ -61,7 +61,7 @@ func TestCalibration(t *testing.T) {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "\t\tpredicted\tmeasured\t\t")
 	for i, sh := range calibrationLoads {
-		sh.rate = median(loads[i], func(r result) float64 { return r.published }) / float64(sh.channelsOf(sys))
+		sh.rate = median(loads[i], func(r result) float64 { return r.published }) / sh.load(sys).channels
 		want := predict(c, sh, sys)
 		for k, name := range []string{"to the broker/s", "from the broker/s", "broker, CPU µs/message", "nodes, CPU µs/message"} {
 			got := median(loads[i], func(r result) float64 { return r.figures[k] })
@@ -80,14 +80,6 @@ var calibrationLoads = []shape{
 	{name: "rooms of 10, each on a node", room: 10, rate: 5, affinity: true},
 	{name: "rooms of 50, random", room: 50, rate: 20},
 	{name: "one channel", rate: 40},
-}
-
-// channelsOf returns how many channels there are.
-func (sh shape) channelsOf(sys system) int {
-	if sh.room == 0 {
-		return 1
-	}
-	return int(sys.connections / sh.room)
 }
 
 // result is what was measured of a load: in the order of predict, and how many messages were published per second.
@@ -378,18 +370,15 @@ const costRate = 150
 // measure runs a load.
 func (b *bench) measure(sh shape, sys system) result {
 	b.Helper()
-	size := sh.room
-	if size == 0 {
-		size = sys.connections
-	}
-	count := sh.channelsOf(sys)
+	var count, size int
+	sh.each(sys, func(channels, connections float64) { count, size = int(channels), int(connections) }) // all of one size
 	var channels []string
 	var conns []*websocket.Conn
 	var got atomic.Int64
 	for i := range count {
 		name := b.channel()
 		channels = append(channels, name)
-		for j := range int(size) {
+		for j := range size {
 			n := b.nodes[rand.IntN(nodeCount)]
 			if sh.affinity {
 				n = b.nodes[i%nodeCount]
@@ -402,7 +391,7 @@ func (b *bench) measure(sh shape, sys system) result {
 	time.Sleep(settleTime)
 	used, n := b.run(sh.rate*float64(count), channels, b.nodes)
 	leave(conns)
-	if delivered := float64(got.Load()); delivered < 0.99*n*size*runTime.Seconds() {
+	if delivered := float64(got.Load()); delivered < 0.99*n*float64(size)*runTime.Seconds() {
 		b.Errorf("%s: only %.0f deliveries", sh.name, delivered)
 	}
 	nodes := used.nodes()

@@ -19,7 +19,7 @@ type constant struct {
 	source string
 }
 
-// Names of constants. What ends in R1, R3 or Redis is of that broker.
+// Names of constants. Those that end in R1, R3 or Redis are costs of that broker.
 const (
 	recvLow     = "recv.low"     // node: a message that comes from the broker while little else does
 	recvFull    = "recv.full"    // the same at full rate
@@ -32,24 +32,22 @@ const (
 	tickRate    = "tick.rate"    // ticks per second, which each node gets
 	connBytes   = "conn.bytes"   // node: a connection
 	chanBytes   = "chan.bytes"   // node: an open channel
-	frame       = "frame"        // bytes of a message on the wire, beside its data
 	liveMinutes = "conn.minutes" // how long a client stays connected
 	storeR1     = "store.R1"     // broker: a message stored
 	storeR3     = "store.R3"     // the same, all three servers
 	storeRedis  = "store.Redis"
-	wakeR1      = "wake.R1" // broker: more than that for a message that comes alone
+	wakeR1      = "wake.R1" // broker: the additional cost of a message that comes alone
 	wakeR3      = "wake.R3"
 	wakeRedis   = "wake.Redis"
-	wakeRate    = "wake.rate"  // messages per second at which it is half of that
-	sendNATS    = "send.NATS"  // broker: a message sent to one node
-	sendRedis   = "send.Redis" //
-	limitR1     = "limit.R1"   // messages per second of one log
+	wakeRate    = "wake.rate" // messages per second at which the additional cost is half of that
+	sendNATS    = "send.NATS" // broker: a message sent to one node
+	sendRedis   = "send.Redis"
+	limitR1     = "limit.R1" // messages per second of one log
 	limitR3     = "limit.R3"
 	limitRedis  = "limit.Redis"
 	openR1      = "open.R1" // broker: a channel that a node opens
 	openR3      = "open.R3"
 	openRedis   = "open.Redis"
-	openNode    = "open.node" // node: a handshake with it
 	readNATS    = "read.NATS" // broker: a read of a channel's newest messages
 	readRedis   = "read.Redis"
 	subBytes    = "sub.bytes" // broker: a channel that a node has open
@@ -61,7 +59,7 @@ func defaults() *constants {
 		c.values[name] = &constant{value, source}
 		c.order = append(c.order, name)
 	}
-	const bench = "docs/scale.md, "
+	const bench = "docs/cluster-performance.md, "
 	const design = "prototype (scaleout.md, 3), "
 	add(recvLow, 50, bench+"To 1, replicas 1: all on another node less all on the publisher's node")
 	add(recvFull, 3, design+"republish, full rate: 2.0 to 2.2, and what the hub adds")
@@ -74,7 +72,6 @@ func defaults() *constants {
 	add(tickRate, 2, "brokers/nats/tick.go: one to three a second, of all nodes together")
 	add(connBytes, 2410, "docs/performance.md: idle, 2.35 KiB per connection")
 	add(chanBytes, 1036, bench+"Warm: heap of the Caddy per channel, replicas 1")
-	add(frame, 170, "scaleout.md, 4: 300 B on the wire for 128 B of data")
 	add(liveMinutes, 10, "assumption")
 	add(storeR1, 15, bench+"Acked and Log: 15.26 and 17.67")
 	add(storeR3, 44, bench+"Acked and Log: 39.43 and 48.60")
@@ -91,7 +88,6 @@ func defaults() *constants {
 	add(openR1, 42, bench+"Cold, replicas 1")
 	add(openR3, 174, bench+"Cold, replicas 3")
 	add(openRedis, 10, design+"a SUBSCRIBE and a script of a few keys; not measured alone")
-	add(openNode, 175, bench+"Cold, replicas 1, with the connection")
 	add(readNATS, 67, design+"direct get of what is near the end")
 	add(readRedis, 11, design+"all 10 entries of a channel")
 	add(subBytes, 1200, bench+"Warm: RSS of nats-server per channel")

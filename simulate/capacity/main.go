@@ -4,7 +4,7 @@
 //	go run ./simulate/capacity                                    # 10^5, 10^6 and 10^7 connections with NATS and Redis
 //	go run ./simulate/capacity -connections 2e6 -room 50 -rate 0.2 -affinity -broker R3
 //	go run ./simulate/capacity -constants                         # the costs, and where each was measured
-//	go run ./simulate/capacity -set deliver.warm=5                    # with another cost
+//	go run ./simulate/capacity -set deliver.warm=5                # with another cost
 //
 // The formulas are in model.go. CALIBRATE=1 go test -v -run TestCalibration ./simulate/capacity compares them with three real
 // Caddys and a real nats-server.
@@ -90,7 +90,7 @@ func (c *constants) table(w io.Writer, sys system, loads []shape) {
 	fmt.Fprintf(w, "\n%s\n", strings.Join(verdicts, "\n"))
 }
 
-// verdict says what breaks first, or all that is too much.
+// verdict returns what breaks first, or everything that is too much.
 func verdict(limits []limit) string {
 	say := func(l limit) string { return fmt.Sprintf("%s, at %.0f %% (%s)", l.what, 100*l.share, l.lever) }
 	if limits[0].share <= 1 {

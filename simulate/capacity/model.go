@@ -21,7 +21,7 @@ type shape struct {
 	affinity bool    // a channel's connections are on as few nodes as can hold them
 }
 
-// system is what a shape runs on.
+// system is the nodes and brokers that a shape runs on.
 type system struct {
 	connections float64 // of all nodes
 	perNode     float64
@@ -108,7 +108,7 @@ func zipf(connections, channels float64, add func(count, size float64)) {
 	}
 }
 
-// cost is what a load uses. Shares are of what there is: over 1 is too much.
+// cost is what a load uses. Shares are parts of what is available: over 1 is too much.
 type cost struct {
 	load
 	nodes     float64
@@ -138,8 +138,9 @@ func (c *constants) cost(sh shape, sys system) (r cost) {
 	r.subBytes = r.pairs * c.of(subBytes)
 	r.logShare = r.publishes / c.of("limit."+sys.broker)
 
-	sent := r.egress + n*c.of(tickRate) + r.publishes // with acks
-	r.brokerCPU = c.brokerCPU(sys.broker, r.publishes, sent-r.publishes)
+	entries := r.egress + n*c.of(tickRate)
+	sent := entries + r.publishes // with acks
+	r.brokerCPU = c.brokerCPU(sys.broker, r.publishes, entries)
 	if sys.broker == "Redis" {
 		// One thread does all of it. More servers would be more logs.
 		r.servers, r.leader = 1, r.brokerCPU
@@ -212,7 +213,7 @@ func (sh shape) moved(sys system) (opens float64) {
 	return opens
 }
 
-// limit is something that there is only so much of.
+// limit is a resource that a load can exhaust.
 type limit struct {
 	what  string
 	share float64 // that is used: over 1 is too much
@@ -222,7 +223,7 @@ type limit struct {
 // restartTime is how long the broker may be busy with opens and reads after all nodes have been restarted, in seconds.
 const restartTime = 30
 
-// limits returns what limits a load, what breaks first before the others.
+// limits returns the limits of a load, in the order in which they are reached.
 func (c *constants) limits(sh shape, sys system, r cost) []limit {
 	spread := "rooms on one node"
 	if sh.affinity || sh.room == 0 && !sh.zipf {

@@ -17,6 +17,9 @@ for i = 5, #ARGV, 2 do
 	else
 		redis.call('HSET', prefix .. 'n:' .. ARGV[i], node, ARGV[i + 1])
 		redis.call('SADD', own, ARGV[i])
+		-- Nodes set their numbers again now and then. If all are killed at once nobody removes them.
+		redis.call('PEXPIRE', prefix .. 'n:' .. ARGV[i], 7200000)
+		redis.call('PEXPIRE', own, 86400000)
 	end
 end
 return 'K'

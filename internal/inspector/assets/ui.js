@@ -97,7 +97,7 @@ every(1e3, 0, async () => {
 		const b = t.broker
 		const shared = b ? ` · node ${b.node}, broker ${b.up ? "up" : "down " + (b.problem ?? "")}` : ""
 		const nodes = t.nodes ?? []
-		set($("nodes"), nodes.length > 1 ? nodes.map(n => `${n.name || n.id} ${n.version}: ${count(n.connections)}${n.epoch == nodes[0].epoch ? "" : " (in another log)"}`).join(" · ") : "")
+		set($("nodes"), nodes.length > 1 ? nodes.map(n => `${n.name || n.id} ${n.version}: ${n.away ? "away" : count(n.connections)}${n.away || n.epoch == nodes[0].epoch ? "" : " (in another log)"}`).join(" · ") : "")
 		set($("facts"), `up ${age(t.uptime)} · ${count(t.messages)} messages · ${bytes(t.delivered_bytes)} delivered · ${count(t.history)} in history${shared}`)
 	} catch (e) {
 		reached = e.message
@@ -205,9 +205,10 @@ const ask = c => {
 }
 $("keep").onclick = () => $("confirm").close()
 $("close").onclick = async () => {
+	const failed = await api("/connections/" + closing.id, { method: "DELETE" }).then(r => r.answer.missing?.length && "No answer yet from " + r.answer.missing, e => e.message)
+	if (failed) return set($("whose"), failed)
 	$("confirm").close()
 	const button = document.activeElement
-	await api("/connections/" + closing.id, { method: "DELETE" }).catch(() => {}) // it has already ended
 	await loadConnections()
 	if (!button.isConnected) ($("connections").querySelector("button") ?? $("of-user")).focus()
 }

@@ -1,4 +1,4 @@
-package redistest
+package servertest
 
 import (
 	"crypto/ecdsa"
@@ -15,12 +15,13 @@ import (
 	"time"
 )
 
-// Authority is who a server's certificate comes from, and that of a client. All of it is in files.
+// Authority is a certificate authority, with a certificate that it has issued and the key of that. All fields are paths of
+// files.
 type Authority struct {
 	CA, Cert, Key string
 }
 
-// NewAuthority makes an authority, and a certificate of it for 127.0.0.1 that is good for both sides.
+// NewAuthority makes an authority, and a certificate for 127.0.0.1 that both servers and clients can use.
 func NewAuthority(t testing.TB) *Authority {
 	t.Helper()
 	dir := t.TempDir()
@@ -44,9 +45,16 @@ func NewAuthority(t testing.TB) *Authority {
 	return a
 }
 
-// Config is what a server is configured with to speak TLS on another port, and to ask for a certificate there.
-func (a *Authority) Config(port string) string {
-	return "tls-port " + port + "\ntls-ca-cert-file " + a.CA + "\ntls-cert-file " + a.Cert + "\ntls-key-file " + a.Key
+// Pool returns what a client needs to trust the authority.
+func (a *Authority) Pool(t testing.TB) *x509.CertPool {
+	t.Helper()
+	ca, err := os.ReadFile(a.CA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	return pool
 }
 
 func newKey(t testing.TB) *ecdsa.PrivateKey {
