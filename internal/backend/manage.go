@@ -43,6 +43,7 @@ func (t *taker) commands(k *queue.Command) (list []hub.NameCommand) {
 	for _, one := range t.selected(k) {
 		one.Do, one.Except = do, except
 		if k.Method == queue.Disconnect {
+			one.Whole = k.CloseConnection
 			list = append(list, one)
 			continue
 		}
