@@ -20,6 +20,10 @@ type Entrance struct {
 	// known any more. Nothing has changed then.
 	Whole bool
 
+	// Follow, with Whole, is what Conn.Follow has returned, if the connection that has had the name was another hub's, or
+	// has ended. Then the name need not be known here.
+	Follow *Followed
+
 	// Frame makes what it is sent first, of where it starts and of the messages that it has missed, in the order of the log.
 	// It may be called several times, also under a lock, so it must not call the hub.
 	Frame func(Welcome, []*Message) []byte
@@ -160,7 +164,7 @@ func (c *Conn) snapshotLocked(e *Entrance) (s snapshot, err error) {
 		return s, nil
 	}
 	if s.welcome.Resumed && e.Name != "" {
-		s.messages, s.welcome.Resumed = h.addPrivateLocked(&x, s.messages, e.LastID, c.options.MaxBacklog)
+		s.messages, s.welcome.Resumed = h.addPrivateLocked(&x, s.messages, e, c.options.MaxBacklog)
 	}
 	if !s.welcome.Resumed {
 		return s, ErrNotResumed
@@ -196,7 +200,11 @@ func (c *Conn) enterLocked(e *Entrance, s snapshot, p []byte) (wake uint64, rest
 			rest = h.unsubscribeAllLocked(old)
 			wake |= old.loop.pushLocked(entry{op: opClose, conn: old, why: ReasonClient, text: "another connection goes on"})
 		}
+		known := h.names[e.Name] != nil
 		h.giveNameLocked(c, e.Name, e.Keep)
+		if _, seq, ok := parseID(e.LastID); ok && e.Follow != nil && !known && e.Keep {
+			h.names[e.Name].kept.droppedSeq = seq // after that there was none
+		}
 	}
 	return wake, rest
 }

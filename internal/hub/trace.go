@@ -1,0 +1,314 @@
+package hub
+
+import (
+	"cmp"
+	"container/list"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+)
+
+// traces is what a hub knows of names that other hubs have given, from the channel of a shared log that has what is for names:
+// so a connection can take the place of one of another hub, and know what backends have had that join and leave. It costs the log
+// nothing, because commands are there anyway. It begins with the first connection that needs it.
+//
+// Hub.mu guards it.
+type traces struct {
+	era     uint32
+	from    uint64 // all after this position is known
+	gone    uint64 // the log does not have all after this position, or it is too much
+	names   map[string]*list.Element
+	recent  list.List      // of *nameTrace, the one with the newest entry last
+	on      []*NameCommand // those for all on a channel
+	size    int            // what they take in memory
+	reading chan struct{}  // closed when the read that is under way has ended
+}
+
+// nameTrace is what there was for a name.
+type nameTrace struct {
+	name     string
+	last     uint64 // the newest entry
+	commands []*NameCommand
+	private  uint64 // where the last private message is
+	ended    bool   // nobody can go on with the name
+	size     int
+}
+
+// Bounds of what a hub knows of names. What has had nothing for the longest time is forgotten first.
+const (
+	maxTraces        = 64 << 10
+	maxTraceBytes    = 16 << 20
+	maxTraceCommands = 256 // of one name. A client that comes back after more begins anew
+	maxOnCommands    = 1024
+	traceCost        = 256 // about what a trace or a command takes besides its texts
+	traceRead        = 4096
+	traceReadBytes   = 1 << 20
+)
+
+// cost returns about what a command takes in memory.
+func (k *NameCommand) cost() int {
+	n := traceCost + len(k.Name) + len(k.On) + len(k.Channel)
+	for _, name := range k.Except {
+		n += len(name) + partOverhead
+	}
+	return n
+}
+
+// tracesLocked returns the traces, which begin now if there are none, or begin again in another epoch.
+func (s *sharedLog) tracesLocked() *traces {
+	if s.traces != nil && s.traces.era == s.era {
+		return s.traces
+	}
+	s.dropTracesLocked()
+	s.traces = &traces{era: s.era, from: s.hub.seq, names: make(map[string]*list.Element)}
+	return s.traces
+}
+
+func (s *sharedLog) dropTracesLocked() {
+	if s.traces != nil {
+		s.hub.held.Add(-int64(s.traces.size))
+		s.traces = nil
+	}
+}
+
+// traceLocked notes an entry for names: a command, or a private message to a name.
+func (s *sharedLog) traceLocked(seq uint64, k *NameCommand, to string) {
+	if s.traces == nil {
+		return // nobody needs it
+	}
+	t := s.tracesLocked()
+	before := t.size
+	t.note(seq, k, to)
+	s.hub.held.Add(int64(t.size - before))
+}
+
+func (t *traces) note(seq uint64, k *NameCommand, to string) {
+	if k != nil && k.On != "" {
+		if k.Do != DoMove && k.Do != DoEnd {
+			t.on = append(t.on, k)
+			t.size += k.cost()
+		}
+		if len(t.on) > maxOnCommands {
+			oldest := slices.MinFunc(t.on, byPosition) // it is not the first after a read
+			t.from = max(t.from, oldest.seq)
+			t.size -= oldest.cost()
+			t.on = slices.DeleteFunc(t.on, func(k *NameCommand) bool { return k == oldest })
+		}
+		return
+	}
+	if k != nil {
+		to = k.Name
+	}
+	e := t.names[to]
+	if e == nil {
+		e = t.recent.PushFront(&nameTrace{name: to, size: traceCost + len(to)})
+		t.names[to] = e
+		t.size += traceCost + len(to)
+	}
+	x := e.Value.(*nameTrace)
+	if seq > x.last { // not one of a read, which is older than all that came live
+		x.last = seq
+		t.recent.MoveToBack(e)
+	}
+	switch {
+	case k == nil:
+		x.private = max(x.private, seq)
+	case k.Do == DoEnd || k.Do == DoClose || len(x.commands) == maxTraceCommands:
+		x.ended = true
+		for _, k := range x.commands {
+			t.size -= k.cost()
+			x.size -= k.cost()
+		}
+		x.commands = nil
+	case k.Do != DoMove && !x.ended:
+		x.commands = append(x.commands, k)
+		t.size += k.cost()
+		x.size += k.cost()
+	}
+	for len(t.names) > maxTraces || t.size > maxTraceBytes && len(t.names) > 0 {
+		oldest := t.recent.Remove(t.recent.Front()).(*nameTrace)
+		delete(t.names, oldest.name)
+		t.size -= oldest.size
+		t.from = max(t.from, oldest.last)
+	}
+}
+
+func byPosition(a, b *NameCommand) int { return cmp.Compare(a.seq, b.seq) }
+
+// Followed is where a connection is that another hub has had, or this one before.
+type Followed struct {
+	Channels []string // as far as backends have had it join and leave some
+
+	name     string
+	log      *sharedLog
+	era      uint32
+	since    uint64
+	commands int // how many there were
+}
+
+// Follow returns which channels a connection would be on now that had a name, and was on these channels at a position. If the
+// position is empty, it is where the connection of this hub has ended that had the name. c is the connection that goes on with
+// it, by Entrance.Follow. ok is false if the hub cannot be sure, or if it has ended for good.
+func (c *Conn) Follow(name, position string, channels []string) (f *Followed, ok bool) {
+	h := c.hub
+	since := uint64(0)
+	if position != "" {
+		epoch, seq, good := parseID(position)
+		if h.mu.Lock(); h.epoch != epoch {
+			good = false
+		}
+		h.mu.Unlock()
+		if !good {
+			return nil, false
+		}
+		since = seq
+	}
+	if _, err := c.SharedKeys(); err != nil { // it has the traces begin
+		return nil, false
+	}
+	deadline := time.Now().Add(positionTime)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if position == "" {
+		n := h.names[name]
+		if n == nil || n.conn != nil || n.origin != h.origin {
+			return nil, false
+		}
+		since = n.left
+	}
+	for {
+		s := h.log
+		if s == nil || s.traces == nil || s.traces.era != s.era || s.traces.from > since && s.traces.gone >= since || time.Now().After(deadline) {
+			return nil, false
+		}
+		t := s.traces
+		if t.from <= since {
+			commands, ended := t.commandsOf(name, since)
+			if ended {
+				return nil, false
+			}
+			f = &Followed{name: name, log: s, era: s.era, since: since, commands: len(commands)}
+			f.Channels, ok = apply(commands, name, slices.Clone(channels))
+			return f, ok
+		}
+		wait, first := t.reading, t.reading == nil
+		if first {
+			t.reading = make(chan struct{})
+		}
+		h.mu.Unlock()
+		read := true
+		if first {
+			read = s.readTraces(t, since)
+		} else {
+			<-wait // it has a limit of its own
+		}
+		h.mu.Lock()
+		if !read {
+			return nil, false
+		}
+	}
+}
+
+// commandsOf returns the commands that may be for a name after a position, in their order, and whether the name has ended.
+func (t *traces) commandsOf(name string, since uint64) (commands []*NameCommand, ended bool) {
+	if e := t.names[name]; e != nil {
+		x := e.Value.(*nameTrace)
+		commands, ended = slices.Clone(x.commands), x.ended
+	}
+	commands = append(commands, t.on...)
+	commands = slices.DeleteFunc(commands, func(k *NameCommand) bool { return k.seq <= since })
+	slices.SortFunc(commands, byPosition)
+	return commands, ended
+}
+
+// apply does to channels what commands do to the connection on them. It returns false if they close it.
+func apply(commands []*NameCommand, name string, channels []string) ([]string, bool) {
+	on := func(room string) bool { return slices.Contains(channels, room) }
+	for _, k := range commands {
+		if k.On != "" && (!on(k.On) || slices.Contains(k.Except, name) || slices.ContainsFunc(k.Except, on)) {
+			continue
+		}
+		switch {
+		case k.Do == DoJoin && !on(k.Channel):
+			channels = append(channels, k.Channel)
+		case k.Do == DoLeave:
+			channels = slices.DeleteFunc(channels, func(c string) bool { return c == k.Channel })
+		case k.Do == DoClose:
+			return nil, false
+		}
+	}
+	return channels, true
+}
+
+// holdsLocked reports whether what was followed still holds. Without what is kept for the name there may be no private message
+// after the position either.
+func (f *Followed) holdsLocked(kept bool, seq uint64) bool {
+	s := f.log
+	if s.hub.log != s || s.era != f.era || s.traces == nil || s.traces.era != f.era || s.traces.from > f.since || s.hub.namesLost > f.since {
+		return false
+	}
+	if commands, ended := s.traces.commandsOf(f.name, f.since); ended || len(commands) != f.commands {
+		return false
+	}
+	e := s.traces.names[f.name]
+	return kept || e == nil || e.Value.(*nameTrace).private <= seq
+}
+
+// readTraces reads what was for names after a position and is not known yet, and reports false if it cannot. Few connections cause
+// a read: what is known reaches back further each time.
+func (s *sharedLog) readTraces(t *traces, since uint64) bool {
+	h := s.hub
+	ctx, cancel := context.WithTimeout(s.ctx, positionTime)
+	defer cancel()
+	var es []broker.Entry
+	complete := false
+	err := takePlace(ctx, s.shortReads, func() (err error) {
+		es, complete, err = s.log.Read(ctx, toChannel, since, traceRead, traceReadBytes)
+		return err
+	})
+	type read struct {
+		seq uint64
+		k   *NameCommand
+		to  string
+	}
+	var all []read
+	for i := range es {
+		e := &es[i]
+		if k := s.commandOf(e); k != nil {
+			all = append(all, read{e.Seq, k, ""})
+		} else if m := messageOf(e, time.Time{}); m != nil && m.private() {
+			all = append(all, read{e.Seq, nil, m.Emit.To})
+		}
+	}
+	h.mu.Lock()
+	floor := t.from
+	h.mu.Unlock()
+	h.inPieces(func() bool {
+		for range atOnce {
+			// What is after the floor came live too. Where that has risen, what is read had to be forgotten at once.
+			if !complete || len(all) == 0 || all[0].seq > floor || t.from != floor || s.traces != t {
+				return true
+			}
+			before := t.size
+			t.note(all[0].seq, all[0].k, all[0].to)
+			h.held.Add(int64(t.size - before))
+			all = all[1:]
+		}
+		return false
+	})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	close(t.reading)
+	t.reading = nil
+	switch {
+	case err != nil:
+		return false
+	case complete && t.from == floor:
+		t.from = since
+	default:
+		t.gone = max(t.gone, since)
+	}
+	return true
+}
