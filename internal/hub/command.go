@@ -97,6 +97,9 @@ func (h *Hub) Note(k NameCommand) {
 	}
 	h.mu.Lock()
 	s, err := h.awaitLogLocked(nil)
+	if s != nil && k.Do == DoEnd { // here at once: the client may be back before it comes from the log
+		s.traceLocked(h.seq, &k, "")
+	}
 	h.mu.Unlock()
 	if err == nil {
 		e := broker.Entry{Channel: toChannel, Kind: uint8(JSON), Data: data, Node: h.node}
