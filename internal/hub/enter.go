@@ -9,6 +9,7 @@ import (
 type Entrance struct {
 	Channels []string // no name twice
 	LastID   string   // if set, it is sent what it has missed after that
+	Received bool     // LastID is that of a message which it has got
 	Replay   int      // otherwise, how many of the last messages of the channels
 
 	// Name, if set, is given to the connection: messages to it come (Emit.To), and messages that except it do not. With
@@ -156,6 +157,9 @@ func (c *Conn) snapshotLocked(e *Entrance) (s snapshot, err error) {
 		return s, nil
 	}
 	x := hearer{conn: c, channels: e.Channels, name: e.Name}
+	if e.Received {
+		_, x.received, _ = parseID(e.LastID)
+	}
 	s.messages, s.welcome = h.replayFromLocked(&x, s.fresh, e.LastID, e.Replay, c.options.MaxBacklog)
 	if !e.Whole {
 		if len(s.fresh) > 1 {
@@ -187,6 +191,11 @@ func (c *Conn) enterLocked(e *Entrance, s snapshot, p []byte) (wake uint64, rest
 	if len(s.fresh) != 1 {
 		wake |= c.loop.pushLocked(entry{op: opSend, conn: c, bytes: p})
 		p = nil
+	}
+	if len(s.fresh) > 0 {
+		for _, name := range h.namesOf[c] {
+			h.names[name].joined = h.seq
+		}
 	}
 	for _, name := range s.fresh {
 		a := h.subscribeLocked(c.loop, name)

@@ -33,8 +33,9 @@ type named struct {
 	kept   *channel
 	origin *origin // that the positions in kept are of
 
-	since uint64 // when conn got it
-	left  uint64 // when the connection that had it ended, in the epoch of origin
+	since  uint64 // when conn got it
+	joined uint64 // when conn came on the last of its channels
+	left   uint64 // when the connection that had it ended, in the epoch of origin
 }
 
 // namedLocked returns the connection that has a name, if one does.
@@ -95,7 +96,7 @@ func (h *Hub) giveNameLocked(c *Conn, name string, keep bool) {
 		n = new(named)
 		h.names[name] = n
 	}
-	n.conn, n.since = c, h.seq
+	n.conn, n.since, n.joined = c, h.seq, h.seq
 	if keep && n.kept == nil {
 		// Messages that the name had before were for somebody else.
 		n.kept, n.origin = &channel{name: toChannel, droppedSeq: h.seq}, h.origin

@@ -108,11 +108,12 @@ func (s *session) recovers(p *packet.Packet) bool {
 		return false
 	}
 	// Without an offset it has got no event. The reference gives up then, though nothing is missing that it does not have.
-	if offset == "" {
+	received := offset != ""
+	if !received {
 		offset = r.position
 	}
 	err := s.conn.Enter(hub.Entrance{
-		Channels: channels, LastID: offset, Name: r.sid, Keep: true, Whole: true, Follow: followed,
+		Channels: channels, LastID: offset, Received: received, Name: r.sid, Keep: true, Whole: true, Follow: followed,
 		Frame: func(_ hub.Welcome, missed []*hub.Message) []byte {
 			// Before the events, so that the page has socket.recovered when they come.
 			first := textFrame(packet.AppendConnected(nil, p.Namespace, r.sid, r.pid))
