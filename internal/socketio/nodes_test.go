@@ -206,6 +206,65 @@ func (x *testNode) command(do, name, on, channel string) {
 	time.Sleep(time.Second)
 }
 
+// TestEmits: what a backend emits and commands at one server holds for the clients of all: arguments and attachments, several rooms
+// once, exceptions, one client alone, joining, leaving, and being disconnected from one namespace or from all.
+func TestEmits(t *testing.T) {
+	withNodes(t, 3, func(n *nodes) {
+		a := n.all[0]
+		var all []*guest
+		for _, x := range n.all {
+			all = append(all, x.connect(""))
+		}
+		expect := func(what string, want ...string) { // by each client, or "" for nothing
+			t.Helper()
+			for i, g := range all {
+				got := g.next("")
+				if want[i] == "" && got != "" || strings.Count(got, want[i]) != 1 || strings.Count(got, `["e"`) > 1 {
+					t.Errorf("%s: client %d got %q, and not %q", what, i, got, want[i])
+				}
+			}
+		}
+		publish := func(emit hub.Emit, rooms ...string) {
+			t.Helper()
+			m := &hub.Message{Channel: "a", Event: "e", Data: []byte("1"), Kind: hub.JSON, Emit: &emit}
+			if err := a.Publish(hub.ToRooms(m, rooms, func(room string) bool { return len(room) == 20 })...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		args := hub.Emit{Args: []byte(`[1,{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`), Attachments: [][]byte{{1, 2}, []byte("three")}}
+		publish(args, "a")
+		packet := `452-["e",1,{"_placeholder":true,"num":0},{"_placeholder":true,"num":1},"`
+		for i, g := range all {
+			got := g.next("")
+			if !strings.Contains(got, packet) || !strings.HasSuffix(got, "\x82\x02\x01\x02\x82\x05three") {
+				t.Errorf("client %d got %q", i, got)
+			}
+		}
+		publish(args, all[2].sid)
+		expect("one", "", "", packet)
+		a.command(hub.DoJoin, all[1].sid, "", "room")
+		a.command(hub.DoJoin, all[2].sid, "", "room")
+		publish(hub.Emit{}, "room")
+		expect("a room", "", `["e"`, `["e"`)
+		publish(hub.Emit{}, "a", "room", all[2].sid)
+		expect("rooms and a client", `["e"`, `["e"`, `["e"`)
+		publish(hub.Emit{Except: []string{all[2].sid}}, "a", "room")
+		expect("all but one", `["e"`, `["e"`, "")
+		publish(hub.Emit{Except: []string{"room"}}, "a")
+		expect("all but a room", `["e"`, "", "")
+		a.command(hub.DoLeave, "", "room", "room")
+		publish(hub.Emit{}, "room")
+		expect("a closed room", "", "", "")
+		other := all[2].next("40/chat")
+		a.command(hub.DoClose, field(other, "sid"), "", "")
+		expect("out of a namespace", "", "", "41/chat")
+		a.command(hub.DoClose, all[1].sid, "", "")
+		expect("disconnected", "", "closed by the administrator", "")
+		publish(hub.Emit{}, "a")
+		expect("and then", `["e"`, "", `["e"`)
+	})
+}
+
 // TestElsewhere: a client goes on at another server, which knows it by its pid alone. It gets what it has missed in all its rooms,
 // those too that a backend has put it in, and its old connection ends.
 func TestElsewhere(t *testing.T) {
