@@ -23,6 +23,7 @@ type traces struct {
 	recent  list.List      // of *nameTrace, the one with the newest entry last
 	on      []*NameCommand // those for all on a channel
 	size    int            // what they take in memory
+	reads   int            // how many there were
 	reading chan struct{}  // closed when the read that is under way has ended
 }
 
@@ -45,6 +46,10 @@ const (
 	traceCost        = 256 // about what a trace or a command takes besides its texts
 	traceRead        = 4096
 	traceReadBytes   = 1 << 20
+
+	// A thousand clients that come back to a new node in any order cause some ten reads. More of them are somebody's who tries
+	// to cause reads.
+	maxTraceReads = 64
 )
 
 // cost returns about what a command takes in memory.
@@ -137,66 +142,36 @@ func (t *traces) note(seq uint64, k *NameCommand, to string) {
 
 func byPosition(a, b *NameCommand) int { return cmp.Compare(a.seq, b.seq) }
 
-// Followed is where a connection is that another hub has had, or this one before.
-type Followed struct {
-	Channels []string // as far as backends have had it join and leave some
-
-	name     string
-	log      *sharedLog
-	era      uint32
-	since    uint64
-	commands int // how many there were
+// commandsOf returns the commands that may be for a name after a position, in no order, and whether the name has ended.
+func (t *traces) commandsOf(name string, since uint64) (commands []*NameCommand, ended bool) {
+	if e := t.names[name]; e != nil {
+		x := e.Value.(*nameTrace)
+		commands, ended = slices.Clone(x.commands), x.ended
+	}
+	commands = append(commands, t.on...)
+	return slices.DeleteFunc(commands, func(k *NameCommand) bool { return k.seq <= since }), ended
 }
 
-// Follow returns which channels a connection would be on now that had a name, and was on these channels at a position. If the
-// position is empty, it is where the connection of this hub has ended that had the name. c is the connection that goes on with
-// it, by Entrance.Follow. ok is false if the hub cannot be sure, or if it has ended for good.
-func (c *Conn) Follow(name, position string, channels []string) (f *Followed, ok bool) {
-	h := c.hub
-	since := uint64(0)
-	if position != "" {
-		epoch, seq, good := parseID(position)
-		if h.mu.Lock(); h.epoch != epoch {
-			good = false
-		}
-		h.mu.Unlock()
-		if !good {
-			return nil, false
-		}
-		since = seq
-	}
-	if _, err := c.SharedKeys(); err != nil { // it has the traces begin
-		return nil, false
-	}
+// knowTracesLocked reports whether everything after a position is known. It may release Hub.mu, to read what is not.
+func (h *Hub) knowTracesLocked(since uint64) bool {
 	deadline := time.Now().Add(positionTime)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if position == "" {
-		n := h.names[name]
-		if n == nil || n.conn != nil || n.origin != h.origin {
-			return nil, false
-		}
-		since = n.left
-	}
 	for {
 		s := h.log
-		if s == nil || s.traces == nil || s.traces.era != s.era || s.traces.from > since && s.traces.gone >= since || time.Now().After(deadline) {
-			return nil, false
+		if s == nil || s.traces == nil || s.traces.era != s.era {
+			return false
 		}
 		t := s.traces
-		if t.from <= since {
-			commands, ended := t.commandsOf(name, since)
-			if ended {
-				return nil, false
-			}
-			f = &Followed{name: name, log: s, era: s.era, since: since, commands: len(commands)}
-			f.Channels, ok = apply(commands, name, slices.Clone(channels))
-			return f, ok
-		}
-		wait, first := t.reading, t.reading == nil
-		if first {
+		first := t.reading == nil
+		switch {
+		case t.from <= since:
+			return true
+		case t.gone >= since || first && t.reads == maxTraceReads || time.Now().After(deadline):
+			return false
+		case first:
 			t.reading = make(chan struct{})
+			t.reads++
 		}
+		wait := t.reading
 		h.mu.Unlock()
 		read := true
 		if first {
@@ -206,54 +181,9 @@ func (c *Conn) Follow(name, position string, channels []string) (f *Followed, ok
 		}
 		h.mu.Lock()
 		if !read {
-			return nil, false
+			return false
 		}
 	}
-}
-
-// commandsOf returns the commands that may be for a name after a position, in their order, and whether the name has ended.
-func (t *traces) commandsOf(name string, since uint64) (commands []*NameCommand, ended bool) {
-	if e := t.names[name]; e != nil {
-		x := e.Value.(*nameTrace)
-		commands, ended = slices.Clone(x.commands), x.ended
-	}
-	commands = append(commands, t.on...)
-	commands = slices.DeleteFunc(commands, func(k *NameCommand) bool { return k.seq <= since })
-	slices.SortFunc(commands, byPosition)
-	return commands, ended
-}
-
-// apply does to channels what commands do to the connection on them. It returns false if they close it.
-func apply(commands []*NameCommand, name string, channels []string) ([]string, bool) {
-	on := func(room string) bool { return slices.Contains(channels, room) }
-	for _, k := range commands {
-		if k.On != "" && (!on(k.On) || slices.Contains(k.Except, name) || slices.ContainsFunc(k.Except, on)) {
-			continue
-		}
-		switch {
-		case k.Do == DoJoin && !on(k.Channel):
-			channels = append(channels, k.Channel)
-		case k.Do == DoLeave:
-			channels = slices.DeleteFunc(channels, func(c string) bool { return c == k.Channel })
-		case k.Do == DoClose:
-			return nil, false
-		}
-	}
-	return channels, true
-}
-
-// holdsLocked reports whether what was followed still holds. Without what is kept for the name there may be no private message
-// after the position either.
-func (f *Followed) holdsLocked(kept bool, seq uint64) bool {
-	s := f.log
-	if s.hub.log != s || s.era != f.era || s.traces == nil || s.traces.era != f.era || s.traces.from > f.since || s.hub.namesLost > f.since {
-		return false
-	}
-	if commands, ended := s.traces.commandsOf(f.name, f.since); ended || len(commands) != f.commands {
-		return false
-	}
-	e := s.traces.names[f.name]
-	return kept || e == nil || e.Value.(*nameTrace).private <= seq
 }
 
 // readTraces reads what was for names after a position and is not known yet, and reports false if it cannot. Few connections cause

@@ -134,6 +134,9 @@ func (s *session) recovers(p *packet.Packet) bool {
 // find returns the record that a client names, and the channels that it is to be on. If its session was another server's, or has
 // ended here, it is followed in the shared log, which has what backends have had it join and leave since.
 func (s *session) find(namespace, pid string) (*record, []string, *hub.Followed) {
+	if isTicket(pid) && s.mayJoin != nil {
+		return nil, nil, nil // or it could join rooms, and then go on where these are not known
+	}
 	r, channels := s.endpoint.Table.recoverable(s, namespace, pid)
 	if !isTicket(pid) || r != nil && s.endpoint.Table.lives(r) {
 		return r, channels, nil
