@@ -23,6 +23,7 @@ type traces struct {
 	recent  list.List      // of *nameTrace, the one with the newest entry last
 	on      []*NameCommand // those for all on a channel
 	size    int            // what they take in memory
+	limit   int            // the most
 	reads   int            // how many there were
 	reading chan struct{}  // closed when the read that is under way has ended
 }
@@ -67,7 +68,7 @@ func (s *sharedLog) tracesLocked() *traces {
 		return s.traces
 	}
 	s.dropTracesLocked()
-	s.traces = &traces{era: s.era, from: s.hub.seq, names: make(map[string]*list.Element)}
+	s.traces = &traces{era: s.era, from: s.hub.seq, limit: maxTraceBytes, names: make(map[string]*list.Element)}
 	return s.traces
 }
 
@@ -84,60 +85,67 @@ func (s *sharedLog) traceLocked(seq uint64, k *NameCommand, to string) {
 		return // nobody needs it
 	}
 	t := s.tracesLocked()
+	t.limit = maxTraceBytes
+	if all := s.hub.maxMemory.Load(); all > 0 {
+		t.limit = min(t.limit, int(all/16)) // nobody who holds much can be closed for it
+	}
 	before := t.size
 	t.note(seq, k, to)
 	s.hub.held.Add(int64(t.size - before))
 }
 
 func (t *traces) note(seq uint64, k *NameCommand, to string) {
-	if k != nil && k.On != "" {
-		if k.Do != DoMove && k.Do != DoEnd {
-			t.on = append(t.on, k)
+	switch {
+	case k == nil:
+		x := t.touch(to, seq)
+		x.private = max(x.private, seq)
+	case k.On != "":
+		t.on = append(t.on, k)
+		t.size += k.cost()
+	case k.Do == DoMove: // it changes nothing
+	default:
+		x := t.touch(k.Name, seq)
+		if k.Do == DoEnd || k.Do == DoClose || len(x.commands) == maxTraceCommands {
+			x.ended = true
+			for _, k := range x.commands {
+				t.size -= k.cost()
+				x.size -= k.cost()
+			}
+			x.commands = nil
+		} else if !x.ended {
+			x.commands = append(x.commands, k)
 			t.size += k.cost()
+			x.size += k.cost()
 		}
-		if len(t.on) > maxOnCommands {
-			oldest := slices.MinFunc(t.on, byPosition) // it is not the first after a read
-			t.from = max(t.from, oldest.seq)
-			t.size -= oldest.cost()
-			t.on = slices.DeleteFunc(t.on, func(k *NameCommand) bool { return k == oldest })
-		}
-		return
 	}
-	if k != nil {
-		to = k.Name
+	for len(t.names) > maxTraces || t.size > t.limit && len(t.names) > 0 {
+		oldest := t.recent.Remove(t.recent.Front()).(*nameTrace)
+		delete(t.names, oldest.name)
+		t.size -= oldest.size
+		t.from = max(t.from, oldest.last)
 	}
-	e := t.names[to]
+	for len(t.on) > maxOnCommands || t.size > t.limit && len(t.on) > 0 {
+		oldest := slices.MinFunc(t.on, byPosition) // after a read it is not the first
+		t.on = slices.DeleteFunc(t.on, func(k *NameCommand) bool { return k == oldest })
+		t.size -= oldest.cost()
+		t.from = max(t.from, oldest.seq)
+	}
+}
+
+// touch returns the trace of a name, which has an entry at a position.
+func (t *traces) touch(name string, seq uint64) *nameTrace {
+	e := t.names[name]
 	if e == nil {
-		e = t.recent.PushFront(&nameTrace{name: to, size: traceCost + len(to)})
-		t.names[to] = e
-		t.size += traceCost + len(to)
+		e = t.recent.PushFront(&nameTrace{name: name, size: traceCost + len(name)})
+		t.names[name] = e
+		t.size += traceCost + len(name)
 	}
 	x := e.Value.(*nameTrace)
 	if seq > x.last { // not one of a read, which is older than all that came live
 		x.last = seq
 		t.recent.MoveToBack(e)
 	}
-	switch {
-	case k == nil:
-		x.private = max(x.private, seq)
-	case k.Do == DoEnd || k.Do == DoClose || len(x.commands) == maxTraceCommands:
-		x.ended = true
-		for _, k := range x.commands {
-			t.size -= k.cost()
-			x.size -= k.cost()
-		}
-		x.commands = nil
-	case k.Do != DoMove && !x.ended:
-		x.commands = append(x.commands, k)
-		t.size += k.cost()
-		x.size += k.cost()
-	}
-	for len(t.names) > maxTraces || t.size > maxTraceBytes && len(t.names) > 0 {
-		oldest := t.recent.Remove(t.recent.Front()).(*nameTrace)
-		delete(t.names, oldest.name)
-		t.size -= oldest.size
-		t.from = max(t.from, oldest.last)
-	}
+	return x
 }
 
 func byPosition(a, b *NameCommand) int { return cmp.Compare(a.seq, b.seq) }

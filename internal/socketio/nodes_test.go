@@ -38,7 +38,7 @@ type testNode struct {
 // withNodes runs a test with servers in a bubble of time.
 func withNodes(t *testing.T, count int, test func(*nodes)) {
 	synctest.Test(t, func(t *testing.T) {
-		n := &nodes{T: t, log: brokertest.NewMemory(brokertest.MemoryConfig{Latency: time.Millisecond, Keep: 10})}
+		n := &nodes{T: t, log: brokertest.NewMemory(brokertest.MemoryConfig{Latency: time.Millisecond, Keep: 10, Tick: time.Minute})}
 		for range count {
 			n.start()
 		}
