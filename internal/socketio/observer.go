@@ -65,6 +65,9 @@ func (o observer) end(c *hub.Conn, why hub.Reason) {
 	if len(names) > 0 {
 		// Not here: the loop waits, and what is kept for a name may be long.
 		go func() {
+			if packet.ForGood(why) {
+				s.endElsewhere(names...)
+			}
 			for _, name := range names {
 				s.endpoint.Hub.Forget(name)
 			}

@@ -96,12 +96,22 @@ func (t *Table) recoverable(s *session, namespace, pid string) (*record, []strin
 			channels = now
 		}
 	}
-	for _, c := range r.channels {
-		if !slices.Contains(channels, c) { // it has left it, or is not on it yet
-			return nil, nil
-		}
+	if !r.covers(channels) {
+		return nil, nil
 	}
 	return r, channels
+}
+
+// covers reports whether the route's channels are among some. Otherwise the client has left one, or is not on it yet.
+func (r *record) covers(channels []string) bool {
+	return !slices.ContainsFunc(r.channels, func(c string) bool { return !slices.Contains(channels, c) })
+}
+
+// lives reports whether a record has a session.
+func (t *Table) lives(r *record) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return r.session != nil
 }
 
 // within returns the channels of a namespace.
@@ -118,15 +128,25 @@ func within(namespace string, channels []string) (some []string) {
 func (t *Table) takeOver(r *record, s *session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	// Its session may have ended since it was looked up, and have left it in the list.
-	if old := r.session; old != nil {
-		old.records = slices.DeleteFunc(old.records, func(o *record) bool { return o == r })
-	} else {
-		t.dropEndedLocked(slices.Index(t.recovery.ended, r), s.endpoint.Hub)
+	t.detachLocked(r, s.endpoint.Hub)
+	if old := t.recovery.records[r.pid]; old != nil && old != r { // one that was of no use any more
+		t.detachLocked(old, s.endpoint.Hub)
 	}
 	r.session, r.on = s, nil
+	if t.recovery.records == nil {
+		t.recovery.records = make(map[string]*record)
+	}
 	t.recovery.records[r.pid] = r // it may have just expired
 	s.records = append(s.records, r)
+}
+
+// detachLocked takes a record from where it is. Its session may have ended since it was looked up.
+func (t *Table) detachLocked(r *record, h *hub.Hub) {
+	if s := r.session; s != nil {
+		s.records = slices.DeleteFunc(s.records, func(o *record) bool { return o == r })
+	} else {
+		t.dropEndedLocked(slices.Index(t.recovery.ended, r), h)
+	}
 }
 
 // dropEndedLocked takes a record out of the list of those whose sessions have ended.

@@ -203,6 +203,7 @@ func (s *session) packet(p *packet.Packet, attachments [][]byte) error {
 	}
 	switch p.Type {
 	case packet.Disconnect:
+		s.endElsewhere(s.joined[at].sid)
 		s.leaveNamespace(at)
 	case packet.Event, packet.BinaryEvent:
 		return s.event(p, attachments)
