@@ -42,7 +42,6 @@ type session struct {
 	endpoint *Endpoint
 	conn     *hub.Conn
 	user     string
-	source   string   // of its messages: its first transport
 	channels []string // of the route: the main namespace
 	publish  []string // those that the client may publish on; the first one is where its events go
 	mayJoin  func(channel string) bool
@@ -53,6 +52,7 @@ type session struct {
 	// Guarded by in: one packet at a time. While a client moves to a WebSocket it has two transports, and what a backend does
 	// with it comes from elsewhere.
 	in       sync.Mutex
+	source   string // of its messages: its transport
 	joined   []joined
 	refused  int
 	assembly *packet.Assembly // the packet whose attachments are missing

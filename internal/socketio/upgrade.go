@@ -117,6 +117,10 @@ func (u *upgrade) move(socket hub.Sink) error {
 	u.mu.Unlock()
 	u.timer.Stop()
 	u.conn.Alive()
+	u.conn.SwitchTransport()
+	u.in.Lock()
+	u.source = u.options.Next
+	u.in.Unlock()
 	if err := u.transport.move(socket, u.options.WriteTimeout); err != nil {
 		if errors.Is(err, errEnded) {
 			socket.Close()
