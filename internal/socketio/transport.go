@@ -284,6 +284,13 @@ func (t *transport) polls() bool {
 	return !t.moving && t.moved == nil
 }
 
+// over reports whether the hub has ended the session.
+func (t *transport) over() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ended
+}
+
 // move has all go to a WebSocket from now on, first what no GET has come for.
 func (t *transport) move(to hub.Sink, timeout time.Duration) error {
 	t.mu.Lock()
