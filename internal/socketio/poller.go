@@ -100,7 +100,8 @@ func (p *poller) get(w http.ResponseWriter, r *http.Request) error {
 	rc.SetWriteDeadline(time.Now().Add(p.options.WriteTimeout))
 	err := respond(w, plainText, payload)
 	rc.SetWriteDeadline(time.Time{})
-	if last || err != nil && p.transport.polls() {
+	// A client that has moved needs no noop. But it would miss messages without knowing.
+	if last || err != nil && (p.transport.polls() || string(payload) != noopPacket) {
 		p.leave()
 	}
 	return nil

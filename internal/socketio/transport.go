@@ -212,7 +212,12 @@ func (t *transport) poll(ctx context.Context) ([]byte, pollResult) {
 	}
 	waiting := make(chan struct{}, 1)
 	t.waiting = waiting
-	defer func() { t.waiting = nil }()
+	defer func() {
+		t.waiting = nil
+		if t.ended { // Close has left it to this GET, and the session is not known any more
+			t.setLocked(nil)
+		}
+	}()
 	for {
 		switch {
 		// Before what is buffered: a client that has ended its session wants none of it.
