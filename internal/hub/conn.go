@@ -151,6 +151,13 @@ func (c *Conn) ID() string { return c.hub.ShowID(c.id) }
 // Parting reports whether the connection is being closed, and why. Only its Observer may ask.
 func (c *Conn) Parting() (why Reason, ok bool) { return c.reason, c.state == stateClosing }
 
+// Gone reports whether the connection has ended. If it has not, its Observer will be told of the end.
+func (c *Conn) Gone() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.dead
+}
+
 // Alive notes that the peer has sent something.
 func (c *Conn) Alive() {
 	if !c.alive.Load() { // mostly set: do not take the cache line
