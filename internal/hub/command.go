@@ -218,7 +218,7 @@ func (h *Hub) carryOutOn(k *NameCommand, c *Conn) {
 	switch k.Do {
 	case DoMove:
 		h.mu.Lock()
-		n := h.names[name]
+		n := h.names[k.Name]
 		// It may have come back here meanwhile.
 		gone := n != nil && n.conn == c && n.since < k.seq
 		h.mu.Unlock()

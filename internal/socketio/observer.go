@@ -55,22 +55,26 @@ func endsForGood(why hub.Reason) bool { return packet.ForGood(why) || why == hub
 func (o observer) end(c *hub.Conn, why hub.Reason) {
 	o.table.mu.Lock()
 	s := o.table.sessions[c]
-	var names []string
+	var names, left []string
 	if s != nil {
 		delete(o.table.sessions, c)
-		s.ended = true
-		names = o.table.endLocked(s, endsForGood(why))
+		s.ended, s.why = true, why
+		if s.early != nil {
+			s.early.Stop()
+		}
+		if packet.ForGood(why) {
+			for _, r := range s.records {
+				left = append(left, r.sid)
+			}
+		}
+		names = o.table.endLocked(s)
 	}
 	o.table.mu.Unlock()
 	if len(names) > 0 {
 		// Not here: the loop waits, and what is kept for a name may be long.
 		go func() {
-			if packet.ForGood(why) {
-				s.endElsewhere(names...)
-			}
-			for _, name := range names {
-				s.endpoint.Hub.Forget(name)
-			}
+			s.endElsewhere(left...)
+			forget(s.endpoint.Hub, names)
 		}()
 	}
 }
