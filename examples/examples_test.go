@@ -247,7 +247,7 @@ func TestTurbo(t *testing.T) {
 }
 
 func TestFlask(t *testing.T) {
-	python := findPython(t, "flask", "apt install python3-flask")
+	python := caddytest.Python(t, "flask", "python3-flask")
 	upstream := "localhost:" + caddytest.FreePort(t)
 	e := start(t, "flask", "localhost:5000", upstream)
 	_, port, _ := net.SplitHostPort(upstream)

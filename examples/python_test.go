@@ -10,22 +10,6 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/subprocess"
 )
 
-// findPython returns a Python that has some modules. Without one the test is skipped, except in CI. The first Python in the path
-// may not be the system's, which has the packages of apt.
-func findPython(t *testing.T, modules, install string) string {
-	t.Helper()
-	for _, name := range []string{"python3", "/usr/bin/python3"} {
-		if exec.Command(name, "-c", "import "+modules).Run() == nil {
-			return name
-		}
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatal("CI has no Python with " + modules)
-	}
-	t.Skip("no Python with " + modules + " is installed: " + install)
-	return ""
-}
-
 // startApp starts an app in Python that listens on the port of $PORT, and waits until it does.
 func startApp(t *testing.T, python, file, port string, env ...string) {
 	t.Helper()

@@ -10,7 +10,7 @@ import (
 
 // TestSocketIO: what the app emits reaches the pages: everything, and what is for a room if they are in it.
 func TestSocketIO(t *testing.T) {
-	python := findPython(t, "flask_socketio, redis", "apt install python3-flask-socketio python3-redis")
+	python := caddytest.Python(t, "flask_socketio, redis", "python3-flask-socketio python3-redis")
 	port, queue := caddytest.FreePort(t), "127.0.0.1:"+caddytest.FreePort(t)
 	e := start(t, "socketio", "localhost:5000", "127.0.0.1:"+port, "127.0.0.1:6380", queue)
 	startApp(t, python, "socketio/app.py", port, "QUEUE=redis://"+queue)
