@@ -13,7 +13,7 @@ func TestSocketIO(t *testing.T) {
 	python := caddytest.Python(t, "flask_socketio, redis", "python3-flask-socketio python3-redis")
 	port, queue := caddytest.FreePort(t), "127.0.0.1:"+caddytest.FreePort(t)
 	e := start(t, "socketio", "localhost:5000", "127.0.0.1:"+port, "127.0.0.1:6380", queue)
-	startApp(t, python, "socketio/app.py", port, "QUEUE=redis://"+queue)
+	caddytest.StartApp(t, python, "socketio/app.py", port, "QUEUE=redis://"+queue)
 	a, b := e.open(), e.open()
 	for _, p := range []page{a, b} {
 		p.shows("#log", "response: Connected")

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
@@ -41,4 +42,40 @@ func TestFromSocketIOView(t *testing.T) {
 	backend.do(`socketio.emit("last")`)
 	s.Expect(a, `42["last"]`)
 	s.Expect(b, `42["last"]`)
+}
+
+// TestFromSocketIOHandlers: the old server of docs/from-socketio.md has its handlers called under another path. What they emit
+// reaches the clients of both servers.
+func TestFromSocketIOHandlers(t *testing.T) {
+	python := caddytest.Python(t, "flask_socketio, redis", "python3-flask-socketio python3-redis")
+	port, queue := caddytest.FreePort(t), caddytest.FreeAddr(t)
+	config := ""
+	for _, block := range blocksOf(t, "from-socketio.md", "caddyfile", 6) {
+		if strings.Contains(block, "handle_path /handlers/*") {
+			config = block
+		}
+	}
+	_, site, _ := strings.Cut(config, "example.com {\n")
+	site = strings.TrimSuffix(strings.ReplaceAll(site, "localhost:5000", "127.0.0.1:"+port), "}\n")
+	s := caddytest.Start(t, "broadcast {\n\tredis listen "+queue+"\n}\n---\n"+site)
+	caddytest.StartApp(t, python, "testdata/queue/handlers.py", port, "QUEUE=redis://"+queue)
+
+	c, _ := connectTo(s, "")
+	do := func(method, path, body string) (int, string) {
+		return s.Do(method, s.Addr+"/handlers"+path, body, "Content-Type", "text/plain;charset=UTF-8")
+	}
+	sid := openSession(t, do)
+	answers := ""
+	// The old server subscribes when it gets its first client, and does not say when it has done that.
+	for !strings.Contains(answers, `42["orders",{"item":"tea"}]`) {
+		if status, body := do("POST", polling+sid, `421["order",{"item":"tea"}]`); status != 200 {
+			t.Fatal(status, body)
+		}
+		s.Expect(c, `42["orders",{"item":"tea"}]`) // and not what is for a socket of the other server
+		status, body := do("GET", polling+sid, "")
+		if status != 200 {
+			t.Fatal(status, body)
+		}
+		answers += body
+	}
 }

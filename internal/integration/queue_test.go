@@ -199,7 +199,6 @@ func TestQueuePrograms(t *testing.T) {
 	// A disconnected client is told so, and the others stay.
 	backend.do(`socketio.server.disconnect(B)`)
 	s.Expect(b, "41")
-	backend.do(`flask_socketio.disconnect(C, '/chat')`)
 	backend.do(`app.app_context().push() or flask_socketio.disconnect(C, '/chat')`)
 	s.Expect(c, "41/chat,")
 	backend.do(`manager.emit('last', 2)`)
