@@ -64,7 +64,14 @@ func TestFromSocketIOHandlers(t *testing.T) {
 	do := func(method, path, body string) (int, string) {
 		return s.Do(method, s.Addr+"/handlers"+path, body, "Content-Type", "text/plain;charset=UTF-8")
 	}
-	sid := openSession(t, do)
+	_, body := do("GET", polling, "")
+	_, rest, _ := strings.Cut(body, `0{"sid":"`)
+	id, _, _ := strings.Cut(rest, `"`)
+	sid := "&sid=" + id
+	do("POST", polling+sid, "40")
+	if _, body := do("GET", polling+sid, ""); !strings.HasPrefix(body, `40{"sid":"`) {
+		t.Fatal(body)
+	}
 	answers := ""
 	// The old server subscribes when it gets its first client, and does not say when it has done that.
 	for !strings.Contains(answers, `42["orders",{"item":"tea"}]`) {
