@@ -12,6 +12,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/redistest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/subprocess"
 )
 
@@ -109,7 +110,6 @@ var queueSteps = []queueStep{
 	{do: `manager.emit('update', 1, namespace='/chat')`, c: all(`42/chat,["update",1]`)},
 	{do: `manager.emit('to', 1, room=A)`, a: all(`42["to",1]`)},
 	{do: `manager.emit('to', 2, room=C, namespace='/chat')`, c: all(`42/chat,["to",2]`)},
-	{do: `manager.emit('to', 3, room=C)`}, // an ID is of one namespace
 	{do: `manager.emit('skip', 1, skip_sid=A)`, b: all(`42["skip",1]`)},
 	{do: `manager.emit('skip', 2, skip_sid=[A, B])`},
 
@@ -161,6 +161,12 @@ var queueSteps = []queueStep{
 	{do: `redis.publish('socketio', '{"method": "emit", "event": "to", "data": [1], "binary": false, "namespace": "/chat", "room": "red", "skip_sid": null, "callback": null, "host_id": "c6757b"}')`,
 		c: all(`42/chat,["to",1]`)},
 
+	// Plain messages, of any client of Redis.
+	toBoth(`redis.publish('prices:tea', '103.20')`, `42["message","103.20"]`),
+	toBoth(`redis.publish('prices:tea', b'\xff')`, `451-["message",{"_placeholder":true,"num":0}]`, "\xff"),
+	{do: `redis.publish('prices:coffee', '103.20')`},
+	{do: `redis.publish('default', '103.20')`},
+
 	// What is refused reaches nobody, and is no error to the backend.
 	{do: `manager.emit('when', datetime.datetime(2025, 1, 2))`},
 	{do: `manager.emit('connect', 1)`},
@@ -170,22 +176,32 @@ var queueSteps = []queueStep{
 	toBoth(`manager.emit('last', 1)`, `42["last",1]`),
 }
 
-// TestQueuePrograms: what real programs publish through `redis listen` reaches the clients that it is for, and nobody else, in order.
+// TestQueuePrograms: what real programs publish reaches the clients that it is for, and nobody else, in order: through a Caddy that
+// speaks the protocol of Redis itself, and through a Redis that Caddy subscribes to.
 func TestQueuePrograms(t *testing.T) {
-	queue := caddytest.FreeAddr(t)
-	s := caddytest.Start(t, `broadcast {
-		redis listen `+queue+`
-	}
-	---
-	broadcast /socket.io/* {
+	t.Run("listen", func(t *testing.T) {
+		queue := caddytest.FreeAddr(t)
+		testQueue(t, "redis listen "+queue, "redis://"+queue)
+	})
+	t.Run("connect", func(t *testing.T) {
+		url := "redis://" + redistest.Start(t).Addr()
+		testQueue(t, "redis connect "+url, url)
+	})
+}
+
+func testQueue(t *testing.T, option, url string) {
+	s := caddytest.Start(t, "broadcast {\n"+option+" {\npublish prices:*\n}\n}\n---\n"+`broadcast /socket.io/* default prices:tea {
 		socketio {
 			namespaces /chat
 		}
 	}`)
+	if strings.Contains(option, "connect") {
+		s.WaitLog("subscribed to Redis") // it keeps nothing for those who come later
+	}
 	a, sidA := connectTo(s, "")
 	b, sidB := connectTo(s, "")
 	c, sidC := connectTo(s, "/chat,")
-	backend := startBackend(t, "redis://"+queue, "A="+sidA, "B="+sidB, "C="+sidC)
+	backend := startBackend(t, url, "A="+sidA, "B="+sidB, "C="+sidC)
 	for _, step := range queueSteps {
 		if value := backend.do(step.do); strings.Contains(value, "Error") {
 			t.Errorf("%s: %s", step.do, value)
