@@ -247,7 +247,7 @@ func TestTurbo(t *testing.T) {
 }
 
 func TestFlask(t *testing.T) {
-	python := caddytest.Python(t, "flask", "python3-flask")
+	python := caddytest.Python(t, "python3-flask", "flask")
 	upstream := "localhost:" + caddytest.FreePort(t)
 	e := start(t, "flask", "localhost:5000", upstream)
 	_, port, _ := net.SplitHostPort(upstream)

@@ -10,10 +10,10 @@ import (
 
 // TestSocketIO: what the app emits reaches the pages: everything, and what is for a room if they are in it.
 func TestSocketIO(t *testing.T) {
-	python := caddytest.Python(t, "flask_socketio, redis", "python3-flask-socketio python3-redis")
+	python := caddytest.Python(t, "python3-flask-socketio python3-redis", "flask_socketio", "redis")
 	port, queue := caddytest.FreePort(t), "127.0.0.1:"+caddytest.FreePort(t)
 	e := start(t, "socketio", "localhost:5000", "127.0.0.1:"+port, "127.0.0.1:6380", queue)
-	caddytest.StartApp(t, python, "socketio/app.py", port, "QUEUE=redis://"+queue)
+	caddytest.StartApp(t, python, "socketio/app.py", port, "QUEUE=redis://"+queue, "PAUSE=0.1")
 	a, b := e.open(), e.open()
 	for _, p := range []page{a, b} {
 		p.shows("#log", "response: Connected")
@@ -53,4 +53,12 @@ func TestSocketIO(t *testing.T) {
 		p.shows("#log", "response: second")
 	}
 	b.wait(`!document.getElementById("log").textContent.includes("first")`)
+
+	// A page that loses its connection gets what it has missed, in its rooms too.
+	a.do(`globalThis.counts = []
+		socket.on("update", m => { if (!m.room) counts.push(m.count) })
+		socket.io.engine.close()`)
+	say("third")
+	a.shows("#log", "response: third")
+	a.wait(`socket.recovered && counts.length > 2 && counts.every((n, i) => n == counts[0] + i)`)
 }

@@ -17,7 +17,7 @@ def background_thread():
         socketio.emit("update", {"count": count})
         if count % 5 == 0:
             socketio.emit("update", {"count": count, "room": "five"}, room="five")
-        socketio.sleep(1)
+        socketio.sleep(float(os.environ.get("PAUSE", "1")))
 
 
 @app.get("/")

@@ -47,7 +47,7 @@ func TestFromSocketIOView(t *testing.T) {
 // TestFromSocketIOHandlers: the old server of docs/from-socketio.md has its handlers called under another path. What they emit
 // reaches the clients of both servers.
 func TestFromSocketIOHandlers(t *testing.T) {
-	python := caddytest.Python(t, "flask_socketio, redis", "python3-flask-socketio python3-redis")
+	python := caddytest.Python(t, "python3-flask-socketio python3-redis", "flask_socketio", "redis")
 	port, queue := caddytest.FreePort(t), caddytest.FreeAddr(t)
 	config := ""
 	for _, block := range blocksOf(t, "from-socketio.md", "caddyfile", 6) {

@@ -26,7 +26,7 @@ type backend struct {
 // startBackend starts one that connects to a queue, and knows the sockets' IDs by names.
 func startBackend(t testing.TB, url string, sids ...string) *backend {
 	t.Helper()
-	python := caddytest.Python(t, "flask_socketio, kombu, redis", "python3-flask-socketio python3-kombu python3-redis")
+	python := caddytest.Python(t, "python3-flask-socketio python3-kombu python3-redis", "flask_socketio", "kombu", "redis")
 	cmd := exec.Command(python, append([]string{"testdata/queue/driver.py", url}, sids...)...)
 	subprocess.DieWithParent(cmd)
 	cmd.Stderr = t.Output() // what the libraries log
