@@ -144,7 +144,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.redis, err = a.Redis.Settings(); err != nil {
 		return err
 	}
-	return metrics.Register(ctx.GetMetricsRegistry(), a.hub, shared.Broker.Cluster(), shared.Emitter)
+	return metrics.Register(ctx.GetMetricsRegistry(), a.hub, shared.Broker.Cluster(), shared.Emitter, shared.Intake)
 }
 
 // Validate checks the options.
