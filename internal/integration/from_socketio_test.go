@@ -2,8 +2,12 @@ package integration
 
 import (
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/coder/websocket"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
@@ -44,19 +48,24 @@ func TestFromSocketIOView(t *testing.T) {
 	s.Expect(b, `42["last"]`)
 }
 
+// fromSocketIO returns the site of the Caddyfile of docs/from-socketio.md that has a line, with an app at this address.
+func fromSocketIO(t *testing.T, line, app string) string {
+	t.Helper()
+	for _, block := range blocksOf(t, "from-socketio.md", "caddyfile", 6) {
+		if _, site, _ := strings.Cut(block, "example.com {\n"); strings.Contains(block, line) {
+			return strings.TrimSuffix(strings.ReplaceAll(site, "localhost:5000", app), "}\n")
+		}
+	}
+	t.Fatalf("no Caddyfile has %q", line)
+	return ""
+}
+
 // TestFromSocketIOHandlers: the old server of docs/from-socketio.md has its handlers called under another path. What they emit
 // reaches the clients of both servers.
 func TestFromSocketIOHandlers(t *testing.T) {
 	python := caddytest.Python(t, "python3-flask-socketio python3-redis", "flask_socketio", "redis")
 	port, queue := caddytest.FreePort(t), caddytest.FreeAddr(t)
-	config := ""
-	for _, block := range blocksOf(t, "from-socketio.md", "caddyfile", 6) {
-		if strings.Contains(block, "handle_path /handlers/*") {
-			config = block
-		}
-	}
-	_, site, _ := strings.Cut(config, "example.com {\n")
-	site = strings.TrimSuffix(strings.ReplaceAll(site, "localhost:5000", "127.0.0.1:"+port), "}\n")
+	site := fromSocketIO(t, "handle_path /handlers/*", "127.0.0.1:"+port)
 	s := caddytest.Start(t, "broadcast {\n\tredis listen "+queue+"\n}\n---\n"+site)
 	caddytest.StartApp(t, python, "testdata/queue/handlers.py", port, "QUEUE=redis://"+queue)
 
@@ -84,5 +93,34 @@ func TestFromSocketIOHandlers(t *testing.T) {
 			t.Fatal(status, body)
 		}
 		answers += body
+	}
+}
+
+// TestFromSocketIOAuth: the app decides who connects, and who the user is, whatever the client says. Each user has a channel.
+func TestFromSocketIOAuth(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, err := r.Cookie("user")
+		if r.URL.Path != "/may-connect" || err != nil {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		w.Header().Set("X-User", user.Value)
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	defer app.Close()
+	s := caddytest.Start(t, fromSocketIO(t, "forward_auth", app.Listener.Addr().String()))
+	header := http.Header{"Cookie": {"user=ann"}, "X-User": {"ben"}}
+	ann, _ := connectWith(s, "", &websocket.DialOptions{HTTPHeader: header})
+	s.Publish("channel=user:ben&event=update", "1")
+	s.Publish("channel=user:ann&event=update", "2")
+	s.Expect(ann, `42["update","2"]`)
+	s.Send(ann, `421["join","user:ben:mail"]`)
+	s.Expect(ann, `431[{"error":{"code":"forbidden","message":"a room may not be joined on this route"}}]`)
+	header.Del("Cookie")
+	if _, resp, err := s.TryDial(socketIO, &websocket.DialOptions{HTTPHeader: header}); err == nil || resp == nil || resp.StatusCode != 401 {
+		t.Error(resp, err)
+	}
+	if status, _ := s.Do("GET", s.Addr+polling, "", "X-User", "ann"); status != 401 {
+		t.Error(status)
 	}
 }

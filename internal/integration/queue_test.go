@@ -66,7 +66,12 @@ func (b *backend) do(expression string) string {
 // connectTo connects a client of Socket.IO to a namespace, and returns its socket's ID. Prefix is that of the namespace in packets.
 func connectTo(s *caddytest.Server, prefix string) (c *websocket.Conn, sid string) {
 	s.T.Helper()
-	c = s.Dial(socketIO, nil)
+	return connectWith(s, prefix, nil)
+}
+
+func connectWith(s *caddytest.Server, prefix string, o *websocket.DialOptions) (c *websocket.Conn, sid string) {
+	s.T.Helper()
+	c = s.Dial(socketIO, o)
 	read := func(prefix string) (rest string) {
 		s.T.Helper()
 		_, p, err := c.Read(s.T.Context())
