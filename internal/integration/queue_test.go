@@ -118,6 +118,8 @@ var queueSteps = []queueStep{
 	{do: `manager.emit('skip', 1, skip_sid=A)`, b: all(`42["skip",1]`)},
 	{do: `manager.emit('skip', 2, skip_sid=[A, B])`},
 
+	toBoth(`asyncio.run(async_emit('async', 1))`, `42["async",1]`),
+
 	// Rooms. These methods are in python-socketio since 5.10.
 	{do: `manager._publish({'method': 'enter_room', 'sid': A, 'room': 'red', 'namespace': '/'})`},
 	{do: `manager._publish({'method': 'enter_room', 'sid': A, 'room': 'blue', 'namespace': '/'})`},
@@ -186,16 +188,21 @@ var queueSteps = []queueStep{
 func TestQueuePrograms(t *testing.T) {
 	t.Run("listen", func(t *testing.T) {
 		queue := caddytest.FreeAddr(t)
-		testQueue(t, "redis listen "+queue, "redis://"+queue)
+		// With what an address can have: a password, and the number of a database.
+		testQueue(t, "redis listen "+queue, "redis://:secret@"+queue+"/3", "password secret")
 	})
 	t.Run("connect", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("it does the same")
+		}
 		url := "redis://" + redistest.Start(t).Addr()
 		testQueue(t, "redis connect "+url, url)
 	})
 }
 
-func testQueue(t *testing.T, option, url string) {
-	s := caddytest.Start(t, "broadcast {\n"+option+" {\npublish prices:*\n}\n}\n---\n"+`broadcast /socket.io/* default prices:tea {
+func testQueue(t *testing.T, option, url string, more ...string) {
+	block := strings.Join(append(more, "publish prices:*"), "\n")
+	s := caddytest.Start(t, "broadcast {\n"+option+" {\n"+block+"\n}\n}\n---\n"+`broadcast /socket.io/* default prices:tea {
 		socketio {
 			namespaces /chat
 		}

@@ -3,14 +3,21 @@
     driver.py URL NAME=SID... <expressions
 """
 
-import builtins, datetime, json, sys
+import asyncio, builtins, datetime, json, sys
 
 import flask, flask_socketio, kombu, redis, socketio as python_socketio
 
 url = sys.argv[1]
 names = dict(a.split("=", 1) for a in sys.argv[2:])
 app = flask.Flask("app")
+
+
+async def async_emit(event, data):  # its connection belongs to one event loop
+    await python_socketio.AsyncRedisManager(url, write_only=True).emit(event, data)
+
+
 names.update(
+    asyncio=asyncio, async_emit=async_emit,
     app=app,
     manager=python_socketio.RedisManager(url, write_only=True),
     writer=flask_socketio.SocketIO(message_queue=url),  # as in a task of Celery
