@@ -101,8 +101,7 @@ func (b *batch) publish() {
 		err = t.hub.PublishWait(ms...)
 	}
 	// Of one call all messages are published or none. So if one of them is wrong, they are published one by one.
-	invalid := new(hub.InvalidError)
-	again := len(b.entries) > 1 && errors.As(err, &invalid)
+	again := len(b.entries) > 1 && isInvalid(err)
 	for _, e := range b.entries {
 		own := ms[:e.messages]
 		ms = ms[e.messages:]
@@ -121,6 +120,12 @@ func (b *batch) publish() {
 	b.messages, b.entries = b.messages[:0], b.entries[:0]
 }
 
+// isInvalid reports whether the hub does not accept a message.
+func isInvalid(err error) bool {
+	_, ok := errors.AsType[*hub.InvalidError](err)
+	return ok
+}
+
 // subscribers returns how many subscribers all messages have.
 func subscribers(ms []*hub.Message) (n int) {
 	for _, m := range ms {
@@ -131,10 +136,10 @@ func subscribers(ms []*hub.Message) (n int) {
 
 // published counts what became of a publication.
 func (t *taker) published(channel string, err error) {
-	switch invalid := new(hub.InvalidError); {
+	switch {
 	case err == nil:
 		t.counts.note(Done)
-	case errors.As(err, &invalid), errors.Is(err, hub.ErrTooBig):
+	case isInvalid(err), errors.Is(err, hub.ErrTooBig):
 		t.reject(Invalid, channel, err)
 	default:
 		t.reject(Unavailable, channel, err)
@@ -164,7 +169,8 @@ func (t *taker) messages(ms []*hub.Message, channel string, payload []byte) ([]*
 	case k.Method == queue.Emit:
 		return t.emit(ms, channel, &k), nil
 	default:
-		return ms, &k
+		own := k // or k would be allocated for each message
+		return ms, &own
 	}
 	return ms, nil
 }

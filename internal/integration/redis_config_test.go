@@ -111,6 +111,7 @@ func TestRedisErrors(t *testing.T) {
 		"redis listen {\nchannels \"\"\n}":              `channel "" is empty`,
 		"redis listen {\npublish \"\"\n}":               `publish "" is empty`,
 		"redis listen {\npickle yes\n}":                 `pickle is "yes", must be on or off, at Caddyfile:4`,
+		"redis listen {\npassword {env.X}\nmain /x\n}":  "with a slash, as other namespaces do, at Caddyfile:3",
 		"redis connect":                                 "redis connect takes the URL of a server, such as redis://127.0.0.1:6379, at Caddyfile:3",
 		"redis connect localhost:6379":                  "the url must be like redis://user:password@host:6379",
 		"redis connect http://secret@host":              "the url must be like redis://user:password@host:6379",
@@ -136,9 +137,11 @@ func TestRedisErrors(t *testing.T) {
 
 // TestRedisConnect: what backends publish to a real Redis comes, also after it was restarted, and after reloads.
 func TestRedisConnect(t *testing.T) {
-	server := redistest.Start(t, "requirepass secret")
-	server.Password = "secret"
-	config := "broadcast {\nredis connect redis://:secret@" + server.Addr() + "/0 {\nOPTIONS\n}\n}\n---\n" + redisSite
+	const secret = "a/secret:with@letters"
+	t.Setenv("QUEUE_SECRET", secret)
+	server := redistest.Start(t, "requirepass "+secret)
+	server.Password = secret
+	config := "broadcast {\nredis connect redis://:{env.QUEUE_SECRET}@" + server.Addr() + "/0 {\nOPTIONS\n}\n}\n---\n" + redisSite
 	s := caddytest.Start(t, strings.Replace(config, "OPTIONS", "publish news:*", 1))
 	page, _ := dialNamespace(s, "/")
 	joinRoom(s, page, "news:1")
