@@ -277,3 +277,13 @@ func TestSocketIOReloads(t *testing.T) {
 		t.Error(status, body)
 	}
 }
+
+// TestSocketIOGreeting: a greeting may be JSON, whose braces are not those of placeholders. For other clients it is the same text.
+func TestSocketIOGreeting(t *testing.T) {
+	s := caddytest.Start(t, "broadcast /socket.io/* {\n\tsocketio {\n\t\tgreeting_event welcome\n\t}\n"+
+		"\tgreeting `{\"data\": {\"path\": \"{path}\", \"unknown\": \"{unknown}\"}, \"list\": [{ \"a\": {} }]}`\n}")
+	const want = `{"data": {"path": "/socket.io/", "unknown": ""}, "list": [{ "a": {} }]}`
+	c, _ := connectTo(s, "")
+	s.Expect(c, `42["welcome",`+want+`]`)
+	s.Expect(s.Dial("/socket.io/", nil), want)
+}
