@@ -22,6 +22,9 @@ type NameCommand struct {
 
 	Channel string `json:"channel,omitempty"` // to join or to leave
 
+	// Whole has DoClose close connections also if only a part of them is selected: see Dismisser.
+	Whole bool `json:"whole,omitempty"`
+
 	after string // the command's ID, if it came from the log
 }
 
@@ -32,10 +35,11 @@ const (
 	DoClose = "close"
 )
 
-// Dismisser is an Observer of connections of which each name stands for a part, which a backend can close alone. It is asked in
-// a goroutine of the hub and may call it. If it returns false, the connection is closed.
+// Dismisser is an Observer of connections of which each name, and each channel, belongs to a part, which a backend can close
+// alone. It is given the one that the connection was selected by, and the other is empty. It is asked in a goroutine of the hub
+// and may call it. If it returns false, the connection is closed.
 type Dismisser interface {
-	Dismissed(c *Conn, name string) bool
+	Dismissed(c *Conn, name, channel string) bool
 }
 
 // maxCommands bounds those of the log that wait. Each may wait for positionTime, if it needs a channel that cannot be opened.
@@ -140,7 +144,7 @@ func (h *Hub) commandAll() {
 func (h *Hub) carryOut(k *NameCommand) {
 	if k.Name != "" {
 		if c := h.Named(k.Name); c != nil {
-			h.carryOutOn(k, c, k.Name)
+			h.carryOutOn(k, c)
 		}
 		return
 	}
@@ -153,29 +157,23 @@ func (h *Hub) carryOut(k *NameCommand) {
 		})
 	})
 	for _, c := range conns {
-		if name, ok := h.selected(k, c); ok {
-			h.carryOutOn(k, c, name)
+		if !h.excepts(k, c) {
+			h.carryOutOn(k, c)
 		}
 	}
 }
 
-// selected reports whether a connection on the channel is not excepted, and returns a name of it.
-func (h *Hub) selected(k *NameCommand, c *Conn) (name string, ok bool) {
+// excepts reports whether a connection on the channel is excepted.
+func (h *Hub) excepts(k *NameCommand, c *Conn) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	x := hearer{conn: c}
-	if slices.ContainsFunc(k.Except, x.isLocked) {
-		return "", false
-	}
-	if names := h.namesOf[c]; len(names) > 0 {
-		name = names[0]
-	}
-	return name, true
+	return slices.ContainsFunc(k.Except, x.isLocked)
 }
 
 // carryOutOn does it with one connection. That it cannot be done, because the connection has ended or is on too many channels,
 // is nothing that a backend could be told.
-func (h *Hub) carryOutOn(k *NameCommand, c *Conn, name string) {
+func (h *Hub) carryOutOn(k *NameCommand, c *Conn) {
 	switch k.Do {
 	case DoJoin:
 		f := c.options.Format
@@ -192,7 +190,7 @@ func (h *Hub) carryOutOn(k *NameCommand, c *Conn, name string) {
 	case DoLeave:
 		c.Leave(k.Channel, nil)
 	case DoClose:
-		if o, ok := c.options.Observer.(Dismisser); !ok || !o.Dismissed(c, name) {
+		if o, ok := c.options.Observer.(Dismisser); !ok || k.Whole || !o.Dismissed(c, k.Name, k.On) {
 			c.Close(ReasonPolicy, KickText)
 		}
 	}

@@ -72,8 +72,11 @@ func (o observer) end(c *hub.Conn, why hub.Reason) {
 	}
 }
 
-// Dismissed implements hub.Dismisser: a backend takes a client out of the namespace in which it has the name.
-func (o observer) Dismissed(c *hub.Conn, name string) bool {
+// Dismissed implements hub.Dismisser: a backend takes a client out of the namespace in which it has the name, or of that of the
+// channel.
+func (o observer) Dismissed(c *hub.Conn, name, channel string) bool {
 	s := o.table.of(c)
-	return s != nil && s.dismiss(name)
+	return s != nil && s.dismiss(func(j joined) bool {
+		return j.sid == name || channel != "" && j.namespace == packet.Namespace(channel)
+	})
 }

@@ -225,12 +225,12 @@ func (s *session) leaveNamespace(at int) {
 	}
 }
 
-// dismiss takes the client out of the namespace in which it has a name, because a backend says so. It returns false if it is in
-// no other one, so that it has no use for its connection.
-func (s *session) dismiss(sid string) bool {
+// dismiss takes the client out of a namespace, because a backend says so. It returns false if it is in no other one, so that it
+// has no use for its connection.
+func (s *session) dismiss(is func(joined) bool) bool {
 	s.in.Lock()
 	defer s.in.Unlock()
-	at := slices.IndexFunc(s.joined, func(j joined) bool { return j.sid == sid })
+	at := slices.IndexFunc(s.joined, is)
 	if at < 0 {
 		return len(s.joined) > 0
 	}

@@ -30,6 +30,12 @@ func newID() string {
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
+// MayBeID reports whether a text looks like an ID that newID makes.
+func MayBeID(s string) bool {
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	return err == nil && len(b) == 15
+}
+
 // find returns the session of a client that began by polling on a route.
 func (t *Table) find(sid, route string) *poller {
 	t.mu.Lock()

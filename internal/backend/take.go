@@ -1,0 +1,205 @@
+package backend
+
+import (
+	"bytes"
+	"errors"
+	"sync"
+	"unicode/utf8"
+
+	"go.uber.org/zap"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	v1 "github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/resp"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/packet"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/queue"
+)
+
+// taker gives the hub what comes by one way: by the server, or from the Redis.
+type taker struct {
+	*Intake
+	queue *queueSettings
+}
+
+// Publish implements resp.Publisher. What comes at once is published at once, so that the hub's lock is taken once. It waits while
+// the hub is full. If the hub shares a log, the answers are held back until the log has answered.
+func (t *taker) Publish(c *resp.Conn, ps []resp.Publication) {
+	if t.hub.Shared() {
+		for _, p := range ps {
+			t.takeShared(c, string(p.Channel), p.Payload)
+		}
+		return
+	}
+	b := batches.Get().(*batch)
+	b.taker, b.conn = t, c
+	for _, p := range ps {
+		b.add(string(p.Channel), p.Payload)
+	}
+	b.publish()
+	batches.Put(b)
+}
+
+// takeSource takes what was published on a channel of the Redis that is subscribed to.
+func (t *taker) takeSource(channel string, payload []byte) {
+	b := batch{taker: t}
+	b.add(channel, payload)
+	b.publish()
+}
+
+// takeShared takes what was published on a channel of Redis, if the hub shares a log.
+func (t *taker) takeShared(c *resp.Conn, channel string, payload []byte) {
+	ms, k := t.messages(nil, channel, payload)
+	if len(ms) == 0 {
+		if k != nil {
+			t.manage(channel, k)
+		}
+		c.Answer(0)
+		return
+	}
+	held := c.Hold()
+	t.hub.PublishAllAsync(ms, func(err error) {
+		t.published(channel, err)
+		held.Answer(subscribers(ms))
+	})
+}
+
+// batch is what was published and not yet given to the hub.
+type batch struct {
+	taker    *taker
+	conn     *resp.Conn // who waits for answers, or nil
+	messages []*hub.Message
+	entries  []entry
+}
+
+// entry is one publication of a batch.
+type entry struct {
+	channel  string // of Redis
+	messages int    // how many it has become
+}
+
+// batches has those that are not in use.
+var batches = sync.Pool{New: func() any { return new(batch) }}
+
+// add adds what was published on a channel.
+func (b *batch) add(channel string, payload []byte) {
+	before := len(b.messages)
+	ms, k := b.taker.messages(b.messages, channel, payload)
+	b.messages = ms
+	if k != nil {
+		b.publish() // what came before concerns the rooms as they were
+		b.taker.manage(channel, k)
+		before = 0
+	}
+	b.entries = append(b.entries, entry{channel, len(b.messages) - before})
+}
+
+// publish gives the hub what is in the batch, and answers.
+func (b *batch) publish() {
+	t, ms := b.taker, b.messages
+	var err error
+	if len(ms) > 0 {
+		err = t.hub.PublishWait(ms...)
+	}
+	// Of one call all messages are published or none. So if one of them is wrong, they are published one by one.
+	again := len(b.entries) > 1 && isInvalid(err)
+	for _, e := range b.entries {
+		own := ms[:e.messages]
+		ms = ms[e.messages:]
+		if len(own) > 0 {
+			if again {
+				err = t.hub.PublishWait(own...)
+			}
+			t.published(e.channel, err)
+		}
+		if b.conn != nil {
+			b.conn.Answer(subscribers(own))
+		}
+	}
+	clear(b.messages)
+	clear(b.entries)
+	b.messages, b.entries = b.messages[:0], b.entries[:0]
+}
+
+// isInvalid reports whether the hub does not accept a message.
+func isInvalid(err error) bool {
+	_, ok := errors.AsType[*hub.InvalidError](err)
+	return ok
+}
+
+// subscribers returns how many subscribers all messages have.
+func subscribers(ms []*hub.Message) (n int) {
+	for _, m := range ms {
+		n += m.Subscribers
+	}
+	return n
+}
+
+// published counts what became of a publication.
+func (t *taker) published(channel string, err error) {
+	switch {
+	case err == nil:
+		t.counts.note(Done)
+	case isInvalid(err), errors.Is(err, hub.ErrTooBig):
+		t.reject(Invalid, channel, err)
+	default:
+		t.reject(Unavailable, channel, err)
+	}
+}
+
+// reject counts a publication that comes to nothing, and tells people.
+func (t *taker) reject(r Result, channel string, err error) {
+	if t.counts.note(r) {
+		logger().Warn("what a backend has published was dropped", zap.Stringer("result", r), zap.String("channel", channel), zap.Error(err))
+	}
+}
+
+// messages appends the messages that what was published on a channel of Redis becomes, or returns a command about clients. What it
+// returns shares no memory with the payload.
+func (t *taker) messages(ms []*hub.Message, channel string, payload []byte) ([]*hub.Message, *queue.Command) {
+	k, err := t.queue.decoder.Decode(channel, payload)
+	switch {
+	case errors.Is(err, queue.ErrChannel):
+		return t.plain(ms, channel, payload), nil
+	case err != nil:
+		t.reject(Invalid, channel, err)
+	case k.Method == queue.Ignore:
+		t.counts.note(Ignored)
+	case !t.has(k.Namespace):
+		t.reject(WrongSpace, channel, errors.New("no route has the namespace "+k.Namespace))
+	case k.Method == queue.Emit:
+		return t.emit(ms, channel, &k), nil
+	default:
+		own := k // or k would be allocated for each message
+		return ms, &own
+	}
+	return ms, nil
+}
+
+// has reports whether there may be clients in a namespace.
+func (t *taker) has(namespace string) bool {
+	return namespace == packet.MainNamespace || matches(t.queue.namespaces, namespace)
+}
+
+func matches(patterns []v1.JoinPattern, name string) bool {
+	for _, p := range patterns {
+		if p.Matches(name) {
+			return true
+		}
+	}
+	return false
+}
+
+var errNotTaken = errors.New("the option publish has no such channel")
+
+// plain appends what any client of Redis has published on a channel, if that is allowed.
+func (t *taker) plain(ms []*hub.Message, channel string, payload []byte) []*hub.Message {
+	if !matches(t.queue.publish, channel) {
+		t.reject(WrongName, channel, errNotTaken)
+		return ms
+	}
+	m := &hub.Message{Channel: channel, Data: bytes.Clone(payload), Source: hub.SourceRedis}
+	if !utf8.Valid(payload) {
+		m.Kind = hub.Binary
+	}
+	return append(ms, m)
+}
