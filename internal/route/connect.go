@@ -37,16 +37,3 @@ func (route *Route) logConnected(r *http.Request, transport string, s hub.Subscr
 			zap.Strings("channels", s.Channels), zap.String("user", s.User))
 	}
 }
-
-// escapeJSON escapes the braces that are JSON's, which Caddy would take for those of placeholders. The name of a placeholder does
-// not begin with one of these characters.
-func escapeJSON(text string) string {
-	var b strings.Builder
-	for i, c := range []byte(text) {
-		if c == '{' && (i == 0 || text[i-1] != '\\') && i+1 < len(text) && strings.IndexByte("\"{} \t\r\n", text[i+1]) >= 0 {
-			b.WriteByte('\\')
-		}
-		b.WriteByte(c)
-	}
-	return b.String()
-}
