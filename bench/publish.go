@@ -152,33 +152,49 @@ func (g *driver) pace(tokens chan<- struct{}, d time.Duration, delivered, perRoo
 // publishEach publishes a message per token, as publisher number i. After an error it goes on taking tokens, or pace would
 // wait for it for ever.
 func (g *driver) publishEach(tokens <-chan struct{}, i int) {
-	s := g.server
-	publish := func(room int, data []byte) error {
-		return writeAll(g.fleet.readers[i].fd, clientFrame([]byte(s.wrap(string(data)))))
-	}
-	if g.load.sockets == 0 {
-		posters := make(map[string]*poster) // by node
-		defer func() {
-			for _, p := range posters {
-				p.c.Close()
-			}
-		}()
-		publish = func(room int, data []byte) (err error) {
-			addr := s.publisher(room)
-			p := posters[addr]
-			if p == nil {
-				if p, err = newPoster(addr); err != nil {
-					return err
-				}
-				posters[addr] = p
-			}
-			return p.publish(addr, s.publish(room), data)
-		}
-	}
+	publish, end := g.publisher(i)
 	for range tokens {
 		if err := publish(g.next()); err != nil {
 			g.failed.Store(err)
 		}
+	}
+	if err := end(); err != nil {
+		g.failed.Store(err)
+	}
+}
+
+// publisher returns how publisher number i publishes, and what to call after its last message.
+func (g *driver) publisher(i int) (publish func(room int, data []byte) error, end func() error) {
+	s := g.server
+	switch {
+	case g.load.sockets > 0:
+		return func(_ int, data []byte) error {
+			return writeAll(g.fleet.readers[i].fd, clientFrame([]byte(s.wrap(string(data)))))
+		}, func() error { return nil }
+	case s.redis != "":
+		p, err := newRedisPublisher(s.redis)
+		if err != nil {
+			return func(int, []byte) error { return err }, func() error { return nil }
+		}
+		return p.publish, p.close
+	}
+	posters := make(map[string]*poster) // by node
+	publish = func(room int, data []byte) (err error) {
+		addr := s.publisher(room)
+		p := posters[addr]
+		if p == nil {
+			if p, err = newPoster(addr); err != nil {
+				return err
+			}
+			posters[addr] = p
+		}
+		return p.publish(addr, s.publish(room), data)
+	}
+	return publish, func() error {
+		for _, p := range posters {
+			p.c.Close()
+		}
+		return nil
 	}
 }
 

@@ -91,11 +91,13 @@ type goal struct {
 }
 
 const (
-	ours       = "caddy-broadcast"
-	oursStream = "ours: streams"
-	oursV1     = "ours: v1"
-	oursH2     = "ours: in h2"
-	oursH3     = "ours: in h3"
+	ours         = "caddy-broadcast"
+	oursStream   = "ours: streams"
+	oursV1       = "ours: v1"
+	oursSocketIO = "ours: Socket.IO"
+	oursRedis    = "ours: Redis"
+	oursH2       = "ours: in h2"
+	oursH3       = "ours: in h3"
 )
 
 func cpuOf(r result) float64     { return float64(r.cpu) }
@@ -108,12 +110,20 @@ var goals = []goal{
 	{"paced: the same, relative to the gorilla hub", "paced", ours, "paced", "gorilla hub", cpuOf, 0.65},
 	{"paced: event streams, relative to our WebSockets", "paced", oursStream, "paced", ours, cpuOf, 1.2},
 	{"burst: CPU per delivery, relative to the gorilla hub", "burst", ours, "burst", "gorilla hub", cpuOf, 0.10},
+	{"paced: Socket.IO, relative to our WebSockets", "paced", oursSocketIO, "paced", ours, cpuOf, 1.1},
+	{"paced: Socket.IO, relative to npm's", "paced", oursSocketIO, "paced", "Socket.IO", cpuOf, 0.5},
+	{"burst: Socket.IO, relative to our WebSockets", "burst", oursSocketIO, "burst", ours, cpuOf, 1.1},
+	{"burst: Socket.IO, relative to npm's", "burst", oursSocketIO, "burst", "Socket.IO", cpuOf, 0.5},
 	{"wide: CPU per delivery, relative to the gorilla hub", "wide", ours, "wide", "gorilla hub", cpuOf, 0.70},
 	{"wide: p99, relative to nchan", "wide", ours, "wide", "nchan", p99Of, 1},
 	{"rooms: CPU per message, relative to nchan", "rooms", ours, "rooms", "nchan", messageOf, 0.70},
+	{"rooms: the same, published with Redis' protocol", "rooms", oursRedis, "rooms", "nchan", messageOf, 0.5},
+	{"polling: CPU per delivery, relative to npm's Socket.IO", "polling", oursSocketIO, "polling", "Socket.IO", cpuOf, 0.5},
 	{"tls: CPU per delivery, relative to our paced without TLS", "tls", ours, "paced", ours, cpuOf, 1.35},
 	{"idle: KiB per connection", "idle", ours, "", "", memoryOf, 4.5},
 	{"idle: event streams, relative to our WebSockets", "idle", oursStream, "idle", ours, memoryOf, 1.2},
+	{"idle: Socket.IO, relative to npm's", "idle", oursSocketIO, "idle", "Socket.IO", memoryOf, 0.25},
+	{"idle-polling: KiB per client, relative to npm's Socket.IO", "idle-polling", oursSocketIO, "idle-polling", "Socket.IO", memoryOf, 0.5},
 	{"idle-tls: KiB per connection", "idle-tls", ours, "", "", memoryOf, 20},
 	{"mixed: the readers' p99, relative to alone", "mixed", ours, "alone", ours, p99Of, 1.5},
 }
