@@ -44,6 +44,7 @@ type server struct {
 	tlsAddr string
 	admin   string    // address of Caddy's admin API
 	redis   string    // address to publish to with the Redis protocol, if not by POST
+	atOnce  int       // how many of such messages are published with one write; 0 means one
 	others  []*server // whose use counts as this one's: the other nodes of a cluster
 	settle  func()    // makes the server release garbage before its memory is read
 	// Only read after an error: the process goes on writing to it.
@@ -98,10 +99,17 @@ var peers = []peer{
 	},
 	{
 		name:  oursRedis,
-		about: "the same, published to with the Redis protocol",
+		about: "the same, published to with the Redis protocol, each message when it is due",
 		only:  []string{"rooms"},
 		rooms: true,
-		start: startOursRedis,
+		start: startOursRedis(1),
+	},
+	{
+		name:  oursPipeline,
+		about: "the same, with pipelines of 10 messages",
+		only:  []string{"rooms"},
+		rooms: true,
+		start: startOursRedis(10),
 	},
 	{
 		name:  oursH2,
@@ -237,13 +245,15 @@ func build(dir, pkg string) (string, error) {
 func startOurs(dir string, port int) (*server, error) { return startCaddy(dir, port, "") }
 
 // startOursRedis starts this module with a listener for the Redis protocol.
-func startOursRedis(dir string, port int) (*server, error) {
-	listen := address(port + 3)
-	s, err := startCaddy(dir, port, fmt.Sprintf("broadcast {\n redis listen %s\n }", listen))
-	if err == nil {
-		s.redis = listen
+func startOursRedis(atOnce int) func(string, int) (*server, error) {
+	return func(dir string, port int) (*server, error) {
+		listen := address(port + 3)
+		s, err := startCaddy(dir, port, fmt.Sprintf("broadcast {\n redis listen %s\n }", listen))
+		if err == nil {
+			s.redis, s.atOnce = listen, atOnce
+		}
+		return s, err
 	}
-	return s, err
 }
 
 // startCaddy starts this module, with global options of its own. It is a whole Caddy and not a bare server, so the figures

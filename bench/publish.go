@@ -77,7 +77,11 @@ func (f *fleet) drive(s *server, l load, d time.Duration) (expected []tally, mes
 	delivered, perRoom := f.delivered.Load(), f.perRoom(l.rooms)
 	go g.pace(tokens, d, delivered, perRoom)
 	var wg sync.WaitGroup
-	for i := range max(l.posters, l.sockets) {
+	publishers := max(l.posters, l.sockets)
+	if s.atOnce > 1 {
+		publishers = 1 // so that messages that are due at once are one's
+	}
+	for i := range publishers {
 		wg.Go(func() { g.publishEach(tokens, i) })
 	}
 	wg.Wait()
@@ -134,7 +138,8 @@ func (g *driver) pace(tokens chan<- struct{}, d time.Duration, delivered, perRoo
 		// Each message is due at a time of its own, counted from the beginning, so that a late one does not delay all
 		// after it.
 		if l.rate > 0 {
-			time.Sleep(time.Until(begin.Add(time.Duration(i) * time.Second / time.Duration(l.rate))))
+			due := i - i%max(1, g.server.atOnce)
+			time.Sleep(time.Until(begin.Add(time.Duration(due) * time.Second / time.Duration(l.rate))))
 		}
 		if time.Since(begin) >= d {
 			return
@@ -172,7 +177,7 @@ func (g *driver) publisher(i int) (publish func(room int, data []byte) error, en
 			return writeAll(g.fleet.readers[i].fd, clientFrame([]byte(s.wrap(string(data)))))
 		}, func() error { return nil }
 	case s.redis != "":
-		p, err := newRedisPublisher(s.redis)
+		p, err := newRedisPublisher(s.redis, s.atOnce)
 		if err != nil {
 			return func(int, []byte) error { return err }, func() error { return nil }
 		}
