@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/backend"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/option"
 )
 
@@ -51,6 +52,8 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //	    broker          <name> ...
 //	    node            <name>
 //	    partition_timeout <duration>
+//	    redis listen    [<address>] { ... }
+//	    redis connect   <url> { ... }
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the option's name
@@ -58,7 +61,10 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
+	redis := new(backend.Redis)
 	err := option.Block(d, map[string]option.Parser{
+		"redis listen":    redis.ParseListen,
+		"redis connect":   redis.ParseConnect,
 		"history":         a.parseHistory,
 		"history_bytes":   option.Size(&a.HistoryBytes),
 		"coalesce":        option.DurationOrZero(&a.Coalesce),
@@ -73,6 +79,9 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	})
 	if err != nil {
 		return err
+	}
+	if *redis != (backend.Redis{}) {
+		a.Redis = redis
 	}
 	return option.At(start, a.Validate())
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/active"
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/admin"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/backend"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/brokered"
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/command"
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/health"
@@ -92,11 +93,19 @@ type App struct {
 	// can take ten seconds. Default: `30s`. Minimum: `1s`. Maximum: `1h`.
 	PartitionTimeout caddy.Duration `json:"partition_timeout,omitempty"`
 
+	// Where backends publish with the Redis protocol, as those of Socket.IO do: Flask-SocketIO's `message_queue`,
+	// `@socket.io/redis-emitter`, or any Redis client. Default: nowhere.
+	Redis *backend.Redis `json:"redis,omitempty"`
+
 	ctx     caddy.Context
 	hub     *hub.Hub
 	shared  pool.Shared  // the hub, and what else the configurations share
 	release func() error // it, once
 	broker  brokered.Settings
+
+	redis      *backend.Settings
+	closeRedis func() error // what it listens on
+	namespaces []string     // of all routes, for Socket.IO
 }
 
 // CaddyModule returns the Caddy module information.
@@ -132,6 +141,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 			return err
 		}
 	}
+	if a.redis, err = a.Redis.Settings(); err != nil {
+		return err
+	}
 	return metrics.Register(ctx.GetMetricsRegistry(), a.hub, shared.Broker.Cluster(), shared.Emitter)
 }
 
@@ -157,14 +169,20 @@ func (a *App) Validate() error {
 	case a.PartitionTimeout != 0 && (time.Duration(a.PartitionTimeout) < minPartitionTimeout || time.Duration(a.PartitionTimeout) > maxPartitionTimeout):
 		return fmt.Errorf("partition_timeout is %s, must be 1s to 1h", time.Duration(a.PartitionTimeout))
 	case a.Node != "":
-		return hub.CheckName("the node", a.Node)
+		if err := hub.CheckName("the node", a.Node); err != nil {
+			return err
+		}
 	}
-	return nil
+	return a.Redis.Validate(a.Broker != nil)
 }
 
 // Start applies the options. This configuration may yet be refused, so until the one before it stops nothing that is
 // kept is dropped, and the broker stays.
-func (a *App) Start() error {
+func (a *App) Start() (err error) {
+	a.redis.SetNamespaces(a.namespaces) // all handlers are provisioned
+	if a.closeRedis, err = a.shared.Intake.Open(a.redis); err != nil {
+		return fmt.Errorf("redis listen: %w", err)
+	}
 	o := a.options()
 	before := running()
 	if before != nil {
@@ -172,7 +190,7 @@ func (a *App) Start() error {
 	}
 	a.hub.Configure(o)
 	if before == nil {
-		return a.shared.Broker.Use(&a.broker)
+		return a.use()
 	}
 	return nil
 }
@@ -185,7 +203,14 @@ func (a *App) Stop() error {
 		return nil
 	}
 	next.hub.Configure(next.options())
-	return next.shared.Broker.Use(&next.broker)
+	return next.use()
+}
+
+// use has what outlives configurations be connected as this one says.
+func (a *App) use() error {
+	err := a.shared.Broker.Use(&a.broker)
+	a.shared.Intake.Use(a.redis)
+	return err
 }
 
 // running returns the running configuration's app, or nil.
@@ -209,6 +234,9 @@ func (a *App) options() hub.Config {
 
 // Cleanup lets go of the hub. The last one closes it, and every connection with code 1012 (service restart).
 func (a *App) Cleanup() error {
+	if a.closeRedis != nil {
+		a.closeRedis()
+	}
 	if a.release == nil {
 		return nil
 	}
@@ -398,6 +426,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	c := h.options(app.History > 0)
 	c.SocketIOTable = app.shared.SocketIO
+	if h.SocketIO != nil {
+		app.namespaces = append(app.namespaces, h.SocketIO.Namespaces...)
+	}
 	c.Hub, c.Poller, c.Emitter = app.hub, app.shared.Poller, app.shared.Emitter
 	if c.Publish {
 		app.broker.MaxMessage = max(app.broker.MaxMessage, c.MaxMessage)

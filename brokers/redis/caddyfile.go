@@ -33,23 +33,13 @@ func (b *Broker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"prefix":            option.Word(&b.Prefix),
 		"replicas":          option.IntBetween(&b.Replicas, 0, maxReplicas),
 		"durable":           option.Flag(&b.Durable),
-		"user":              password(brokermodule.Args("<name> <password>", &b.User, &b.Password), "password", &b.Password),
-		"password":          password(brokermodule.Args("<password>", &b.Password), "user", &b.Password),
-		"sentinel_user":     password(brokermodule.Args("<name> <password>", &b.SentinelUser, &b.SentinelPassword), "sentinel_password", &b.SentinelPassword),
-		"sentinel_password": password(brokermodule.Args("<password>", &b.SentinelPassword), "sentinel_user", &b.SentinelPassword),
+		"user":              brokermodule.Login("password", &b.Password, brokermodule.Args("<name> <password>", &b.User, &b.Password)),
+		"password":          brokermodule.Login("user", &b.Password, brokermodule.Args("<password>", &b.Password)),
+		"sentinel_user":     brokermodule.Login("sentinel_password", &b.SentinelPassword, brokermodule.Args("<name> <password>", &b.SentinelUser, &b.SentinelPassword)),
+		"sentinel_password": brokermodule.Login("sentinel_user", &b.SentinelPassword, brokermodule.Args("<password>", &b.SentinelPassword)),
 		"tls":               brokermodule.ParseTLS(&b.TLS),
 		"publish_timeout":   option.Duration(&b.PublishTimeout),
 	})
-}
-
-// password parses one of two options that both have a password.
-func password(parse option.Parser, other string, password *string) option.Parser {
-	return func(d *caddyfile.Dispenser) error {
-		if *password != "" {
-			return d.Errf("%s and %s are given, and both have a password", d.Val(), other)
-		}
-		return parse(d)
-	}
 }
 
 // Interface guard

@@ -74,3 +74,13 @@ func Args(usage string, targets ...*string) option.Parser {
 		return nil
 	}
 }
+
+// Login returns a parser of one of two options that both have a password. It rejects an option that comes second.
+func Login(other string, password *string, parse option.Parser) option.Parser {
+	return func(d *caddyfile.Dispenser) error {
+		if *password != "" {
+			return d.Errf("%s and %s are given, and both have a password", d.Val(), other)
+		}
+		return parse(d)
+	}
+}

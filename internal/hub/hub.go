@@ -256,4 +256,5 @@ const (
 	SourceAdmin     = "admin"
 	SourceGo        = "go" // the Go API
 	SourceEvent     = "event"
+	SourceRedis     = "redis" // a backend, by the Redis protocol
 )

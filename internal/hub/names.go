@@ -47,6 +47,13 @@ func (h *Hub) Named(name string) *Conn {
 	return h.namedLocked(name)
 }
 
+// HasName reports whether a connection of this hub has a name, or had it and may come back.
+func (h *Hub) HasName(name string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.names[name] != nil
+}
+
 // Forget ends a name: no connection has it any more, and nothing is kept for it.
 func (h *Hub) Forget(name string) {
 	h.inPieces(func() (all bool) {

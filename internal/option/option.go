@@ -15,12 +15,18 @@ import (
 // Parser parses the arguments of the option that the dispenser is at.
 type Parser func(d *caddyfile.Dispenser) error
 
-// Block parses a block of options, each of which may be given once: of two, one would be ignored, and nobody would notice.
+// Block parses a block of options, each of which may be given once: of two, one would be ignored, and nobody would notice. The
+// name of an option may have two words.
 func Block(d *caddyfile.Dispenser, parsers map[string]Parser) error {
 	lines := make(map[string]int) // of the options so far
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		name := d.Val()
 		parse, ok := parsers[name]
+		if !ok && d.NextArg() {
+			if parse, ok = parsers[name+" "+d.Val()]; ok {
+				name += " " + d.Val()
+			}
+		}
 		if !ok {
 			return d.Errf("unrecognized option %s", name)
 		}

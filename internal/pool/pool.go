@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/backend"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/brokered"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/events"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
@@ -30,6 +31,7 @@ type Shared struct {
 	Broker  *brokered.Connection
 	Survey  *survey.Survey
 
+	Intake   *backend.Intake // of what backends publish
 	SocketIO *socketio.Table // of the sessions that poll, which are not connections that could outlive a reload by themselves
 }
 
@@ -44,7 +46,10 @@ func Acquire() (s *Shared, release func() error, err error) {
 	value, _, err := shared.LoadOrNew(key, func() (caddy.Destructor, error) {
 		h := hub.New(hub.Config{})
 		b := brokered.New(h)
-		return &Shared{h, socket.NewPoller(), events.New(), b, survey.New(h, b.Cluster()), socketio.NewTable()}, nil
+		return &Shared{
+			Hub: h, Poller: socket.NewPoller(), Emitter: events.New(), Broker: b, Survey: survey.New(h, b.Cluster()),
+			Intake: backend.New(h), SocketIO: socketio.NewTable(),
+		}, nil
 	})
 	if err != nil {
 		return nil, nil, err
@@ -62,6 +67,7 @@ func (s *Shared) Close(spread time.Duration) {
 
 // Destruct closes all connections, which net/http has long forgotten.
 func (s *Shared) Destruct() error {
+	s.Intake.Close()
 	s.Close(0)
 	s.Broker.Close()
 	s.SocketIO.Close()

@@ -47,8 +47,8 @@ type Source struct {
 	// Log must not be nil.
 	Log *zap.Logger
 
-	// connected is told of each connection. It is for tests.
-	connected func()
+	// Connected is told when everything is subscribed to, and when that has ended. It may be nil.
+	Connected func(bool)
 }
 
 // errEnded is why a connection ended that was closed without a reason.
@@ -63,10 +63,11 @@ func (s *Source) Run(ctx context.Context) {
 		err := s.session(ctx, func() {
 			began, delay = true, minRetry
 			log.Info("subscribed to Redis")
-			if s.connected != nil {
-				s.connected()
-			}
+			s.tell(true)
 		})
+		if began {
+			s.tell(false)
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -83,6 +84,12 @@ func (s *Source) Run(ctx context.Context) {
 			return
 		}
 		delay = min(2*delay, maxRetry)
+	}
+}
+
+func (s *Source) tell(connected bool) {
+	if s.Connected != nil {
+		s.Connected(connected)
 	}
 }
 

@@ -19,7 +19,11 @@ func run(t *testing.T, s *Source) (connected chan struct{}, messages chan public
 	connected, messages = make(chan struct{}, 10), make(chan publication, 10)
 	core, logs := observer.New(zapcore.InfoLevel)
 	s.Log = zap.New(core)
-	s.connected = func() { connected <- struct{}{} }
+	s.Connected = func(up bool) {
+		if up {
+			connected <- struct{}{}
+		}
+	}
 	s.Message = func(channel string, payload []byte) { messages <- publication{channel, string(payload)} }
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

@@ -76,6 +76,16 @@ type Event struct {
 	Argument  []byte
 	// Attachments are what the placeholders in Array stand for. The placeholders have been checked.
 	Attachments [][]byte
+
+	from int // where in Array the first argument is
+}
+
+// AppendArguments appends the JSON array of the arguments, without the name.
+func (e *Event) AppendArguments(dst []byte) []byte {
+	if e.Arguments == 0 {
+		return append(dst, "[]"...)
+	}
+	return append(append(dst, '['), e.Array[e.from:]...)
 }
 
 // ErrChannel says that a channel is not one of those that the Decoder knows.
@@ -228,7 +238,7 @@ func (d *Decoder) event(name value, arguments []byte, n int, attachments [][]byt
 
 // setArgument finds the first argument, which begins at this index of the array.
 func (e *Event) setArgument(from int) error {
-	if e.Arguments == 0 {
+	if e.from = from; e.Arguments == 0 {
 		return nil
 	}
 	if e.Arguments == 1 { // nearly always

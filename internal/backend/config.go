@@ -1,0 +1,327 @@
+package backend
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/redis/rueidis"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/brokermodule"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	v1 "github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/resp"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/packet"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/queue"
+)
+
+// Redis is where backends publish with the Redis protocol: to this Caddy, to a real Redis that it subscribes to, or both.
+// Neither is on by itself.
+type Redis struct {
+	// Has Caddy speak the Redis protocol itself, so that a backend needs no Redis. `message_queue` of Flask-SocketIO, or the
+	// connection of any Redis client, is pointed at its address. Default: off.
+	Listen *Listen `json:"listen,omitempty"`
+
+	// Subscribes to a real Redis, which a backend goes on to publish to. Use it where there is one already that has other uses.
+	// It cannot be combined with a `broker`, because each node would publish each message again. Default: off.
+	Connect *Connect `json:"connect,omitempty"`
+}
+
+// Listen configures Caddy as a server of the Redis protocol. An address that stays the same when the configuration is reloaded
+// stays open, and its connections go on, with the new options.
+type Listen struct {
+	// The network address, such as `127.0.0.1:6379`, or `unix//run/caddy/redis.sock|0660`. One that can be reached from other
+	// machines needs a `password`, because whoever can connect may publish anything. Default: `127.0.0.1:6379`.
+	Address string `json:"address,omitempty"`
+
+	// A name that clients may log in with, besides Redis's own `default`. It needs a `password`. Default: none.
+	User string `json:"user,omitempty"`
+
+	// The password that clients log in with. Use a placeholder, such as `{env.QUEUE_PASSWORD}` or
+	// `{file./run/secrets/queue}`, because Caddy's admin API shows the configuration as it is written. It is expanded
+	// when the configuration is loaded. Clients that have logged in stay so when it changes. Default: none.
+	Password string `json:"password,omitempty"`
+
+	Queue
+}
+
+// Connect configures the Redis that is subscribed to. What is published there while the connection is lost does not come: Redis
+// keeps nothing for subscribers.
+type Connect struct {
+	// Where it is: `redis://user:password@host:6379`, `rediss://` for TLS, or `unix:///run/redis.sock`. A user or a password has to
+	// be percent-encoded. The number of a database has no effect, since all of them share their channels.
+	URL string `json:"url,omitempty"`
+
+	// The name of an ACL user, if the URL has none. It needs a `password`, and the permissions `+subscribe`, `+psubscribe`
+	// and `allchannels`. Default: Redis's own `default`.
+	User string `json:"user,omitempty"`
+
+	// Its password. Use a placeholder, such as `{env.REDIS_PASSWORD}` or `{file./run/secrets/redis}`. It is expanded for each
+	// connection. Default: none.
+	Password string `json:"password,omitempty"`
+
+	Queue
+}
+
+// Queue is which of what backends publish is taken, and what becomes of it.
+type Queue struct {
+	// The channels of python-socketio: `socketio` is its own default, and `flask-socketio` that of Flask-SocketIO. Set it if
+	// the backend has another one (`channel=`). Default: both.
+	Channels []string `json:"channels,omitempty"`
+
+	// What the channels of `@socket.io/redis-emitter` begin with, which is its option `key`. Default: `socket.io`.
+	Key string `json:"key,omitempty"`
+
+	// The channel that the namespace `/` is, which is the first channel of the route for Socket.IO. Default: `default`,
+	// as that of a route without channels.
+	Main string `json:"main,omitempty"`
+
+	// Whether pickles are taken, which python-socketio before 5.14 sends. They are read as data: nothing in them is run, and
+	// one that has more than data is rejected. Default: `true`.
+	Pickle *bool `json:"pickle,omitempty"`
+
+	// Channels to which any client of Redis may publish: what it publishes on a channel of Redis goes to the channel
+	// with this name, as text, or as binary data if it is not UTF-8. `*` matches any text: `room:*`. Default: none.
+	Publish []string `json:"publish,omitempty"`
+}
+
+const (
+	defaultPort    = 6379
+	defaultAddress = "127.0.0.1:6379"
+
+	// maxMessage is the size in bytes of the largest message, as that of the admin API. The server accepts twice as much, because
+	// a message may be in base64, or escaped.
+	maxMessage = 1 << 20
+)
+
+// Settings are what a configuration says, ready to be used. They do not change.
+type Settings struct {
+	listen  *listenSettings
+	connect *connectSettings
+}
+
+type listenSettings struct {
+	address        caddy.NetworkAddress
+	user, password string
+	queue          *queueSettings
+}
+
+type connectSettings struct {
+	option rueidis.ClientOption
+	login  func() (user, password string)
+	key    string // of what a connection depends on
+	queue  *queueSettings
+}
+
+// queueSettings are those of a Queue.
+type queueSettings struct {
+	decoder    queue.Decoder
+	main       string
+	publish    []v1.JoinPattern
+	namespaces []v1.JoinPattern
+}
+
+// SetNamespaces sets which namespaces there are besides the main one, as patterns. It is called before Use.
+func (s *Settings) SetNamespaces(names []string) {
+	var patterns []v1.JoinPattern
+	for _, name := range names {
+		patterns = append(patterns, v1.ParseJoinPattern(name))
+	}
+	if s.listen != nil {
+		s.listen.queue.namespaces = patterns
+	}
+	if s.connect != nil {
+		s.connect.queue.namespaces = patterns
+	}
+}
+
+// Settings checks the options, whose placeholders it expands. It may be called on nil, which is an option that is not given.
+func (r *Redis) Settings() (*Settings, error) {
+	s := new(Settings)
+	if r == nil {
+		return s, nil
+	}
+	if r.Listen != nil {
+		var err error
+		if s.listen, err = r.Listen.settings(); err != nil {
+			return nil, fmt.Errorf("redis listen: %w", err)
+		}
+	}
+	if r.Connect != nil {
+		var err error
+		if s.connect, err = r.Connect.settings(); err != nil {
+			return nil, fmt.Errorf("redis connect: %w", err)
+		}
+	}
+	if s.listen != nil && s.connect != nil && s.listen.isAt(s.connect.option.InitAddress[0]) {
+		return nil, fmt.Errorf("redis connect: %s is where redis listen listens: only one of the two is needed", s.connect.option.InitAddress[0])
+	}
+	return s, nil
+}
+
+// Validate checks what can be checked before placeholders are expanded.
+func (r *Redis) Validate(broker bool) error {
+	switch {
+	case r == nil:
+		return nil
+	case r.Connect != nil && broker:
+		return errors.New("redis connect cannot be used with a broker: each node would publish each message again; " +
+			"use redis listen, and have backends publish to one node")
+	case r.Listen != nil && hasPlaceholder(r.Listen.Address, r.Listen.Password), r.Connect != nil && hasPlaceholder(r.Connect.URL):
+		return nil // Provision checks it
+	}
+	_, err := r.Settings()
+	return err
+}
+
+func hasPlaceholder(texts ...string) bool {
+	return strings.Contains(strings.Join(texts, ""), "{")
+}
+
+func (l *Listen) settings() (s *listenSettings, err error) {
+	var x brokermodule.Expansion
+	s = &listenSettings{user: x.Expand("user", l.User), password: x.Expand("password", l.Password)}
+	address := cmp.Or(x.Expand("address", l.Address), defaultAddress)
+	if x.Err != nil {
+		return nil, x.Err
+	}
+	if s.address, err = caddy.ParseNetworkAddressWithDefaults(address, "tcp", defaultPort); err != nil {
+		return nil, err
+	}
+	switch {
+	case s.address.PortRangeSize() > 1:
+		return nil, fmt.Errorf("%s has more than one port", address)
+	case !s.address.IsUnixNetwork() && !s.address.IsFdNetwork() && !strings.HasPrefix(s.address.Network, "tcp"):
+		return nil, fmt.Errorf("%s: the network is %s, must be tcp or unix", address, s.address.Network)
+	case s.password == "" && s.user != "":
+		return nil, errors.New("a user needs a password")
+	case s.password == "" && resp.NeedsPassword(s.address.Network, s.address.Host):
+		return nil, fmt.Errorf("%s can be reached from other machines, where whoever connects may publish anything: "+
+			"set a password, or listen on 127.0.0.1 or a unix socket", address)
+	}
+	s.queue, err = l.Queue.settings()
+	return s, err
+}
+
+// isAt reports whether a client that connects to an address comes to this server. Names are not looked up.
+func (s *listenSettings) isAt(address string) bool {
+	if s.address.IsUnixNetwork() {
+		path, _, _ := strings.Cut(s.address.Host, "|") // what is behind it are permissions
+		return path == address
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || port != fmt.Sprint(s.address.StartPort) {
+		return false
+	}
+	local := !resp.NeedsPassword("tcp", host)
+	ip := net.ParseIP(s.address.Host)
+	anywhere := s.address.Host == "" || ip != nil && ip.IsUnspecified()
+	return host == s.address.Host || local && (anywhere || !resp.NeedsPassword("tcp", s.address.Host))
+}
+
+func (c *Connect) settings() (s *connectSettings, err error) {
+	var x brokermodule.Expansion
+	address := x.Expand("url", c.URL)
+	x.Expand("user", c.User)
+	x.Expand("password", c.Password)
+	if x.Err != nil {
+		return nil, x.Err
+	}
+	if address == "" {
+		return nil, errors.New("no url is given, such as redis://127.0.0.1:6379")
+	}
+	// The errors of the parsers are not shown: they quote the URL, which may have a password.
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "redis" && u.Scheme != "rediss" && u.Scheme != "unix" {
+		return nil, errors.New("the url must be like redis://user:password@host:6379, rediss://host:6379 or unix:///run/redis.sock")
+	}
+	s = new(connectSettings)
+	if s.option, err = rueidis.ParseURL(address); err != nil || len(s.option.InitAddress) != 1 {
+		return nil, errors.New("the url is not that of a server")
+	}
+	inURL := s.option.Username != "" || s.option.Password != ""
+	switch {
+	case inURL && (c.User != "" || c.Password != ""):
+		return nil, errors.New("the url has a login, and so have the options user and password")
+	case c.User != "" && c.Password == "":
+		return nil, errors.New("a user needs a password")
+	case inURL:
+		user, password := s.option.Username, s.option.Password
+		s.login = func() (string, string) { return user, password }
+	default:
+		s.login = c.login
+	}
+	s.key = strings.Join([]string{address, c.User, c.Password}, "\x00")
+	if s.queue, err = c.Queue.settings(); err == nil {
+		channels, patterns := s.queue.subscriptions()
+		s.key += fmt.Sprint("\x00", channels, patterns)
+	}
+	return s, err
+}
+
+// login returns the login now: a secret in a file may have changed. If it cannot be read, the Redis says what is wrong.
+func (c *Connect) login() (user, password string) {
+	var x brokermodule.Expansion
+	return x.Expand("user", c.User), x.Expand("password", c.Password)
+}
+
+func (q *Queue) settings() (*queueSettings, error) {
+	channels := q.Channels
+	if len(channels) == 0 {
+		channels = []string{"socketio", "flask-socketio"}
+	}
+	s := &queueSettings{main: cmp.Or(q.Main, hub.DefaultChannel)}
+	s.decoder = queue.Decoder{
+		Channels: channels, Key: cmp.Or(q.Key, "socket.io"), Pickle: q.Pickle == nil || *q.Pickle, MaxMessage: maxMessage,
+	}
+	for i, name := range channels {
+		if err := hub.CheckName(fmt.Sprintf("channel %q", name), name); err != nil {
+			return nil, err
+		}
+		for _, other := range channels[:i] {
+			if name == other {
+				return nil, fmt.Errorf("channel %q is named twice", name)
+			}
+		}
+	}
+	if err := hub.CheckName("key", s.decoder.Key); err != nil {
+		return nil, err
+	}
+	if err := hub.CheckName("main", s.main); err != nil {
+		return nil, err
+	}
+	if strings.HasPrefix(s.main, packet.MainNamespace) {
+		return nil, fmt.Errorf("main is %q: the channel of the namespace / cannot begin with a slash, as other namespaces do", s.main)
+	}
+	for _, pattern := range q.Publish {
+		if err := hub.CheckName(fmt.Sprintf("publish %q", pattern), pattern); err != nil {
+			return nil, err
+		}
+		s.publish = append(s.publish, v1.ParseJoinPattern(pattern))
+	}
+	return s, nil
+}
+
+// subscriptions returns what a Redis is asked for.
+func (s *queueSettings) subscriptions() (channels, patterns []string) {
+	channels, patterns = s.decoder.Subscriptions()
+	for _, p := range s.publish {
+		if len(p) == 1 {
+			channels = append(channels[:len(channels):len(channels)], p[0])
+			continue
+		}
+		escaped := make([]string, len(p))
+		for i, piece := range p {
+			escaped[i] = escape.Replace(piece)
+		}
+		patterns = append(patterns, strings.Join(escaped, "*"))
+	}
+	return channels, patterns
+}
+
+// escape quotes the characters that mean something in a pattern (redis, util.c, stringmatchlen).
+var escape = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`)

@@ -1,0 +1,72 @@
+package backend
+
+import (
+	"errors"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/packet"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/queue"
+)
+
+// maxManaged bounds what one command has done: it may name thousands of clients, and thousands of rooms for each.
+const maxManaged = 1000
+
+var errManaged = errors.New("it names too many clients and rooms")
+
+// manage has clients join and leave rooms, and disconnects them.
+func (t *taker) manage(channel string, k *queue.Command) {
+	if max(len(k.Rooms), 1)*max(len(k.Change), 1) > maxManaged {
+		t.reject(Invalid, "a message of a backend is invalid and was dropped", channel, errManaged)
+		return
+	}
+	var err error
+	for _, command := range t.commands(k) {
+		if err = t.hub.Command(command); err != nil {
+			break
+		}
+	}
+	t.published(channel, err)
+}
+
+// commands returns what the hub has to do.
+func (t *taker) commands(k *queue.Command) (list []hub.NameCommand) {
+	do := map[queue.Method]string{queue.Join: hub.DoJoin, queue.Leave: hub.DoLeave, queue.Disconnect: hub.DoClose}[k.Method]
+	if k.Method == queue.CloseRoom {
+		for _, room := range k.Rooms {
+			if c, ok := packet.Room(k.Namespace, room); ok {
+				list = append(list, hub.NameCommand{Do: hub.DoLeave, On: c, Channel: c})
+			}
+		}
+		return list
+	}
+	except := t.excepted(k)
+	for _, one := range t.selected(k) {
+		one.Do, one.Except = do, except
+		if k.Method == queue.Disconnect {
+			list = append(list, one)
+			continue
+		}
+		for _, room := range k.Change {
+			if c, ok := packet.Room(k.Namespace, room); ok {
+				one.Channel = c
+				list = append(list, one)
+			}
+		}
+	}
+	return list
+}
+
+// selected returns commands that have only whom they are about.
+func (t *taker) selected(k *queue.Command) (list []hub.NameCommand) {
+	if len(k.Rooms) == 0 {
+		return []hub.NameCommand{{On: t.all(k.Namespace)}}
+	}
+	for _, room := range k.Rooms {
+		if t.isName(room) {
+			list = append(list, hub.NameCommand{Name: room})
+		} else if c, ok := packet.Room(k.Namespace, room); ok {
+			list = append(list, hub.NameCommand{On: c})
+		}
+	}
+	return list
+}

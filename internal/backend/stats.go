@@ -1,0 +1,77 @@
+package backend
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Result is what became of something that a backend has published.
+type Result uint8
+
+// Results.
+const (
+	Done        Result = iota // it was given to the hub
+	Ignored                   // it is for a server of Socket.IO, which would answer
+	WrongSpace                // nobody can be in the namespace
+	WrongName                 // nothing takes what is published on the channel
+	Invalid                   // it cannot be decoded, or delivered
+	Unavailable               // the hub could not take it
+	results
+)
+
+func (r Result) String() string {
+	return [...]string{"ok", "ignored", "namespace", "channel", "invalid", "unavailable"}[r]
+}
+
+// Stats are the totals of an Intake.
+type Stats struct {
+	Connections int               // of clients of the server
+	Rejected    uint64            // clients that were too many
+	Connected   bool              // to a Redis
+	Messages    map[string]uint64 // by result
+}
+
+// counts are what the Intake counts.
+type counts struct {
+	results [results]atomic.Uint64
+	acks    atomic.Bool // people were told of acks
+
+	mu       sync.Mutex
+	reported [results]time.Time
+}
+
+// Stats returns the totals of now.
+func (i *Intake) Stats() Stats {
+	s := Stats{Connected: i.connected.Load(), Messages: make(map[string]uint64)}
+	for r := range results {
+		s.Messages[r.String()] = i.counts.results[r].Load()
+	}
+	i.mu.Lock()
+	current := i.current
+	i.mu.Unlock()
+	if current != nil {
+		now := current.resp.Stats()
+		s.Connections, s.Rejected = now.Connections, now.Rejected
+	}
+	return s
+}
+
+// complainEvery is how often people are told of messages that come to nothing for the same reason.
+const complainEvery = time.Minute
+
+// note counts a result, and reports whether people should be told of it.
+func (c *counts) note(r Result) (tell bool) {
+	c.results[r].Add(1)
+	if r == Done || r == Ignored {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if now.Sub(c.reported[r]) < complainEvery {
+		return false
+	}
+	c.reported[r] = now
+	return true
+}
