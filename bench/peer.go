@@ -248,7 +248,7 @@ func startOurs(dir string, port int) (*server, error) { return startCaddy(dir, p
 func startOursRedis(atOnce int) func(string, int) (*server, error) {
 	return func(dir string, port int) (*server, error) {
 		listen := address(port + 3)
-		s, err := startCaddy(dir, port, fmt.Sprintf("broadcast {\n redis listen %s\n }", listen))
+		s, err := startCaddy(dir, port, fmt.Sprintf("broadcast {\n redis listen %s {\n publish *\n }\n }", listen))
 		if err == nil {
 			s.redis, s.atOnce = listen, atOnce
 		}
