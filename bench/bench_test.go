@@ -184,6 +184,43 @@ func TestReport(t *testing.T) {
 	}
 }
 
+// TestTolerated: a quick run fails only for what chance does not explain.
+func TestTolerated(t *testing.T) {
+	for _, c := range []struct {
+		cpu  time.Duration
+		want int
+	}{{1100, 0}, {1900, 0}, {2100, 1}} {
+		tb := newTable(nil)
+		tb.set("paced", ours, result{cpu: 1000})
+		tb.set("paced", oursSocketIO, result{cpu: c.cpu})
+		if got := tb.intolerable(); len(got) != c.want {
+			t.Errorf("%v: %q", c.cpu, got)
+		}
+	}
+}
+
+// TestPoll: answers are found however the bytes are split, and what is none ends the client.
+func TestPoll(t *testing.T) {
+	answers := []string{"HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 1\r\n\r\n2", "HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n42[\"x\",\"\r\n\r\n"}
+	for range 200 {
+		var p poll
+		for i := range 5 {
+			for rest := answers[i%2]; len(rest) > 0; {
+				k := min(len(rest), 1+rand.IntN(1+rand.IntN(60)))
+				complete, ok := p.add([]byte(rest[:k]))
+				if rest = rest[k:]; !ok || complete != (rest == "") {
+					t.Fatalf("before %q: complete %t, ok %t", rest, complete, ok)
+				}
+			}
+		}
+	}
+	for _, wrong := range []string{"HTTP/1.1 400 Bad Request\r\nContent-Length: 1\r\n\r\nx", "HTTP/1.1 200 OK\r\n\r\n", answers[0] + "x"} {
+		if _, ok := new(poll).add([]byte(wrong)); ok {
+			t.Errorf("%q was taken", wrong)
+		}
+	}
+}
+
 // TestNodes: who is in a room is on the node that the layout says, and so is its publisher.
 func TestNodes(t *testing.T) {
 	spread := target{addr: "0", spread: []string{"0", "1", "2"}}

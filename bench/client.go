@@ -61,6 +61,7 @@ type reader struct {
 	stopped bool // does not read
 	// It is shorter than a marker.
 	tail []byte // the end of the previous read, in which a marker may have begun
+	poll *poll  // what it asks for again and again, if it polls
 }
 
 // scan counts the markers in data that was read. now is the time of the read, for all markers in it. A marker that comes in
@@ -129,7 +130,8 @@ func (f *fleet) noteConnect(i int, took time.Duration) {
 type target struct {
 	addr  string
 	path  func(room int) string
-	hello string // text frame to send once connected
+	hello string // what a client of Socket.IO sends once connected, in a text frame
+	polls bool   // by long polling, and not by a WebSocket
 
 	stream      bool   // an event stream instead of a WebSocket
 	tunnel      int    // if not 0, the WebSocket is carried over this version of HTTP
@@ -236,7 +238,11 @@ func (f *fleet) dial(t target, r *reader) error {
 	}
 	// So that a server that does not answer ends the run with an error.
 	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 20})
-	if err := handshake(fdConn(fd), t, r); err != nil {
+	shake := handshake
+	if t.polls {
+		shake = beginPolling
+	}
+	if err := shake(fdConn(fd), t, r); err != nil {
 		return err
 	}
 	return unix.SetNonblock(fd, true)
@@ -290,10 +296,19 @@ func handshake(c io.ReadWriter, t target, r *reader) error {
 	if !strings.HasPrefix(string(answer), status) {
 		return fmt.Errorf("handshake: %.100q", answer)
 	}
-	if t.hello != "" {
-		if _, err := c.Write(clientFrame([]byte(t.hello))); err != nil {
-			return err
+	if t.hello == "" {
+		return nil
+	}
+	if _, err := c.Write(clientFrame([]byte(t.hello))); err != nil {
+		return err
+	}
+	// It gets messages only from its answer on.
+	for !bytes.Contains(answer, []byte(inNamespace)) {
+		n, err := c.Read(buf)
+		if err != nil {
+			return fmt.Errorf("after %s: %w after %.300q", t.hello, err, answer)
 		}
+		answer = append(answer, buf[:n]...)
 	}
 	return nil
 }
@@ -354,6 +369,10 @@ func (f *fleet) startReading() error {
 					continue
 				}
 				delivered += r.scan(buf[:n], time.Now().UnixNano(), &f.latency)
+				if r.poll != nil && !r.poll.take(fdConn(r.fd), buf[:n]) {
+					unix.EpollCtl(ep, unix.EPOLL_CTL_DEL, r.fd, nil)
+					f.closed.Add(1)
+				}
 			}
 			f.note(delivered)
 		}

@@ -8,7 +8,8 @@
 //	go run ./bench -scenarios cluster                  # several Caddys behind NATS and Redis; writes docs/cluster-performance.md
 //	go run ./bench -scenarios herd                     # 10,000 clients that come back at once; writes docs/cluster-performance.md
 //	go run ./bench -memory 64                          # how far the process grows with max_memory 64MiB
-//	go run ./bench -quick                              # only checks that every message is delivered
+//	go run ./bench -quick                              # only checks that every message is delivered, and that no ratio is far off
+//	go run ./bench -scenarios paced,burst,rooms,polling,polling-burst,idle,idle-polling -peers "caddy-broadcast,ours: Socket.IO,ours: Redis,ours: pipeline,nchan,Socket.IO,Flask-SocketIO"
 package main
 
 import (
@@ -25,7 +26,7 @@ import (
 func main() {
 	only := flag.String("peers", "", "peers, by name, separated by commas; default all")
 	which := flag.String("scenarios", "", "scenarios, by name, separated by commas; default all")
-	quick := flag.Bool("quick", false, "one second each, without a report: only check that every message is delivered")
+	quick := flag.Bool("quick", false, "one second each, without a report: only check that every message is delivered, and that no ratio is far off")
 	rounds := flag.Int("rounds", 3, "how often each is measured; the median is reported")
 	seconds := flag.Float64("seconds", 5, "duration of each measurement")
 	report := flag.String("report", "", "folder that contains performance.md and cluster-performance.md; default docs when everything is measured, or only cluster, or only herd as it is by default")
@@ -151,6 +152,9 @@ func bench(ps []peer, scs []scenario, rounds int, seconds float64, herd herdOpti
 	}
 	if wrong > 0 && quick {
 		return fmt.Errorf("%d runs of %s failed, or lost or repeated messages", wrong, ours)
+	}
+	if missed := t.intolerable(); len(missed) > 0 && quick {
+		return fmt.Errorf("%s", strings.Join(missed, "; "))
 	}
 	return nil
 }

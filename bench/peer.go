@@ -26,6 +26,7 @@ type peer struct {
 	rooms   bool          // can separate audiences
 	sockets bool          // accepts messages on its sockets
 	tls     bool
+	polling bool // speaks Socket.IO by long polling
 	// Our own variants are measured where they differ, so that a whole run stays short.
 	only []string // its scenarios; nil for all
 }
@@ -42,6 +43,8 @@ type server struct {
 	cmd     *exec.Cmd
 	tlsAddr string
 	admin   string    // address of Caddy's admin API
+	redis   string    // address to publish to with the Redis protocol, if not by POST
+	atOnce  int       // how many of such messages are published with one write; 0 means one
 	others  []*server // whose use counts as this one's: the other nodes of a cluster
 	settle  func()    // makes the server release garbage before its memory is read
 	// Only read after an error: the process goes on writing to it.
@@ -88,6 +91,27 @@ var peers = []peer{
 		},
 	},
 	{
+		name:  oursSocketIO,
+		about: "the same, to clients of Socket.IO",
+		only:  []string{"paced", "burst", "rooms", "polling", "polling-burst", "idle", "idle-polling"},
+		rooms: true, polling: true,
+		start: startOursSocketIO,
+	},
+	{
+		name:  oursRedis,
+		about: "the same, published to with the Redis protocol, each message when it is due",
+		only:  []string{"rooms"},
+		rooms: true,
+		start: startOursRedis(1),
+	},
+	{
+		name:  oursPipeline,
+		about: "the same, with pipelines of 10 messages",
+		only:  []string{"rooms"},
+		rooms: true,
+		start: startOursRedis(10),
+	},
+	{
 		name:  oursH2,
 		about: "the same, 20 WebSockets in each of 50 HTTP/2 connections",
 		tls:   true, only: []string{"tls"},
@@ -130,19 +154,19 @@ var peers = []peer{
 		about: "Node's ws: for (c of clients) c.send(m)",
 		rooms: true, sockets: true,
 		lacks: missingNode,
-		start: startNode("ws.js", ""),
+		start: startNode("ws.js"),
 	},
 	{
 		name:  "Socket.IO",
-		about: "io.emit() on WebSockets",
-		rooms: true, sockets: true,
+		about: "io.emit() on WebSockets, or to clients that poll",
+		rooms: true, sockets: true, polling: true,
 		lacks: missingNode,
-		start: startNode("socketio.js", "40"),
+		start: startNodeSocketIO,
 	},
 	{
 		name:  "Flask-SocketIO",
 		about: "emit(broadcast=True), gevent",
-		rooms: true, sockets: true,
+		rooms: true, sockets: true, polling: true,
 		lacks: missingFlask,
 		start: startFlask,
 	},
@@ -220,6 +244,18 @@ func build(dir, pkg string) (string, error) {
 // startOurs starts this module as most people would run it, without global options.
 func startOurs(dir string, port int) (*server, error) { return startCaddy(dir, port, "") }
 
+// startOursRedis starts this module with a listener for the Redis protocol.
+func startOursRedis(atOnce int) func(string, int) (*server, error) {
+	return func(dir string, port int) (*server, error) {
+		listen := address(port + 3)
+		s, err := startCaddy(dir, port, fmt.Sprintf("broadcast {\n redis listen %s {\n publish *\n }\n }", listen))
+		if err == nil {
+			s.redis, s.atOnce = listen, atOnce
+		}
+		return s, err
+	}
+}
+
 // startCaddy starts this module, with global options of its own. It is a whole Caddy and not a bare server, so the figures
 // contain Caddy's routing. The log is at level ERROR, so that nothing is written during a measurement. One site has both
 // addresses, so the scenarios with TLS use the same route and hub.
@@ -243,6 +279,10 @@ func startCaddy(dir string, port int, options string) (*server, error) {
 http://%s, https://localhost:%d {
 	broadcast /ws/* {path.1} {
 		join *
+	}
+	broadcast /socket.io/* {query.room} {
+		socketio
+		ping_interval 5m
 	}
 	respond ok
 }`, admin, options, address(port), secure)
@@ -358,27 +398,16 @@ func missingNode() string {
 	return ""
 }
 
-// startNode starts a script of bench/peers/node. hello is what a client has to send first, if the peer speaks Socket.IO.
-func startNode(script, hello string) func(string, int) (*server, error) {
+// startNode starts a script of bench/peers/node.
+func startNode(script string) func(string, int) (*server, error) {
 	return func(dir string, port int) (*server, error) {
 		s := &server{
 			target:  target{addr: address(port), path: func(i int) string { return "/?room=" + strconv.Itoa(i) }},
 			publish: func(i int) string { return "/publish?room=" + strconv.Itoa(i) },
 			wrap:    plain,
 		}
-		if hello != "" {
-			socketIO(s)
-		}
 		return run(s, nodeDir(), "node", script, strconv.Itoa(port))
 	}
-}
-
-// socketIO speaks as much of Engine.IO 4 and Socket.IO 5 as the bench needs. Long polling is left out, because a client on a
-// WebSocket is what is compared. The server's pings are set to minutes apart, since these clients do not answer them.
-func socketIO(s *server) {
-	s.path = func(i int) string { return "/socket.io/?EIO=4&transport=websocket&room=" + strconv.Itoa(i) }
-	s.hello = "40"
-	s.wrap = func(data string) string { return `42["say","` + data + `"]` }
 }
 
 // debianPython is the interpreter that Debian's packages are installed for.

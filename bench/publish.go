@@ -77,7 +77,11 @@ func (f *fleet) drive(s *server, l load, d time.Duration) (expected []tally, mes
 	delivered, perRoom := f.delivered.Load(), f.perRoom(l.rooms)
 	go g.pace(tokens, d, delivered, perRoom)
 	var wg sync.WaitGroup
-	for i := range max(l.posters, l.sockets) {
+	publishers := max(l.posters, l.sockets)
+	if s.atOnce > 1 {
+		publishers = 1 // so that messages that are due at once are one's
+	}
+	for i := range publishers {
 		wg.Go(func() { g.publishEach(tokens, i) })
 	}
 	wg.Wait()
@@ -134,7 +138,8 @@ func (g *driver) pace(tokens chan<- struct{}, d time.Duration, delivered, perRoo
 		// Each message is due at a time of its own, counted from the beginning, so that a late one does not delay all
 		// after it.
 		if l.rate > 0 {
-			time.Sleep(time.Until(begin.Add(time.Duration(i) * time.Second / time.Duration(l.rate))))
+			due := i - i%max(1, g.server.atOnce)
+			time.Sleep(time.Until(begin.Add(time.Duration(due) * time.Second / time.Duration(l.rate))))
 		}
 		if time.Since(begin) >= d {
 			return
@@ -152,33 +157,49 @@ func (g *driver) pace(tokens chan<- struct{}, d time.Duration, delivered, perRoo
 // publishEach publishes a message per token, as publisher number i. After an error it goes on taking tokens, or pace would
 // wait for it for ever.
 func (g *driver) publishEach(tokens <-chan struct{}, i int) {
-	s := g.server
-	publish := func(room int, data []byte) error {
-		return writeAll(g.fleet.readers[i].fd, clientFrame([]byte(s.wrap(string(data)))))
-	}
-	if g.load.sockets == 0 {
-		posters := make(map[string]*poster) // by node
-		defer func() {
-			for _, p := range posters {
-				p.c.Close()
-			}
-		}()
-		publish = func(room int, data []byte) (err error) {
-			addr := s.publisher(room)
-			p := posters[addr]
-			if p == nil {
-				if p, err = newPoster(addr); err != nil {
-					return err
-				}
-				posters[addr] = p
-			}
-			return p.publish(addr, s.publish(room), data)
-		}
-	}
+	publish, end := g.publisher(i)
 	for range tokens {
 		if err := publish(g.next()); err != nil {
 			g.failed.Store(err)
 		}
+	}
+	if err := end(); err != nil {
+		g.failed.Store(err)
+	}
+}
+
+// publisher returns how publisher number i publishes, and what to call after its last message.
+func (g *driver) publisher(i int) (publish func(room int, data []byte) error, end func() error) {
+	s := g.server
+	switch {
+	case g.load.sockets > 0:
+		return func(_ int, data []byte) error {
+			return writeAll(g.fleet.readers[i].fd, clientFrame([]byte(s.wrap(string(data)))))
+		}, func() error { return nil }
+	case s.redis != "":
+		p, err := newRedisPublisher(s.redis, s.atOnce)
+		if err != nil {
+			return func(int, []byte) error { return err }, func() error { return nil }
+		}
+		return p.publish, p.close
+	}
+	posters := make(map[string]*poster) // by node
+	publish = func(room int, data []byte) (err error) {
+		addr := s.publisher(room)
+		p := posters[addr]
+		if p == nil {
+			if p, err = newPoster(addr); err != nil {
+				return err
+			}
+			posters[addr] = p
+		}
+		return p.publish(addr, s.publish(room), data)
+	}
+	return publish, func() error {
+		for _, p := range posters {
+			p.c.Close()
+		}
+		return nil
 	}
 }
 

@@ -16,6 +16,7 @@ type scenario struct {
 	stopped     int // how many of the subscribers do not read
 	load        load
 	tls         bool
+	polling     bool // by long polling
 	idle        bool // only memory
 	skip        func(peer) bool
 }
@@ -67,6 +68,18 @@ var scenarios = []scenario{
 		skip: func(p peer) bool { return !p.tls },
 	},
 	{
+		// A delivery is a request, so there are fewer than in paced: more would keep slow peers always busy, who then put
+		// several messages in an answer.
+		name: "polling", about: "200 clients of Socket.IO that poll, 5 messages/s of 128 B",
+		subscribers: 200, load: load{size: 128, rate: 5, posters: 1}, polling: true,
+		skip: func(p peer) bool { return !p.polling },
+	},
+	{
+		name: "polling-burst", about: "1,000 clients of Socket.IO that poll, 64 messages of 128 B in flight",
+		subscribers: 1000, load: load{size: 128, window: 64, posters: 64}, polling: true,
+		skip: func(p peer) bool { return !p.polling },
+	},
+	{
 		// The publishers are also subscribers, as in a chat. It is the only scenario whose messages are not HTTP requests.
 		name: "sockets", about: "1,000 connections, 50 of them sending 128 B, 50 messages in flight",
 		subscribers: 1000, load: load{size: 128, window: 50, sockets: 50},
@@ -89,6 +102,11 @@ var scenarios = []scenario{
 		name: "idle", about: "memory of 10,000 idle connections",
 		subscribers: 10_000, idle: true, load: load{size: 128},
 		skip: func(p peer) bool { return p.name == "floor" },
+	},
+	{
+		name: "idle-polling", about: "memory of 10,000 idle clients of Socket.IO that poll",
+		subscribers: 10_000, idle: true, polling: true, load: load{size: 128},
+		skip: func(p peer) bool { return !p.polling },
 	},
 	{
 		name: "idle-tls", about: "memory of 10,000 idle connections over TLS",
@@ -130,6 +148,9 @@ func (sc scenario) measure(p peer, dir string, port int, seconds float64) (r res
 	t := s.target
 	if sc.tls {
 		t.addr, t.tls = s.tlsAddr, true
+	}
+	if sc.polling {
+		t.path, t.polls = pollingPath, true
 	}
 	warm(t)
 	// Only idle waits for a garbage collection, which takes seconds. In the other scenarios KiB per connection contains

@@ -30,6 +30,7 @@ const (
 type Conn struct {
 	server *Server
 	nc     net.Conn
+	socket io.ReadWriter // what of it is read and written
 	id     uint64
 
 	// The reader's.
@@ -63,7 +64,7 @@ type Conn struct {
 var noDeadline time.Time
 
 func newConn(s *Server, nc net.Conn, id uint64, loggedIn bool) *Conn {
-	c := &Conn{server: s, nc: nc, id: id, loggedIn: loggedIn, version: 2, in: make([]byte, smallBuffer)}
+	c := &Conn{server: s, nc: nc, socket: newDirect(nc), id: id, loggedIn: loggedIn, version: 2, in: make([]byte, smallBuffer)}
 	c.out.init()
 	c.setVersion(2)
 	if !loggedIn {
@@ -87,7 +88,7 @@ func (c *Conn) serve() {
 // read runs commands. It returns an error if the client sent what is none.
 func (c *Conn) read() error {
 	for {
-		n, err := c.nc.Read(c.in[c.w:])
+		n, err := c.socket.Read(c.in[c.w:])
 		c.w += n
 		full := c.w == len(c.in)
 		if n > 0 {

@@ -103,7 +103,7 @@ func (c *Conn) flush() {
 		c.mu.Lock()
 		c.queueLocked(c.replies)
 		c.mu.Unlock()
-	} else if _, err := c.nc.Write(c.replies); err != nil {
+	} else if _, err := c.socket.Write(c.replies); err != nil {
 		c.quit = true
 	}
 	if c.replies = c.replies[:0]; cap(c.replies) > 2*maxReplies {
@@ -156,7 +156,7 @@ func (c *Conn) write() {
 		b := c.ready
 		c.ready, c.spare = c.spare[:0], nil
 		c.mu.Unlock()
-		_, err := c.nc.Write(b)
+		_, err := c.socket.Write(b)
 		c.mu.Lock()
 		c.waiting -= len(b)
 		if cap(b) <= 2*maxReplies {

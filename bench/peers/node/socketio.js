@@ -9,7 +9,7 @@ const server = createServer((req, res) => {
 		res.end("ok")
 	})
 })
-io = new Server(server, { pingInterval: 300_000, transports: ["websocket"] })
+io = new Server(server, { pingInterval: 300_000, transports: ["polling", "websocket"] })
 io.on("connection", s => {
 	const room = s.handshake.query.room
 	s.join(room)
