@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -83,7 +84,10 @@ func TestFromSocketIOHandlers(t *testing.T) {
 	}
 	answers := ""
 	// The old server subscribes when it gets its first client, and does not say when it has done that.
-	for !strings.Contains(answers, `42["orders",{"item":"tea"}]`) {
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(answers, `42["orders",{"item":"tea"}]`); {
+		if time.Now().After(deadline) {
+			t.Fatal("it does not get what it has published")
+		}
 		if status, body := do("POST", polling+sid, `421["order",{"item":"tea"}]`); status != 200 {
 			t.Fatal(status, body)
 		}
