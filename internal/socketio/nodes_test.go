@@ -37,8 +37,13 @@ type testNode struct {
 
 // withNodes runs a test with servers in a bubble of time.
 func withNodes(t *testing.T, count int, test func(*nodes)) {
+	withNodesTicking(t, count, 500*time.Millisecond, test)
+}
+
+// withNodesTicking has them told the newest position at times. A test that takes days has to have that less often.
+func withNodesTicking(t *testing.T, count int, tick time.Duration, test func(*nodes)) {
 	synctest.Test(t, func(t *testing.T) {
-		n := &nodes{T: t, log: brokertest.NewMemory(brokertest.MemoryConfig{Latency: time.Millisecond, Keep: 10, Tick: time.Minute})}
+		n := &nodes{T: t, log: brokertest.NewMemory(brokertest.MemoryConfig{Latency: time.Millisecond, Keep: 10, Tick: tick})}
 		for range count {
 			n.start()
 		}
@@ -304,7 +309,7 @@ func TestElsewhere(t *testing.T) {
 
 // TestElsewhereNot: another server does not have a client go on if something could be missing or wrong. It begins anew and is told.
 func TestElsewhereNot(t *testing.T) {
-	withNodes(t, 2, func(n *nodes) {
+	withNodesTicking(t, 2, time.Minute, func(n *nodes) {
 		a, b := n.all[0], n.all[1]
 		b.connect("")
 		offset := a.emit("one", "a")
