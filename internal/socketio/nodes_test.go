@@ -32,6 +32,7 @@ type testNode struct {
 	channels []string
 	user     string
 	joins    bool // clients may join rooms
+	broker   *brokertest.MemoryBroker
 	ended    bool
 }
 
@@ -59,9 +60,9 @@ func withNodesTicking(t *testing.T, count int, tick time.Duration, test func(*no
 
 // start starts one more server.
 func (n *nodes) start() *testNode {
-	h := hub.New(hub.Config{History: 10})
+	h, b := hub.New(hub.Config{History: 10}), n.log.Broker()
 	err := h.UseLog(func(s broker.Sink) (broker.Log, error) {
-		return n.log.Broker().Dial(s, broker.Options{Node: h.Node(), Retention: h.Retention()})
+		return b.Dial(s, broker.Options{Node: h.Node(), Retention: h.Retention()})
 	})
 	if err != nil {
 		n.Fatal(err)
@@ -72,7 +73,7 @@ func (n *nodes) start() *testNode {
 		JoinEvent: "join", LeaveEvent: "leave", MayConnect: func(namespace string) bool { return namespace == "/chat" },
 	}
 	p := socketio.Protocol{Endpoint: e}
-	x := &testNode{nodes: n, Endpoint: e, Hub: h, protocol: p, channels: []string{"a"}, options: &hub.ConnOptions{
+	x := &testNode{nodes: n, Endpoint: e, Hub: h, broker: b, protocol: p, channels: []string{"a"}, options: &hub.ConnOptions{
 		Format: p.Format(0), PingInterval: time.Hour, WriteTimeout: time.Second, MaxBacklog: hub.MinBacklog, Observer: table.Observe(nobody{}),
 	}}
 	n.all = append(n.all, x)
@@ -428,6 +429,34 @@ func TestAway(t *testing.T) {
 		d.next("")
 		b.command(hub.DoClose, c.sid, "", "")
 		a.begins(c, "")
+	})
+}
+
+// TestCutOff: a server that is cut off from the broker has a client go on only with what it is sure to have, and the rest comes
+// when it is back. It learns then too that a client of its own has gone on elsewhere.
+func TestCutOff(t *testing.T) {
+	withNodes(t, 2, func(n *nodes) {
+		a, b := n.all[0], n.all[1]
+		b.connect("")
+		c, d, e := a.connect(""), a.connect(""), b.connect("")
+		first := a.emit("one", "a")
+		time.Sleep(time.Second)
+		b.broker.Disconnect()
+		second := a.emit("two", "a")
+		a.command(hub.DoJoin, d.sid, "", "room")
+		a.emit("three", "room")
+		b.begins(c, second) // it was at a position that the server does not have
+		d = b.recovered(d, first)
+		e.next("")
+		f := a.recovered(e, first, `"two"`)
+		b.broker.Reconnect()
+		time.Sleep(10 * time.Second)
+		d.has(d.next(""), `"two"`, `"three"`)
+		if got := e.next(""); !strings.Contains(got, "another server") {
+			t.Errorf("%q", got)
+		}
+		b.emit("four", "a", f.sid)
+		f.has(f.next(""), `"four"`)
 	})
 }
 
