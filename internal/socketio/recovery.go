@@ -229,6 +229,6 @@ func (t *Table) expire(h *hub.Hub) {
 	t.setTimerLocked(h)
 	t.mu.Unlock()
 	for _, name := range names {
-		h.Forget(name)
+		h.Expire(name)
 	}
 }
