@@ -70,7 +70,7 @@ type modelEvent struct {
 }
 
 type modelClient struct {
-	*guest         // nil before it has come
+	*guest  // nil before it has come
 	rooms   []string
 	since   int   // it gets events from here on
 	got     []int // since it came, or was recovered
