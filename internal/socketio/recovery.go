@@ -79,7 +79,7 @@ func (t *Table) giveLocked(r *record, s *session) (names []string) {
 // forget forgets names whose sessions have ended. Another connection may have gone on with one meanwhile.
 func forget(h *hub.Hub, names []string) {
 	for _, name := range names {
-		h.ForgetUnused(name)
+		h.Expire(name)
 	}
 }
 
