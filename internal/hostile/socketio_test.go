@@ -300,7 +300,6 @@ var plays = map[string]func(*testing.T, *server){
 		p := s.poll(t)
 		c := dial(t, s.addr)
 		fmt.Fprintf(c, "GET %s%s HTTP/1.1\r\nHost: h\r\n\r\n", socketIOPath, p.own)
-		c.SetLinger(0)
 		c.Close()
 		eventually(t, "the session ends", func() bool { return p.post(t, "3") == unknownSession })
 	},
@@ -398,4 +397,3 @@ var plays = map[string]func(*testing.T, *server){
 		eventually(t, "the session ends", func() bool { return p.post(t, acks) != "200 ok" })
 	},
 }
-
