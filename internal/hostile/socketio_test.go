@@ -172,6 +172,7 @@ func (s *server) innocent(ctx context.Context, t *testing.T, polls bool) (got in
 	if polls {
 		p := s.poll(t)
 		p.post(t, "40")
+		defer p.post(t, "1")
 		pong = func() { p.post(t, "3") }
 		next = func() []string { return strings.Split(strings.TrimPrefix(p.get(t), "200 "), "\x1e") }
 	} else {
