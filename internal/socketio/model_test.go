@@ -30,17 +30,21 @@ func newWire() *wire {
 }
 
 func (w *wire) TryWrite(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	n := len(p)
 	if rand.IntN(4) == 0 {
 		n = rand.IntN(n + 1)
 	}
-	w.got = append(w.got, p[:n]...)
-	w.changed.Broadcast()
-	return n, nil
+	return w.Write(p[:n], 0)
 }
-func (w *wire) Write(p []byte, _ time.Duration) (int, error) { return w.TryWrite(p) }
+
+func (w *wire) Write(p []byte, _ time.Duration) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.got = append(w.got, p...)
+	w.changed.Broadcast()
+	return len(p), nil
+}
+
 func (w *wire) Close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -131,6 +135,7 @@ type visitor struct {
 	lives    []*life
 	pid      string
 	position string // the last it got
+	moved    bool   // to a WebSocket
 	attached bool   // the server has not been told that its connection has ended
 	asked    int
 }
@@ -174,7 +179,7 @@ func (v *visitor) connect() {
 	if err != nil {
 		v.Fatal(err)
 	}
-	v.frames, v.attached = nil, true
+	v.frames, v.attached, v.moved = nil, true, false
 	if v.polls {
 		v.poller = newPoller(v.session, v.o)
 		v.session.begin(c, v.o)
@@ -194,7 +199,7 @@ func (v *visitor) send(text string) {
 
 // more waits for more, and keeps it as frames.
 func (v *visitor) more() bool {
-	if !v.polls {
+	if !v.polls || v.moved {
 		p, ok := v.wire.take()
 		v.frames = append(v.frames, p...)
 		return ok
@@ -292,6 +297,29 @@ func (v *visitor) reached() uint64 {
 	return seqOf(v.position)
 }
 
+// upgrade moves the client to a WebSocket, or lets one fail.
+func (v *visitor) upgrade(r *rand.Rand) {
+	w := newWire()
+	u := v.poller.try(w)
+	defer u.timer.Stop()
+	if r.IntN(4) == 0 {
+		u.Done()
+		return
+	}
+	u.probe(w)
+	if r.IntN(4) == 0 {
+		u.Done()
+		return
+	}
+	if r.IntN(2) == 0 { // one of the official tests does not wait for the answer to its GET
+		v.more()
+	}
+	if err := u.move(w); err != nil {
+		v.Errorf("%s: it does not move: %v", v.name, err)
+	}
+	v.wire, v.moved = w, true
+}
+
 // step does something at random.
 func (v *visitor) step(r *rand.Rand) {
 	v.world.RLock()
@@ -302,7 +330,7 @@ func (v *visitor) step(r *rand.Rand) {
 		v.enter()
 		return
 	}
-	switch r.IntN(8) {
+	switch r.IntN(10) {
 	case 0, 1:
 		in := slices.ContainsFunc(v.life.stays, func(s stay) bool { return s.room == room && s.to == forEver })
 		if at := v.ask("join", room); !in {
@@ -314,6 +342,10 @@ func (v *visitor) step(r *rand.Rand) {
 		at := v.ask("leave", room)
 		v.life.leave(room, before)
 		v.life.recovered = append(v.life.recovered, stay{room, before, at})
+	case 8, 9:
+		if v.polls && !v.moved {
+			v.upgrade(r)
+		}
 	case 3, 4: // it is cut off, and loses what it has not looked at
 		v.connect()
 		v.enter()
