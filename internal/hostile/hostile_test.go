@@ -64,6 +64,13 @@ http://:PORT, http://:SLOWPORT {
 	broadcast /named {query.channel} {
 		user {query.user}
 	}
+	broadcast /socket.io/* {
+		socketio {
+			namespaces /chat
+		}
+		join room:*
+		write_timeout 1s
+	}
 	broadcast /silent {
 		ping_interval 1s
 		user silent

@@ -55,10 +55,15 @@ func (h *Hub) HasName(name string) bool {
 }
 
 // Forget ends a name: no connection has it any more, and nothing is kept for it.
-func (h *Hub) Forget(name string) {
+func (h *Hub) Forget(name string) { h.forget(name, false) }
+
+// ForgetUnused is Forget, unless a connection has the name.
+func (h *Hub) ForgetUnused(name string) { h.forget(name, true) }
+
+func (h *Hub) forget(name string, unused bool) {
 	h.inPieces(func() (all bool) {
 		n := h.names[name]
-		if n == nil {
+		if n == nil || unused && n.conn != nil {
 			return true
 		}
 		for i := 0; n.kept != nil && len(n.kept.history) > 0; i++ {

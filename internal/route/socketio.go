@@ -140,6 +140,7 @@ func (route *Route) newEngine(c *Config) *socketio.Endpoint {
 		return func(f hub.Format) *hub.ConnOptions {
 			o := make(f)
 			o.Observer = c.SocketIOTable.Observe(o.Observer)
+			o.Next = WebSocket // those that poll may move to it
 			return o
 		}
 	}

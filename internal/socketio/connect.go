@@ -30,16 +30,13 @@ func (s *session) connect(p *packet.Packet) error {
 		s.send(packet.AppendConnectError(nil, namespace, "too many namespaces", codeLimit))
 		return nil
 	}
-	if !e.Table.register(s) {
-		return errEnded
-	}
 	if s.recovers(p) {
 		return nil
 	}
 	// Both IDs are new, because the client compares them with those that it had: another pid tells it that it was not recovered
 	// (socket.io-client, lib/socket.ts, onconnect).
 	r := &record{
-		sid: newID(), namespace: namespace, route: e.Route, user: s.user, channels: s.channelsOf(namespace), keep: e.Recovery, session: s,
+		sid: newID(), namespace: namespace, route: e.Route, user: s.user, channels: s.channelsOf(namespace), keep: e.Recovery,
 	}
 	if e.Recovery > 0 {
 		r.pid = newID()
@@ -57,7 +54,7 @@ func (s *session) connect(p *packet.Packet) error {
 	}
 	s.entered(r)
 	if r.pid != "" {
-		e.Table.track(r)
+		e.Table.track(r, s)
 	}
 	return nil
 }
@@ -118,24 +115,21 @@ func (s *session) recovers(p *packet.Packet) bool {
 		return false // it begins anew
 	}
 	s.entered(r)
-	e.Table.takeOver(r, s)
+	if !e.Table.takeOver(r, s) {
+		// It was kicked, and has come back before its connection was closed.
+		s.conn.Close(hub.ReasonPolicy, hub.KickText)
+	}
 	return true
 }
 
 // entered notes that the client is in a namespace.
 func (s *session) entered(r *record) {
 	s.joined = append(s.joined, joined{r.namespace, r.sid})
-	if s.early != nil {
-		s.early.Stop()
-		s.early = nil
-	}
+	s.endpoint.Table.entered(s)
 }
 
 // refuse answers a Connect that came to nothing.
 func (s *session) refuse(namespace string, err error) error {
-	if len(s.joined) == 0 {
-		s.endpoint.Table.unregister(s.conn)
-	}
 	if errors.Is(err, hub.ErrClosed) {
 		return err
 	}

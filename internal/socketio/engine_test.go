@@ -241,8 +241,14 @@ func TestUpgrade(t *testing.T) {
 	s.want(<-got, answer{200, "6"})
 	s.want(p.get(), answer{200, "6"})
 	s.Hub.Publish(&hub.Message{Channel: "main", Data: []byte("1")})
+	if got := s.transports(); got != "polling" {
+		t.Error(got)
+	}
 	c.send("5")
 	c.wants(`42["message","1"]`)
+	if got := s.transports(); got != "websocket" {
+		t.Error(got)
+	}
 	s.Hub.Publish(&hub.Message{Channel: "main", Data: []byte("2")})
 	c.wants(`42["message","2"]`)
 	c.send(`420["x",1]`)

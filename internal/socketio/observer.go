@@ -58,17 +58,16 @@ func (o observer) end(c *hub.Conn, why hub.Reason) {
 	var names []string
 	if s != nil {
 		delete(o.table.sessions, c)
-		s.ended = true
-		names = o.table.endLocked(s, endsForGood(why))
+		s.ended, s.why = true, why
+		if s.early != nil {
+			s.early.Stop()
+		}
+		names = o.table.endLocked(s)
 	}
 	o.table.mu.Unlock()
 	if len(names) > 0 {
 		// Not here: the loop waits, and what is kept for a name may be long.
-		go func() {
-			for _, name := range names {
-				s.endpoint.Hub.Forget(name)
-			}
-		}()
+		go forget(s.endpoint.Hub, names)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 type Table struct {
 	mu       sync.Mutex
 	polling  map[string]*poller     // by the Engine.IO session's ID
-	sessions map[*hub.Conn]*session // those in a namespace
+	sessions map[*hub.Conn]*session // that have not ended
 	recovery recovery
 }
 
@@ -58,8 +58,7 @@ func (t *Table) remove(p *poller) {
 	delete(t.polling, p.sid)
 }
 
-// register notes the session of a connection, before it is in a namespace: so either the connection's end finds the session
-// here, or entering the namespace fails. It reports false if the end was noticed already.
+// register notes the session of a connection. It reports false if its end was noticed already.
 func (t *Table) register(s *session) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -73,6 +72,16 @@ func (t *Table) unregister(c *hub.Conn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.sessions, c)
+}
+
+// entered notes that a session is in a namespace.
+func (t *Table) entered(s *session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s.early != nil {
+		s.early.Stop()
+		s.early = nil
+	}
 }
 
 // of returns the session of a connection.

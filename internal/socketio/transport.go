@@ -65,11 +65,7 @@ func (t *transport) releaseLocked() {
 
 // hasRoomLocked reports whether more is accepted. A part of a frame is no use to a GET, so its rest is accepted always.
 func (t *transport) hasRoomLocked() bool {
-	if len(t.buffered) < bufferSize {
-		return true
-	}
-	_, left := packet.AppendPayload(nil, t.buffered, 1)
-	return len(left) == len(t.buffered)
+	return len(t.buffered) < bufferSize || !packet.BeginsWhole(t.buffered)
 }
 
 // setLocked sets what is buffered.
@@ -216,7 +212,12 @@ func (t *transport) poll(ctx context.Context) ([]byte, pollResult) {
 	}
 	waiting := make(chan struct{}, 1)
 	t.waiting = waiting
-	defer func() { t.waiting = nil }()
+	defer func() {
+		t.waiting = nil
+		if t.ended { // Close has left it to this GET, and the session is not known any more
+			t.setLocked(nil)
+		}
+	}()
 	for {
 		switch {
 		// Before what is buffered: a client that has ended its session wants none of it.
@@ -300,6 +301,13 @@ func (t *transport) polls() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return !t.moving && t.moved == nil
+}
+
+// over reports whether the hub has ended the session.
+func (t *transport) over() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ended
 }
 
 // move has all go to a WebSocket from now on, first what no GET has come for.
