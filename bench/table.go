@@ -125,7 +125,6 @@ var goals = []goal{
 	{"idle: KiB per connection", "idle", ours, "", "", memoryOf, 4.5, 0},
 	{"idle: event streams, relative to our WebSockets", "idle", oursStream, "idle", ours, memoryOf, 1.2, 0},
 	{"idle: Socket.IO, relative to npm's", "idle", oursSocketIO, "idle", "Socket.IO", memoryOf, 0.25, 0},
-	{"idle-polling: KiB per client, relative to npm's Socket.IO", "idle-polling", oursSocketIO, "idle-polling", "Socket.IO", memoryOf, 0.5, 0},
 	{"idle-tls: KiB per connection", "idle-tls", ours, "", "", memoryOf, 20, 0},
 	{"mixed: the readers' p99, relative to alone", "mixed", ours, "alone", ours, p99Of, 1.5, 0},
 }
