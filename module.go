@@ -144,7 +144,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.redis, err = a.Redis.Settings(); err != nil {
 		return err
 	}
-	return metrics.Register(ctx.GetMetricsRegistry(), a.hub, shared.Broker.Cluster(), shared.Emitter)
+	return metrics.Register(ctx.GetMetricsRegistry(), a.hub, shared.Broker.Cluster(), shared.Emitter, shared.Intake)
 }
 
 // Validate checks the options.
@@ -323,7 +323,8 @@ type Handler struct {
 	Echo *bool `json:"echo,omitempty"`
 
 	// A text that is sent to each new WebSocket before anything else, unless the client speaks `broadcast.v1`. Placeholders
-	// are expanded. Use it to tell pages something about the server or the user. Default: none.
+	// are expanded, in JSON too: `{"user": "{http.auth.user.id}"}`. Use it to tell pages something about the server or the user.
+	// Default: none.
 	Greeting string `json:"greeting,omitempty"`
 
 	// How many of the last messages of its channels together a new subscriber receives first, so that a page is not empty

@@ -74,7 +74,8 @@ export function connect(url, { lastId = "" } = {}) {
 
 	const closeLink = () => {
 		clearTimeout(timer)
-		link = timer = granted = link?.close() // close returns undefined. This form saves the last 4 bytes of the limit
+		link?.close()
+		link = timer = granted = undefined
 	}
 
 	const openLink = () => {
@@ -103,8 +104,12 @@ export function connect(url, { lastId = "" } = {}) {
 	// Browsers do not tell pages why a WebSocket failed, so a probe asks over HTTP. Its outcome counts when the next link
 	// fails too, because the one that failed before it may have had another reason, such as a server that was just starting.
 	const retry = event => {
+		const before = probed
 		if (granted) probed = {}
-		else requestHTTP().then(response => (probed = response), error => (probed = error))
+		else {
+			// An answer that is late counts no more if reconnect was called since.
+			requestHTTP().catch(error => error).then(outcome => before == probed && (probed = outcome))
+		}
 		const error = /^44|1009/.test(event?.code) ? toFailure(event.code, event.reason) : probed
 		closeLink()
 		const isForbidden = error.code == "forbidden"

@@ -18,7 +18,7 @@ func TestSize(t *testing.T) {
 	}
 	w.Write(module)
 	w.Close()
-	if n := b.Len(); n > 1638 {
-		t.Errorf("gzipped it has %d bytes, more than 1.6 KiB", n)
+	if n := b.Len(); n > 1689 { // 1.65 KiB
+		t.Errorf("gzipped it has %d bytes, which is not 1.6 KiB any more", n)
 	}
 }

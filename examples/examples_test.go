@@ -247,39 +247,11 @@ func TestTurbo(t *testing.T) {
 }
 
 func TestFlask(t *testing.T) {
-	python := ""
-	for _, name := range []string{"python3", "/usr/bin/python3"} {
-		if exec.Command(name, "-c", "import flask").Run() == nil {
-			python = name
-			break
-		}
-	}
-	if python == "" {
-		if os.Getenv("CI") != "" {
-			t.Fatal("CI has no Flask")
-		}
-		t.Skip("no Flask is installed: apt-get install python3-flask")
-	}
+	python := caddytest.Python(t, "python3-flask", "flask")
 	upstream := "localhost:" + caddytest.FreePort(t)
 	e := start(t, "flask", "localhost:5000", upstream)
 	_, port, _ := net.SplitHostPort(upstream)
-	app := exec.Command(python, "flask/app.py")
-	app.Env = append(os.Environ(), "PORT="+port, "CADDY_ADMIN="+e.admin)
-	if err := app.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer app.Wait()
-	defer app.Process.Kill()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		c, err := net.Dial("tcp", "127.0.0.1:"+port)
-		if err == nil {
-			c.Close()
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-	}
+	caddytest.StartApp(t, python, "flask/app.py", port, "CADDY_ADMIN="+e.admin)
 	a, b := e.open(), e.open()
 	for i, p := range []page{a, b, a} {
 		p.wait(`document.querySelector("button")?.onclick`)

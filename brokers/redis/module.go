@@ -147,7 +147,7 @@ func (b *Broker) login(at address, x *brokermodule.Expansion) login {
 
 // address expands and parses the URL. Its login is expanded apart from the rest, so that a secret may have any characters.
 func (b *Broker) address(x *brokermodule.Expansion) (address, error) {
-	text, user, password := splitLogin(b.URL)
+	text, user, password := brokermodule.SplitLogin(b.URL)
 	at, err := parseURL(x.Expand("url", text))
 	if err == nil && user+password != "" {
 		at.login = login{x.Expand("url", user), x.Expand("url", password)}

@@ -53,7 +53,7 @@ type Listen struct {
 // keeps nothing for subscribers.
 type Connect struct {
 	// Where it is: `redis://user:password@host:6379`, `rediss://` for TLS, or `unix:///run/redis.sock`. A user or a password has to
-	// be percent-encoded. The number of a database has no effect, since all of them share their channels.
+	// be percent-encoded, except for placeholders in it. The number of a database has no effect, since all of them share their channels.
 	URL string `json:"url,omitempty"`
 
 	// The name of an ACL user, if the URL has none. It needs a `password`, and the permissions `+subscribe`, `+psubscribe`
@@ -111,7 +111,7 @@ type listenSettings struct {
 }
 
 type connectSettings struct {
-	option rueidis.ClientOption
+	option rueidis.ClientOption // only the address and TLS
 	login  func() (user, password string)
 	key    string // of what a connection depends on
 	queue  *queueSettings
@@ -171,11 +171,27 @@ func (r *Redis) Validate(broker bool) error {
 	case r.Connect != nil && broker:
 		return errors.New("redis connect cannot be used with a broker: each node would publish each message again; " +
 			"use redis listen, and have backends publish to one node")
-	case r.Listen != nil && hasPlaceholder(r.Listen.Address, r.Listen.Password), r.Connect != nil && hasPlaceholder(r.Connect.URL):
-		return nil // Provision checks it
+	case r.Listen != nil && hasPlaceholder(r.Listen.Address, r.Listen.User, r.Listen.Password),
+		r.Connect != nil && hasPlaceholder(r.Connect.URL, r.Connect.User, r.Connect.Password):
+		return r.validateQueues() // Provision checks the rest
 	}
 	_, err := r.Settings()
 	return err
+}
+
+// validateQueues checks what has no placeholders.
+func (r *Redis) validateQueues() (err error) {
+	if r.Listen != nil {
+		if _, err = r.Listen.Queue.settings(); err != nil {
+			return fmt.Errorf("redis listen: %w", err)
+		}
+	}
+	if r.Connect != nil {
+		if _, err = r.Connect.Queue.settings(); err != nil {
+			return fmt.Errorf("redis connect: %w", err)
+		}
+	}
+	return nil
 }
 
 func hasPlaceholder(texts ...string) bool {
@@ -225,9 +241,15 @@ func (s *listenSettings) isAt(address string) bool {
 
 func (c *Connect) settings() (s *connectSettings, err error) {
 	var x brokermodule.Expansion
-	address := x.Expand("url", c.URL)
-	x.Expand("user", c.User)
-	x.Expand("password", c.Password)
+	text, user, password := brokermodule.SplitLogin(c.URL)
+	inURL := user+password != ""
+	if !inURL {
+		user, password = c.User, c.Password
+	}
+	login := func(x *brokermodule.Expansion) [2]string {
+		return [2]string{x.Expand("user", user), x.Expand("password", password)}
+	}
+	address, first := x.Expand("url", text), login(&x)
 	if x.Err != nil {
 		return nil, x.Err
 	}
@@ -243,30 +265,23 @@ func (c *Connect) settings() (s *connectSettings, err error) {
 	if s.option, err = rueidis.ParseURL(address); err != nil || len(s.option.InitAddress) != 1 {
 		return nil, errors.New("the url is not that of a server")
 	}
-	inURL := s.option.Username != "" || s.option.Password != ""
 	switch {
-	case inURL && (c.User != "" || c.Password != ""):
+	case inURL && c.User+c.Password != "":
 		return nil, errors.New("the url has a login, and so have the options user and password")
-	case c.User != "" && c.Password == "":
+	case user != "" && password == "":
 		return nil, errors.New("a user needs a password")
-	case inURL:
-		user, password := s.option.Username, s.option.Password
-		s.login = func() (string, string) { return user, password }
-	default:
-		s.login = c.login
 	}
-	s.key = strings.Join([]string{address, c.User, c.Password}, "\x00")
+	renewed := brokermodule.Renewed(first, login)
+	s.login = func() (string, string) {
+		l := renewed()
+		return l[0], l[1]
+	}
+	s.key = strings.Join([]string{address, user, password}, "\x00")
 	if s.queue, err = c.Queue.settings(); err == nil {
 		channels, patterns := s.queue.subscriptions()
 		s.key += fmt.Sprint("\x00", channels, patterns)
 	}
 	return s, err
-}
-
-// login returns the login now: a secret in a file may have changed. If it cannot be read, the Redis says what is wrong.
-func (c *Connect) login() (user, password string) {
-	var x brokermodule.Expansion
-	return x.Expand("user", c.User), x.Expand("password", c.Password)
 }
 
 func (q *Queue) settings() (*queueSettings, error) {

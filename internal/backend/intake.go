@@ -150,7 +150,7 @@ func (i *Intake) connectLocked(s *connectSettings) {
 	channels, patterns := s.queue.subscriptions()
 	source := &resp.Source{
 		Address: s.option.InitAddress[0], TLS: s.option.TLSConfig, Login: s.login, Channels: channels, Patterns: patterns,
-		Message:   func(channel string, payload []byte) { i.taker.Load().take(nil, channel, payload) },
+		Message:   func(channel string, payload []byte) { i.taker.Load().takeSource(channel, payload) },
 		Connected: func(up bool) { i.connected.Store(up) },
 		Log:       logger(),
 	}

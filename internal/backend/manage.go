@@ -16,7 +16,7 @@ var errManaged = errors.New("it names too many clients and rooms")
 // manage has clients join and leave rooms, and disconnects them.
 func (t *taker) manage(channel string, k *queue.Command) {
 	if max(len(k.Rooms), 1)*max(len(k.Change), 1) > maxManaged {
-		t.reject(Invalid, "a message of a backend is invalid and was dropped", channel, errManaged)
+		t.reject(Invalid, channel, errManaged)
 		return
 	}
 	var err error
@@ -43,6 +43,7 @@ func (t *taker) commands(k *queue.Command) (list []hub.NameCommand) {
 	for _, one := range t.selected(k) {
 		one.Do, one.Except = do, except
 		if k.Method == queue.Disconnect {
+			one.Whole = k.CloseConnection
 			list = append(list, one)
 			continue
 		}
@@ -62,10 +63,12 @@ func (t *taker) selected(k *queue.Command) (list []hub.NameCommand) {
 		return []hub.NameCommand{{On: t.all(k.Namespace)}}
 	}
 	for _, room := range k.Rooms {
-		if t.isName(room) {
+		as := t.find(k.Namespace, room)
+		if as.name {
 			list = append(list, hub.NameCommand{Name: room})
-		} else if c, ok := packet.Room(k.Namespace, room); ok {
-			list = append(list, hub.NameCommand{On: c})
+		}
+		if as.channel != "" {
+			list = append(list, hub.NameCommand{On: as.channel})
 		}
 	}
 	return list

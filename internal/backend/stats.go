@@ -26,9 +26,11 @@ func (r Result) String() string {
 
 // Stats are the totals of an Intake.
 type Stats struct {
-	Connections int               // of clients of the server
+	Listens     bool              // there is a server
+	Connections int               // of its clients
 	Rejected    uint64            // clients that were too many
-	Connected   bool              // to a Redis
+	Connects    bool              // a Redis is to be subscribed to
+	Connected   bool              // it is
 	Messages    map[string]uint64 // by result
 }
 
@@ -49,10 +51,11 @@ func (i *Intake) Stats() Stats {
 	}
 	i.mu.Lock()
 	current := i.current
+	s.Connects = i.source != ""
 	i.mu.Unlock()
 	if current != nil {
 		now := current.resp.Stats()
-		s.Connections, s.Rejected = now.Connections, now.Rejected
+		s.Listens, s.Connections, s.Rejected = true, now.Connections, now.Rejected
 	}
 	return s
 }

@@ -3,7 +3,7 @@ package backend
 import (
 	"bytes"
 	"errors"
-	"slices"
+	"sync"
 	"unicode/utf8"
 
 	"go.uber.org/zap"
@@ -21,39 +21,158 @@ type taker struct {
 	queue *queueSettings
 }
 
-// Publish implements resp.Publisher.
-func (t *taker) Publish(c *resp.Conn, channel, payload []byte) (subscribers int) {
-	return t.take(c, string(channel), payload)
+// Publish implements resp.Publisher. What comes at once is published at once, so that the hub's lock is taken once. It waits while
+// the hub is full. If the hub shares a log, the answers are held back until the log has answered.
+func (t *taker) Publish(c *resp.Conn, ps []resp.Publication) {
+	if t.hub.Shared() {
+		for _, p := range ps {
+			t.takeShared(c, string(p.Channel), p.Payload)
+		}
+		return
+	}
+	b := batches.Get().(*batch)
+	b.taker, b.conn = t, c
+	for _, p := range ps {
+		b.add(string(p.Channel), p.Payload)
+	}
+	b.publish()
+	batches.Put(b)
 }
 
-// take gives the hub what was published on a channel of Redis. It waits while the hub is full. If the hub shares a log and there
-// is a connection, the answer is held back until the log has answered.
-func (t *taker) take(c *resp.Conn, channel string, payload []byte) (subscribers int) {
-	command, err := t.queue.decoder.Decode(channel, payload)
+// takeSource takes what was published on a channel of the Redis that is subscribed to.
+func (t *taker) takeSource(channel string, payload []byte) {
+	b := batch{taker: t}
+	b.add(channel, payload)
+	b.publish()
+}
+
+// takeShared takes what was published on a channel of Redis, if the hub shares a log.
+func (t *taker) takeShared(c *resp.Conn, channel string, payload []byte) {
+	ms, k := t.messages(nil, channel, payload)
+	if len(ms) == 0 {
+		if k != nil {
+			t.manage(channel, k)
+		}
+		c.Answer(0)
+		return
+	}
+	held := c.Hold()
+	t.hub.PublishAllAsync(ms, func(err error) {
+		t.published(channel, err)
+		held.Answer(subscribers(ms))
+	})
+}
+
+// batch is what was published and not yet given to the hub.
+type batch struct {
+	taker    *taker
+	conn     *resp.Conn // who waits for answers, or nil
+	messages []*hub.Message
+	entries  []entry
+}
+
+// entry is one publication of a batch.
+type entry struct {
+	channel  string // of Redis
+	messages int    // how many it has become
+}
+
+// batches has those that are not in use.
+var batches = sync.Pool{New: func() any { return new(batch) }}
+
+// add adds what was published on a channel.
+func (b *batch) add(channel string, payload []byte) {
+	before := len(b.messages)
+	ms, k := b.taker.messages(b.messages, channel, payload)
+	b.messages = ms
+	if k != nil {
+		b.publish() // what came before concerns the rooms as they were
+		b.taker.manage(channel, k)
+		before = 0
+	}
+	b.entries = append(b.entries, entry{channel, len(b.messages) - before})
+}
+
+// publish gives the hub what is in the batch, and answers.
+func (b *batch) publish() {
+	t, ms := b.taker, b.messages
+	var err error
+	if len(ms) > 0 {
+		err = t.hub.PublishWait(ms...)
+	}
+	// Of one call all messages are published or none. So if one of them is wrong, they are published one by one.
+	again := len(b.entries) > 1 && isInvalid(err)
+	for _, e := range b.entries {
+		own := ms[:e.messages]
+		ms = ms[e.messages:]
+		if len(own) > 0 {
+			if again {
+				err = t.hub.PublishWait(own...)
+			}
+			t.published(e.channel, err)
+		}
+		if b.conn != nil {
+			b.conn.Answer(subscribers(own))
+		}
+	}
+	clear(b.messages)
+	clear(b.entries)
+	b.messages, b.entries = b.messages[:0], b.entries[:0]
+}
+
+// isInvalid reports whether the hub does not accept a message.
+func isInvalid(err error) bool {
+	_, ok := errors.AsType[*hub.InvalidError](err)
+	return ok
+}
+
+// subscribers returns how many subscribers all messages have.
+func subscribers(ms []*hub.Message) (n int) {
+	for _, m := range ms {
+		n += m.Subscribers
+	}
+	return n
+}
+
+// published counts what became of a publication.
+func (t *taker) published(channel string, err error) {
+	switch {
+	case err == nil:
+		t.counts.note(Done)
+	case isInvalid(err), errors.Is(err, hub.ErrTooBig):
+		t.reject(Invalid, channel, err)
+	default:
+		t.reject(Unavailable, channel, err)
+	}
+}
+
+// reject counts a publication that comes to nothing, and tells people.
+func (t *taker) reject(r Result, channel string, err error) {
+	if t.counts.note(r) {
+		logger().Warn("what a backend has published was dropped", zap.Stringer("result", r), zap.String("channel", channel), zap.Error(err))
+	}
+}
+
+// messages appends the messages that what was published on a channel of Redis becomes, or returns a command about clients. What it
+// returns shares no memory with the payload.
+func (t *taker) messages(ms []*hub.Message, channel string, payload []byte) ([]*hub.Message, *queue.Command) {
+	k, err := t.queue.decoder.Decode(channel, payload)
 	switch {
 	case errors.Is(err, queue.ErrChannel):
-		return t.plain(c, channel, payload)
+		return t.plain(ms, channel, payload), nil
 	case err != nil:
-		t.reject(Invalid, "a message of a backend is invalid and was dropped", channel, err)
-		return 0
-	case command.Method == queue.Ignore:
+		t.reject(Invalid, channel, err)
+	case k.Method == queue.Ignore:
 		t.counts.note(Ignored)
-		return 0
-	case !t.has(command.Namespace):
-		t.reject(WrongSpace, "a backend names a namespace that no route has", channel, errors.New(command.Namespace))
-		return 0
-	case command.Method == queue.Emit:
-		return t.emit(c, channel, &command)
+	case !t.has(k.Namespace):
+		t.reject(WrongSpace, channel, errors.New("no route has the namespace "+k.Namespace))
+	case k.Method == queue.Emit:
+		return t.emit(ms, channel, &k), nil
+	default:
+		own := k // or k would be allocated for each message
+		return ms, &own
 	}
-	t.manage(channel, &command)
-	return 0
-}
-
-// reject counts a message that comes to nothing, and tells people.
-func (t *taker) reject(r Result, text, channel string, err error) {
-	if t.counts.note(r) {
-		logger().Warn(text, zap.String("channel", channel), zap.Error(err))
-	}
+	return ms, nil
 }
 
 // has reports whether there may be clients in a namespace.
@@ -70,127 +189,17 @@ func matches(patterns []v1.JoinPattern, name string) bool {
 	return false
 }
 
-// plain publishes what any client of Redis has published on a channel, if that is allowed.
-func (t *taker) plain(c *resp.Conn, channel string, payload []byte) (subscribers int) {
+var errNotTaken = errors.New("the option publish has no such channel")
+
+// plain appends what any client of Redis has published on a channel, if that is allowed.
+func (t *taker) plain(ms []*hub.Message, channel string, payload []byte) []*hub.Message {
 	if !matches(t.queue.publish, channel) {
-		t.reject(WrongName, "a backend publishes on a channel that is not taken", channel, nil)
-		return 0
+		t.reject(WrongName, channel, errNotTaken)
+		return ms
 	}
 	m := &hub.Message{Channel: channel, Data: bytes.Clone(payload), Source: hub.SourceRedis}
 	if !utf8.Valid(payload) {
 		m.Kind = hub.Binary
 	}
-	return t.publish(c, channel, m)
+	return append(ms, m)
 }
-
-// publish publishes the messages of an emit, or one message, and returns how many subscribers they have.
-func (t *taker) publish(c *resp.Conn, channel string, ms ...*hub.Message) (subscribers int) {
-	count := func() (n int) {
-		for _, m := range ms {
-			n += m.Subscribers
-		}
-		return n
-	}
-	if c != nil && len(ms) == 1 && t.hub.Shared() {
-		held := c.Hold()
-		t.hub.PublishAsync(ms[0], func(err error) {
-			t.published(channel, err)
-			held.Answer(count())
-		})
-		return 0
-	}
-	err := t.hub.PublishWait(ms...)
-	t.published(channel, err)
-	return count()
-}
-
-// published counts what became of messages.
-func (t *taker) published(channel string, err error) {
-	switch invalid := new(hub.InvalidError); {
-	case err == nil:
-		t.counts.note(Done)
-	case errors.As(err, &invalid), errors.Is(err, hub.ErrTooBig):
-		t.reject(Invalid, "a message of a backend is invalid and was dropped", channel, err)
-	default:
-		t.reject(Unavailable, "a message of a backend could not be published", channel, err)
-	}
-}
-
-// emit publishes an event.
-func (t *taker) emit(c *resp.Conn, channel string, k *queue.Command) (subscribers int) {
-	if k.WantsAck && t.counts.acks.CompareAndSwap(false, true) { // once: it is the same with each emit of the backend
-		logger().Warn("a backend waits for acks of clients, which do not come", zap.String("channel", channel))
-	}
-	m, err := t.message(k)
-	if err != nil {
-		t.reject(Invalid, "a message of a backend is invalid and was dropped", channel, err)
-		return 0
-	}
-	if len(k.Rooms) == 0 {
-		return t.publish(c, channel, m)
-	}
-	var rooms, names []string
-	for _, room := range k.Rooms {
-		if t.isName(room) {
-			rooms, names = append(rooms, room), append(names, room)
-		} else if room, ok := packet.Room(k.Namespace, room); ok {
-			rooms = append(rooms, room)
-		}
-	}
-	ms := hub.ToRooms(m, rooms, func(room string) bool { return slices.Contains(names, room) })
-	if len(ms) == 0 {
-		t.reject(Invalid, "a message of a backend is invalid and was dropped", channel, errRooms)
-		return 0
-	}
-	return t.publish(c, channel, ms...)
-}
-
-var errRooms = errors.New("no room with one of these names can be in the namespace")
-
-// message returns the message of an event, for all of the namespace.
-func (t *taker) message(k *queue.Command) (*hub.Message, error) {
-	content, err := packet.NewContent(k.AppendArguments(nil), k.Attachments)
-	if err != nil {
-		return nil, err
-	}
-	m := &hub.Message{Channel: t.all(k.Namespace), Event: k.Name, Data: content.Data, Kind: content.Kind, Source: hub.SourceRedis}
-	if m.Event == packet.DefaultEvent { // to clients of other protocols it is none
-		m.Event = ""
-	}
-	if content.Args != nil {
-		m.Emit = &hub.Emit{Args: content.Args, Attachments: content.Attachments}
-		if content.Data == nil {
-			m.Data = packet.AppendPlain(make([]byte, 0, packet.PlainSize(content.Args, content.Attachments)), content.Args, content.Attachments)
-		}
-	}
-	if len(k.Except) > 0 {
-		if m.Emit == nil {
-			m.Emit = new(hub.Emit)
-		}
-		m.Emit.Except = t.excepted(k)
-	}
-	return m, nil
-}
-
-// all returns the channel of everybody in a namespace.
-func (t *taker) all(namespace string) string {
-	if namespace == packet.MainNamespace {
-		return t.queue.main
-	}
-	return namespace
-}
-
-// excepted returns the names and channels of what a command excepts.
-func (t *taker) excepted(k *queue.Command) (list []string) {
-	for _, room := range k.Except {
-		if t.isName(room) {
-			list = append(list, room)
-		} else if room, ok := packet.Room(k.Namespace, room); ok {
-			list = append(list, room)
-		}
-	}
-	return list
-}
-
-// isName reports whether a room is the ID of one client's socket.
-func (t *taker) isName(room string) bool { return t.hub.HasName(room) }

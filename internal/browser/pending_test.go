@@ -1,7 +1,8 @@
 package browser
 
 import (
-	"strings"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/chromedp/chromedp"
@@ -55,17 +56,29 @@ func TestClientPublishInCallback(t *testing.T) {
 // TestClientReconnectBlocked: who was refused, logs in and reconnects gets in also where WebSockets are blocked, and is
 // not refused once more by the answer from before.
 func TestClientReconnectBlocked(t *testing.T) {
-	s, p := openClient(t, `@blocked {
+	// A file, and not a reload: the old servers of a reload still answer on connections that a browser has opened in
+	// advance, because Shutdown leaves new ones alone (net/http, Server.Shutdown).
+	dir := t.TempDir()
+	_, p := openClient(t, `@blocked {
 			path /blocked
 			header Connection *Upgrade*
 		}
 		error @blocked 403
+		@out {
+			path /blocked
+			not file {
+				root `+dir+`
+				try_files /in
+			}
+		}
+		error @out "log in first" 401
 		broadcast /ws
-		respond /blocked "log in first" 401`)
+		broadcast /blocked`)
 	connectTo(p, "/blocked")
 	p.wait(`hub.state == "refused" && other.rejected.length == 1`)
-	s.config = strings.Replace(s.config, `respond /blocked "log in first" 401`, "broadcast /blocked", 1)
-	s.start()
+	if err := os.WriteFile(filepath.Join(dir, "in"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	p.run(chromedp.Evaluate[chromedp.Void](`other.states.length = 0; hub.reconnect(); publish("at last"); undefined`))
 	p.wait(`other.published || other.states.includes("refused")`)
 	if got := evaluate[string](p, `JSON.stringify([other.states.includes("refused"), other.errors.length])`); got != "[false,1]" {

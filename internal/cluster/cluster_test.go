@@ -67,6 +67,9 @@ http://ADDR {
 	broadcast /feed/* {path.1} {
 		subscribe off
 	}
+	broadcast /socket.io/* page {
+		socketio
+	}
 	respond /other served
 }
 `

@@ -64,6 +64,14 @@ http://:PORT, http://:SLOWPORT {
 	broadcast /named {query.channel} {
 		user {query.user}
 	}
+	broadcast /socket.io/* {
+		socketio {
+			namespaces /chat
+		}
+		join room:*
+		write_timeout 1s
+		ping_interval 1s
+	}
 	broadcast /silent {
 		ping_interval 1s
 		user silent

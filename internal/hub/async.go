@@ -31,12 +31,14 @@ func (h *Hub) publishShared(ms []*Message) error {
 // PublishAsync is PublishWait for a publisher that need not know at once what became of its message: done is called with
 // that. If the hub shares a log, PublishAsync does not wait for its answer, but a connection that publishes waits while too
 // many of its messages have none. Otherwise done is called before PublishAsync returns. It must not block.
-func (h *Hub) PublishAsync(m *Message, done func(error)) {
+func (h *Hub) PublishAsync(m *Message, done func(error)) { h.PublishAllAsync([]*Message{m}, done) }
+
+// PublishAllAsync is PublishAsync for the messages of one call of PublishWait. It keeps the slice.
+func (h *Hub) PublishAllAsync(ms []*Message, done func(error)) {
 	if !h.Shared() {
-		done(h.PublishWait(m))
+		done(h.PublishWait(ms...))
 		return
 	}
-	ms := []*Message{m}
 	if err := checkAll(ms); err != nil {
 		done(err)
 		return

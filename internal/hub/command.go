@@ -12,7 +12,7 @@ import (
 // NameCommand is what a backend wants done with connections, which it names: on all hubs that share a log, or on this one. It is
 // trusted, so nothing is asked about channels that a client may not join.
 type NameCommand struct {
-	Do string `json:"do"` // DoJoin, DoLeave or DoClose
+	Do string `json:"do"` // DoJoin, DoLeave or DoClose, or, of hubs, DoMove or DoEnd
 
 	// One of them selects the connections: Name the one that has it, and On all on a channel, but not those with a name of
 	// Except, or on a channel of it.
@@ -22,7 +22,12 @@ type NameCommand struct {
 
 	Channel string `json:"channel,omitempty"` // to join or to leave
 
+	// Whole has DoClose close connections also if only a part of them is selected: see Dismisser.
+	Whole bool `json:"whole,omitempty"`
+
 	after string // the command's ID, if it came from the log
+	seq   uint64 // its position there
+	own   bool   // this hub has published it
 }
 
 // What is done.
@@ -30,12 +35,17 @@ const (
 	DoJoin  = "join"
 	DoLeave = "leave"
 	DoClose = "close"
+
+	// Of hubs that share a log, about a name:
+	DoMove = "move" // a connection of the hub has it now, and the one of another hub ends
+	DoEnd  = "end"  // nobody goes on with it any more
 )
 
-// Dismisser is an Observer of connections of which each name stands for a part, which a backend can close alone. It is asked in
-// a goroutine of the hub and may call it. If it returns false, the connection is closed.
+// Dismisser is an Observer of connections of which each name, and each channel, belongs to a part, which a backend can close
+// alone. It is given the one that the connection was selected by, and the other is empty. It is asked in a goroutine of the hub
+// and may call it. If it returns false, the connection is closed.
 type Dismisser interface {
-	Dismissed(c *Conn, name string) bool
+	Dismissed(c *Conn, name, channel string) bool
 }
 
 // maxCommands bounds those of the log that wait. Each may wait for positionTime, if it needs a channel that cannot be opened.
@@ -56,6 +66,10 @@ func (k *NameCommand) check() error {
 		return CheckName("the channel", k.Channel)
 	case DoClose:
 		return nil
+	case DoMove, DoEnd:
+		if k.Name != "" {
+			return nil
+		}
 	}
 	return fmt.Errorf("the command %q is unknown", k.Do)
 }
@@ -78,6 +92,25 @@ func (h *Hub) Command(k NameCommand) error {
 	return h.publishOwn(toChannel, data)
 }
 
+// Note is Command for what other hubs ought to know, if this one shares a log. It does not wait for the log, and does nothing
+// if that is broken.
+func (h *Hub) Note(k NameCommand) {
+	data, err := json.Marshal(k)
+	if err != nil || k.check() != nil {
+		return
+	}
+	h.mu.Lock()
+	s, err := h.awaitLogLocked(nil)
+	if s != nil && k.Do == DoEnd { // here at once: the client may be back before it comes from the log
+		s.traceLocked(h.seq, &k, "")
+	}
+	h.mu.Unlock()
+	if err == nil {
+		e := broker.Entry{Channel: toChannel, Kind: uint8(JSON), Data: data, Node: h.node}
+		s.log.Publish([]broker.Entry{e}, func([]broker.Place, error) {})
+	}
+}
+
 // publishOwn publishes to a channel of the hub's own, and waits until the log has it.
 func (h *Hub) publishOwn(channel string, data []byte) error {
 	h.mu.Lock()
@@ -95,6 +128,15 @@ func (h *Hub) publishOwn(channel string, data []byte) error {
 	return err
 }
 
+// commandOf returns the command that an entry of toChannel is, or nil.
+func (s *sharedLog) commandOf(e *broker.Entry) *NameCommand {
+	k := parseCommand(e.Data)
+	if k != nil {
+		k.seq, k.own = e.Seq, e.Node == s.hub.node
+	}
+	return k
+}
+
 // parseCommand reads an entry, which may be anything: the log is input from outside.
 func parseCommand(data []byte) *NameCommand {
 	k := new(NameCommand)
@@ -106,8 +148,11 @@ func parseCommand(data []byte) *NameCommand {
 
 // commandLocked has a command of the log carried out: in a goroutine, because it may have to wait for the log, but after those
 // before it. A channel that is joined so late begins with what came after the command.
-func (h *Hub) commandLocked(k *NameCommand, seq uint64) {
-	k.after = FormatID(h.epoch, seq)
+func (h *Hub) commandLocked(k *NameCommand) {
+	k.after = FormatID(h.epoch, k.seq)
+	if k.Do == DoEnd || k.Do == DoMove && k.own {
+		return
+	}
 	if len(h.names) == 0 && k.On == "" || len(h.commands) >= maxCommands {
 		return
 	}
@@ -140,7 +185,7 @@ func (h *Hub) commandAll() {
 func (h *Hub) carryOut(k *NameCommand) {
 	if k.Name != "" {
 		if c := h.Named(k.Name); c != nil {
-			h.carryOutOn(k, c, k.Name)
+			h.carryOutOn(k, c)
 		}
 		return
 	}
@@ -153,30 +198,33 @@ func (h *Hub) carryOut(k *NameCommand) {
 		})
 	})
 	for _, c := range conns {
-		if name, ok := h.selected(k, c); ok {
-			h.carryOutOn(k, c, name)
+		if !h.excepts(k, c) {
+			h.carryOutOn(k, c)
 		}
 	}
 }
 
-// selected reports whether a connection on the channel is not excepted, and returns a name of it.
-func (h *Hub) selected(k *NameCommand, c *Conn) (name string, ok bool) {
+// excepts reports whether a connection on the channel is excepted.
+func (h *Hub) excepts(k *NameCommand, c *Conn) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	x := hearer{conn: c}
-	if slices.ContainsFunc(k.Except, x.isLocked) {
-		return "", false
-	}
-	if names := h.namesOf[c]; len(names) > 0 {
-		name = names[0]
-	}
-	return name, true
+	return slices.ContainsFunc(k.Except, x.isLocked)
 }
 
 // carryOutOn does it with one connection. That it cannot be done, because the connection has ended or is on too many channels,
 // is nothing that a backend could be told.
-func (h *Hub) carryOutOn(k *NameCommand, c *Conn, name string) {
+func (h *Hub) carryOutOn(k *NameCommand, c *Conn) {
 	switch k.Do {
+	case DoMove:
+		h.mu.Lock()
+		n := h.names[k.Name]
+		// It may have come back here meanwhile.
+		gone := n != nil && n.conn == c && n.since < k.seq
+		h.mu.Unlock()
+		if gone {
+			c.Close(ReasonClient, "it goes on on another server")
+		}
 	case DoJoin:
 		f := c.options.Format
 		c.Join(k.Channel, k.after, func(w Welcome, ms []*Message) (p []byte) {
@@ -192,7 +240,7 @@ func (h *Hub) carryOutOn(k *NameCommand, c *Conn, name string) {
 	case DoLeave:
 		c.Leave(k.Channel, nil)
 	case DoClose:
-		if o, ok := c.options.Observer.(Dismisser); !ok || !o.Dismissed(c, name) {
+		if o, ok := c.options.Observer.(Dismisser); !ok || k.Whole || !o.Dismissed(c, k.Name, k.On) {
 			c.Close(ReasonPolicy, KickText)
 		}
 	}

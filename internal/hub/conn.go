@@ -47,6 +47,7 @@ const MinBacklog = 64 << 10
 // ConnOptions are shared by the connections of a route.
 type ConnOptions struct {
 	Transport    string // its name, to count by
+	Next         string // its name after Conn.SwitchTransport
 	Format       Format
 	PingInterval time.Duration // in whole seconds, at least one
 	WriteTimeout time.Duration // how long a peer may accept no data
@@ -112,6 +113,7 @@ type Conn struct {
 	failing     bool   // a reply to the close frame may not be recognized; see Fail
 	mayReply    bool   // but it has some time for one
 	moved       bool   // it has joined or left a channel, so it may have a position that is not of those it is on
+	switched    bool   // it counts as ConnOptions.Next
 	missed      uint8  // pings without a sign of life
 	reason      Reason // why it ends; known when it is closing
 	turn        int32  // in loop.mixed, of the batch gen
@@ -149,6 +151,13 @@ func (c *Conn) ID() string { return c.hub.ShowID(c.id) }
 // Parting reports whether the connection is being closed, and why. Only its Observer may ask.
 func (c *Conn) Parting() (why Reason, ok bool) { return c.reason, c.state == stateClosing }
 
+// Gone reports whether the connection has ended. If it has not, its Observer will be told of the end.
+func (c *Conn) Gone() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.dead
+}
+
 // Alive notes that the peer has sent something.
 func (c *Conn) Alive() {
 	if !c.alive.Load() { // mostly set: do not take the cache line
@@ -164,6 +173,30 @@ func (c *Conn) sortReplay() {
 	if r := c.backlog.replay; r != nil {
 		slices.SortFunc(r.messages, bySeq)
 	}
+}
+
+// SwitchTransport has the connection count as one of ConnOptions.Next from now on, because its client has moved there.
+func (c *Conn) SwitchTransport() {
+	h := c.hub
+	// On the loop, so that a connection that has ended is not counted any more.
+	h.enqueue(c.loop, entry{op: opCall, call: func() {
+		if c.state == stateClosed || c.switched {
+			return
+		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.transports[c.transport()]--
+		c.switched = true
+		h.transports[c.transport()]++
+	}})
+}
+
+// transport returns the name of its transport. The loop calls it, once it knows the connection.
+func (c *Conn) transport() string {
+	if c.switched {
+		return c.options.Next
+	}
+	return c.options.Transport
 }
 
 // Start gives the connection its sink, and writes first to it, and then what has been queued. If it returns false the

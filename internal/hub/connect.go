@@ -129,7 +129,7 @@ func (h *Hub) countConnLocked(c *Conn, s *Subscriber) {
 	h.connections++
 	h.connected++
 	c.id = ConnID(h.connected)
-	h.transports[c.options.Transport]++
+	h.transports[c.transport()]++
 	if c.route = s.Route; s.MaxPerRemote > 0 {
 		c.network = s.Network // others are not counted, so that the map stays small
 	}
@@ -245,7 +245,7 @@ func (h *Hub) forgetConn(c *Conn) {
 	h.mu.Lock()
 	c.loop.load--
 	h.connections--
-	h.transports[c.options.Transport]--
+	h.transports[c.transport()]--
 	delete(h.echoes, c.id)
 	h.countQuotaLocked(c, -1)
 	// Hub.close waits for the last connection before it stops the loops.

@@ -190,6 +190,7 @@ type hearer struct {
 	conn     *Conn
 	channels []string // sorted
 	name     string
+	received uint64 // the position of the last message that it has got, or 0
 }
 
 // isLocked reports whether the connection is on a channel, or has a name.
@@ -207,6 +208,17 @@ func (x *hearer) isLocked(room string) bool {
 	return n != nil && n.conn == x.conn
 }
 
+// comesLocked reports whether the connection has got what is at a position of another channel, or is about to. A backend has it
+// join a channel with what came since, and that takes time.
+func (x *hearer) comesLocked(room string, seq uint64) bool {
+	names := x.conn.hub.namesOf[x.conn]
+	if len(names) == 0 || seq <= x.conn.hub.names[names[0]].joined {
+		return false
+	}
+	_, on := x.conn.findLocked(room)
+	return on
+}
+
 // missesLocked reports whether a connection does not get a message of the history: it is excepted, or gets the same emit by a
 // room that comes before. Only names tell that here: the connection that was there before is another one.
 func (x *hearer) missesLocked(m *Message) bool {
@@ -216,13 +228,12 @@ func (x *hearer) missesLocked(m *Message) bool {
 			return true
 		}
 	}
-	for _, room := range e.Rooms {
-		if room == m.room() {
-			break
-		}
-		if x.isLocked(room) {
+	at := slices.Index(e.Rooms, m.room())
+	for i, room := range e.Rooms {
+		if i < at && x.isLocked(room) || i > at && x.comesLocked(room, m.Seq+uint64(i-at)) {
 			return true
 		}
 	}
-	return false
+	// It may have it by a room that it has left since: the messages of an emit follow each other.
+	return at > 0 && m.Seq-uint64(at) <= x.received
 }

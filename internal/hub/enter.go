@@ -9,6 +9,7 @@ import (
 type Entrance struct {
 	Channels []string // no name twice
 	LastID   string   // if set, it is sent what it has missed after that
+	Received bool     // LastID is that of a message which it has got
 	Replay   int      // otherwise, how many of the last messages of the channels
 
 	// Name, if set, is given to the connection: messages to it come (Emit.To), and messages that except it do not. With
@@ -19,6 +20,10 @@ type Entrance struct {
 	// Whole says that Enter fails with ErrNotResumed if the connection would miss something after LastID, or the name is not
 	// known any more. Nothing has changed then.
 	Whole bool
+
+	// Follow, with Whole, is what Conn.Follow has returned, if the connection that has had the name was another hub's, or
+	// has ended. Then the name need not be known here.
+	Follow *Followed
 
 	// Frame makes what it is sent first, of where it starts and of the messages that it has missed, in the order of the log.
 	// It may be called several times, also under a lock, so it must not call the hub.
@@ -152,6 +157,9 @@ func (c *Conn) snapshotLocked(e *Entrance) (s snapshot, err error) {
 		return s, nil
 	}
 	x := hearer{conn: c, channels: e.Channels, name: e.Name}
+	if e.Received {
+		_, x.received, _ = parseID(e.LastID)
+	}
 	s.messages, s.welcome = h.replayFromLocked(&x, s.fresh, e.LastID, e.Replay, c.options.MaxBacklog)
 	if !e.Whole {
 		if len(s.fresh) > 1 {
@@ -160,7 +168,7 @@ func (c *Conn) snapshotLocked(e *Entrance) (s snapshot, err error) {
 		return s, nil
 	}
 	if s.welcome.Resumed && e.Name != "" {
-		s.messages, s.welcome.Resumed = h.addPrivateLocked(&x, s.messages, e.LastID, c.options.MaxBacklog)
+		s.messages, s.welcome.Resumed = h.addPrivateLocked(&x, s.messages, e, c.options.MaxBacklog)
 	}
 	if !s.welcome.Resumed {
 		return s, ErrNotResumed
@@ -184,6 +192,11 @@ func (c *Conn) enterLocked(e *Entrance, s snapshot, p []byte) (wake uint64, rest
 		wake |= c.loop.pushLocked(entry{op: opSend, conn: c, bytes: p})
 		p = nil
 	}
+	if len(s.fresh) > 0 {
+		for _, name := range h.namesOf[c] {
+			h.names[name].joined = h.seq
+		}
+	}
 	for _, name := range s.fresh {
 		a := h.subscribeLocked(c.loop, name)
 		at, _ := c.findLocked(name)
@@ -196,7 +209,11 @@ func (c *Conn) enterLocked(e *Entrance, s snapshot, p []byte) (wake uint64, rest
 			rest = h.unsubscribeAllLocked(old)
 			wake |= old.loop.pushLocked(entry{op: opClose, conn: old, why: ReasonClient, text: "another connection goes on"})
 		}
+		known := h.names[e.Name] != nil
 		h.giveNameLocked(c, e.Name, e.Keep)
+		if _, seq, ok := parseID(e.LastID); ok && e.Follow != nil && !known && e.Keep {
+			h.names[e.Name].kept.droppedSeq = seq // after that there was none
+		}
 	}
 	return wake, rest
 }

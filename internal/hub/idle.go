@@ -20,7 +20,7 @@ type idleChannel struct {
 func (s *sharedLog) idleLocked(name string) {
 	h := s.hub
 	o := s.open[name]
-	if o == nil || name == toChannel || o.pins > 0 || s.usedLocked(name) || h.log != s {
+	if o == nil || ownChannel(name) || o.pins > 0 || s.usedLocked(name) || h.log != s {
 		return
 	}
 	o.idleFrom = time.Now()

@@ -170,11 +170,17 @@ func (s *sharedLog) ingestLocked(e *broker.Entry, m *Message, now time.Time) (wa
 
 // ownOf returns what an entry of one of the hub's own channels asks for, or nil if that is nothing.
 func (s *sharedLog) ownOf(e *broker.Entry, now time.Time) *kick {
-	if e.Channel == kickChannel {
+	switch e.Channel {
+	case kickChannel:
 		return s.kickOf(e, now)
-	}
-	if k := parseCommand(e.Data); k != nil {
-		return &kick{seq: e.Seq, command: k}
+	case keyChannel:
+		if key, ok := parseKey(e.Data); ok {
+			return &kick{seq: e.Seq, key: &key}
+		}
+	default:
+		if k := s.commandOf(e); k != nil {
+			return &kick{seq: e.Seq, command: k}
+		}
 	}
 	return nil
 }
@@ -186,6 +192,7 @@ func (s *sharedLog) ingestPrivateLocked(m *Message, inOrder bool) (wake uint64) 
 	if o == nil {
 		return 0
 	}
+	s.traceLocked(m.Seq, nil, m.Emit.To)
 	if o.last = max(o.last, m.Seq); inOrder {
 		return h.sendPrivateLocked(m)
 	}

@@ -90,7 +90,9 @@ type kick struct {
 	filter Filter
 	tally  *tally
 
-	command *NameCommand // it is this instead, if it is set
+	// It is one of these instead, if that is set.
+	command *NameCommand
+	key     *[KeySize]byte
 }
 
 // kickOf returns the request that an entry is, or nil if there is nothing to do. The caller does not hold Hub.mu.
@@ -117,8 +119,11 @@ func (s *sharedLog) ownLocked(channel string, seq uint64, kicks []*kick) (wake u
 	for _, k := range kicks {
 		switch {
 		case k.seq != seq:
+		case k.key != nil:
+			s.addKeyLocked(*k.key)
 		case k.command != nil:
-			s.hub.commandLocked(k.command, seq)
+			s.traceLocked(seq, k.command, "")
+			s.hub.commandLocked(k.command)
 		default:
 			wake |= s.hub.carryOutLocked(k)
 		}

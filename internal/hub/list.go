@@ -60,7 +60,7 @@ func (c *Conn) Describe() Connection {
 	c.mu.Lock()
 	backlog := c.backlog.size
 	c.mu.Unlock()
-	return Connection{c.id, c.user, c.remote, c.options.Transport, c.channels(), time.UnixMilli(c.connected), c.sent, backlog}
+	return Connection{c.id, c.user, c.remote, c.transport(), c.channels(), time.UnixMilli(c.connected), c.sent, backlog}
 }
 
 // Users counts the connections of a channel by user. It looks at all connections of the hub, since only loops may look at

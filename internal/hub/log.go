@@ -52,7 +52,9 @@ type sharedLog struct {
 	catchUp     *catchUp      // while a log follows another one of the same epoch
 	losing      []string      // channels that miss something before what will have come when the log is repaired
 	lostAll     uint64        // all channels miss something up to here
-	counts      *logCounts    // the hub's, so that they do not begin again with each reload
+	traces      *traces       // nil if nobody needs them
+	keys        sharedKeys
+	counts      *logCounts // the hub's, so that they do not begin again with each reload
 }
 
 // openChannel is a channel that the log sends to this node, or is about to. Hub.mu guards it.
@@ -241,11 +243,12 @@ func (s *sharedLog) close() {
 
 // replacedLocked stops what runs for a log that is not Hub.log any more, and has those that wait for it look again.
 func (s *sharedLog) replacedLocked() {
-	for _, t := range []*time.Timer{s.partition, s.idleTimer} {
+	for _, t := range []*time.Timer{s.partition, s.idleTimer, s.keys.renewal} {
 		if t != nil {
 			t.Stop()
 		}
 	}
+	s.dropTracesLocked()
 	s.notifyLocked()
 }
 

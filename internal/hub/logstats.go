@@ -144,7 +144,7 @@ func (h *Hub) Log() (broker.Status, LogStats, bool) {
 		Published:    make(map[string]uint64),
 		InFlight:     c.inFlight,
 	}
-	for _, own := range [...]string{kickChannel, toChannel} { // nobody's
+	for _, own := range [...]string{kickChannel, toChannel, keyChannel} { // nobody's
 		if s.open[own] != nil {
 			stats.OpenChannels--
 		}

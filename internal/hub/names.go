@@ -18,7 +18,9 @@ var (
 const toChannel = "\x01to"
 
 // ownChannel reports whether a channel of the log is the hub's own.
-func ownChannel(name string) bool { return name == kickChannel || name == toChannel }
+func ownChannel(name string) bool {
+	return name == kickChannel || name == toChannel || name == keyChannel
+}
 
 // nameCost is about what a name takes that is kept.
 const nameCost = 256
@@ -30,6 +32,10 @@ type named struct {
 	// list, but its messages count in the history like others.
 	kept   *channel
 	origin *origin // that the positions in kept are of
+
+	since  uint64 // when conn got it
+	joined uint64 // when conn came on the last of its channels
+	left   uint64 // when the connection that had it ended, in the epoch of origin
 }
 
 // namedLocked returns the connection that has a name, if one does.
@@ -55,10 +61,15 @@ func (h *Hub) HasName(name string) bool {
 }
 
 // Forget ends a name: no connection has it any more, and nothing is kept for it.
-func (h *Hub) Forget(name string) {
+func (h *Hub) Forget(name string) { h.forget(name, false) }
+
+// ForgetUnused is Forget, unless a connection has the name.
+func (h *Hub) ForgetUnused(name string) { h.forget(name, true) }
+
+func (h *Hub) forget(name string, unused bool) {
 	h.inPieces(func() (all bool) {
 		n := h.names[name]
-		if n == nil {
+		if n == nil || unused && n.conn != nil {
 			return true
 		}
 		for i := 0; n.kept != nil && len(n.kept.history) > 0; i++ {
@@ -97,7 +108,7 @@ func (h *Hub) giveNameLocked(c *Conn, name string, keep bool) {
 		n = new(named)
 		h.names[name] = n
 	}
-	n.conn = c
+	n.conn, n.since, n.joined = c, h.seq, h.seq
 	if keep && n.kept == nil {
 		// Messages that the name had before were for somebody else.
 		n.kept, n.origin = &channel{name: toChannel, droppedSeq: h.seq}, h.origin
@@ -111,6 +122,11 @@ func (h *Hub) loseNamesLocked(c *Conn) {
 	for _, name := range h.namesOf[c] {
 		if n := h.names[name]; n.kept != nil {
 			n.conn = nil
+			h.renewLocked(n)
+			n.left = h.seq
+			if len(h.commands) > 0 { // those that wait do not find the connection any more
+				n.left = min(n.left, h.commands[0].seq-1)
+			}
 		} else {
 			delete(h.names, name)
 		}
@@ -149,13 +165,17 @@ func (h *Hub) renewLocked(n *named) {
 
 // addPrivateLocked adds the private messages of a name to those that are replayed after a position. It reports false if some
 // are missing, or all are more than the limit.
-func (h *Hub) addPrivateLocked(x *hearer, ms []*Message, id string, limit int) ([]*Message, bool) {
+func (h *Hub) addPrivateLocked(x *hearer, ms []*Message, e *Entrance, limit int) ([]*Message, bool) {
 	n := h.names[x.name]
-	if n == nil || n.kept == nil {
+	kept := n != nil && n.kept != nil
+	_, seq, _ := parseID(e.LastID) // missedLocked has looked at it
+	if e.Follow != nil && !e.Follow.holdsLocked(kept, seq) {
 		return nil, false
 	}
+	if !kept {
+		return ms, e.Follow != nil
+	}
 	h.renewLocked(n)
-	_, seq, _ := parseID(id) // missedLocked has looked at it
 	if max(n.kept.droppedSeq, h.namesLost) > seq {
 		return nil, false
 	}

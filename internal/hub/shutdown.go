@@ -58,6 +58,9 @@ func (h *Hub) close(why Reason, text string, timeout time.Duration) {
 	if t := h.repeats.timer; t != nil {
 		t.Stop()
 	}
+	if log != nil && log.keys.renewal != nil {
+		log.keys.renewal.Stop()
+	}
 	h.hasSpace.Broadcast()
 	if h.connections == 0 {
 		close(h.empty)

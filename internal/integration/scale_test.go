@@ -33,7 +33,12 @@ func blocksOf(t *testing.T, name, language string, n int) (blocks []string) {
 func TestScaleCaddyfiles(t *testing.T) {
 	t.Setenv("NATS_PASSWORD", "secret")
 	t.Setenv("REDIS_PASSWORD", "secret")
-	for i, config := range blocksOf(t, "scale.md", "caddyfile", 4) {
+	validateCaddyfiles(t, blocksOf(t, "scale.md", "caddyfile", 4))
+}
+
+func validateCaddyfiles(t *testing.T, configs []string) {
+	t.Helper()
+	for i, config := range configs {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			adapted, err := caddytest.Adapt(config)
 			if err != nil {

@@ -222,3 +222,68 @@ func TestSocketIOTunnels(t *testing.T) {
 		})
 	}
 }
+
+// TestSocketIOReloads: a session that polls outlives reloads that leave its route, while it has no request, and can be recovered
+// after them. A route that is gone takes its sessions with it.
+func TestSocketIOReloads(t *testing.T) {
+	const config = "broadcast {\nhistory 10\n}\n---\nheader X-Round %d\nbroadcast /socket.io/* {\nsocketio\nping_interval %ds\n}"
+	s := caddytest.Start(t, fmt.Sprintf(config, 0, 60))
+	do := func(method, path, body string) (int, string) { return s.Do(method, s.Addr+path, body) }
+	sid := openSession(t, do)
+	c := s.Dial(socketIO, nil)
+	c.Read(t.Context())
+	s.Send(c, "40")
+	_, connected, err := c.Read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		s.Publish("", fmt.Sprint(i))
+		if err := s.Load(fmt.Sprintf(config, i+1, 60)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	status, body := do("GET", polling+sid, "")
+	events := strings.Split(body, "\x1e")
+	for i, event := range events {
+		if want := fmt.Sprintf(`42["message","%d"`, i); status != 200 || len(events) != 3 || !strings.HasPrefix(event, want) {
+			t.Error(status, body)
+		}
+	}
+	c.CloseNow()
+	_, pid, _ := strings.Cut(string(connected), `"pid":`)
+	c = s.Dial(socketIO, nil)
+	c.Read(t.Context())
+	s.Send(c, `40{"pid":`+pid)
+	if _, again, err := c.Read(t.Context()); err != nil || string(again) != string(connected) {
+		t.Errorf("%s, and not %s: %v", again, connected, err)
+	}
+	c.CloseNow()
+	if status, _ := do("POST", polling+sid, "1"); status != 200 {
+		t.Error(status)
+	}
+	if err := s.Load(fmt.Sprintf(config, 8, 1)); err != nil {
+		t.Fatal(err)
+	}
+	sid = openSession(t, do)
+	if err := s.Load("broadcast {\nhistory 10\n}\n---\nbroadcast /ws"); err != nil {
+		t.Fatal(err)
+	}
+	s.WaitTotals(func(v caddytest.Totals) bool { return v.Connections == 0 })
+	if err := s.Load(fmt.Sprintf(config, 9, 60)); err != nil {
+		t.Fatal(err)
+	}
+	if status, body := do("GET", polling+sid, ""); status != 400 || !strings.Contains(body, `"code":1`) {
+		t.Error(status, body)
+	}
+}
+
+// TestSocketIOGreeting: a greeting may be JSON, whose braces are not those of placeholders. For other clients it is the same text.
+func TestSocketIOGreeting(t *testing.T) {
+	s := caddytest.Start(t, "broadcast /socket.io/* {\n\tsocketio {\n\t\tgreeting_event welcome\n\t}\n"+
+		"\tgreeting `{\"data\": {\"path\": \"{path}\", \"unknown\": \"{unknown}\"}, \"list\": [{ \"a\": {} }]}`\n}")
+	const want = `{"data": {"path": "/socket.io/", "unknown": ""}, "list": [{ "a": {} }]}`
+	c, _ := connectTo(s, "")
+	s.Expect(c, `42["welcome",`+want+`]`)
+	s.Expect(s.Dial("/socket.io/", nil), want)
+}

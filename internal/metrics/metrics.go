@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/backend"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/events"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
@@ -42,12 +43,13 @@ type collector struct {
 	hub     *hub.Hub
 	cluster *nodes.Cluster
 	emitter *events.Emitter
+	intake  *backend.Intake
 }
 
 // Register registers the hub with a configuration's registry. Caddy makes a new registry for each
 // configuration. Registering twice with the same one is not an error.
-func Register(r *prometheus.Registry, h *hub.Hub, c *nodes.Cluster, e *events.Emitter) error {
-	err := r.Register(collector{h, c, e})
+func Register(r *prometheus.Registry, h *hub.Hub, c *nodes.Cluster, e *events.Emitter, i *backend.Intake) error {
+	err := r.Register(collector{h, c, e, i})
 	if errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 		return nil
 	}
@@ -64,6 +66,9 @@ func (collector) Describe(out chan<- *prometheus.Desc) {
 	// Also without a broker: what the hub publishes to may change between two scrapes, and Caddy's registry is a
 	// pedantic one (context.go in Caddy 2.11.9).
 	for _, d := range brokerDescs {
+		out <- d
+	}
+	for _, d := range redisDescs {
 		out <- d
 	}
 }
@@ -105,5 +110,6 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	// The hub does not count these: it emits no events itself, and only calls its observer.
 	counter(dropped, c.emitter.Dropped())
 	c.collectBroker(gauge, counter, out)
+	c.collectRedis(gauge, counter)
 	out <- prometheus.MustNewConstHistogram(fanout, s.FanoutCount, s.FanoutSum, s.Fanout)
 }

@@ -4,7 +4,6 @@ package natstest
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/servertest"
 )
 
@@ -221,16 +221,15 @@ func (s *Server) Snapshot() (rollBack func()) {
 // freePorts returns ports that nobody listens on now.
 func freePorts(t testing.TB, n int) []int {
 	t.Helper()
-	// They may be taken by another process before the server listens. That has to be a risk: nats-server can choose a
-	// port by itself (-1), but then it has another one after Kill and Run, and clients would not find it again.
+	// nats-server can choose a port by itself (-1), but then it has another one after Kill and Run, and clients would not
+	// find it again.
 	var ports []int
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		port, err := strconv.Atoi(caddytest.FreePort(t))
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close() // after all have one, so that no two are the same
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		ports = append(ports, port)
 	}
 	return ports
 }

@@ -55,7 +55,7 @@ const maxCommandName = 12
 // command runs a command.
 func (c *Conn) command(args [][]byte) {
 	// What a publisher sends nearly always, without looking it up.
-	if len(args) == 3 && is(args[0], "PUBLISH") && c.loggedIn && c.transaction == nil && (c.version == 3 || c.subscribed() == 0) {
+	if len(args) == 3 && (is(args[0], "PUBLISH") || is(args[0], "SPUBLISH")) && c.loggedIn && c.transaction == nil && (c.version == 3 || c.subscribed() == 0) {
 		c.publish(args)
 		return
 	}
@@ -71,6 +71,7 @@ func (c *Conn) command(args [][]byte) {
 		}
 	}
 	cmd, ok := commands[string(name[:n])]
+	c.publishBatch() // the answers to what came before come first
 	lower := func() string { return strings.ToLower(string(args[0])) }
 	problem := ""
 	switch {
@@ -108,20 +109,41 @@ func unknown(args [][]byte) string {
 	return string(b)
 }
 
-// publish runs PUBLISH and SPUBLISH.
+// maxBatch is how much is given to the Publisher at once. More would save little, and others wait meanwhile.
+const maxBatch = 128
+
+// publish runs PUBLISH and SPUBLISH. The Publisher gets what is published with what comes directly behind it.
 func (c *Conn) publish(args [][]byte) {
-	c.reached, c.holding = 0, false
 	if c.subscribed() > 0 {
+		c.publishBatch()
 		c.flush() // or what it gets of its own would come before the answers to what it sent before
 	}
+	reached := 0
 	// What is published with SPUBLISH is not for those who are subscribed without the S.
 	if len(args[0]) == len("PUBLISH") {
-		c.reached = c.server.subs.relay(args[1], args[2])
+		reached = c.server.subs.relay(args[1], args[2])
 	}
-	n := c.config.Publisher.Publish(c, args[1], args[2])
-	if !c.holding {
-		c.replies = appendInt(c.replies, n+c.reached)
+	c.batch, c.reached = append(c.batch, Publication{args[1], args[2]}), append(c.reached, reached)
+	if len(c.batch) == maxBatch {
+		c.publishBatch()
 	}
+}
+
+// publishBatch gives the Publisher what it has not yet got.
+func (c *Conn) publishBatch() {
+	if len(c.batch) == 0 {
+		return
+	}
+	c.answered = 0
+	c.config.Publisher.Publish(c, c.batch)
+	clear(c.batch) // or a long command would be kept by it
+	c.batch, c.reached = c.batch[:0], c.reached[:0]
+}
+
+// Answer answers the next publication of those that Publish was called with: how many subscribers got it.
+func (c *Conn) Answer(subscribers int) {
+	c.replies = appendInt(c.replies, subscribers+c.reached[c.answered])
+	c.answered++
 }
 
 // quitAfter runs QUIT: the connection ends after the answer.

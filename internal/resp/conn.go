@@ -46,10 +46,11 @@ type Conn struct {
 	name        []byte
 	channels    map[string]struct{} // that it is subscribed to
 	patterns    map[string]struct{}
-	transaction *transaction // that of MULTI, or nil
-	reached     int          // subscribers of this server that the current publication has
-	holding     bool         // whether Hold was called for it
-	quit        bool         // it has asked to be closed
+	transaction *transaction  // that of MULTI, or nil
+	batch       []Publication // what is not yet given to the Publisher
+	reached     []int         // subscribers of this server that each of the batch has
+	answered    int           // how many of the batch have an answer, or one that is held back
+	quit        bool          // it has asked to be closed
 
 	// Who writes. The reader writes by itself, until async is set for good.
 	async bool
@@ -134,6 +135,7 @@ func (c *Conn) run() error {
 		}
 		size, err := c.parser.next(c.in[c.r:c.w], l)
 		if err != nil {
+			c.publishBatch()
 			c.replies = appendError(c.replies, "ERR Protocol error: "+err.Error())
 			return err
 		}
@@ -146,12 +148,14 @@ func (c *Conn) run() error {
 				c.args = append(c.args, c.in[c.r+a.from:c.r+a.to])
 			}
 			if !c.admit() {
+				c.publishBatch()
 				return nil
 			}
 			c.command(c.args)
 		}
 		c.r += size
 	}
+	c.publishBatch()
 	c.flush()
 	return nil
 }

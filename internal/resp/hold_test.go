@@ -66,8 +66,8 @@ func TestHoldBound(t *testing.T) {
 		}))
 		go io.WriteString(client, strings.Repeat("PUBLISH a b\r\n", 2*maxHeld))
 		synctest.Wait()
-		if len(held) != maxHeld {
-			t.Errorf("%d answers are held back, not %d", len(held), maxHeld)
+		if n := len(held); n < maxHeld || n >= maxHeld+maxBatch {
+			t.Errorf("%d answers are held back, not %d", n, maxHeld)
 		}
 		p := &peer{client, t}
 		for n := range 2 * maxHeld {

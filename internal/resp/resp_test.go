@@ -32,15 +32,17 @@ type publication struct{ channel, payload string }
 
 func newRecorder() *recorder { return &recorder{more: make(chan struct{}, 1)} }
 
-func (r *recorder) Publish(_ *Conn, channel, payload []byte) int {
+func (r *recorder) Publish(c *Conn, ps []Publication) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.got = append(r.got, publication{string(channel), string(payload)})
+	for _, p := range ps {
+		r.got = append(r.got, publication{string(p.Channel), string(p.Payload)})
+		c.Answer(r.n)
+	}
 	select {
 	case r.more <- struct{}{}:
 	default:
 	}
-	return r.n
 }
 
 // wait waits for n publications.
@@ -65,7 +67,13 @@ func (r *recorder) wait(t testing.TB, n int) []publication {
 // publishFunc is a Publisher that is a function.
 type publishFunc func(c *Conn, channel, payload []byte) int
 
-func (f publishFunc) Publish(c *Conn, channel, payload []byte) int { return f(c, channel, payload) }
+func (f publishFunc) Publish(c *Conn, ps []Publication) {
+	for i, p := range ps {
+		if n := f(c, p.Channel, p.Payload); c.answered == i {
+			c.Answer(n)
+		}
+	}
+}
 
 // serve runs a server that ends with the test, and returns its address.
 func serve(t testing.TB, c Config) (*Server, string) {

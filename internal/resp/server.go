@@ -29,14 +29,18 @@ const (
 	complainEvery = 10 * time.Second
 )
 
+// Publication is what a PUBLISH or SPUBLISH has.
+type Publication struct{ Channel, Payload []byte }
+
 // Publisher takes what is published.
 type Publisher interface {
-	// Publish is called for each PUBLISH and SPUBLISH of a connection, in their order, by one goroutine. Both slices are the
-	// read buffer: they are valid until Publish returns, so who keeps them copies them.
+	// Publish is called with what a connection publishes, in its order, by one goroutine: all that one read has brought, up
+	// to maxBatch and to the next command that is another one. All bytes are in the read buffer: they are valid until
+	// Publish returns, so who keeps them copies them.
 	//
-	// It returns how many subscribers got the message, which is what the client is told, or calls c.Hold if that is not known
-	// yet. Publish may also block: then the connection is not read, and TCP holds its client back.
-	Publish(c *Conn, channel, payload []byte) (subscribers int)
+	// For each of them, in their order, it calls c.Answer or, if it does not know yet how many subscribers got the message,
+	// c.Hold. Publish may also block: then the connection is not read, and TCP holds its client back.
+	Publish(c *Conn, ps []Publication)
 }
 
 // Config is what a server can be given anew while it runs.

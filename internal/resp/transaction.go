@@ -89,5 +89,6 @@ func (c *Conn) exec([][]byte) {
 				c.flush()
 			}
 		}
+		c.publishBatch()
 	}
 }

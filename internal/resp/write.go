@@ -24,7 +24,7 @@ type Held struct {
 	number uint64
 }
 
-// Hold holds the answer to the current PUBLISH back until Answer is called. What Publish returns does not count then. Answers
+// Hold holds the answer to the next publication, of those that Publish was called with, back until Held.Answer is called. Answers
 // to later commands wait for it, because clients know which answer is whose by their order. It is for the goroutine, and the
 // time, of the call of Publish.
 func (c *Conn) Hold() Held {
@@ -33,8 +33,8 @@ func (c *Conn) Hold() Held {
 	defer c.mu.Unlock()
 	c.queueLocked(c.replies)
 	c.replies = c.replies[:0]
-	c.held = append(c.held, held{n: c.reached})
-	c.holding = true
+	c.held = append(c.held, held{n: c.reached[c.answered]})
+	c.answered++
 	return Held{c, c.first + uint64(len(c.held)-c.head-1)}
 }
 

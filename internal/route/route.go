@@ -80,7 +80,7 @@ func New(c Config) (*Route, error) {
 		subscribe:      c.Subscribe,
 		channels:       c.Channels,
 		user:           c.User,
-		greeting:       c.Greeting,
+		greeting:       escapeJSON(c.Greeting),
 		ipv6Prefix:     c.IPv6Prefix,
 		maxMessage:     c.MaxMessage,
 		posters:        ratelimit.NewKeyed(limit),

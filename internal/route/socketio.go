@@ -24,7 +24,8 @@ type SocketIO struct {
 	// Which namespaces there are besides `/`; `*` matches any text. Each is a channel of its name. Default: none.
 	Namespaces []string `json:"namespaces,omitempty"`
 
-	// How long a client that lost its connection can go on where it was, on the same server, in the same rooms. It gets what
+	// How long a client that lost its connection can go on where it was, on the same server, in the same rooms. With a message
+	// broker it may also go on at another server, if the route has no `join`, as far as `history` goes. It gets what
 	// it has missed meanwhile, as far back as `history` of the app `broadcast` goes; if that is not all, it begins anew,
 	// and its `socket.recovered` is `false`. Handlers of events in pages get one more argument for it, an ID. `0` turns it
 	// off. Default: `2m` if there is `history`, otherwise off. Maximum: `1h`.
@@ -140,6 +141,7 @@ func (route *Route) newEngine(c *Config) *socketio.Endpoint {
 		return func(f hub.Format) *hub.ConnOptions {
 			o := make(f)
 			o.Observer = c.SocketIOTable.Observe(o.Observer)
+			o.Next = WebSocket // those that poll may move to it
 			return o
 		}
 	}

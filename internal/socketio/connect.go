@@ -3,6 +3,7 @@ package socketio
 import (
 	"encoding/json"
 	"errors"
+	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/frame"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
@@ -30,24 +31,25 @@ func (s *session) connect(p *packet.Packet) error {
 		s.send(packet.AppendConnectError(nil, namespace, "too many namespaces", codeLimit))
 		return nil
 	}
-	if !e.Table.register(s) {
-		return errEnded
-	}
 	if s.recovers(p) {
 		return nil
 	}
 	// Both IDs are new, because the client compares them with those that it had: another pid tells it that it was not recovered
 	// (socket.io-client, lib/socket.ts, onconnect).
 	r := &record{
-		sid: newID(), namespace: namespace, route: e.Route, user: s.user, channels: s.channelsOf(namespace), keep: e.Recovery, session: s,
+		sid: newID(), namespace: namespace, route: e.Route, user: s.user, channels: s.channelsOf(namespace), keep: e.Recovery,
 	}
 	if e.Recovery > 0 {
 		r.pid = newID()
 	}
+	keys, now := s.ticketKeys(), time.Now()
 	err := s.conn.Enter(hub.Entrance{
 		Channels: s.channelsOf(namespace), Name: r.sid, Keep: e.Recovery > 0, Replay: s.replay,
 		Frame: func(w hub.Welcome, last []*hub.Message) []byte {
 			r.position = w.ID
+			if len(keys) > 0 {
+				r.pid = s.ticket(&keys[0], namespace, r.sid, w.ID, now)
+			}
 			first := s.greet(namespace, textFrame(packet.AppendConnected(nil, namespace, r.sid, r.pid)), w.ID)
 			return Format{e.Recovery > 0}.Append(first, last)
 		},
@@ -57,7 +59,7 @@ func (s *session) connect(p *packet.Packet) error {
 	}
 	s.entered(r)
 	if r.pid != "" {
-		e.Table.track(r)
+		e.Table.track(r, s)
 	}
 	return nil
 }
@@ -98,16 +100,17 @@ func (s *session) recovers(p *packet.Packet) bool {
 	if e.Recovery == 0 || pid == "" {
 		return false
 	}
-	r, channels := e.Table.recoverable(s, p.Namespace, pid)
+	r, channels, followed := s.find(p.Namespace, pid)
 	if r == nil {
 		return false
 	}
 	// Without an offset it has got no event. The reference gives up then, though nothing is missing that it does not have.
-	if offset == "" {
+	received := offset != ""
+	if !received {
 		offset = r.position
 	}
 	err := s.conn.Enter(hub.Entrance{
-		Channels: channels, LastID: offset, Name: r.sid, Keep: true, Whole: true,
+		Channels: channels, LastID: offset, Received: received, Name: r.sid, Keep: true, Whole: true, Follow: followed,
 		Frame: func(_ hub.Welcome, missed []*hub.Message) []byte {
 			// Before the events, so that the page has socket.recovered when they come.
 			first := textFrame(packet.AppendConnected(nil, p.Namespace, r.sid, r.pid))
@@ -118,24 +121,62 @@ func (s *session) recovers(p *packet.Packet) bool {
 		return false // it begins anew
 	}
 	s.entered(r)
-	e.Table.takeOver(r, s)
+	if !e.Table.takeOver(r, s) {
+		// It was kicked, and has come back before its connection was closed.
+		s.conn.Close(hub.ReasonPolicy, hub.KickText)
+		return true
+	}
+	if followed != nil { // another server may not have noticed yet that the client has gone
+		e.Hub.Note(hub.NameCommand{Do: hub.DoMove, Name: r.sid})
+	}
 	return true
+}
+
+// find returns the record that a client names, and the channels that it is to be on. If its session was another server's, or has
+// ended here, it is followed in the shared log, which has what backends have had it join and leave since.
+func (s *session) find(namespace, pid string) (*record, []string, *hub.Followed) {
+	if isTicket(pid) && s.mayJoin != nil {
+		return nil, nil, nil // or it could join rooms, and then go on where these are not known
+	}
+	r, channels := s.endpoint.Table.recoverable(s, namespace, pid)
+	if !isTicket(pid) || r != nil && s.endpoint.Table.lives(r) {
+		return r, channels, nil
+	}
+	if !s.endpoint.Hub.Shared() { // any more
+		return r, channels, nil
+	}
+	if r != nil {
+		if f, ok := s.conn.Follow(r.sid, "", channels); ok && r.covers(f.Channels) {
+			return r, f.Channels, f
+		}
+	}
+	sid, position, ok := s.openTicket(s.ticketKeys(), namespace, pid, time.Now())
+	if !ok {
+		return nil, nil, nil
+	}
+	own := s.channelsOf(namespace)
+	f, ok := s.conn.Follow(sid, position, own)
+	if !ok {
+		return nil, nil, nil
+	}
+	if r == nil {
+		r = &record{pid: pid, sid: sid, namespace: namespace, route: s.endpoint.Route, user: s.user, channels: own,
+			position: position, keep: s.endpoint.Recovery}
+	}
+	if !r.covers(f.Channels) {
+		return nil, nil, nil
+	}
+	return r, f.Channels, f
 }
 
 // entered notes that the client is in a namespace.
 func (s *session) entered(r *record) {
 	s.joined = append(s.joined, joined{r.namespace, r.sid})
-	if s.early != nil {
-		s.early.Stop()
-		s.early = nil
-	}
+	s.endpoint.Table.entered(s)
 }
 
 // refuse answers a Connect that came to nothing.
 func (s *session) refuse(namespace string, err error) error {
-	if len(s.joined) == 0 {
-		s.endpoint.Table.unregister(s.conn)
-	}
 	if errors.Is(err, hub.ErrClosed) {
 		return err
 	}

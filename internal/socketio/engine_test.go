@@ -184,7 +184,9 @@ func TestClientCloses(t *testing.T) {
 	s.want(p.get(), unknown)
 }
 
-// TestServerCloses: a client that is closed is told of it by the GET that waits, or by the next one.
+// TestServerCloses: a client that is closed is told of it by the GET that waits, or by the next one. The end comes alone: the
+// client looks at it at once, and at the packets with it later, when it has made a new connection though it was to stay away
+// (socket.io-client 4.8.4, lib/manager.ts, ondecoded).
 func TestServerCloses(t *testing.T) {
 	s := newServer(t, nil)
 	p := s.open()
@@ -192,7 +194,17 @@ func TestServerCloses(t *testing.T) {
 	s.Hub.Publish(&hub.Message{Channel: "main", Data: []byte("x")})
 	s.Hub.Kick(hub.Filter{Channel: "main"}, hub.ReasonPolicy, "")
 	s.want(p.post(`42["x"]`), answer{200, "ok"}) // it does not know it yet
-	s.want(p.get(), answer{200, "42[\"message\",\"x\"]\x1e41\x1e1"})
+	s.want(p.get(), answer{200, "42[\"message\",\"x\"]\x1e41"})
+	s.want(p.get(), answer{200, "1"})
+	s.want(p.get(), unknown)
+	// It is the same if a GET waits.
+	p = s.open()
+	p.enter("40")
+	got := p.poll()
+	p.awaitGet()
+	s.Hub.Kick(hub.Filter{Channel: "main"}, hub.ReasonPolicy, "")
+	s.want(<-got, answer{200, "41"})
+	s.want(p.get(), answer{200, "1"})
 	s.want(p.get(), unknown)
 }
 
@@ -229,8 +241,14 @@ func TestUpgrade(t *testing.T) {
 	s.want(<-got, answer{200, "6"})
 	s.want(p.get(), answer{200, "6"})
 	s.Hub.Publish(&hub.Message{Channel: "main", Data: []byte("1")})
+	if got := s.transports(); got != "polling" {
+		t.Error(got)
+	}
 	c.send("5")
 	c.wants(`42["message","1"]`)
+	if got := s.transports(); got != "websocket" {
+		t.Error(got)
+	}
 	s.Hub.Publish(&hub.Message{Channel: "main", Data: []byte("2")})
 	c.wants(`42["message","2"]`)
 	c.send(`420["x",1]`)

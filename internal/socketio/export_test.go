@@ -24,7 +24,7 @@ func Parting(payload string) string { return string(parting([]byte(payload))) }
 func (t *Table) Records() (all, ended int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.recovery.records), len(t.recovery.ended)
+	return len(t.recovery.records), t.recovery.ended.Len()
 }
 
 // Sessions returns how many there are.

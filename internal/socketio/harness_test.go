@@ -52,7 +52,7 @@ func newServer(t *testing.T, change func(*socketio.Endpoint)) *server {
 	options := func(transport string) func(hub.Format) *hub.ConnOptions {
 		return func(f hub.Format) *hub.ConnOptions {
 			return &hub.ConnOptions{
-				Transport: transport, Format: f, PingInterval: time.Hour, WriteTimeout: 10 * time.Second,
+				Transport: transport, Next: "websocket", Format: f, PingInterval: time.Hour, WriteTimeout: 10 * time.Second,
 				MaxBacklog: hub.MinBacklog, Observer: table.Observe(nobody{}),
 			}
 		}
@@ -120,6 +120,18 @@ func (s *server) do(method, query, body string, header ...string) answer {
 		s.Error(err)
 	}
 	return answer{resp.StatusCode, string(b)}
+}
+
+// transports returns what the only connection counts as, in the totals and in the list.
+func (s *server) transports() string {
+	s.Helper()
+	list := s.Hub.Connections(hub.Filter{}, 2) // waits for the loops
+	for name, n := range s.Hub.Stats().Transports {
+		if len(list) != 1 || (n == 1) != (name == list[0].Transport) || n < 0 {
+			s.Errorf("%d %s, of %+v", n, name, list)
+		}
+	}
+	return list[0].Transport
 }
 
 // want fails the test if there is another answer.

@@ -55,25 +55,35 @@ func endsForGood(why hub.Reason) bool { return packet.ForGood(why) || why == hub
 func (o observer) end(c *hub.Conn, why hub.Reason) {
 	o.table.mu.Lock()
 	s := o.table.sessions[c]
-	var names []string
+	var names, left []string
 	if s != nil {
 		delete(o.table.sessions, c)
-		s.ended = true
-		names = o.table.endLocked(s, endsForGood(why))
+		s.ended, s.why = true, why
+		if s.early != nil {
+			s.early.Stop()
+		}
+		if packet.ForGood(why) {
+			for _, r := range s.records {
+				left = append(left, r.sid)
+			}
+		}
+		names = o.table.endLocked(s)
 	}
 	o.table.mu.Unlock()
 	if len(names) > 0 {
 		// Not here: the loop waits, and what is kept for a name may be long.
 		go func() {
-			for _, name := range names {
-				s.endpoint.Hub.Forget(name)
-			}
+			s.endElsewhere(left...)
+			forget(s.endpoint.Hub, names)
 		}()
 	}
 }
 
-// Dismissed implements hub.Dismisser: a backend takes a client out of the namespace in which it has the name.
-func (o observer) Dismissed(c *hub.Conn, name string) bool {
+// Dismissed implements hub.Dismisser: a backend takes a client out of the namespace in which it has the name, or of that of the
+// channel.
+func (o observer) Dismissed(c *hub.Conn, name, channel string) bool {
 	s := o.table.of(c)
-	return s != nil && s.dismiss(name)
+	return s != nil && s.dismiss(func(j joined) bool {
+		return j.sid == name || channel != "" && j.namespace == packet.Namespace(channel)
+	})
 }

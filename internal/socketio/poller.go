@@ -36,8 +36,8 @@ type poller struct {
 	options *hub.ConnOptions
 
 	transport transport
-	posting   atomic.Bool // a POST is read
-	upgrading atomic.Bool // it tries a WebSocket, or has moved to it
+	posting   atomic.Bool             // a POST is read
+	upgrading atomic.Pointer[upgrade] // the WebSocket that it tries or has moved to
 }
 
 // newPoller returns the client of a session that has its connection.
@@ -46,6 +46,9 @@ func newPoller(s *session, o *hub.ConnOptions) *poller {
 	p.transport.hold = s.endpoint.Hub.Hold
 	p.transport.hold(sessionCost)
 	p.transport.closed = func(kept bool) {
+		if u := p.upgrading.Load(); u != nil {
+			u.abandon(nil)
+		}
 		if kept {
 			time.AfterFunc(lingerTime, p.forget)
 			return
@@ -97,7 +100,8 @@ func (p *poller) get(w http.ResponseWriter, r *http.Request) error {
 	rc.SetWriteDeadline(time.Now().Add(p.options.WriteTimeout))
 	err := respond(w, plainText, payload)
 	rc.SetWriteDeadline(time.Time{})
-	if last || err != nil && p.transport.polls() {
+	// A client that has moved needs no noop. But it would miss messages without knowing.
+	if last || err != nil && (p.transport.polls() || string(payload) != noopPacket) {
 		p.leave()
 	}
 	return nil

@@ -1,6 +1,7 @@
 package socketio
 
 import (
+	"container/list"
 	"slices"
 	"time"
 
@@ -31,6 +32,8 @@ type record struct {
 	session *session // nil when that has ended
 	on      []string // all channels that it was on then
 	until   time.Time
+	place   *list.Element // in recovery.ended
+	gone    bool          // its client was kicked, so nobody may go on with it
 }
 
 func (r *record) cost() int {
@@ -44,21 +47,40 @@ func (r *record) cost() int {
 // recovery is the records of a process. Table.mu guards it.
 type recovery struct {
 	records map[string]*record // by the pid
-	ended   []*record          // in the order in which their sessions ended
+	ended   list.List          // of *record, in the order in which their sessions ended
 	bytes   int                // that those take
 	timer   *time.Timer        // runs while there are some
 	closed  bool
 }
 
 // track notes a client's place in a namespace, for when its connection ends.
-func (t *Table) track(r *record) {
+func (t *Table) track(r *record, s *session) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	names := t.giveLocked(r, s)
+	t.mu.Unlock()
+	forget(s.endpoint.Hub, names)
+}
+
+// giveLocked gives a record to a session. That may have ended since it entered the namespace, and its end did not find the
+// record. It returns the names that nobody needs any more.
+func (t *Table) giveLocked(r *record, s *session) (names []string) {
 	if t.recovery.records == nil {
 		t.recovery.records = make(map[string]*record)
 	}
-	t.recovery.records[r.pid] = r
-	r.session.records = append(r.session.records, r)
+	t.recovery.records[r.pid] = r // it may have just expired
+	r.session, r.on = s, nil
+	s.records = append(s.records, r)
+	if s.ended {
+		return t.endLocked(s)
+	}
+	return nil
+}
+
+// forget forgets names whose sessions have ended. Another connection may have gone on with one meanwhile.
+func forget(h *hub.Hub, names []string) {
+	for _, name := range names {
+		h.ForgetUnused(name)
+	}
 }
 
 // forget forgets a client's place for good, because it has left the namespace. It reports whether that was known.
@@ -96,12 +118,22 @@ func (t *Table) recoverable(s *session, namespace, pid string) (*record, []strin
 			channels = now
 		}
 	}
-	for _, c := range r.channels {
-		if !slices.Contains(channels, c) { // it has left it, or is not on it yet
-			return nil, nil
-		}
+	if !r.covers(channels) {
+		return nil, nil
 	}
 	return r, channels
+}
+
+// covers reports whether the route's channels are among some. Otherwise the client has left one, or is not on it yet.
+func (r *record) covers(channels []string) bool {
+	return !slices.ContainsFunc(r.channels, func(c string) bool { return !slices.Contains(channels, c) })
+}
+
+// lives reports whether a record has a session.
+func (t *Table) lives(r *record) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return r.session != nil
 }
 
 // within returns the channels of a namespace.
@@ -114,38 +146,58 @@ func within(namespace string, channels []string) (some []string) {
 	return some
 }
 
-// takeOver has a session go on where another one was.
-func (t *Table) takeOver(r *record, s *session) {
+// takeOver has a session go on where another one was. It reports false if the other one was kicked since it was looked up.
+func (t *Table) takeOver(r *record, s *session) bool {
+	h := s.endpoint.Hub
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	// Its session may have ended since it was looked up, and have left it in the list.
-	if old := r.session; old != nil {
-		old.records = slices.DeleteFunc(old.records, func(o *record) bool { return o == r })
+	if r.gone {
+		t.mu.Unlock()
+		return false
+	}
+	// A third one may have been faster, which has the name then.
+	if c := h.Named(r.sid); c != nil && c != s.conn {
+		t.mu.Unlock()
+		return true
+	}
+	t.detachLocked(r, h)
+	if old := t.recovery.records[r.pid]; old != nil && old != r { // one that was of no use any more
+		t.detachLocked(old, h)
+	}
+	names := t.giveLocked(r, s)
+	t.mu.Unlock()
+	forget(h, names)
+	return true
+}
+
+// detachLocked takes a record from where it is. Its session may have ended since it was looked up.
+func (t *Table) detachLocked(r *record, h *hub.Hub) {
+	if s := r.session; s != nil {
+		s.records = slices.DeleteFunc(s.records, func(o *record) bool { return o == r })
 	} else {
-		t.dropEndedLocked(slices.Index(t.recovery.ended, r), s.endpoint.Hub)
-	}
-	r.session, r.on = s, nil
-	t.recovery.records[r.pid] = r // it may have just expired
-	s.records = append(s.records, r)
-}
-
-// dropEndedLocked takes a record out of the list of those whose sessions have ended.
-func (t *Table) dropEndedLocked(i int, h *hub.Hub) {
-	if i >= 0 {
-		n := t.recovery.ended[i].cost()
-		t.recovery.bytes -= n
-		h.Hold(-n)
-		t.recovery.ended = slices.Delete(t.recovery.ended, i, i+1)
+		t.dropEndedLocked(r, h)
 	}
 }
 
-// endLocked keeps a session's records for a while. With forGood it forgets them, because the client must not come back. It returns
-// the names that nobody needs any more.
-func (t *Table) endLocked(s *session, forGood bool) (names []string) {
-	v := &t.recovery
+// dropEndedLocked takes a record out of the list of those whose sessions have ended, if it is there.
+func (t *Table) dropEndedLocked(r *record, h *hub.Hub) {
+	if r.place == nil {
+		return
+	}
+	t.recovery.ended.Remove(r.place)
+	r.place = nil
+	n := r.cost()
+	t.recovery.bytes -= n
+	h.Hold(-n)
+}
+
+// endLocked keeps the records of a session that has ended for a while. If the client must not come back it forgets them. It
+// returns the names that nobody needs any more.
+func (t *Table) endLocked(s *session) (names []string) {
+	v, forGood := &t.recovery, endsForGood(s.why)
 	// A session has a record for each namespace, and a client asks for each by itself.
 	for _, r := range s.records {
 		if forGood {
+			r.gone = packet.ForGood(s.why)
 			delete(v.records, r.pid)
 			names = append(names, r.sid)
 			continue
@@ -153,13 +205,13 @@ func (t *Table) endLocked(s *session, forGood bool) (names []string) {
 		r.session = nil
 		r.on = within(r.namespace, s.rooms)
 		r.until = time.Now().Add(r.keep)
-		v.ended = append(v.ended, r)
+		r.place = v.ended.PushBack(r)
 		v.bytes += r.cost()
 		s.endpoint.Hub.Hold(r.cost())
 	}
 	s.records = nil
 	// Clients that come and go cost memory that nobody asks for again, so there is an end to it.
-	for len(v.ended) > 0 && (len(v.ended) > maxRecords || v.bytes > maxRecordBytes) {
+	for v.ended.Len() > maxRecords || v.bytes > maxRecordBytes {
 		names = append(names, t.expireFirstLocked(s.endpoint.Hub))
 	}
 	t.setTimerLocked(s.endpoint.Hub)
@@ -168,8 +220,8 @@ func (t *Table) endLocked(s *session, forGood bool) (names []string) {
 
 // expireFirstLocked forgets the record whose session ended first, and returns its name.
 func (t *Table) expireFirstLocked(h *hub.Hub) (name string) {
-	r := t.recovery.ended[0]
-	t.dropEndedLocked(0, h)
+	r := t.recovery.ended.Front().Value.(*record)
+	t.dropEndedLocked(r, h)
 	delete(t.recovery.records, r.pid)
 	return r.sid
 }
@@ -177,14 +229,12 @@ func (t *Table) expireFirstLocked(h *hub.Hub) (name string) {
 // setTimerLocked has the records expire.
 func (t *Table) setTimerLocked(h *hub.Hub) {
 	v := &t.recovery
-	if v.timer != nil || len(v.ended) == 0 {
-		return
-	}
-	if v.closed {
+	first := v.ended.Front()
+	if v.timer != nil || first == nil || v.closed {
 		return
 	}
 	// At most once a second, or many that end at about the same time would have it run as often.
-	v.timer = time.AfterFunc(max(time.Second, time.Until(v.ended[0].until)), func() { t.expire(h) })
+	v.timer = time.AfterFunc(max(time.Second, time.Until(first.Value.(*record).until)), func() { t.expire(h) })
 }
 
 // Close ends the table, when the hub has ended.
@@ -197,18 +247,28 @@ func (t *Table) Close() {
 	}
 }
 
+// expireAtOnce is how many records are forgotten under the lock at once: the loops wait for it.
+const expireAtOnce = 256
+
 // expire forgets the records whose time is up.
 func (t *Table) expire(h *hub.Hub) {
-	t.mu.Lock()
-	var names []string
 	now := time.Now()
-	for len(t.recovery.ended) > 0 && !now.Before(t.recovery.ended[0].until) {
-		names = append(names, t.expireFirstLocked(h))
-	}
-	t.recovery.timer = nil
-	t.setTimerLocked(h)
-	t.mu.Unlock()
-	for _, name := range names {
-		h.Forget(name)
+	for more := true; more; {
+		var names []string
+		t.mu.Lock()
+		for more = false; ; {
+			first := t.recovery.ended.Front()
+			if first == nil || now.Before(first.Value.(*record).until) {
+				t.recovery.timer = nil
+				t.setTimerLocked(h)
+				break
+			}
+			if more = len(names) == expireAtOnce; more {
+				break
+			}
+			names = append(names, t.expireFirstLocked(h))
+		}
+		t.mu.Unlock()
+		forget(h, names)
 	}
 }

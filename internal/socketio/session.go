@@ -42,7 +42,6 @@ type session struct {
 	endpoint *Endpoint
 	conn     *hub.Conn
 	user     string
-	source   string   // of its messages: its first transport
 	channels []string // of the route: the main namespace
 	publish  []string // those that the client may publish on; the first one is where its events go
 	mayJoin  func(channel string) bool
@@ -53,16 +52,18 @@ type session struct {
 	// Guarded by in: one packet at a time. While a client moves to a WebSocket it has two transports, and what a backend does
 	// with it comes from elsewhere.
 	in       sync.Mutex
+	source   string // of its messages: its transport
 	joined   []joined
 	refused  int
 	assembly *packet.Assembly // the packet whose attachments are missing
 	late     *time.Timer      // of the assembly
-	early    *time.Timer      // until the client is in a namespace
 
 	// Guarded by Table.mu.
 	records []*record
-	rooms   []string // all its channels, as far as the loop has come
-	ended   bool     // what the table had of it is gone
+	rooms   []string    // all its channels, as far as the loop has come
+	early   *time.Timer // until the client is in a namespace
+	ended   bool        // what the table had of it is gone
+	why     hub.Reason
 }
 
 // joined is a namespace that the client is in.
@@ -84,6 +85,13 @@ func (s *session) begin(c *hub.Conn, o *hub.ConnOptions) {
 		c.Fail(hub.ReasonProtocol, "no namespace")
 		c.Done()
 	})
+	// Or the timer would keep a connection that ends before. Clients that come and go could pile up such.
+	t := s.endpoint.Table
+	t.register(s)
+	if c.Gone() { // its end may have found nothing
+		s.early.Stop()
+		t.unregister(c)
+	}
 }
 
 // Greeting implements protocol.Session, for a client that begins with a WebSocket. Its ID is not kept, as nothing can come with
@@ -203,6 +211,7 @@ func (s *session) packet(p *packet.Packet, attachments [][]byte) error {
 	}
 	switch p.Type {
 	case packet.Disconnect:
+		s.endElsewhere(s.joined[at].sid)
 		s.leaveNamespace(at)
 	case packet.Event, packet.BinaryEvent:
 		return s.event(p, attachments)
@@ -225,12 +234,12 @@ func (s *session) leaveNamespace(at int) {
 	}
 }
 
-// dismiss takes the client out of the namespace in which it has a name, because a backend says so. It returns false if it is in
-// no other one, so that it has no use for its connection.
-func (s *session) dismiss(sid string) bool {
+// dismiss takes the client out of a namespace, because a backend says so. It returns false if it is in no other one, so that it
+// has no use for its connection.
+func (s *session) dismiss(is func(joined) bool) bool {
 	s.in.Lock()
 	defer s.in.Unlock()
-	at := slices.IndexFunc(s.joined, func(j joined) bool { return j.sid == sid })
+	at := slices.IndexFunc(s.joined, is)
 	if at < 0 {
 		return len(s.joined) > 0
 	}

@@ -41,11 +41,20 @@ func (p *peer) TryWrite(b []byte) (int, error) {
 func (p *peer) Write(b []byte, _ time.Duration) (int, error) { return p.TryWrite(b) }
 func (*peer) Close()                                         {}
 
+// receive has the session receive a text frame.
+func (p *peer) receive(text string) {
+	head := []byte{0x81, 0x80 | byte(len(text)), 0, 0, 0, 0}
+	if len(text) > 125 {
+		head = []byte{0x81, 0xfe, byte(len(text) >> 8), byte(len(text)), 0, 0, 0, 0}
+	}
+	r := frame.NewReader(1000, false)
+	r.Feed(append(head, text...), p)
+}
+
 // send has the session receive a text frame, and gives the log time to answer. It returns all that has come.
 func (p *peer) send(text string) string {
 	if text != "" {
-		r := frame.NewReader(1000, false)
-		r.Feed(append([]byte{0x81, 0x80 | byte(len(text)), 0, 0, 0, 0}, text...), p)
+		p.receive(text)
 	}
 	time.Sleep(time.Second)
 	synctest.Wait()

@@ -164,6 +164,31 @@ func TestNames(t *testing.T) {
 	b.wants(`42["message","5"]`)
 }
 
+// TestDismissedByRoom: clients that a backend selects by a room are taken out of the namespace of the room, whatever others they
+// are in, unless it wants their connections closed.
+func TestDismissedByRoom(t *testing.T) {
+	s := newServer(t, nil)
+	a, _, _ := s.connect("")
+	a.send("40/chat,")
+	chat, _ := ids(t, a.read())
+	a.send("42/chat,1[\"join\",\"room:1\"]")
+	a.read()
+	s.Hub.Command(hub.NameCommand{Do: hub.DoClose, On: "/chat,room:1", Except: []string{chat}})
+	s.Hub.Command(hub.NameCommand{Do: hub.DoJoin, Name: chat, Channel: "/chat,room:2"})
+	s.Hub.Command(hub.NameCommand{Do: hub.DoClose, On: "/chat,room:2"})
+	a.wants("41/chat,")
+	a.send(`421["x"]`)
+	a.wants(`42["x"]`)
+	a.read() // the ack
+	b, _, _ := s.connect("")
+	b.send("40/chat,")
+	b.read()
+	s.Hub.Command(hub.NameCommand{Do: hub.DoClose, On: "/chat", Whole: true})
+	b.wants("41", "41/chat,", "closed 1008")
+	s.Hub.Command(hub.NameCommand{Do: hub.DoClose, On: "main"})
+	a.wants("41", "41", "closed 1008") // the second for the connection
+}
+
 // offset returns the ID at the end of an event.
 func offset(text string) string {
 	text = strings.TrimSuffix(text, `"]`)

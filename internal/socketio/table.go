@@ -13,7 +13,7 @@ import (
 type Table struct {
 	mu       sync.Mutex
 	polling  map[string]*poller     // by the Engine.IO session's ID
-	sessions map[*hub.Conn]*session // those in a namespace
+	sessions map[*hub.Conn]*session // that have not ended
 	recovery recovery
 }
 
@@ -28,6 +28,12 @@ func newID() string {
 	var b [15]byte
 	rand.Read(b[:]) // never fails (crypto/rand)
 	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// MayBeID reports whether a text looks like an ID that newID makes.
+func MayBeID(s string) bool {
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	return err == nil && len(b) == 15
 }
 
 // find returns the session of a client that began by polling on a route.
@@ -52,8 +58,7 @@ func (t *Table) remove(p *poller) {
 	delete(t.polling, p.sid)
 }
 
-// register notes the session of a connection, before it is in a namespace: so either the connection's end finds the session
-// here, or entering the namespace fails. It reports false if the end was noticed already.
+// register notes the session of a connection. It reports false if its end was noticed already.
 func (t *Table) register(s *session) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -67,6 +72,16 @@ func (t *Table) unregister(c *hub.Conn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.sessions, c)
+}
+
+// entered notes that a session is in a namespace.
+func (t *Table) entered(s *session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s.early != nil {
+		s.early.Stop()
+		s.early = nil
+	}
 }
 
 // of returns the session of a connection.

@@ -155,7 +155,11 @@ func (t *transport) Close() {
 	if t.moved != nil {
 		t.moved.Close()
 	} else if t.waiting != nil {
+		kept = t.answer == "" && len(t.buffered) > 0 && !t.onlyEndLocked()
 		t.wakeLocked()
+	} else if t.answer != "" {
+		kept = t.answer == closePacket // what came before the end has been taken
+		t.setLocked(nil)
 	} else if !t.moving {
 		// Only what the client would be told of the end is kept: without it the session is just not known any more. Of the
 		// messages before it, it gets none: it has not come for them for as long as it may take.
@@ -212,12 +216,17 @@ func (t *transport) poll(ctx context.Context) ([]byte, pollResult) {
 	}
 	waiting := make(chan struct{}, 1)
 	t.waiting = waiting
-	defer func() { t.waiting = nil }()
+	defer func() {
+		t.waiting = nil
+		if t.ended { // Close has left it to this GET, and the session is not known any more
+			t.setLocked(nil)
+		}
+	}()
 	for {
 		switch {
 		// Before what is buffered: a client that has ended its session wants none of it.
 		case t.answer != "":
-			return []byte(t.answer), pollAnswer
+			return t.beforeEndLocked([]byte(t.answer)), pollAnswer
 		case t.moving || t.moved != nil:
 			return []byte(noopPacket), pollAnswer
 		// Also when the client is about to move: what a GET has taken, the WebSocket does not send again.
@@ -255,10 +264,24 @@ func (t *transport) takeLocked() []byte {
 		t.setLocked(append([]byte(nil), left...))
 	}
 	t.releaseLocked()
-	if t.ended && len(payload) > 0 && !isLast(payload) && len(left) == 0 {
-		payload = append(append(payload, packet.Separator), byte(packet.EngineClose))
+	return t.beforeEndLocked(payload)
+}
+
+// beforeEndLocked returns a payload without the end of the session, which is left for another GET, unless it is all there is.
+// Clients look at the end at once, and at what comes with it later: told to stay away they would come back, and events that are
+// recovered then come twice (socket.io-client 4.8.4, lib/manager.ts, ondecoded). The reference sends the end alone too.
+func (t *transport) beforeEndLocked(payload []byte) []byte {
+	if len(payload) <= len(closePacket) || !isLast(payload) {
+		return payload
 	}
-	return payload
+	t.answer = closePacket
+	return payload[:len(payload)-len(closePacket)-1]
+}
+
+// onlyEndLocked reports whether the end of the session is all that is buffered.
+func (t *transport) onlyEndLocked() bool {
+	payload, _ := packet.AppendPayload(nil, t.buffered, 1)
+	return string(payload) == closePacket
 }
 
 // finish has a GET that waits answered, because the client has ended the session itself.
@@ -282,6 +305,13 @@ func (t *transport) polls() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return !t.moving && t.moved == nil
+}
+
+// over reports whether the hub has ended the session.
+func (t *transport) over() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ended
 }
 
 // move has all go to a WebSocket from now on, first what no GET has come for.

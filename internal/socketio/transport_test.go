@@ -113,9 +113,10 @@ func TestKicked(t *testing.T) {
 	s.Hub.Kick(hub.Filter{Channel: "main"}, hub.ReasonPolicy, "")
 	a, b := c.read(), c.read()
 	c.wants("closed 1008")
-	if got := p.get(); got != (answer{200, a + "\x1e" + b + "\x1e1"}) || a == b || !strings.HasPrefix(a, "41") || !strings.HasPrefix(b, "41") {
+	if got := p.get(); got != (answer{200, a + "\x1e" + b}) || a == b || !strings.HasPrefix(a, "41") || !strings.HasPrefix(b, "41") {
 		t.Errorf("%s %s %+v", a, b, got)
 	}
+	s.want(p.get(), answer{200, "1"})
 }
 
 // TestParting: of what a client has not come for only the end is kept, as the messages before it may be incomplete.

@@ -37,17 +37,34 @@ type upgrade struct {
 
 // upgrade accepts a WebSocket for the client. If there is one already, that one stays.
 func (p *poller) upgrade(w http.ResponseWriter, r *http.Request, e *websocket.Endpoint) error {
-	// The official tests want the second WebSocket closed, and the first to go on.
-	if !p.upgrading.CompareAndSwap(false, true) {
+	u := &upgrade{poller: p}
+	if !p.tries(u) {
 		return Refuse(w, r, packet.BadRequest)
 	}
-	return e.Move(w, r, &upgrade{poller: p})
+	return e.Move(w, r, u)
+}
+
+// tries notes that the client tries a WebSocket. It reports false if there is one already, or the session has ended.
+func (p *poller) tries(u *upgrade) bool {
+	// The official tests want the second WebSocket closed, and the first to go on.
+	if !p.upgrading.CompareAndSwap(nil, u) {
+		return false
+	}
+	// After the swap: either the end of the session finds the WebSocket, or it is found here.
+	if p.transport.over() {
+		u.abandon(nil)
+		return false
+	}
+	return true
 }
 
 // Start implements websocket.Mover.
 func (u *upgrade) Start(to hub.Sink) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.stage == failed { // the session has ended
+		return false
+	}
 	u.socket = to
 	u.timer = time.AfterFunc(upgradeTimeout, func() { u.abandon(nil) })
 	return true
@@ -99,8 +116,11 @@ func (u *upgrade) probe(socket hub.Sink) error {
 		return errEnded
 	}
 	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.stage != connecting {
+		return errEnded // the time was up
+	}
 	u.stage = probing
-	u.mu.Unlock()
 	// After the answer, or the client could have its GET answered first, and would wait for the probe in vain.
 	u.transport.probe(true)
 	return nil
@@ -117,6 +137,10 @@ func (u *upgrade) move(socket hub.Sink) error {
 	u.mu.Unlock()
 	u.timer.Stop()
 	u.conn.Alive()
+	u.conn.SwitchTransport()
+	u.in.Lock()
+	u.source = u.options.Next
+	u.in.Unlock()
 	if err := u.transport.move(socket, u.options.WriteTimeout); err != nil {
 		if errors.Is(err, errEnded) {
 			socket.Close()
@@ -135,8 +159,9 @@ func (u *upgrade) abandon(p []byte) {
 		return
 	}
 	u.stage = failed
-	u.upgrading.Store(false)
+	// Before another WebSocket can begin, which has a probe of its own.
 	u.transport.probe(false)
+	u.upgrading.CompareAndSwap(u, nil)
 	if u.socket == nil {
 		return
 	}
@@ -157,11 +182,28 @@ func (u *upgrade) Alive() {
 	}
 }
 
-// Unfinished implements websocket.Peer.
-func (u *upgrade) Unfinished(have, space int) bool { return u.conn.Unfinished(have, space) }
+// maxProbe is how much space a message may take before the move: more than it needs in any number of parts.
+const maxProbe = 1 << 10
+
+// Unfinished implements websocket.Peer. Before the move it is not the connection's, which would be taken for one that stalls
+// if the WebSocket ended there. So nothing is counted then, and little is accepted.
+func (u *upgrade) Unfinished(have, space int) bool {
+	if c := u.to(); c != nil {
+		return c.Unfinished(have, space)
+	}
+	if space > maxProbe {
+		u.abandon(nil)
+		return false
+	}
+	return true
+}
 
 // Finished implements websocket.Peer.
-func (u *upgrade) Finished() { u.conn.Finished() }
+func (u *upgrade) Finished() {
+	if c := u.to(); c != nil {
+		c.Finished()
+	}
+}
 
 // Reply implements websocket.Peer. A ping before the move gets no answer: clients in browsers cannot send one.
 func (u *upgrade) Reply(p []byte) {

@@ -9,6 +9,9 @@ import (
 // isKombu reports whether kombu publishes to the channel what is meant for the exchange: "/0.socketio", with the number of
 // the database (kombu/transport/redis.py, keyprefix_fanout).
 func isKombu(channel, exchange string) bool {
+	if channel == "" || channel[0] != '/' { // as nearly all
+		return false
+	}
 	db, ok := strings.CutSuffix(channel, "."+exchange)
 	if !ok || len(db) < 2 || db[0] != '/' {
 		return false

@@ -1,0 +1,117 @@
+package backend
+
+import (
+	"errors"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/packet"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/queue"
+)
+
+var errRooms = errors.New("no room of the namespace can have one of these names")
+
+// emit appends the messages of an event.
+func (t *taker) emit(ms []*hub.Message, channel string, k *queue.Command) []*hub.Message {
+	if k.WantsAck && t.counts.acks.CompareAndSwap(false, true) { // once: it is the same with each emit of the backend
+		logger().Warn("a backend waits for acks of clients, which do not come", zap.String("channel", channel))
+	}
+	m, err := t.message(k)
+	if err != nil {
+		t.reject(Invalid, channel, err)
+		return ms
+	}
+	if len(k.Rooms) == 0 {
+		return append(ms, m)
+	}
+	var rooms, names []string
+	for _, room := range k.Rooms {
+		as := t.find(k.Namespace, room)
+		// In a list it has to be one of both, because a client gets the event once.
+		if as.name && (as.channel == "" || len(k.Rooms) > 1) {
+			rooms, names = append(rooms, room), append(names, room)
+			continue
+		}
+		if as.channel != "" {
+			rooms = append(rooms, as.channel)
+		}
+		if as.name {
+			ms = append(ms, hub.ToRooms(m, []string{room}, func(string) bool { return true })...)
+		}
+	}
+	all := hub.ToRooms(m, rooms, func(room string) bool { return slices.Contains(names, room) })
+	if len(all) == 0 {
+		t.reject(Invalid, channel, errRooms)
+	}
+	return append(ms, all...)
+}
+
+// message returns the message of an event, for all of its namespace.
+func (t *taker) message(k *queue.Command) (*hub.Message, error) {
+	content, err := packet.NewContent(k.AppendArguments(nil), k.Attachments)
+	if err != nil {
+		return nil, err
+	}
+	m := &hub.Message{Channel: t.all(k.Namespace), Event: k.Name, Data: content.Data, Kind: content.Kind, Source: hub.SourceRedis}
+	if m.Event == packet.DefaultEvent { // to clients of other protocols it is none
+		m.Event = ""
+	}
+	if content.Args != nil {
+		m.Emit = &hub.Emit{Args: content.Args, Attachments: content.Attachments}
+		if content.Data == nil {
+			size := packet.PlainSize(content.Args, content.Attachments)
+			m.Data = packet.AppendPlain(make([]byte, 0, size), content.Args, content.Attachments)
+		}
+	}
+	if len(k.Except) > 0 {
+		if m.Emit == nil {
+			m.Emit = new(hub.Emit)
+		}
+		m.Emit.Except = t.excepted(k)
+	}
+	return m, nil
+}
+
+// all returns the channel of everybody in a namespace.
+func (t *taker) all(namespace string) string {
+	if namespace == packet.MainNamespace {
+		return t.queue.main
+	}
+	return namespace
+}
+
+// excepted returns the names and channels of what a command excepts.
+func (t *taker) excepted(k *queue.Command) (list []string) {
+	for _, room := range k.Except {
+		as := t.find(k.Namespace, room)
+		if as.name {
+			list = append(list, room)
+		}
+		if as.channel != "" && !(as.name && as.channel == room) {
+			list = append(list, as.channel)
+		}
+	}
+	return list
+}
+
+// found is what a room of a backend can be: the ID of one client's socket, which is a name in the hub, or a channel.
+type found struct {
+	name    bool
+	channel string // or empty
+}
+
+// find returns what a room is. Only who knows all names could always tell: with a shared log, a client may be on another hub. So
+// what looks like a client's ID, and is none of this hub, may be either.
+func (t *taker) find(namespace, room string) (f found) {
+	if f.name = t.hub.HasName(room); f.name {
+		return f
+	}
+	f.name = t.hub.Shared() && socketio.MayBeID(room)
+	if channel, ok := packet.Room(namespace, room); ok {
+		f.channel = channel
+	}
+	return f
+}
