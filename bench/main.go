@@ -9,7 +9,7 @@
 //	go run ./bench -scenarios herd                     # 10,000 clients that come back at once; writes docs/cluster-performance.md
 //	go run ./bench -memory 64                          # how far the process grows with max_memory 64MiB
 //	go run ./bench -quick                              # only checks that every message is delivered, and that no ratio is far off
-//	go run ./bench -scenarios paced,burst,rooms,polling,polling-burst,idle,idle-polling -peers "caddy-broadcast,ours: Socket.IO,ours: Redis,ours: pipeline,nchan,Socket.IO,Flask-SocketIO"
+//	go run ./bench -scenarios polling,idle-polling     # clients of Socket.IO that poll, of ours and of the peers
 package main
 
 import (

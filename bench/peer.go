@@ -105,11 +105,18 @@ var peers = []peer{
 		start: startOursRedis(1),
 	},
 	{
-		name:  oursPipeline,
+		name:  oursPipeline10,
 		about: "the same, with pipelines of 10 messages",
 		only:  []string{"rooms"},
 		rooms: true,
 		start: startOursRedis(10),
+	},
+	{
+		name:  oursPipeline100,
+		about: "the same, with pipelines of 100 messages",
+		only:  []string{"rooms"},
+		rooms: true,
+		start: startOursRedis(100),
 	},
 	{
 		name:  oursH2,

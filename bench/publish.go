@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -86,7 +87,7 @@ func (f *fleet) drive(s *server, l load, d time.Duration) (expected []tally, mes
 	}
 	wg.Wait()
 	if e := g.failed.Load(); e != nil {
-		err = e.(error)
+		err = *e
 	}
 	return g.expected, g.published.Load(), err
 }
@@ -112,8 +113,11 @@ type driver struct {
 	number    uint32 // of the last message
 	expected  []tally
 	published atomic.Int64
-	failed    atomic.Value // error
+	failed    atomic.Pointer[error]
 }
+
+// fail ends the run with an error.
+func (g *driver) fail(err error) { g.failed.Store(&err) }
 
 // next returns the next message, and counts it. It is counted before it is published, so no delivery can come before it is
 // expected.
@@ -147,7 +151,7 @@ func (g *driver) pace(tokens chan<- struct{}, d time.Duration, delivered, perRoo
 		// The number of deliveries stands for that of messages. So a peer that loses some has a smaller window for the rest
 		// of the run, and one that loses as many as fit in the window ends the run with this error.
 		if l.window > 0 && !g.fleet.wait(delivered+(int64(i)-int64(l.window)+1)*perRoom, 20*time.Second) {
-			g.failed.Store(fmt.Errorf("nothing is delivered any more"))
+			g.fail(errors.New("nothing is delivered any more"))
 			return
 		}
 		tokens <- struct{}{}
@@ -160,11 +164,11 @@ func (g *driver) publishEach(tokens <-chan struct{}, i int) {
 	publish, end := g.publisher(i)
 	for range tokens {
 		if err := publish(g.next()); err != nil {
-			g.failed.Store(err)
+			g.fail(err)
 		}
 	}
 	if err := end(); err != nil {
-		g.failed.Store(err)
+		g.fail(err)
 	}
 }
 

@@ -66,7 +66,7 @@ func beginPolling(c io.ReadWriter, t target, r *reader) error {
 		return fmt.Errorf("no session: %.300q", answer)
 	}
 	path += "&sid=" + sid
-	if answer, err = exchange(c, "POST", t.addr, path, t.hello); err != nil {
+	if _, err = exchange(c, "POST", t.addr, path, t.hello); err != nil {
 		return err
 	}
 	if answer, err = exchange(c, "GET", t.addr, path, ""); err != nil || !strings.Contains(answer, inNamespace) {

@@ -92,14 +92,15 @@ type goal struct {
 }
 
 const (
-	ours         = "caddy-broadcast"
-	oursStream   = "ours: streams"
-	oursV1       = "ours: v1"
-	oursSocketIO = "ours: Socket.IO"
-	oursRedis    = "ours: Redis"
-	oursPipeline = "ours: pipeline"
-	oursH2       = "ours: in h2"
-	oursH3       = "ours: in h3"
+	ours            = "caddy-broadcast"
+	oursStream      = "ours: streams"
+	oursV1          = "ours: v1"
+	oursSocketIO    = "ours: Socket.IO"
+	oursRedis       = "ours: Redis"
+	oursPipeline10  = "ours: Redis x10"
+	oursPipeline100 = "ours: Redis x100"
+	oursH2          = "ours: in h2"
+	oursH3          = "ours: in h3"
 )
 
 func cpuOf(r result) float64     { return float64(r.cpu) }
@@ -119,13 +120,13 @@ var goals = []goal{
 	{"wide: CPU per delivery, relative to the gorilla hub", "wide", ours, "wide", "gorilla hub", cpuOf, 0.70, 0},
 	{"wide: p99, relative to nchan", "wide", ours, "wide", "nchan", p99Of, 1, 0},
 	{"rooms: CPU per message, relative to nchan", "rooms", ours, "rooms", "nchan", messageOf, 0.70, 0},
-	{"rooms: the same, in pipelines of the Redis protocol", "rooms", oursPipeline, "rooms", "nchan", messageOf, 0.5, 1},
+	{"rooms: the same, in Redis pipelines of 10", "rooms", oursPipeline10, "rooms", "nchan", messageOf, 0.5, 1},
+	{"rooms: the same, in Redis pipelines of 100", "rooms", oursPipeline100, "rooms", "nchan", messageOf, 0.5, 1},
 	{"polling: CPU per delivery, relative to npm's Socket.IO", "polling", oursSocketIO, "polling", "Socket.IO", cpuOf, 0.5, 0},
 	{"tls: CPU per delivery, relative to our paced without TLS", "tls", ours, "paced", ours, cpuOf, 1.35, 0},
 	{"idle: KiB per connection", "idle", ours, "", "", memoryOf, 4.5, 0},
 	{"idle: event streams, relative to our WebSockets", "idle", oursStream, "idle", ours, memoryOf, 1.2, 0},
 	{"idle: Socket.IO, relative to npm's", "idle", oursSocketIO, "idle", "Socket.IO", memoryOf, 0.25, 0},
-	{"idle-polling: KiB per client, relative to npm's Socket.IO", "idle-polling", oursSocketIO, "idle-polling", "Socket.IO", memoryOf, 0.5, 0},
 	{"idle-tls: KiB per connection", "idle-tls", ours, "", "", memoryOf, 20, 0},
 	{"mixed: the readers' p99, relative to alone", "mixed", ours, "alone", ours, p99Of, 1.5, 0},
 }
