@@ -187,11 +187,11 @@ func (*dismisser) Subscribed(*Conn, string)   {}
 func (*dismisser) Unsubscribed(*Conn, string) {}
 func (*dismisser) Ended(*Conn, Reason)        {}
 
-func (d *dismisser) Dismissed(c *Conn, name string) bool {
+func (d *dismisser) Dismissed(c *Conn, name, channel string) bool {
 	c.Channels() // it may call the hub
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.asked = append(d.asked, name)
+	d.asked = append(d.asked, name+channel)
 	return d.stays
 }
 
@@ -206,10 +206,11 @@ func TestDismisser(t *testing.T) {
 	enter(t, c, Entrance{Name: "ben"})
 	h.Command(NameCommand{Do: DoClose, Name: "ben"})
 	h.Command(NameCommand{Do: DoClose, Name: "nobody"})
+	h.Command(NameCommand{Do: DoClose, On: "a"})
 	expectOpen(t, h, c)
 	d.stays = false
 	h.Command(NameCommand{Do: DoClose, Name: "ann"})
-	if _, why := c.wait(1); why != ReasonPolicy || !slices.Equal(d.asked, []string{"ben", "ann"}) {
+	if _, why := c.wait(1); why != ReasonPolicy || !slices.Equal(d.asked, []string{"ben", "a", "ann"}) {
 		t.Error(why, d.asked)
 	}
 }

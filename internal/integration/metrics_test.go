@@ -14,19 +14,24 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
 
-// TestDashboard: the dashboard and the docs ask for metrics that there are. Those of a broker are there only with one.
+// TestDashboard: the dashboard and the docs ask for metrics that there are. Those of a broker are there only with one, and those
+// of the Redis protocol only with it.
 func TestDashboard(t *testing.T) {
-	if s := caddytest.Start(t, `broadcast /ws`); true {
-		if _, body := s.Do("GET", s.Admin+"/metrics", ""); strings.Contains(body, "caddy_broadcast_broker") {
-			t.Error("there are metrics of a broker without one")
-		}
+	metrics := func(s *caddytest.Server) string {
+		_, body := s.Do("GET", s.Admin+"/metrics", "")
+		return body
 	}
+	if body := metrics(caddytest.Start(t, `broadcast /ws`)); strings.Contains(body, "_broker") || strings.Contains(body, "_redis") {
+		t.Error("there are metrics of a broker, or of Redis, without one")
+	}
+	nobody := caddytest.FreeAddr(t)
+	redis := metrics(caddytest.Start(t, "broadcast {\nredis listen "+caddytest.FreeAddr(t)+"\nredis connect redis://"+nobody+"\n}\n---\nbroadcast /ws"))
 	newMemory(t, "a", brokertest.MemoryConfig{})
 	s := caddytest.Start(t, onBroker("a", "broadcast /ws"))
 	awaitHealth(s, http.StatusNoContent)
 	s.Dial("/ws", nil)
 	s.Publish("", "x")
-	_, body := s.Do("GET", s.Admin+"/metrics", "")
+	body := metrics(s) + redis
 	for _, name := range []string{"../../docs/grafana.json", "../../docs/metrics.md"} {
 		text, err := os.ReadFile(name)
 		if err != nil {
