@@ -37,3 +37,43 @@ func TestKeepAlive(t *testing.T) {
 		closeHub(h)
 	})
 }
+
+type paced struct{ pinging }
+
+func (paced) PingsBusy() bool { return true }
+
+// TestPaced: a connection that messages wait for is pinged too, if its format wants that, but only one ping waits.
+func TestPaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Config{})
+		o := options()
+		o.Format = paced{}
+		o.PingInterval, o.WriteTimeout = 10*time.Second, time.Hour
+		c := newClient()
+		c.window = 0
+		conn, _, err := h.Connect(Subscriber{Channels: []string{"a"}}, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.conn = conn
+		conn.Start(c, nil)
+		for range 35 {
+			publish(t, h, "a")
+			time.Sleep(time.Second)
+		}
+		c.open(1 << 20)
+		synctest.Wait()
+		if n := bytes.Count(c.got, []byte("pingping")); n != 1 || len(c.got) != 36*8 {
+			t.Errorf("%d pings, %d bytes", n, len(c.got))
+		}
+		conn.Alive()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if n := bytes.Count(c.got, []byte("pingping")); n != 2 {
+			t.Errorf("%d pings", n)
+		}
+		conn.Done()
+		synctest.Wait()
+		closeHub(h)
+	})
+}
