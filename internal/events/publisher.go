@@ -65,7 +65,7 @@ func (p *Publisher) Handle(ctx context.Context, e caddy.Event) error {
 	}
 	data, err := json.Marshal(e.CloudEvent())
 	if err == nil {
-		err = p.hub.Publish(&hub.Message{Channel: channel, Event: e.Name(), Data: data, Kind: hub.JSON, Source: "event"})
+		err = p.hub.Publish(&hub.Message{Channel: channel, Event: e.Name(), Data: data, Kind: hub.JSON, Source: hub.SourceEvent})
 	}
 	if err != nil {
 		return fmt.Errorf("publishing the event %s on the channel %q: %w", e.Name(), p.Channel, err)

@@ -33,8 +33,8 @@ func TestFromSocketIOView(t *testing.T) {
 	broadcast /socket.io/* {
 		socketio
 	}`)
-	a, sid := connectTo(s, "")
-	b, _ := connectTo(s, "")
+	a, sid := dialNamespace(s, "/")
+	b, _ := dialNamespace(s, "/")
 	backend := startBackend(t, "redis://"+queue, "SID="+sid)
 	if value := backend.do("exec(" + string(view) + ", globals())"); value != "null" {
 		t.Fatal(value)
@@ -70,18 +70,11 @@ func TestFromSocketIOHandlers(t *testing.T) {
 	s := caddytest.Start(t, "broadcast {\n\tredis listen "+queue+"\n}\n---\n"+site)
 	caddytest.StartApp(t, python, "testdata/queue/handlers.py", port, "QUEUE=redis://"+queue)
 
-	c, _ := connectTo(s, "")
+	c, _ := dialNamespace(s, "/")
 	do := func(method, path, body string) (int, string) {
 		return s.Do(method, s.Addr+"/handlers"+path, body, "Content-Type", "text/plain;charset=UTF-8")
 	}
-	_, body := do("GET", polling, "")
-	_, rest, _ := strings.Cut(body, `0{"sid":"`)
-	id, _, _ := strings.Cut(rest, `"`)
-	sid := "&sid=" + id
-	do("POST", polling+sid, "40")
-	if _, body := do("GET", polling+sid, ""); !strings.HasPrefix(body, `40{"sid":"`) {
-		t.Fatal(body)
-	}
+	sid := openSession(t, do)
 	answers := ""
 	// The old server subscribes when it gets its first client, and does not say when it has done that.
 	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(answers, `42["orders",{"item":"tea"}]`); {
@@ -114,7 +107,8 @@ func TestFromSocketIOAuth(t *testing.T) {
 	defer app.Close()
 	s := caddytest.Start(t, fromSocketIO(t, "forward_auth", app.Listener.Addr().String()))
 	header := http.Header{"Cookie": {"user=ann"}, "X-User": {"ben"}}
-	ann, _ := connectWith(s, "", &websocket.DialOptions{HTTPHeader: header})
+	ann := openSocket(s, &websocket.DialOptions{HTTPHeader: header})
+	enterNamespace(s, ann, "/")
 	s.Publish("channel=user:ben&event=update", "1")
 	s.Publish("channel=user:ann&event=update", "2")
 	s.Expect(ann, `42["update","2"]`)

@@ -44,12 +44,8 @@ func (s suite) request(method, query, body string) (int, string) {
 // open begins a session by polling.
 func (s suite) open() (query string) {
 	s.T.Helper()
-	_, body := s.request("GET", "EIO=4&transport=polling", "")
-	var open struct{ SID string }
-	if err := json.Unmarshal([]byte(body[1:]), &open); err != nil {
-		s.T.Fatal(body, err)
-	}
-	return "EIO=4&transport=polling&sid=" + open.SID
+	query = "EIO=4&transport=polling"
+	return query + beginSession(s.T, func() (int, string) { return s.request("GET", query, "") })
 }
 
 // enter begins a session in the main namespace.
@@ -295,38 +291,39 @@ func TestSocketIOSuite(t *testing.T) {
 			t.Error(got)
 		}
 	})
-	t.Run("message", func(t *testing.T) {
-		s := s.in(t)
-		c := s.connected()
-		s.Send(c, `42["message",1,"2",{"3":[true]}]`)
-		if got := s.next(c); got != `42["message",1,"2",{"3":[true]}]` {
-			t.Error(got)
-		}
-		for _, id := range []string{"", "789"} {
-			s.Send(c, `452-`+id+`["message",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`)
-			c.Write(t.Context(), websocket.MessageBinary, []byte{1, 2, 3})
-			c.Write(t.Context(), websocket.MessageBinary, []byte{4, 5, 6})
-			for _, want := range []string{`452-["message",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`, "\x01\x02\x03", "\x04\x05\x06"} {
-				if got := s.next(c); got != want {
-					t.Errorf("%q", got)
-				}
+	t.Run("message", func(t *testing.T) { s.in(t).socketMessages() })
+}
+
+func (s suite) socketMessages() {
+	c := s.connected()
+	s.Send(c, `42["message",1,"2",{"3":[true]}]`)
+	if got := s.next(c); got != `42["message",1,"2",{"3":[true]}]` {
+		s.T.Error(got)
+	}
+	for _, id := range []string{"", "789"} {
+		s.Send(c, `452-`+id+`["message",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`)
+		c.Write(s.T.Context(), websocket.MessageBinary, []byte{1, 2, 3})
+		c.Write(s.T.Context(), websocket.MessageBinary, []byte{4, 5, 6})
+		for _, want := range []string{`452-["message",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`, "\x01\x02\x03", "\x04\x05\x06"} {
+			if got := s.next(c); got != want {
+				s.T.Errorf("%q", got)
 			}
 		}
-		// An ack has the message's ID, and not the arguments, which the suite's server sends back.
-		if got := s.next(c); !strings.HasPrefix(got, `43789[{"id":"`) {
-			t.Error(got)
-		}
-		s.Send(c, `42456["message",1,"2",{"3":[false]}]`)
-		if got := s.next(c); got != `42["message",1,"2",{"3":[false]}]` {
-			t.Error(got)
-		}
-		if got := s.next(c); !strings.HasPrefix(got, `43456[{"id":"`) {
-			t.Error(got)
-		}
-		for _, wrong := range []string{"4abc", "42{}", `42abc["message",1,"2",{"3":[false]}]`} {
-			c := s.connected()
-			s.Send(c, wrong)
-			s.closed(c)
-		}
-	})
+	}
+	// An ack has the message's ID, and not the arguments, which the suite's server sends back.
+	if got := s.next(c); !strings.HasPrefix(got, `43789[{"id":"`) {
+		s.T.Error(got)
+	}
+	s.Send(c, `42456["message",1,"2",{"3":[false]}]`)
+	if got := s.next(c); got != `42["message",1,"2",{"3":[false]}]` {
+		s.T.Error(got)
+	}
+	if got := s.next(c); !strings.HasPrefix(got, `43456[{"id":"`) {
+		s.T.Error(got)
+	}
+	for _, wrong := range []string{"4abc", "42{}", `42abc["message",1,"2",{"3":[false]}]`} {
+		c := s.connected()
+		s.Send(c, wrong)
+		s.closed(c)
+	}
 }

@@ -2,14 +2,11 @@ package integration
 
 import (
 	"bufio"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os/exec"
 	"strings"
 	"testing"
-
-	"github.com/coder/websocket"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/redistest"
@@ -61,33 +58,6 @@ func (b *backend) do(expression string) string {
 		b.t.Fatal(expression, err)
 	}
 	return strings.TrimSpace(line)
-}
-
-// connectTo connects a client of Socket.IO to a namespace, and returns its socket's ID. Prefix is that of the namespace in packets.
-func connectTo(s *caddytest.Server, prefix string) (c *websocket.Conn, sid string) {
-	s.T.Helper()
-	return connectWith(s, prefix, nil)
-}
-
-func connectWith(s *caddytest.Server, prefix string, o *websocket.DialOptions) (c *websocket.Conn, sid string) {
-	s.T.Helper()
-	c = s.Dial(socketIO, o)
-	read := func(prefix string) (rest string) {
-		s.T.Helper()
-		_, p, err := c.Read(s.T.Context())
-		rest, ok := strings.CutPrefix(string(p), prefix)
-		if err != nil || !ok {
-			s.T.Fatal(string(p), err)
-		}
-		return rest
-	}
-	read("0{")
-	s.Send(c, "40"+prefix)
-	var connected struct{ SID string }
-	if err := json.Unmarshal([]byte(read("40"+prefix)), &connected); err != nil {
-		s.T.Fatal(err)
-	}
-	return c, connected.SID
 }
 
 // queueStep is what a backend publishes, and what clients get of it: a and b are in the main namespace, c is in /chat.
@@ -210,9 +180,9 @@ func testQueue(t *testing.T, option, url string, more ...string) {
 	if strings.Contains(option, "connect") {
 		s.WaitLog("subscribed to Redis") // it keeps nothing for those who come later
 	}
-	a, sidA := connectTo(s, "")
-	b, sidB := connectTo(s, "")
-	c, sidC := connectTo(s, "/chat,")
+	a, sidA := dialNamespace(s, "/")
+	b, sidB := dialNamespace(s, "/")
+	c, sidC := dialNamespace(s, "/chat")
 	backend := startBackend(t, url, "A="+sidA, "B="+sidB, "C="+sidC)
 	for _, step := range queueSteps {
 		if value := backend.do(step.do); strings.Contains(value, "Error") {

@@ -20,25 +20,27 @@ func (c *redisClient) closed() bool {
 	return err != nil
 }
 
-// TestRedisReload: a listener that stays is not closed by a reload, and new options apply to its connections. One that goes is
-// closed with its connections.
+// redisListen returns a configuration with redis listen at an address, and these options of it.
+func redisListen(address, options string) string {
+	return "broadcast {\nredis listen " + address + " {\n" + options + "\n}\n}\n---\n" + redisSite
+}
+
+func reload(s *caddytest.Server, config string) {
+	s.T.Helper()
+	if err := s.Load(config); err != nil {
+		s.T.Fatal(err)
+	}
+}
+
+// TestRedisReload: a listener that stays is not closed by a reload, and new options apply to its connections. A configuration that
+// is rejected changes nothing.
 func TestRedisReload(t *testing.T) {
-	address, next := caddytest.FreeAddr(t), caddytest.FreeAddr(t)
-	socket := filepath.Join(t.TempDir(), "s")
-	listen := func(address, options string) string {
-		return "broadcast {\nredis listen " + address + " {\n" + options + "\n}\n}\n---\n" + redisSite
-	}
-	s := caddytest.Start(t, listen(address, "publish news"))
-	reload := func(config string) {
-		t.Helper()
-		if err := s.Load(config); err != nil {
-			t.Fatal(err)
-		}
-	}
+	address := caddytest.FreeAddr(t)
+	s := caddytest.Start(t, redisListen(address, "publish news"))
 	page, _ := dialNamespace(s, "/")
 	b := dialRedis(t, address)
 	b.emit(":1", "x", "1", "")
-	reload(listen(address, "password secret\npublish default"))
+	reload(s, redisListen(address, "password secret\npublish default"))
 	b.expect(":1", "PUBLISH", "default", "y") // with the new option, and still logged in
 	s.Expect(page, `42["x",1]`, `42["message","y"]`)
 	stranger := dialRedis(t, address)
@@ -48,39 +50,48 @@ func TestRedisReload(t *testing.T) {
 	s.Expect(page, `42["message","z"]`)
 	b.expect(":0", "PUBLISH", "news", "x")
 
-	// A configuration that is refused changes nothing.
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer busy.Close()
-	if err := s.Load(listen(address, "publish news") + "\nbroadcast /b {\nmax_message 1GiB\n}"); err == nil {
+	if err := s.Load(redisListen(address, "publish news") + "\nbroadcast /b {\nmax_message 1GiB\n}"); err == nil {
 		t.Error("it is accepted")
 	}
-	if err := s.Load(listen(busy.Addr().String(), "")); err == nil || !strings.Contains(err.Error(), "redis listen: listen tcp "+busy.Addr().String()) {
+	if err := s.Load(redisListen(busy.Addr().String(), "")); err == nil || !strings.Contains(err.Error(), "redis listen: listen tcp "+busy.Addr().String()) {
 		t.Error(err)
 	}
 	b.expect(":1", "PUBLISH", "default", "1")
 	s.Expect(page, `42["message","1"]`)
-	if err := s.Load(strings.Replace(listen(next, ""), "---", "}\n---", 1)); err == nil {
+	if err := s.Load(strings.Replace(redisListen(address, ""), "---", "}\n---", 1)); err == nil {
 		t.Error("it is accepted")
 	}
+}
 
-	reload(listen(next, ""))
-	if !b.closed() || !stranger.closed() {
-		t.Error("connections of the old address go on")
+// TestRedisMove: a listener that goes is closed with its connections.
+func TestRedisMove(t *testing.T) {
+	address, next := caddytest.FreeAddr(t), caddytest.FreeAddr(t)
+	socket := filepath.Join(t.TempDir(), "s")
+	s := caddytest.Start(t, redisListen(address, ""))
+	page, _ := dialNamespace(s, "/")
+	b := dialRedis(t, address)
+	b.emit(":1", "x", "1", "")
+	s.Expect(page, `42["x",1]`)
+	reload(s, redisListen(next, ""))
+	if !b.closed() {
+		t.Error("a connection of the old address goes on")
 	}
 	b = dialRedis(t, next)
 	b.emit(":1", "x", "2", "")
 	s.Expect(page, `42["x",2]`)
-	reload(listen("unix/"+socket+"|0600", ""))
+	reload(s, redisListen("unix/"+socket+"|0600", ""))
 	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o600 {
 		t.Error(info, err)
 	}
 	b = dialRedis(t, socket)
-	reload(listen("unix/"+socket+"|0600", "main news"))
+	reload(s, redisListen("unix/"+socket+"|0600", "main news"))
 	b.emit(":0", "x", "3", "")
-	reload(redisSite)
+	reload(s, redisSite)
 	if !b.closed() {
 		t.Error("it goes on without the option")
 	}

@@ -81,32 +81,6 @@ func (c *redisClient) emit(want, event, args, more string) {
 		`{"method": "emit", "event": "%s", "data": [%s], "binary": false, "skip_sid": null, "callback": null%s}`, event, args, more))
 }
 
-// dialNamespace opens a session of Socket.IO in a namespace, and returns the ID of its socket.
-func dialNamespace(s *caddytest.Server, namespace string) (c *websocket.Conn, sid string) {
-	s.T.Helper()
-	c = s.Dial(socketIO, nil)
-	if _, p, err := c.Read(s.T.Context()); err != nil || !strings.HasPrefix(string(p), "0{") {
-		s.T.Fatal(string(p), err)
-	}
-	return c, enterNamespace(s, c, namespace)
-}
-
-func enterNamespace(s *caddytest.Server, c *websocket.Conn, namespace string) (sid string) {
-	s.T.Helper()
-	prefix := namespace + ","
-	if namespace == "/" {
-		prefix = ""
-	}
-	s.Send(c, "40"+prefix)
-	_, p, err := c.Read(s.T.Context())
-	rest, ok := strings.CutPrefix(string(p), "40"+prefix+`{"sid":"`)
-	if err != nil || !ok {
-		s.T.Fatal(string(p), err)
-	}
-	sid, _, _ = strings.Cut(rest, `"`)
-	return sid
-}
-
 // TestRedisListen: Flask's emit meets the page with the one-line Caddyfile, and the clients of all other protocols.
 func TestRedisListen(t *testing.T) {
 	address := caddytest.FreeAddr(t)
@@ -145,15 +119,6 @@ func startRedis(t *testing.T, options string) (s *caddytest.Server, b *redisClie
 	address := caddytest.FreeAddr(t)
 	s = caddytest.Start(t, "broadcast {\nredis listen "+address+" {\n"+options+"\n}\n}\n---\n"+redisSite)
 	return s, dialRedis(t, address)
-}
-
-// joinRoom takes a client of Socket.IO into a room.
-func joinRoom(s *caddytest.Server, c *websocket.Conn, room string) {
-	s.T.Helper()
-	s.Send(c, `421["join","`+room+`"]`)
-	if _, p, err := c.Read(s.T.Context()); err != nil || !strings.HasPrefix(string(p), `431[{"id":`) {
-		s.T.Fatal(string(p), err)
-	}
 }
 
 // TestRedisEmit: an emit reaches whom it is for, once, with its arguments and attachments.

@@ -17,31 +17,6 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
 
-const (
-	engine   = "/socket.io/?EIO=4&transport="
-	polling  = engine + "polling"
-	socketIO = engine + "websocket"
-)
-
-// openSession begins a session of Engine.IO by polling, and takes it into the main namespace. It returns the rest of the query.
-func openSession(t testing.TB, do func(method, path, body string) (int, string)) (sid string) {
-	t.Helper()
-	status, body := do("GET", polling, "")
-	_, rest, ok := strings.Cut(body, `0{"sid":"`)
-	if status != 200 || !ok {
-		t.Fatal(status, body)
-	}
-	sid, _, _ = strings.Cut(rest, `"`)
-	sid = "&sid=" + sid
-	if status, body := do("POST", polling+sid, "40"); status != 200 || body != "ok" {
-		t.Fatal(status, body)
-	}
-	if status, body := do("GET", polling+sid, ""); status != 200 || !strings.HasPrefix(body, `40{"sid":"`) {
-		t.Fatal(status, body)
-	}
-	return sid
-}
-
 // TestSocketIO: clients of Socket.IO and all others are on the same channels, whatever their transport is, and the others find
 // the route as before.
 func TestSocketIO(t *testing.T) {
@@ -52,12 +27,7 @@ func TestSocketIO(t *testing.T) {
 	respond other`)
 	do := func(method, path, body string) (int, string) { return s.Do(method, s.Addr+path, body) }
 	sid := openSession(t, do)
-	c := s.Dial(socketIO, nil)
-	if _, p, err := c.Read(t.Context()); err != nil || !strings.HasPrefix(string(p), `0{"sid":"`) {
-		t.Fatal(string(p), err)
-	}
-	s.Send(c, "40")
-	c.Read(t.Context())
+	c, _ := dialNamespace(s, "/")
 	raw := s.Dial("/socket.io/", nil)
 	s.Send(c, `42["e",{"a":1}]`)
 	s.Expect(raw, `{"a":1}`)
@@ -156,6 +126,22 @@ func TestSocketIOOrigins(t *testing.T) {
 	}
 }
 
+// roundTrip sends a request by a version of HTTP, and returns the status and the body.
+func roundTrip(t *testing.T, rt http.RoundTripper, method, url, body string) (int, string) {
+	r, err := http.NewRequestWithContext(context.Background(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Error(err)
+	}
+	resp, err := rt.RoundTrip(r)
+	if err != nil {
+		t.Error(err)
+		return 0, ""
+	}
+	defer resp.Body.Close()
+	p, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(p)
+}
+
 // TestSocketIOTunnels: over HTTP/2 and HTTP/3 clients poll, move to a WebSocket, and begin with one.
 func TestSocketIOTunnels(t *testing.T) {
 	for _, version := range []int{2, 3} {
@@ -177,20 +163,7 @@ func TestSocketIOTunnels(t *testing.T) {
 				t.Cleanup(func() { tr.Close() })
 				rt = tr
 			}
-			do := func(method, path, body string) (int, string) {
-				r, err := http.NewRequestWithContext(context.Background(), method, url+path, strings.NewReader(body))
-				if err != nil {
-					t.Error(err)
-				}
-				resp, err := rt.RoundTrip(r)
-				if err != nil {
-					t.Error(err)
-					return 0, ""
-				}
-				defer resp.Body.Close()
-				p, _ := io.ReadAll(resp.Body)
-				return resp.StatusCode, string(p)
-			}
+			do := func(method, path, body string) (int, string) { return roundTrip(t, rt, method, url+path, body) }
 			sid := openSession(t, do)
 			got := make(chan string, 1)
 			go func() {
@@ -230,8 +203,7 @@ func TestSocketIOReloads(t *testing.T) {
 	s := caddytest.Start(t, fmt.Sprintf(config, 0, 60))
 	do := func(method, path, body string) (int, string) { return s.Do(method, s.Addr+path, body) }
 	sid := openSession(t, do)
-	c := s.Dial(socketIO, nil)
-	c.Read(t.Context())
+	c := openSocket(s, nil)
 	s.Send(c, "40")
 	_, connected, err := c.Read(t.Context())
 	if err != nil {
@@ -252,8 +224,7 @@ func TestSocketIOReloads(t *testing.T) {
 	}
 	c.CloseNow()
 	_, pid, _ := strings.Cut(string(connected), `"pid":`)
-	c = s.Dial(socketIO, nil)
-	c.Read(t.Context())
+	c = openSocket(s, nil)
 	s.Send(c, `40{"pid":`+pid)
 	if _, again, err := c.Read(t.Context()); err != nil || string(again) != string(connected) {
 		t.Errorf("%s, and not %s: %v", again, connected, err)
@@ -283,7 +254,7 @@ func TestSocketIOGreeting(t *testing.T) {
 	s := caddytest.Start(t, "broadcast /socket.io/* {\n\tsocketio {\n\t\tgreeting_event welcome\n\t}\n"+
 		"\tgreeting `{\"data\": {\"path\": \"{path}\", \"unknown\": \"{unknown}\"}, \"list\": [{ \"a\": {} }]}`\n}")
 	const want = `{"data": {"path": "/socket.io/", "unknown": ""}, "list": [{ "a": {} }]}`
-	c, _ := connectTo(s, "")
+	c, _ := dialNamespace(s, "/")
 	s.Expect(c, `42["welcome",`+want+`]`)
 	s.Expect(s.Dial("/socket.io/", nil), want)
 }

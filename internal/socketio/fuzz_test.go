@@ -26,6 +26,33 @@ func (i *input) Message(m frame.Message) *frame.CloseError {
 func (*input) Control(frame.Opcode, []byte) *frame.CloseError { return nil }
 func (*input) Closed(frame.Code)                              {}
 
+// play has a client send packets: in the body of one POST, by a WebSocket that it moves to, or by one from the start.
+func play(t *testing.T, p *poller, how byte, packets []byte) {
+	in := &input{receive: p.session.Receive}
+	switch how % 3 {
+	case 0: // in one POST
+		w := httptest.NewRecorder()
+		if p.post(w, httptest.NewRequest("POST", "/", bytes.NewReader(packets))); w.Code != 200 && w.Code != 400 && p.endpoint.Table.find(p.sid, "") != nil {
+			t.Errorf("it lives after %d", w.Code)
+		}
+	case 1: // by a WebSocket that it is moved to
+		u := p.try(new(sink))
+		in.receive = u.Receive
+		fallthrough
+	case 2: // by a WebSocket
+		r := frame.NewReader(2000, false)
+		for packet := range bytes.SplitSeq(packets, []byte{0x1e}) {
+			first := byte(0x81)
+			if len(packet) > 0 && packet[0] == 'b' {
+				first, packet = 0x82, packet[1:]
+			}
+			if _, err := r.Feed(frametest.Mask(first, string(packet)), in); err != nil || in.failed {
+				break
+			}
+		}
+	}
+}
+
 // FuzzSession: whatever a client sends, in the bodies of POSTs, by a WebSocket, or while it moves from one to the other, nothing
 // of it is left when it has gone. The data are packets, as in a payload: the first byte says how they come.
 func FuzzSession(f *testing.F) {
@@ -62,29 +89,7 @@ func FuzzSession(f *testing.F) {
 		table.add(p)
 		c.Start(&p.transport, nil)
 		how, data := data[0], data[1:]
-		in := &input{receive: s.Receive}
-		switch how % 3 {
-		case 0: // in one POST
-			w := httptest.NewRecorder()
-			if p.post(w, httptest.NewRequest("POST", "/", bytes.NewReader(data))); w.Code != 200 && w.Code != 400 && table.find(p.sid, "") != nil {
-				t.Errorf("it lives after %d", w.Code)
-			}
-		case 1: // by a WebSocket that it is moved to
-			u := p.try(new(sink))
-			in.receive = u.Receive
-			fallthrough
-		case 2: // by a WebSocket
-			r := frame.NewReader(2000, false)
-			for packet := range bytes.SplitSeq(data, []byte{0x1e}) {
-				first := byte(0x81)
-				if len(packet) > 0 && packet[0] == 'b' {
-					first, packet = 0x82, packet[1:]
-				}
-				if _, err := r.Feed(frametest.Mask(first, string(packet)), in); err != nil || in.failed {
-					break
-				}
-			}
-		}
+		play(t, p, how, data)
 		p.leave()
 		for {
 			polling, others := table.Sessions()

@@ -149,6 +149,55 @@ type model struct {
 	events []event
 }
 
+func newModel() *model {
+	table := NewTable()
+	return &model{
+		e: &Endpoint{
+			Endpoint: &protocol.Endpoint{Hub: hub.New(hub.Config{History: 100_000}), MaxMessage: 1000}, Table: table,
+			Recovery: time.Hour, JoinEvent: "join", LeaveEvent: "leave",
+		},
+		o: &hub.ConnOptions{
+			Format: Format{true}, PingInterval: time.Hour, WriteTimeout: time.Minute, MaxBacklog: 16 << 20, Observer: table.Observe(nobody{}),
+		},
+	}
+}
+
+func (m *model) close() {
+	m.e.Hub.Close(hub.ReasonRestart, "", 0, time.Millisecond)
+	m.e.Table.Close()
+}
+
+// publishUntil publishes on channels at random, with pauses of different lengths, so that the clients come in between.
+func (m *model) publishUntil(stop <-chan struct{}, r *rand.Rand) {
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		channel := "main"
+		if n := r.IntN(4); n < 3 {
+			channel = "room:" + strconv.Itoa(n)
+		}
+		m.world.RLock()
+		m.publish(channel)
+		m.world.RUnlock()
+		time.Sleep(time.Duration(r.IntN(200)) * time.Microsecond)
+	}
+}
+
+// closeRoom has all clients leave a room, as a backend can.
+func (m *model) closeRoom(visitors []*visitor, room string) {
+	m.world.Lock()
+	defer m.world.Unlock()
+	m.e.Hub.Command(hub.NameCommand{Do: hub.DoLeave, On: room, Channel: room})
+	for _, v := range visitors {
+		if v.life != nil && v.attached {
+			v.life.leave(room, m.position())
+		}
+	}
+}
+
 func (m *model) publish(channel string) {
 	msg := &hub.Message{Channel: channel, Data: []byte(channel)}
 	if err := m.e.Hub.Publish(msg); err != nil {
@@ -369,6 +418,22 @@ func (v *visitor) step(r *rand.Rand) {
 	}
 }
 
+// visit does things at random, and is connected at the end.
+func (v *visitor) visit(r *rand.Rand) {
+	for range 40 {
+		if v.Failed() {
+			return
+		}
+		v.step(r)
+	}
+	v.world.RLock()
+	defer v.world.RUnlock()
+	if !v.attached {
+		v.connect()
+		v.enter()
+	}
+}
+
 // TestModel has clients join, leave, disconnect and come back at random, and a backend close rooms and clients, while messages
 // come. Each client gets what it should, once and in order.
 func TestModel(t *testing.T) {
@@ -379,73 +444,25 @@ func TestModel(t *testing.T) {
 }
 
 func testModel(t *testing.T, seed uint64) {
-	h := hub.New(hub.Config{History: 100_000})
-	table := NewTable()
-	m := &model{
-		e: &Endpoint{
-			Endpoint: &protocol.Endpoint{Hub: h, MaxMessage: 1000}, Table: table, Recovery: time.Hour, JoinEvent: "join", LeaveEvent: "leave",
-		},
-		o: &hub.ConnOptions{
-			Format: Format{true}, PingInterval: time.Hour, WriteTimeout: time.Minute, MaxBacklog: 16 << 20, Observer: table.Observe(nobody{}),
-		},
-	}
-	defer func() {
-		h.Close(hub.ReasonRestart, "", 0, time.Millisecond)
-		table.Close()
-	}()
+	m := newModel()
+	defer m.close()
+	random := func(stream int) *rand.Rand { return rand.New(rand.NewPCG(seed, uint64(stream))) }
 	visitors := make([]*visitor, 6)
 	var clients, publishers sync.WaitGroup
 	stop := make(chan struct{})
 	for i := range 2 {
-		r := rand.New(rand.NewPCG(seed, uint64(100+i)))
-		publishers.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				channel := "main"
-				if n := r.IntN(4); n < 3 {
-					channel = "room:" + strconv.Itoa(n)
-				}
-				m.world.RLock()
-				m.publish(channel)
-				m.world.RUnlock()
-				time.Sleep(time.Duration(r.IntN(200)) * time.Microsecond)
-			}
-		})
+		r := random(100 + i)
+		publishers.Go(func() { m.publishUntil(stop, r) })
 	}
 	for i := range visitors {
 		v := &visitor{T: t, model: m, name: fmt.Sprint("client ", i), polls: i%2 == 0}
 		visitors[i] = v
-		r := rand.New(rand.NewPCG(seed, uint64(i)))
-		clients.Go(func() {
-			for range 40 {
-				if t.Failed() {
-					return
-				}
-				v.step(r)
-			}
-			m.world.RLock()
-			defer m.world.RUnlock()
-			if !v.attached {
-				v.connect()
-				v.enter()
-			}
-		})
+		r := random(i)
+		clients.Go(func() { v.visit(r) })
 	}
-	r := rand.New(rand.NewPCG(seed, 200))
+	r := random(200)
 	for range 5 {
-		m.world.Lock()
-		room := "room:" + strconv.Itoa(r.IntN(3))
-		h.Command(hub.NameCommand{Do: hub.DoLeave, On: room, Channel: room})
-		for _, v := range visitors {
-			if v.life != nil && v.attached {
-				v.life.leave(room, m.position())
-			}
-		}
-		m.world.Unlock()
+		m.closeRoom(visitors, "room:"+strconv.Itoa(r.IntN(3)))
 		time.Sleep(time.Duration(r.IntN(2000)) * time.Microsecond)
 	}
 	clients.Wait()
