@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -147,14 +148,14 @@ func (t *table) reached(g goal) (v float64, ok bool) {
 	return g.figure(a) / g.figure(b), true
 }
 
-// intolerable returns the goals that are missed by more than a quick run could miss them by chance.
-func (t *table) intolerable() (missed []string) {
+// intolerable returns an error if goals are missed by more than a quick run could miss them by chance.
+func (t *table) intolerable() (err error) {
 	for _, g := range goals {
 		if v, ok := t.reached(g); ok && g.tolerated > 0 && v > g.tolerated {
-			missed = append(missed, fmt.Sprintf("%s: %.2f, more than %.2f", g.what, v, g.tolerated))
+			err = errors.Join(err, fmt.Errorf("%s: %.2f, more than %.2f", g.what, v, g.tolerated))
 		}
 	}
-	return missed
+	return err
 }
 
 // ratios returns the goals and what was reached, for the terminal.

@@ -13,7 +13,7 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/brokermodule"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
-	v1 "github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/pattern"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/resp"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/packet"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/queue"
@@ -121,16 +121,13 @@ type connectSettings struct {
 type queueSettings struct {
 	decoder    queue.Decoder
 	main       string
-	publish    []v1.JoinPattern
-	namespaces []v1.JoinPattern
+	publish    pattern.List
+	namespaces pattern.List
 }
 
 // SetNamespaces sets which namespaces there are besides the main one, as patterns. It is called before Use.
 func (s *Settings) SetNamespaces(names []string) {
-	var patterns []v1.JoinPattern
-	for _, name := range names {
-		patterns = append(patterns, v1.ParseJoinPattern(name))
-	}
+	patterns := pattern.ParseList(names)
 	if s.listen != nil {
 		s.listen.queue.namespaces = patterns
 	}
@@ -312,12 +309,12 @@ func (q *Queue) settings() (*queueSettings, error) {
 	if strings.HasPrefix(s.main, packet.MainNamespace) {
 		return nil, fmt.Errorf("main is %q: the channel of the namespace / cannot begin with a slash, as other namespaces do", s.main)
 	}
-	for _, pattern := range q.Publish {
-		if err := hub.CheckName(fmt.Sprintf("publish %q", pattern), pattern); err != nil {
+	for _, text := range q.Publish {
+		if err := hub.CheckName(fmt.Sprintf("publish %q", text), text); err != nil {
 			return nil, err
 		}
-		s.publish = append(s.publish, v1.ParseJoinPattern(pattern))
 	}
+	s.publish = pattern.ParseList(q.Publish)
 	return s, nil
 }
 

@@ -21,7 +21,7 @@ func (t *taker) emit(ms []*hub.Message, channel string, k *queue.Command) []*hub
 	}
 	m, err := t.message(k)
 	if err != nil {
-		t.reject(Invalid, channel, err)
+		t.reject(invalid, channel, err)
 		return ms
 	}
 	if len(k.Rooms) == 0 {
@@ -44,7 +44,7 @@ func (t *taker) emit(ms []*hub.Message, channel string, k *queue.Command) []*hub
 	}
 	all := hub.ToRooms(m, rooms, func(room string) bool { return slices.Contains(names, room) })
 	if len(all) == 0 {
-		t.reject(Invalid, channel, errRooms)
+		t.reject(invalid, channel, errRooms)
 	}
 	return append(ms, all...)
 }
@@ -55,17 +55,8 @@ func (t *taker) message(k *queue.Command) (*hub.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &hub.Message{Channel: t.all(k.Namespace), Event: k.Name, Data: content.Data, Kind: content.Kind, Source: hub.SourceRedis}
-	if m.Event == packet.DefaultEvent { // to clients of other protocols it is none
-		m.Event = ""
-	}
-	if content.Args != nil {
-		m.Emit = &hub.Emit{Args: content.Args, Attachments: content.Attachments}
-		if content.Data == nil {
-			size := packet.PlainSize(content.Args, content.Attachments)
-			m.Data = packet.AppendPlain(make([]byte, 0, size), content.Args, content.Attachments)
-		}
-	}
+	m := content.Message(t.all(k.Namespace), k.Name)
+	m.Source = hub.SourceRedis
 	if len(k.Except) > 0 {
 		if m.Emit == nil {
 			m.Emit = new(hub.Emit)

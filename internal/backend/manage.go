@@ -16,7 +16,7 @@ var errManaged = errors.New("it names too many clients and rooms")
 // manage has clients join and leave rooms, and disconnects them.
 func (t *taker) manage(channel string, k *queue.Command) {
 	if max(len(k.Rooms), 1)*max(len(k.Change), 1) > maxManaged {
-		t.reject(Invalid, channel, errManaged)
+		t.reject(invalid, channel, errManaged)
 		return
 	}
 	var err error

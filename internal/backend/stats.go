@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// Result is what became of something that a backend has published.
-type Result uint8
+// result is what became of something that a backend has published.
+type result uint8
 
-// Results.
 const (
-	Done        Result = iota // it was given to the hub
-	Ignored                   // it is for a server of Socket.IO, which would answer
-	WrongSpace                // nobody can be in the namespace
-	WrongName                 // nothing takes what is published on the channel
-	Invalid                   // it cannot be decoded, or delivered
-	Unavailable               // the hub could not take it
+	done           result = iota // it was given to the hub
+	ignored                      // it is for a server of Socket.IO, which would answer
+	wrongNamespace               // no route has the namespace
+	wrongChannel                 // no option has the channel
+	invalid                      // it cannot be decoded, or delivered
+	unavailable                  // the hub could not take it
 	results
 )
 
-func (r Result) String() string {
+// String returns the result as metrics and logs name it.
+func (r result) String() string {
 	return [...]string{"ok", "ignored", "namespace", "channel", "invalid", "unavailable"}[r]
 }
 
@@ -64,9 +64,9 @@ func (i *Intake) Stats() Stats {
 const complainEvery = time.Minute
 
 // note counts a result, and reports whether people should be told of it.
-func (c *counts) note(r Result) (tell bool) {
+func (c *counts) note(r result) (tell bool) {
 	c.results[r].Add(1)
-	if r == Done || r == Ignored {
+	if r == done || r == ignored {
 		return false
 	}
 	c.mu.Lock()

@@ -9,7 +9,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
-	v1 "github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/resp"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/packet"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/queue"
@@ -138,16 +137,16 @@ func subscribers(ms []*hub.Message) (n int) {
 func (t *taker) published(channel string, err error) {
 	switch {
 	case err == nil:
-		t.counts.note(Done)
+		t.counts.note(done)
 	case isInvalid(err), errors.Is(err, hub.ErrTooBig):
-		t.reject(Invalid, channel, err)
+		t.reject(invalid, channel, err)
 	default:
-		t.reject(Unavailable, channel, err)
+		t.reject(unavailable, channel, err)
 	}
 }
 
 // reject counts a publication that comes to nothing, and tells people.
-func (t *taker) reject(r Result, channel string, err error) {
+func (t *taker) reject(r result, channel string, err error) {
 	if t.counts.note(r) {
 		logger().Warn("what a backend has published was dropped", zap.Stringer("result", r), zap.String("channel", channel), zap.Error(err))
 	}
@@ -161,11 +160,11 @@ func (t *taker) messages(ms []*hub.Message, channel string, payload []byte) ([]*
 	case errors.Is(err, queue.ErrChannel):
 		return t.plain(ms, channel, payload), nil
 	case err != nil:
-		t.reject(Invalid, channel, err)
+		t.reject(invalid, channel, err)
 	case k.Method == queue.Ignore:
-		t.counts.note(Ignored)
+		t.counts.note(ignored)
 	case !t.has(k.Namespace):
-		t.reject(WrongSpace, channel, errors.New("no route has the namespace "+k.Namespace))
+		t.reject(wrongNamespace, channel, errors.New("no route has the namespace "+k.Namespace))
 	case k.Method == queue.Emit:
 		return t.emit(ms, channel, &k), nil
 	default:
@@ -177,24 +176,15 @@ func (t *taker) messages(ms []*hub.Message, channel string, payload []byte) ([]*
 
 // has reports whether there may be clients in a namespace.
 func (t *taker) has(namespace string) bool {
-	return namespace == packet.MainNamespace || matches(t.queue.namespaces, namespace)
-}
-
-func matches(patterns []v1.JoinPattern, name string) bool {
-	for _, p := range patterns {
-		if p.Matches(name) {
-			return true
-		}
-	}
-	return false
+	return namespace == packet.MainNamespace || t.queue.namespaces.Matches(namespace)
 }
 
 var errNotTaken = errors.New("the option publish has no such channel")
 
 // plain appends what any client of Redis has published on a channel, if that is allowed.
 func (t *taker) plain(ms []*hub.Message, channel string, payload []byte) []*hub.Message {
-	if !matches(t.queue.publish, channel) {
-		t.reject(WrongName, channel, errNotTaken)
+	if !t.queue.publish.Matches(channel) {
+		t.reject(wrongChannel, channel, errNotTaken)
 		return ms
 	}
 	m := &hub.Message{Channel: channel, Data: bytes.Clone(payload), Source: hub.SourceRedis}

@@ -13,7 +13,6 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
-	v1 "github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
 )
 
@@ -92,12 +91,6 @@ func (route *Route) mayJoin(c *identity) func(channel string) bool {
 	if len(route.join) == 0 || !route.subscribe {
 		return nil
 	}
-	patterns := make([]v1.JoinPattern, len(route.join))
-	for i, p := range route.join {
-		patterns[i] = p.Expand(func(s string) (string, error) { return c.repl.ReplaceOrErr(s, true, true) })
-	}
-	// It outlives the request, so it refers to nothing of it but the expanded patterns.
-	return func(channel string) bool {
-		return slices.ContainsFunc(patterns, func(p v1.JoinPattern) bool { return p.Matches(channel) })
-	}
+	// The method outlives the request, so it refers to nothing of it but the expanded patterns.
+	return route.join.Expand(func(s string) (string, error) { return c.repl.ReplaceOrErr(s, true, true) }).Matches
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/httperror"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/pattern"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/raw"
 	v1 "github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
@@ -56,7 +57,7 @@ type Route struct {
 	channels   []string // with placeholders, as are user and greeting
 	user       string
 	greeting   string
-	join       []v1.JoinPattern
+	join       pattern.List
 	ipv6Prefix int
 	common     hub.Subscriber // what all subscribers of the route have in common
 
@@ -101,9 +102,7 @@ func New(c Config) (*Route, error) {
 		}
 		route.origins = append(route.origins, p)
 	}
-	for _, s := range c.Join {
-		route.join = append(route.join, v1.ParseJoinPattern(s))
-	}
+	route.join = pattern.ParseList(c.Join)
 	// Once, because requests do not change which placeholders the options have.
 	expanded := queryNames(slices.Concat(c.Channels, c.Join, []string{c.User, c.Greeting}))
 	route.channelFromQuery = slices.Contains(expanded, "channel")

@@ -12,8 +12,8 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/pattern"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
-	v1 "github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/packet"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/websocket"
@@ -126,13 +126,7 @@ func (route *Route) newEngine(c *Config) *socketio.Endpoint {
 		Recovery: time.Duration(*s.Recovery), JoinEvent: s.JoinEvent, LeaveEvent: s.LeaveEvent, GreetingEvent: s.GreetingEvent,
 	}
 	if len(s.Namespaces) > 0 {
-		patterns := make([]v1.JoinPattern, len(s.Namespaces))
-		for i, name := range s.Namespaces {
-			patterns[i] = v1.ParseJoinPattern(name)
-		}
-		e.MayConnect = func(namespace string) bool {
-			return slices.ContainsFunc(patterns, func(p v1.JoinPattern) bool { return p.Matches(namespace) })
-		}
+		e.MayConnect = pattern.ParseList(s.Namespaces).Matches
 	}
 	// Their connections end with the route's others (Retire), so their options are the route's too.
 	p := socketio.Protocol{Endpoint: e}

@@ -88,29 +88,19 @@ func (s *session) event(p *packet.Packet, attachments [][]byte) error {
 
 // publishEvent publishes what is in an event.
 func (s *session) publishEvent(p *packet.Packet, c *packet.Content) error {
-	m := &hub.Message{
-		Channel: s.publish[0], Event: p.Name, Data: c.Data, Kind: c.Kind,
-		Source: s.source, From: s.conn, NoEcho: s.endpoint.NoEcho,
-	}
+	channel := s.publish[0]
 	if p.Namespace != packet.MainNamespace {
-		m.Channel = p.Namespace
+		channel = p.Namespace
 	}
-	if m.Event == packet.DefaultEvent { // to clients of other protocols it is none
-		m.Event = ""
-	}
+	m := c.Message(channel, p.Name)
+	m.Source, m.From, m.NoEcho = s.source, s.conn, s.endpoint.NoEcho
 	if e := s.endpoint; e.NoEcho && e.Recovery > 0 {
 		// By its name, which stays when it goes on with another connection and gets what it has missed.
 		m.NoEcho = false
-		m.Emit = &hub.Emit{Except: []string{s.joined[s.indexOf(p.Namespace)].sid}}
-	}
-	if c.Args != nil {
 		if m.Emit == nil {
 			m.Emit = new(hub.Emit)
 		}
-		m.Emit.Args, m.Emit.Attachments = c.Args, c.Attachments
-		if c.Data == nil {
-			m.Data = packet.AppendPlain(make([]byte, 0, packet.PlainSize(c.Args, c.Attachments)), c.Args, c.Attachments)
-		}
+		m.Emit.Except = []string{s.joined[s.indexOf(p.Namespace)].sid}
 	}
 	h := s.endpoint.Hub
 	if h.Shared() {
@@ -145,7 +135,7 @@ func answer(m *hub.Message, err error, namespace string, id []byte) []byte {
 	return packet.AppendAck(nil, namespace, id, m.ID())
 }
 
-// rooms returns the channels of the rooms that an event names.
+// roomsOf returns the channels of the rooms that an event names.
 func (s *session) roomsOf(p *packet.Packet) (channels []string, code, text string) {
 	rooms, ok := p.Rooms()
 	if !ok {

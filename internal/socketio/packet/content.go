@@ -88,6 +88,21 @@ func (l *list) content(event bool, attachments [][]byte) Content {
 	return c
 }
 
+// Message returns a message with the content, for a channel.
+func (c *Content) Message(channel, event string) *hub.Message {
+	m := &hub.Message{Channel: channel, Event: event, Data: c.Data, Kind: c.Kind}
+	if event == DefaultEvent { // to clients of other protocols it is none
+		m.Event = ""
+	}
+	if c.Args != nil {
+		m.Emit = &hub.Emit{Args: c.Args, Attachments: c.Attachments}
+		if c.Data == nil {
+			m.Data = AppendPlain(make([]byte, 0, PlainSize(c.Args, c.Attachments)), c.Args, c.Attachments)
+		}
+	}
+	return m
+}
+
 // AppendPlain appends the Data of content that has Args, for clients of other protocols: attachments are strings of base64
 // in it. It appends args as they are if they are not what NewContent accepts.
 func AppendPlain(dst, args []byte, attachments [][]byte) []byte {
