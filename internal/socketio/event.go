@@ -101,7 +101,7 @@ func (s *session) publishEvent(p *packet.Packet, c *packet.Content) error {
 	if e := s.endpoint; e.NoEcho && e.Recovery > 0 {
 		// By its name, which stays when it goes on with another connection and gets what it has missed.
 		m.NoEcho = false
-		m.Emit = &hub.Emit{Except: []string{s.joined[s.indexOf(p.Namespace)].sid}}
+		m.Emit = &hub.Emit{Except: []string{s.joined[s.indexOf(p.Namespace)].name}}
 	}
 	if c.Args != nil {
 		if m.Emit == nil {

@@ -149,7 +149,7 @@ func TestNames(t *testing.T) {
 		}
 	}
 	publish(&hub.Message{Channel: "main", Data: []byte("1"), Emit: &hub.Emit{To: sid}})
-	publish(&hub.Message{Channel: "/chat", Data: []byte("2"), Emit: &hub.Emit{To: chat}})
+	publish(&hub.Message{Channel: "/chat", Data: []byte("2"), Emit: &hub.Emit{To: "/chat," + chat}})
 	publish(&hub.Message{Channel: "main", Data: []byte("3"), Emit: &hub.Emit{Except: []string{sid}}})
 	a.wants(`42["message","1"]`, `42/chat,["message","2"]`)
 	b.wants(`42["message","3"]`)
@@ -159,7 +159,7 @@ func TestNames(t *testing.T) {
 	s.Hub.Command(hub.NameCommand{Do: hub.DoClose, Name: sid})
 	publish(&hub.Message{Channel: "main", Data: []byte("5")})
 	a.wants("41")
-	s.Hub.Command(hub.NameCommand{Do: hub.DoClose, Name: chat})
+	s.Hub.Command(hub.NameCommand{Do: hub.DoClose, Name: "/chat," + chat})
 	a.wants("41/chat,", "41", "closed 1008")
 	b.wants(`42["message","5"]`)
 }
@@ -173,8 +173,8 @@ func TestDismissedByRoom(t *testing.T) {
 	chat, _ := ids(t, a.read())
 	a.send("42/chat,1[\"join\",\"room:1\"]")
 	a.read()
-	s.Hub.Command(hub.NameCommand{Do: hub.DoClose, On: "/chat,room:1", Except: []string{chat}})
-	s.Hub.Command(hub.NameCommand{Do: hub.DoJoin, Name: chat, Channel: "/chat,room:2"})
+	s.Hub.Command(hub.NameCommand{Do: hub.DoClose, On: "/chat,room:1", Except: []string{"/chat," + chat}})
+	s.Hub.Command(hub.NameCommand{Do: hub.DoJoin, Name: "/chat," + chat, Channel: "/chat,room:2"})
 	s.Hub.Command(hub.NameCommand{Do: hub.DoClose, On: "/chat,room:2"})
 	a.wants("41/chat,")
 	a.send(`421["x"]`)
