@@ -70,7 +70,6 @@ http://:PORT, http://:SLOWPORT {
 		}
 		join room:*
 		write_timeout 1s
-		ping_interval 1s
 	}
 	broadcast /silent {
 		ping_interval 1s

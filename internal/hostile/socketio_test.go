@@ -172,6 +172,7 @@ func (s *server) innocent(ctx context.Context, t *testing.T, polls bool) (got in
 	if polls {
 		p := s.poll(t)
 		p.post(t, "40")
+		defer p.post(t, "1")
 		pong = func() { p.post(t, "3") }
 		next = func() []string { return strings.Split(strings.TrimPrefix(p.get(t), "200 "), "\x1e") }
 	} else {
@@ -300,7 +301,6 @@ var plays = map[string]func(*testing.T, *server){
 		p := s.poll(t)
 		c := dial(t, s.addr)
 		fmt.Fprintf(c, "GET %s%s HTTP/1.1\r\nHost: h\r\n\r\n", socketIOPath, p.own)
-		c.SetLinger(0)
 		c.Close()
 		eventually(t, "the session ends", func() bool { return p.post(t, "3") == unknownSession })
 	},

@@ -158,6 +158,9 @@ func (c *Conn) Gone() bool {
 	return c.dead
 }
 
+// Settle waits until the loop has done what was asked of the connection before. Loops must not call it.
+func (c *Conn) Settle() { c.hub.onLoop(c.loop, func(*loop) {}) }
+
 // Alive notes that the peer has sent something.
 func (c *Conn) Alive() {
 	if !c.alive.Load() { // mostly set: do not take the cache line

@@ -154,6 +154,7 @@ func (s *session) roomsOf(p *packet.Packet) (channels []string, code, text strin
 	if len(rooms) > hub.MaxJoined {
 		return nil, codeLimit, hub.ErrJoinedTooMany.Error()
 	}
+	seen := make(map[string]bool, len(rooms))
 	for _, room := range rooms {
 		c, ok := packet.Room(p.Namespace, room)
 		if !ok {
@@ -162,7 +163,8 @@ func (s *session) roomsOf(p *packet.Packet) (channels []string, code, text strin
 		if err := hub.CheckName("the room", c); err != nil {
 			return nil, codeInvalid, err.Error()
 		}
-		if !slices.Contains(channels, c) {
+		if !seen[c] {
+			seen[c] = true
 			channels = append(channels, c)
 		}
 	}

@@ -111,14 +111,10 @@ func (t *Table) recoverable(s *session, namespace, pid string) (*record, []strin
 		return nil, nil
 	}
 	old, channels := r.session, slices.Clone(r.on)
-	if old != nil {
-		channels = within(namespace, old.rooms)
-	}
 	t.mu.Unlock()
 	if old != nil { // the client was faster to come back than we to notice that it was gone
-		// What it is on now is exact, but one that is just being closed is on none.
-		if now := within(namespace, old.conn.Channels()); len(now) > 0 {
-			channels = now
+		if channels = within(namespace, old.conn.Channels()); len(channels) == 0 {
+			channels = t.roomsOf(r, old) // it is just being closed
 		}
 	}
 	if !r.covers(channels) {
@@ -137,6 +133,18 @@ func (t *Table) lives(r *record) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return r.session != nil
+}
+
+// roomsOf returns the channels of a record whose session is being closed: it is on none any more, and its loop may not have come
+// to the last that it has joined.
+func (t *Table) roomsOf(r *record, s *session) []string {
+	s.conn.Settle()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r.session == nil {
+		return slices.Clone(r.on)
+	}
+	return within(r.namespace, s.rooms)
 }
 
 // within returns the channels of a namespace.

@@ -1,6 +1,7 @@
 package socketio
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -175,6 +176,46 @@ func TestKickedMeanwhile(t *testing.T) {
 			t.Error("it goes on")
 		}
 		t.want(0, 0)
+	})
+}
+
+// behind is an observer that has the loop wait when a connection joins its first channel.
+type behind struct {
+	nobody
+	once sync.Once
+	wait chan struct{}
+}
+
+func (b *behind) Subscribed(*hub.Conn, string) { b.once.Do(func() { <-b.wait }) }
+
+// TestLoopIsBehind: a client goes on in all its rooms, also if its connection ends before the loop has come to them.
+func TestLoopIsBehind(t *testing.T) {
+	testTable(t, func(t *tableTest) {
+		o, b := *t.o, &behind{wait: make(chan struct{})}
+		old := t.begin()
+		r := t.enter(old)
+		t.o = &o
+		o.Observer = t.Table.Observe(b)
+		second := t.begin()
+		e := hub.Entrance{
+			Channels: []string{"a", "b"}, LastID: r.position, Name: r.sid, Keep: true, Whole: true, Frame: func(hub.Welcome, []*hub.Message) []byte { return nil },
+		}
+		if err := second.conn.Enter(e); err != nil {
+			t.Fatal(err)
+		}
+		second.entered(r)
+		t.Table.takeOver(r, second)
+		second.conn.Done()
+		found := make(chan []string)
+		go func() {
+			_, channels := t.Table.recoverable(old, "/", r.pid)
+			found <- channels
+		}()
+		synctest.Wait()
+		close(b.wait)
+		if got := <-found; len(got) != 2 {
+			t.Errorf("it goes on in %q", got)
+		}
 	})
 }
 

@@ -65,11 +65,7 @@ func (t *transport) releaseLocked() {
 
 // hasRoomLocked reports whether more is accepted. A part of a frame is no use to a GET, so its rest is accepted always.
 func (t *transport) hasRoomLocked() bool {
-	if len(t.buffered) < bufferSize {
-		return true
-	}
-	_, left := packet.AppendPayload(nil, t.buffered, 1)
-	return len(left) == len(t.buffered)
+	return len(t.buffered) < bufferSize || !packet.BeginsWhole(t.buffered)
 }
 
 // setLocked sets what is buffered.

@@ -55,7 +55,7 @@ func (nobody) Unsubscribed(*hub.Conn, string) {}
 func (nobody) Ended(*hub.Conn, hub.Reason)    {}
 
 // try has the client try a WebSocket.
-func (p *poller) try(s *sink) *upgrade {
+func (p *poller) try(s hub.Sink) *upgrade {
 	u := &upgrade{poller: p}
 	p.upgrading.Store(u)
 	u.Start(s)

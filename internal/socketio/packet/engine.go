@@ -133,6 +133,12 @@ func AppendPayload(dst, frames []byte, max int) (payload, left []byte) {
 	}
 }
 
+// BeginsWhole reports whether the first of some frames is whole, so that AppendPayload has something to append.
+func BeginsWhole(frames []byte) bool {
+	_, _, _, ok := cutFrame(frames)
+	return ok
+}
+
 // cutFrame cuts a frame that a server made: whole, neither masked nor deflated.
 func cutFrame(p []byte) (op frame.Opcode, data, rest []byte, ok bool) {
 	if len(p) < 2 {
