@@ -208,15 +208,15 @@ func (x *hearer) isLocked(room string) bool {
 	return n != nil && n.conn == x.conn
 }
 
-// comesLocked reports whether the connection has got what is at a position of another channel, or is about to. A backend has it
-// join a channel with what came since, and that takes time.
+// comesLocked reports whether the connection has got what is at a position of another channel or for a name, or is about to. A
+// backend has it join a channel with what came since, and that takes time.
 func (x *hearer) comesLocked(room string, seq uint64) bool {
 	names := x.conn.hub.namesOf[x.conn]
 	if len(names) == 0 || seq <= x.conn.hub.names[names[0]].joined {
 		return false
 	}
 	_, on := x.conn.findLocked(room)
-	return on
+	return on || slices.Contains(names, room)
 }
 
 // missesLocked reports whether a connection does not get a message of the history: it is excepted, or gets the same emit by a

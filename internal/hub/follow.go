@@ -10,7 +10,8 @@ type Followed struct {
 	log      *sharedLog
 	era      uint32
 	since    uint64
-	commands int // how many there were
+	commands int // how many there were for the name
+	ons      uint64
 }
 
 // Follow returns which channels a connection would be on now that had a name, and was on these channels at a position. If the
@@ -29,7 +30,10 @@ func (c *Conn) Follow(name, position string, channels []string) (f *Followed, ok
 	}
 	s := h.log
 	commands, ended := s.traces.commandsOf(name, since)
-	f = &Followed{name: name, log: s, era: s.era, since: since, commands: len(commands)}
+	f = &Followed{name: name, log: s, era: s.era, since: since, ons: s.traces.ons}
+	if e := s.traces.names[name]; e != nil {
+		f.commands = len(e.Value.(*nameTrace).commands)
+	}
 	h.mu.Unlock()
 	if ended {
 		return nil, false
@@ -85,9 +89,10 @@ func (f *Followed) holdsLocked(kept bool, seq uint64) bool {
 	if s.hub.log != s || s.era != f.era || s.traces == nil || s.traces.era != f.era || s.traces.from > f.since || s.hub.namesLost > f.since {
 		return false
 	}
-	if commands, ended := s.traces.commandsOf(f.name, f.since); ended || len(commands) != f.commands {
-		return false
+	x := new(nameTrace)
+	if e := s.traces.names[f.name]; e != nil {
+		x = e.Value.(*nameTrace)
 	}
-	e := s.traces.names[f.name]
-	return kept || e == nil || e.Value.(*nameTrace).private <= seq
+	// Any other command may have changed what it is on: then it begins anew.
+	return !x.ended && len(x.commands) == f.commands && s.traces.ons == f.ons && (kept || x.private <= seq)
 }

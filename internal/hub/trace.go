@@ -22,6 +22,7 @@ type traces struct {
 	names   map[string]*list.Element
 	recent  list.List      // of *nameTrace, the one with the newest entry last
 	on      []*NameCommand // those for all on a channel
+	ons     uint64         // how many of these there were
 	size    int            // what they take in memory
 	limit   int            // the most
 	reads   int            // how many there were
@@ -101,6 +102,7 @@ func (t *traces) note(seq uint64, k *NameCommand, to string) {
 		x.private = max(x.private, seq)
 	case k.On != "":
 		t.on = append(t.on, k)
+		t.ons++
 		t.size += k.cost()
 	case k.Do == DoMove: // it changes nothing
 	default:

@@ -60,3 +60,17 @@ func TestTraceBounds(t *testing.T) {
 		t.Errorf("%d bytes are held, and were %d before", n, held)
 	}
 }
+
+// TestForgetUnused: a name whose time is up stays if a connection has gone on with it at that moment.
+func TestForgetUnused(t *testing.T) {
+	h := New(Config{History: 10})
+	defer closeHub(h)
+	c := connect(t, h, options(), "a")
+	enter(t, c, Entrance{Name: "ann", Keep: true})
+	if h.ForgetUnused("ann"); h.Named("ann") != c.conn {
+		t.Error("it is forgotten though a connection has it")
+	}
+	if h.Forget("ann"); h.Named("ann") != nil {
+		t.Error("it is not forgotten")
+	}
+}

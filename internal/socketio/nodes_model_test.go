@@ -95,7 +95,7 @@ func (m *model) step() {
 	case 6, 7, 8:
 		m.move(i, m.clients[i])
 	case 9:
-		if m.rand.IntN(3) == 0 {
+		if m.rand.IntN(2) == 0 {
 			m.replace()
 		}
 	}

@@ -32,13 +32,19 @@ type testNode struct {
 	channels []string
 	user     string
 	joins    bool // clients may join rooms
+	broker   *brokertest.MemoryBroker
 	ended    bool
 }
 
 // withNodes runs a test with servers in a bubble of time.
 func withNodes(t *testing.T, count int, test func(*nodes)) {
+	withNodesTicking(t, count, 500*time.Millisecond, test)
+}
+
+// withNodesTicking has them told the newest position at times. A test that takes days has to have that less often.
+func withNodesTicking(t *testing.T, count int, tick time.Duration, test func(*nodes)) {
 	synctest.Test(t, func(t *testing.T) {
-		n := &nodes{T: t, log: brokertest.NewMemory(brokertest.MemoryConfig{Latency: time.Millisecond, Keep: 10, Tick: time.Minute})}
+		n := &nodes{T: t, log: brokertest.NewMemory(brokertest.MemoryConfig{Latency: time.Millisecond, Keep: 10, Tick: tick})}
 		for range count {
 			n.start()
 		}
@@ -54,9 +60,9 @@ func withNodes(t *testing.T, count int, test func(*nodes)) {
 
 // start starts one more server.
 func (n *nodes) start() *testNode {
-	h := hub.New(hub.Config{History: 10})
+	h, b := hub.New(hub.Config{History: 10}), n.log.Broker()
 	err := h.UseLog(func(s broker.Sink) (broker.Log, error) {
-		return n.log.Broker().Dial(s, broker.Options{Node: h.Node(), Retention: h.Retention()})
+		return b.Dial(s, broker.Options{Node: h.Node(), Retention: h.Retention()})
 	})
 	if err != nil {
 		n.Fatal(err)
@@ -67,7 +73,7 @@ func (n *nodes) start() *testNode {
 		JoinEvent: "join", LeaveEvent: "leave", MayConnect: func(namespace string) bool { return namespace == "/chat" },
 	}
 	p := socketio.Protocol{Endpoint: e}
-	x := &testNode{nodes: n, Endpoint: e, Hub: h, protocol: p, channels: []string{"a"}, options: &hub.ConnOptions{
+	x := &testNode{nodes: n, Endpoint: e, Hub: h, broker: b, protocol: p, channels: []string{"a"}, options: &hub.ConnOptions{
 		Format: p.Format(0), PingInterval: time.Hour, WriteTimeout: time.Second, MaxBacklog: hub.MinBacklog, Observer: table.Observe(nobody{}),
 	}}
 	n.all = append(n.all, x)
@@ -304,15 +310,13 @@ func TestElsewhere(t *testing.T) {
 
 // TestElsewhereNot: another server does not have a client go on if something could be missing or wrong. It begins anew and is told.
 func TestElsewhereNot(t *testing.T) {
-	withNodes(t, 2, func(n *nodes) {
+	withNodesTicking(t, 2, time.Minute, func(n *nodes) {
 		a, b := n.all[0], n.all[1]
 		b.connect("")
 		offset := a.emit("one", "a")
 		end := func(name string, end func(*guest)) {
 			c := a.connect("")
-			if end(c); c.sid == "" {
-				return
-			}
+			end(c)
 			time.Sleep(time.Second)
 			t.Log(name)
 			b.begins(c, offset)
@@ -323,39 +327,6 @@ func TestElsewhereNot(t *testing.T) {
 		end("disconnect all of a room", func(c *guest) { b.command(hub.DoClose, "", "a", "") })
 		end("a room of the route was closed", func(c *guest) { b.command(hub.DoLeave, "", "a", "a") })
 		end("a private message was missed", func(c *guest) { b.emit("private", c.sid) })
-		end("another user", func(c *guest) {
-			b.user = "ann"
-			b.begins(c, offset)
-			b.user, c.sid = "", ""
-		})
-		end("other channels", func(c *guest) {
-			b.channels = []string{"a", "b"}
-			b.begins(c, offset)
-			b.channels, c.sid = []string{"a"}, ""
-		})
-		end("another route", func(c *guest) {
-			b.Route = "other"
-			b.begins(c, offset)
-			b.Route = "route"
-			c.sid = ""
-		})
-		end("changed", func(c *guest) {
-			p, _ := base64.RawURLEncoding.DecodeString(c.pid)
-			for i := range p {
-				if i%7 == 0 {
-					p[i] ^= 1
-					b.begins(&guest{sid: c.sid, pid: base64.RawURLEncoding.EncodeToString(p)}, offset)
-					p[i] ^= 1
-				}
-			}
-			c.sid = ""
-		})
-		end("another namespace", func(c *guest) {
-			if g, got := b.back(c, "/chat,", offset); g.sid == c.sid || g.pid == c.pid {
-				t.Errorf("%q", got)
-			}
-			c.sid = ""
-		})
 		end("too old", func(c *guest) {
 			time.Sleep(25 * time.Hour)
 			offset = a.emit("two", "a")
@@ -367,6 +338,41 @@ func TestElsewhereNot(t *testing.T) {
 			a.emit("four", "a")
 		}
 		b.begins(c, offset)
+	})
+}
+
+// TestTicket: a pid is good for the client that got it alone, on the same route, with the same rights.
+func TestTicket(t *testing.T) {
+	withNodes(t, 2, func(n *nodes) {
+		a, b := n.all[0], n.all[1]
+		offset := a.emit("one", "a")
+		c := a.connect("")
+		t.Log("another user")
+		b.user = "ann"
+		b.begins(c, offset)
+		b.user = ""
+		t.Log("other channels")
+		b.channels = []string{"a", "b"}
+		b.begins(c, offset)
+		b.channels = []string{"a"}
+		t.Log("another route")
+		b.Route = "other"
+		b.begins(c, offset)
+		b.Route = "route"
+		t.Log("changed")
+		p, _ := base64.RawURLEncoding.DecodeString(c.pid)
+		for i := range p {
+			if i%7 == 0 {
+				p[i] ^= 1
+				b.begins(&guest{sid: c.sid, pid: base64.RawURLEncoding.EncodeToString(p)}, offset)
+				p[i] ^= 1
+			}
+		}
+		t.Log("another namespace")
+		if g, got := b.back(c, "/chat,", offset); g.sid == c.sid || g.pid == c.pid {
+			t.Errorf("%q", got)
+		}
+		b.recovered(c, offset)
 	})
 }
 
@@ -423,6 +429,34 @@ func TestAway(t *testing.T) {
 		d.next("")
 		b.command(hub.DoClose, c.sid, "", "")
 		a.begins(c, "")
+	})
+}
+
+// TestCutOff: a server that is cut off from the broker has a client go on only with what it is sure to have, and the rest comes
+// when it is back. It learns then too that a client of its own has gone on elsewhere.
+func TestCutOff(t *testing.T) {
+	withNodes(t, 2, func(n *nodes) {
+		a, b := n.all[0], n.all[1]
+		b.connect("")
+		c, d, e := a.connect(""), a.connect(""), b.connect("")
+		first := a.emit("one", "a")
+		time.Sleep(time.Second)
+		b.broker.Disconnect()
+		second := a.emit("two", "a")
+		a.command(hub.DoJoin, d.sid, "", "room")
+		a.emit("three", "room")
+		b.begins(c, second) // it was at a position that the server does not have
+		d = b.recovered(d, first)
+		e.next("")
+		f := a.recovered(e, first, `"two"`)
+		b.broker.Reconnect()
+		time.Sleep(10 * time.Second)
+		d.has(d.next(""), `"two"`, `"three"`)
+		if got := e.next(""); !strings.Contains(got, "another server") {
+			t.Errorf("%q", got)
+		}
+		b.emit("four", "a", f.sid)
+		f.has(f.next(""), `"four"`)
 	})
 }
 
