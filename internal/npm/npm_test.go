@@ -20,7 +20,7 @@ func TestClient(t *testing.T) {
 		history 100
 	}
 	---
-	`+route("/socket.io/*", "")+route("/plain/*", "recovery off"))
+	`+route("/socket.io/*", "", "1s")+route("/plain/*", "recovery off", "1s")+route("/calm/*", "recovery off", "1m"))
 	npm.Run(t, "client.mjs", "SITE="+s.Addr, "ADMIN="+s.Admin)
 }
 
@@ -35,12 +35,12 @@ func TestRedis(t *testing.T) {
 		}
 	}
 	---
-	`+route("/plain/*", "recovery off"))
+	`+route("/plain/*", "recovery off", "1m"))
 	npm.Run(t, "redis.mjs", "SITE="+s.Addr, "ADMIN="+s.Admin, "REDIS=redis://"+queue)
 }
 
 // route is a site's route, whose clients choose their channel, so that tests do not get each other's events.
-func route(path, option string) string {
+func route(path, option, pings string) string {
 	return `
 	broadcast ` + path + ` {
 		channel {query.channel}
@@ -52,7 +52,7 @@ func route(path, option string) string {
 		}
 		join room:*
 		greeting "{\"hello\": \"world\"}"
-		ping_interval 1s
+		ping_interval ` + pings + `
 	}`
 }
 
@@ -60,7 +60,7 @@ func route(path, option string) string {
 // the package against the hash in package-lock.json.
 func TestScript(t *testing.T) {
 	dist := filepath.Join(npm.Packages(t), "socket.io-client", "dist")
-	s := caddytest.Start(t, route("/socket.io/*", ""))
+	s := caddytest.Start(t, route("/socket.io/*", "", "1m"))
 	for served, file := range map[string]string{
 		"socket.io.js": "socket.io.min.js", "socket.io.min.js": "socket.io.min.js", "socket.io.esm.min.js": "socket.io.esm.min.js",
 	} {

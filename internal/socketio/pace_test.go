@@ -111,7 +111,7 @@ func TestLinger(t *testing.T) {
 		if !p.transport.over() || table.find(p.sid, p.route) != p {
 			t.Error("it is not known any more")
 		}
-		if got, _ := p.transport.poll(t.Context()); string(got) != "41\x1e1" {
+		if got, _ := p.transport.poll(t.Context()); string(got) != "41" {
 			t.Errorf("%q", got)
 		}
 		time.Sleep(lingerTime)
