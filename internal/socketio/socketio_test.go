@@ -84,6 +84,26 @@ func TestRate(t *testing.T) {
 	s.want(p.get(), unknown)
 }
 
+// TestTooManyRooms: a page that wants to be in more rooms than a connection can be in is told so, whether at once or in the end.
+func TestTooManyRooms(t *testing.T) {
+	s := newServer(t, func(e *socketio.Endpoint) { e.MaxMessage = 1 << 20 })
+	c, _, _ := s.connect("")
+	join := func(n int) string {
+		var rooms strings.Builder
+		for i := range n {
+			fmt.Fprintf(&rooms, `"room:%d",`, i)
+		}
+		c.send(`421["join",[` + strings.TrimSuffix(rooms.String(), ",") + `]]`)
+		return c.read()
+	}
+	const tooMany = `431[{"error":{"code":"limit",`
+	for n, want := range map[int]string{1001: tooMany, 1000: tooMany, 999: `431[{"id":"`} { // with the route's
+		if got := join(n); !strings.HasPrefix(got, want) {
+			t.Errorf("%d: %s", n, got)
+		}
+	}
+}
+
 // TestPublishOff: a page that emits all the same lives, and is told.
 func TestPublishOff(t *testing.T) {
 	s := newServer(t, nil)
