@@ -223,8 +223,7 @@ func (l *Listen) settings() (s *listenSettings, err error) {
 // isAt reports whether a client that connects to an address comes to this server. Names are not looked up.
 func (s *listenSettings) isAt(address string) bool {
 	if s.address.IsUnixNetwork() {
-		path, _, _ := strings.Cut(s.address.Host, "|") // what is behind it are permissions
-		return path == address
+		return socketFile(s.address) == address
 	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || port != fmt.Sprint(s.address.StartPort) {

@@ -30,17 +30,15 @@ func (t *taker) emit(ms []*hub.Message, channel string, k *queue.Command) []*hub
 	var rooms, names []string
 	for _, room := range k.Rooms {
 		as := t.find(k.Namespace, room)
-		// In a list it has to be one of both, because a client gets the event once.
-		if as.name && (as.channel == "" || len(k.Rooms) > 1) {
-			rooms, names = append(rooms, room), append(names, room)
+		switch {
+		case as.name && as.channel && len(k.Rooms) == 1:
+			ms = append(ms, hub.ToRooms(m, []string{as.text}, func(string) bool { return true })...)
+		case as.name: // in a list it has to be one of both, because a client gets the event once
+			names = append(names, as.text)
+		case !as.channel:
 			continue
 		}
-		if as.channel != "" {
-			rooms = append(rooms, as.channel)
-		}
-		if as.name {
-			ms = append(ms, hub.ToRooms(m, []string{room}, func(string) bool { return true })...)
-		}
+		rooms = append(rooms, as.text)
 	}
 	all := hub.ToRooms(m, rooms, func(room string) bool { return slices.Contains(names, room) })
 	if len(all) == 0 {
@@ -77,32 +75,28 @@ func (t *taker) all(namespace string) string {
 // excepted returns the names and channels of what a command excepts.
 func (t *taker) excepted(k *queue.Command) (list []string) {
 	for _, room := range k.Except {
-		as := t.find(k.Namespace, room)
-		if as.name {
-			list = append(list, room)
-		}
-		if as.channel != "" && !(as.name && as.channel == room) {
-			list = append(list, as.channel)
+		if as := t.find(k.Namespace, room); as.name || as.channel {
+			list = append(list, as.text)
 		}
 	}
 	return list
 }
 
-// found is what a room of a backend can be: the ID of one client's socket, which is a name in the hub, or a channel.
+// found is what a room of a backend can be: the ID of one client's socket, which is a name in the hub, a channel, or nothing.
 type found struct {
-	name    bool
-	channel string // or empty
+	text          string // the name, and the channel
+	name, channel bool
 }
 
 // find returns what a room is. Only who knows all names could always tell: with a shared log, a client may be on another hub. So
 // what looks like a client's ID, and is none of this hub, may be either.
 func (t *taker) find(namespace, room string) (f found) {
-	if f.name = t.hub.HasName(room); f.name {
+	var ok bool
+	if f.text, ok = packet.Room(namespace, room); !ok {
 		return f
 	}
-	f.name = t.hub.Shared() && socketio.MayBeID(room)
-	if channel, ok := packet.Room(namespace, room); ok {
-		f.channel = channel
+	if f.name = t.hub.HasName(f.text); !f.name {
+		f.name, f.channel = t.hub.Shared() && socketio.MayBeID(room), true
 	}
 	return f
 }

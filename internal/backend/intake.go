@@ -9,9 +9,12 @@ package backend
 
 import (
 	"context"
+	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -48,6 +51,7 @@ func New(h *hub.Hub) *Intake { return &Intake{hub: h, servers: caddy.NewUsagePoo
 
 // server is what is behind an address. It is one as long as any loaded configuration listens there.
 type server struct {
+	address  caddy.NetworkAddress
 	listener net.Listener
 	resp     *resp.Server
 	serving  bool
@@ -60,12 +64,15 @@ func (i *Intake) Open(s *Settings) (release func() error, err error) {
 		return func() error { return nil }, nil
 	}
 	key := s.listen.address.String()
+	if err := i.checkFree(s.listen); err != nil {
+		return nil, err
+	}
 	_, _, err = i.servers.LoadOrNew(key, func() (caddy.Destructor, error) {
 		l, err := s.listen.address.Listen(context.Background(), 0, net.ListenConfig{})
 		if err != nil {
 			return nil, err
 		}
-		return &server{listener: l.(net.Listener), resp: resp.New(s.listen.config(i))}, nil
+		return &server{address: s.listen.address, listener: l.(net.Listener), resp: resp.New(s.listen.config(i))}, nil
 	})
 	if err != nil {
 		return nil, err
@@ -74,6 +81,43 @@ func (i *Intake) Open(s *Settings) (release func() error, err error) {
 		_, err := i.servers.Delete(key)
 		return err
 	}), nil
+}
+
+// checkFree returns an error if another program listens on the address. Caddy's own listeners set SO_REUSEPORT, and replace unix
+// sockets. So two Caddys would both listen, and each would get a part of what backends emit, or one all of it.
+func (i *Intake) checkFree(s *listenSettings) (err error) {
+	if s.address.IsFdNetwork() {
+		return nil
+	}
+	own := false // of a configuration that runs, maybe by another name
+	i.servers.Range(func(_, value any) bool {
+		o := value.(*server).address
+		own = o.IsUnixNetwork() == s.address.IsUnixNetwork() && o.StartPort == s.address.StartPort &&
+			(!o.IsUnixNetwork() || socketFile(o) == socketFile(s.address))
+		return !own
+	})
+	if own {
+		return nil
+	}
+	if s.address.IsUnixNetwork() {
+		nc, err := net.Dial(s.address.Network, socketFile(s.address))
+		if err == nil {
+			nc.Close()
+			return fmt.Errorf("listen %s: %w", s.address, syscall.EADDRINUSE)
+		}
+		return nil // nobody is there, or a file that is left of somebody
+	}
+	l, err := net.Listen(s.address.Network, s.address.JoinHostPort(0))
+	if err == nil {
+		l.Close()
+	}
+	return err
+}
+
+// socketFile returns the file of a unix socket.
+func socketFile(a caddy.NetworkAddress) string {
+	path, _, _ := strings.Cut(a.Host, "|") // what is behind it are permissions
+	return path
 }
 
 // config returns the configuration of the server.

@@ -65,10 +65,10 @@ func (t *taker) selected(k *queue.Command) (list []hub.NameCommand) {
 	for _, room := range k.Rooms {
 		as := t.find(k.Namespace, room)
 		if as.name {
-			list = append(list, hub.NameCommand{Name: room})
+			list = append(list, hub.NameCommand{Name: as.text})
 		}
-		if as.channel != "" {
-			list = append(list, hub.NameCommand{On: as.channel})
+		if as.channel {
+			list = append(list, hub.NameCommand{On: as.text})
 		}
 	}
 	return list

@@ -63,7 +63,7 @@ func (i *Intake) Stats() Stats {
 // complainEvery is how often people are told of messages that come to nothing for the same reason.
 const complainEvery = time.Minute
 
-// note counts a result, and reports whether people should be told of it.
+// note counts a result, and reports whether people should be told of it without having asked.
 func (c *counts) note(r result) (tell bool) {
 	c.results[r].Add(1)
 	if r == done || r == ignored {

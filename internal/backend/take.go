@@ -3,6 +3,7 @@ package backend
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"sync"
 	"unicode/utf8"
 
@@ -145,11 +146,19 @@ func (t *taker) published(channel string, err error) {
 	}
 }
 
-// reject counts a publication that comes to nothing, and tells people.
+// reject counts a publication that comes to nothing, and tells people: not of each, unless they look for them.
 func (t *taker) reject(r result, channel string, err error) {
+	fields := []zap.Field{zap.Stringer("result", r), zap.String("channel", channel), zap.Error(err)}
 	if t.counts.note(r) {
-		logger().Warn("what a backend has published was dropped", zap.Stringer("result", r), zap.String("channel", channel), zap.Error(err))
+		logger().Warn("what a backend has published was dropped", fields...)
+	} else {
+		logger().Debug("what a backend has published was dropped", fields...)
 	}
+}
+
+// TooLong implements resp.Publisher.
+func (t *taker) TooLong(channel string, size, limit int) {
+	t.reject(invalid, channel, fmt.Errorf("it has %d bytes, more than %d, and its connection was closed", size, limit))
 }
 
 // messages appends the messages that what was published on a channel of Redis becomes, or returns a command about clients. What it

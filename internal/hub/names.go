@@ -63,13 +63,13 @@ func (h *Hub) HasName(name string) bool {
 // Forget ends a name: no connection has it any more, and nothing is kept for it.
 func (h *Hub) Forget(name string) { h.forget(name, false) }
 
-// Expire is Forget for a name that no connection has. It leaves one that a connection has just gone on with.
-func (h *Hub) Expire(name string) { h.forget(name, true) }
+// ForgetUnused is Forget, unless a connection has the name.
+func (h *Hub) ForgetUnused(name string) { h.forget(name, true) }
 
-func (h *Hub) forget(name string, expired bool) {
+func (h *Hub) forget(name string, unused bool) {
 	h.inPieces(func() (all bool) {
 		n := h.names[name]
-		if n == nil || expired && n.conn != nil {
+		if n == nil || unused && n.conn != nil {
 			return true
 		}
 		for i := 0; n.kept != nil && len(n.kept.history) > 0; i++ {

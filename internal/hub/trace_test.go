@@ -61,13 +61,13 @@ func TestTraceBounds(t *testing.T) {
 	}
 }
 
-// TestExpire: a name whose time is up stays if a connection has gone on with it at that moment.
-func TestExpire(t *testing.T) {
+// TestForgetUnused: a name whose time is up stays if a connection has gone on with it at that moment.
+func TestForgetUnused(t *testing.T) {
 	h := New(Config{History: 10})
 	defer closeHub(h)
 	c := connect(t, h, options(), "a")
 	enter(t, c, Entrance{Name: "ann", Keep: true})
-	if h.Expire("ann"); h.Named("ann") != c.conn {
+	if h.ForgetUnused("ann"); h.Named("ann") != c.conn {
 		t.Error("it is forgotten though a connection has it")
 	}
 	if h.Forget("ann"); h.Named("ann") != nil {

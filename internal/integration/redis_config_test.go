@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddyserver/caddy/v2"
+
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/redistest"
 )
@@ -100,6 +102,48 @@ func TestRedisMove(t *testing.T) {
 	}
 	s.Publish("", "end")
 	s.Expect(page, `42["message","end"]`)
+}
+
+// TestRedisAddressInUse: an address on which another program listens is refused, also if that is a Caddy, whose listeners set
+// SO_REUSEPORT, and the other program goes on. A reload may name the own address in another way.
+func TestRedisAddressInUse(t *testing.T) {
+	listen := func(address string) string {
+		return "broadcast {\nredis listen " + address + " {\npassword secret\n}\n}\n---\n" + redisSite
+	}
+	own := caddytest.FreeAddr(t)
+	s := caddytest.Start(t, listen(own))
+	for _, address := range []string{caddytest.FreeAddr(t), "unix/" + filepath.Join(t.TempDir(), "s")} {
+		a, err := caddy.ParseNetworkAddress(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := a.Listen(t.Context(), 0, net.ListenConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := other.(net.Listener)
+		if err := s.Load(listen(address)); err == nil || !strings.Contains(err.Error(), "redis listen: listen ") ||
+			!strings.Contains(err.Error(), "address already in use") {
+			t.Errorf("%s: %v", address, err)
+		}
+		if nc, err := net.Dial(l.Addr().Network(), l.Addr().String()); err != nil {
+			t.Errorf("%s: the other program is not reached any more: %v", address, err)
+		} else {
+			nc.Close()
+		}
+		l.Close()
+		if err := s.Load(listen(address)); err != nil {
+			t.Errorf("%s, which is free: %v", address, err)
+		}
+		if err := s.Load(listen(own)); err != nil {
+			t.Error(err)
+		}
+	}
+	_, port, _ := net.SplitHostPort(own)
+	if err := s.Load(listen("0.0.0.0:" + port)); err != nil {
+		t.Errorf("from one address to another one with its port: %v", err)
+	}
+	dialRedis(t, own).expect("+OK", "AUTH", "secret")
 }
 
 // TestRedisErrors: what is wrong in a configuration is refused, with the place and what to do.

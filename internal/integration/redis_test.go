@@ -256,6 +256,49 @@ func TestRedisRooms(t *testing.T) {
 	s.ExpectMetrics(`redis_messages_total{result="invalid"} 1`)
 }
 
+// TestRedisOtherNamespace: an ID is one of a namespace. In another one it is nobody's, and what a backend does with it is done to
+// nobody.
+func TestRedisOtherNamespace(t *testing.T) {
+	s, b := startRedis(t, "")
+	c, chat := dialNamespace(s, "/chat") // and not yet in the other one
+	do := func(method, namespace, more string) {
+		t.Helper()
+		b.expect(":0", "PUBLISH", "socketio", `{"method": "`+method+`", "namespace": "`+namespace+`", "sid": "`+chat+`"`+more+`}`)
+	}
+	b.emit(":0", "x", "1", `, "room": "`+chat+`"`)
+	b.emit(":0", "x", "1", `, "room": ["`+chat+`", "none"]`)
+	main := enterNamespace(s, c, "/")
+	b.emit(":0", "x", "1", `, "namespace": "/chat", "room": "`+main+`"`)
+	b.emit(":1", "x", "2", `, "namespace": "/", "skip_sid": "`+chat+`"`)
+	b.emit(":1", "x", "3", `, "namespace": "/chat", "skip_sid": "`+main+`"`)
+	s.Expect(c, `42["x",2]`, `42/chat,["x",3]`)
+	do("enter_room", "/", `, "room": "r"`)
+	b.emit(":0", "x", "1", `, "room": "r"`)
+	do("enter_room", "/chat", `, "room": "r"`)
+	do("leave_room", "/", `, "room": "r"`)
+	b.emit(":0", "x", "1", `, "room": "r"`)
+	b.emit(":1", "x", "4", `, "namespace": "/chat", "room": "r"`)
+	do("disconnect", "/", "")
+	b.emit(":1", "x", "5", `, "namespace": "/chat", "room": "`+chat+`"`)
+	s.Expect(c, `42/chat,["x",4]`, `42/chat,["x",5]`)
+	do("disconnect", "/chat", "")
+	b.emit(":1", "x", "6", `, "room": "`+main+`"`)
+	s.Expect(c, "41/chat,", `42["x",6]`)
+}
+
+// TestRedisRefusals: people are told of what is dropped, also if the connection ends with it.
+func TestRedisRefusals(t *testing.T) {
+	s, b := startRedis(t, "")
+	b.expect(":0", "PUBLISH", "one", "x")
+	s.WaitLog(`"channel":"one"`)
+	io.WriteString(b.nc, "*3\r\n$7\r\nPUBLISH\r\n$8\r\nsocketio\r\n$3000000\r\n{")
+	if got := b.line(); got != "-ERR Protocol error: invalid bulk length" {
+		t.Error(got)
+	}
+	s.WaitLog("it has 3000000 bytes, more than 2097152, and its connection was closed")
+	s.ExpectMetrics(`redis_messages_total{result="invalid"} 1`)
+}
+
 // TestRedisPublish: any client of Redis publishes to the channels that the option allows, at any speed and in its order, and a
 // wrong message does not take those with it that come at once.
 func TestRedisPublish(t *testing.T) {

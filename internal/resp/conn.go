@@ -3,6 +3,7 @@ package resp
 import (
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -137,6 +138,7 @@ func (c *Conn) run() error {
 		if err != nil {
 			c.publishBatch()
 			c.replies = appendError(c.replies, "ERR Protocol error: "+err.Error())
+			c.reportTooLong()
 			return err
 		}
 		if size == 0 {
@@ -158,6 +160,18 @@ func (c *Conn) run() error {
 	c.publishBatch()
 	c.flush()
 	return nil
+}
+
+// reportTooLong tells the Publisher of a publication that is too long: nobody else would learn why the connection ends.
+func (c *Conn) reportTooLong() {
+	args := c.parser.args
+	if !c.loggedIn || c.parser.tooLong == 0 || len(args) != 2 {
+		return
+	}
+	word := func(i int) string { return string(c.in[c.r+args[i].from : c.r+args[i].to]) }
+	if name := strings.ToUpper(word(0)); name == "PUBLISH" || name == "SPUBLISH" {
+		c.config.Publisher.TooLong(word(1), c.parser.tooLong, known.bulk)
+	}
 }
 
 // admit reports whether the command in c.args may be run, after it has waited for that. If it may not, the connection is over.

@@ -51,6 +51,7 @@ type parser struct {
 	args    []span
 	pos     int  // how far the command is parsed
 	missing int  // arguments that have not been parsed
+	tooLong int  // the length of the argument that was not accepted, or 0
 	bulk    int  // the length of the argument at pos, or -1 if that is not known
 	begun   bool // whether the line that says how many arguments there are is parsed
 	inline  bool // whether the last command was text, not an array
@@ -104,6 +105,7 @@ func (p *parser) argument(b []byte, l *limits) (more bool, err error) {
 			return true, nil
 		}
 		if ok && n > l.bulk {
+			p.tooLong = n
 			return false, l.longBulk
 		}
 		// The whole has a bound too, or each argument could be as long as one may be.

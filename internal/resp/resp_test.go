@@ -26,6 +26,8 @@ type recorder struct {
 	got  []publication
 	more chan struct{}
 	n    int // what it answers
+
+	tooLong []string // what it was told of
 }
 
 type publication struct{ channel, payload string }
@@ -43,6 +45,12 @@ func (r *recorder) Publish(c *Conn, ps []Publication) {
 	case r.more <- struct{}{}:
 	default:
 	}
+}
+
+func (r *recorder) TooLong(channel string, size, limit int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tooLong = append(r.tooLong, fmt.Sprint(channel, " ", size, " ", limit))
 }
 
 // wait waits for n publications.
@@ -74,6 +82,8 @@ func (f publishFunc) Publish(c *Conn, ps []Publication) {
 		}
 	}
 }
+
+func (f publishFunc) TooLong(string, int, int) {}
 
 // serve runs a server that ends with the test, and returns its address.
 func serve(t testing.TB, c Config) (*Server, string) {
@@ -152,4 +162,32 @@ func array(args ...string) string {
 		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(a), a)
 	}
 	return b.String()
+}
+
+// TestTooLong: a client that publishes more than is accepted gets the error of Redis, and the Publisher is told why its connection
+// ends. It is not told of strangers, or of other commands.
+func TestTooLong(t *testing.T) {
+	const long = "$2097153\r\n"
+	for _, row := range []struct{ name, password, sends, tooLong string }{
+		{"a publication", "", "*3\r\n$7\r\npublish\r\n$4\r\nroom\r\n" + long + "x", "[room 2097153 2097152]"},
+		{"behind another one", "", array("PUBLISH", "a", "b") + "*3\r\n$8\r\nSPUBLISH\r\n$1\r\nr\r\n" + long, "[r 2097153 2097152]"},
+		{"another command", "", "*3\r\n$3\r\nSET\r\n$4\r\nroom\r\n" + long, "[]"},
+		{"the channel", "", "*3\r\n$7\r\nPUBLISH\r\n" + long, "[]"},
+		{"a stranger", "secret", "*3\r\n$7\r\nPUBLISH\r\n$4\r\nroom\r\n" + long, "[]"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			r := newRecorder()
+			_, addr := serve(t, Config{Publisher: r, Password: row.password})
+			c := dial(t, addr)
+			c.send(row.sends)
+			if got := c.rest(); !strings.Contains(got, "bulk length\r\n") {
+				t.Errorf("%q", got)
+			}
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if got := fmt.Sprint(r.tooLong); got != row.tooLong {
+				t.Error(got)
+			}
+		})
+	}
 }

@@ -41,6 +41,10 @@ type Publisher interface {
 	// For each of them, in their order, it calls c.Answer or, if it does not know yet how many subscribers got the message,
 	// c.Hold. Publish may also block: then the connection is not read, and TCP holds its client back.
 	Publish(c *Conn, ps []Publication)
+
+	// TooLong is told of what a client that may publish wanted to publish, and had more bytes than are accepted. Its
+	// connection ends.
+	TooLong(channel string, size, limit int)
 }
 
 // Config is what a server can be given anew while it runs.

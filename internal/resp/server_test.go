@@ -435,6 +435,7 @@ func (r *calls) Publish(c *Conn, ps []Publication) {
 		c.Answer(i)
 	}
 }
+func (*calls) TooLong(string, int, int) {}
 
 // What one read brings is given to the Publisher at once, up to the next other command, and so is a transaction.
 func TestBatches(t *testing.T) {

@@ -21,7 +21,7 @@ func (s *session) connect(p *packet.Packet) error {
 	case !ok:
 		s.send(packet.AppendConnectError(nil, namespace, tooFast, codeRate))
 		return nil
-	case namespace != packet.MainNamespace && (e.MayConnect == nil || !e.MayConnect(namespace)):
+	case namespace != packet.MainNamespace && (e.MayConnect == nil || !e.MayConnect(namespace) || len(namespace) > maxNamespace):
 		if s.refused++; s.refused > maxRefused {
 			return &frame.CloseError{Code: frame.PolicyViolation, Text: "too many namespaces that do not exist"}
 		}
@@ -44,7 +44,7 @@ func (s *session) connect(p *packet.Packet) error {
 	}
 	keys, now := s.ticketKeys(), time.Now()
 	err := s.conn.Enter(hub.Entrance{
-		Channels: s.channelsOf(namespace), Name: r.sid, Keep: e.Recovery > 0, Replay: s.replay,
+		Channels: s.channelsOf(namespace), Name: r.name(), Keep: e.Recovery > 0, Replay: s.replay,
 		Frame: func(w hub.Welcome, last []*hub.Message) []byte {
 			r.position = w.ID
 			if len(keys) > 0 {
@@ -110,7 +110,7 @@ func (s *session) recovers(p *packet.Packet) bool {
 		offset = r.position
 	}
 	err := s.conn.Enter(hub.Entrance{
-		Channels: channels, LastID: offset, Received: received, Name: r.sid, Keep: true, Whole: true, Follow: followed,
+		Channels: channels, LastID: offset, Received: received, Name: r.name(), Keep: true, Whole: true, Follow: followed,
 		Frame: func(_ hub.Welcome, missed []*hub.Message) []byte {
 			// Before the events, so that the page has socket.recovered when they come.
 			first := textFrame(packet.AppendConnected(nil, p.Namespace, r.sid, r.pid))
@@ -127,7 +127,7 @@ func (s *session) recovers(p *packet.Packet) bool {
 		return true
 	}
 	if followed != nil { // another server may not have noticed yet that the client has gone
-		e.Hub.Note(hub.NameCommand{Do: hub.DoMove, Name: r.sid})
+		e.Hub.Note(hub.NameCommand{Do: hub.DoMove, Name: r.name()})
 	}
 	return true
 }
@@ -146,7 +146,7 @@ func (s *session) find(namespace, pid string) (*record, []string, *hub.Followed)
 		return r, channels, nil
 	}
 	if r != nil {
-		if f, ok := s.conn.Follow(r.sid, "", channels); ok && r.covers(f.Channels) {
+		if f, ok := s.conn.Follow(r.name(), "", channels); ok && r.covers(f.Channels) {
 			return r, f.Channels, f
 		}
 	}
@@ -155,7 +155,7 @@ func (s *session) find(namespace, pid string) (*record, []string, *hub.Followed)
 		return nil, nil, nil
 	}
 	own := s.channelsOf(namespace)
-	f, ok := s.conn.Follow(sid, position, own)
+	f, ok := s.conn.Follow(nameOf(namespace, sid), position, own)
 	if !ok {
 		return nil, nil, nil
 	}
@@ -171,7 +171,7 @@ func (s *session) find(namespace, pid string) (*record, []string, *hub.Followed)
 
 // entered notes that the client is in a namespace.
 func (s *session) entered(r *record) {
-	s.joined = append(s.joined, joined{r.namespace, r.sid})
+	s.joined = append(s.joined, joined{r.namespace, r.name()})
 	s.endpoint.Table.entered(s)
 }
 

@@ -100,7 +100,7 @@ func (s *session) publishEvent(p *packet.Packet, c *packet.Content) error {
 		if m.Emit == nil {
 			m.Emit = new(hub.Emit)
 		}
-		m.Emit.Except = []string{s.joined[s.indexOf(p.Namespace)].sid}
+		m.Emit.Except = []string{s.joined[s.indexOf(p.Namespace)].name}
 	}
 	h := s.endpoint.Hub
 	if h.Shared() {

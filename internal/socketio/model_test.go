@@ -407,7 +407,7 @@ func (v *visitor) step(r *rand.Rand) {
 		v.enter()
 	case 7:
 		v.life.over, v.life.last = true, v.reached()
-		v.e.Hub.Command(hub.NameCommand{Do: hub.DoClose, Name: v.session.joined[0].sid})
+		v.e.Hub.Command(hub.NameCommand{Do: hub.DoClose, Name: v.session.joined[0].name})
 		for {
 			if _, ok := v.read("41"); !ok {
 				break

@@ -262,7 +262,7 @@ func TestEmits(t *testing.T) {
 		publish(hub.Emit{}, "room")
 		expect("a closed room", "", "", "")
 		other := all[2].next("40/chat")
-		a.command(hub.DoClose, field(other, "sid"), "", "")
+		a.command(hub.DoClose, "/chat,"+field(other, "sid"), "", "")
 		expect("out of a namespace", "", "", "41/chat")
 		a.command(hub.DoClose, all[1].sid, "", "")
 		expect("disconnected", "", "closed by the administrator", "")

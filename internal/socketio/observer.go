@@ -64,7 +64,7 @@ func (o observer) end(c *hub.Conn, why hub.Reason) {
 		}
 		if packet.ForGood(why) {
 			for _, r := range s.records {
-				left = append(left, r.sid)
+				left = append(left, r.name())
 			}
 		}
 		names = o.table.endLocked(s)
@@ -84,6 +84,6 @@ func (o observer) end(c *hub.Conn, why hub.Reason) {
 func (o observer) Dismissed(c *hub.Conn, name, channel string) bool {
 	s := o.table.of(c)
 	return s != nil && s.dismiss(func(j joined) bool {
-		return j.sid == name || channel != "" && j.namespace == packet.Namespace(channel)
+		return j.name == name || channel != "" && j.namespace == packet.Namespace(channel)
 	})
 }

@@ -36,6 +36,9 @@ type record struct {
 	gone    bool          // its client was kicked, so nobody may go on with it
 }
 
+// name is the client's name in the hub.
+func (r *record) name() string { return nameOf(r.namespace, r.sid) }
+
 func (r *record) cost() int {
 	n := recordCost
 	for _, c := range r.on {
@@ -79,20 +82,20 @@ func (t *Table) giveLocked(r *record, s *session) (names []string) {
 // forget forgets names whose sessions have ended. Another connection may have gone on with one meanwhile.
 func forget(h *hub.Hub, names []string) {
 	for _, name := range names {
-		h.Expire(name)
+		h.ForgetUnused(name)
 	}
 }
 
 // forget forgets a client's place for good, because it has left the namespace. It reports whether that was known.
-func (t *Table) forget(s *session, sid string) (known bool) {
+func (t *Table) forget(s *session, name string) (known bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.records = slices.DeleteFunc(s.records, func(r *record) bool {
-		if r.sid == sid {
+		if r.name() == name {
 			known = true
 			delete(t.recovery.records, r.pid)
 		}
-		return r.sid == sid
+		return r.name() == name
 	})
 	return known
 }
@@ -163,7 +166,7 @@ func (t *Table) takeOver(r *record, s *session) bool {
 		return false
 	}
 	// A third one may have been faster, which has the name then.
-	if c := h.Named(r.sid); c != nil && c != s.conn {
+	if c := h.Named(r.name()); c != nil && c != s.conn {
 		t.mu.Unlock()
 		return true
 	}
@@ -207,7 +210,7 @@ func (t *Table) endLocked(s *session) (names []string) {
 		if forGood {
 			r.gone = packet.ForGood(s.why)
 			delete(v.records, r.pid)
-			names = append(names, r.sid)
+			names = append(names, r.name())
 			continue
 		}
 		r.session = nil
@@ -231,7 +234,7 @@ func (t *Table) expireFirstLocked(h *hub.Hub) (name string) {
 	r := t.recovery.ended.Front().Value.(*record)
 	t.dropEndedLocked(r, h)
 	delete(t.recovery.records, r.pid)
-	return r.sid
+	return r.name()
 }
 
 // setTimerLocked has the records expire.

@@ -27,6 +27,9 @@ const (
 
 	// maxNamespaces is how many namespaces a client may be in at once.
 	maxNamespaces = 100
+
+	// maxNamespace is the length of the longest namespace: with the ID of a client it is a name in the hub.
+	maxNamespace = hub.MaxName - len(",") - sidSize
 )
 
 var (
@@ -67,7 +70,7 @@ type session struct {
 }
 
 // joined is a namespace that the client is in.
-type joined struct{ namespace, sid string }
+type joined struct{ namespace, name string }
 
 // open begins a session. The client is on no channel before it is in a namespace.
 func (e *Endpoint) open(r *protocol.Request) *session {
@@ -211,7 +214,7 @@ func (s *session) packet(p *packet.Packet, attachments [][]byte) error {
 	}
 	switch p.Type {
 	case packet.Disconnect:
-		s.endElsewhere(s.joined[at].sid)
+		s.endElsewhere(s.joined[at].name)
 		s.leaveNamespace(at)
 	case packet.Event, packet.BinaryEvent:
 		return s.event(p, attachments)
@@ -229,8 +232,8 @@ func (s *session) leaveNamespace(at int) {
 		}
 	}
 	h := s.endpoint.Hub
-	if s.endpoint.Table.forget(s, j.sid) || h.Named(j.sid) == s.conn { // or another connection has gone on with the name
-		h.Forget(j.sid)
+	if s.endpoint.Table.forget(s, j.name) || h.Named(j.name) == s.conn { // or another connection has gone on with the name
+		h.Forget(j.name)
 	}
 }
 

@@ -84,6 +84,26 @@ func TestRate(t *testing.T) {
 	s.want(p.get(), unknown)
 }
 
+// TestTooManyRooms: a page that wants to be in more rooms than a connection can be in is told so, whether at once or in the end.
+func TestTooManyRooms(t *testing.T) {
+	s := newServer(t, func(e *socketio.Endpoint) { e.MaxMessage = 1 << 20 })
+	c, _, _ := s.connect("")
+	join := func(n int) string {
+		var rooms strings.Builder
+		for i := range n {
+			fmt.Fprintf(&rooms, `"room:%d",`, i)
+		}
+		c.send(`421["join",[` + strings.TrimSuffix(rooms.String(), ",") + `]]`)
+		return c.read()
+	}
+	const tooMany = `431[{"error":{"code":"limit",`
+	for n, want := range map[int]string{1001: tooMany, 1000: tooMany, 999: `431[{"id":"`} { // with the route's
+		if got := join(n); !strings.HasPrefix(got, want) {
+			t.Errorf("%d: %s", n, got)
+		}
+	}
+}
+
 // TestPublishOff: a page that emits all the same lives, and is told.
 func TestPublishOff(t *testing.T) {
 	s := newServer(t, nil)
@@ -149,7 +169,7 @@ func TestNames(t *testing.T) {
 		}
 	}
 	publish(&hub.Message{Channel: "main", Data: []byte("1"), Emit: &hub.Emit{To: sid}})
-	publish(&hub.Message{Channel: "/chat", Data: []byte("2"), Emit: &hub.Emit{To: chat}})
+	publish(&hub.Message{Channel: "/chat", Data: []byte("2"), Emit: &hub.Emit{To: "/chat," + chat}})
 	publish(&hub.Message{Channel: "main", Data: []byte("3"), Emit: &hub.Emit{Except: []string{sid}}})
 	a.wants(`42["message","1"]`, `42/chat,["message","2"]`)
 	b.wants(`42["message","3"]`)
@@ -159,7 +179,7 @@ func TestNames(t *testing.T) {
 	s.Hub.Command(hub.NameCommand{Do: hub.DoClose, Name: sid})
 	publish(&hub.Message{Channel: "main", Data: []byte("5")})
 	a.wants("41")
-	s.Hub.Command(hub.NameCommand{Do: hub.DoClose, Name: chat})
+	s.Hub.Command(hub.NameCommand{Do: hub.DoClose, Name: "/chat," + chat})
 	a.wants("41/chat,", "41", "closed 1008")
 	b.wants(`42["message","5"]`)
 }
@@ -173,8 +193,8 @@ func TestDismissedByRoom(t *testing.T) {
 	chat, _ := ids(t, a.read())
 	a.send("42/chat,1[\"join\",\"room:1\"]")
 	a.read()
-	s.Hub.Command(hub.NameCommand{Do: hub.DoClose, On: "/chat,room:1", Except: []string{chat}})
-	s.Hub.Command(hub.NameCommand{Do: hub.DoJoin, Name: chat, Channel: "/chat,room:2"})
+	s.Hub.Command(hub.NameCommand{Do: hub.DoClose, On: "/chat,room:1", Except: []string{"/chat," + chat}})
+	s.Hub.Command(hub.NameCommand{Do: hub.DoJoin, Name: "/chat," + chat, Channel: "/chat,room:2"})
 	s.Hub.Command(hub.NameCommand{Do: hub.DoClose, On: "/chat,room:2"})
 	a.wants("41/chat,")
 	a.send(`421["x"]`)

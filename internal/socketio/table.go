@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/packet"
 )
 
 // Table has the sessions of a process. They are not a route's, because a client that polls has no connection: when the
@@ -28,6 +29,13 @@ func newID() string {
 	var b [15]byte
 	rand.Read(b[:]) // never fails (crypto/rand)
 	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// nameOf returns the hub's name of a client in a namespace. It has the namespace, because an ID is one of a namespace: what a
+// backend sends to it in another one must not come. It is what a room of that name would have as its channel.
+func nameOf(namespace, sid string) string {
+	name, _ := packet.Room(namespace, sid)
+	return name
 }
 
 // MayBeID reports whether a text looks like an ID that newID makes.

@@ -90,12 +90,12 @@ func (s *session) openTicket(keys []secret, namespace, pid string, now time.Time
 }
 
 // endElsewhere tells other servers that nobody may go on with names.
-func (s *session) endElsewhere(sids ...string) {
+func (s *session) endElsewhere(names ...string) {
 	if s.mayJoin != nil || s.endpoint.Recovery == 0 || !s.endpoint.Hub.Shared() {
 		return // there are no tickets with them
 	}
-	for _, sid := range sids {
-		s.endpoint.Hub.Note(hub.NameCommand{Do: hub.DoEnd, Name: sid})
+	for _, name := range names {
+		s.endpoint.Hub.Note(hub.NameCommand{Do: hub.DoEnd, Name: name})
 	}
 }
 

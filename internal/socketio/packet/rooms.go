@@ -1,11 +1,11 @@
 package packet
 
-// maxRooms is how many rooms an event may name.
+// maxRooms is how many rooms of an event are looked at.
 const maxRooms = 1000
 
 // Rooms returns the rooms that the first argument of an event names, as pages name them that ask their servers to join one: a
 // string, a number, an array of them, or an object that has one of them as its room or its channel. It reports false if the
-// argument is anything else, or names no room. The names are not checked.
+// argument is anything else, or names no room. The names are not checked. Of more than maxRooms it returns one more than these.
 func (p *Packet) Rooms() (rooms []string, ok bool) {
 	if p.Type != Event && p.Type != BinaryEvent || p.list.count < 2 {
 		return nil, false
@@ -47,7 +47,10 @@ func roomArray(array []byte) (rooms []string, ok bool) {
 	r := reader{p: array, i: 1}
 	for r.space() != ']' {
 		from := r.i
-		if len(rooms) == maxRooms || !r.value(maxDepth) {
+		if len(rooms) > maxRooms {
+			return rooms, true
+		}
+		if !r.value(maxDepth) {
 			return nil, false
 		}
 		room, ok := roomName(r.p[from:r.i])

@@ -2,6 +2,7 @@ package packet
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -32,7 +33,8 @@ func TestRooms(t *testing.T) {
 		{`{"room":{"room":"x"}}`, nil},
 		{`{"a":{"room":"x"}}`, nil},
 		{`1e999`, nil},
-		{`[` + strings.Repeat(`"a",`, maxRooms) + `"a"]`, nil},
+		{`[` + strings.Repeat(`"a",`, maxRooms) + `"a"]`, slices.Repeat([]string{"a"}, maxRooms+1)},
+		{`[` + strings.Repeat(`"a",`, maxRooms) + `"a",null]`, slices.Repeat([]string{"a"}, maxRooms+1)},
 	} {
 		text := `2["join"]`
 		if c.arguments != "" {
