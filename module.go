@@ -93,7 +93,7 @@ type App struct {
 	// can take ten seconds. Default: `30s`. Minimum: `1s`. Maximum: `1h`.
 	PartitionTimeout caddy.Duration `json:"partition_timeout,omitempty"`
 
-	// Where backends publish with the Redis protocol, as those of Socket.IO do: Flask-SocketIO's `message_queue`,
+	// Where backends publish with the Redis protocol, as Socket.IO backends do: with Flask-SocketIO's `message_queue`,
 	// `@socket.io/redis-emitter`, or any Redis client. Default: nowhere.
 	Redis *backend.Redis `json:"redis,omitempty"`
 
@@ -262,6 +262,7 @@ func (a *App) serverStops() {
 //   - A POST publishes its body, or the field `data` of a form. If the same `user` retries with the same Idempotency-Key on
 //     the same channel within two minutes, the message is published once and both get the same response. A different
 //     message with that key gets a 422.
+//   - With `socketio`, the requests of Socket.IO clients, which poll or use WebSockets, subscribe and publish too.
 //   - Any other request goes to the next handler.
 //
 // A message is sent as one WebSocket frame, text or binary as it was published, with nothing added. Clients that ask for
@@ -297,14 +298,15 @@ type Handler struct {
 	// `true`.
 	Subscribe *bool `json:"subscribe,omitempty"`
 
-	// Channels that clients of the subprotocol `broadcast.v1` may join on their own; `*` matches any text. Placeholders
+	// Channels that clients of `broadcast.v1` and Socket.IO may join on their own; `*` matches any text. Placeholders
 	// are expanded, and their values are matched literally: `room:*`, `user:{http.auth.user.id}:*`. If a value is empty, the
 	// pattern matches nothing. If user names can contain the separator, here a colon, choose another one: otherwise the
 	// user `ann` may join what belongs to `ann:bob`. Default: only the channels of the route.
 	Join []string `json:"join,omitempty"`
 
-	// Which requests the route accepts: `websocket`, `sse` (event streams), `post`, and with `socketio` `polling`. Others go to
-	// the next handler. Default: all of them. Then the route needs a matcher besides the site's, because it would accept every POST of the site.
+	// Which requests the route accepts: `websocket`, `sse` (event streams), `post`, and with `socketio` also `polling`. Others go
+	// to the next handler. Default: all of them. Then the route needs a matcher besides the site's, because it would accept every
+	// POST of the site.
 	Transports []string `json:"transports,omitempty"`
 
 	// Names of query parameters that other handlers of the route use, such as a token. A POST with any other parameter gets
@@ -388,8 +390,8 @@ type Handler struct {
 	// and messages are text of some length. A message is deflated once, however many clients receive it. Default: off.
 	Compression *Compression `json:"compression,omitempty"`
 
-	// Lets the clients of Socket.IO, v3 and later, use the route, by WebSockets and by polling. They find it by the path
-	// `/socket.io/` unless they are told another one. Default: off.
+	// Whether Socket.IO clients, v3 and later, may use the route, over WebSocket and by long polling. Their requests have the path
+	// `/socket.io/` unless the page sets another one. Default: off.
 	SocketIO *SocketIO `json:"socketio,omitempty"`
 
 	// Closes the route's connections with 1012 when the configuration is reloaded, so that clients reconnect with the new

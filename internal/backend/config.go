@@ -19,23 +19,23 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/queue"
 )
 
-// Redis is where backends publish with the Redis protocol: to this Caddy, to a real Redis that it subscribes to, or both.
-// Neither is on by itself.
+// Redis configures where backends publish with the Redis protocol: to this Caddy, to a Redis server that Caddy subscribes to, or
+// to both. Neither is on by default.
 type Redis struct {
-	// Has Caddy speak the Redis protocol itself, so that a backend needs no Redis. `message_queue` of Flask-SocketIO, or the
-	// connection of any Redis client, is pointed at its address. Default: off.
+	// Caddy speaks the Redis protocol itself, so that a backend needs no Redis server. Give its address to Flask-SocketIO, as
+	// `message_queue`, or to any Redis client. Default: off.
 	Listen *Listen `json:"listen,omitempty"`
 
-	// Subscribes to a real Redis, which a backend goes on to publish to. Use it where there is one already that has other uses.
-	// It cannot be combined with a `broker`, because each node would publish each message again. Default: off.
+	// Caddy subscribes to a Redis server that backends publish to. Use it if there is one already that your backend has to keep
+	// using. It cannot be combined with a `broker`, because each node would publish each message again. Default: off.
 	Connect *Connect `json:"connect,omitempty"`
 }
 
-// Listen configures Caddy as a server of the Redis protocol. An address that stays the same when the configuration is reloaded
-// stays open, and its connections go on, with the new options.
+// Listen configures Caddy as a server of the Redis protocol. If the address stays the same when the configuration is reloaded,
+// it and its connections stay open, and the new options apply to them.
 type Listen struct {
-	// The network address, such as `127.0.0.1:6379`, or `unix//run/caddy/redis.sock|0660`. One that can be reached from other
-	// machines needs a `password`, because whoever can connect may publish anything. Default: `127.0.0.1:6379`.
+	// The network address, such as `127.0.0.1:6379`, or `unix//run/caddy/redis.sock|0660`. An address that other
+	// machines can reach needs a `password`, because anyone who can connect can publish anything. Default: `127.0.0.1:6379`.
 	Address string `json:"address,omitempty"`
 
 	// A name that clients may log in with, besides Redis's own `default`. It needs a `password`. Default: none.
@@ -43,16 +43,16 @@ type Listen struct {
 
 	// The password that clients log in with. Use a placeholder, such as `{env.QUEUE_PASSWORD}` or
 	// `{file./run/secrets/queue}`, because Caddy's admin API shows the configuration as it is written. It is expanded
-	// when the configuration is loaded. Clients that have logged in stay so when it changes. Default: none.
+	// when the configuration is loaded. Clients that have logged in stay logged in when it changes. Default: none.
 	Password string `json:"password,omitempty"`
 
 	Queue
 }
 
-// Connect configures the Redis that is subscribed to. What is published there while the connection is lost does not come: Redis
-// keeps nothing for subscribers.
+// Connect configures the Redis server that Caddy subscribes to. What is published there while the connection is lost is lost too,
+// because Redis keeps nothing for subscribers.
 type Connect struct {
-	// Where it is: `redis://user:password@host:6379`, `rediss://` for TLS, or `unix:///run/redis.sock`. A user or a password has to
+	// Where it is: `redis://user:password@host:6379`, `rediss://` for TLS, or `unix:///run/redis.sock`. A user or a password must
 	// be percent-encoded, except for placeholders in it. The number of a database has no effect, since all of them share their channels.
 	URL string `json:"url,omitempty"`
 
@@ -67,25 +67,25 @@ type Connect struct {
 	Queue
 }
 
-// Queue is which of what backends publish is taken, and what becomes of it.
+// Queue selects what Caddy accepts from backends, and the channels that it goes to.
 type Queue struct {
 	// The channels of python-socketio: `socketio` is its own default, and `flask-socketio` that of Flask-SocketIO. Set it if
 	// the backend has another one (`channel=`). Default: both.
 	Channels []string `json:"channels,omitempty"`
 
-	// What the channels of `@socket.io/redis-emitter` begin with, which is its option `key`. Default: `socket.io`.
+	// The prefix of the channels of `@socket.io/redis-emitter`, which is its option `key`. Default: `socket.io`.
 	Key string `json:"key,omitempty"`
 
-	// The channel that the namespace `/` is, which is the first channel of the route for Socket.IO. Default: `default`,
-	// as that of a route without channels.
+	// The channel of the namespace `/`. Set it to the first channel of the route for Socket.IO, if that route names its channels.
+	// Default: `default`, the channel of a route that names none.
 	Main string `json:"main,omitempty"`
 
-	// Whether pickles are taken, which python-socketio before 5.14 sends. They are read as data: nothing in them is run, and
-	// one that has more than data is rejected. Default: `true`.
+	// Whether to accept pickles, which python-socketio before 5.14 sends. They are read as data: nothing in them is run, and a
+	// pickle that contains objects is dropped. Turn it off if your backends send only JSON. Default: `true`.
 	Pickle *bool `json:"pickle,omitempty"`
 
-	// Channels to which any client of Redis may publish: what it publishes on a channel of Redis goes to the channel
-	// with this name, as text, or as binary data if it is not UTF-8. `*` matches any text: `room:*`. Default: none.
+	// Channels that any Redis client may publish to. What it publishes goes to the channel of the same name in the hub, as text,
+	// or as binary data if it is not UTF-8. `*` matches any text: `room:*`. Default: none.
 	Publish []string `json:"publish,omitempty"`
 }
 

@@ -21,25 +21,28 @@ import (
 
 // SocketIO configures the protocol of Socket.IO.
 type SocketIO struct {
-	// Which namespaces there are besides `/`; `*` matches any text. Each is a channel of its name. Default: none.
+	// The namespaces besides `/` that clients can connect to; `*` matches any text. Each is the channel of the same name.
+	// A client that asks for another one gets a `connect_error`. Default: none.
 	Namespaces []string `json:"namespaces,omitempty"`
 
-	// How long a client that lost its connection can go on where it was, on the same server, in the same rooms. With a message
-	// broker it may also go on at another server, if the route has no `join`, as far as `history` goes. It gets what
-	// it has missed meanwhile, as far back as `history` of the app `broadcast` goes; if that is not all, it begins anew,
-	// and its `socket.recovered` is `false`. Handlers of events in pages get one more argument for it, an ID. `0` turns it
-	// off. Default: `2m` if there is `history`, otherwise off. Maximum: `1h`.
+	// How long a client that lost its connection can resume its session on this server. It keeps its rooms, and gets what it
+	// has missed, as far back as `history` of the app `broadcast` goes. If something is no longer kept, it gets a new session,
+	// and its `socket.recovered` is `false`. With a message broker, a client can also resume on another server, as far back as
+	// `history` goes, if the route has no `join`. For recovery, each event has one more argument, its ID, which the handlers
+	// in pages get too. Turn it off with `0` if a handler cannot cope with that. Default: `2m` if there is `history`, otherwise
+	// off. Maximum: `1h`.
 	Recovery *caddy.Duration `json:"recovery,omitempty"`
 
-	// The events by which clients join and leave rooms, if the route has `join`. Their first argument is the name of a room,
-	// an array of such names, or an object with `room` or `channel`. They are not published. Default: `join`.
+	// The event with which clients join rooms, if the route has `join`. Its first argument is the name of a room, an array of
+	// names, or an object with a member `room` or `channel`. It is not published. Set it to the event that your pages already
+	// use. Default: `join`.
 	JoinEvent string `json:"join_event,omitempty"`
 
-	// See `join_event`. Default: `leave`.
+	// The event with which clients leave rooms, with the same arguments as `join_event`. Default: `leave`.
 	LeaveEvent string `json:"leave_event,omitempty"`
 
-	// The event that the text of `greeting` comes as, to each client that connects to a namespace. A text that is a JSON object
-	// or array comes as that. Default: `message`.
+	// The event that carries the route's `greeting` to each client that connects to a namespace. If the text is a JSON object
+	// or array, the event has that as its argument. Default: `message`.
 	GreetingEvent string `json:"greeting_event,omitempty"`
 }
 
