@@ -9,20 +9,20 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
 
-// NameCommand is what a backend wants done with connections, which it names: on all hubs that share a log, or on this one. It is
-// trusted, so nothing is asked about channels that a client may not join.
+// NameCommand is what a backend wants to be done with connections: on all hubs that share a log, or on this one. Backends are
+// trusted, so a command may also join channels that the client itself may not join.
 type NameCommand struct {
 	Do string `json:"do"` // DoJoin, DoLeave or DoClose, or, of hubs, DoMove or DoEnd
 
-	// One of them selects the connections: Name the one that has it, and On all on a channel, but not those with a name of
-	// Except, or on a channel of it.
+	// Name or On selects the connections: Name the one that has this name, On all that are on this channel. Those that have a
+	// name in Except, or are on a channel in it, are left out.
 	Name   string   `json:"name,omitempty"`
 	On     string   `json:"on,omitempty"`
 	Except []string `json:"except,omitempty"`
 
 	Channel string `json:"channel,omitempty"` // to join or to leave
 
-	// Whole has DoClose close connections also if only a part of them is selected: see Dismisser.
+	// Whole has DoClose close the whole connection, even if the selection concerns only a part of it: see Dismisser.
 	Whole bool `json:"whole,omitempty"`
 
 	after string // the command's ID, if it came from the log
@@ -41,9 +41,9 @@ const (
 	DoEnd  = "end"  // nobody goes on with it any more
 )
 
-// Dismisser is an Observer of connections of which each name, and each channel, belongs to a part, which a backend can close
-// alone. It is given the one that the connection was selected by, and the other is empty. It is asked in a goroutine of the hub
-// and may call it. If it returns false, the connection is closed.
+// Dismisser is an Observer of connections that have parts which a backend can close on their own. Each name and each channel
+// belongs to one part. Dismissed gets the name or the channel by which the connection was selected, and the other is empty. It runs
+// in a goroutine of the hub, and may call the hub. If it returns false, the connection is closed.
 type Dismisser interface {
 	Dismissed(c *Conn, name, channel string) bool
 }
@@ -74,9 +74,9 @@ func (k *NameCommand) check() error {
 	return fmt.Errorf("the command %q is unknown", k.Do)
 }
 
-// Command carries out a command before it returns: what is published then finds the connections on their channels. If the hub
-// shares a log, it returns when the log has the command, and each hub carries it out before it delivers what comes after it. It
-// must not be called from a loop.
+// Command carries out a command before it returns, so that what is published afterwards finds the connections on their new
+// channels. If the hub shares a log, Command returns when the log has the command, and each hub carries it out before it delivers
+// what follows. It must not be called from a loop.
 func (h *Hub) Command(k NameCommand) error {
 	if err := k.check(); err != nil {
 		return err
@@ -92,8 +92,8 @@ func (h *Hub) Command(k NameCommand) error {
 	return h.publishOwn(toChannel, data)
 }
 
-// Note is Command for what other hubs ought to know, if this one shares a log. It does not wait for the log, and does nothing
-// if that is broken.
+// Note sends a command that the other hubs should know about, if this hub shares a log. It does not wait for the log, and does
+// nothing if the log is broken.
 func (h *Hub) Note(k NameCommand) {
 	data, err := json.Marshal(k)
 	if err != nil || k.check() != nil {

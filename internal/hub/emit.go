@@ -6,31 +6,31 @@ import (
 	"slices"
 )
 
-// Emit is what a message of Socket.IO, or of a backend of one, says that other messages do not. Most messages have none, so it is
-// apart: a Message stays as small as it was. It belongs to the hub as its message does, and is not published again.
+// Emit has what only messages from Socket.IO clients and backends have. Most messages have none, so it is a struct of its own, and a
+// Message stays as small as it was. It belongs to the hub, as its message does, and must not be published again.
 type Emit struct {
 	// Args is the JSON array of the arguments, without the event, and Attachments are the bytes that its placeholders stand
-	// for. With nil, Data is the one argument. Data is always what all other clients see.
+	// for. If Args is nil, Data is the only argument. Clients of other protocols always get Data.
 	Args        []byte
 	Attachments [][]byte
 
-	// Rooms are all channels that the emit goes to, if these are several, in the order of its messages, which are published
-	// by one call: see ToRooms. A connection gets the first of the messages that reaches it. Names (To) may be among them.
+	// Rooms are all channels that the emit goes to, if there are several, in the order of its messages. Some may be names (To).
+	// One call publishes all of these messages: see ToRooms. A connection gets only the first that reaches it.
 	Rooms []string
 
-	// Except are names of connections that do not get the message, and channels whose connections do not.
+	// Except lists names of connections that do not get the message, and channels whose connections do not get it.
 	Except []string
 
-	// To is the name of the one connection that gets the message. Message.Channel then only tells its namespace.
+	// To is the name of the only connection that gets the message. Message.Channel then only identifies its namespace.
 	To string
 
 	// The hub's own:
 	id       uint64  // the same in all messages of one emit, and in no other
-	size     int     // what it takes in memory, and more than 0 if it was checked
-	wired    int     // what it adds to a message that is encoded, at most
-	skip     []*Conn // those that have a name of Except, when it is published
+	size     int     // of it in memory; more than 0 once it was checked
+	wired    int     // at most how many bytes it adds to an encoded message
+	skip     []*Conn // the connections that have a name in Except when it is published
 	rooms    bool    // Except has channels with subscribers
-	resolved bool    // the two are known
+	resolved bool    // skip and rooms are set
 }
 
 const (
@@ -38,16 +38,16 @@ const (
 	// what the emit takes there grows with their square.
 	maxRooms = 256
 
-	// maxAttachments bounds the attachments. Clients of Socket.IO take ten (socket.io-parser, maxAttachments).
+	// maxAttachments bounds the attachments. Socket.IO clients accept ten (socket.io-parser, maxAttachments).
 	maxAttachments = 64
 
 	// partOverhead is about what a string or an attachment of an Emit takes besides its bytes, in memory or on the wire.
 	partOverhead = 32
 )
 
-// ToRooms returns the messages that take one to several rooms, for one call of Publish, one for each.
-// Rooms that are there twice count once. Those that isName reports to be names, if it is set, get a private message,
-// and the others are channels, which take the place of m.Channel.
+// ToRooms returns the messages that send m to several rooms, one for each, which one call of Publish has to publish. Duplicate
+// rooms count once. A room for which isName, if set, returns true is a name, and gets a private message. Any other is a channel,
+// which replaces m.Channel.
 func ToRooms(m *Message, rooms []string, isName func(string) bool) []*Message {
 	var all Emit
 	if m.Emit != nil {
@@ -116,8 +116,8 @@ func (m *Message) room() string {
 // several reports whether the message is one of several that are one emit.
 func (m *Message) several() bool { return m.Emit != nil && len(m.Emit.Rooms) > 1 }
 
-// check reports what is wrong with it, if anything, and notes what it takes. What placeholders say is not looked at: a
-// publisher has to make sure of that, because it takes the protocol's grammar.
+// check returns an error if the emit is invalid, and notes its size. It does not look at placeholders: the publisher has to check
+// them, because that takes the protocol's grammar.
 func (e *Emit) check(m *Message) error {
 	if len(e.Rooms) > 1 && !slices.Contains(e.Rooms, m.room()) {
 		return errors.New("the channel is none of the rooms")
@@ -162,8 +162,8 @@ func (e *Emit) check(m *Message) error {
 	return nil
 }
 
-// resolveLocked finds the connections that have a name that is excepted. Now, because a name may be another connection's when
-// the message is delivered.
+// resolveLocked finds the connections that have an excepted name. It is called when the message is published, because another
+// connection may have the name by the time the message is delivered.
 func (h *Hub) resolveLocked(e *Emit) {
 	if e.resolved || len(e.Except) == 0 {
 		return
@@ -185,12 +185,12 @@ func (m *Message) withholds(c *Conn) bool {
 	return m.NoEcho && m.From == c || m.Emit != nil && slices.Contains(m.Emit.skip, c)
 }
 
-// hearer is who the history is read for: a connection, and what it is about to have.
+// hearer is the connection that the history is read for, together with the channels and the name that it is about to have.
 type hearer struct {
 	conn     *Conn
 	channels []string // sorted
 	name     string
-	received uint64 // the position of the last message that it has got, or 0
+	received uint64 // the position of the last message that it received, or 0
 }
 
 // isLocked reports whether the connection is on a channel, or has a name.

@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// emitted is what a loop knows of the emit to several rooms that came last: who has got it. Its messages follow each other in
-// the log, so nothing has to be known of the emits before. A connection gets the first of the messages that reaches it, whatever
-// it joins and leaves between two of them, which can only be with a shared log: one hub publishes all under one lock.
+// emitted is what a loop knows about the latest emit to several rooms: which connections have got it. The messages of an emit
+// follow each other in the log, so nothing has to be known about earlier emits. A connection gets only the first message that
+// reaches it, even if it joins or leaves channels between two of them. That can only happen with a shared log, because a single
+// hub publishes all of them under one lock.
 type emitted struct {
 	id     uint64 // 0: none
 	first  uint64 // its position, if there are no holes

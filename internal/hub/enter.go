@@ -4,28 +4,28 @@ import (
 	"slices"
 )
 
-// Entrance is what a connection enters: channels, with a name or without. With a name and LastID, it takes the place of the
-// connection that has the name or had it.
+// Entrance describes what a connection enters: channels, and optionally a name. With a name and a LastID, the connection takes the
+// place of the one that has or had the name.
 type Entrance struct {
-	Channels []string // no name twice
-	LastID   string   // if set, it is sent what it has missed after that
-	Received bool     // LastID is that of a message which it has got
-	Replay   int      // otherwise, how many of the last messages of the channels
+	Channels []string // without duplicates
+	LastID   string   // if set, the connection is sent what it missed after this position
+	Received bool     // LastID belongs to a message that the connection has received
+	Replay   int      // without LastID, how many of the channels' last messages it is sent
 
-	// Name, if set, is given to the connection: messages to it come (Emit.To), and messages that except it do not. With
-	// Keep, those that come while no connection has the name are kept, as the history is, until Hub.Forget.
+	// Name, if set, is given to the connection. It then receives messages to this name (Emit.To), and none that except it.
+	// With Keep, messages to the name that arrive while no connection has it are kept, like the history, until Hub.Forget.
 	Name string
 	Keep bool
 
-	// Whole says that Enter fails with ErrNotResumed if the connection would miss something after LastID, or the name is not
-	// known any more. Nothing has changed then.
+	// Whole has Enter fail with ErrNotResumed if the connection would miss something after LastID, or if the name is no longer
+	// known. Then nothing has changed.
 	Whole bool
 
-	// Follow, with Whole, is what Conn.Follow has returned, if the connection that has had the name was another hub's, or
-	// has ended. Then the name need not be known here.
+	// Follow, with Whole, is the result of Conn.Follow, if the connection that had the name belonged to another hub, or has
+	// ended. Then the name need not be known here.
 	Follow *Followed
 
-	// Frame makes what it is sent first, of where it starts and of the messages that it has missed, in the order of the log.
+	// Frame encodes what the connection is sent first: its welcome, and the messages that it missed, in the order of the log.
 	// It may be called several times, also under a lock, so it must not call the hub.
 	Frame func(Welcome, []*Message) []byte
 }
@@ -37,9 +37,9 @@ func (c *Conn) Join(name, lastID string, frame func(Welcome, []*Message) []byte)
 	return c.Enter(Entrance{Channels: []string{name}, LastID: lastID, Frame: frame})
 }
 
-// Enter is Join for several channels and a name at once. A connection that has the name, which its client has given up
-// without our having noticed, ends under the same lock: so of the messages to the name and to the channels each comes to one
-// of the two or the other, and what the old one could not send any more is in what the new one has missed.
+// Enter is Join for several channels and a name at once. If another connection has the name, because its client has given it up
+// and nobody has noticed yet, that connection ends under the same lock. So each message to the name and to the channels reaches
+// exactly one of the two, and what the old connection could no longer send is among what the new one has missed.
 func (c *Conn) Enter(e Entrance) error {
 	h := c.hub
 	if len(e.Channels) > 1 {
@@ -104,7 +104,7 @@ func encodedSize(ms []*Message) (n int) {
 
 // snapshot is what a connection starts from at one moment.
 type snapshot struct {
-	fresh    []string // the channels that it is not on already: of the others it starts from nothing
+	fresh    []string // the channels that it is not on yet; for the others nothing is sent
 	origin   *origin
 	welcome  Welcome
 	messages []*Message

@@ -13,8 +13,8 @@ var (
 	ErrNotResumed = errors.New("messages are missing after the position")
 )
 
-// toChannel is the channel in a shared log that has what is for names: private messages, and commands. A hub has it open once
-// it has had a connection with a name. No client can name it, as kickChannel.
+// toChannel is the channel of a shared log for everything that is addressed to names: private messages, and commands. A hub opens
+// it for the first connection with a name. Like kickChannel, no client can name it.
 const toChannel = "\x01to"
 
 // ownChannel reports whether a channel of the log is the hub's own.
@@ -22,14 +22,14 @@ func ownChannel(name string) bool {
 	return name == kickChannel || name == toChannel || name == keyChannel
 }
 
-// nameCost is about what a name takes that is kept.
+// nameCost is about how much memory a kept name takes.
 const nameCost = 256
 
-// named is who has a name: a connection, or nobody, as long as messages to it are kept for one that comes back.
+// named is what the hub knows of a name. It has a connection, or none while messages are kept for a client that may come back.
 type named struct {
 	conn *Conn
-	// kept is nil or has the private messages. It is none of Hub.channels, so nobody subscribes to it or finds it in a
-	// list, but its messages count in the history like others.
+	// kept has the private messages, or is nil if none are kept. It is not one of Hub.channels, so nobody can subscribe to it
+	// or find it in a list, but its messages count towards the history like others.
 	kept   *channel
 	origin *origin // that the positions in kept are of
 
@@ -117,7 +117,7 @@ func (h *Hub) giveNameLocked(c *Conn, name string, keep bool) {
 	h.namesOf[c] = append(h.namesOf[c], name)
 }
 
-// loseNamesLocked takes its names from a connection that gets no more messages.
+// loseNamesLocked takes the names away from a connection that gets no more messages.
 func (h *Hub) loseNamesLocked(c *Conn) {
 	for _, name := range h.namesOf[c] {
 		if n := h.names[name]; n.kept != nil {
@@ -134,7 +134,7 @@ func (h *Hub) loseNamesLocked(c *Conn) {
 	delete(h.namesOf, c)
 }
 
-// sendPrivateLocked puts a private message in the inbox of the one loop that it is for, and keeps it, if that was asked for.
+// sendPrivateLocked puts a private message in the inbox of the loop of its connection, and keeps it if that was asked for.
 func (h *Hub) sendPrivateLocked(m *Message) (wake uint64) {
 	n := h.names[m.Emit.To]
 	if n == nil || slices.Contains(m.Emit.Except, m.Emit.To) {
@@ -156,7 +156,7 @@ func (h *Hub) sendPrivateLocked(m *Message) (wake uint64) {
 	return wake
 }
 
-// renewLocked has what is kept for a name begin again in a new epoch. Its messages of the one before have been dropped.
+// renewLocked starts what is kept for a name again in a new epoch. The messages of the previous epoch have been dropped.
 func (h *Hub) renewLocked(n *named) {
 	if n.origin != h.origin {
 		n.origin, n.kept.droppedSeq = h.origin, h.seq
