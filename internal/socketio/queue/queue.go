@@ -276,8 +276,7 @@ func errLimit(limit int) error {
 }
 
 // names returns the names in a value: a string, an integer, or an array of these. Null and a missing value have none, and null
-// in an array is an empty name.
-// Numbers are written as text, as everywhere in Socket.IO's own clients.
+// in an array is an empty name. Numbers are written as text, as everywhere in Socket.IO's own clients.
 func names(what string, v value) ([]string, error) {
 	if v.isNull() {
 		return nil, nil
