@@ -176,6 +176,9 @@ func TestKickedMeanwhile(t *testing.T) {
 			t.Error("it goes on")
 		}
 		t.want(0, 0)
+		if t.Hub.HasName(r.sid) {
+			t.Error("its name is kept for ever")
+		}
 	})
 }
 
