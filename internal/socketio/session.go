@@ -211,16 +211,17 @@ func (s *session) packet(p *packet.Packet, attachments [][]byte) error {
 	}
 	switch p.Type {
 	case packet.Disconnect:
-		s.endElsewhere(s.joined[at].sid)
-		s.leaveNamespace(at)
+		if sid := s.joined[at].sid; s.leaveNamespace(at) {
+			s.endElsewhere(sid)
+		}
 	case packet.Event, packet.BinaryEvent:
 		return s.event(p, attachments)
 	}
 	return nil // an ack that nobody asked for
 }
 
-// leaveNamespace takes the client out of a namespace, for good.
-func (s *session) leaveNamespace(at int) {
+// leaveNamespace takes the client out of a namespace, for good. It reports false if another connection has gone on with the name.
+func (s *session) leaveNamespace(at int) bool {
 	j := s.joined[at]
 	s.joined = slices.Delete(s.joined, at, at+1)
 	for _, c := range s.conn.Channels() {
@@ -229,9 +230,11 @@ func (s *session) leaveNamespace(at int) {
 		}
 	}
 	h := s.endpoint.Hub
-	if s.endpoint.Table.forget(s, j.sid) || h.Named(j.sid) == s.conn { // or another connection has gone on with the name
-		h.Forget(j.sid)
+	if !s.endpoint.Table.forget(s, j.sid) && h.Named(j.sid) != s.conn {
+		return false
 	}
+	h.Forget(j.sid)
+	return true
 }
 
 // dismiss takes the client out of a namespace, because a backend says so. It returns false if it is in no other one, so that it
