@@ -427,7 +427,7 @@ func TestLeftBehind(t *testing.T) {
 		if got := d.next(""); got != "" || a.Named(d.sid) != d.conn {
 			t.Errorf("%q", got)
 		}
-		a.emit("two", "a", d.sid)
+		a.emit("two", "a")
 		b.recovered(d, offset, `"two"`)
 	})
 }
