@@ -414,24 +414,6 @@ func TestLateNode(t *testing.T) {
 	})
 }
 
-// TestLeftBehind: a connection that another one has taken the place of cannot end the client's session any more, whatever comes
-// by it late.
-func TestLeftBehind(t *testing.T) {
-	withNodes(t, 2, func(n *nodes) {
-		a, b := n.all[0], n.all[1]
-		b.connect("")
-		c := a.connect("")
-		offset := a.emit("one", "a")
-		d := a.recovered(c, offset)
-		c.next("41")
-		if got := d.next(""); got != "" || a.Named(d.sid) != d.conn {
-			t.Errorf("%q", got)
-		}
-		a.emit("two", "a")
-		b.recovered(d, offset, `"two"`)
-	})
-}
-
 // TestAway: what a backend does with a client while it is away holds when it is back, as its server shares a log.
 func TestAway(t *testing.T) {
 	withNodes(t, 2, func(n *nodes) {

@@ -19,6 +19,9 @@ const (
 	// attachmentTimeout is how long the attachments of a packet may take to come.
 	attachmentTimeout = 10 * time.Second
 
+	// assemblyCost is about what it takes until then besides its bytes.
+	assemblyCost = 1 << 10
+
 	// maxRefused is how many namespaces that do not exist a client may ask for.
 	maxRefused = 20
 
@@ -56,12 +59,13 @@ type session struct {
 	joined   []joined
 	refused  int
 	assembly *packet.Assembly // the packet whose attachments are missing
-	late     *time.Timer      // of the assembly
+	held     int              // that is counted of it
 
 	// Guarded by Table.mu.
 	records []*record
 	rooms   []string    // all its channels, as far as the loop has come
 	early   *time.Timer // until the client is in a namespace
+	late    *time.Timer // of the assembly
 	ended   bool        // what the table had of it is gone
 	why     hub.Reason
 }
@@ -163,12 +167,25 @@ func (s *session) message(data []byte) error {
 	if s.assembly, closing = packet.NewAssembly(p, s.endpoint.MaxMessage); closing != nil {
 		return closing
 	}
+	if !s.hold(len(data) + assemblyCost) {
+		return errEnded
+	}
 	c := s.conn
-	s.late = time.AfterFunc(attachmentTimeout, func() {
+	s.endpoint.Table.setLate(s, time.AfterFunc(attachmentTimeout, func() {
 		c.Fail(hub.ReasonProtocol, packet.Missing.Text)
 		c.Done()
-	})
+	}))
 	return nil
+}
+
+// hold counts what the assembly takes. Nothing else bounds how many clients have one.
+func (s *session) hold(n int) bool {
+	if !s.conn.Hold(n) {
+		s.assembly, s.held = nil, 0
+		return false
+	}
+	s.held += n
+	return true
 }
 
 // attachment takes an attachment of the packet before.
@@ -181,12 +198,16 @@ func (s *session) attachment(data []byte) error {
 		return closing
 	}
 	if !complete {
+		if !s.hold(len(data)) {
+			return errEnded
+		}
 		return nil
 	}
 	a := s.assembly
 	s.assembly = nil
-	s.late.Stop()
-	s.late = nil
+	s.conn.Hold(-s.held)
+	s.held = 0
+	s.endpoint.Table.setLate(s, nil)
 	return s.packet(&a.Packet, a.Attachments)
 }
 
