@@ -3,6 +3,7 @@ package backend
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"sync"
 	"unicode/utf8"
 
@@ -195,6 +196,10 @@ var errNotTaken = errors.New("the option publish has no such channel")
 func (t *taker) plain(ms []*hub.Message, channel string, payload []byte) []*hub.Message {
 	if !matches(t.queue.publish, channel) {
 		t.reject(WrongName, channel, errNotTaken)
+		return ms
+	}
+	if len(payload) > maxMessage {
+		t.reject(Invalid, channel, fmt.Errorf("%d bytes, more than %d", len(payload), maxMessage))
 		return ms
 	}
 	m := &hub.Message{Channel: channel, Data: bytes.Clone(payload), Source: hub.SourceRedis}
