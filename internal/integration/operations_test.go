@@ -124,6 +124,7 @@ func TestAlerts(t *testing.T) {
 			broker nats `+server.URL()+` {
 				replicas 1
 			}
+			redis listen `+caddytest.FreeAddr(t)+`
 		}
 		---
 		broadcast /ws news`)

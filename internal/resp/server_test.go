@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -422,5 +423,38 @@ func TestConfigure(t *testing.T) {
 	q.send("PING\r\nQUIT\r\n")
 	if got := q.rest(); got != "-NOAUTH Authentication required.\r\n+OK\r\n" {
 		t.Errorf("a new client got %q", got)
+	}
+}
+
+// calls is a Publisher that notes how many publications each call has.
+type calls struct{ sizes []int }
+
+func (r *calls) Publish(c *Conn, ps []Publication) {
+	r.sizes = append(r.sizes, len(ps))
+	for i := range ps {
+		c.Answer(i)
+	}
+}
+
+// What one read brings is given to the Publisher at once, up to the next other command, and so is a transaction.
+func TestBatches(t *testing.T) {
+	for _, row := range []struct {
+		send, want string
+		sizes      []int
+	}{
+		{"PUBLISH a 1\r\nSPUBLISH a 2\r\npublish a 3\r\n", ":0\r\n:1\r\n:2\r\n", []int{3}},
+		{"PUBLISH a 1\r\nPING\r\nPUBLISH a 2\r\nPUBLISH a\r\n", ":0\r\n+PONG\r\n:0\r\n-ERR wrong number of arguments for 'publish' command\r\n", []int{1, 1}},
+		{"MULTI\r\nPUBLISH a 1\r\nPUBLISH a 2\r\nEXEC\r\n", "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n:0\r\n:1\r\n", []int{2}},
+		{"PUBLISH a 1\r\n*x\r\n", ":0\r\n-ERR Protocol error: invalid multibulk length\r\n", []int{1}},
+		{strings.Repeat("PUBLISH a 1\r\n", maxBatch+2), "", []int{maxBatch, 2}},
+	} {
+		r := new(calls)
+		c := newConn(New(Config{Publisher: r, Log: zap.NewNop()}), nil, 1, true)
+		c.async = true // so that answers are kept
+		c.in, c.w = []byte(row.send), len(row.send)
+		c.run()
+		if got := string(c.ready) + string(c.replies); row.want != "" && got != row.want || !slices.Equal(r.sizes, row.sizes) {
+			t.Errorf("%.60q: %v %q", row.send, r.sizes, got)
+		}
 	}
 }
