@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"unicode/utf8"
 
@@ -150,6 +151,7 @@ func (t *taker) published(channel string, err error) {
 // reject counts a publication that comes to nothing, and tells people.
 func (t *taker) reject(r Result, channel string, err error) {
 	if t.counts.note(r) {
+		channel = strings.ToValidUTF8(channel[:min(len(channel), hub.MaxName)], "\ufffd") // it may be as long as a message
 		logger().Warn("what a backend has published was dropped", zap.Stringer("result", r), zap.String("channel", channel), zap.Error(err))
 	}
 }

@@ -2,7 +2,12 @@ package backend
 
 import (
 	"bytes"
+	"strings"
 	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
@@ -26,5 +31,16 @@ func TestPlainLength(t *testing.T) {
 	take.takeSource("room:1", bytes.Repeat([]byte("x"), maxMessage+1))
 	if m := take.Stats().Messages; m["ok"] != 1 || m["invalid"] != 1 {
 		t.Error(m)
+	}
+}
+
+// TestLoggedChannel: the log has the beginning of a channel's name, which may be as long as a message.
+func TestLoggedChannel(t *testing.T) {
+	core, logs := observer.New(zapcore.WarnLevel)
+	defer func(before func() *zap.Logger) { logger = before }(logger)
+	logger = func() *zap.Logger { return zap.New(core) }
+	newTaker(t, Queue{}).takeSource(strings.Repeat("é\xff", 1<<19), nil)
+	if all := logs.All(); len(all) != 1 || len(all[0].ContextMap()["channel"].(string)) > 1024 {
+		t.Errorf("%d messages, or a long one", len(all))
 	}
 }

@@ -54,7 +54,8 @@ type Source struct {
 // errEnded is why a connection ended that was closed without a reason.
 var errEnded = errors.New("the connection was closed")
 
-// Run subscribes, and does so again whenever the connection is lost, until ctx is done.
+// Run subscribes, and does so again whenever the connection is lost, until ctx is done. Message is not called afterwards, but a call
+// that blocks may still be running.
 func (s *Source) Run(ctx context.Context) {
 	log := s.Log.With(zap.String("address", s.Address))
 	delay, failed := minRetry, false
@@ -99,11 +100,19 @@ func (s *Source) session(ctx context.Context, began func()) error {
 	if err != nil {
 		return err
 	}
-	defer client.Close()
 	conn, release := client.Dedicate()
-	defer release()
+	defer func() {
+		end := func() { release(); client.Close() }
+		if ctx.Err() == nil {
+			end()
+			return
+		}
+		go end() // it waits for Message, which may block, and a reload must not
+	}()
 	lost := conn.SetPubSubHooks(rueidis.PubSubHooks{OnMessage: func(m rueidis.PubSubMessage) {
-		s.Message(m.Channel, []byte(m.Message))
+		if ctx.Err() == nil {
+			s.Message(m.Channel, []byte(m.Message))
+		}
 	}})
 	if len(s.Channels) > 0 {
 		if err := conn.Do(ctx, conn.B().Subscribe().Channel(s.Channels...).Build()).Error(); err != nil {

@@ -104,3 +104,44 @@ func TestSourceLogin(t *testing.T) {
 		}
 	}
 }
+
+// A Source ends at once, also if what takes the messages blocks, as a full hub does, and passes on nothing more.
+func TestSourceEndsWhileBlocked(t *testing.T) {
+	server := redistest.Start(t)
+	taken, let := make(chan struct{}, 10), make(chan struct{})
+	connected := make(chan struct{}, 1)
+	s := &Source{
+		Address: server.Addr(), Channels: []string{"socketio"}, Log: zap.NewNop(),
+		Connected: func(up bool) {
+			if up {
+				connected <- struct{}{}
+			}
+		},
+		Message: func(string, []byte) {
+			taken <- struct{}{}
+			<-let
+		},
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.Run(ctx)
+	}()
+	receive(t, connected)
+	for range 3 {
+		server.Do("PUBLISH", "socketio", "x")
+	}
+	receive(t, taken)
+	cancel()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Error("it does not end")
+	}
+	close(let)
+	<-done
+	if len(taken) > 0 {
+		t.Error("it passes messages on after its end")
+	}
+}
