@@ -96,18 +96,24 @@ func (s *Source) tell(connected bool) {
 
 // session is one connection. It calls began when everything is subscribed to.
 func (s *Source) session(ctx context.Context, began func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	client, err := rueidis.NewClient(s.options(ctx))
 	if err != nil {
 		return err
 	}
 	conn, release := client.Dedicate()
 	defer func() {
-		end := func() { release(); client.Close() }
-		if ctx.Err() == nil {
-			end()
-			return
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			release()
+			client.Close()
+		}()
+		select {
+		case <-ended: // it waits for Message, which may block
+		case <-ctx.Done(): // and a reload must not
 		}
-		go end() // it waits for Message, which may block, and a reload must not
 	}()
 	lost := conn.SetPubSubHooks(rueidis.PubSubHooks{OnMessage: func(m rueidis.PubSubMessage) {
 		if ctx.Err() == nil {
@@ -155,10 +161,15 @@ func (s *Source) options(ctx context.Context) rueidis.ClientOption {
 			if strings.HasPrefix(address, "/") {
 				network = "unix"
 			}
-			if config == nil {
-				return d.DialContext(ctx, network, address)
+			dial := d.DialContext
+			if config != nil {
+				dial = (&tls.Dialer{NetDialer: d, Config: config}).DialContext
 			}
-			return (&tls.Dialer{NetDialer: d, Config: config}).DialContext(ctx, network, address)
+			nc, err := dial(ctx, network, address)
+			if err == nil {
+				context.AfterFunc(ctx, func() { nc.Close() }) // or a Redis that does not answer would be waited for
+			}
+			return nc, err
 		},
 	}
 }

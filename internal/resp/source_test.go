@@ -2,6 +2,7 @@ package resp
 
 import (
 	"context"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -143,5 +144,35 @@ func TestSourceEndsWhileBlocked(t *testing.T) {
 	<-done
 	if len(taken) > 0 {
 		t.Error("it passes messages on after its end")
+	}
+}
+
+// A Source ends at once, also if its Redis takes the connection and says nothing.
+func TestSourceEndsWhileUnanswered(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s := &Source{Address: l.Addr().String(), Channels: []string{"socketio"}, Log: zap.NewNop()}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.Run(ctx)
+	}()
+	nc, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if _, err := nc.Read(make([]byte, 1)); err != nil { // it has begun to log in
+		t.Fatal(err)
+	}
+	cancel()
+	select {
+	case <-done:
+	case <-time.After(answerTimeout / 2):
+		t.Error("it waits for an answer")
 	}
 }
