@@ -167,9 +167,10 @@ func (s *sent) Write(b []byte) (int, error) {
 	return s.answers.Write(b)
 }
 
-func (s *sent) Close() error                    { return nil }
-func (s *sent) SetReadDeadline(time.Time) error { return nil }
-func (s *sent) RemoteAddr() net.Addr            { return new(net.TCPAddr) }
+func (s *sent) Close() error                     { return nil }
+func (s *sent) SetReadDeadline(time.Time) error  { return nil }
+func (s *sent) SetWriteDeadline(time.Time) error { return nil }
+func (s *sent) RemoteAddr() net.Addr             { return new(net.TCPAddr) }
 
 func TestMatches(t *testing.T) {
 	for _, row := range []struct {
