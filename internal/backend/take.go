@@ -198,6 +198,10 @@ func (t *taker) plain(ms []*hub.Message, channel string, payload []byte) []*hub.
 		t.reject(wrongChannel, channel, errNotTaken)
 		return ms
 	}
+	if len(payload) > maxMessage {
+		t.reject(invalid, channel, fmt.Errorf("%d bytes, more than %d", len(payload), maxMessage))
+		return ms
+	}
 	m := &hub.Message{Channel: channel, Data: bytes.Clone(payload), Source: hub.SourceRedis}
 	if !utf8.Valid(payload) {
 		m.Kind = hub.Binary
