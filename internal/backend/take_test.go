@@ -44,3 +44,24 @@ func TestLoggedChannel(t *testing.T) {
 		t.Errorf("%d messages, or a long one", len(all))
 	}
 }
+
+// TestBatchBytes: what is kept until it is published does not grow with what small pickles become.
+func TestBatchBytes(t *testing.T) {
+	b := batch{taker: newTaker(t, Queue{})}
+	// A dict of the method, the event, and the members 0 to 5, each of which is a list of ten times the one before. The last is data.
+	data := "\x80\x04}(\x8c\x06method\x8c\x04emit\x8c\x05event\x8c\x01e\x8c\x010\x8c\x04abcd\x94"
+	for i, key := range []string{"\x011", "\x012", "\x013", "\x014", "\x04data"} {
+		data += "\x8c" + key + "](" + strings.Repeat("h"+string(rune(i)), 10) + "e\x94"
+	}
+	data += "u."
+	for range 5 {
+		b.add("socketio", []byte(data))
+		if b.size > maxBatchBytes {
+			t.Fatalf("%d messages with %d bytes are kept", len(b.messages), b.size)
+		}
+	}
+	b.publish()
+	if m := b.taker.Stats().Messages; m["ok"] != 5 {
+		t.Error(m)
+	}
+}
