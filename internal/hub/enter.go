@@ -194,7 +194,7 @@ func (c *Conn) enterLocked(e *Entrance, s snapshot, p []byte) (wake uint64, rest
 	}
 	if e.Whole && h.log != nil { // without one all messages of an emit are before it, or all are after it
 		at := cameBack{h.seq, e.Name}
-		wake |= c.loop.pushLocked(entry{op: opCall, call: func() {
+		wake |= c.loop.pushLocked(entry{op: opCall, conn: c, call: func() {
 			if c.state == stateOpen {
 				c.loop.emit.goesOn(c, at)
 			}
