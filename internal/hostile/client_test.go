@@ -104,7 +104,8 @@ func silently(t *testing.T, s *server) int {
 	io.WriteString(p, strings.Replace(with("\r\n"), "/ws", "/silent", 1))
 	eventually(t, "the silent client is connected", func() bool { return s.connections(t, "silent") == 1 })
 	eventually(t, "the silent client is cut off", func() bool { return s.connections(t, "silent") == 0 })
-	if d := time.Since(from); d < 1500*time.Millisecond || d > 6*time.Second {
+	// How soon it may be depends on the clock alone, and how late also on how busy the machine is.
+	if d := time.Since(from); d < 1500*time.Millisecond {
 		t.Errorf("it was cut off after %v, with a ping_interval of a second", d)
 	}
 	p.answer(t)

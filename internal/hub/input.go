@@ -6,6 +6,19 @@ const waiterCost = 32 << 10
 // Hold counts n more bytes that the caller keeps for a connection, or, if n is negative, that it no longer does.
 func (h *Hub) Hold(n int) { h.held.Add(int64(n)) }
 
+// Hold counts n more bytes that the caller keeps for the connection until that has ended, or, if n is negative, that it no longer
+// does. If there is no room for them it returns false: the connection is being closed, and the caller must release them.
+func (c *Conn) Hold(n int) bool {
+	if n > 0 && c.reserve(n) == 0 {
+		return false
+	}
+	if n < 0 {
+		c.countWaiting(n)
+	}
+	c.hub.checkMemory()
+	return true
+}
+
 // countWaiting counts a reader that waits while it holds n bytes, or, if n is negative, that no longer does. The caller
 // does not hold Hub.mu.
 func (c *Conn) countWaiting(n int) {

@@ -122,9 +122,7 @@ func (s *session) recovers(p *packet.Packet) bool {
 	}
 	s.entered(r)
 	if !e.Table.takeOver(r, s) {
-		// It was kicked, and has come back before its connection was closed.
-		s.conn.Close(hub.ReasonPolicy, hub.KickText)
-		return true
+		return true // it was kicked, and has come back before its connection was closed
 	}
 	if followed != nil { // another server may not have noticed yet that the client has gone
 		e.Hub.Note(hub.NameCommand{Do: hub.DoMove, Name: r.name()})

@@ -62,6 +62,9 @@ func (o observer) end(c *hub.Conn, why hub.Reason) {
 		if s.early != nil {
 			s.early.Stop()
 		}
+		if s.late != nil {
+			s.late.Stop()
+		}
 		if packet.ForGood(why) {
 			for _, r := range s.records {
 				left = append(left, r.name())

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/frame"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/packet"
 )
@@ -118,6 +119,24 @@ func TestLinger(t *testing.T) {
 		synctest.Wait()
 		if table.find(p.sid, p.route) != nil || p.endpoint.Hub.Stats().Memory != 0 {
 			t.Error("it is kept for ever")
+		}
+	})
+}
+
+// TestFaultDoesNotLinger: nothing is kept of a client that made no sense, as its session is not known any more. Clients that come
+// and go could pile up such.
+func TestFaultDoesNotLinger(t *testing.T) {
+	testPoller(t, func(t *testing.T, p *poller) {
+		p.enter(t)
+		p.endpoint.Table.add(p)
+		p.fail(&frame.CloseError{Code: frame.ProtocolError})
+		time.Sleep(p.options.WriteTimeout + 3*time.Second)
+		synctest.Wait()
+		if !p.transport.over() {
+			t.Error("it has not ended")
+		}
+		if p.lingers != nil {
+			t.Error("it is kept")
 		}
 	})
 }

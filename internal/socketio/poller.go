@@ -38,6 +38,7 @@ type poller struct {
 	transport transport
 	posting   atomic.Bool             // a POST is read
 	upgrading atomic.Pointer[upgrade] // the WebSocket that it tries or has moved to
+	lingers   *time.Timer             // after its end
 }
 
 // newPoller returns the client of a session that has its connection.
@@ -49,8 +50,9 @@ func newPoller(s *session, o *hub.ConnOptions) *poller {
 		if u := p.upgrading.Load(); u != nil {
 			u.abandon(nil)
 		}
-		if kept {
-			time.AfterFunc(lingerTime, p.forget)
+		// One that made no sense is not known any more, so nobody can come for its end.
+		if kept && p.endpoint.Table.find(p.sid, p.route) != nil {
+			p.lingers = time.AfterFunc(lingerTime, p.forget)
 			return
 		}
 		p.forget()

@@ -157,12 +157,15 @@ func within(namespace string, channels []string) (some []string) {
 	return some
 }
 
-// takeOver has a session go on where another one was. It reports false if the other one was kicked since it was looked up.
+// takeOver has a session go on where another one was. It reports false if the other one was kicked since it was looked up, and has
+// closed the connection then.
 func (t *Table) takeOver(r *record, s *session) bool {
 	h := s.endpoint.Hub
 	t.mu.Lock()
 	if r.gone {
 		t.mu.Unlock()
+		s.conn.Close(hub.ReasonPolicy, hub.KickText)
+		h.ForgetUnused(r.name()) // it was left with the name, and no record tells when that is to be forgotten
 		return false
 	}
 	// A third one may have been faster, which has the name then.

@@ -19,6 +19,9 @@ const (
 	// attachmentTimeout is how long the attachments of a packet may take to come.
 	attachmentTimeout = 10 * time.Second
 
+	// assemblyCost is about what it takes until then besides its bytes.
+	assemblyCost = 1 << 10
+
 	// maxRefused is how often a client may ask for a namespace that does not exist.
 	maxRefused = 20
 
@@ -59,12 +62,13 @@ type session struct {
 	joined   []joined
 	refused  int
 	assembly *packet.Assembly // the packet whose attachments are missing
-	late     *time.Timer      // of the assembly
+	held     int              // that is counted of it
 
 	// Guarded by Table.mu.
 	records []*record
 	rooms   []string    // all its channels, as far as the loop has come
 	early   *time.Timer // until the client is in a namespace
+	late    *time.Timer // of the assembly
 	ended   bool        // what the table had of it is gone
 	why     hub.Reason
 }
@@ -166,12 +170,25 @@ func (s *session) message(data []byte) error {
 	if s.assembly, closing = packet.NewAssembly(p, s.endpoint.MaxMessage); closing != nil {
 		return closing
 	}
+	if !s.hold(len(data) + assemblyCost) {
+		return errEnded
+	}
 	c := s.conn
-	s.late = time.AfterFunc(attachmentTimeout, func() {
+	s.endpoint.Table.setLate(s, time.AfterFunc(attachmentTimeout, func() {
 		c.Fail(hub.ReasonProtocol, packet.Missing.Text)
 		c.Done()
-	})
+	}))
 	return nil
+}
+
+// hold counts what the assembly takes. Nothing else bounds how many clients have one.
+func (s *session) hold(n int) bool {
+	if !s.conn.Hold(n) {
+		s.assembly, s.held = nil, 0
+		return false
+	}
+	s.held += n
+	return true
 }
 
 // attachment handles an attachment of the packet before it.
@@ -184,12 +201,16 @@ func (s *session) attachment(data []byte) error {
 		return closing
 	}
 	if !complete {
+		if !s.hold(len(data)) {
+			return errEnded
+		}
 		return nil
 	}
 	a := s.assembly
 	s.assembly = nil
-	s.late.Stop()
-	s.late = nil
+	s.conn.Hold(-s.held)
+	s.held = 0
+	s.endpoint.Table.setLate(s, nil)
 	return s.packet(&a.Packet, a.Attachments)
 }
 
@@ -214,16 +235,17 @@ func (s *session) packet(p *packet.Packet, attachments [][]byte) error {
 	}
 	switch p.Type {
 	case packet.Disconnect:
-		s.endElsewhere(s.joined[at].name)
-		s.leaveNamespace(at)
+		if name := s.joined[at].name; s.leaveNamespace(at) {
+			s.endElsewhere(name)
+		}
 	case packet.Event, packet.BinaryEvent:
 		return s.event(p, attachments)
 	}
 	return nil // an ack that nobody asked for
 }
 
-// leaveNamespace takes the client out of a namespace, for good.
-func (s *session) leaveNamespace(at int) {
+// leaveNamespace takes the client out of a namespace, for good. It reports false if another connection has gone on with the name.
+func (s *session) leaveNamespace(at int) bool {
 	j := s.joined[at]
 	s.joined = slices.Delete(s.joined, at, at+1)
 	for _, c := range s.conn.Channels() {
@@ -232,9 +254,11 @@ func (s *session) leaveNamespace(at int) {
 		}
 	}
 	h := s.endpoint.Hub
-	if s.endpoint.Table.forget(s, j.name) || h.Named(j.name) == s.conn { // or another connection has gone on with the name
-		h.Forget(j.name)
+	if !s.endpoint.Table.forget(s, j.name) && h.Named(j.name) != s.conn {
+		return false
 	}
+	h.Forget(j.name)
+	return true
 }
 
 // dismiss takes the client out of a namespace, because a backend wants that. It returns false if the client is in no other

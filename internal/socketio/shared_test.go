@@ -73,3 +73,21 @@ func TestShared(t *testing.T) {
 		log.Close()
 	})
 }
+
+// TestLeftBehind: a connection that another one has taken the place of cannot end the client's session any more, whatever comes
+// by it late.
+func TestLeftBehind(t *testing.T) {
+	withNodes(t, 2, func(n *nodes) {
+		a, b := n.all[0], n.all[1]
+		b.connect("")
+		c := a.connect("")
+		offset := a.emit("one", "a")
+		d := a.recovered(c, offset)
+		c.next("41")
+		if got := d.next(""); got != "" || a.Named(d.sid) != d.conn {
+			t.Errorf("%q", got)
+		}
+		a.emit("two", "a")
+		b.recovered(d, offset, `"two"`)
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"sync"
+	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/packet"
@@ -89,6 +90,19 @@ func (t *Table) entered(s *session) {
 	if s.early != nil {
 		s.early.Stop()
 		s.early = nil
+	}
+}
+
+// setLate sets the timer of a packet whose attachments have to come, or nil. It ends with the session, as that for the first
+// namespace does.
+func (t *Table) setLate(s *session, timer *time.Timer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s.late != nil {
+		s.late.Stop()
+	}
+	if s.late = timer; s.ended && timer != nil {
+		timer.Stop()
 	}
 }
 

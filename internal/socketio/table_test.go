@@ -176,6 +176,9 @@ func TestKickedMeanwhile(t *testing.T) {
 			t.Error("it goes on")
 		}
 		t.want(0, 0)
+		if t.Hub.HasName(r.sid) {
+			t.Error("its name is kept for ever")
+		}
 	})
 }
 
@@ -236,6 +239,52 @@ func TestNothingWaits(t *testing.T) {
 		s.begin(c, t.o)
 		if s.early.Stop() || len(t.Table.sessions) > 0 {
 			t.Error("it waits")
+		}
+	})
+}
+
+// TestAssembly: what has come of an event counts as memory until all has come or the client has gone, and leaves no timer.
+func TestAssembly(t *testing.T) {
+	testTable(t, func(t *tableTest) {
+		text := packet.EnginePacket{Type: packet.EngineMessage, Data: []byte(`52-["x",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`)}
+		attachment := packet.EnginePacket{Binary: true, Data: make([]byte, 300)}
+		send := func(s *session, ps ...packet.EnginePacket) {
+			t.Helper()
+			for _, p := range ps {
+				if err := s.receive(p); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		s := t.begin()
+		t.enter(s)
+		synctest.Wait()
+		before := t.Hub.Memory()
+		send(s, text, attachment)
+		if n := t.Hub.Memory() - before; n < 300 {
+			t.Errorf("%d bytes count", n)
+		}
+		late := s.late
+		send(s, attachment)
+		synctest.Wait()
+		if late.Stop() || s.late != nil || s.held != 0 {
+			t.Error("it waits for more")
+		}
+		send(s, text, attachment)
+		s.conn.Done()
+		synctest.Wait()
+		if s.late.Stop() {
+			t.Error("its timer runs")
+		}
+		time.Sleep(2 * time.Minute)
+		// One that has ended before its timer begins.
+		s.assembly = nil
+		s.receive(text)
+		if s.late.Stop() {
+			t.Error("its timer runs")
+		}
+		if n := t.Hub.Memory(); n != 0 {
+			t.Errorf("%d bytes are held", n)
 		}
 	})
 }
