@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"unicode/utf8"
 
@@ -148,6 +149,7 @@ func (t *taker) published(channel string, err error) {
 
 // reject counts a publication that comes to nothing, and tells people: not of each, unless they look for them.
 func (t *taker) reject(r result, channel string, err error) {
+	channel = strings.ToValidUTF8(channel[:min(len(channel), hub.MaxName)], "\ufffd") // it may be as long as a message
 	fields := []zap.Field{zap.Stringer("result", r), zap.String("channel", channel), zap.Error(err)}
 	if t.counts.note(r) {
 		logger().Warn("what a backend has published was dropped", fields...)

@@ -97,6 +97,9 @@ func (c *Config) validateSocketIO() error {
 		if err := hub.CheckName(fmt.Sprintf("namespace %q", name), name); err != nil {
 			return err
 		}
+		if len(name) > socketio.MaxNamespace {
+			return fmt.Errorf("namespace %q has %d bytes, more than %d", name, len(name), socketio.MaxNamespace)
+		}
 	}
 	if r := time.Duration(*s.Recovery); r < 0 || r > maxRecovery {
 		return fmt.Errorf("socketio's recovery is %s, must be 0 to 1h", r)

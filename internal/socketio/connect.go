@@ -21,7 +21,7 @@ func (s *session) connect(p *packet.Packet) error {
 	case !ok:
 		s.send(packet.AppendConnectError(nil, namespace, tooFast, codeRate))
 		return nil
-	case namespace != packet.MainNamespace && (e.MayConnect == nil || !e.MayConnect(namespace) || len(namespace) > maxNamespace):
+	case namespace != packet.MainNamespace && (e.MayConnect == nil || !e.MayConnect(namespace) || len(namespace) > MaxNamespace):
 		if s.refused++; s.refused > maxRefused {
 			return &frame.CloseError{Code: frame.PolicyViolation, Text: "too many namespaces that do not exist"}
 		}

@@ -31,8 +31,8 @@ const (
 	// maxNamespaces is how many namespaces a client may be in at once.
 	maxNamespaces = 100
 
-	// maxNamespace is the length of the longest namespace: with the ID of a client it is a name in the hub.
-	maxNamespace = hub.MaxName - len(",") - sidSize
+	// MaxNamespace is the length of the longest namespace: with the ID of a client it is a name in the hub.
+	MaxNamespace = hub.MaxName - len(",") - sidSize
 )
 
 var (

@@ -84,6 +84,24 @@ func TestRate(t *testing.T) {
 	s.want(p.get(), unknown)
 }
 
+// TestLongNamespace: with the ID of a client a namespace is a name in the hub, so there is none that is too long for that.
+func TestLongNamespace(t *testing.T) {
+	s := newServer(t, func(e *socketio.Endpoint) {
+		e.MayConnect = func(string) bool { return true }
+		e.NoEcho, e.Recovery = true, time.Minute
+	})
+	longest := "/" + strings.Repeat("x", socketio.MaxNamespace-1)
+	c, _, _ := s.connect("")
+	c.send("40" + longest + "x")
+	c.wants("44" + longest + `x,{"message":"Invalid namespace"}`)
+	c.send("40" + longest)
+	c.read()
+	c.send("42" + longest + `,1["x"]`)
+	if got := c.read(); !strings.HasPrefix(got, "43"+longest+`,1[{"id":`) {
+		t.Error(got)
+	}
+}
+
 // TestTooManyRooms: a page that wants to be in more rooms than a connection can be in is told so, whether at once or in the end.
 func TestTooManyRooms(t *testing.T) {
 	s := newServer(t, func(e *socketio.Endpoint) { e.MaxMessage = 1 << 20 })

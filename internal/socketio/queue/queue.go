@@ -24,6 +24,7 @@ package queue
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -175,13 +176,15 @@ func (c *Command) checkNames() error {
 	for _, list := range [...]struct {
 		what  string
 		names []string
-	}{{"a room", c.Rooms}, {"an excluded room", c.Except}, {"a room to join or leave", c.Change}} {
+	}{{"a room", c.Rooms}, {"a room to join or leave", c.Change}} {
 		for _, name := range list.names {
 			if err := hub.CheckName(list.what, name); err != nil {
 				return err
 			}
 		}
 	}
+	// A view may have been given no ID to except, or anything. In the reference that is nobody's, so the event is for all.
+	c.Except = slices.DeleteFunc(c.Except, func(name string) bool { return hub.CheckName("", name) != nil })
 	return nil
 }
 
@@ -272,8 +275,8 @@ func errLimit(limit int) error {
 	return fmt.Errorf("the event has more than %d bytes, which is max_message", limit)
 }
 
-// names returns the names in a value: a string, an integer, or an array of these. Null and a missing value have none.
-// Numbers are written as text, as everywhere in Socket.IO's own clients.
+// names returns the names in a value: a string, an integer, or an array of these. Null and a missing value have none, and null
+// in an array is an empty name. Numbers are written as text, as everywhere in Socket.IO's own clients.
 func names(what string, v value) ([]string, error) {
 	if v.isNull() {
 		return nil, nil
@@ -290,6 +293,10 @@ func names(what string, v value) ([]string, error) {
 	}
 	list := make([]string, 0, v.n)
 	err := array(v, func(v value) error {
+		if v.isNull() {
+			list = append(list, "") // see checkNames
+			return nil
+		}
 		s, err := name(what, v)
 		list = append(list, s)
 		return err
