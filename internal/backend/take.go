@@ -70,7 +70,12 @@ type batch struct {
 	conn     *resp.Conn // waits for replies; nil for a Redis that is subscribed to
 	messages []*hub.Message
 	entries  []entry
+	size     int // bytes of the messages
 }
+
+// maxBatchBytes is how many bytes of messages are kept until they are published at once. A pickle of 500 bytes can become 1 MiB,
+// and a read has more than a hundred of them.
+const maxBatchBytes = 256 << 10
 
 // entry is one publication of a batch.
 type entry struct {
@@ -92,6 +97,24 @@ func (b *batch) add(channel string, payload []byte) {
 		before = 0
 	}
 	b.entries = append(b.entries, entry{channel, len(b.messages) - before})
+	if len(b.messages) > before {
+		b.size += sizeOf(b.messages[before])
+	}
+	if b.size > maxBatchBytes {
+		b.publish()
+	}
+}
+
+// sizeOf returns what a message takes, and those of the same event for other rooms, which share its memory.
+func sizeOf(m *hub.Message) (n int) {
+	n = len(m.Data)
+	if m.Emit != nil {
+		n += len(m.Emit.Args)
+		for _, a := range m.Emit.Attachments {
+			n += len(a)
+		}
+	}
+	return n
 }
 
 // publish gives the hub what is in the batch, and answers.
@@ -118,7 +141,7 @@ func (b *batch) publish() {
 	}
 	clear(b.messages)
 	clear(b.entries)
-	b.messages, b.entries = b.messages[:0], b.entries[:0]
+	b.messages, b.entries, b.size = b.messages[:0], b.entries[:0], 0
 }
 
 // isInvalid reports whether the hub does not accept a message.
@@ -196,6 +219,10 @@ var errNotTaken = errors.New("the option publish has no such channel")
 func (t *taker) plain(ms []*hub.Message, channel string, payload []byte) []*hub.Message {
 	if !t.queue.publish.Matches(channel) {
 		t.reject(wrongChannel, channel, errNotTaken)
+		return ms
+	}
+	if len(payload) > maxMessage {
+		t.reject(invalid, channel, fmt.Errorf("%d bytes, more than %d", len(payload), maxMessage))
 		return ms
 	}
 	m := &hub.Message{Channel: channel, Data: bytes.Clone(payload), Source: hub.SourceRedis}

@@ -81,7 +81,7 @@ func TestPartOfAClosedLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, l := slowly(t, Config{})
 		answer := make(chan error, 1)
-		h.publishAsync([]*Message{{Channel: "a"}, {Channel: "a"}}, func(err error) { answer <- err })
+		h.publishAsync([]*Message{{Channel: "a"}, {Channel: "a"}}, false, func(err error) { answer <- err })
 		(<-l.asked)(nil, &broker.PartialError{Places: []broker.Place{{Seq: 1}}, Err: broker.ErrClosed})
 		if _, ok := errors.AsType[*broker.PartialError](<-answer); !ok {
 			t.Error("the publisher is told that nothing was published")

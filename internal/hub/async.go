@@ -18,23 +18,31 @@ const (
 
 	// downTime is how long a connection that publishes is not read when the log is broken, before its messages fail.
 	downTime = 5 * time.Second
+
+	// postedRetry is how often a publisher without a connection looks whether there is room by now.
+	postedRetry = 5 * time.Millisecond
 )
 
 // publishShared publishes to the shared log and waits for its answer.
 func (h *Hub) publishShared(ms []*Message) error {
 	// With room for one, so that a callback never waits for who has called.
 	answer := make(chan error, 1)
-	h.publishAsync(ms, func(err error) { answer <- err })
+	h.publishAsync(ms, ms[0].From != nil, func(err error) { answer <- err })
 	return <-answer
 }
 
 // PublishAsync is PublishWait for a publisher that need not know at once what became of its message: done is called with
 // that. If the hub shares a log, PublishAsync does not wait for its answer, but a connection that publishes waits while too
 // many of its messages have none. Otherwise done is called before PublishAsync returns. It must not block.
-func (h *Hub) PublishAsync(m *Message, done func(error)) { h.PublishAllAsync([]*Message{m}, done) }
+func (h *Hub) PublishAsync(m *Message, done func(error)) {
+	h.publishAllAsync([]*Message{m}, m.From != nil, done)
+}
 
-// PublishAllAsync is PublishAsync for the messages of one call of PublishWait. It keeps the slice.
-func (h *Hub) PublishAllAsync(ms []*Message, done func(error)) {
+// PublishAllAsync is PublishAsync for the messages of one call of PublishWait. It keeps the slice. Publishers without a
+// connection wait too while there is no room, or while the log is broken: unlike who posts, they cannot be told to come back.
+func (h *Hub) PublishAllAsync(ms []*Message, done func(error)) { h.publishAllAsync(ms, true, done) }
+
+func (h *Hub) publishAllAsync(ms []*Message, patient bool, done func(error)) {
 	if !h.Shared() {
 		done(h.PublishWait(ms...))
 		return
@@ -43,12 +51,12 @@ func (h *Hub) PublishAllAsync(ms []*Message, done func(error)) {
 		done(err)
 		return
 	}
-	h.publishAsync(ms, done)
+	h.publishAsync(ms, patient, done)
 }
 
-// publishAsync publishes checked messages to the shared log. They are all of one publisher.
-func (h *Hub) publishAsync(ms []*Message, done func(error)) {
-	s, size, err := h.beginPublish(ms)
+// publishAsync publishes checked messages to the shared log. They are all of one publisher, who waits if it is patient.
+func (h *Hub) publishAsync(ms []*Message, patient bool, done func(error)) {
+	s, size, err := h.beginPublish(ms, patient)
 	if err != nil {
 		done(err)
 		return
@@ -64,7 +72,7 @@ func (h *Hub) publishAsync(ms []*Message, done func(error)) {
 }
 
 // beginPublish waits until messages may be published to the shared log, and counts them and what they hold.
-func (h *Hub) beginPublish(ms []*Message) (s *sharedLog, size int, err error) {
+func (h *Hub) beginPublish(ms []*Message, patient bool) (s *sharedLog, size int, err error) {
 	from := ms[0].From
 	size = messageOverhead
 	for _, m := range ms {
@@ -72,15 +80,14 @@ func (h *Hub) beginPublish(ms []*Message) (s *sharedLog, size int, err error) {
 	}
 	if from == nil {
 		// What a publisher without a connection has in flight is bounded only here: each POST is a request of its own.
-		if !h.holdPosted(size) {
-			h.checkMemory()
-			return nil, 0, h.reject(LimitMemory, ErrFull)
+		if err := h.awaitPosted(size, patient); err != nil {
+			return nil, 0, err
 		}
 	} else {
 		size = from.reserve(size) // or it is closed
 	}
 	h.mu.Lock()
-	s, err = h.awaitLogLocked(from)
+	s, err = h.awaitLogLocked(from, patient)
 	if err == nil {
 		s.counts.inFlight += len(ms)
 		if from != nil {
@@ -96,6 +103,26 @@ func (h *Hub) beginPublish(ms []*Message) (s *sharedLog, size int, err error) {
 		h.free(from, size)
 	}
 	return s, size, err
+}
+
+// awaitPosted counts what a publisher without a connection holds, when there is room. There is an error if there is none and
+// it is not patient.
+func (h *Hub) awaitPosted(size int, patient bool) error {
+	for !h.holdPosted(size) {
+		h.checkMemory()
+		if !patient {
+			return h.reject(LimitMemory, ErrFull)
+		}
+		// It looks again now and then, because room comes from answers of the log and from clients that read, and neither tells.
+		timer := time.NewTimer(postedRetry)
+		select {
+		case <-timer.C:
+		case <-h.quit:
+			timer.Stop()
+			return ErrClosed
+		}
+	}
+	return nil
 }
 
 // holdPosted counts what a publisher without a connection holds, if there is room. Together they may hold an eighth of
@@ -123,8 +150,8 @@ func (h *Hub) free(from *Conn, size int) {
 }
 
 // awaitLogLocked returns the log to publish to, or the one that cannot be published to yet and ErrDown. A connection waits
-// while it has too much in flight, and, when the log is broken, for a while for it to be repaired.
-func (h *Hub) awaitLogLocked(from *Conn) (*sharedLog, error) {
+// while it has too much in flight. Who is patient waits, when the log is broken, for a while for it to be repaired.
+func (h *Hub) awaitLogLocked(from *Conn, patient bool) (*sharedLog, error) {
 	for {
 		s := h.log
 		switch {
@@ -138,7 +165,7 @@ func (h *Hub) awaitLogLocked(from *Conn) (*sharedLog, error) {
 		}
 		// The time counts from when the log broke: if that was long ago, nobody waits.
 		left := downTime - time.Since(s.brokenSince)
-		if from == nil || !s.broken || left <= 0 {
+		if !patient || !s.broken || left <= 0 {
 			// Without an epoch the position in an answer would mean nothing.
 			if !s.started {
 				return s, ErrDown

@@ -106,6 +106,20 @@ func TestWaitsWhileBroken(t *testing.T) {
 		if err := h.PublishWait(&Message{Channel: "a", From: c.conn}); err != nil || time.Since(begun) != time.Second {
 			t.Error(err, time.Since(begun))
 		}
+		// A backend at the Redis port cannot be told to come back, so it waits as a connection does.
+		cluster.err = broker.ErrDown
+		f.do(func() { f.sink.Broken(nil) })
+		f.idle()
+		time.AfterFunc(time.Second, func() {
+			cluster.err = nil
+			f.do(func() { f.sink.Repaired() })
+		})
+		begun = time.Now()
+		h.PublishAllAsync([]*Message{{Channel: "a"}}, func(err error) {
+			if err != nil || time.Since(begun) != time.Second {
+				t.Error(err, time.Since(begun))
+			}
+		})
 		closeHub(h)
 	})
 }
@@ -167,5 +181,54 @@ func TestEntriesWait(t *testing.T) {
 		synctest.Wait()
 		time.AfterFunc(time.Second, func() { close(free) })
 		closeHub(h)
+	})
+}
+
+// TestBackendWaitsForRoom: what a publisher without a connection pipelines waits for room, and none of it fails.
+func TestBackendWaitsForRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, l := slowly(t, Config{MaxMemory: 1 << 20})
+		synctest.Wait()
+		before := h.Memory()
+		const messages = 100
+		var done, failed atomic.Int32
+		go func() {
+			for range messages {
+				h.PublishAllAsync([]*Message{{Channel: "a", Data: make([]byte, 8<<10), Kind: Binary}}, func(err error) {
+					if done.Add(1); err != nil {
+						failed.Add(1)
+					}
+				})
+			}
+		}()
+		synctest.Wait()
+		if n := len(l.asked); n == 0 || n > 16 {
+			t.Fatalf("%d messages of 8 KiB are in flight, with room for 128 KiB", n)
+		}
+		for seq := range uint64(messages) {
+			(<-l.asked)([]broker.Place{{Seq: seq + 1}}, nil)
+		}
+		synctest.Wait()
+		if done.Load() != messages || failed.Load() != 0 {
+			t.Errorf("%d are done, %d have failed", done.Load(), failed.Load())
+		}
+		if n := h.Memory(); n != before {
+			t.Errorf("%d bytes are held, %d were", n, before)
+		}
+		// Who waits when the hub is closed is told.
+		for range 2 {
+			go h.PublishAllAsync([]*Message{{Channel: "a", Data: make([]byte, 100<<10), Kind: Binary}}, func(err error) {
+				if errors.Is(err, ErrClosed) {
+					done.Add(1)
+				}
+			})
+		}
+		synctest.Wait()
+		go closeHub(h)
+		synctest.Wait()
+		if done.Load() != messages+1 {
+			t.Error("who waits is not told that the hub is closed")
+		}
+		(<-l.asked)(nil, broker.ErrClosed)
 	})
 }

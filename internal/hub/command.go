@@ -89,7 +89,7 @@ func (h *Hub) Command(k NameCommand) error {
 	if err != nil {
 		return err
 	}
-	return h.publishOwn(toChannel, data)
+	return h.publishOwn(toChannel, data, true)
 }
 
 // Note sends a command that the other hubs should know about, if this hub shares a log. It does not wait for the log, and does
@@ -100,7 +100,7 @@ func (h *Hub) Note(k NameCommand) {
 		return
 	}
 	h.mu.Lock()
-	s, err := h.awaitLogLocked(nil)
+	s, err := h.awaitLogLocked(nil, false)
 	if s != nil && k.Do == DoEnd { // here at once: the client may be back before it comes from the log
 		s.traceLocked(h.seq, &k, "")
 	}
@@ -111,10 +111,10 @@ func (h *Hub) Note(k NameCommand) {
 	}
 }
 
-// publishOwn publishes to a channel of the hub's own, and waits until the log has it.
-func (h *Hub) publishOwn(channel string, data []byte) error {
+// publishOwn publishes to a channel of the hub's own, and waits until the log has it. Who is patient waits for a broken log too.
+func (h *Hub) publishOwn(channel string, data []byte, patient bool) error {
 	h.mu.Lock()
-	s, err := h.awaitLogLocked(nil)
+	s, err := h.awaitLogLocked(nil, patient)
 	h.mu.Unlock()
 	if err != nil {
 		return err

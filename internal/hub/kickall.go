@@ -69,7 +69,7 @@ func (h *Hub) PublishKick(k KickRequest) error {
 	if err != nil {
 		return err
 	}
-	return h.publishOwn(kickChannel, data)
+	return h.publishOwn(kickChannel, data, false)
 }
 
 // Kicked waits until the hub has carried out a request, and returns how many connections it has closed for it. ok is false if

@@ -3,7 +3,6 @@ package resp
 import (
 	"fmt"
 	"strconv"
-	"time"
 
 	"go.uber.org/zap"
 )
@@ -49,11 +48,16 @@ func (c *Conn) login(user, password []byte) bool {
 		})
 		return false
 	}
+	c.letIn()
+	return true
+}
+
+// letIn has the client be logged in.
+func (c *Conn) letIn() {
 	if !c.loggedIn {
 		c.loggedIn = true
-		c.setReadDeadline(noDeadline)
+		c.setDeadline(noDeadline)
 	}
-	return true
 }
 
 // hello runs HELLO [version [AUTH user password] [SETNAME name]]. As in Redis, the login counts even if what is behind it is
@@ -130,8 +134,9 @@ func (c *Conn) reset([][]byte) {
 	c.server.subs.removeAll(c)
 	c.setVersion(2)
 	c.name, c.transaction = nil, nil
-	if c.loggedIn = c.config.Password == ""; !c.loggedIn {
-		c.setReadDeadline(time.Now().Add(loginTimeout))
+	if c.loggedIn && c.config.Password != "" { // a stranger gets no more time
+		c.loggedIn = false
+		c.awaitLogin()
 	}
 	c.replies = append(c.replies, "+RESET\r\n"...)
 }

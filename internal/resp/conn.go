@@ -69,10 +69,13 @@ func newConn(s *Server, nc net.Conn, id uint64, loggedIn bool) *Conn {
 	c.out.init()
 	c.setVersion(2)
 	if !loggedIn {
-		nc.SetReadDeadline(time.Now().Add(loginTimeout))
+		c.awaitLogin()
 	}
 	return c
 }
+
+// awaitLogin bounds how long the connection lasts without a login, also if the client does not read its answers.
+func (c *Conn) awaitLogin() { c.setDeadline(time.Now().Add(loginTimeout)) }
 
 // serve runs commands until the connection ends.
 func (c *Conn) serve() {
@@ -128,7 +131,9 @@ func (c *Conn) makeRoom(full bool) {
 
 // run runs the commands that are in the read buffer, and has their answers written.
 func (c *Conn) run() error {
-	c.config = c.server.config.Load()
+	if c.config = c.server.config.Load(); c.config.Password == "" {
+		c.letIn() // it may have had one when the client came
+	}
 	for c.r < c.w && !c.quit {
 		l := &known
 		if !c.loggedIn {

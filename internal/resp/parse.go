@@ -39,6 +39,7 @@ var (
 	errQuotes  = errors.New("unbalanced quotes in request")
 	errArgs    = errors.New("invalid multibulk length")
 	errBulk    = errors.New("invalid bulk length")
+	errTLS     = errors.New("it is not encrypted here")          // Redis waits for the end of a line
 	errLineEnd = errors.New("expected CRLF after a bulk string") // Redis skips two bytes without looking
 )
 
@@ -157,6 +158,11 @@ func number(b []byte) (n, size int, ok bool) {
 // text parses a command that is a line of words, as people type them. p.pos is how far the end of the line was looked for.
 func (p *parser) text(b []byte, l *limits) (size int, err error) {
 	p.inline = true
+	// A TLS record of type handshake (RFC 8446, section 5.1). Its client would wait for ever. A browser's may have commands in a
+	// session ticket, which is from whoever runs the page.
+	if b[0] == 0x16 {
+		return 0, errTLS
+	}
 	i := bytes.IndexByte(b[p.pos:], '\n')
 	if i < 0 {
 		p.pos = len(b)

@@ -71,6 +71,7 @@ func TestParseBad(t *testing.T) {
 		{"arguments that are long together", fmt.Sprintf("*2\r\n$%d\r\n%s\r\n$70000\r\n", maxBulk, strings.Repeat("x", maxBulk)), "invalid bulk length", &known},
 		{"too little behind an argument", "*1\r\n$1\r\nxyz", "expected CRLF after a bulk string", &known},
 		{"the longest line", strings.Repeat("x", maxLine) + "\n", "", &known},
+		{"TLS", "\x16\x03\x01\x00\nPUBLISH a b\r\n", "it is not encrypted here", &known},
 		{"too long a line", strings.Repeat("x", maxLine+1), "too big inline request", &known},
 		{"too many words", strings.Repeat("x ", 1025) + "\n", "invalid multibulk length", &known},
 		{"too many arguments of a stranger", "*17\r\n", "unauthenticated multibulk length", &stranger},
@@ -167,9 +168,10 @@ func (s *sent) Write(b []byte) (int, error) {
 	return s.answers.Write(b)
 }
 
-func (s *sent) Close() error                    { return nil }
-func (s *sent) SetReadDeadline(time.Time) error { return nil }
-func (s *sent) RemoteAddr() net.Addr            { return new(net.TCPAddr) }
+func (s *sent) Close() error                     { return nil }
+func (s *sent) SetReadDeadline(time.Time) error  { return nil }
+func (s *sent) SetWriteDeadline(time.Time) error { return nil }
+func (s *sent) RemoteAddr() net.Addr             { return new(net.TCPAddr) }
 
 func TestMatches(t *testing.T) {
 	for _, row := range []struct {

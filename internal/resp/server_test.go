@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -251,10 +252,16 @@ func TestLoginDeadline(t *testing.T) {
 	d := &deadlines{Conn: server}
 	s := New(Config{Publisher: newRecorder(), Password: "secret", Log: zap.NewNop()})
 	s.add(d)
-	if left := time.Until(d.get()); left <= 0 || left > loginTimeout {
+	begun := d.get()
+	if left := time.Until(begun); left <= 0 || left > loginTimeout {
 		t.Errorf("a stranger has %v", left)
 	}
 	p := &peer{client, t}
+	p.send("RESET\r\n")
+	p.expect("+RESET\r\n")
+	if !d.get().Equal(begun) {
+		t.Error("RESET gives a stranger more time")
+	}
 	p.send("AUTH wrong\r\n")
 	p.expect("-" + wrongPass + "\r\n")
 	if d.get().IsZero() {
@@ -269,6 +276,34 @@ func TestLoginDeadline(t *testing.T) {
 	if err := s.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// A stranger cannot stay by not reading its answers, and who had to log in when it came need not when the password is gone.
+func TestStrangers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Config{Publisher: newRecorder(), Password: "secret", Log: zap.NewNop()})
+		mute, server := net.Pipe()
+		s.add(server)
+		waits, server := net.Pipe()
+		s.add(server)
+		io.WriteString(mute, "PING\r\n")
+		synctest.Wait()
+		s.Configure(Config{Publisher: newRecorder(), Log: zap.NewNop()})
+		go io.WriteString(waits, "PING\r\n")
+		answer := make([]byte, len(replyPong))
+		if _, err := io.ReadFull(waits, answer); err != nil || string(answer) != replyPong {
+			t.Errorf("got %q, %v", answer, err)
+		}
+		time.Sleep(2 * loginTimeout)
+		if n := s.Stats().Connections; n != 1 {
+			t.Errorf("%d connections are left, want the one that is logged in", n)
+		}
+		waits.Close()
+		mute.Close()
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 type deadlines struct {

@@ -54,7 +54,8 @@ type Source struct {
 // errEnded is why a connection ended that was closed without a reason.
 var errEnded = errors.New("the connection was closed")
 
-// Run subscribes, and does so again whenever the connection is lost, until ctx is done.
+// Run subscribes, and does so again whenever the connection is lost, until ctx is done. Message is not called afterwards, but a call
+// that blocks may still be running.
 func (s *Source) Run(ctx context.Context) {
 	log := s.Log.With(zap.String("address", s.Address))
 	delay, failed := minRetry, false
@@ -95,15 +96,29 @@ func (s *Source) tell(connected bool) {
 
 // session is one connection. It calls began when everything is subscribed to.
 func (s *Source) session(ctx context.Context, began func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	client, err := rueidis.NewClient(s.options(ctx))
 	if err != nil {
 		return err
 	}
-	defer client.Close()
 	conn, release := client.Dedicate()
-	defer release()
+	defer func() {
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			release()
+			client.Close()
+		}()
+		select {
+		case <-ended: // it waits for Message, which may block
+		case <-ctx.Done(): // and a reload must not
+		}
+	}()
 	lost := conn.SetPubSubHooks(rueidis.PubSubHooks{OnMessage: func(m rueidis.PubSubMessage) {
-		s.Message(m.Channel, []byte(m.Message))
+		if ctx.Err() == nil {
+			s.Message(m.Channel, []byte(m.Message))
+		}
 	}})
 	if len(s.Channels) > 0 {
 		if err := conn.Do(ctx, conn.B().Subscribe().Channel(s.Channels...).Build()).Error(); err != nil {
@@ -146,10 +161,15 @@ func (s *Source) options(ctx context.Context) rueidis.ClientOption {
 			if strings.HasPrefix(address, "/") {
 				network = "unix"
 			}
-			if config == nil {
-				return d.DialContext(ctx, network, address)
+			dial := d.DialContext
+			if config != nil {
+				dial = (&tls.Dialer{NetDialer: d, Config: config}).DialContext
 			}
-			return (&tls.Dialer{NetDialer: d, Config: config}).DialContext(ctx, network, address)
+			nc, err := dial(ctx, network, address)
+			if err == nil {
+				context.AfterFunc(ctx, func() { nc.Close() }) // or a Redis that does not answer would be waited for
+			}
+			return nc, err
 		},
 	}
 }

@@ -2,6 +2,7 @@ package resp
 
 import (
 	"context"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -102,5 +103,76 @@ func TestSourceLogin(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("the error is %v, want %s", err, row.want)
 		}
+	}
+}
+
+// A Source ends at once, also if what takes the messages blocks, as a full hub does, and passes on nothing more.
+func TestSourceEndsWhileBlocked(t *testing.T) {
+	server := redistest.Start(t)
+	taken, let := make(chan struct{}, 10), make(chan struct{})
+	connected := make(chan struct{}, 1)
+	s := &Source{
+		Address: server.Addr(), Channels: []string{"socketio"}, Log: zap.NewNop(),
+		Connected: func(up bool) {
+			if up {
+				connected <- struct{}{}
+			}
+		},
+		Message: func(string, []byte) {
+			taken <- struct{}{}
+			<-let
+		},
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.Run(ctx)
+	}()
+	receive(t, connected)
+	for range 3 {
+		server.Do("PUBLISH", "socketio", "x")
+	}
+	receive(t, taken)
+	cancel()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Error("it does not end")
+	}
+	close(let)
+	<-done
+	if len(taken) > 0 {
+		t.Error("it passes messages on after its end")
+	}
+}
+
+// A Source ends at once, also if its Redis takes the connection and says nothing.
+func TestSourceEndsWhileUnanswered(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s := &Source{Address: l.Addr().String(), Channels: []string{"socketio"}, Log: zap.NewNop()}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.Run(ctx)
+	}()
+	nc, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if _, err := nc.Read(make([]byte, 1)); err != nil { // it has begun to log in
+		t.Fatal(err)
+	}
+	cancel()
+	select {
+	case <-done:
+	case <-time.After(answerTimeout / 2):
+		t.Error("it waits for an answer")
 	}
 }

@@ -33,7 +33,7 @@ func (c *Conn) queue(name string, args [][]byte) bool {
 	if t.size > maxCommand {
 		// None will be run, so none needs to be kept.
 		t.failed, t.commands = true, nil
-		c.replies = appendError(c.replies, "ERR the transaction is too long")
+		c.replies = appendError(c.replies, "ERR the transaction is too long: send the commands in parts, or without MULTI")
 		return true
 	}
 	kept := make([][]byte, len(args))

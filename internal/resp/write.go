@@ -190,6 +190,12 @@ func (c *Conn) stop() {
 	c.nc.SetReadDeadline(time.Unix(1, 0))
 }
 
+// setDeadline sets when reading and writing fail.
+func (c *Conn) setDeadline(t time.Time) {
+	c.setReadDeadline(t)
+	c.nc.SetWriteDeadline(t)
+}
+
 // setReadDeadline sets when reading fails, unless it has been stopped.
 func (c *Conn) setReadDeadline(t time.Time) {
 	c.mu.Lock()
