@@ -78,7 +78,7 @@ func sessions() []packets {
 		lives("a room that it may not join", `431[{"error":{"code":"forbidden"`, `421["join","private"]`),
 		lives("a room of another namespace", invalid, `421["join","/chat"]`), lives("a room without a name", invalid, `421["join",""]`),
 		lives("a room that is an object", invalid, `421["join",{"room":{}}]`), lives("a join without a room", invalid, `421["join"]`),
-		lives("more than 1000 rooms", `431[{"error":{"code":"invalid"`, `421["join",[`+strings.TrimSuffix(strings.Repeat("1,", 1001), ",")+"]]"),
+		lives("more than 1000 rooms", `431[{"error":{"code":"limit"`, `421["join",[`+strings.TrimSuffix(strings.Repeat("1,", 1001), ",")+"]]"),
 		lives("a room too many", `432[{"error":{"code":"limit"`, "421"+joinOf(0, 999), "422"+joinOf(999, 1001)),
 	}
 	for _, name := range []string{"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"} {
