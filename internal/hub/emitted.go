@@ -16,6 +16,41 @@ type emitted struct {
 	begun  bool   // some of it was delivered, with a batch before
 	conns  map[*Conn]struct{}
 	groups []*audience // the connections that are on one of these alone have it
+
+	// Connections that have lately gone on where another one was, with all that this had got or missed up to there. They are
+	// of use for as many messages as an emit can have, and few, so a Conn has no room for it.
+	back    map[*Conn]cameBack
+	pruneAt int // how many there are when those of no use are dropped
+}
+
+// cameBack is where in the log a connection has gone on, and with what name.
+type cameBack struct {
+	seq  uint64
+	name string
+}
+
+// minBack is how many are kept in any case.
+const minBack = 64
+
+// goesOn notes that a connection goes on where another one was.
+func (x *emitted) goesOn(c *Conn, at cameBack) {
+	if x.back == nil {
+		x.back, x.pruneAt = make(map[*Conn]cameBack), minBack
+	}
+	if x.back[c] = at; len(x.back) < x.pruneAt {
+		return
+	}
+	for c, b := range x.back {
+		if b.seq+maxRooms < at.seq {
+			delete(x.back, c)
+		}
+	}
+	x.pruneAt = 2*len(x.back) + minBack
+}
+
+// between reports whether a connection came after the first message of the emit, and has what was before as far as it is for it.
+func (x *emitted) between(c *Conn) bool {
+	return c.startSeq >= x.first || len(x.back) > 0 && x.back[c].seq >= x.first
 }
 
 // begin makes the emit of a message the last.
@@ -31,7 +66,7 @@ func (x *emitted) end() {
 	}
 	clear(x.conns)
 	clear(x.groups)
-	*x = emitted{conns: x.conns, groups: x.groups[:0]}
+	*x = emitted{conns: x.conns, groups: x.groups[:0], back: x.back, pruneAt: x.pruneAt}
 }
 
 // delivered ends it when all of it is delivered.
@@ -78,6 +113,7 @@ func (x *emitted) forget(c *Conn) {
 	if len(x.conns) > 0 {
 		delete(x.conns, c)
 	}
+	delete(x.back, c)
 }
 
 // gatherEmit notes who must not get all of the batch because of a message.
@@ -101,7 +137,7 @@ func (l *loop) gatherEmit(m *Message) {
 // differs reports whether a connection may not get what others on its channels get of a batch that sorts.
 func (l *loop) differs(c *Conn) bool {
 	x := &l.emit
-	if _, has := x.conns[c]; has || x.id != 0 && c.startSeq >= x.first {
+	if _, has := x.conns[c]; has || x.id != 0 && x.between(c) {
 		return true
 	}
 	return slices.ContainsFunc(l.excepts, func(e *Emit) bool { return e.exceptsChannelOf(c) })
@@ -126,12 +162,13 @@ func (l *loop) repeats(c *Conn, m *Message) bool {
 	}
 	// It came between two messages of the emit. Whether it has the ones before is known by its channels alone: see
 	// hearer.
-	if c.startSeq >= l.emit.first {
+	if l.emit.between(c) {
+		name := l.emit.back[c].name
 		for _, room := range m.Emit.Rooms {
 			if room == m.room() {
 				break
 			}
-			if slices.ContainsFunc(c.memberships, func(at membership) bool { return at.audience.channel.name == room }) {
+			if name != "" && room == name || slices.ContainsFunc(c.memberships, func(at membership) bool { return at.audience.channel.name == room }) {
 				return true
 			}
 		}

@@ -192,6 +192,14 @@ func (c *Conn) enterLocked(e *Entrance, s snapshot, p []byte) (wake uint64, rest
 		wake |= c.loop.pushLocked(entry{op: opSend, conn: c, bytes: p})
 		p = nil
 	}
+	if e.Whole && h.log != nil { // without one all messages of an emit are before it, or all are after it
+		at := cameBack{h.seq, e.Name}
+		wake |= c.loop.pushLocked(entry{op: opCall, conn: c, call: func() {
+			if c.state == stateOpen {
+				c.loop.emit.goesOn(c, at)
+			}
+		}})
+	}
 	if len(s.fresh) > 0 {
 		for _, name := range h.namesOf[c] {
 			h.names[name].joined = h.seq

@@ -313,7 +313,7 @@ func (t *transport) over() bool {
 // move has all go to a WebSocket from now on, first what no GET has come for.
 func (t *transport) move(to hub.Sink, timeout time.Duration) error {
 	t.mu.Lock()
-	if t.ended || t.moving || t.moved != nil {
+	if t.ended || t.moving || t.moved != nil || t.answer != "" { // with an answer, all but the end was taken
 		t.mu.Unlock()
 		return errEnded
 	}

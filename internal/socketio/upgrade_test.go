@@ -138,6 +138,29 @@ func TestUpgradeHalf(t *testing.T) {
 	})
 }
 
+// TestUpgradeAtEnd: a client whose last GET has taken all but the end of its session, which comes alone, gets the end by the
+// WebSocket that it moves to. Otherwise it would wait there for events, for as long as the hub waits for it.
+func TestUpgradeAtEnd(t *testing.T) {
+	testPoller(t, func(t *testing.T, p *poller) {
+		s := new(sink)
+		u := p.try(s)
+		u.probe(s)
+		p.send([]byte("42[]"))
+		p.conn.Close(hub.ReasonClient, "")
+		synctest.Wait()
+		if got, _ := p.transport.poll(t.Context()); string(got) != "42[]" {
+			t.Errorf("%q", got)
+		}
+		if u.move(s) == nil {
+			t.Error("it goes on")
+		}
+		synctest.Wait()
+		if !s.closed.Load() || !p.conn.Gone() {
+			t.Error("it waits")
+		}
+	})
+}
+
 // TestUpgradeEnds: the WebSocket ends with the session.
 func TestUpgradeEnds(t *testing.T) {
 	for _, probed := range []bool{false, true} {
