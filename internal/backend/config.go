@@ -98,7 +98,7 @@ const (
 	maxMessage = 1 << 20
 )
 
-// Settings are what a configuration says, ready to be used. They do not change.
+// Settings are the options of a configuration in the form in which they are used. They do not change.
 type Settings struct {
 	listen  *listenSettings
 	connect *connectSettings
@@ -125,7 +125,7 @@ type queueSettings struct {
 	namespaces pattern.List
 }
 
-// SetNamespaces sets which namespaces there are besides the main one, as patterns. It is called before Use.
+// SetNamespaces sets the namespaces besides the main one, as patterns. It must be called before Use.
 func (s *Settings) SetNamespaces(names []string) {
 	patterns := pattern.ParseList(names)
 	if s.listen != nil {
@@ -136,7 +136,7 @@ func (s *Settings) SetNamespaces(names []string) {
 	}
 }
 
-// Settings checks the options, whose placeholders it expands. It may be called on nil, which is an option that is not given.
+// Settings expands the placeholders of the options, and checks them. It can be called on nil, if the option is not given.
 func (r *Redis) Settings() (*Settings, error) {
 	s := new(Settings)
 	if r == nil {
@@ -317,7 +317,7 @@ func (q *Queue) settings() (*queueSettings, error) {
 	return s, nil
 }
 
-// subscriptions returns what a Redis is asked for.
+// subscriptions returns what to subscribe to on a Redis server.
 func (s *queueSettings) subscriptions() (channels, patterns []string) {
 	channels, patterns = s.decoder.Subscriptions()
 	for _, p := range s.publish {

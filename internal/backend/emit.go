@@ -64,7 +64,7 @@ func (t *taker) message(k *queue.Command) (*hub.Message, error) {
 	return m, nil
 }
 
-// all returns the channel of everybody in a namespace.
+// all returns the channel that everybody in a namespace is on.
 func (t *taker) all(namespace string) string {
 	if namespace == packet.MainNamespace {
 		return t.queue.main
@@ -72,7 +72,7 @@ func (t *taker) all(namespace string) string {
 	return namespace
 }
 
-// excepted returns the names and channels of what a command excepts.
+// excepted returns the names and channels that a command excepts.
 func (t *taker) excepted(k *queue.Command) (list []string) {
 	for _, room := range k.Except {
 		if as := t.find(k.Namespace, room); as.name || as.channel {
@@ -88,8 +88,8 @@ type found struct {
 	name, channel bool
 }
 
-// find returns what a room is. Only who knows all names could always tell: with a shared log, a client may be on another hub. So
-// what looks like a client's ID, and is none of this hub, may be either.
+// find returns what a room is. With a shared log that is not always certain, because a client may be on another hub. So what looks
+// like a client's ID, and is not one of this hub, may be either.
 func (t *taker) find(namespace, room string) (f found) {
 	var ok bool
 	if f.text, ok = packet.Room(namespace, room); !ok {

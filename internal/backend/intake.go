@@ -1,10 +1,9 @@
-// Package backend takes in what backends publish with the Redis protocol, and gives it to the hub: emits of Socket.IO, which
-// rooms clients join and leave, and plain messages. Backends publish to Caddy itself (Listen), or to a Redis that Caddy
+// Package backend accepts what backends publish with the Redis protocol, and gives it to the hub: Socket.IO's emits and commands
+// about clients and rooms, and plain messages. Backends publish to Caddy itself (Listen), or to a Redis server that Caddy
 // subscribes to (Connect).
 //
-// Settings come from a configuration, and the Intake outlives configurations, as the hub does. Open opens what a configuration
-// listens on, before it is known whether the configuration will run. Use has the Intake work as the configuration says, once it
-// runs.
+// Settings belong to a configuration. The Intake outlives configurations, as the hub does. Open opens the address that a
+// configuration listens on, before it is known whether the configuration will run. Use applies the settings once it runs.
 package backend
 
 import (
@@ -30,7 +29,7 @@ const shutdownTimeout = 2 * time.Second
 // logger returns that of the running configuration.
 var logger = func() *zap.Logger { return caddy.Log().Named("broadcast.redis") } // a variable for tests
 
-// Intake is what a process takes in.
+// Intake accepts what backends publish to this process.
 type Intake struct {
 	hub     *hub.Hub
 	counts  counts
@@ -46,10 +45,10 @@ type Intake struct {
 	connected atomic.Bool           // to it
 }
 
-// New returns what takes in for a hub.
+// New returns the intake of a hub.
 func New(h *hub.Hub) *Intake { return &Intake{hub: h, servers: caddy.NewUsagePool()} }
 
-// server is what is behind an address. It is one as long as any loaded configuration listens there.
+// server serves an address, for as long as any loaded configuration listens there.
 type server struct {
 	address  caddy.NetworkAddress
 	listener net.Listener
@@ -125,7 +124,7 @@ func (s *listenSettings) config(i *Intake) resp.Config {
 	return resp.Config{Publisher: &taker{i, s.queue}, User: s.user, Password: s.password, Log: logger()}
 }
 
-// Use has what is taken in be that of a configuration that runs. What it listens on is open: see Open.
+// Use applies the settings of a configuration that runs. Open has opened its address.
 func (i *Intake) Use(s *Settings) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -139,7 +138,7 @@ func (i *Intake) Use(s *Settings) {
 	i.connectLocked(s.connect)
 }
 
-// listenLocked has connections served as the settings say.
+// listenLocked serves connections as the settings say.
 func (i *Intake) listenLocked(s *listenSettings) {
 	i.servers.Range(func(key, value any) bool {
 		if key == s.address.String() {
@@ -172,8 +171,8 @@ func (s *server) Destruct() error {
 	return nil
 }
 
-// connectLocked has the Redis of the settings be subscribed to, and no other one. A connection goes on if nothing that it depends
-// on has changed.
+// connectLocked subscribes to the Redis of the settings, and to no other one. An existing connection is kept if nothing that it
+// depends on has changed.
 func (i *Intake) connectLocked(s *connectSettings) {
 	key := ""
 	if s != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/queue"
 )
 
-// maxManaged bounds what one command has done: it may name thousands of clients, and thousands of rooms for each.
+// maxManaged bounds the work of one command, which may name thousands of clients, and thousands of rooms for each.
 const maxManaged = 1000
 
 var errManaged = errors.New("it names too many clients and rooms")
@@ -28,7 +28,7 @@ func (t *taker) manage(channel string, k *queue.Command) {
 	t.published(channel, err)
 }
 
-// commands returns what the hub has to do.
+// commands returns the hub's commands for a command of a backend.
 func (t *taker) commands(k *queue.Command) (list []hub.NameCommand) {
 	do := map[queue.Method]string{queue.Join: hub.DoJoin, queue.Leave: hub.DoLeave, queue.Disconnect: hub.DoClose}[k.Method]
 	if k.Method == queue.CloseRoom {
@@ -57,7 +57,7 @@ func (t *taker) commands(k *queue.Command) (list []hub.NameCommand) {
 	return list
 }
 
-// selected returns commands that have only whom they are about.
+// selected returns commands that so far only select connections.
 func (t *taker) selected(k *queue.Command) (list []hub.NameCommand) {
 	if len(k.Rooms) == 0 {
 		return []hub.NameCommand{{On: t.all(k.Namespace)}}

@@ -34,7 +34,7 @@ type Stats struct {
 	Messages    map[string]uint64 // by result
 }
 
-// counts are what the Intake counts.
+// counts are the counters of an Intake.
 type counts struct {
 	results [results]atomic.Uint64
 	acks    atomic.Bool // people were told of acks
@@ -60,7 +60,7 @@ func (i *Intake) Stats() Stats {
 	return s
 }
 
-// complainEvery is how often people are told of messages that come to nothing for the same reason.
+// complainEvery is how often a dropped message is logged for the same reason.
 const complainEvery = time.Minute
 
 // note counts a result, and reports whether people should be told of it without having asked.

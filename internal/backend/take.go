@@ -16,14 +16,14 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/queue"
 )
 
-// taker gives the hub what comes by one way: by the server, or from the Redis.
+// taker gives the hub what comes from one source: from clients of the server, or from the Redis.
 type taker struct {
 	*Intake
 	queue *queueSettings
 }
 
-// Publish implements resp.Publisher. What comes at once is published at once, so that the hub's lock is taken once. It waits while
-// the hub is full. If the hub shares a log, the answers are held back until the log has answered.
+// Publish implements resp.Publisher. What arrives together is published together, so that the hub's lock is taken once. It waits
+// while the hub is full. If the hub shares a log, the replies are held back until the log has the messages.
 func (t *taker) Publish(c *resp.Conn, ps []resp.Publication) {
 	if t.hub.Shared() {
 		for _, p := range ps {
@@ -64,10 +64,10 @@ func (t *taker) takeShared(c *resp.Conn, channel string, payload []byte) {
 	})
 }
 
-// batch is what was published and not yet given to the hub.
+// batch has what was published and not yet given to the hub.
 type batch struct {
 	taker    *taker
-	conn     *resp.Conn // who waits for answers, or nil
+	conn     *resp.Conn // waits for replies; nil for a Redis that is subscribed to
 	messages []*hub.Message
 	entries  []entry
 	size     int // bytes of the messages
@@ -83,7 +83,7 @@ type entry struct {
 	messages int    // how many it has become
 }
 
-// batches has those that are not in use.
+// batches has batches that are not in use.
 var batches = sync.Pool{New: func() any { return new(batch) }}
 
 // add adds what was published on a channel.
@@ -124,7 +124,7 @@ func (b *batch) publish() {
 	if len(ms) > 0 {
 		err = t.hub.PublishWait(ms...)
 	}
-	// Of one call all messages are published or none. So if one of them is wrong, they are published one by one.
+	// A call publishes all of its messages or none. So if one of them is invalid, they are published one by one.
 	again := len(b.entries) > 1 && isInvalid(err)
 	for _, e := range b.entries {
 		own := ms[:e.messages]
@@ -150,7 +150,7 @@ func isInvalid(err error) bool {
 	return ok
 }
 
-// subscribers returns how many subscribers all messages have.
+// subscribers returns how many subscribers the messages have in total.
 func subscribers(ms []*hub.Message) (n int) {
 	for _, m := range ms {
 		n += m.Subscribers
@@ -186,7 +186,7 @@ func (t *taker) TooLong(channel string, size, limit int) {
 	t.reject(invalid, channel, fmt.Errorf("it has %d bytes, more than %d, and its connection was closed", size, limit))
 }
 
-// messages appends the messages that what was published on a channel of Redis becomes, or returns a command about clients. What it
+// messages decodes what was published on a channel of Redis. It appends the messages, or returns a command about clients. What it
 // returns shares no memory with the payload.
 func (t *taker) messages(ms []*hub.Message, channel string, payload []byte) ([]*hub.Message, *queue.Command) {
 	k, err := t.queue.decoder.Decode(channel, payload)
@@ -215,7 +215,7 @@ func (t *taker) has(namespace string) bool {
 
 var errNotTaken = errors.New("the option publish has no such channel")
 
-// plain appends what any client of Redis has published on a channel, if that is allowed.
+// plain appends what any Redis client has published on a channel, if an option allows that.
 func (t *taker) plain(ms []*hub.Message, channel string, payload []byte) []*hub.Message {
 	if !t.queue.publish.Matches(channel) {
 		t.reject(wrongChannel, channel, errNotTaken)

@@ -221,6 +221,12 @@ func TestHostile(t *testing.T) {
 		t.Errorf("the good client got %d messages of %d", o.got, o.published)
 	}
 
+	s.expectNothingLeft(t, o, heap, goroutines)
+}
+
+// expectNothingLeft waits until nothing is left of hostile clients. Heap and goroutines are how much there was before them.
+func (s *server) expectNothingLeft(t *testing.T, o *others, heap uint64, goroutines int) {
+	t.Helper()
 	eventually(t, "the good client is alone", func() bool { return s.hasOneClient(t) })
 	http.DefaultClient.CloseIdleConnections()
 	eventually(t, "the goroutines are gone", func() bool { return runtime.NumGoroutine() <= goroutines+5 })

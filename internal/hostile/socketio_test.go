@@ -260,14 +260,7 @@ func TestHostileSocketIO(t *testing.T) {
 	if o.got != o.published || pages[0] != o.published || pages[1] != o.published {
 		t.Errorf("the good clients got %d, %d and %d messages of %d", o.got, pages[0], pages[1], o.published)
 	}
-	eventually(t, "the good client is alone", func() bool { return s.hasOneClient(t) })
-	http.DefaultClient.CloseIdleConnections()
-	eventually(t, "the goroutines are gone", func() bool { return runtime.NumGoroutine() <= goroutines+5 })
-	if n := heapSize(); n > heap+8<<20 || o.peak > heap+128<<20 {
-		t.Errorf("the heap was %d KiB, %d at most, and is %d", heap>>10, o.peak>>10, n>>10)
-	}
-	t.Logf("%d messages; heap %d KiB, %d at most", o.published, heap>>10, o.peak>>10)
-	s.expectNoPanic(t)
+	s.expectNothingLeft(t, o, heap, goroutines)
 }
 
 // plays are clients that do more than to send.

@@ -1,5 +1,5 @@
-// Package npm runs scripts in Node that use packages of npm. Its tests are those of the programs from there that people have:
-// socket.io-client, and what publishes through Redis.
+// Package npm runs scripts in Node that use npm packages. Its tests run the programs that people use: socket.io-client, and the
+// packages that publish through Redis.
 package npm
 
 import (

@@ -1,62 +1,33 @@
 package protocol_test
 
 import (
-	"bytes"
-	"errors"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 	"github.com/caddy-broadcast/caddy-broadcast/broker/brokertest"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/frame"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/protocoltest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/raw"
 	v1 "github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
 )
 
-// peer is a client with a WebSocket: a frame.Receiver that gives the session what it sends, and a hub.Sink.
-type peer struct {
-	protocol.Session
-	mu  sync.Mutex
-	got []byte
-}
-
-func (p *peer) Message(m frame.Message) *frame.CloseError {
-	var closing *frame.CloseError
-	errors.As(p.Receive(m), &closing)
-	return closing
-}
-func (p *peer) Control(frame.Opcode, []byte) *frame.CloseError { return nil }
-func (p *peer) Closed(frame.Code)                              {}
-
-func (p *peer) TryWrite(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.got = append(p.got, b...)
-	return len(b), nil
-}
-func (p *peer) Write(b []byte, _ time.Duration) (int, error) { return p.TryWrite(b) }
-func (p *peer) Close()                                       {}
+// peer is a client of a hub that shares a log.
+type peer struct{ protocoltest.Peer }
 
 // send has the session receive a text frame.
 func (p *peer) send(text string) {
-	r := frame.NewReader(1000, false)
-	r.Feed(append([]byte{0x81, 0x80 | byte(len(text)), 0, 0, 0, 0}, text...), p)
+	p.SendText(text)
 	synctest.Wait()
 	time.Sleep(time.Second) // for the log's answer
 	synctest.Wait()
 }
 
 // has reports whether the client got a text.
-func (p *peer) has(text string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return bytes.Contains(p.got, []byte(text))
-}
+func (p *peer) has(text string) bool { return strings.Contains(p.Got(), text) }
 
 // connectTo connects a client that speaks a protocol, to a hub that shares a log.
 func connectTo(t *testing.T, p protocol.Protocol, test func(c *peer, h *hub.Hub, log *brokertest.Memory)) {
@@ -71,7 +42,7 @@ func connectTo(t *testing.T, p protocol.Protocol, test func(c *peer, h *hub.Hub,
 		}
 		e := &protocol.Endpoint{Hub: h, MaxMessage: 1000}
 		r := &protocol.Request{Subscriber: hub.Subscriber{Channels: []string{"a"}}, Publish: []string{"a"}}
-		c := &peer{Session: p.Open(e, r)}
+		c := &peer{protocoltest.Peer{Session: p.Open(e, r)}}
 		o := &hub.ConnOptions{Format: p.Format(0), PingInterval: time.Hour, WriteTimeout: time.Second, MaxBacklog: hub.MinBacklog}
 		conn, w, err := h.Connect(r.Subscriber, o)
 		if err != nil {
@@ -90,24 +61,24 @@ func TestV1Shared(t *testing.T) {
 	connectTo(t, v1.Protocol{}, func(c *peer, _ *hub.Hub, log *brokertest.Memory) {
 		c.send(`{"ref":1,"publish":{"data":"x"}}`)
 		if !c.has(`{"ack":{"ref":1,"id":"`) || !c.has(`"data":"x"}`) {
-			t.Errorf("%q", c.got)
+			t.Errorf("%q", c.Got())
 		}
 		c.send(`{"ref":2,"publish":{"data":"` + strings.Repeat("x", 60) + `"}}`)
 		if !c.has(`{"error":{"ref":2,"code":"too_big"`) {
-			t.Errorf("%q", c.got)
+			t.Errorf("%q", c.Got())
 		}
 		log.Freeze()
 		c.send(`{"ref":3,"publish":{"data":"x"}}`)
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		if !c.has(`{"error":{"ref":3,"code":"unknown"`) {
-			t.Errorf("%q", c.got)
+			t.Errorf("%q", c.Got())
 		}
 		log.Thaw()
 		log.Stop()
 		c.send(`{"ref":4,"publish":{"data":"x"}}`)
 		if !c.has(`{"error":{"ref":4,"code":"unavailable"`) {
-			t.Errorf("%q", c.got)
+			t.Errorf("%q", c.Got())
 		}
 	})
 }
@@ -120,10 +91,10 @@ func TestGapOfEpoch(t *testing.T) {
 		log.Rollback(1)
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
-		_, rest, _ := strings.Cut(string(c.got), `{"gap":{"channels":["a"],"id":"`)
+		_, rest, _ := strings.Cut(c.Got(), `{"gap":{"channels":["a"],"id":"`)
 		id, _, found := strings.Cut(rest, `"`)
 		if !found {
-			t.Fatalf("%q", c.got)
+			t.Fatalf("%q", c.Got())
 		}
 		time.Sleep(time.Second)
 		o := &hub.ConnOptions{Format: v1.Protocol{}.Format(0), PingInterval: time.Hour, WriteTimeout: time.Second, MaxBacklog: hub.MinBacklog}
@@ -140,12 +111,12 @@ func TestRawShared(t *testing.T) {
 	connectTo(t, raw.Protocol{}, func(c *peer, _ *hub.Hub, log *brokertest.Memory) {
 		c.send("hello")
 		if !c.has("hello") {
-			t.Errorf("%q", c.got)
+			t.Errorf("%q", c.Got())
 		}
 		log.Stop()
 		c.send("lost")
 		if !c.has("\x03\xf5") { // 1013
-			t.Errorf("%q", c.got)
+			t.Errorf("%q", c.Got())
 		}
 	})
 }

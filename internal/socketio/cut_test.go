@@ -11,13 +11,14 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/frame/frametest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/protocoltest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/packet"
 )
 
 // cut is a client whose connection ends after some bytes, which may be in the middle of a frame.
 type cut struct {
-	peer
+	protocoltest.Peer
 	left int
 }
 
@@ -26,7 +27,7 @@ var errCut = errors.New("cut")
 func (c *cut) TryWrite(b []byte) (int, error) {
 	n := min(c.left, len(b))
 	c.left -= n
-	c.peer.TryWrite(b[:n])
+	c.Peer.TryWrite(b[:n])
 	if n < len(b) {
 		return n, errCut
 	}
@@ -37,9 +38,7 @@ func (c *cut) Write(b []byte, _ time.Duration) (int, error) { return c.TryWrite(
 
 // came returns the packets that came whole.
 func (c *cut) came() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if payload, _ := packet.AppendPayload(nil, c.got, 1<<20); len(payload) > 0 {
+	if payload, _ := packet.AppendPayload(nil, []byte(c.Got()), 1<<20); len(payload) > 0 {
 		return strings.Split(string(payload), "\x1e")
 	}
 	return nil
@@ -83,7 +82,7 @@ func (r *cutRoute) join(t *testing.T, left int, connect string) (*cut, *hub.Conn
 		left = 1 << 30
 	}
 	q := &protocol.Request{Subscriber: hub.Subscriber{Channels: []string{"main"}}, Publish: []string{"main"}}
-	c := &cut{peer: peer{Session: r.Open(r.e, q)}, left: left}
+	c := &cut{Peer: protocoltest.Peer{Session: r.Open(r.e, q)}, left: left}
 	conn, w, err := r.e.Hub.Connect(q.Subscriber, r.o)
 	if err != nil {
 		t.Fatal(err)
@@ -112,9 +111,7 @@ func TestCut(t *testing.T) {
 		first, conn := r.join(t, -1, "40")
 		begun := r.wait(first, 2) // the handshake, and the answer
 		_, pid := ids(t, begun[1])
-		first.mu.Lock()
-		first.left = left
-		first.mu.Unlock()
+		first.left = left // no lock: the loop has written what wait has seen, and looks again after Publish
 		for i := range all {
 			h.Publish(&hub.Message{Channel: "main", Event: "e", Data: fmt.Append(nil, i), Kind: hub.JSON})
 			r.settle()

@@ -106,7 +106,7 @@ func (x *testNode) open() *guest {
 	if x.joins {
 		r.MayJoin = func(string) bool { return true }
 	}
-	c := &peer{Session: x.protocol.Open(x.Endpoint.Endpoint, r)}
+	c := newPeer(x.protocol.Open(x.Endpoint.Endpoint, r))
 	conn, w, err := x.Hub.Connect(r.Subscriber, x.options)
 	if err != nil {
 		x.Fatal(err)

@@ -7,8 +7,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio/packet"
 )
 
-// observer learns which rooms clients are in, as backends put them there too, and when their connections end. It hands all on
-// to the route's own observer.
+// observer learns which rooms clients are in, including those that backends put them in, and when their connections end. It passes
+// everything on to the route's own observer.
 type observer struct {
 	hub.Observer
 	table *Table
@@ -47,8 +47,8 @@ func (o observer) Ended(c *hub.Conn, why hub.Reason) {
 	o.Observer.Ended(c, why)
 }
 
-// endsForGood reports whether a client cannot go on where it was. After a restart it comes to a route that may not let it into
-// the same rooms.
+// endsForGood reports whether a client cannot resume its session. After a restart, its new route may not let it into the same
+// rooms.
 func endsForGood(why hub.Reason) bool { return packet.ForGood(why) || why == hub.ReasonRestart }
 
 // end ends the session of a connection.

@@ -22,7 +22,7 @@ const (
 	// assemblyCost is about what it takes until then besides its bytes.
 	assemblyCost = 1 << 10
 
-	// maxRefused is how many namespaces that do not exist a client may ask for.
+	// maxRefused is how often a client may ask for a namespace that does not exist.
 	maxRefused = 20
 
 	// maxRejected is how many events in a row get the error rate before the client is closed.
@@ -101,8 +101,8 @@ func (s *session) begin(c *hub.Conn, o *hub.ConnOptions) {
 	}
 }
 
-// Greeting implements protocol.Session, for a client that begins with a WebSocket. Its ID is not kept, as nothing can come with
-// it: the client has no transport to move to.
+// Greeting implements protocol.Session, for a client that begins with a WebSocket. The session's ID is not kept, because the client
+// never sends it: it has no other transport to move to.
 func (s *session) Greeting(c *hub.Conn, o *hub.ConnOptions, _ hub.Welcome) []byte {
 	s.begin(c, o)
 	return textFrame(s.endpoint.handshake(newID(), false, o).Append(nil))
@@ -135,7 +135,7 @@ func (s *session) Receive(m frame.Message) error {
 	return err
 }
 
-// receive takes a packet of Engine.IO.
+// receive handles a packet of Engine.IO.
 func (s *session) receive(p packet.EnginePacket) error {
 	s.in.Lock()
 	defer s.in.Unlock()
@@ -152,7 +152,7 @@ func (s *session) receive(p packet.EnginePacket) error {
 	return nil // a pong, or what means nothing now
 }
 
-// message takes the text of a packet of Socket.IO.
+// message handles the text of a Socket.IO packet.
 func (s *session) message(data []byte) error {
 	if s.assembly != nil {
 		return packet.Missing
@@ -191,7 +191,7 @@ func (s *session) hold(n int) bool {
 	return true
 }
 
-// attachment takes an attachment of the packet before.
+// attachment handles an attachment of the packet before it.
 func (s *session) attachment(data []byte) error {
 	if s.assembly == nil {
 		return packet.Unexpected
@@ -261,8 +261,8 @@ func (s *session) leaveNamespace(at int) bool {
 	return true
 }
 
-// dismiss takes the client out of a namespace, because a backend says so. It returns false if it is in no other one, so that it
-// has no use for its connection.
+// dismiss takes the client out of a namespace, because a backend wants that. It returns false if the client is in no other
+// namespace, and so has no use for its connection.
 func (s *session) dismiss(is func(joined) bool) bool {
 	s.in.Lock()
 	defer s.in.Unlock()

@@ -1,66 +1,32 @@
 package socketio_test
 
 import (
-	"bytes"
-	"errors"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 	"github.com/caddy-broadcast/caddy-broadcast/broker/brokertest"
-	"github.com/caddy-broadcast/caddy-broadcast/internal/frame"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/protocoltest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio"
 )
 
-// peer is a client with a WebSocket: a frame.Receiver that gives the session what it sends, and a hub.Sink.
-type peer struct {
-	protocol.Session
-	mu  sync.Mutex
-	got []byte
-}
+// peer is a client with a WebSocket, in virtual time.
+type peer struct{ protocoltest.Peer }
 
-func (p *peer) Message(m frame.Message) *frame.CloseError {
-	var closing *frame.CloseError
-	errors.As(p.Receive(m), &closing)
-	return closing
-}
-func (*peer) Control(frame.Opcode, []byte) *frame.CloseError { return nil }
-func (*peer) Closed(frame.Code)                              {}
+func newPeer(s protocol.Session) *peer { return &peer{protocoltest.Peer{Session: s}} }
 
-func (p *peer) TryWrite(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.got = append(p.got, b...)
-	return len(b), nil
-}
-func (p *peer) Write(b []byte, _ time.Duration) (int, error) { return p.TryWrite(b) }
-func (*peer) Close()                                         {}
-
-// receive has the session receive a text frame.
-func (p *peer) receive(text string) {
-	head := []byte{0x81, 0x80 | byte(len(text)), 0, 0, 0, 0}
-	if len(text) > 125 {
-		head = []byte{0x81, 0xfe, byte(len(text) >> 8), byte(len(text)), 0, 0, 0, 0}
-	}
-	r := frame.NewReader(1000, false)
-	r.Feed(append(head, text...), p)
-}
-
-// send has the session receive a text frame, and gives the log time to answer. It returns all that has come.
+// send has the session receive a text frame, if there is one, and gives the log time to answer. It returns all that has come.
 func (p *peer) send(text string) string {
 	if text != "" {
-		p.receive(text)
+		p.SendText(text)
 	}
 	time.Sleep(time.Second)
 	synctest.Wait()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return string(bytes.Clone(p.got))
+	return p.Got()
 }
 
 // TestShared: with a broker, acks come when it has answered. A client that has missed something is closed, so that it comes back
@@ -80,7 +46,7 @@ func TestShared(t *testing.T) {
 		e := &protocol.Endpoint{Hub: h, MaxMessage: 1000}
 		p := socketio.Protocol{Endpoint: &socketio.Endpoint{Endpoint: e, Table: table, Recovery: time.Minute}}
 		r := &protocol.Request{Subscriber: hub.Subscriber{Channels: []string{"a"}}, Publish: []string{"a"}}
-		c := &peer{Session: p.Open(e, r)}
+		c := newPeer(p.Open(e, r))
 		o := &hub.ConnOptions{
 			Format: p.Format(0), PingInterval: time.Hour, WriteTimeout: time.Second, MaxBacklog: hub.MinBacklog, Observer: table.Observe(nobody{}),
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
-// A ticket is a pid by which the other servers of a shared log know the client too:
+// A ticket is a pid with which the client can resume on the other servers of a shared log too:
 //
 //	1 byte   version
 //	8 bytes  when the client came, in seconds
@@ -52,7 +52,7 @@ func (s *session) ticket(key *secret, namespace, sid, position string, now time.
 	return base64.RawURLEncoding.EncodeToString(append(p, s.sign(key, namespace, p)...))
 }
 
-// sign returns what only who has the key can make of a ticket for this client.
+// sign returns the HMAC of a ticket for this client.
 func (s *session) sign(key *secret, namespace string, ticket []byte) []byte {
 	m := hmac.New(sha256.New, key[:])
 	part := func(p []byte) {
@@ -71,7 +71,7 @@ func (s *session) sign(key *secret, namespace string, ticket []byte) []byte {
 	return m.Sum(nil)
 }
 
-// open returns what is in a ticket, if it is this client's.
+// openTicket returns the content of a ticket, if it is this client's.
 func (s *session) openTicket(keys []secret, namespace, pid string, now time.Time) (sid, position string, ok bool) {
 	p, err := base64.RawURLEncoding.Strict().DecodeString(pid)
 	if err != nil || len(p) <= ticketHead+sidSize+sha256.Size || p[0] != ticketVersion {

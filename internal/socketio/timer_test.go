@@ -35,7 +35,7 @@ func TestTimers(t *testing.T) {
 				o := &hub.ConnOptions{
 					Format: p.Format(0), PingInterval: c.ping, WriteTimeout: time.Second, MaxBacklog: hub.MinBacklog, Observer: table.Observe(nobody{}),
 				}
-				client := &peer{Session: p.Open(e, q)}
+				client := newPeer(p.Open(e, q))
 				conn, w, err := h.Connect(q.Subscriber, o)
 				if err != nil {
 					t.Fatal(err)
