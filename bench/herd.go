@@ -91,7 +91,8 @@ func benchHerd(dir string, o herdOptions, quick bool, report string) error {
 	others := share()
 	fmt.Printf("Other processes took %.0f %% of the cores.\n", 100*others)
 	for _, r := range results {
-		if r.missing+r.twice+r.gaps > 0 && quick {
+		// A gap notice tells clients that something may be missing. When all is killed on a busy machine, a few may get one.
+		if bad := r.missing + r.twice; quick && (bad > 0 || r.gaps > 0 && r.killed != all) {
 			return fmt.Errorf("%s: %d messages missing, %d twice, %d gaps", herdName, r.missing, r.twice, r.gaps)
 		}
 	}
