@@ -155,7 +155,7 @@ func reported(t *testing.T, fault string) string {
 	if err != nil || messages < 6 {
 		t.Fatalf("%d messages, %v", messages, err)
 	}
-	f.wait(10*messages+1, 200*time.Millisecond)
+	f.wait(10*messages+1, time.Second) // one more than there are: until nothing has come for a second
 	missing, extra := f.compare(expected)
 	count := fmt.Sprint(missing)
 	if fault == "cuts off" && missing >= messages-4 {

@@ -31,7 +31,8 @@ func TestMeasure(t *testing.T) {
 	if naive.missing+ours.missing > 0 {
 		t.Errorf("rows are wrong at the end: %d, and once per frame %d", naive.missing, ours.missing)
 	}
-	if naive.layouts < naive.messages/2 || naive.presses == 0 {
+	// A busy machine leaves out frames and layouts, but even then there are more layouts than frames.
+	if naive.layouts < min(naive.messages/2, naive.frames*3/2) || naive.presses == 0 {
 		t.Errorf("each message: %+v", naive)
 	}
 	if ours.layouts > ours.frames+10 || ours.presses == 0 || ours.messages == 0 {
