@@ -112,7 +112,7 @@ for (const [version, io] of Object.entries(clients)) {
 			const s = await connect(t, { ...plain, address }), first = s.id
 			for (const unnoticed of [false, true]) {
 				const why = once(s, "disconnect"), back = once(s, "connect")
-				await cut(unnoticed)
+				await cut(unnoticed, why)
 				assert.match(await why, /^transport (close|error)$/)
 				await back
 				assert.notEqual(s.id, first)
@@ -146,7 +146,7 @@ for (const by of transports) {
 			await send(++n) // while it is connected
 			assert.deepEqual((await s.next()).slice(0, 2), ["e", n])
 			const why = once(s, "disconnect"), back = once(s, "connect")
-			await cut(unnoticed)
+			await cut(unnoticed, why)
 			await why
 			for (const to = n + 4; n < to;) await send(++n)
 			await back
@@ -166,7 +166,7 @@ for (const by of transports) {
 		await publish(s.channel, { event: "e", data: 0 })
 		await s.next(), await s.next()
 		const why = once(s, "disconnect"), back = once(s, "connect")
-		await cut(true)
+		await cut(true, why)
 		await why
 		await publish(s.channel, ...Array.from({ length: 150 }, (_, i) => ({ event: "e", data: i }))) // the history has 100
 		await back

@@ -73,6 +73,7 @@ export async function line(t) {
 		down.on("close", () => pairs.delete(pair) && noticed && up.destroy())
 		up.on("close", () => down.destroy())
 		function end(unnoticed) {
+			pair.matters = false
 			noticed = !unnoticed
 			down.destroy()
 			t.after(() => up.destroy())
@@ -80,9 +81,14 @@ export async function line(t) {
 	})
 	await new Promise(done => server.listen(0, "127.0.0.1", done))
 	t.after(() => server.close())
-	const cut = async unnoticed => {
-		while (![...pairs].some(pair => pair.matters)) await new Promise(setImmediate)
-		pairs.forEach(pair => pair.end(unnoticed))
+	// A client that is just moving to a WebSocket goes on by polling if that is cut. So it is cut until it has noticed.
+	const cut = async (unnoticed, disconnected) => {
+		let done = false
+		disconnected.then(() => (done = true))
+		while (!done) {
+			if ([...pairs].some(pair => pair.matters)) pairs.forEach(pair => pair.end(unnoticed))
+			await new Promise(setImmediate)
+		}
 	}
 	return { address: "127.0.0.1:" + server.address().port, cut }
 }

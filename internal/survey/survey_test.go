@@ -59,7 +59,7 @@ func (m *member) Ask(_ context.Context, kind string, request []byte, of []nodes.
 // start makes nodes that share a log, in the order of their numbers.
 func start(t *testing.T, count int) (*brokertest.Memory, []*member) {
 	t.Helper()
-	memory := brokertest.NewMemory(brokertest.MemoryConfig{Tick: 10 * time.Millisecond})
+	memory := brokertest.NewMemory(brokertest.MemoryConfig{Tick: 50 * time.Millisecond})
 	t.Cleanup(memory.Close)
 	all := new([]*member)
 	for range count {
