@@ -18,8 +18,9 @@ func TestRouteFlap(t *testing.T) {
 	servertest.Thorough(t)
 	t.Parallel()
 	servers, routes := natstest.StartRouted(t, 3, "")
-	// Each node on a server of its own, so that what two of them get comes over a route.
-	nodes := startNodes(t, 3, func(i int) string { return broker("publish_timeout 2s", servers[i].URL()) })
+	// Each node on a server of its own, so that what two of them get comes over a route. On a busy machine the servers may need
+	// longer to find each other again than nodes keep their clients by default.
+	nodes := startNodes(t, 3, func(i int) string { return "partition_timeout 1m\n" + broker("publish_timeout 2s", servers[i].URL()) })
 	waitCurrent(t, servers)
 	all := join(t, nodes, "flap")
 	texts := publishUntil(t, nodes, "flap", flap(routes, rounds(6, 20)))
