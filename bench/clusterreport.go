@@ -227,7 +227,7 @@ func (c *cluster) writeRest(b *strings.Builder) {
 	c.each(coldName, func(s setup, r clusterResult) {
 		fmt.Fprintf(b, "| %s | %.0f | %s | %s | %s | %s | %s |\n", s.deployment, r.perSecond, short(r.p50), short(r.p99), micros(r.cpuMessage), c.share(coldName, s, messageCPU), c.brokerCell(s, r))
 	})
-	b.WriteString("\n## Warm\n\nBytes per channel, beyond the process without channels. Each connection has joined 500 of them. There is no history.\n\n")
+	b.WriteString("\n## Warm\n\nMemory per channel in bytes, on top of what the process uses without channels. Each connection joins 500 channels. History is off.\n\n")
 	b.WriteString("| channels | log | RSS of the Caddy | heap of the Caddy | RSS of the broker |\n| ---: | --- | ---: | ---: | ---: |\n")
 	for _, n := range warmSizes {
 		c.each(warmName(n), func(s setup, r clusterResult) {

@@ -75,7 +75,7 @@ func dialModule(t *testing.T, options map[string]any) *sinktest.Node {
 	return n
 }
 
-// expectUp waits until the log works, for the first time or again, and uses it.
+// expectUp waits until the log works, and then tries all that it can do.
 func expectUp(t *testing.T, n *sinktest.Node, times int) {
 	t.Helper()
 	l := n.Log

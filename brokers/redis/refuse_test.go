@@ -22,7 +22,7 @@ func (e eager) Repaired() {
 	e.node.log.Publish([]broker.Entry{entry("a", "x")}, func(_ []broker.Place, err error) { e.answers <- err })
 }
 
-// Who is told that the log is up can publish, also if the server could not be reached before.
+// After the log has reported that it is up, publishing works, also if the server could not be reached before.
 func TestPublishAtOnce(t *testing.T) {
 	s := redistest.Start(t)
 	proxy := redistest.NewProxy(t, s)

@@ -11,7 +11,7 @@ import (
 var loginOf = regexp.MustCompile(`^([a-z+]+://)((?:[^@/{:]|\{[^}]*\})*)(?::((?:[^@/{]|\{[^}]*\})*))?@`)
 
 // SplitLogin takes the login out of a URL, before placeholders are expanded. What is not a placeholder in it is percent-decoded.
-// If there is no login, or the whole URL is a placeholder, it returns the text as it is.
+// It returns the text unchanged if there is no login, or if the whole URL is a placeholder.
 func SplitLogin(text string) (rest, user, password string) {
 	m := loginOf.FindStringSubmatch(text)
 	if m == nil {

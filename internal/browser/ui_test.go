@@ -216,7 +216,7 @@ func (u shown) testClose() {
 	u.wait(connectionRows + `.length == 0`)
 }
 
-// TestUICloseFails: a connection that is not closed is no success, and the dialog says why.
+// TestUICloseFails: if a connection is not closed, the dialog reports no success, and says why.
 func TestUICloseFails(t *testing.T) {
 	p := inspect(t)
 	p.connect("news", "ann")

@@ -39,7 +39,8 @@ func (h *Hub) PublishAsync(m *Message, done func(error)) {
 }
 
 // PublishAllAsync is PublishAsync for the messages of one call of PublishWait. It keeps the slice. Publishers without a
-// connection wait too while there is no room, or while the log is broken: unlike who posts, they cannot be told to come back.
+// connection wait too while there is no room, or while the log is broken. Unlike clients that use POST, they cannot be told to
+// try again.
 func (h *Hub) PublishAllAsync(ms []*Message, done func(error)) { h.publishAllAsync(ms, true, done) }
 
 func (h *Hub) publishAllAsync(ms []*Message, patient bool, done func(error)) {
@@ -150,7 +151,7 @@ func (h *Hub) free(from *Conn, size int) {
 }
 
 // awaitLogLocked returns the log to publish to, or the one that cannot be published to yet and ErrDown. A connection waits
-// while it has too much in flight. Who is patient waits, when the log is broken, for a while for it to be repaired.
+// while it has too much in flight. If the log is broken, a patient publisher waits a while until it is repaired.
 func (h *Hub) awaitLogLocked(from *Conn, patient bool) (*sharedLog, error) {
 	for {
 		s := h.log

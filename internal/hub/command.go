@@ -111,7 +111,7 @@ func (h *Hub) Note(k NameCommand) {
 	}
 }
 
-// publishOwn publishes to a channel of the hub's own, and waits until the log has it. Who is patient waits for a broken log too.
+// publishOwn publishes to a channel of the hub's own, and waits until the log has it. If patient is set, it also waits for a broken log.
 func (h *Hub) publishOwn(channel string, data []byte, patient bool) error {
 	h.mu.Lock()
 	s, err := h.awaitLogLocked(nil, patient)

@@ -13,8 +13,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
 
-// keyChannel is the channel in a shared log that has the secret keys of the hubs that share it. Who can read it can read all
-// messages too.
+// keyChannel is the channel in a shared log that has the secret keys of the hubs that share it. Whoever can read it can
+// also read all messages.
 const keyChannel = "\x01key"
 
 // KeySize is the size in bytes of a key.

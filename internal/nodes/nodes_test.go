@@ -50,8 +50,8 @@ func TestAlive(t *testing.T) {
 	})
 }
 
-// TestAway: a node that has fallen silent is away for as long as it may have clients, and one that leaves is not. Who is cut
-// off does not take the others for gone.
+// TestAway: a node that has fallen silent is away for as long as it may have clients, and one that leaves is not. A node
+// that is cut off does not take the others for gone.
 func TestAway(t *testing.T) {
 	withCluster(t, "a b c", func(c *cluster) {
 		a, b, d := c.nodes[0], c.nodes[1], c.nodes[2]
