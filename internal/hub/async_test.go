@@ -96,30 +96,27 @@ func TestWaitsWhileBroken(t *testing.T) {
 			t.Error(err, time.Since(begun))
 		}
 		f.do(func() { f.sink.Repaired() })
-		f.do(func() { f.sink.Broken(nil) })
-		f.idle()
-		time.AfterFunc(time.Second, func() {
-			cluster.err = nil
-			f.do(func() { f.sink.Repaired() })
-		})
-		begun = time.Now()
+		brokenForASecond := func() {
+			cluster.err = broker.ErrDown
+			f.do(func() { f.sink.Broken(nil) })
+			f.idle()
+			time.AfterFunc(time.Second, func() {
+				cluster.err = nil
+				f.do(func() { f.sink.Repaired() })
+			})
+			begun = time.Now()
+		}
+		brokenForASecond()
 		if err := h.PublishWait(&Message{Channel: "a", From: c.conn}); err != nil || time.Since(begun) != time.Second {
 			t.Error(err, time.Since(begun))
 		}
 		// A backend at the Redis port cannot be told to come back, so it waits as a connection does.
-		cluster.err = broker.ErrDown
-		f.do(func() { f.sink.Broken(nil) })
-		f.idle()
-		time.AfterFunc(time.Second, func() {
-			cluster.err = nil
-			f.do(func() { f.sink.Repaired() })
-		})
-		begun = time.Now()
-		h.PublishAllAsync([]*Message{{Channel: "a"}}, func(err error) {
-			if err != nil || time.Since(begun) != time.Second {
-				t.Error(err, time.Since(begun))
-			}
-		})
+		brokenForASecond()
+		answer := make(chan error, 1)
+		h.PublishAllAsync([]*Message{{Channel: "a"}}, func(err error) { answer <- err })
+		if err := <-answer; err != nil || time.Since(begun) != time.Second {
+			t.Error(err, time.Since(begun))
+		}
 		closeHub(h)
 	})
 }
@@ -215,7 +212,7 @@ func TestBackendWaitsForRoom(t *testing.T) {
 		if n := h.Memory(); n != before {
 			t.Errorf("%d bytes are held, %d were", n, before)
 		}
-		// Who waits when the hub is closed is told.
+		// A publisher that waits when the hub is closed is told.
 		for range 2 {
 			go h.PublishAllAsync([]*Message{{Channel: "a", Data: make([]byte, 100<<10), Kind: Binary}}, func(err error) {
 				if errors.Is(err, ErrClosed) {

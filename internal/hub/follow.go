@@ -1,6 +1,9 @@
 package hub
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // Followed is where a connection is that another hub has had, or this one before.
 type Followed struct {
@@ -75,11 +78,7 @@ func apply(commands []*NameCommand, name string, channels []string) ([]string, b
 			return nil, false
 		}
 	}
-	channels = nil
-	for c := range on {
-		channels = append(channels, c)
-	}
-	return channels, true
+	return slices.Collect(maps.Keys(on)), true
 }
 
 // holdsLocked reports whether what was followed still holds. Without what is kept for the name there may be no private message
