@@ -196,32 +196,44 @@ func (o *others) read(ctx context.Context, t *testing.T) {
 // and nothing of it is to be noticed by others, or is left.
 func TestHostile(t *testing.T) {
 	s := start(t)
+	s.attack(t, nil, func(play func(string, func(*testing.T))) {
+		for _, r := range rows() {
+			for way := range ways {
+				if way == "whole" || r.send != "" && len(r.send) < 200 {
+					play(r.name+"/"+way, func(t *testing.T) { r.run(t, s, way) })
+				}
+			}
+		}
+	})
+}
+
+// attack runs hostile clients beside good ones: one on a raw WebSocket, and more, which read until the last message. hostile calls
+// play for each hostile client. All messages have to reach the raw client, and nothing may be left of the hostile ones.
+func (s *server) attack(t *testing.T, more []func(context.Context), hostile func(play func(name string, f func(*testing.T)))) *others {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*timeout)
 	defer cancel()
 	o := startOthers(ctx, t, s)
 	http.DefaultClient.CloseIdleConnections()
 	heap, goroutines := heapSize(), runtime.NumGoroutine()
 
-	var running, hostile sync.WaitGroup
+	var good, bad sync.WaitGroup
 	stop := make(chan struct{})
-	running.Go(func() { o.publishUntil(t, stop) })
-	running.Go(func() { o.read(ctx, t) })
-	for _, r := range rows() {
-		for way := range ways {
-			if way == "whole" || r.send != "" && len(r.send) < 200 {
-				// Not t.Parallel, which runs few at a time, while these mostly wait.
-				hostile.Go(func() { t.Run(r.name+"/"+way, func(t *testing.T) { r.run(t, s, way) }) })
-			}
-		}
+	good.Go(func() { o.publishUntil(t, stop) })
+	good.Go(func() { o.read(ctx, t) })
+	for _, read := range more {
+		good.Go(func() { read(ctx) })
 	}
-	hostile.Wait()
+	// Not t.Parallel, which runs few at a time, while these mostly wait.
+	hostile(func(name string, f func(*testing.T)) { bad.Go(func() { t.Run(name, f) }) })
+	bad.Wait()
 	close(stop)
-	running.Wait()
+	good.Wait()
 	if o.got != o.published {
 		t.Errorf("the good client got %d messages of %d", o.got, o.published)
 	}
-
 	s.expectNothingLeft(t, o, heap, goroutines)
+	return o
 }
 
 // expectNothingLeft waits until nothing is left of hostile clients. Heap and goroutines are how much there was before them.

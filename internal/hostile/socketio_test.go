@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -218,49 +217,40 @@ func (s *server) innocent(ctx context.Context, t *testing.T, polls bool) (got in
 // TestHostileSocketIO is TestHostile for clients of Socket.IO.
 func TestHostileSocketIO(t *testing.T) {
 	s := start(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*timeout)
-	defer cancel()
-	o := startOthers(ctx, t, s)
-	http.DefaultClient.CloseIdleConnections()
-	heap, goroutines := heapSize(), runtime.NumGoroutine()
+	var got [2]int
+	var pages []func(context.Context)
+	for i := range got {
+		pages = append(pages, func(ctx context.Context) { got[i] = s.innocent(ctx, t, i == 0) })
+	}
+	o := s.attack(t, pages, func(play func(string, func(*testing.T))) {
+		for _, r := range sessions() {
+			play("polling/"+r.name, func(t *testing.T) { r.polls(t, s) })
+			play("websocket/"+r.name, func(t *testing.T) { r.dials(t, s) })
+		}
+		for _, r := range requests() {
+			play(r.name, func(t *testing.T) { r.run(t, s) })
+		}
+		for name, f := range plays {
+			play(name, func(t *testing.T) { f(t, s) })
+		}
+	})
+	if got[0] != o.published || got[1] != o.published {
+		t.Errorf("the pages got %d and %d messages of %d", got[0], got[1], o.published)
+	}
+}
 
-	var running, hostile sync.WaitGroup
-	stop := make(chan struct{})
-	running.Go(func() { o.publishUntil(t, stop) })
-	running.Go(func() { o.read(ctx, t) })
-	pages := make([]int, 2)
-	for i := range pages {
-		running.Go(func() { pages[i] = s.innocent(ctx, t, i == 0) })
+// run sends the request to a session that polls.
+func (r request) run(t *testing.T, s *server) {
+	p := s.poll(t)
+	_, sid, _ := strings.Cut(p.own, "sid=")
+	if got := s.ask(t, r.method, strings.Replace(r.query, "SID", sid, 1), r.body, r.header); !strings.HasPrefix(got, r.want) {
+		t.Errorf("got %q, want %q", got, r.want)
 	}
-	play := func(name string, f func(t *testing.T)) { hostile.Go(func() { t.Run(name, f) }) }
-	for _, r := range sessions() {
-		play("polling/"+r.name, func(t *testing.T) { r.polls(t, s) })
-		play("websocket/"+r.name, func(t *testing.T) { r.dials(t, s) })
+	if r.lives {
+		p.lives(t)
+	} else if got := p.get(t); got != unknownSession {
+		t.Error("after its end:", got)
 	}
-	for _, r := range requests() {
-		play(r.name, func(t *testing.T) {
-			p := s.poll(t)
-			_, sid, _ := strings.Cut(p.own, "sid=")
-			if got := s.ask(t, r.method, strings.Replace(r.query, "SID", sid, 1), r.body, r.header); !strings.HasPrefix(got, r.want) {
-				t.Errorf("got %q, want %q", got, r.want)
-			}
-			if r.lives {
-				p.lives(t)
-			} else if got := p.get(t); got != unknownSession {
-				t.Error("after its end:", got)
-			}
-		})
-	}
-	for name, f := range plays {
-		play(name, func(t *testing.T) { f(t, s) })
-	}
-	hostile.Wait()
-	close(stop)
-	running.Wait()
-	if o.got != o.published || pages[0] != o.published || pages[1] != o.published {
-		t.Errorf("the good clients got %d, %d and %d messages of %d", o.got, pages[0], pages[1], o.published)
-	}
-	s.expectNothingLeft(t, o, heap, goroutines)
 }
 
 // plays are clients that do more than to send.
