@@ -44,7 +44,7 @@ func (s *session) connect(p *packet.Packet) error {
 	}
 	keys, now := s.ticketKeys(), time.Now()
 	err := s.conn.Enter(hub.Entrance{
-		Channels: s.channelsOf(namespace), Name: r.name(), Keep: e.Recovery > 0, Replay: s.replay,
+		Channels: r.channels, Name: r.name(), Keep: e.Recovery > 0, Replay: s.replay,
 		Frame: func(w hub.Welcome, last []*hub.Message) []byte {
 			r.position = w.ID
 			if len(keys) > 0 {
