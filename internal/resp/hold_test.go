@@ -43,10 +43,7 @@ func TestHold(t *testing.T) {
 // EXEC answers with one array, also if what is in it is held back.
 func TestHoldInTransaction(t *testing.T) {
 	held := make(chan Held, 10)
-	_, addr := serve(t, Config{Publisher: publishFunc(func(c *Conn, _, _ []byte) int {
-		held <- c.Hold()
-		return 0
-	})})
+	_, addr := serve(t, Config{Publisher: holding(held)})
 	p := dial(t, addr)
 	p.send("MULTI\r\nPUBLISH a b\r\nPING\r\nPUBLISH a b\r\nEXEC\r\nPING\r\n")
 	p.expect("+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n")

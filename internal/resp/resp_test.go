@@ -85,6 +85,14 @@ func (f publishFunc) Publish(c *Conn, ps []Publication) {
 
 func (f publishFunc) TooLong(string, int, int) {}
 
+// holding is a Publisher that holds back all replies, and gives them to the test.
+func holding(held chan<- Held) publishFunc {
+	return func(c *Conn, _, _ []byte) int {
+		held <- c.Hold()
+		return 0
+	}
+}
+
 // serve runs a server that ends with the test, and returns its address.
 func serve(t testing.TB, c Config) (*Server, string) {
 	t.Helper()

@@ -348,10 +348,7 @@ func TestUnix(t *testing.T) {
 // Shutdown answers what has been read, also what is held back, and then closes.
 func TestShutdown(t *testing.T) {
 	held := make(chan Held, 1)
-	s, addr := serve(t, Config{Publisher: publishFunc(func(c *Conn, _, _ []byte) int {
-		held <- c.Hold()
-		return 0
-	})})
+	s, addr := serve(t, Config{Publisher: holding(held)})
 	idle, p := dial(t, addr), dial(t, addr)
 	idle.send("SUBSCRIBE a\r\n")
 	idle.expect("*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n")
@@ -378,10 +375,7 @@ func TestShutdown(t *testing.T) {
 // Shutdown waits no longer than it may: not for an answer that never comes, nor for a client that does not read.
 func TestShutdownLate(t *testing.T) {
 	held := make(chan Held, 1)
-	s, addr := serve(t, Config{Publisher: publishFunc(func(c *Conn, _, _ []byte) int {
-		held <- c.Hold()
-		return 0
-	})})
+	s, addr := serve(t, Config{Publisher: holding(held)})
 	p := dial(t, addr)
 	p.send("PUBLISH b x\r\n")
 	h := <-held
@@ -428,10 +422,7 @@ func TestAcceptErrors(t *testing.T) {
 // A client that has sent all, and has said so, still gets its answers.
 func TestHalfClosed(t *testing.T) {
 	held := make(chan Held, 1)
-	_, addr := serve(t, Config{Publisher: publishFunc(func(c *Conn, _, _ []byte) int {
-		held <- c.Hold()
-		return 0
-	})})
+	_, addr := serve(t, Config{Publisher: holding(held)})
 	p := dial(t, addr)
 	p.send("PUBLISH a b\r\nPING\r\n")
 	p.Conn.(*net.TCPConn).CloseWrite()
