@@ -256,5 +256,6 @@ const (
 	SourceAdmin     = "admin"
 	SourceGo        = "go" // the Go API
 	SourceEvent     = "event"
+	SourceLog       = "log"   // Caddy's log entries
 	SourceRedis     = "redis" // a backend, by the Redis protocol
 )

@@ -106,6 +106,7 @@ func (route *Route) serve(w http.ResponseWriter, r *http.Request, k kind) error 
 	if err != nil {
 		return reject(w, r, http.StatusBadRequest, err)
 	}
+	route.markLogReader(r, c)
 	switch k {
 	case handshake:
 		return route.acceptSocket(w, r, c)
