@@ -153,7 +153,7 @@ func (q *queue) send(h *hub.Hub, batch []entry) {
 	}
 	n, err := publish(h, ms)
 	if skipped > 0 && n > 0 && q.complaints.Fresh("dropped", time.Now()) {
-		logger().Warn("log entries were dropped: they come faster than they can be published", q.fields(skipped, nil)...)
+		logger().Warn("log entries were dropped", q.fields(skipped, nil)...)
 	}
 	if err == nil {
 		return
