@@ -21,6 +21,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/logwriter"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/metrics"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/pool"
+	_ "github.com/caddy-broadcast/caddy-broadcast/internal/response"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/route"
 )
 

@@ -256,6 +256,7 @@ const (
 	SourceAdmin     = "admin"
 	SourceGo        = "go" // the Go API
 	SourceEvent     = "event"
-	SourceLog       = "log"   // Caddy's log entries
-	SourceRedis     = "redis" // a backend, by the Redis protocol
+	SourceLog       = "log"      // Caddy's log entries
+	SourceResponse  = "response" // of another handler
+	SourceRedis     = "redis"    // a backend, by the Redis protocol
 )
