@@ -106,7 +106,7 @@ func TestResponse(t *testing.T) {
 		}
 		resp.Body.Close()
 	}
-	// Both handlers publish this response, the inner one first.
+	// Both handlers publish this response.
 	s.Do("POST", s.Addr+"/orders/elsewhere", "x")
 	got := read()
 	if !strings.Contains(got, `"data":"moved"`+"},") {
@@ -119,4 +119,22 @@ func TestResponse(t *testing.T) {
 		s.WaitLog(why)
 	}
 	s.ExpectMetrics(`published_total{source="response"} 7`)
+}
+
+// TestResponseErrors: wrong options are rejected.
+func TestResponseErrors(t *testing.T) {
+	for config, want := range map[string]string{
+		"broadcast_response":                            "broadcast_response needs the channel to publish on",
+		"broadcast_response /x":                         "broadcast_response needs the channel to publish on",
+		"broadcast_response a b c":                      "wrong argument count",
+		"broadcast_response a {\nsize 1\n}":             "unrecognized option size",
+		"broadcast_response a {\nmax_message 0\n}":      "max_message must be greater than 0",
+		"broadcast_response a {\nmax_message 128MiB\n}": "max_message is 134217728 bytes, must be 1 to 67108864",
+		`broadcast_response ""`:                         "no channel is given",
+	} {
+		err := caddytest.Load("{\nadmin off\npersist_config off\n}\nhttp://" + caddytest.FreeAddr(t) + " {\n" + config + "\n}")
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, not %q", config, err, want)
+		}
+	}
 }
