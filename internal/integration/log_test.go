@@ -8,6 +8,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/caddy-broadcast/caddy-broadcast/broker/brokertest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
 
@@ -175,5 +176,28 @@ func TestLogErrors(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, not %q", output, err, want)
 		}
+	}
+}
+
+// TestLogBroker: entries go to a message broker, and wait while it is down for a moment. Requests do not wait for it.
+func TestLogBroker(t *testing.T) {
+	m := newMemory(t, "log", brokertest.MemoryConfig{})
+	s := caddytest.Start(t, strings.Replace(onBroker("log", `log {
+			output broadcast log
+		}
+		broadcast /log log
+		respond 204`), "partition_timeout 1s", "partition_timeout 30s", 1))
+	awaitHealth(s, http.StatusNoContent)
+	c := s.Dial("/log", nil)
+	for _, uri := range []string{"/0", "/1", "/2", "/3"} {
+		s.Do(http.MethodGet, s.Addr+uri, "")
+		if uri == "/0" {
+			expectEntry(s, c, uri)
+			m.Stop()
+		}
+	}
+	m.Start()
+	for _, uri := range []string{"/1", "/2", "/3"} {
+		expectEntry(s, c, uri)
 	}
 }
