@@ -86,7 +86,7 @@ func start(t *testing.T, config hub.Config) (*queue, *hub.Hub, *subscriber) {
 	return q, h, s
 }
 
-func subscribe(t *testing.T, h *hub.Hub) *subscriber {
+func subscribe(t testing.TB, h *hub.Hub) *subscriber {
 	s := new(subscriber)
 	s.changed = sync.NewCond(&s.mu)
 	conn, _, err := h.Connect(hub.Subscriber{Channels: []string{"log"}}, &hub.ConnOptions{

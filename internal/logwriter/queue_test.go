@@ -155,3 +155,22 @@ func TestClosed(t *testing.T) {
 		t.Error(lines)
 	}
 }
+
+// BenchmarkPublish writes entries as fast as possible, with a subscriber: how long writing takes, and how many are published.
+func BenchmarkPublish(b *testing.B) {
+	h := hub.New(hub.Config{})
+	q := open("log")
+	subscribe(b, h)
+	Use(h)
+	b.Cleanup(func() {
+		Leave(h)
+		q.Close()
+		closeHub(h)
+	})
+	p := []byte(`{"level":"info","msg":"handled request","request":{"uri":"/` + strings.Repeat("x", 400) + `"}}` + "\n")
+	before := Dropped()
+	for b.Loop() {
+		q.Write(p)
+	}
+	b.ReportMetric((float64(b.N)-float64(Dropped()-before))/b.Elapsed().Seconds(), "published/s")
+}
