@@ -138,3 +138,18 @@ func TestResponseErrors(t *testing.T) {
 		}
 	}
 }
+
+// TestResponseOfRoute: what a route itself responds to who publishes there, or polls, is not published.
+func TestResponseOfRoute(t *testing.T) {
+	s := caddytest.Start(t, `broadcast /ws
+		broadcast /socket.io/* {
+			socketio
+		}
+		broadcast_response default
+		respond hi`)
+	c := s.Dial("/ws", nil)
+	s.Post(s.Addr+"/ws", "text/plain", "one")
+	openSession(t, func(method, path, body string) (int, string) { return s.Do(method, s.Addr+path, body) })
+	s.Post(s.Addr+"/other", "text/plain", "x")
+	s.Expect(c, "one", "hi")
+}

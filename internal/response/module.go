@@ -15,6 +15,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/active"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/option"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/route"
 )
 
 func init() {
@@ -31,6 +32,7 @@ const defaultMaxMessage = 64 << 10 // as for what clients publish
 //
 //   - Requests that change something are published, and not GET, HEAD, OPTIONS and TRACE. Use a matcher to choose among them.
 //   - The status must be 2xx, and the body must not be empty.
+//   - What `broadcast` itself responds is not published.
 //   - The body is one message: JSON if the Content-Type says so, otherwise text, or binary data if it is not UTF-8.
 //
 // The client gets the response as it would without this handler. The message is published when the response is complete. If the
@@ -119,10 +121,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if err := next.ServeHTTP(rec, &identity); err != nil {
 		return err
 	}
-	if rec.status == 0 || rec.size == 0 {
-		return nil
+	served := caddyhttp.GetVar(r.Context(), route.ServedVar) != nil // the response tells its client what became of a message
+	if rec.status != 0 && rec.size > 0 && !served {
+		h.publish(r, rec)
 	}
-	h.publish(r, rec)
 	return nil
 }
 
