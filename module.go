@@ -18,8 +18,10 @@ import (
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/health"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/httperror"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/logwriter"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/metrics"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/pool"
+	_ "github.com/caddy-broadcast/caddy-broadcast/internal/response"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/route"
 )
 
@@ -190,9 +192,10 @@ func (a *App) Start() (err error) {
 	}
 	a.hub.Configure(o)
 	if before == nil {
-		return a.use()
+		err = a.use()
 	}
-	return nil
+	logwriter.Use(a.hub)
+	return err
 }
 
 // Stop has the hub go on with the options of the configuration that goes on: the next one's, or, if that was refused

@@ -256,5 +256,7 @@ const (
 	SourceAdmin     = "admin"
 	SourceGo        = "go" // the Go API
 	SourceEvent     = "event"
-	SourceRedis     = "redis" // a backend, by the Redis protocol
+	SourceLog       = "log"      // Caddy's log entries
+	SourceResponse  = "response" // of another handler
+	SourceRedis     = "redis"    // a backend, by the Redis protocol
 )

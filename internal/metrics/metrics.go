@@ -9,6 +9,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/backend"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/events"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/logwriter"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
 )
 
@@ -33,6 +34,7 @@ var (
 	refused     = desc("refused_total", "Connections, messages and requests that a limit rejected.", "limit")
 	gaps        = desc("gaps_total", "Gaps that clients were notified of.")
 	dropped     = desc("events_dropped_total", "Caddy events that were not emitted because their handlers were slow.")
+	logDropped  = desc("log_dropped_total", "Log entries that were not published because there was no room for them, or because publishing failed.")
 	fanout      = desc("fanout_seconds", "Time from publishing a message until its last write is handed to the kernel, on each loop that delivers it.")
 )
 
@@ -59,7 +61,7 @@ func Register(r *prometheus.Registry, h *hub.Hub, c *nodes.Cluster, e *events.Em
 // Describe implements prometheus.Collector. The list has to be complete: the registry rejects a metric that was not described.
 func (collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		connections, channels, published, deliveries, delivered, writes, backlog, history, memory, keys, evicted, closed, refused, gaps, dropped, fanout,
+		connections, channels, published, deliveries, delivered, writes, backlog, history, memory, keys, evicted, closed, refused, gaps, dropped, logDropped, fanout,
 	} {
 		out <- d
 	}
@@ -109,6 +111,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	counter(gaps, s.Gaps)
 	// The hub does not count these: it emits no events itself, and only calls its observer.
 	counter(dropped, c.emitter.Dropped())
+	counter(logDropped, logwriter.Dropped())
 	c.collectBroker(gauge, counter, out)
 	c.collectRedis(gauge, counter)
 	out <- prometheus.MustNewConstHistogram(fanout, s.FanoutCount, s.FanoutSum, s.Fanout)

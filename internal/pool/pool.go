@@ -12,6 +12,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/brokered"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/events"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/logwriter"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/survey"
@@ -67,6 +68,7 @@ func (s *Shared) Close(spread time.Duration) {
 
 // Destruct closes all connections, which net/http has long forgotten.
 func (s *Shared) Destruct() error {
+	logwriter.Leave(s.Hub)
 	s.Intake.Close()
 	s.Close(0)
 	s.Broker.Close()

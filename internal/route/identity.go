@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/logwriter"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
 )
@@ -93,4 +94,21 @@ func (route *Route) mayJoin(c *identity) func(channel string) bool {
 	}
 	// The method outlives the request, so it refers to nothing of it but the expanded patterns.
 	return route.join.Expand(func(s string) (string, error) { return c.repl.ReplaceOrErr(s, true, true) }).Matches
+}
+
+// markLogReader marks a request with which a client may read log entries, or publish next to them. The log writers do not publish
+// what is logged about it: a client that polls would get that as the next message, for ever.
+func (route *Route) markLogReader(r *http.Request, c *identity) {
+	names := logwriter.Channels()
+	if len(names) == 0 {
+		return
+	}
+	mayJoin := route.mayJoin(c)
+	for _, name := range names {
+		if slices.Contains(c.channels, name) || mayJoin != nil && mayJoin(name) ||
+			route.engine != nil && route.engine.MayConnect != nil && route.engine.MayConnect(name) {
+			logwriter.Mark(r)
+			return
+		}
+	}
 }

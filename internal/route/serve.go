@@ -30,6 +30,10 @@ const (
 	preflight                // a browser asks whether a page may send one of the above
 )
 
+// ServedVar is the variable of a request that is set if a route responds to it, other than a GET. The handler broadcast_response
+// publishes no such response.
+const ServedVar = "broadcast.served"
+
 // kindOf returns what a request asks for. The order matters: a handshake is a GET too, and may accept anything.
 func (route *Route) kindOf(r *http.Request) kind {
 	// A request by a transport that is off is not rejected but the next handler's, which may share the path.
@@ -76,6 +80,9 @@ func (route *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	case engineScript:
 		return socketioscript.Serve(w, r)
 	}
+	if r.Method != http.MethodGet {
+		caddyhttp.SetVar(r.Context(), ServedVar, true)
+	}
 	var err error
 	if k == engine {
 		err = route.serveEngine(w, r)
@@ -106,6 +113,7 @@ func (route *Route) serve(w http.ResponseWriter, r *http.Request, k kind) error 
 	if err != nil {
 		return reject(w, r, http.StatusBadRequest, err)
 	}
+	route.markLogReader(r, c)
 	switch k {
 	case handshake:
 		return route.acceptSocket(w, r, c)

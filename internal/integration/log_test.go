@@ -1,0 +1,203 @@
+package integration
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/coder/websocket"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker/brokertest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
+)
+
+// logEntry is an entry of Caddy's log, as it is published.
+type logEntry struct {
+	Logger, Msg string
+	URI         string // of requests to the admin API
+	Request     struct{ URI string }
+	Status      int
+	Dropped     uint64
+	Reader      bool `json:"broadcast_log"`
+}
+
+// expectEntry reads the next log entry, which must be about a request.
+func expectEntry(s *caddytest.Server, c *websocket.Conn, uri string) logEntry {
+	s.T.Helper()
+	_, p, err := c.Read(s.T.Context())
+	var e logEntry
+	if err == nil {
+		err = json.Unmarshal(p, &e)
+	}
+	if err != nil || e.Request.URI+e.URI != uri {
+		s.T.Fatalf("not the entry of %s but %v: %s", uri, err, p)
+	}
+	return e
+}
+
+// TestLog: an access log is published on a channel, with what the route's own subscribers do left out of it, but not out of
+// other logs.
+func TestLog(t *testing.T) {
+	s := caddytest.Start(t, `log a {
+			output broadcast log
+		}
+		log b {
+			output file LOG
+		}
+		broadcast /log log
+		broadcast /any {
+			join *
+		}
+		respond 204`)
+	c := s.Dial("/log", nil)
+	s.Do(http.MethodGet, s.Addr+"/a", "")
+	if e := expectEntry(s, c, "/a"); e.Status != 204 || !strings.HasPrefix(e.Logger, "http.log.access") || e.Msg != "handled request" {
+		t.Errorf("%+v", e)
+	}
+	// A client that could join, or publishes there, has entries in no log that is published.
+	s.Dial("/any", nil)
+	s.Dial("/log", nil)
+	s.Post(s.Addr+"/log", "text/plain", "by hand")
+	s.Expect(c, "by hand")
+	s.Do(http.MethodGet, s.Addr+"/b?%22broadcast_log%22:true", "", "broadcast_log", "true", "Logger", "broadcast.log")
+	expectEntry(s, c, "/b?%22broadcast_log%22:true")
+	s.WaitLog(`"broadcast_log":true`)
+}
+
+// TestLogPolling: a client that gets an entry as the response to a request does not cause the next entry by that.
+func TestLogPolling(t *testing.T) {
+	for format, line := range map[string]string{"json": `{"level":"info"`, "console": "\thandled request\t"} {
+		t.Run(format, func(t *testing.T) {
+			s := caddytest.Start(t, `log {
+				output broadcast log
+				format `+format+`
+			}
+			broadcast /socket.io/* log {
+				socketio
+			}
+			respond 204`)
+			do := func(method, path, body string) (int, string) { return s.Do(method, s.Addr+path, body) }
+			sid := openSession(t, do)
+			for _, uri := range []string{"/1", "/2", "/3"} {
+				do("GET", uri, "")
+				_, body := do("GET", polling+sid, "")
+				body = strings.ReplaceAll(body, `\"`, `"`)
+				body = strings.ReplaceAll(body, `\t`, "\t")
+				if !strings.Contains(body, line) || !strings.Contains(strings.ReplaceAll(body, " ", ""), `"uri":"`+uri+`"`) || strings.Contains(body, "\x1e") {
+					t.Errorf("after %s: %s", uri, body)
+				}
+			}
+		})
+	}
+}
+
+// TestLogOfAdmin: Caddy's whole log can be published, also what was logged before the hub existed. Publishing and subscribing
+// with the admin API leave nothing in it.
+func TestLogOfAdmin(t *testing.T) {
+	s := &caddytest.Server{T: t, Addr: caddytest.FreeAddr(t), Admin: caddytest.FreeAddr(t)}
+	caddytest.Run(t, strings.NewReplacer("ADDR", s.Addr, "ADMIN", s.Admin).Replace(`{
+		admin ADMIN
+		persist_config off
+		log {
+			output broadcast ops
+		}
+		broadcast {
+			history 1000
+		}
+	}
+	http://ADDR {
+		broadcast /ops ops {
+			replay 1000
+		}
+	}`))
+	s.Stream("http://" + s.Admin + "/broadcast/stream?channel=ops&replay=1000")
+	c := s.Dial("/ops", nil)
+	for { // of the start
+		_, p, err := c.Read(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(p), `"logger":"admin","msg":"admin endpoint started"`) {
+			break
+		}
+	}
+	s.Publish("channel=ops", "by hand")
+	s.Do(http.MethodGet, s.Admin+"/broadcast", "")
+	s.Do(http.MethodGet, s.Admin+"/config/apps/x", "")
+	for published := false; ; { // servers may still be starting
+		_, p, err := c.Read(t.Context())
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case string(p) == "by hand":
+			published = true
+		case strings.Contains(string(p), `"uri":"/broadcast`):
+			t.Errorf("it feeds itself: %s", p)
+		case strings.Contains(string(p), `"uri":"/config/apps/x"`):
+			if !published {
+				t.Error("the message by hand is missing")
+			}
+			return
+		}
+	}
+}
+
+// TestLogReload: a log can move to another channel, and go on with the same one.
+func TestLogReload(t *testing.T) {
+	const config = `log {
+			output broadcast CHANNEL
+		}
+		broadcast /log/* {path.1}
+		respond 204`
+	on := func(channel string) string { return strings.ReplaceAll(config, "CHANNEL", channel) }
+	s := caddytest.Start(t, on("a"))
+	a, b := s.Dial("/log/a", nil), s.Dial("/log/b", nil)
+	expectEntry(s, a, "/log/b") // which is just another channel yet
+	for _, channel := range []string{"a", "b", "b", "a"} {
+		if err := s.Load(on(channel)); err != nil {
+			t.Fatal(err)
+		}
+		s.Do(http.MethodGet, s.Addr+"/"+channel, "")
+		expectEntry(s, map[string]*websocket.Conn{"a": a, "b": b}[channel], "/"+channel)
+	}
+}
+
+// TestLogErrors: a log without a valid channel is rejected.
+func TestLogErrors(t *testing.T) {
+	for output, want := range map[string]string{
+		"broadcast":                 "output broadcast needs the channel to publish on",
+		"broadcast a b":             "wrong argument count",
+		"broadcast a {\nsize 1\n}":  `output broadcast has no options, but there is "size"`,
+		`broadcast ""`:              "no channel is given",
+		"broadcast {env.NOT_SET_X}": "NOT_SET_X",
+	} {
+		err := caddytest.Load("{\nadmin off\npersist_config off\nlog {\noutput " + output + "\n}\n}")
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, not %q", output, err, want)
+		}
+	}
+}
+
+// TestLogBroker: entries go to a message broker, and wait while it is down for a moment. Requests do not wait for it.
+func TestLogBroker(t *testing.T) {
+	m := newMemory(t, "log", brokertest.MemoryConfig{})
+	s := caddytest.Start(t, strings.Replace(onBroker("log", `log {
+			output broadcast log
+		}
+		broadcast /log log
+		respond 204`), "partition_timeout 1s", "partition_timeout 30s", 1))
+	awaitHealth(s, http.StatusNoContent)
+	c := s.Dial("/log", nil)
+	for _, uri := range []string{"/0", "/1", "/2", "/3"} {
+		s.Do(http.MethodGet, s.Addr+uri, "")
+		if uri == "/0" {
+			expectEntry(s, c, uri)
+			m.Stop()
+		}
+	}
+	m.Start()
+	for _, uri := range []string{"/1", "/2", "/3"} {
+		expectEntry(s, c, uri)
+	}
+}
