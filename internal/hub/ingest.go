@@ -261,7 +261,7 @@ func (ch *channel) gapLocked() (wake uint64) {
 func (s *sharedLog) keepLocked(ch *channel, o *openChannel, m *Message) {
 	h := s.hub
 	switch {
-	case h.config.History > 0:
+	case h.keepsLocked(m.Channel, ch):
 		if ch == nil {
 			ch = h.openChannelLocked(m.Channel)
 		}

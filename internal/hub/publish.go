@@ -210,7 +210,7 @@ func (h *Hub) keepLocked(ch *channel, m *Message, k *keyed) {
 		h.recordKeyLocked(m, k)
 	}
 	switch {
-	case h.config.History > 0:
+	case h.keepsLocked(m.Channel, ch):
 		if ch == nil {
 			ch = h.openChannelLocked(m.Channel)
 		}
