@@ -20,7 +20,8 @@ type history struct {
 	count          int // messages kept
 	oldest, newest *stored
 	timer          *time.Timer
-	ages           ages // the channels whose messages are kept for some time only
+	rings          time.Time // when the timer does
+	ages           ages      // the channels whose messages are kept for some time only
 }
 
 // stored is a message in the history of its channel. All stored messages are also in one list, in the order of the log,
@@ -135,9 +136,19 @@ func (h *Hub) trimAll(size int) {
 // setTimerLocked schedules the removal of the oldest message, for when nothing is published that would do it.
 func (h *Hub) setTimerLocked(now time.Time) {
 	hi := &h.history
-	if hi.timer == nil && len(hi.ages) > 0 {
-		hi.timer = time.AfterFunc(hi.ages[0].keep.due.Sub(now), h.expire)
+	if len(hi.ages) == 0 {
+		return
 	}
+	due := hi.ages[0].keep.due
+	switch {
+	case hi.timer == nil:
+		hi.timer = time.AfterFunc(due.Sub(now), h.expire)
+	case due.Before(hi.rings): // a channel whose messages are kept for a shorter time
+		hi.timer.Reset(due.Sub(now))
+	default:
+		return
+	}
+	hi.rings = due
 }
 
 // expire drops what has grown old.
