@@ -89,6 +89,7 @@ type Hub struct {
 	stopped  chan struct{} // closed when the loops have ended
 	attach   chan struct{} // full while UseLog runs: a channel, because a goroutine that waits for a mutex stops the time of testing/synctest
 	shared   atomic.Bool   // log is not nil
+	starting atomic.Pointer[starting]
 
 	backlog   atomic.Int64 // bytes that wait for connections, counted for each
 	held      atomic.Int64 // bytes that are in memory for them; see memory.go

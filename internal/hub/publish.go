@@ -23,6 +23,7 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 	if err := checkAll(ms); err != nil {
 		return err
 	}
+	h.Start()
 	// Before the lock is taken, because it hashes what is published.
 	keys, err := h.repeats.keysOf(ms)
 	if err != nil {
