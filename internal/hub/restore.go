@@ -61,6 +61,9 @@ func (h *Hub) Restore(p []byte) error {
 	h.restoreMessagesLocked(s)
 	for i := range s.keys {
 		k := &s.keys[i]
+		if k.at.After(now) { // a clock that was set back
+			k.at = now
+		}
 		if now.Sub(k.at) < repeatTime {
 			h.recordKeyLocked(&Message{Seq: k.seq, Time: k.at, Subscribers: k.subscribers}, k)
 		}
