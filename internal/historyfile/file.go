@@ -57,7 +57,7 @@ type File struct {
 // New returns the file that has some parts, in this order.
 func New(parts ...Part) *File { return &File{parts: parts} }
 
-// Settings are what a configuration says. They do not change after Use.
+// Settings are what a configuration says.
 type Settings struct {
 	Storage certmagic.Storage // nil if the file is not used
 }
@@ -194,6 +194,13 @@ func (f *File) restore(p []byte) error {
 		p = p[8+n:]
 	}
 	return nil
+}
+
+// InUse reports whether Save will write the file, unless another process has started meanwhile.
+func (f *File) InUse() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.storage != nil && f.mark != nil
 }
 
 // Save writes the file, if the settings say so, once. Nothing changes any more in the parts.

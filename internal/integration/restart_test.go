@@ -96,7 +96,6 @@ func TestRestart(t *testing.T) {
 				t.Fatal(string(event), err)
 			}
 			offset := strings.Split(string(event), `"`)[5]
-			page.CloseNow()
 			second := s.Publish("event=e", "two")
 			status, retried := s.Post(s.Admin+"/broadcast/publish?event=e", "text/plain", "three", "Idempotency-Key", "k")
 			if status != 200 {

@@ -67,6 +67,9 @@ func Acquire() (s *Shared, release func() error, err error) {
 
 // Close closes all connections with 1012 (service restart), spread over a time, and then saves the history.
 func (s *Shared) Close(spread time.Duration) {
+	if s.File.InUse() {
+		s.SocketIO.HandOver()
+	}
 	s.Hub.Close(hub.ReasonRestart, closeText, spread, closeTimeout)
 	// Here and not when the last configuration is cleaned up: the module of the storage may be by then.
 	s.File.Save()

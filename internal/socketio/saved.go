@@ -62,7 +62,7 @@ func (v Recovery) Restore(p []byte) error {
 	for _, s := range records[:min(len(records), maxRecords)] {
 		r := &record{
 			pid: s.PID, sid: s.SID, namespace: s.Namespace, route: s.Route, user: s.User,
-			channels: slices.Clip(s.Channels), position: s.Position, keep: s.Keep, on: s.On, until: s.Until,
+			channels: slices.Clip(s.Channels), position: s.Position, keep: s.Keep, on: s.On, until: s.Until, restored: true,
 		}
 		t.recovery.records[r.pid] = r
 		r.place = t.recovery.ended.PushBack(r)
@@ -71,4 +71,12 @@ func (v Recovery) Restore(p []byte) error {
 	}
 	t.setTimerLocked(v.Hub)
 	return nil
+}
+
+// mayEnter reports whether the route lets a client into all rooms that it was in before the restart. If a backend has put it into
+// one, the client begins anew: the process does not know any more whether that is still meant.
+func (s *session) mayEnter(r *record, channels []string) bool {
+	return !slices.ContainsFunc(channels, func(c string) bool {
+		return !slices.Contains(r.channels, c) && (s.mayJoin == nil || !s.mayJoin(c))
+	})
 }
