@@ -14,6 +14,9 @@ func entriesOf(ms []*Message, node uint64) []broker.Entry {
 	for i, m := range ms {
 		e := &es[i]
 		*e = broker.Entry{Channel: m.Channel, Event: m.Event, Kind: uint8(m.Kind), Data: m.Data, Node: node}
+		if m.Transient {
+			e.Kind |= kindTransient
+		}
 		if m.Emit != nil {
 			if m.Emit.id == 0 {
 				m.Emit.id = randomID()

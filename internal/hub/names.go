@@ -146,7 +146,7 @@ func (h *Hub) sendPrivateLocked(m *Message) (wake uint64) {
 		wake = c.loop.pushLocked(entry{op: opTo, conn: c, message: m})
 	}
 	switch {
-	case n.kept == nil:
+	case n.kept == nil || m.Transient:
 	case h.keepsLocked(toChannel, n.kept):
 		h.renewLocked(n)
 		h.appendHistoryLocked(n.kept, m)

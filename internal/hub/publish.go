@@ -211,6 +211,7 @@ func (h *Hub) keepLocked(ch *channel, m *Message, k *keyed) {
 		h.recordKeyLocked(m, k)
 	}
 	switch {
+	case m.Transient:
 	case h.keepsLocked(m.Channel, ch):
 		if ch == nil {
 			ch = h.openChannelLocked(m.Channel)

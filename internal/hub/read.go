@@ -225,7 +225,10 @@ func (s *sharedLog) fill(o *openChannel, r *reading, es []broker.Entry, complete
 	ms := make([]*Message, len(es))
 	clock := s.clock(now)
 	for i := range es {
-		ms[i] = messageOf(&es[i], storedAt(&es[i], clock, now)) // nil is nothing to any client
+		// nil is nothing to any client, or to none that comes back.
+		if m := messageOf(&es[i], storedAt(&es[i], clock, now)); m != nil && !m.Transient {
+			ms[i] = m
+		}
 	}
 	floor := r.floor
 	h.inPieces(func() (all bool) {

@@ -70,6 +70,7 @@ func (s commandLine) start(t *testing.T, args ...string) *bufio.Reader {
 func alike(s string) string {
 	s = regexp.MustCompile(`[A-Z2-7]{8}-\d+`).ReplaceAllString(s, "ID")
 	s = regexp.MustCompile(`\d\d:\d\d:\d\d\.\d+`).ReplaceAllString(s, "TIME")
+	s = regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`).ReplaceAllString(s, "NOW")
 	return regexp.MustCompile(` +`).ReplaceAllString(s, " ")
 }
 
@@ -122,6 +123,17 @@ var commandRows = []struct {
 	{
 		name: "publish a control character", args: []string{"publish", "\x1b[31mred", "--channel", "room:1"}, want: "ID to 1\n",
 		got: []string{"\x1b[31mred"}, tail: []string{`\x1b[31mred`},
+	},
+	{
+		name: "publish what is kept", args: []string{"publish", "kept", "--channel", "kept/1"}, want: "ID to 0\n",
+		tail: []string{"kept"},
+	},
+	{
+		name: "publish what is not", args: []string{"publish", "--keep=false", "not", "--channel", "kept/1"}, want: "ID to 0\n",
+		tail: []string{"not"},
+	},
+	{
+		name: "list what is kept", args: []string{"history", "kept/1"}, want: "ID TIME EVENT DATA\nID NOW kept\n",
 	},
 }
 
