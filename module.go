@@ -229,14 +229,13 @@ func (a *App) use() error {
 	return err
 }
 
-// setUpFile decides whether the history is saved, and has the first configuration of a process restore it. That is done
-// before the first message or connection, which may come before Start, and not here: the configuration may never start.
+// setUpFile has the first configuration of a process restore the history. That is done before the first message or connection,
+// which may come before Start, and not here: the configuration may never start.
 func (a *App) setUpFile() {
 	if a.HistoryFile != nil && !*a.HistoryFile || a.Broker != nil || a.History == 0 && !a.HistoryRules.Keep() {
 		return
 	}
-	a.file.Storage = a.ctx.Storage()
-	if running() == nil {
+	if a.file.Storage = a.ctx.Storage(); running() == nil {
 		a.hub.StartWith(func() {
 			a.hub.Configure(a.options())
 			a.shared.File.Restore(a.file)
