@@ -47,6 +47,10 @@ type Message struct {
 
 	// Binary has Data delivered as a binary frame, in base64 where there is no such thing.
 	Binary bool
+
+	// Transient messages are not kept in the history. Clients that come back do not get them, and are not notified of a
+	// gap. It is for what is out of date by then, such as cursors.
+	Transient bool
 }
 
 // Hub is the hub of the process. It is safe for concurrent use.
@@ -76,7 +80,7 @@ func (h *Hub) Publish(m Message) (id string, err error) {
 	if m.Channel == "" {
 		m.Channel = DefaultChannel
 	}
-	out := &hub.Message{Channel: m.Channel, Event: m.Event, Data: m.Data, Source: hub.SourceGo}
+	out := &hub.Message{Channel: m.Channel, Event: m.Event, Data: m.Data, Transient: m.Transient, Source: hub.SourceGo}
 	switch {
 	case m.Binary && m.JSON:
 		return "", errors.New("the data is either JSON or binary")

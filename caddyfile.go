@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/backend"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/option"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/retention"
 )
 
 func init() {
@@ -42,7 +43,8 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 // UnmarshalCaddyfile sets up the app from the global option:
 //
 //	broadcast {
-//	    history         <count> [<max_age>]
+//	    history         [<pattern>] <count> [<max_age>]
+//	    history_file    on|off
 //	    history_bytes   <size>
 //	    coalesce        <duration>
 //	    max_connections <n>
@@ -66,6 +68,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"redis listen":    redis.ParseListen,
 		"redis connect":   redis.ParseConnect,
 		"history":         a.parseHistory,
+		"history_file":    option.OnOff(&a.HistoryFile),
 		"history_bytes":   option.Size(&a.HistoryBytes),
 		"coalesce":        option.DurationOrZero(&a.Coalesce),
 		"max_connections": option.Int(&a.MaxConnections),
@@ -76,7 +79,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"node":            option.Word(&a.Node),
 
 		"partition_timeout": option.Duration(&a.PartitionTimeout),
-	})
+	}, "history")
 	if err != nil {
 		return err
 	}
@@ -86,23 +89,20 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return option.At(start, a.Validate())
 }
 
+// parseHistory parses a line of history, for some channels or for all others.
 func (a *App) parseHistory(d *caddyfile.Dispenser) error {
-	args := d.RemainingArgs()
-	if len(args) != 1 && len(args) != 2 {
-		return d.ArgErr()
-	}
-	n, err := option.ParseInt("history", args[0])
+	rule, err := retention.Parse(d)
 	if err != nil {
-		return d.WrapErr(err)
+		return err
 	}
-	a.History = n
-	if len(args) == 2 {
-		age, err := caddy.ParseDuration(args[1])
-		if err != nil || age <= 0 {
-			return d.Errf("history's max_age is %q, must be a duration such as 10m", args[1])
-		}
-		a.HistoryMaxAge = caddy.Duration(age)
+	if rule.Channels != "" {
+		a.HistoryRules = append(a.HistoryRules, rule)
+		return nil
 	}
+	if a.historyLine > 0 {
+		return d.Errf("history without a pattern is given twice, first on line %d", a.historyLine)
+	}
+	a.History, a.HistoryMaxAge, a.historyLine = rule.Count, rule.MaxAge, d.Line()
 	return nil
 }
 

@@ -16,12 +16,14 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/brokered"
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/command"
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/health"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/historyfile"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/httperror"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/logwriter"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/metrics"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/pool"
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/response"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/retention"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/route"
 )
 
@@ -52,6 +54,17 @@ type App struct {
 	// How long a message is kept at most. Set it if old messages should not be readable, or if clients do not return after
 	// that long anyway. Default: `0`, until newer messages take its place.
 	HistoryMaxAge caddy.Duration `json:"history_max_age,omitempty"`
+
+	// How many messages some channels keep, and for how long, by patterns of their names. The first pattern that matches a
+	// channel applies; `history` and `history_max_age` apply to all others. Set it to keep more of some channels than of
+	// others, or nothing: cursors and typing indicators need no history. Default: none.
+	HistoryRules retention.Rules `json:"history_rules,omitempty"`
+
+	// Whether a clean exit saves the history in Caddy's storage, and the next start restores it, so that clients resume across
+	// a restart. The file has positions, kept messages, and idempotency keys. It is used once: after a crash, clients are
+	// notified of the gap. It is not used with a `broker`, or if no messages are kept. Turn it off if messages must not be on
+	// disk, or if several processes with the same storage run at once. Default: `true`.
+	HistoryFile *bool `json:"history_file,omitempty"`
 
 	// How many bytes the kept messages of all channels may take together. Beyond it, the oldest messages are dropped first,
 	// whatever their channel. A message counts as its data and about 256 bytes. Default: `67108864` (64 MiB).
@@ -105,9 +118,12 @@ type App struct {
 	release func() error // it, once
 	broker  brokered.Settings
 
+	file       historyfile.Settings
 	redis      *backend.Settings
 	closeRedis func() error // what it listens on
 	namespaces []string     // of all routes, for Socket.IO
+
+	historyLine int // of the Caddyfile
 }
 
 // CaddyModule returns the Caddy module information.
@@ -146,6 +162,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.redis, err = a.Redis.Settings(); err != nil {
 		return err
 	}
+	a.setUpFile()
 	return metrics.Register(ctx.GetMetricsRegistry(), a.hub, shared.Broker.Cluster(), shared.Emitter, shared.Intake)
 }
 
@@ -154,12 +171,6 @@ func (a *App) Validate() error {
 	switch {
 	case a.Coalesce < 0 || time.Duration(a.Coalesce) > maxCoalesce:
 		return fmt.Errorf("coalesce is %s, must be 0 to 1s", time.Duration(a.Coalesce))
-	case a.History < 0:
-		return fmt.Errorf("history is %d, must not be negative", a.History)
-	case a.HistoryMaxAge < 0:
-		return fmt.Errorf("history's max_age is %s, must not be negative", time.Duration(a.HistoryMaxAge))
-	case a.HistoryBytes < 0:
-		return fmt.Errorf("history_bytes is %d, must not be negative", a.HistoryBytes)
 	case a.MaxMemory != 0 && a.MaxMemory < minMemory:
 		return fmt.Errorf("max_memory is %d bytes, must be at least %d", a.MaxMemory, minMemory)
 	case a.MaxConnections < 0:
@@ -175,6 +186,9 @@ func (a *App) Validate() error {
 			return err
 		}
 	}
+	if err := retention.Validate(a.History, a.HistoryMaxAge, a.HistoryBytes, a.HistoryRules); err != nil {
+		return err
+	}
 	return a.Redis.Validate(a.Broker != nil)
 }
 
@@ -185,6 +199,7 @@ func (a *App) Start() (err error) {
 	if a.closeRedis, err = a.shared.Intake.Open(a.redis); err != nil {
 		return fmt.Errorf("redis listen: %w", err)
 	}
+	a.hub.Start() // if no request was faster
 	o := a.options()
 	before := running()
 	if before != nil {
@@ -213,7 +228,22 @@ func (a *App) Stop() error {
 func (a *App) use() error {
 	err := a.shared.Broker.Use(&a.broker)
 	a.shared.Intake.Use(a.redis)
+	a.shared.File.Use(a.file)
 	return err
+}
+
+// setUpFile has the first configuration of a process restore the history. That is done before the first message or connection,
+// which may come before Start, and not here: the configuration may never start.
+func (a *App) setUpFile() {
+	if a.HistoryFile != nil && !*a.HistoryFile || a.Broker != nil || a.History == 0 && !a.HistoryRules.Keep() {
+		return
+	}
+	if a.file.Storage = a.ctx.Storage(); running() == nil {
+		a.hub.StartWith(func() {
+			a.hub.Configure(a.options())
+			a.shared.File.Restore(a.file)
+		})
+	}
 }
 
 // running returns the running configuration's app, or nil.
@@ -230,6 +260,7 @@ func (a *App) options() hub.Config {
 		MaxMemory:        a.MaxMemory,
 		History:          a.History,
 		HistoryAge:       time.Duration(a.HistoryMaxAge),
+		Histories:        a.HistoryRules.Hub(),
 		HistoryBytes:     int(cmp.Or(a.HistoryBytes, hub.DefaultHistoryBytes)),
 		PartitionTimeout: time.Duration(cmp.Or(a.PartitionTimeout, defaultPartitionTimeout)),
 	}
@@ -430,7 +461,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		server.RegisterOnShutdown(app.serverStops)
 	}
-	c := h.options(app.History > 0)
+	c := h.options(app.History > 0 || app.HistoryRules.Keep())
 	c.SocketIOTable = app.shared.SocketIO
 	if h.SocketIO != nil {
 		app.namespaces = append(app.namespaces, h.SocketIO.Namespaces...)

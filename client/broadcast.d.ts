@@ -133,6 +133,8 @@ export interface PublishOptions {
 	event?: string
 	/** A channel that the client has joined, or one of the route's. Default: the route's first. */
 	channel?: string
+	/** Whether the server keeps the message for clients that come back. Default: true, as far as it has a history. */
+	keep?: boolean
 	/** The idempotency key. Default: a random one. If it is set to undefined, the message may be published twice. */
 	key?: string
 }

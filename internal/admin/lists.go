@@ -96,6 +96,9 @@ func channels(w http.ResponseWriter, r *http.Request, app active.App) error {
 }
 
 func oneChannel(w http.ResponseWriter, r *http.Request, app active.App) error {
+	if name, ok := keptOf(r.URL.Path); ok {
+		return kept(w, r, app, name)
+	}
 	name := strings.TrimPrefix(r.URL.Path, "/broadcast/channels/")
 	c, ok, err := app.Survey.Channel(r.Context(), r.URL.Query().Get("node"), name)
 	if err != nil {

@@ -96,6 +96,7 @@ type linePublisher struct {
 	cmd            *cobra.Command
 	channel, event string
 	asJSON         bool
+	keep           *bool  // nil is true
 	keys           string // prefix of the idempotency keys of this run
 
 	mu  sync.Mutex
@@ -178,7 +179,8 @@ func (p *linePublisher) encode(number int, text []byte, long bool) ([]byte, erro
 		Event   string `json:"event,omitempty"`
 		Key     string `json:"key"`
 		Data    any    `json:"data"`
-	}{p.channel, p.event, p.keys + "-" + strconv.Itoa(number), string(text)}
+		Keep    *bool  `json:"keep,omitempty"`
+	}{p.channel, p.event, p.keys + "-" + strconv.Itoa(number), string(text), p.keep}
 	switch {
 	case long:
 		return nil, fmt.Errorf("longer than %d bytes", maxLine)

@@ -51,6 +51,7 @@ keys, so each is published only once.
 	cmd.Flags().String("event", "", "Event name")
 	cmd.Flags().String("as", "text", "Type of the data: text, json or binary")
 	cmd.Flags().String("key", "", "Idempotency key: repeated within two minutes, it publishes only once")
+	cmd.Flags().Bool("keep", true, "Whether the history keeps the message")
 	cmd.Flags().Bool("lines", false, "Publish each line of the standard input as a message")
 	cmd.RunE = run(publish)
 	return cmd
@@ -93,6 +94,9 @@ func publish(cmd *cobra.Command, args []string) error {
 			return errors.New("--lines cannot be combined with --as binary")
 		}
 		l := linePublisher{publisher: p, cmd: cmd, channel: flag("channel"), event: flag("event"), asJSON: flag("as") == "json"}
+		if keep, _ := cmd.Flags().GetBool("keep"); !keep {
+			l.keep = &keep
+		}
 		return l.run()
 	}
 	// One byte more than the API accepts is read, so that it rejects what is too long. Cut off, it would be another
@@ -108,6 +112,9 @@ func publish(cmd *cobra.Command, args []string) error {
 	query := url.Values{"channel": {flag("channel")}}
 	if event := flag("event"); event != "" {
 		query.Set("event", event)
+	}
+	if keep, _ := cmd.Flags().GetBool("keep"); !keep {
+		query.Set("keep", "0")
 	}
 	// Without --key it gets a key too, so that a retry by the publisher cannot publish it twice.
 	header := http.Header{"Content-Type": {contentType}, "Idempotency-Key": {cmp.Or(flag("key"), rand.Text())}}

@@ -20,6 +20,7 @@ type channel struct {
 	audiences   []*audience // one for each loop that has a subscriber
 	history     []*stored   // oldest first
 	droppedSeq  uint64      // the last message that history does not have any more, or never had
+	keep        keeping
 }
 
 // audience is the subscribers of a channel on one loop.

@@ -33,6 +33,7 @@ type quota struct{ route, network string }
 // wait in its backlog. What is replayed is at most as large as a backlog may be. Of the last messages it is the newest
 // that fit. A resumed channel that does not fit is reported as having a gap.
 func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
+	h.Start()
 	c := &Conn{hub: h, options: o, user: s.User, remote: s.Remote, connected: time.Now().UnixMilli()}
 	c.alive.Store(true)
 	c.flushing.Store(true) // until Start there is nothing to write to

@@ -66,7 +66,7 @@ func ToRooms(m *Message, rooms []string, isName func(string) bool) []*Message {
 	ms := make([]*Message, len(all.Rooms))
 	for i, r := range all.Rooms {
 		ms[i] = &Message{
-			Channel: r, Event: m.Event, Data: m.Data, Kind: m.Kind, NoEcho: m.NoEcho, From: m.From, Emit: shared,
+			Channel: r, Event: m.Event, Data: m.Data, Kind: m.Kind, NoEcho: m.NoEcho, From: m.From, Emit: shared, Transient: m.Transient,
 			Key: m.Key, Publisher: m.Publisher, Owner: m.Owner, Source: m.Source,
 		}
 		if isName != nil && isName(r) {

@@ -11,6 +11,10 @@ import (
 // told. So all nodes are brought up to date before the first Socket.IO client comes.
 const kindEmit = 0x80
 
+// kindTransient is set in broker.Entry.Kind of a message that is not kept. The log has it for a while, as all others, and no node
+// gives it to a client that comes back. Nodes without this code do not deliver it, as with kindEmit.
+const kindTransient = 0x40
+
 // The fields of an encoded Emit: each is a tag, the length and the bytes, in the order of the tags. tagData ends them.
 const (
 	tagData    = iota // all that is left

@@ -3,6 +3,7 @@ package hub
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"hash"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
@@ -13,6 +14,9 @@ func entriesOf(ms []*Message, node uint64) []broker.Entry {
 	for i, m := range ms {
 		e := &es[i]
 		*e = broker.Entry{Channel: m.Channel, Event: m.Event, Kind: uint8(m.Kind), Data: m.Data, Node: node}
+		if m.Transient {
+			e.Kind |= kindTransient
+		}
 		if m.Emit != nil {
 			if m.Emit.id == 0 {
 				m.Emit.id = randomID()
@@ -49,8 +53,14 @@ func (m *Message) sharedKey() (key [16]byte) {
 
 // sharedDigest tells what two messages with one key say apart, on all nodes.
 func (m *Message) sharedDigest() uint64 {
-	// SHA-256 and not maphash as in one hub: a maphash.Seed is good in one process only.
+	// SHA-256 and not maphash: a maphash.Seed is good in one process only.
 	d := sha256.New()
+	m.writeSaid(d)
+	return binary.BigEndian.Uint64(d.Sum(nil))
+}
+
+// writeSaid writes what a message says: what two messages with one key have to have in common.
+func (m *Message) writeSaid(d hash.Hash) {
 	d.Write([]byte{byte(m.Kind)})
 	d.Write([]byte(m.Event))
 	d.Write([]byte{0}) // which no event's name has
@@ -59,5 +69,4 @@ func (m *Message) sharedDigest() uint64 {
 	} else {
 		d.Write(m.Data)
 	}
-	return binary.BigEndian.Uint64(d.Sum(nil))
 }

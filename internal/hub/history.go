@@ -20,6 +20,8 @@ type history struct {
 	count          int // messages kept
 	oldest, newest *stored
 	timer          *time.Timer
+	rings          time.Time // when the timer does
+	ages           ages      // the channels whose messages are kept for some time only
 }
 
 // stored is a message in the history of its channel. All stored messages are also in one list, in the order of the log,
@@ -35,8 +37,10 @@ func (h *Hub) appendHistoryLocked(ch *channel, m *Message) {
 	s := &stored{message: m, channel: ch, before: h.history.newest}
 	h.storeLocked(s)
 	ch.history = append(ch.history, s)
-	if len(ch.history) > h.config.History {
+	if count, age := ch.keepLocked(h); len(ch.history) > count {
 		h.dropOldestLocked(ch)
+	} else if age > 0 && ch.keep.inAges == 0 {
+		h.ageLocked(ch)
 	}
 	h.trimLocked(m.Time)
 }
@@ -46,7 +50,8 @@ func (h *Hub) appendHistoryLocked(ch *channel, m *Message) {
 func (h *Hub) prependHistoryLocked(ch *channel, m *Message) {
 	s := &stored{message: m, channel: ch, after: h.history.oldest}
 	h.storeLocked(s)
-	ch.history = slices.Insert(ch.history, 0, s) // moves pointers, at most Config.History of them
+	ch.history = slices.Insert(ch.history, 0, s) // moves pointers, at most as many as are kept of it
+	h.ageLocked(ch)
 	h.setTimerLocked(time.Now())
 }
 
@@ -93,6 +98,9 @@ func (h *Hub) dropOldestLocked(ch *channel) {
 	ch.history[0] = nil
 	if ch.history = ch.history[1:]; len(ch.history) == 0 {
 		ch.history = nil
+		if ch.keep.inAges > 0 {
+			h.ageLocked(ch)
+		}
 		h.forgetChannelLocked(ch)
 	}
 }
@@ -109,15 +117,13 @@ func (h *Hub) trimLocked(now time.Time) {
 func (h *Hub) trimToLocked(size int, now time.Time) (all bool) {
 	hi := &h.history
 	for range atOnce {
-		s := hi.oldest
-		if s == nil {
+		if h.dropOldLocked(now) {
+			continue
+		}
+		if hi.oldest == nil || hi.bytes.Load() <= int64(size) {
 			return true
 		}
-		old := h.config.HistoryAge > 0 && now.Sub(s.message.Time) >= h.config.HistoryAge
-		if !old && hi.bytes.Load() <= int64(size) {
-			return true
-		}
-		h.dropOldestLocked(s.channel)
+		h.dropOldestLocked(hi.oldest.channel)
 	}
 	return false
 }
@@ -130,9 +136,19 @@ func (h *Hub) trimAll(size int) {
 // setTimerLocked schedules the removal of the oldest message, for when nothing is published that would do it.
 func (h *Hub) setTimerLocked(now time.Time) {
 	hi := &h.history
-	if age := h.config.HistoryAge; age > 0 && hi.timer == nil && hi.oldest != nil {
-		hi.timer = time.AfterFunc(age-now.Sub(hi.oldest.message.Time), h.expire)
+	if len(hi.ages) == 0 {
+		return
 	}
+	due := hi.ages[0].keep.due
+	switch {
+	case hi.timer == nil:
+		hi.timer = time.AfterFunc(due.Sub(now), h.expire)
+	case due.Before(hi.rings): // a channel whose messages are kept for a shorter time
+		hi.timer.Reset(due.Sub(now))
+	default:
+		return
+	}
+	hi.rings = due
 }
 
 // expire drops what has grown old.
@@ -162,8 +178,8 @@ func (h *Hub) inPieces(f func() (all bool)) {
 	}
 }
 
-// shorten applies a lower Config.History to what is kept already, channel by channel in the order of their names.
-func (h *Hub) shorten() {
+// refit applies other bounds to what is kept already, channel by channel in the order of their names.
+func (h *Hub) refit() {
 	next := "" // is not done yet
 	names := make([]string, 0, atOnce)
 	h.inPieces(func() bool {
@@ -176,7 +192,8 @@ func (h *Hub) shorten() {
 		left := atOnce // messages that may still be dropped
 		for _, name := range names {
 			ch := h.channels[name]
-			for len(ch.history) > h.config.History {
+			count, _ := ch.keepLocked(h)
+			for len(ch.history) > count {
 				if left == 0 {
 					next = name
 					return false
@@ -184,6 +201,7 @@ func (h *Hub) shorten() {
 				h.dropOldestLocked(ch)
 				left--
 			}
+			h.ageLocked(ch)
 			next = following(name)
 		}
 		return len(names) < atOnce

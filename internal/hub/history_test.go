@@ -27,6 +27,7 @@ func TestHistory(t *testing.T) {
 
 func runHistory(t *testing.T, r *rand.Rand) {
 	o := Config{History: r.IntN(6), HistoryAge: time.Duration(r.IntN(3)) * 10 * time.Second, HistoryBytes: 20 * messageOverhead}
+	o.Histories = randomRules(r)
 	m := &historyModel{t: t, r: r, h: New(o), config: o}
 	for range 200 {
 		switch k := r.IntN(20); {
@@ -37,6 +38,7 @@ func runHistory(t *testing.T, r *rand.Rand) {
 			synctest.Wait()
 		case k == 15:
 			m.config.History, m.config.HistoryBytes = r.IntN(6), (5+r.IntN(20))*messageOverhead
+			m.config.HistoryAge, m.config.Histories = time.Duration(r.IntN(3))*10*time.Second, randomRules(r)
 			m.h.Configure(m.config)
 		default:
 			m.subscribe()
@@ -46,14 +48,26 @@ func runHistory(t *testing.T, r *rand.Rand) {
 			t.Fatalf("%d messages of %d bytes are kept, not %d of %d", s.Kept, s.KeptBytes, len(m.kept), cost(m.kept))
 		}
 	}
-	if o.HistoryAge > 0 { // what nobody asks for goes too
-		time.Sleep(o.HistoryAge)
+	if _, age := m.config.mostKept(); age > 0 { // what nobody asks for goes too
+		time.Sleep(age)
 		synctest.Wait()
-		if h := m.h; len(h.channels) != 0 || h.history.oldest != nil || h.history.newest != nil || h.index.leaves != nil {
+		if h := m.h; len(h.channels) != 0 || h.history.oldest != nil || h.history.newest != nil || h.index.leaves != nil || len(h.history.ages) != 0 {
 			t.Fatalf("left behind: %v, %v, %v", h.channels, h.history.oldest, h.index)
 		}
 	}
 	closeHub(m.h)
+}
+
+// randomRules returns up to two rules, which may apply to the same channels.
+func randomRules(r *rand.Rand) (rules []HistoryRule) {
+	for range r.IntN(3) {
+		some := historyChannels[r.IntN(4):]
+		rules = append(rules, HistoryRule{
+			Matches: func(name string) bool { return slices.Contains(some, name) },
+			Count:   r.IntN(6), Age: time.Duration(r.IntN(3)) * 15 * time.Second,
+		})
+	}
+	return rules
 }
 
 // historyModel is a hub, and what it must have kept.
@@ -80,7 +94,13 @@ func (m *historyModel) bound() {
 	var out []*Message
 	for _, message := range slices.Backward(m.kept) {
 		count[message.Channel]++
-		if count[message.Channel] <= m.config.History && (m.config.HistoryAge == 0 || time.Since(message.Time) < m.config.HistoryAge) {
+		most, age := m.config.History, m.config.HistoryAge
+		for _, rule := range slices.Backward(m.config.Histories) {
+			if rule.Matches(message.Channel) {
+				most, age = rule.Count, rule.Age
+			}
+		}
+		if count[message.Channel] <= most && (age == 0 || time.Since(message.Time) < age) {
 			out = append(out, message)
 		}
 	}

@@ -67,6 +67,8 @@ type Config struct {
 	History      int
 	HistoryAge   time.Duration
 	HistoryBytes int
+	// Histories say it for some channels: the first rule that matches applies, and History to all others.
+	Histories []HistoryRule
 	// MaxMemory limits the bytes that wait or are kept. 0 means no limit. See memory.go for what counts.
 	MaxMemory int64
 	// MaxInbox limits the bytes that wait in one loop's inbox. 0 means 64 MiB.
@@ -87,6 +89,7 @@ type Hub struct {
 	stopped  chan struct{} // closed when the loops have ended
 	attach   chan struct{} // full while UseLog runs: a channel, because a goroutine that waits for a mutex stops the time of testing/synctest
 	shared   atomic.Bool   // log is not nil
+	starting atomic.Pointer[starting]
 
 	backlog   atomic.Int64 // bytes that wait for connections, counted for each
 	held      atomic.Int64 // bytes that are in memory for them; see memory.go
@@ -125,6 +128,7 @@ type Hub struct {
 	namesLost   uint64              // private messages up to here may be missing
 	commands    []*NameCommand      // of the log, to be carried out in their order
 	history     history
+	rules       uint32 // counts the changes of what is kept of which channel
 	repeats     repeats
 	connections int
 	connected   uint64            // how many there have ever been
@@ -191,9 +195,11 @@ func (h *Hub) Configure(c Config) {
 	}
 	h.coalesce.Store(int64(c.Coalesce))
 	h.maxMemory.Store(c.MaxMemory)
-	shorter := c.History < h.config.History
+	// Functions cannot be compared, so rules count as others each time.
+	refit := c.History < h.config.History || c.HistoryAge != h.config.HistoryAge || len(c.Histories)+len(h.config.Histories) > 0
 	retain := c.retention() != h.config.retention()
 	h.config = c
+	h.rules++
 	if t := h.history.timer; t != nil {
 		t.Stop()
 	}
@@ -209,9 +215,9 @@ func (h *Hub) Configure(c Config) {
 		// Without Hub.mu, as all calls of the log.
 		log.log.Retain(c.retention())
 	}
-	if shorter {
-		h.shorten()
-		h.shortenKept()
+	if refit {
+		h.refit()
+		h.refitNames()
 	}
 	h.expire()
 	h.checkMemory()

@@ -28,7 +28,7 @@ const (
 // the keys of those who have fewer. Hub.mu guards all but secret and seed.
 type repeats struct {
 	secret [32]byte     // so that nobody can make two keys look like one
-	seed   maphash.Seed // of digests and owners
+	seed   maphash.Seed // of owners
 
 	start   time.Time // of knownKey.at
 	known   map[keyID]uint32
@@ -86,8 +86,7 @@ const inClass = 0
 
 func (o *keyOwner) links(int) *links { return &o.class }
 
-// init makes the secret and the seed. They are of this process, so keys do not survive it: the hub's own log does
-// not either.
+// init makes the secret and the seed. Restore replaces the secret, so that the keys of another process mean the same.
 func (r *repeats) init() {
 	rand.Read(r.secret[:])
 	r.seed = maphash.MakeSeed()
@@ -147,17 +146,11 @@ func (r *repeats) idOf(m *Message) (id keyID) {
 
 // digest tells what two messages with one key say apart.
 func (r *repeats) digest(m *Message) uint64 {
-	var d maphash.Hash
-	d.SetSeed(r.seed)
-	d.WriteByte(byte(m.Kind))
-	d.WriteString(m.Event)
-	d.WriteByte(0) // which no event's name has
-	if m.Emit != nil {
-		d.Write(m.appendEmit(nil, false))
-	} else {
-		d.Write(m.Data)
-	}
-	return d.Sum64()
+	// SHA-256 and not maphash: a maphash.Seed is good in one process only, and the next one may go on with the keys.
+	d := sha256.New()
+	d.Write(r.secret[:])
+	m.writeSaid(d)
+	return binary.BigEndian.Uint64(d.Sum(nil))
 }
 
 // look finds those of the keys that are known, and reports whether their messages say the same.

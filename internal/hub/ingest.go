@@ -50,7 +50,8 @@ func (h *Hub) maxHistoryBytes() int64 {
 // hub can have made it.
 func messageOf(e *broker.Entry, now time.Time) *Message {
 	// The time is that of here and not the log's: it is what the fan-out histogram counts from, and two clocks differ.
-	m := &Message{Channel: e.Channel, Event: e.Event, Data: e.Data, Kind: Kind(e.Kind &^ kindEmit), Seq: e.Seq, Time: now}
+	m := &Message{Channel: e.Channel, Event: e.Event, Data: e.Data, Kind: Kind(e.Kind &^ (kindEmit | kindTransient)), Seq: e.Seq, Time: now,
+		Transient: e.Kind&kindTransient != 0}
 	if e.Kind&kindEmit != 0 && m.parseEmit(e.Data) != nil {
 		return nil
 	}
@@ -228,6 +229,9 @@ func (s *sharedLog) lateLocked(ch *channel, o *openChannel, m *Message) (wake ui
 	// I4: nobody on this channel alone can have gone past it if nothing newer of the channel was delivered. Which
 	// connections these are, the loop decides (loop.late), because only it knows their memberships.
 	newest := m.Seq > o.last
+	if m.Transient && !newest {
+		return 0 // it is no loss
+	}
 	if ch != nil {
 		for _, a := range ch.audiences {
 			e := entry{op: opGap, audience: a}
@@ -261,7 +265,8 @@ func (ch *channel) gapLocked() (wake uint64) {
 func (s *sharedLog) keepLocked(ch *channel, o *openChannel, m *Message) {
 	h := s.hub
 	switch {
-	case h.config.History > 0:
+	case m.Transient:
+	case h.keepsLocked(m.Channel, ch):
 		if ch == nil {
 			ch = h.openChannelLocked(m.Channel)
 		}

@@ -160,7 +160,7 @@ func (s *sharedLog) addKeyLocked(key [KeySize]byte) {
 // another time, so mostly one of them publishes it.
 func (s *sharedLog) renewalLocked() time.Duration {
 	d := time.Hour
-	if age := s.hub.config.HistoryAge; age > 0 {
+	if _, age := s.hub.config.mostKept(); age > 0 {
 		d = min(d, max(age/2, 30*time.Second))
 	}
 	return d/2 + mathrand.N(d/2)

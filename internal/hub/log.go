@@ -119,7 +119,8 @@ func (h *Hub) Retention() broker.Retention {
 // retention returns what a log has to keep. HistoryBytes is not in it, because it bounds this node's memory and not
 // the log.
 func (c *Config) retention() broker.Retention {
-	return broker.Retention{Messages: c.History, Age: c.HistoryAge}
+	count, age := c.mostKept()
+	return broker.Retention{Messages: count, Age: age}
 }
 
 // Shared reports whether the hub shares a log with others, so that publishing takes as long as the log's answer.

@@ -26,6 +26,10 @@ type Message struct {
 	Data    []byte
 	Kind    Kind
 
+	// Transient messages are delivered to those that are connected, and not kept: a client that comes back does not get
+	// them, and is not told that it misses them.
+	Transient bool
+
 	// From is the connection that publishes, if one does. With NoEcho it does not get the message itself.
 	NoEcho bool
 	From   *Conn

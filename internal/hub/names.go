@@ -146,8 +146,8 @@ func (h *Hub) sendPrivateLocked(m *Message) (wake uint64) {
 		wake = c.loop.pushLocked(entry{op: opTo, conn: c, message: m})
 	}
 	switch {
-	case n.kept == nil:
-	case h.config.History > 0:
+	case n.kept == nil || m.Transient:
+	case h.keepsLocked(toChannel, n.kept):
 		h.renewLocked(n)
 		h.appendHistoryLocked(n.kept, m)
 	default:
@@ -216,25 +216,27 @@ func (h *Hub) tellNamesLocked() (wake uint64) {
 	return wake
 }
 
-// shortenKept applies a lower Config.History to what is kept for names.
-func (h *Hub) shortenKept() {
+// refitNames applies other bounds to what is kept for names.
+func (h *Hub) refitNames() {
 	h.mu.Lock()
 	var kept []*channel
 	for _, n := range h.names {
-		if n.kept != nil && len(n.kept.history) > h.config.History {
+		if n.kept != nil && len(n.kept.history) > 0 {
 			kept = append(kept, n.kept)
 		}
 	}
 	h.mu.Unlock()
 	h.inPieces(func() (all bool) {
 		for range atOnce {
-			for len(kept) > 0 && len(kept[0].history) <= h.config.History {
-				kept = kept[1:]
-			}
 			if len(kept) == 0 {
 				return true
 			}
-			h.dropOldestLocked(kept[0])
+			if count, _ := kept[0].keepLocked(h); len(kept[0].history) > count {
+				h.dropOldestLocked(kept[0])
+				continue
+			}
+			h.ageLocked(kept[0])
+			kept = kept[1:]
 		}
 		return false
 	})

@@ -23,6 +23,7 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 	if err := checkAll(ms); err != nil {
 		return err
 	}
+	h.Start()
 	// Before the lock is taken, because it hashes what is published.
 	keys, err := h.repeats.keysOf(ms)
 	if err != nil {
@@ -210,7 +211,8 @@ func (h *Hub) keepLocked(ch *channel, m *Message, k *keyed) {
 		h.recordKeyLocked(m, k)
 	}
 	switch {
-	case h.config.History > 0:
+	case m.Transient:
+	case h.keepsLocked(m.Channel, ch):
 		if ch == nil {
 			ch = h.openChannelLocked(m.Channel)
 		}

@@ -46,7 +46,7 @@ func (s *sharedLog) nextReadLocked(w *want) (wait <-chan struct{}, do func()) {
 		if seq > h.seq {
 			return nil, nil // nobody was given that position: a gap
 		}
-	} else if w.replay == 0 || h.config.History == 0 {
+	} else if w.replay == 0 {
 		return nil, nil
 	}
 	for n := 0; w.checked < len(w.pinned); w.checked++ {
@@ -75,7 +75,8 @@ func (s *sharedLog) nextReadLocked(w *want) (wait <-chan struct{}, do func()) {
 		r := &reading{after: after, limit: w.limit, era: s.era, retention: s.retention,
 			floor: h.droppedSeqLocked(o.name, h.channels[o.name]), done: make(chan struct{})}
 		if w.lastID == "" {
-			r.last = min(w.replay, h.config.History)
+			count, _ := h.config.keepOf(o.name)
+			r.last = min(w.replay, count)
 		}
 		o.reading, w.read = r, r
 		s.counts.read++
@@ -99,14 +100,15 @@ func (s *sharedLog) lacksLocked(o *openChannel, w *want, after uint64) bool {
 	if o.retention != s.retention { // what was read before may have been dropped, because less was to be kept
 		o.retention, o.asked, o.gone, o.goneLimit = s.retention, 0, 0, 0
 	}
+	count, _ := h.config.keepOf(o.name)
 	if w.lastID == "" {
-		n := min(w.replay, h.config.History)
+		n := min(w.replay, count)
 		return o.asked < n && (ch == nil || len(ch.history) < n)
 	}
 	if h.droppedSeqLocked(o.name, ch) <= after {
 		return false
 	}
-	if h.config.History == 0 && o.last > after && o.last > o.at {
+	if count == 0 && o.last > after && o.last > o.at {
 		return false // it has certainly missed that, and clients get no history
 	}
 	// The log was asked before, and did not have it. What is gone does not come back, so it is not asked again for each
@@ -223,7 +225,10 @@ func (s *sharedLog) fill(o *openChannel, r *reading, es []broker.Entry, complete
 	ms := make([]*Message, len(es))
 	clock := s.clock(now)
 	for i := range es {
-		ms[i] = messageOf(&es[i], storedAt(&es[i], clock, now)) // nil is nothing to any client
+		// nil is nothing to any client, or to none that comes back.
+		if m := messageOf(&es[i], storedAt(&es[i], clock, now)); m != nil && !m.Transient {
+			ms[i] = m
+		}
 	}
 	floor := r.floor
 	h.inPieces(func() (all bool) {
@@ -300,8 +305,9 @@ func (s *sharedLog) prependLocked(m *Message, now time.Time) bool {
 	c := &h.config
 	ch := h.channels[m.Channel]
 	// It has nothing dropped, unlike a message that comes live: what is newer does not give way to what is older.
-	if ch != nil && len(ch.history) >= c.History || c.History == 0 ||
-		h.history.bytes.Load()+int64(m.cost()) > int64(c.historyBytes()) || c.HistoryAge > 0 && now.Sub(m.Time) >= c.HistoryAge {
+	count, age := c.keepOf(m.Channel)
+	if ch != nil && len(ch.history) >= count || count == 0 ||
+		h.history.bytes.Load()+int64(m.cost()) > int64(c.historyBytes()) || age > 0 && now.Sub(m.Time) >= age {
 		return false
 	}
 	if ch == nil {

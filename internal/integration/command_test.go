@@ -20,7 +20,7 @@ import (
 type commandLine struct{ *caddytest.Server }
 
 func startForCommands(t *testing.T) commandLine {
-	return commandLine{caddytest.Start(t, `broadcast /ws/* room:{path.1} {
+	return commandLine{caddytest.Start(t, "broadcast {\nhistory room:1 1\n}\n---\n"+`broadcast /ws/* room:{path.1} {
 			user {query.user}
 		}`)}
 }
@@ -70,6 +70,7 @@ func (s commandLine) start(t *testing.T, args ...string) *bufio.Reader {
 func alike(s string) string {
 	s = regexp.MustCompile(`[A-Z2-7]{8}-\d+`).ReplaceAllString(s, "ID")
 	s = regexp.MustCompile(`\d\d:\d\d:\d\d\.\d+`).ReplaceAllString(s, "TIME")
+	s = regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`).ReplaceAllString(s, "NOW")
 	return regexp.MustCompile(` +`).ReplaceAllString(s, " ")
 }
 
@@ -102,7 +103,7 @@ var commandRows = []struct {
 	},
 	{
 		name: "list channels", args: []string{"channels"},
-		want: "CHANNEL SUBSCRIBERS HISTORY LAST ID\nroom:1 1 0 \nroom:2 1 0 \n",
+		want: "CHANNEL SUBSCRIBERS HISTORY LAST ID\nroom:1 1 1 ID\nroom:2 1 0 \n",
 	},
 	{
 		name: "list one channel as JSON", args: []string{"channels", "room:2", "--json"},
@@ -122,6 +123,17 @@ var commandRows = []struct {
 	{
 		name: "publish a control character", args: []string{"publish", "\x1b[31mred", "--channel", "room:1"}, want: "ID to 1\n",
 		got: []string{"\x1b[31mred"}, tail: []string{`\x1b[31mred`},
+	},
+	{
+		name: "publish what is kept", args: []string{"publish", "kept", "--channel", "room:1"}, want: "ID to 1\n",
+		got: []string{"kept"}, tail: []string{"kept"},
+	},
+	{
+		name: "publish what is not", args: []string{"publish", "--keep=false", "not", "--channel", "room:1"}, want: "ID to 1\n",
+		got: []string{"not"}, tail: []string{"not"},
+	},
+	{
+		name: "list what is kept", args: []string{"history", "room:1"}, want: "ID TIME EVENT DATA\nID NOW kept\n",
 	},
 }
 

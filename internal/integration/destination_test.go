@@ -31,6 +31,7 @@ func TestDestination(t *testing.T) {
 		{admin, asJSON, `{"channel":"two","data":"x"}`, 200, `"channel":"two"`},
 		{admin, asJSON, `{"channel":"two"}`, 400, "no data"},
 		{admin + "?channel=two", asJSON, `{"channel":"two","data":"x"}`, 400, "both the query and the JSON object"},
+		{ws + "?channel=one&keep=false", text, "x", 400, `keep is "false", must be 0 or 1`},
 		{ws + "?chanel=two", text, "x", 400, `the query parameter "chanel" is unknown`},
 		{ws + "?name=ann", text, "x", 200, "id"},
 		{ws + "?token=t", text, "x", 400, "token"},

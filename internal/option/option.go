@@ -5,6 +5,7 @@ package option
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 
 	"github.com/caddyserver/caddy/v2"
@@ -16,8 +17,8 @@ import (
 type Parser func(d *caddyfile.Dispenser) error
 
 // Block parses a block of options, each of which may be given once: of two, one would be ignored, and nobody would notice. The
-// name of an option may have two words.
-func Block(d *caddyfile.Dispenser, parsers map[string]Parser) error {
+// name of an option may have two words. Those in repeatable may be given more than once.
+func Block(d *caddyfile.Dispenser, parsers map[string]Parser, repeatable ...string) error {
 	lines := make(map[string]int) // of the options so far
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		name := d.Val()
@@ -30,7 +31,7 @@ func Block(d *caddyfile.Dispenser, parsers map[string]Parser) error {
 		if !ok {
 			return d.Errf("unrecognized option %s", name)
 		}
-		if line, ok := lines[name]; ok {
+		if line, ok := lines[name]; ok && !slices.Contains(repeatable, name) {
 			return d.Errf("the option %s is given twice, first on line %d", name, line)
 		}
 		lines[name] = d.Line()

@@ -20,6 +20,7 @@ import (
 type destination struct {
 	channel, event string
 	named          bool // it names a channel
+	transient      bool // it says that the message is not to be kept
 }
 
 // set sets the values that the fields have for channel and event. No field may be there twice. The values are copied, because
@@ -50,7 +51,7 @@ func (d *destination) set(where string, fields url.Values) error {
 	return nil
 }
 
-// inQuery reads the parameters channel and event. Others are rejected, unless they are among more.
+// inQuery reads the parameters channel, event and keep. Others are rejected, unless they are among more.
 func inQuery(r *http.Request, more []string) (d destination, err error) {
 	// Not r.URL.Query, which silently drops what it cannot parse.
 	fields, err := url.ParseQuery(r.URL.RawQuery)
@@ -58,9 +59,16 @@ func inQuery(r *http.Request, more []string) (d destination, err error) {
 		return d, fmt.Errorf("the query: %w", err)
 	}
 	for name := range fields {
-		if name != "channel" && name != "event" && !slices.Contains(more, name) {
-			return d, fmt.Errorf("the query parameter %q is unknown: a message has channel and event", name)
+		if name != "channel" && name != "event" && name != "keep" && !slices.Contains(more, name) {
+			return d, fmt.Errorf("the query parameter %q is unknown: a message has channel, event and keep", name)
 		}
+	}
+	if fields.Has("keep") && !slices.Contains(more, "keep") {
+		// One that is misspelled would keep what should not be.
+		if v := fields["keep"]; len(v) != 1 || v[0] != "0" && v[0] != "1" {
+			return d, fmt.Errorf("keep is %q, must be 0 or 1", strings.Join(v, ", "))
+		}
+		d.transient = fields.Get("keep") == "0"
 	}
 	err = d.set("the query", fields)
 	return d, err
@@ -144,6 +152,8 @@ func (d *destination) fromJSON(body []byte, key string) (*Object, error) {
 	switch {
 	case o.Data == nil:
 		return nil, errors.New("the JSON object names a channel, and has no data" + asData)
+	case o.Keep != nil && d.transient:
+		return nil, errors.New("both the query and the JSON object have keep")
 	case o.Key != "" && key != "":
 		return nil, errors.New("both the header Idempotency-Key and the JSON object have a key")
 	}

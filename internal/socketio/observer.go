@@ -29,7 +29,7 @@ func (o observer) Subscribed(c *hub.Conn, channel string) {
 
 // Unsubscribed implements hub.Observer. That it leaves all of them is its end, after which it may come back to them.
 func (o observer) Unsubscribed(c *hub.Conn, channel string) {
-	if why, ok := c.Parting(); ok && endsForGood(why) {
+	if why, ok := c.Parting(); ok && o.table.endsForGood(why) {
 		o.end(c, why) // now, as the client may be slow to go, and quick to come back
 	} else if s := o.table.of(c); s != nil && channel != "" {
 		o.table.mu.Lock()
@@ -47,9 +47,11 @@ func (o observer) Ended(c *hub.Conn, why hub.Reason) {
 	o.Observer.Ended(c, why)
 }
 
-// endsForGood reports whether a client cannot resume its session. After a restart, its new route may not let it into the same
-// rooms.
-func endsForGood(why hub.Reason) bool { return packet.ForGood(why) || why == hub.ReasonRestart }
+// endsForGood reports whether a client cannot resume its session. When its route ends, the new one may not let it into the same
+// rooms. When the process ends, and another one goes on with its records, that one looks at them: see Table.recoverable.
+func (t *Table) endsForGood(why hub.Reason) bool {
+	return packet.ForGood(why) || why == hub.ReasonRestart && !t.handingOver.Load()
+}
 
 // end ends the session of a connection.
 func (o observer) end(c *hub.Conn, why hub.Reason) {

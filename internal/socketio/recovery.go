@@ -29,11 +29,12 @@ type record struct {
 	keep      time.Duration
 
 	// Guarded by Table.mu.
-	session *session // nil when that has ended
-	on      []string // all channels that it was on then
-	until   time.Time
-	place   *list.Element // in recovery.ended
-	gone    bool          // its client was kicked, so nobody may go on with it
+	session  *session // nil when that has ended
+	on       []string // all channels that it was on then
+	until    time.Time
+	place    *list.Element // in recovery.ended
+	restored bool          // from the history file: another configuration has let the client into its rooms
+	gone     bool          // its client was kicked, so nobody may go on with it
 }
 
 // name is the client's name in the hub.
@@ -112,6 +113,9 @@ func (t *Table) recoverable(s *session, namespace, pid string) (*record, []strin
 	}
 	old, channels := r.session, slices.Clone(r.on)
 	t.mu.Unlock()
+	if r.restored && !s.mayEnter(r, channels) {
+		return nil, nil
+	}
 	if old != nil { // the client was faster to come back than we to notice that it was gone
 		if channels = within(namespace, old.conn.Channels()); len(channels) == 0 {
 			channels = t.roomsOf(r, old) // it is just being closed
@@ -207,7 +211,7 @@ func (t *Table) dropEndedLocked(r *record, h *hub.Hub) {
 // endLocked keeps the records of a session that has ended for a while. If the client must not come back it forgets them. It
 // returns the names that nobody needs any more.
 func (t *Table) endLocked(s *session) (names []string) {
-	v, forGood := &t.recovery, endsForGood(s.why)
+	v, forGood := &t.recovery, t.endsForGood(s.why)
 	// A session has a record for each namespace, and a client asks for each by itself.
 	for _, r := range s.records {
 		if forGood {

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
@@ -17,7 +18,12 @@ type Table struct {
 	polling  map[string]*poller     // by the Engine.IO session's ID
 	sessions map[*hub.Conn]*session // that have not ended
 	recovery recovery
+
+	handingOver atomic.Bool // the process ends, and another one goes on with the records
 }
+
+// HandOver has sessions that end from now on stay in the records, for the process that goes on with them.
+func (t *Table) HandOver() { t.handingOver.Store(true) }
 
 // NewTable returns a table without sessions.
 func NewTable() *Table {

@@ -1,0 +1,244 @@
+// Package historyfile keeps what a process knows of its own log for the next one: the history, positions and keys, in one file
+// of Caddy's storage. A clean exit writes it, and the next start reads it and removes it.
+//
+// The file must never be read twice, or by a process that does not follow the one that wrote it: clients would be told that
+// they miss nothing, though there were messages in between. So next to the file there is one with the mark of the process that
+// started last. Only that one writes the file, which has the mark too, and it is good only while the mark is still there.
+// Two processes that start at the same time both write their marks, and one of them finds another one's when it has read the
+// file. A process that is killed leaves its mark, and no file.
+package historyfile
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"path"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+)
+
+var logger = func() *zap.Logger { return caddy.Log().Named("broadcast.history") } // a variable for tests
+
+const (
+	// header says what the file is, and in which version.
+	header = "caddy-broadcast history 1\n"
+
+	markSize = 16
+
+	// timeout bounds how long a start or an exit waits for the storage, which may be a server.
+	timeout = 10 * time.Second
+)
+
+// Part is something that is saved. Restore of a Part that returns an error has changed nothing.
+type Part interface {
+	Save(dst []byte) []byte
+	Restore(p []byte) error
+}
+
+// File is the file of a process.
+type File struct {
+	parts []Part
+
+	mu      sync.Mutex
+	storage certmagic.Storage // nil while the file is not used
+	name    string            // of the storage
+	mark    []byte            // this process's, once it is written there
+	saved   bool
+}
+
+// New returns the file that has some parts, in this order.
+func New(parts ...Part) *File { return &File{parts: parts} }
+
+// Settings are what a configuration says.
+type Settings struct {
+	Storage certmagic.Storage // nil if the file is not used
+}
+
+// Restore reads the file, and has the parts go on from it. It is called before the process has had any messages.
+func (f *File) Restore(s Settings) { f.use(s, true) }
+
+// Use follows the settings of the running configuration.
+func (f *File) Use(s Settings) { f.use(s, false) }
+
+func (f *File) use(s Settings, restore bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.storage = s.Storage
+	if s.Storage == nil {
+		return
+	}
+	name := nameOf(s.Storage)
+	if name == f.name {
+		return // the mark is there
+	}
+	f.name, f.mark = name, nil
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	begin := time.Now()
+	p, err := f.take(ctx)
+	if err != nil {
+		logger().Error("the history file cannot be used, so this process will not save its history", zap.Error(err))
+		return
+	}
+	if !restore || p == nil {
+		return
+	}
+	if err := f.restore(p); err != nil {
+		logger().Warn("the history file is not used: clients get a gap", zap.Error(err))
+		return
+	}
+	logger().Info("the history of the process before is restored", zap.Int("bytes", len(p)), zap.Duration("duration", time.Since(begin)))
+}
+
+// nameOf tells storages apart. Each configuration has modules of its own.
+func nameOf(s certmagic.Storage) string {
+	if s, ok := s.(interface{ String() string }); ok {
+		return s.String()
+	}
+	return "storage"
+}
+
+// folder returns where the files of this process are. Machines may share a storage, and each of them has its own.
+func folder() string {
+	id, err := caddy.InstanceID()
+	if err != nil {
+		return "broadcast"
+	}
+	return path.Join("broadcast", id.String())
+}
+
+func fileKey() string { return path.Join(folder(), "history") }
+func markKey() string { return path.Join(folder(), "history_mark") }
+
+// take writes the mark, and returns what the process that was there before has saved, or nil. The file is removed in any case.
+func (f *File) take(ctx context.Context) (p []byte, err error) {
+	before, err := load(ctx, f.storage, markKey())
+	if err != nil {
+		return nil, err
+	}
+	mark := make([]byte, markSize)
+	rand.Read(mark)
+	if err := f.storage.Store(ctx, markKey(), mark); err != nil {
+		return nil, err
+	}
+	p, err = load(ctx, f.storage, fileKey())
+	if err != nil {
+		return nil, err
+	}
+	if p != nil {
+		// Before it is used: a file that cannot be removed would be read again by the next process.
+		if err := f.storage.Delete(ctx, fileKey()); err != nil {
+			return nil, err
+		}
+	}
+	f.mark = mark
+	if p == nil {
+		return nil, nil
+	}
+	if mine, err := f.mineLocked(ctx); err != nil || !mine {
+		return nil, err // another process has started at the same time, and has the file
+	}
+	if len(p) < len(header)+markSize || !bytes.Equal(p[len(header):len(header)+markSize], before) {
+		logger().Warn("the history file is not used, because the process that started last has not written it: clients get a gap")
+		return nil, nil
+	}
+	return p, nil
+}
+
+// mineLocked reports whether this process is the one that started last.
+func (f *File) mineLocked(ctx context.Context) (bool, error) {
+	if f.mark == nil {
+		return false, nil
+	}
+	p, err := load(ctx, f.storage, markKey())
+	return bytes.Equal(p, f.mark), err
+}
+
+// load returns what the storage has, or nil if it has nothing.
+func load(ctx context.Context, s certmagic.Storage, key string) ([]byte, error) {
+	p, err := s.Load(ctx, key)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return p, err
+}
+
+var errFormat = errors.New("it is damaged, or of another version")
+
+// restore has the parts go on from a file.
+func (f *File) restore(p []byte) error {
+	if len(p) < len(header)+markSize+sha256.Size || string(p[:len(header)]) != header {
+		return errFormat
+	}
+	p, sum := p[:len(p)-sha256.Size], p[len(p)-sha256.Size:]
+	if s := sha256.Sum256(p); !bytes.Equal(s[:], sum) {
+		return errFormat
+	}
+	p = p[len(header)+markSize:]
+	for _, part := range f.parts {
+		if len(p) < 8 || binary.BigEndian.Uint64(p) > uint64(len(p)-8) {
+			return errFormat
+		}
+		n := binary.BigEndian.Uint64(p)
+		if err := part.Restore(p[8 : 8+n]); err != nil {
+			return err
+		}
+		p = p[8+n:]
+	}
+	return nil
+}
+
+// InUse reports whether Save will write the file, unless another process has started meanwhile.
+func (f *File) InUse() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.storage != nil && f.mark != nil
+}
+
+// Save writes the file, if the settings say so, once. Nothing changes any more in the parts.
+func (f *File) Save() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.storage == nil || f.saved {
+		return
+	}
+	f.saved = true
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	mine, err := f.mineLocked(ctx)
+	if err == nil && !mine {
+		logger().Info("another process has started with the same storage, so this one does not save its history")
+		return
+	}
+	p := f.encode()
+	if err == nil {
+		err = f.storage.Store(ctx, fileKey(), p)
+	}
+	if err != nil {
+		f.storage.Delete(ctx, fileKey()) // whatever there is of it
+		logger().Error("the history is not saved: after the start clients get a gap", zap.Error(err))
+		return
+	}
+	logger().Info("the history is saved for the next process", zap.Int("bytes", len(p)), zap.Duration("duration", time.Since(begin)))
+}
+
+// encode returns the file.
+func (f *File) encode() []byte {
+	p := append([]byte(header), f.mark...)
+	for _, part := range f.parts {
+		at := len(p)
+		p = part.Save(append(p, make([]byte, 8)...))
+		binary.BigEndian.PutUint64(p[at:], uint64(len(p)-at-8))
+	}
+	sum := sha256.Sum256(p)
+	return append(p, sum[:]...)
+}

@@ -1,0 +1,281 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
+)
+
+// restarting is Caddy as a process that is replaced by another one with the same storage.
+type restarting struct {
+	*exiting
+	cmd   *exec.Cmd
+	ended chan error
+	data  string
+}
+
+// startRestarting starts Caddy with history, in a directory for its data.
+func startRestarting(t *testing.T, data string) *restarting {
+	s := &restarting{exiting: prepareExit(t, "storage file_system "+data+"\nbroadcast {\nhistory 100000\nhistory_bytes 64MiB\n}\n"), data: data}
+	config, err := os.ReadFile(s.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = []byte(strings.Replace(string(config), "broadcast /ws\n", "broadcast /ws default {\nmax_message 1MiB\nmax_backlog 4MiB\n}\nbroadcast /socket.io/* {\nsocketio\n}\n", 1))
+	if err := os.WriteFile(s.file, config, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.run()
+	return s
+}
+
+func (s *restarting) run() { s.cmd, s.ended = s.start(s.T.(*testing.T)) }
+
+// awaitEnd waits until the process has ended.
+func (s *restarting) awaitEnd() {
+	s.T.Helper()
+	select {
+	case <-s.ended:
+	case <-time.After(20 * time.Second):
+		s.T.Fatal("it does not end")
+	}
+}
+
+// terminate ends the process cleanly.
+func (s *restarting) terminate() {
+	s.T.Helper()
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	s.awaitEnd()
+}
+
+// saved returns the paths of the history files.
+func (s *restarting) saved() []string {
+	names, _ := filepath.Glob(filepath.Join(s.data, "broadcast", "*", "history"))
+	return names
+}
+
+// hello returns what a client of broadcast.v1 is told that comes back.
+func (s *restarting) hello(id string) string {
+	s.T.Helper()
+	c := s.Dial("/ws?last_id="+id, &websocket.DialOptions{Subprotocols: []string{"broadcast.v1"}})
+	_, p, err := c.Read(s.T.Context())
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	return string(p)
+}
+
+// TestRestart: clients of every kind go on across a clean restart, and get each message once.
+func TestRestart(t *testing.T) {
+	for name, end := range map[string]func(s *restarting){
+		"SIGTERM":    (*restarting).terminate,
+		"caddy stop": func(s *restarting) { s.Do("POST", s.Admin+"/stop", ""); s.awaitEnd() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := startRestarting(t, t.TempDir())
+			page := openSocket(s.Server, nil)
+			s.Send(page, "40")
+			_, connected, err := page.Read(t.Context())
+			_, pid, ok := strings.Cut(string(connected), `"pid":"`)
+			if err != nil || !ok {
+				t.Fatal(string(connected), err)
+			}
+			pid, _, _ = strings.Cut(pid, `"`)
+			first := s.Publish("event=e", "one")
+			_, event, err := page.Read(t.Context())
+			if err != nil || !strings.HasPrefix(string(event), `42["e","one",`) {
+				t.Fatal(string(event), err)
+			}
+			offset := strings.Split(string(event), `"`)[5]
+			second := s.Publish("event=e", "two")
+			status, retried := s.Post(s.Admin+"/broadcast/publish?event=e", "text/plain", "three", "Idempotency-Key", "k")
+			if status != 200 {
+				t.Fatal(retried)
+			}
+			if end(s); len(s.saved()) != 1 {
+				t.Fatal("there is no history file")
+			}
+			s.run()
+			if len(s.saved()) != 0 {
+				t.Error("the history file is still there")
+			}
+			if status, again := s.Post(s.Admin+"/broadcast/publish?event=e", "text/plain", "three", "Idempotency-Key", "k"); status != 200 || again != retried {
+				t.Errorf("published twice: %s and %s", retried, again)
+			}
+			fourth := s.Publish("event=e", "four")
+			if epoch := first[:strings.Index(first, "-")]; fourth != epoch+"-4" || second != epoch+"-2" {
+				t.Errorf("%s follows %s", fourth, second)
+			}
+			s.expectResumed(first, pid, offset)
+		})
+	}
+}
+
+// expectResumed checks that clients that have the first message get three more.
+func (s *restarting) expectResumed(first, pid, offset string) {
+	s.T.Helper()
+	c := s.Dial("/ws?last_id="+first, &websocket.DialOptions{Subprotocols: []string{"broadcast.v1"}})
+	got := ""
+	for !strings.Contains(got, "four") {
+		_, p, err := c.Read(s.T.Context())
+		if err != nil {
+			s.T.Fatal(got, err)
+		}
+		got += string(p)
+	}
+	if !strings.Contains(got, `"resumed":true`) || strings.Count(got, `"event":"e"`) != 3 || strings.Contains(got, `"one"`) {
+		s.T.Errorf("broadcast.v1: %s", got)
+	}
+	_, next := s.Stream("http://"+s.Addr+"/ws", "Last-Event-ID", first)
+	events := ""
+	for !strings.Contains(events, "four") {
+		e := next()
+		if events += e + "\n"; e == "EOF" {
+			break
+		}
+	}
+	for _, text := range []string{"one", "gap"} {
+		if strings.Contains(events, text) {
+			s.T.Errorf("event stream: %s", events)
+		}
+	}
+	for _, text := range []string{"two", "three", "four"} {
+		if strings.Count(events, text) != 1 {
+			s.T.Errorf("event stream: %s", events)
+		}
+	}
+	page := openSocket(s.Server, nil)
+	s.Send(page, fmt.Sprintf(`40{"pid":"%s","offset":"%s"}`, pid, offset))
+	_, p, err := page.Read(s.T.Context())
+	if err != nil || !strings.Contains(string(p), `"pid":"`+pid+`"`) {
+		s.T.Fatalf("Socket.IO: %s %v", p, err)
+	}
+	for _, text := range []string{"two", "three", "four"} {
+		if _, p, err := page.Read(s.T.Context()); err != nil || !strings.HasPrefix(string(p), `42["e","`+text+`"`) {
+			s.T.Fatalf("Socket.IO: %s %v, not %s", p, err, text)
+		}
+	}
+}
+
+// TestRestartWithGap: whenever it is not certain that nothing is missing, clients are told of a gap.
+func TestRestartWithGap(t *testing.T) {
+	truncate := func(s *restarting, to func(size int64) int64) {
+		for _, name := range s.saved() {
+			if info, err := os.Stat(name); err != nil || os.Truncate(name, to(info.Size())) != nil {
+				s.T.Fatal(err)
+			}
+		}
+	}
+	for name, end := range map[string]func(s *restarting){
+		"killed":           func(s *restarting) { s.cmd.Process.Kill(); s.awaitEnd() },
+		"truncated":        func(s *restarting) { s.terminate(); truncate(s, func(n int64) int64 { return n - 1 }) },
+		"empty":            func(s *restarting) { s.terminate(); truncate(s, func(int64) int64 { return 0 }) },
+		"of another start": func(s *restarting) { s.endAndKillNext() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := startRestarting(t, t.TempDir())
+			id := s.Publish("", "before")
+			end(s)
+			s.run()
+			if got := s.hello(id); !strings.Contains(got, `{"gap":`) {
+				t.Error(got)
+			}
+			if len(s.saved()) != 0 {
+				t.Error("the file is still there")
+			}
+			id = s.Publish("", "after") // and the next time it is as ever
+			s.terminate()
+			s.run()
+			if got := s.hello(id); !strings.Contains(got, `"resumed":true`) {
+				t.Error(got)
+			}
+		})
+	}
+}
+
+// endAndKillNext puts the file back that one process has left, when the next one, which is killed, has read it.
+func (s *restarting) endAndKillNext() {
+	s.T.Helper()
+	s.terminate()
+	name := s.saved()[0]
+	p, err := os.ReadFile(name)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	s.run()
+	s.Publish("", "lost")
+	s.cmd.Process.Kill()
+	s.awaitEnd()
+	if err := os.WriteFile(name, p, 0o600); err != nil {
+		s.T.Fatal(err)
+	}
+}
+
+// TestRestartOfTwo: of two processes with one storage only the one that started last saves its history.
+func TestRestartOfTwo(t *testing.T) {
+	data := t.TempDir()
+	blue := startRestarting(t, data)
+	blue.Publish("", "blue")
+	green := startRestarting(t, data)
+	id := green.Publish("", "green")
+	blue.terminate()
+	if len(green.saved()) != 0 {
+		t.Error("the first one has saved its history")
+	}
+	blue.WaitLog("another process has started with the same storage")
+	green.terminate()
+	green.run()
+	if got := green.hello(id); !strings.Contains(got, `"resumed":true`) {
+		t.Error(got)
+	}
+}
+
+// TestRestartWithFullDisk: a history that cannot be saved is lost, and nothing else.
+func TestRestartWithFullDisk(t *testing.T) {
+	disk := natstest.NewDisk(t, 4<<20)
+	s := startRestarting(t, disk.Dir)
+	id := s.Publish("", "before")
+	disk.Fill()
+	s.terminate()
+	s.WaitLog("the history is not saved")
+	disk.Free()
+	s.run()
+	if got := s.hello(id); !strings.Contains(got, `{"gap":`) {
+		t.Error(got)
+	}
+}
+
+// TestRestartTime: with 64 MiB of history, exit and start take at most a second longer.
+func TestRestartTime(t *testing.T) {
+	s := startRestarting(t, t.TempDir())
+	line := `{"data":"` + strings.Repeat("x", 1000) + "\"}\n"
+	for range 10 {
+		if status, body := s.Post(s.Admin+"/broadcast/publish", "application/x-ndjson", strings.Repeat(line, 5200)); status != 200 {
+			t.Fatal(status, body)
+		}
+	}
+	id := s.Publish("", "last")
+	s.terminate()
+	s.run()
+	if got := s.hello(id); !strings.Contains(got, `"resumed":true`) {
+		t.Error(got)
+	}
+	log, err := os.ReadFile(s.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(log)) {
+		if strings.Contains(line, "broadcast.history") {
+			t.Log(strings.TrimSpace(line))
+		}
+	}
+}
