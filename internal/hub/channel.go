@@ -20,6 +20,8 @@ type channel struct {
 	audiences   []*audience // one for each loop that has a subscriber
 	history     []*stored   // oldest first
 	droppedSeq  uint64      // the last message that history does not have any more, or never had
+
+	conflated map[ConflateKey]*stored // the newest of each key in history, nil if there is none
 }
 
 // audience is the subscribers of a channel on one loop.

@@ -53,6 +53,7 @@ type ConnOptions struct {
 	WriteTimeout time.Duration // how long a peer may accept no data
 	MaxBacklog   int           // bytes
 	DropOldest   bool          // whether a full backlog drops its oldest messages, instead of closing the connection
+	Conflate     bool          // whether messages in a backlog are replaced by newer ones of their conflate key
 	OneWay       bool          // the peer sends nothing, so it replies to no ping and no close
 
 	Observer Observer // nil if there is none

@@ -127,7 +127,7 @@ func (l *loop) deliverGroup(a *audience, g *group, run []*Message) {
 			l.deliverExcept(c, run)
 			continue
 		}
-		l.write(c, p, true, &array, len(run))
+		l.write(c, p, true, &array, run)
 	}
 	array.release()
 	l.reuse(p)
@@ -181,7 +181,7 @@ func (l *loop) deliverMixed() {
 		if l.sorts {
 			l.emit.got(c, cache.run)
 		}
-		l.write(c, cache.bytes, true, &cache.array, len(cache.run))
+		l.write(c, cache.bytes, true, &cache.array, cache.run)
 	}
 	l.reuse(cache.drop())
 	cache.reset()
@@ -259,7 +259,7 @@ func (l *loop) deliverExcept(c *Conn, run []*Message) {
 	// With space of its own, because the loop's has the bytes for the others.
 	if len(rest) > 0 {
 		var array *shared
-		l.write(c, c.options.Format.Append(nil, rest), false, &array, len(rest))
+		l.write(c, c.options.Format.Append(nil, rest), false, &array, rest)
 		array.release()
 	}
 }
@@ -275,10 +275,16 @@ func (l *loop) reuse(p []byte) {
 	}
 }
 
-// write hands n messages to a connection; see Conn.write. A failure is handled after the batch, because it takes the
-// connection out of the lists that deliver is going through.
-func (l *loop) write(c *Conn, p []byte, lent bool, array **shared, n int) {
-	l.delivered += uint64(n)
+// write hands a run to a connection, which is p when it is encoded; see Conn.write. A failure is handled after the batch, because
+// it takes the connection out of the lists that deliver is going through.
+func (l *loop) write(c *Conn, p []byte, lent bool, array **shared, run []*Message) {
+	if c.flushing.Load() && c.options.Conflate { // it does not keep up
+		if f := c.list(run); f > writeQueued {
+			l.failed = append(l.failed, failure{c, f})
+		}
+		return
+	}
+	l.delivered += uint64(len(run))
 	l.bytes += uint64(len(p))
 	l.calls++
 	c.sent += uint64(len(p))

@@ -208,7 +208,7 @@ func (l *loop) deliverTo(c *Conn, m *Message) {
 	}
 	run := []*Message{m}
 	var array *shared
-	l.write(c, c.options.Format.Append(nil, run), false, &array, 1)
+	l.write(c, c.options.Format.Append(nil, run), false, &array, run)
 	array.release()
 	l.counts.took(run, time.Now())
 	l.handleFailed()

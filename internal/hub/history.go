@@ -35,6 +35,9 @@ func (h *Hub) appendHistoryLocked(ch *channel, m *Message) {
 	s := &stored{message: m, channel: ch, before: h.history.newest}
 	h.storeLocked(s)
 	ch.history = append(ch.history, s)
+	if m.Conflate.IsSet() {
+		h.supersedeLocked(s)
+	}
 	if len(ch.history) > h.config.History {
 		h.dropOldestLocked(ch)
 	}
@@ -47,6 +50,9 @@ func (h *Hub) prependHistoryLocked(ch *channel, m *Message) {
 	s := &stored{message: m, channel: ch, after: h.history.oldest}
 	h.storeLocked(s)
 	ch.history = slices.Insert(ch.history, 0, s) // moves pointers, at most Config.History of them
+	if m.Conflate.IsSet() {
+		ch.noteConflatedLocked(s)
+	}
 	h.setTimerLocked(time.Now())
 }
 
@@ -70,8 +76,24 @@ func (h *Hub) storeLocked(s *stored) {
 
 // dropOldestLocked drops the oldest message of a channel.
 func (h *Hub) dropOldestLocked(ch *channel) {
-	hi := &h.history
 	s := ch.history[0]
+	h.unlinkLocked(s)
+	if s.message.Conflate.IsSet() {
+		ch.forgetConflatedLocked(s)
+	}
+	if s.message.origin == h.origin { // a position of another epoch means nothing
+		ch.droppedSeq = max(ch.droppedSeq, s.message.Seq)
+	}
+	ch.history[0] = nil
+	if ch.history = ch.history[1:]; len(ch.history) == 0 {
+		ch.history = nil
+		h.forgetChannelLocked(ch)
+	}
+}
+
+// unlinkLocked counts a message out, and takes it out of the list of all.
+func (h *Hub) unlinkLocked(s *stored) {
+	hi := &h.history
 	if s.before == nil {
 		hi.oldest = s.after
 	} else {
@@ -84,17 +106,9 @@ func (h *Hub) dropOldestLocked(ch *channel) {
 	}
 	hi.bytes.Add(-int64(s.message.cost()))
 	hi.count--
-	if s.message.origin == h.origin { // a position of another epoch means nothing
-		ch.droppedSeq = max(ch.droppedSeq, s.message.Seq)
-	}
-	// A replay may still hold it. It then counts for that connection: see Conn.memory.
-	s.message.dropped.Store(true)
+	// A backlog may still hold it.
+	s.message.holders.Add(-inHistory)
 	h.letGo([]*Message{s.message})
-	ch.history[0] = nil
-	if ch.history = ch.history[1:]; len(ch.history) == 0 {
-		ch.history = nil
-		h.forgetChannelLocked(ch)
-	}
 }
 
 // trimLocked drops what is too old or too much, but at most atOnce messages. The timer drops the rest of what is too old,

@@ -152,9 +152,12 @@ func (r *repeats) digest(m *Message) uint64 {
 	d.WriteByte(byte(m.Kind))
 	d.WriteString(m.Event)
 	d.WriteByte(0) // which no event's name has
-	if m.Emit != nil {
+	switch {
+	case m.Emit != nil:
 		d.Write(m.appendEmit(nil, false))
-	} else {
+	case m.Conflate.IsSet():
+		d.Write(m.appendConflate(nil))
+	default:
 		d.Write(m.Data)
 	}
 	return d.Sum64()

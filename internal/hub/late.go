@@ -19,7 +19,7 @@ func (l *loop) late(a *audience, m *Message) {
 				rest = append(rest, c)
 			case m.withholds(c):
 			default:
-				l.write(c, p, false, &array, 1)
+				l.write(c, p, false, &array, run)
 			}
 		}
 		array.release()

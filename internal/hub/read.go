@@ -299,6 +299,10 @@ func (s *sharedLog) prependLocked(m *Message, now time.Time) bool {
 	h := s.hub
 	c := &h.config
 	ch := h.channels[m.Channel]
+	// What is read comes from the newest to the oldest. One that is replaced already is not needed.
+	if ch != nil && m.Conflate.IsSet() && ch.conflated[m.Conflate] != nil {
+		return true
+	}
 	// It has nothing dropped, unlike a message that comes live: what is newer does not give way to what is older.
 	if ch != nil && len(ch.history) >= c.History || c.History == 0 ||
 		h.history.bytes.Load()+int64(m.cost()) > int64(c.historyBytes()) || c.HistoryAge > 0 && now.Sub(m.Time) >= c.HistoryAge {
