@@ -47,6 +47,10 @@ type Message struct {
 
 	// Binary has Data delivered as a binary frame, in base64 where there is no such thing.
 	Binary bool
+
+	// Conflate, if set, is what the message is about, such as "row:7": a client that does not keep up, or that comes
+	// later, may get only the newest message with it on the channel. Optional, as long as a channel's name.
+	Conflate string
 }
 
 // Hub is the hub of the process. It is safe for concurrent use.
@@ -76,7 +80,7 @@ func (h *Hub) Publish(m Message) (id string, err error) {
 	if m.Channel == "" {
 		m.Channel = DefaultChannel
 	}
-	out := &hub.Message{Channel: m.Channel, Event: m.Event, Data: m.Data, Source: hub.SourceGo}
+	out := &hub.Message{Channel: m.Channel, Event: m.Event, Data: m.Data, Source: hub.SourceGo, Conflate: hub.NewConflateKey(m.Conflate)}
 	switch {
 	case m.Binary && m.JSON:
 		return "", errors.New("the data is either JSON or binary")

@@ -142,7 +142,7 @@ func (a *App) parseBroker(d *caddyfile.Dispenser) error {
 //	    write_timeout <duration>
 //	    max_message   <size>
 //	    max_backlog   <size>
-//	    slow          close|drop
+//	    slow          close|drop|conflate
 //	    rate          <n>[/s|/m|/h] [<burst>]
 //	    max_connections <n> [per_ip <n>]
 //	    ipv6_prefix   <bits>

@@ -357,7 +357,10 @@ type Handler struct {
 
 	// What happens to a connection whose backlog is full: `close` closes it with 1013; `drop` drops its oldest messages. Use
 	// `drop` where only recent messages matter, such as prices or positions. Clients of `broadcast.v1` and event streams are
-	// notified of the gap; raw WebSockets are not, because their protocol cannot express it. Default: `close`.
+	// notified of the gap; raw WebSockets are not, because their protocol cannot express it. `conflate` is `close`, but of
+	// the messages with one conflate key that wait for the connection only the newest is kept. Use it for tables, prices and
+	// positions whose publishers set conflate keys: a slow client then has all current values, a little later. Default:
+	// `close`.
 	Slow string `json:"slow,omitempty"`
 
 	// How many messages a client may publish. Set it where strangers may publish.

@@ -18,10 +18,11 @@ type Object struct {
 	Data     json.RawMessage `json:"data"`
 	Encoding string          `json:"encoding"`
 	Key      string          `json:"key"`
+	Conflate string          `json:"conflate"`
 }
 
 // members are the names of an Object's members.
-var members = []string{"channel", "event", "data", "encoding", "key"}
+var members = []string{"channel", "event", "data", "encoding", "key", "conflate"}
 
 // Decode decodes one object. It rejects unknown members, since one that is misspelled would send the message elsewhere.
 func Decode(data []byte) (*Object, error) {
@@ -65,7 +66,7 @@ func (c *Channel) UnmarshalJSON(b []byte) error {
 // Message returns the object's message, on a channel. Data that is a string is published as text, or as binary data with
 // the encoding base64. Any other data is published as JSON.
 func (o *Object) Message(channel string) (*hub.Message, error) {
-	m := &hub.Message{Channel: channel, Event: o.Event, Key: o.Key}
+	m := &hub.Message{Channel: channel, Event: o.Event, Key: o.Key, Conflate: hub.NewConflateKey(o.Conflate)}
 	if o.Data == nil {
 		return nil, errors.New("the message has no data")
 	}

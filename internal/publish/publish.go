@@ -60,7 +60,7 @@ func tooLarge(limit int64) error {
 	return Reject(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", limit)
 }
 
-// Message reads a message from a request. The body is the data, and the query names the channel and the event. The channel
+// Message reads a message from a request. The body is the data, and the query names the channel, the event and the conflate key. The channel
 // is empty if none is named. The header Idempotency-Key is the message's key
 // (draft-ietf-httpapi-idempotency-key-header). Other query parameters are rejected, unless they are among more.
 //
@@ -123,7 +123,7 @@ func Message(w http.ResponseWriter, r *http.Request, limit int64, more ...string
 		m.Kind = hub.Binary
 	}
 	// Not the object's own fields: by now `to` has what the query, the form or the object says.
-	m.Channel, m.Event = to.channel, to.event
+	m.Channel, m.Event, m.Conflate = to.channel, to.event, hub.NewConflateKey(to.conflate)
 	return m, nil
 }
 

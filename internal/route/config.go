@@ -71,8 +71,9 @@ const (
 
 // What happens to slow connections.
 const (
-	slowClose = "close"
-	slowDrop  = "drop"
+	slowClose    = "close"
+	slowDrop     = "drop"
+	slowConflate = "conflate"
 )
 
 // SetDefaults sets the options that are not given.
@@ -135,8 +136,8 @@ func (c *Config) validateNames() error {
 			return err
 		}
 	}
-	if c.Slow != slowClose && c.Slow != slowDrop {
-		return fmt.Errorf("slow is %q, must be close or drop", c.Slow)
+	if c.Slow != slowClose && c.Slow != slowDrop && c.Slow != slowConflate {
+		return fmt.Errorf("slow is %q, must be close, drop or conflate", c.Slow)
 	}
 	return nil
 }
