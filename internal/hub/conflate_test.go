@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestConflateModel runs random publishes, with and without conflate keys, to clients of every kind and speed, that join, leave,
@@ -77,7 +78,13 @@ func (m *conflateModel) connect(after *conflating) {
 	e := &conflating{client: newClient(), skips: r.IntN(4) > 0}
 	o := options()
 	o.MaxBacklog = 1 << 20
-	o.Conflate = e.skips
+	if e.skips { // one of these, or both
+		o.Conflate = r.IntN(2) == 0
+		if !o.Conflate || r.IntN(2) == 0 {
+			o.DeliverEvery = time.Duration(1+r.IntN(3)) * time.Millisecond
+		}
+	}
+	o.Format = seqs{name: modelChannels[r.IntN(2)]}
 	e.blocks = r.IntN(2) == 0
 	e.window = 8 * r.IntN(20)
 	s := Subscriber{}

@@ -54,6 +54,7 @@ type ConnOptions struct {
 	MaxBacklog   int           // bytes
 	DropOldest   bool          // whether a full backlog drops its oldest messages, instead of closing the connection
 	Conflate     bool          // whether messages in a backlog are replaced by newer ones of their conflate key
+	DeliverEvery time.Duration // how long messages wait, to be written together; 0 is not at all
 	OneWay       bool          // the peer sends nothing, so it replies to no ping and no close
 
 	Observer Observer // nil if there is none

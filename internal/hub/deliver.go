@@ -33,6 +33,15 @@ func (a *audience) gathers() bool { return len(a.pending) > 0 }
 
 // gather adds a message to the current batch.
 func (l *loop) gather(a *audience, m *Message) {
+	if a.every > 0 {
+		l.gatherLater(a, m)
+	} else {
+		l.gatherNow(a, m)
+	}
+}
+
+// gatherNow is gather for an audience whose messages do not wait.
+func (l *loop) gatherNow(a *audience, m *Message) {
 	if m.several() && m.Emit.id != l.emit.id {
 		if l.emit.id != 0 && (!l.emit.done || l.emit.begun) {
 			l.deliver() // what is known of the one before is needed until then
@@ -86,7 +95,9 @@ func (l *loop) deliver() {
 
 	now := time.Now()
 	for _, a := range l.touched {
-		l.counts.took(a.pending, now)
+		if a.every == 0 { // else most of it is what was asked for
+			l.counts.took(a.pending, now)
+		}
 		clear(a.pending)
 		// There may be a million audiences, so what a burst needed is not kept for each of them.
 		if a.pending = a.pending[:0]; cap(a.pending) > 64 {
@@ -249,7 +260,7 @@ func spare[E any](list []E) []E {
 func (l *loop) deliverExcept(c *Conn, run []*Message) {
 	var rest []*Message
 	for _, m := range run {
-		if !m.withholds(c) && !(l.sorts && m.Emit != nil && l.repeats(c, m)) {
+		if !m.withholds(c) && m.Seq > l.ahead[c] && !(l.sorts && m.Emit != nil && l.repeats(c, m)) {
 			rest = append(rest, m)
 		}
 	}

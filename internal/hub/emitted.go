@@ -191,6 +191,7 @@ func once(run []*Message) []*Message {
 
 // deliverTo delivers a message to the one connection that it is for. The barrier has delivered what that has to get before.
 func (l *loop) deliverTo(c *Conn, m *Message) {
+	l.catchUp(c)
 	if c.state != stateOpen || m.withholds(c) || m.Emit.exceptsChannelOf(c) {
 		return
 	}
