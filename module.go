@@ -363,6 +363,11 @@ type Handler struct {
 	// `close`.
 	Slow string `json:"slow,omitempty"`
 
+	// How long messages wait for others, to be delivered together. Of those with one conflate key only the newest is
+	// delivered. Set it where clients are phones or many: each gets fewer frames, and messages come later by up to this
+	// long. Answers do not wait, and no more than 64 KiB do. Default: `0`, which is not at all. Maximum: `10s`.
+	DeliverEvery caddy.Duration `json:"deliver_every,omitempty"`
+
 	// How many messages a client may publish. Set it where strangers may publish.
 	//
 	// - A WebSocket has its own count. With `broadcast.v1` it includes joins, leaves and empty arrays. With and without, it
@@ -452,7 +457,7 @@ func (h *Handler) options(history bool) route.Config {
 		Transports: h.Transports, Query: h.Query, Origins: h.Origins,
 		Publish: isOn(h.Publish), Subscribe: isOn(h.Subscribe), Echo: isOn(h.Echo), Replay: h.Replay,
 		PingInterval: time.Duration(h.PingInterval), WriteTimeout: time.Duration(h.WriteTimeout),
-		MaxMessage: h.MaxMessage, MaxBacklog: h.MaxBacklog, Slow: h.Slow, Compression: h.Compression,
+		MaxMessage: h.MaxMessage, MaxBacklog: h.MaxBacklog, Slow: h.Slow, DeliverEvery: time.Duration(h.DeliverEvery), Compression: h.Compression,
 		Rate: h.Rate, MaxConnections: h.MaxConnections, MaxPerIP: h.MaxPerIP, IPv6Prefix: h.IPv6Prefix,
 		SocketIO: h.SocketIO, History: history,
 	}
