@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -273,9 +274,10 @@ func (t *table) publish(d time.Duration) error {
 		if err != nil {
 			return err
 		}
+		answer, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("publishing: %s", resp.Status)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("publishing: %s: %s %v", resp.Status, answer, err)
 		}
 	}
 	return nil

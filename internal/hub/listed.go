@@ -6,6 +6,7 @@ package hub
 type messageList struct {
 	messages []*Message          // nil where one was replaced
 	taken    int                 // how many were taken from its beginning
+	fixed    int                 // how many, with those taken, are not replaced any more
 	live     int                 // those that are not nil
 	newest   map[conflated]place // that wait in the backlog, in any of its lists; they share it
 }
@@ -38,7 +39,7 @@ func (b *backlog) list(m *Message, array func(*messageList) *shared) (replaced *
 	}
 	if m.Conflate.IsSet() {
 		key := conflated{m.Channel, m.Conflate}
-		if p, ok := l.newest[key]; ok {
+		if p, ok := l.newest[key]; ok && p.at >= p.list.fixed {
 			replaced = p.list.remove(p.at)
 			b.unlisted(replaced)
 		}
@@ -83,23 +84,36 @@ func (l *messageList) remove(at int) *Message {
 // shorten removes the places of messages that were replaced.
 func (l *messageList) shorten() {
 	rest := make([]*Message, 0, l.live+minSpareSlots)
-	for _, m := range l.messages {
+	fixed := l.taken
+	for i, m := range l.messages {
 		if m == nil {
 			continue
 		}
-		if m.Conflate.IsSet() {
+		if l.isNewest(m, l.taken+i) {
 			l.newest[conflated{m.Channel, m.Conflate}] = place{l, l.taken + len(rest)}
 		}
-		rest = append(rest, m)
+		if rest = append(rest, m); l.taken+i < l.fixed {
+			fixed++
+		}
 	}
-	l.messages = rest
+	l.messages, l.fixed = rest, fixed
+}
+
+// isNewest reports whether a message of the list is the newest of its conflate key that waits.
+func (l *messageList) isNewest(m *Message, at int) bool {
+	return m.Conflate.IsSet() && l.newest[conflated{m.Channel, m.Conflate}] == place{l, at}
 }
 
 // takeListed makes a replay of what comes first in a queue that begins with a list, as much as is written at once. From then
-// on it is not replaced any more. A list of which nothing is left is dropped, so afterwards the queue may begin with
+// on it is not replaced any more, nor is what waits with it. A list of which nothing is left is dropped, so afterwards the queue may begin with
 // something else and there is no replay.
 func (b *backlog) takeListed() {
 	l := b.queue[0].array.list
+	// What changes all the time would move to the end all the time, and never be sent. Therefore what waits now is sent, all of
+	// it, and what comes meanwhile is conflated among itself.
+	if l.taken >= l.fixed {
+		l.fixed = l.taken + len(l.messages)
+	}
 	var ms []*Message
 	n, size := 0, 0
 	for ; n < len(l.messages); n++ {
@@ -112,7 +126,7 @@ func (b *backlog) takeListed() {
 		}
 		ms = append(ms, m)
 		b.unlisted(m)
-		if m.Conflate.IsSet() {
+		if l.isNewest(m, l.taken+n) {
 			delete(l.newest, conflated{m.Channel, m.Conflate})
 		}
 	}
