@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
 
 // TestConflateModel runs random publishes, with and without conflate keys, to clients of every kind and speed, that join, leave,
@@ -258,6 +260,47 @@ func (e *conflating) check(t *testing.T) {
 		may := m.Conflate.IsSet() && newest[conflated{m.Channel, m.Conflate}] > m.Seq && (e.skips || m.Seq <= e.history)
 		if !may && !slices.Contains(got, m.Seq) {
 			t.Fatalf("message %d on %q with key %q is missing in %v", m.Seq, m.Channel, m.Conflate, got)
+		}
+	}
+}
+
+// TestConflateShared: a conflate key goes through a shared log with the data, and what no hub has written is no message.
+func TestConflateShared(t *testing.T) {
+	m := &Message{Channel: "a", Kind: JSON, Data: []byte("[1]"), Conflate: NewConflateKey("row:7")}
+	e := entriesOf([]*Message{m}, 0)[0]
+	got := messageOf(&e, time.Now())
+	if got == nil || got.Conflate != m.Conflate || string(got.Data) != "[1]" || got.Kind != JSON {
+		t.Errorf("got %+v", got)
+	}
+	for _, p := range []string{"", "\x00", "\x02a", "\x00[1]", "\x01\x00[1]", "\x01\xff[1]"} {
+		e := broker.Entry{Channel: "a", Kind: uint8(JSON) | kindConflate, Data: []byte(p)}
+		if got := messageOf(&e, time.Now()); got != nil {
+			t.Errorf("%q is %+v", p, got)
+		}
+	}
+	both := broker.Entry{Channel: "a", Kind: kindConflate | kindEmit, Data: []byte("\x01a[1]")}
+	if messageOf(&both, time.Now()) != nil {
+		t.Error("an emit has a conflate key")
+	}
+	// Another conflate key is another message, for the same idempotency key.
+	a, b := &Message{Channel: "a", Conflate: NewConflateKey("1")}, &Message{Channel: "a"}
+	if a.sharedDigest() == b.sharedDigest() {
+		t.Error("the digest does not have the conflate key")
+	}
+}
+
+// TestConflateChecked: a conflate key is text as a channel's name is, and a message that only some get has none.
+func TestConflateChecked(t *testing.T) {
+	h := New(Config{})
+	defer closeHub(h)
+	for _, m := range []*Message{
+		{Channel: "a", Conflate: NewConflateKey("a\x00")},
+		{Channel: "a", Conflate: NewConflateKey("\xff")},
+		{Channel: "a", Conflate: NewConflateKey(strings.Repeat("x", MaxName+1))},
+		{Channel: "a", Conflate: NewConflateKey("a"), Emit: &Emit{Except: []string{"n"}}},
+	} {
+		if err := h.Publish(m); err == nil {
+			t.Errorf("%q was published", m.Conflate)
 		}
 	}
 }
