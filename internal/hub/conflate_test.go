@@ -41,6 +41,8 @@ func runConflateModel(t *testing.T, r *rand.Rand) (skipped int) {
 			m.resumeOne()
 		case k < 6 && len(m.open) > 0:
 			m.joinOrLeave()
+		case k < 7 && len(m.open) > 0:
+			m.open[r.IntN(len(m.open))].conn.Send(seqs{}.Append(nil, []*Message{{Seq: conflateReply | m.h.seq}}))
 		case k < 9 && len(m.open) > 0:
 			e := m.open[r.IntN(len(m.open))]
 			e.open(8 * r.IntN(20)) // whole messages, mostly fewer than wait
@@ -73,6 +75,7 @@ type conflating struct {
 	skips    bool   // it may miss what was replaced; else it gets all
 	history  uint64 // up to here it was sent what history had, without what was replaced by then
 	closed   bool
+	waits    bool // it has DeliverEvery
 }
 
 func (m *conflateModel) connect(after *conflating) {
@@ -83,6 +86,7 @@ func (m *conflateModel) connect(after *conflating) {
 	if e.skips { // one of these, or both
 		o.Conflate = r.IntN(2) == 0
 		if !o.Conflate || r.IntN(2) == 0 {
+			e.waits = true
 			o.DeliverEvery = time.Duration(1+r.IntN(3)) * time.Millisecond
 		}
 	}
@@ -136,10 +140,29 @@ func (m *conflateModel) resumed(e *conflating, from uint64) {
 	e.history = m.h.seq
 }
 
-// received returns the positions that a client has, without the close.
+// conflateReply marks a reply, whose other bits are the position at which it was sent.
+const conflateReply = 1 << 40
+
+// received returns the positions that a client has, without replies and the close.
 func (e *conflating) received() []uint64 {
 	got, _ := e.wait(0)
-	return got
+	return slices.DeleteFunc(got, func(v uint64) bool { return v&conflateReply != 0 })
+}
+
+// checkReplies: a reply comes after what was published before it, unless that waits for the next delivery, and before what was
+// published after it.
+func (e *conflating) checkReplies(t *testing.T) {
+	got, _ := e.wait(0)
+	for i, v := range got {
+		if v&conflateReply == 0 {
+			continue
+		}
+		for j, m := range got {
+			if m&conflateReply == 0 && (j < i && m > v&^conflateReply || j > i && m <= v&^conflateReply && !e.waits) {
+				t.Fatalf("the reply at %d is not in order: %v", v&^conflateReply, got)
+			}
+		}
+	}
 }
 
 func (m *conflateModel) closeOne() *conflating {
@@ -251,6 +274,7 @@ func (e *conflating) checkOrder(t *testing.T) {
 // check: and it got all but what a newer one has replaced that it was due too, and only if something replaces what waits for it.
 func (e *conflating) check(t *testing.T) {
 	e.checkOrder(t)
+	e.checkReplies(t)
 	got := e.received()
 	newest := make(map[conflated]uint64)
 	for _, m := range e.due {
