@@ -51,6 +51,10 @@ type Message struct {
 	// Transient messages are not kept in the history. Clients that come back do not get them, and are not notified of a
 	// gap. It is for what is out of date by then, such as cursors.
 	Transient bool
+
+	// Conflate, if set, is what the message is about, such as "row:7": a client that does not keep up, or that comes
+	// later, may get only the newest message with it on the channel. Optional, as long as a channel's name.
+	Conflate string
 }
 
 // Hub is the hub of the process. It is safe for concurrent use.
@@ -80,7 +84,8 @@ func (h *Hub) Publish(m Message) (id string, err error) {
 	if m.Channel == "" {
 		m.Channel = DefaultChannel
 	}
-	out := &hub.Message{Channel: m.Channel, Event: m.Event, Data: m.Data, Transient: m.Transient, Source: hub.SourceGo}
+	out := &hub.Message{Channel: m.Channel, Event: m.Event, Data: m.Data, Source: hub.SourceGo,
+		Transient: m.Transient, Conflate: hub.NewConflateKey(m.Conflate)}
 	switch {
 	case m.Binary && m.JSON:
 		return "", errors.New("the data is either JSON or binary")

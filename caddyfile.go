@@ -142,7 +142,8 @@ func (a *App) parseBroker(d *caddyfile.Dispenser) error {
 //	    write_timeout <duration>
 //	    max_message   <size>
 //	    max_backlog   <size>
-//	    slow          close|drop
+//	    slow          close|drop|conflate
+//	    deliver_every <duration>
 //	    rate          <n>[/s|/m|/h] [<burst>]
 //	    max_connections <n> [per_ip <n>]
 //	    ipv6_prefix   <bits>
@@ -180,6 +181,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"max_message":     option.Size(&h.MaxMessage),
 		"max_backlog":     option.Size(&h.MaxBacklog),
 		"slow":            option.Word(&h.Slow),
+		"deliver_every":   option.Duration(&h.DeliverEvery),
 		"compression":     h.parseCompression,
 		"rate":            h.parseRate,
 		"max_connections": h.parseMaxConnections,

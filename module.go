@@ -391,8 +391,16 @@ type Handler struct {
 
 	// What happens to a connection whose backlog is full: `close` closes it with 1013; `drop` drops its oldest messages. Use
 	// `drop` where only recent messages matter, such as prices or positions. Clients of `broadcast.v1` and event streams are
-	// notified of the gap; raw WebSockets are not, because their protocol cannot express it. Default: `close`.
+	// notified of the gap; raw WebSockets are not, because their protocol cannot express it. `conflate` is `close`, but of
+	// the messages with one conflate key that wait for the connection only the newest is kept. Use it for tables, prices and
+	// positions whose publishers set conflate keys: a slow client then has all current values, a little later. Default:
+	// `close`.
 	Slow string `json:"slow,omitempty"`
+
+	// How long messages wait for others, to be delivered together. Of those with one conflate key only the newest is
+	// delivered. Set it where clients are phones or many: each gets fewer frames, and messages come later by up to this
+	// long. Answers do not wait, and no more than 64 KiB do. Default: `0`, which is not at all. Maximum: `10s`.
+	DeliverEvery caddy.Duration `json:"deliver_every,omitempty"`
 
 	// How many messages a client may publish. Set it where strangers may publish.
 	//
@@ -483,7 +491,7 @@ func (h *Handler) options(history bool) route.Config {
 		Transports: h.Transports, Query: h.Query, Origins: h.Origins,
 		Publish: isOn(h.Publish), Subscribe: isOn(h.Subscribe), Echo: isOn(h.Echo), Replay: h.Replay,
 		PingInterval: time.Duration(h.PingInterval), WriteTimeout: time.Duration(h.WriteTimeout),
-		MaxMessage: h.MaxMessage, MaxBacklog: h.MaxBacklog, Slow: h.Slow, Compression: h.Compression,
+		MaxMessage: h.MaxMessage, MaxBacklog: h.MaxBacklog, Slow: h.Slow, DeliverEvery: time.Duration(h.DeliverEvery), Compression: h.Compression,
 		Rate: h.Rate, MaxConnections: h.MaxConnections, MaxPerIP: h.MaxPerIP, IPv6Prefix: h.IPv6Prefix,
 		SocketIO: h.SocketIO, History: history,
 	}

@@ -137,4 +137,6 @@ export interface PublishOptions {
 	keep?: boolean
 	/** The idempotency key. Default: a random one. If it is set to undefined, the message may be published twice. */
 	key?: string
+	/** The conflate key, such as "row:7": slow clients may get only the newest message that has it on the channel. Default: none. */
+	conflate?: string
 }

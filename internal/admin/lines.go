@@ -31,7 +31,7 @@ func parseLines(body []byte) (ms []*hub.Message, lines []int, err error) {
 			k := [2]string{m.Channel, m.Key}
 			if before, ok := keys[k]; !ok {
 				keys[k] = m
-			} else if before.Event != m.Event || before.Kind != m.Kind || !bytes.Equal(before.Data, m.Data) {
+			} else if before.Event != m.Event || before.Conflate != m.Conflate || before.Kind != m.Kind || !bytes.Equal(before.Data, m.Data) {
 				return nil, nil, publish.Reject(http.StatusUnprocessableEntity, "line %d: %w; nothing was published", n, hub.ErrKeyReused)
 			}
 		}

@@ -95,6 +95,7 @@ type linePublisher struct {
 	*publisher
 	cmd            *cobra.Command
 	channel, event string
+	conflate       string
 	asJSON         bool
 	keep           *bool  // nil is true
 	keys           string // prefix of the idempotency keys of this run
@@ -175,12 +176,13 @@ func readLine(in *bufio.Reader) (text []byte, long bool, err error) {
 func (p *linePublisher) encode(number int, text []byte, long bool) ([]byte, error) {
 	// The number of the line is in the key, so that equal lines are two messages, and a retry of one is not.
 	message := struct {
-		Channel string `json:"channel"`
-		Event   string `json:"event,omitempty"`
-		Key     string `json:"key"`
-		Data    any    `json:"data"`
-		Keep    *bool  `json:"keep,omitempty"`
-	}{p.channel, p.event, p.keys + "-" + strconv.Itoa(number), string(text), p.keep}
+		Channel  string `json:"channel"`
+		Event    string `json:"event,omitempty"`
+		Conflate string `json:"conflate,omitempty"`
+		Key      string `json:"key"`
+		Data     any    `json:"data"`
+		Keep     *bool  `json:"keep,omitempty"`
+	}{p.channel, p.event, p.conflate, p.keys + "-" + strconv.Itoa(number), string(text), p.keep}
 	switch {
 	case long:
 		return nil, fmt.Errorf("longer than %d bytes", maxLine)

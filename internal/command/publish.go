@@ -28,7 +28,7 @@ var contentTypes = map[string]string{
 // has an exit code that can be relied on.
 func publishCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "publish [<data>] [--channel <name>] [--event <name>] [--as text|json|binary] [--key <key>] [--lines]",
+		Use:   "publish [<data>] [--channel <name>] [--event <name>] [--conflate <key>] [--as text|json|binary] [--key <key>] [--lines]",
 		Short: "Publishes a message",
 		Long: `
 Publishes the argument, or the standard input, and prints the message's ID and
@@ -49,6 +49,7 @@ keys, so each is published only once.
 	}
 	cmd.Flags().String("channel", "default", "Channel to publish on")
 	cmd.Flags().String("event", "", "Event name")
+	cmd.Flags().String("conflate", "", "Conflate key: slow clients may get only the newest message that has it")
 	cmd.Flags().String("as", "text", "Type of the data: text, json or binary")
 	cmd.Flags().String("key", "", "Idempotency key: repeated within two minutes, it publishes only once")
 	cmd.Flags().Bool("keep", true, "Whether the history keeps the message")
@@ -65,7 +66,7 @@ func publish(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("--as %s: must be text, json or binary", flag("as"))
 	}
 	// The API would refuse a bad name too. Here the error names the flag.
-	for name, value := range map[string]string{"channel": flag("channel"), "event": flag("event"), "key": flag("key")} {
+	for name, value := range map[string]string{"channel": flag("channel"), "event": flag("event"), "key": flag("key"), "conflate": flag("conflate")} {
 		if value == "" && name != "channel" { // not given; but a message always has a channel
 			continue
 		}
@@ -93,7 +94,7 @@ func publish(cmd *cobra.Command, args []string) error {
 		case flag("as") == "binary":
 			return errors.New("--lines cannot be combined with --as binary")
 		}
-		l := linePublisher{publisher: p, cmd: cmd, channel: flag("channel"), event: flag("event"), asJSON: flag("as") == "json"}
+		l := linePublisher{publisher: p, cmd: cmd, channel: flag("channel"), event: flag("event"), conflate: flag("conflate"), asJSON: flag("as") == "json"}
 		if keep, _ := cmd.Flags().GetBool("keep"); !keep {
 			l.keep = &keep
 		}
@@ -115,6 +116,9 @@ func publish(cmd *cobra.Command, args []string) error {
 	}
 	if keep, _ := cmd.Flags().GetBool("keep"); !keep {
 		query.Set("keep", "0")
+	}
+	if key := flag("conflate"); key != "" {
+		query.Set("conflate", key)
 	}
 	// Without --key it gets a key too, so that a retry by the publisher cannot publish it twice.
 	header := http.Header{"Content-Type": {contentType}, "Idempotency-Key": {cmp.Or(flag("key"), rand.Text())}}

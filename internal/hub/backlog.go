@@ -21,7 +21,8 @@ type backlog struct {
 	size     int      // bytes in queue
 	space    int32    // pieces that queue's array has room for, unless that is one
 	required int32    // pieces of the queue that dropOldest keeps
-	writing  int32    // pieces of the queue that the flusher is writing
+	held     int32    // what lists take besides their messages
+	writing  int16    // pieces of the queue that the flusher is writing
 	pinged   bool     // a ping is in the queue
 	begun    bool     // part of the queue's first piece was written, so the rest has to follow
 }
@@ -41,6 +42,7 @@ const (
 	required                   // replies to the peer's requests, which wait for them
 	heartbeat                  // a ping; at most one waits
 	gapNotice                  // tells the peer that messages were dropped here
+	listed                     // messages that are encoded when the flusher comes to them; see messageList
 )
 
 const (
@@ -48,7 +50,7 @@ const (
 	pieceSize = int(unsafe.Sizeof(piece{}))
 
 	// pieceOverhead is about what a piece costs in addition to its bytes, in its own array and the queue's.
-	pieceOverhead = 112
+	pieceOverhead = 120
 
 	// maxRequired bounds the required pieces of a queue that drops the oldest, so that dropping does not have to look
 	// at many of them each time.
@@ -79,7 +81,7 @@ type footprint struct {
 // footprint returns what the backlog takes now. Whatever changes the backlog compares it before and after: see
 // Conn.settleLocked.
 func (b *backlog) footprint() footprint {
-	f := footprint{b.size, int(b.space) * pieceSize}
+	f := footprint{b.size, int(b.space)*pieceSize + int(b.held)}
 	if r := b.replay; r != nil {
 		f.waiting += len(r.bytes)
 		f.held += r.space + int(unsafe.Sizeof(r))*cap(r.messages)
@@ -151,11 +153,12 @@ func (b *backlog) dropOldest(n, limit int, notice func() (piece, bool)) {
 func (b *backlog) dropAll() (dropped []*Message) {
 	first := b.inFlight()
 	for _, p := range b.queue[first:] {
+		dropped = append(dropped, b.unlist(p)...)
 		b.release(p)
 	}
 	b.shift(first, len(b.queue)-first)
 	if r := b.replay; r != nil {
-		dropped, r.messages = r.messages, nil
+		dropped, r.messages = append(dropped, r.messages...), nil
 		if !r.begun || len(r.bytes) == 0 {
 			b.replay = nil
 		}
@@ -167,10 +170,11 @@ func (b *backlog) dropAll() (dropped []*Message) {
 // It returns the messages of the replay, which the caller lets go of.
 func (b *backlog) reset() (dropped []*Message) {
 	for _, p := range b.queue {
+		dropped = append(dropped, b.unlist(p)...)
 		b.release(p)
 	}
 	if b.replay != nil {
-		dropped = b.replay.messages
+		dropped = append(dropped, b.replay.messages...)
 	}
 	*b = backlog{}
 	return dropped
@@ -224,6 +228,9 @@ func (s step) recycle() {
 
 // next returns the next step of a backlog that is not empty. It is followed by encoded or advance.
 func (b *backlog) next() step {
+	for b.replay == nil && b.queue[0].kind == listed {
+		b.takeListed() // there is something behind a list of which nothing is left
+	}
 	if r := b.replay; r != nil {
 		if len(r.bytes) == 0 {
 			return step{encode: r.next()}
@@ -241,6 +248,9 @@ func (b *backlog) next() step {
 	n := 0
 	b.writing = 0
 	for _, p := range b.queue[:min(len(b.queue), maxWriting)] {
+		if p.kind == listed {
+			break
+		}
 		n += copy(space[n:], p.bytes)
 		b.writing++
 		if n == chunkSize {

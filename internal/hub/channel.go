@@ -1,6 +1,9 @@
 package hub
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // A channel is a name that has subscribers or history. Its subscribers are spread over the loops: those on one loop are
 // an audience, which is what a message is put in the loop's inbox for. Within an audience, the connections that are on
@@ -17,17 +20,20 @@ import "slices"
 type channel struct {
 	name        string // "" for the one that stands for all
 	subscribers int
-	audiences   []*audience // one for each loop that has a subscriber
+	audiences   []*audience // of each loop that has a subscriber, one for each DeliverEvery
 	history     []*stored   // oldest first
 	droppedSeq  uint64      // the last message that history does not have any more, or never had
 	keep        keeping
+
+	conflated map[ConflateKey]*stored // the newest of each key in history, nil if there is none
 }
 
-// audience is the subscribers of a channel on one loop.
+// audience is the subscribers of a channel on one loop, or those of them whose messages wait as long.
 type audience struct {
 	channel *channel
 	loop    *loop
-	size    int // guarded by Hub.mu: the subscribers by the log, which the loop follows
+	every   time.Duration // how long its messages wait for others; see delay
+	size    int           // guarded by Hub.mu: the subscribers by the log, which the loop follows
 
 	// The loop's own.
 	groups  []group
@@ -75,8 +81,8 @@ func (h *Hub) forgetChannelLocked(ch *channel) {
 	}
 }
 
-// subscribeLocked counts one more subscriber of a channel on a loop.
-func (h *Hub) subscribeLocked(l *loop, name string) *audience {
+// subscribeLocked counts a connection as one more subscriber of a channel.
+func (h *Hub) subscribeLocked(c *Conn, name string) *audience {
 	ch := h.channels[name]
 	if ch == nil {
 		ch = h.openChannelLocked(name)
@@ -87,27 +93,28 @@ func (h *Hub) subscribeLocked(l *loop, name string) *audience {
 	if h.log != nil {
 		h.markLocked(ch)
 	}
-	return ch.addLocked(l)
+	return ch.addLocked(c.loop, c.options.DeliverEvery)
 }
 
-// subscribeToAllLocked counts one more subscriber of every channel on a loop.
-func (h *Hub) subscribeToAllLocked(l *loop) *audience {
+// subscribeToAllLocked counts a connection as one more subscriber of every channel.
+func (h *Hub) subscribeToAllLocked(c *Conn) *audience {
 	if h.all == nil {
 		h.all = new(channel)
 	}
-	return h.all.addLocked(l)
+	return h.all.addLocked(c.loop, c.options.DeliverEvery)
 }
 
-// addLocked counts one more subscriber on a loop. A search, because there are at most maxLoops audiences.
-func (ch *channel) addLocked(l *loop) *audience {
+// addLocked counts one more subscriber on a loop. A search, because there are at most maxLoops audiences for each value of
+// ConnOptions.DeliverEvery.
+func (ch *channel) addLocked(l *loop, every time.Duration) *audience {
 	ch.subscribers++
 	for _, a := range ch.audiences {
-		if a.loop == l {
+		if a.loop == l && a.every == every {
 			a.size++
 			return a
 		}
 	}
-	a := &audience{channel: ch, loop: l, size: 1}
+	a := &audience{channel: ch, loop: l, every: every, size: 1}
 	ch.audiences = append(ch.audiences, a)
 	return a
 }

@@ -47,6 +47,11 @@ func (m *Message) check() error {
 			return err
 		}
 	}
+	if m.Conflate.IsSet() {
+		if err := m.checkConflate(); err != nil {
+			return err
+		}
+	}
 	if len(m.Publisher) > maxPublisher {
 		return fmt.Errorf("the publisher has %d bytes, more than %d", len(m.Publisher), maxPublisher)
 	}

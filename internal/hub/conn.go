@@ -34,6 +34,10 @@ type Sink interface {
 // is no more, whatever it still sends. CloseWrite does not wait.
 type HalfCloser interface{ CloseWrite() }
 
+// PromptSink is a Sink that can be told to accept no more while that many bytes are not on their way yet. What a sink has
+// accepted cannot be replaced by something newer any more.
+type PromptSink interface{ LimitUnsent(n int) }
+
 // BufferedSink is a Sink that keeps what it has accepted until its peer comes for it. It counts that with Hub.Hold, and, as a
 // backlog, it can cost the connection its place when memory is needed.
 type BufferedSink interface {
@@ -53,6 +57,8 @@ type ConnOptions struct {
 	WriteTimeout time.Duration // how long a peer may accept no data
 	MaxBacklog   int           // bytes
 	DropOldest   bool          // whether a full backlog drops its oldest messages, instead of closing the connection
+	Conflate     bool          // whether messages in a backlog are replaced by newer ones of their conflate key
+	DeliverEvery time.Duration // how long messages wait, to be written together; 0 is not at all
 	OneWay       bool          // the peer sends nothing, so it replies to no ping and no close
 
 	Observer Observer // nil if there is none
@@ -211,6 +217,9 @@ func (c *Conn) Start(s Sink, first []byte) bool {
 		return false
 	}
 	c.sink = s
+	if p, ok := s.(PromptSink); ok && c.options.Conflate {
+		p.LimitUnsent(chunkSize) // which is written at once: less would be smaller writes
+	}
 	if len(first) > 0 {
 		before := c.backlog.footprint()
 		if c.backlog.replay == nil {

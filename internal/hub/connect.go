@@ -61,7 +61,7 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	}
 	h.countConnLocked(c, &s)
 	if s.All {
-		a := h.subscribeToAllLocked(c.loop)
+		a := h.subscribeToAllLocked(c)
 		c.audiences[0], c.memberships[0].audience = a, a
 		s.Channels, s.LastID, s.Replay = nil, "", 0
 	}
@@ -168,7 +168,7 @@ func (h *Hub) subscribeEachLocked(c *Conn, names []string, order []int) error {
 			c.audiences = c.audiences[:i]
 			return err
 		}
-		a := h.subscribeLocked(c.loop, names[at])
+		a := h.subscribeLocked(c, names[at])
 		c.audiences[i], c.memberships[at].audience = a, a
 	}
 	return nil

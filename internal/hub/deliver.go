@@ -33,6 +33,15 @@ func (a *audience) gathers() bool { return len(a.pending) > 0 }
 
 // gather adds a message to the current batch.
 func (l *loop) gather(a *audience, m *Message) {
+	if a.every > 0 {
+		l.gatherLater(a, m)
+	} else {
+		l.gatherNow(a, m)
+	}
+}
+
+// gatherNow is gather for an audience whose messages do not wait.
+func (l *loop) gatherNow(a *audience, m *Message) {
 	if m.several() && m.Emit.id != l.emit.id {
 		if l.emit.id != 0 && (!l.emit.done || l.emit.begun) {
 			l.deliver() // what is known of the one before is needed until then
@@ -86,7 +95,9 @@ func (l *loop) deliver() {
 
 	now := time.Now()
 	for _, a := range l.touched {
-		l.counts.took(a.pending, now)
+		if a.every == 0 { // else most of it is what was asked for
+			l.counts.took(a.pending, now)
+		}
 		clear(a.pending)
 		// There may be a million audiences, so what a burst needed is not kept for each of them.
 		if a.pending = a.pending[:0]; cap(a.pending) > 64 {
@@ -127,7 +138,7 @@ func (l *loop) deliverGroup(a *audience, g *group, run []*Message) {
 			l.deliverExcept(c, run)
 			continue
 		}
-		l.write(c, p, true, &array, len(run))
+		l.write(c, p, true, &array, run)
 	}
 	array.release()
 	l.reuse(p)
@@ -181,7 +192,7 @@ func (l *loop) deliverMixed() {
 		if l.sorts {
 			l.emit.got(c, cache.run)
 		}
-		l.write(c, cache.bytes, true, &cache.array, len(cache.run))
+		l.write(c, cache.bytes, true, &cache.array, cache.run)
 	}
 	l.reuse(cache.drop())
 	cache.reset()
@@ -249,7 +260,7 @@ func spare[E any](list []E) []E {
 func (l *loop) deliverExcept(c *Conn, run []*Message) {
 	var rest []*Message
 	for _, m := range run {
-		if !m.withholds(c) && !(l.sorts && m.Emit != nil && l.repeats(c, m)) {
+		if !m.withholds(c) && m.Seq > l.ahead[c] && !(l.sorts && m.Emit != nil && l.repeats(c, m)) {
 			rest = append(rest, m)
 		}
 	}
@@ -259,7 +270,7 @@ func (l *loop) deliverExcept(c *Conn, run []*Message) {
 	// With space of its own, because the loop's has the bytes for the others.
 	if len(rest) > 0 {
 		var array *shared
-		l.write(c, c.options.Format.Append(nil, rest), false, &array, len(rest))
+		l.write(c, c.options.Format.Append(nil, rest), false, &array, rest)
 		array.release()
 	}
 }
@@ -275,10 +286,16 @@ func (l *loop) reuse(p []byte) {
 	}
 }
 
-// write hands n messages to a connection; see Conn.write. A failure is handled after the batch, because it takes the
-// connection out of the lists that deliver is going through.
-func (l *loop) write(c *Conn, p []byte, lent bool, array **shared, n int) {
-	l.delivered += uint64(n)
+// write hands a run to a connection, which is p when it is encoded; see Conn.write. A failure is handled after the batch, because
+// it takes the connection out of the lists that deliver is going through.
+func (l *loop) write(c *Conn, p []byte, lent bool, array **shared, run []*Message) {
+	if c.flushing.Load() && c.options.Conflate { // it does not keep up
+		if f := c.list(run); f > writeQueued {
+			l.failed = append(l.failed, failure{c, f})
+		}
+		return
+	}
+	l.delivered += uint64(len(run))
 	l.bytes += uint64(len(p))
 	l.calls++
 	c.sent += uint64(len(p))

@@ -15,6 +15,9 @@ const kindEmit = 0x80
 // gives it to a client that comes back. Nodes without this code do not deliver it, as with kindEmit.
 const kindTransient = 0x40
 
+// kindFlags are the bits that are not the kind of the data.
+const kindFlags = kindEmit | kindTransient | kindConflate
+
 // The fields of an encoded Emit: each is a tag, the length and the bytes, in the order of the tags. tagData ends them.
 const (
 	tagData    = iota // all that is left

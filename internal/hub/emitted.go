@@ -191,6 +191,7 @@ func once(run []*Message) []*Message {
 
 // deliverTo delivers a message to the one connection that it is for. The barrier has delivered what that has to get before.
 func (l *loop) deliverTo(c *Conn, m *Message) {
+	l.catchUp(c)
 	if c.state != stateOpen || m.withholds(c) || m.Emit.exceptsChannelOf(c) {
 		return
 	}
@@ -208,7 +209,7 @@ func (l *loop) deliverTo(c *Conn, m *Message) {
 	}
 	run := []*Message{m}
 	var array *shared
-	l.write(c, c.options.Format.Append(nil, run), false, &array, 1)
+	l.write(c, c.options.Format.Append(nil, run), false, &array, run)
 	array.release()
 	l.counts.took(run, time.Now())
 	l.handleFailed()

@@ -206,7 +206,7 @@ func (c *Conn) enterLocked(e *Entrance, s snapshot, p []byte) (wake uint64, rest
 		}
 	}
 	for _, name := range s.fresh {
-		a := h.subscribeLocked(c.loop, name)
+		a := h.subscribeLocked(c, name)
 		at, _ := c.findLocked(name)
 		c.audiences = slices.Insert(c.audiences, at, a)
 		wake |= c.loop.pushLocked(entry{op: opJoin, conn: c, audience: a, bytes: p})

@@ -26,6 +26,9 @@ func entriesOf(ms []*Message, node uint64) []broker.Entry {
 				e.Channel = toChannel
 			}
 		}
+		if m.Conflate.IsSet() {
+			e.Kind, e.Data = e.Kind|kindConflate, m.appendConflate(nil)
+		}
 		if m.Key != "" {
 			// Only with a key: most messages have none, and the digest reads all of the data.
 			e.Key, e.Digest = m.sharedKey(), m.sharedDigest()
@@ -64,9 +67,12 @@ func (m *Message) writeSaid(d hash.Hash) {
 	d.Write([]byte{byte(m.Kind)})
 	d.Write([]byte(m.Event))
 	d.Write([]byte{0}) // which no event's name has
-	if m.Emit != nil {
+	switch {
+	case m.Emit != nil:
 		d.Write(m.appendEmit(nil, false))
-	} else {
+	case m.Conflate.IsSet():
+		d.Write(m.appendConflate(nil))
+	default:
 		d.Write(m.Data)
 	}
 }

@@ -150,8 +150,16 @@ func (c *Conn) memory() int {
 	}
 	if r := c.backlog.replay; r != nil {
 		for _, m := range r.messages {
-			if m.dropped.Load() { // by the history
-				n += int(m.memory()) / int(max(1, m.holders.Load()))
+			n += m.memoryOfHolder()
+		}
+	}
+	for _, p := range c.backlog.queue {
+		if p.kind != listed {
+			continue
+		}
+		for _, m := range p.array.list.messages {
+			if m != nil {
+				n += m.memoryOfHolder()
 			}
 		}
 	}

@@ -37,6 +37,9 @@ func (h *Hub) appendHistoryLocked(ch *channel, m *Message) {
 	s := &stored{message: m, channel: ch, before: h.history.newest}
 	h.storeLocked(s)
 	ch.history = append(ch.history, s)
+	if m.Conflate.IsSet() {
+		h.supersedeLocked(s)
+	}
 	if count, age := ch.keepLocked(h); len(ch.history) > count {
 		h.dropOldestLocked(ch)
 	} else if age > 0 && ch.keep.inAges == 0 {
@@ -51,6 +54,9 @@ func (h *Hub) prependHistoryLocked(ch *channel, m *Message) {
 	s := &stored{message: m, channel: ch, after: h.history.oldest}
 	h.storeLocked(s)
 	ch.history = slices.Insert(ch.history, 0, s) // moves pointers, at most as many as are kept of it
+	if m.Conflate.IsSet() {
+		ch.noteConflatedLocked(s)
+	}
 	h.ageLocked(ch)
 	h.setTimerLocked(time.Now())
 }
@@ -75,8 +81,27 @@ func (h *Hub) storeLocked(s *stored) {
 
 // dropOldestLocked drops the oldest message of a channel.
 func (h *Hub) dropOldestLocked(ch *channel) {
-	hi := &h.history
 	s := ch.history[0]
+	h.unlinkLocked(s)
+	if s.message.Conflate.IsSet() {
+		ch.forgetConflatedLocked(s)
+	}
+	if s.message.origin == h.origin { // a position of another epoch means nothing
+		ch.droppedSeq = max(ch.droppedSeq, s.message.Seq)
+	}
+	ch.history[0] = nil
+	if ch.history = ch.history[1:]; len(ch.history) == 0 {
+		ch.history = nil
+		if ch.keep.inAges > 0 {
+			h.ageLocked(ch)
+		}
+		h.forgetChannelLocked(ch)
+	}
+}
+
+// unlinkLocked counts a message out, and takes it out of the list of all.
+func (h *Hub) unlinkLocked(s *stored) {
+	hi := &h.history
 	if s.before == nil {
 		hi.oldest = s.after
 	} else {
@@ -89,20 +114,9 @@ func (h *Hub) dropOldestLocked(ch *channel) {
 	}
 	hi.bytes.Add(-int64(s.message.cost()))
 	hi.count--
-	if s.message.origin == h.origin { // a position of another epoch means nothing
-		ch.droppedSeq = max(ch.droppedSeq, s.message.Seq)
-	}
-	// A replay may still hold it. It then counts for that connection: see Conn.memory.
-	s.message.dropped.Store(true)
+	// A backlog may still hold it.
+	s.message.holders.Add(-inHistory)
 	h.letGo([]*Message{s.message})
-	ch.history[0] = nil
-	if ch.history = ch.history[1:]; len(ch.history) == 0 {
-		ch.history = nil
-		if ch.keep.inAges > 0 {
-			h.ageLocked(ch)
-		}
-		h.forgetChannelLocked(ch)
-	}
 }
 
 // trimLocked drops what is too old or too much, but at most atOnce messages. The timer drops the rest of what is too old,

@@ -50,9 +50,12 @@ func (h *Hub) maxHistoryBytes() int64 {
 // hub can have made it.
 func messageOf(e *broker.Entry, now time.Time) *Message {
 	// The time is that of here and not the log's: it is what the fan-out histogram counts from, and two clocks differ.
-	m := &Message{Channel: e.Channel, Event: e.Event, Data: e.Data, Kind: Kind(e.Kind &^ (kindEmit | kindTransient)), Seq: e.Seq, Time: now,
+	m := &Message{Channel: e.Channel, Event: e.Event, Data: e.Data, Kind: Kind(e.Kind &^ kindFlags), Seq: e.Seq, Time: now,
 		Transient: e.Kind&kindTransient != 0}
 	if e.Kind&kindEmit != 0 && m.parseEmit(e.Data) != nil {
+		return nil
+	}
+	if e.Kind&kindConflate != 0 && (m.Emit != nil || !m.parseConflate(e.Data)) {
 		return nil
 	}
 	// The log is input from outside: a node of another version or another program may have written the entry.

@@ -19,7 +19,7 @@ func (l *loop) late(a *audience, m *Message) {
 				rest = append(rest, c)
 			case m.withholds(c):
 			default:
-				l.write(c, p, false, &array, 1)
+				l.write(c, p, false, &array, run)
 			}
 		}
 		array.release()
@@ -81,6 +81,7 @@ func (l *loop) tellGap(conns []*Conn, name string) {
 // sendGap sends the notice of a gap, if the format has one, or closes the connection, if that is how its client learns of it. A full backlog may drop it, because what takes its place names
 // all channels of the connection.
 func (l *loop) sendGap(c *Conn, p []byte) {
+	l.catchUp(c)
 	if len(p) > 0 {
 		l.counts.gaps.Add(1)
 		l.send(c, p, droppable)

@@ -57,24 +57,27 @@ type loop struct {
 	load       int // connections
 
 	// The loop's own.
-	entries []entry     // what was taken from the inbox last, kept for its space
-	touched []*audience // audiences that the current batch has messages for
-	size    int         // bytes in the current batch, about
-	gen     uint64      // the current batch
-	emit    emitted     // the emit to several rooms that came last
-	excepts []*Emit     // those of the current batch that except channels
-	sorts   bool        // the current batch has something of it, or excepts channels
-	skips   bool        // some connection must not get all of the current batch
-	mixed   []concerned // connections on several channels that the current batch concerns
-	picked  []*audience // the audiences of one of them, if more than fit in concerned
-	cache   encodeCache // what the one before it got
-	encoded []byte      // the last bytes encoded, kept for their space
-	failed  []failure   // connections that could not be written in the current batch
-	toFlush []*Conn     // connections for the flushers
-	rings   map[int]*ring
-	now     uint64  // ticks, in seconds
-	closing []*Conn // those that have a deadline
-	stopped bool
+	entries    []entry          // what was taken from the inbox last, kept for its space
+	touched    []*audience      // audiences that the current batch has messages for
+	size       int              // bytes in the current batch, about
+	gen        uint64           // the current batch
+	emit       emitted          // the emit to several rooms that came last
+	excepts    []*Emit          // those of the current batch that except channels
+	sorts      bool             // the current batch has something of it, or excepts channels
+	skips      bool             // some connection must not get all of the current batch
+	mixed      []concerned      // connections on several channels that the current batch concerns
+	picked     []*audience      // the audiences of one of them, if more than fit in concerned
+	cache      encodeCache      // what the one before it got
+	encoded    []byte           // the last bytes encoded, kept for their space
+	delays     []*delay         // for connections whose messages wait
+	ahead      map[*Conn]uint64 // those that have some of the current batch already: up to a position
+	failed     []failure        // connections that could not be written in the current batch
+	toFlush    []*Conn          // connections for the flushers
+	rings      map[int]*ring
+	delayTimer *time.Timer // wakes the loop for delays
+	now        uint64      // ticks, in seconds
+	closing    []*Conn     // those that have a deadline
+	stopped    bool
 
 	counts                  counts
 	delivered, bytes, calls uint64 // not yet added to the counts
@@ -105,6 +108,9 @@ func (l *loop) run() {
 		if ticker != nil {
 			ticker.Stop()
 		}
+		if l.delayTimer != nil {
+			l.delayTimer.Stop()
+		}
 	}()
 	for !l.stopped {
 		if d := l.hub.coalesce.Load(); d > 0 && l.waiting() {
@@ -130,6 +136,10 @@ func (l *loop) run() {
 			case <-tick:
 				l.tick()
 				l.handOver()
+			case <-l.delayed():
+				l.deliverDue()
+				l.addCounts()
+				l.handOver()
 			}
 			continue
 		}
@@ -139,13 +149,17 @@ func (l *loop) run() {
 		default:
 		}
 		l.process(entries)
-		// Once for all entries and not with each write, because these counters are atomic.
-		l.counts.deliveries.Add(l.delivered)
-		l.counts.written.Add(l.bytes)
-		l.counts.writes.Add(l.calls)
-		l.delivered, l.bytes, l.calls = 0, 0, 0
+		l.addCounts()
 		l.hub.checkMemory()
 	}
+}
+
+// addCounts counts what was delivered. Once for many entries and not with each write, because these counters are atomic.
+func (l *loop) addCounts() {
+	l.counts.deliveries.Add(l.delivered)
+	l.counts.written.Add(l.bytes)
+	l.counts.writes.Add(l.calls)
+	l.delivered, l.bytes, l.calls = 0, 0, 0
 }
 
 // waiting reports whether there is something in the inbox.
@@ -194,9 +208,14 @@ func (l *loop) process(entries []entry) {
 		if l.barrier(e) {
 			l.deliver()
 		}
+		switch e.op {
+		case opLate, opGap, opCloseAll, opStop:
+			l.deliverAllDelayed()
+		}
 		l.handle(e)
 	}
 	l.deliver()
+	l.deliverDue() // even in a loop that always has work
 	l.handOver()
 }
 
@@ -237,6 +256,7 @@ func (l *loop) handle(e *entry) {
 	case opClose:
 		l.close(c, e.why, e.text, false)
 	case opReplyClose:
+		l.catchUp(c)
 		l.closeWith(c, ReasonClient, e.bytes, false)
 	case opFail:
 		l.fail(c, e.why, e.text)

@@ -67,6 +67,7 @@ type member struct {
 // open attaches a new connection. Connect has given it its memberships.
 func (l *loop) open(c *Conn) {
 	c.state = stateOpen
+	l.passOver(c)
 	for i := range c.memberships {
 		c.attach(i)
 	}
@@ -78,7 +79,7 @@ func (l *loop) open(c *Conn) {
 
 // join attaches a connection to one more audience, and sends it p first.
 func (l *loop) join(c *Conn, a *audience, p []byte) {
-	if c.state != stateOpen {
+	if l.catchUp(c); c.state != stateOpen {
 		return
 	}
 	c.moved = true
@@ -100,7 +101,7 @@ func (l *loop) join(c *Conn, a *audience, p []byte) {
 
 // leave detaches a connection from an audience, and sends it p last.
 func (l *loop) leave(c *Conn, a *audience, p []byte) {
-	if c.state != stateOpen {
+	if l.catchUp(c); c.state != stateOpen {
 		return
 	}
 	if o := c.options.Observer; o != nil {

@@ -77,7 +77,7 @@ const senderCost = 512
 // memory is about what a message takes in the history, or in a replay.
 func (m *Message) memory() int64 {
 	n := m.cost() + cap(m.Data) - len(m.Data) + entryOverhead
-	n += len(m.Channel) + len(m.Event) + len(m.Key) + len(m.Publisher) + len(m.Owner)
+	n += len(m.Channel) + len(m.Event) + len(m.Key) + len(m.Publisher) + len(m.Owner) + m.conflateCost()
 	if m.From != nil { // only with NoEcho
 		n += senderCost
 	}
@@ -85,6 +85,15 @@ func (m *Message) memory() int64 {
 		n += senderCost * len(m.Emit.skip)
 	}
 	return int64(n)
+}
+
+// memoryOfHolder returns what of a message counts for one of the connections that hold it.
+func (m *Message) memoryOfHolder() int {
+	n := m.holders.Load()
+	if n&inHistory != 0 {
+		return 0
+	}
+	return int(m.memory()) / int(max(1, n))
 }
 
 // memoryForLocked returns what messages take in the inboxes and the history.
@@ -103,10 +112,21 @@ func (h *Hub) memoryForLocked(ms []*Message) (n int) {
 	return n
 }
 
+// inHistory is set in Message.holders while the history has the message. A message that it has dropped, or never had, counts
+// for the connections that still wait for it: see Conn.memory.
+const inHistory = 1 << 30
+
 // holdHistoryLocked counts a message that the history keeps. The history is its first holder.
 func (h *Hub) holdHistoryLocked(m *Message) {
-	m.holders.Store(1)
+	m.holders.Store(1 | inHistory)
 	h.held.Add(m.memory())
+}
+
+// hold has a backlog hold a message. The first holder counts it in.
+func (h *Hub) hold(m *Message) {
+	if m.holders.Add(1) == 1 {
+		h.held.Add(m.memory())
+	}
 }
 
 // holdReplayLocked has a new connection hold messages of the history.

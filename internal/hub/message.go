@@ -32,7 +32,10 @@ type Message struct {
 
 	// From is the connection that publishes, if one does. With NoEcho it does not get the message itself.
 	NoEcho bool
-	From   *Conn
+
+	holders atomic.Int32 // the history, as inHistory, and the backlogs that still have it; here, as it fits in
+
+	From *Conn
 
 	// Key, if set, tells the message from others of its Publisher on its channel: another one with the same key within
 	// two minutes is not published, and is given the Seq of the first; or, if it says something else, is an error.
@@ -44,6 +47,9 @@ type Message struct {
 
 	// Source names how it came, to count by.
 	Source string
+
+	// Conflate, if set, lets the message replace those before it that have the same one, on its channel.
+	Conflate ConflateKey
 
 	// Emit is what is said of it only by Socket.IO, or nil.
 	Emit *Emit
@@ -58,9 +64,6 @@ type Message struct {
 	mu      sync.Mutex
 	encoded []encoding
 
-	// With history:
-	holders      atomic.Int32 // the history, and the replays that still have it
-	dropped      atomic.Bool  // by the history
 	encodedBytes atomic.Int32 // what of encoded counts in Hub.held
 
 	encodedData uint32 // the bytes of Data in the wire format that makes the most of it; as much as fits, which is more than any limit

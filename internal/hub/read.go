@@ -304,6 +304,10 @@ func (s *sharedLog) prependLocked(m *Message, now time.Time) bool {
 	h := s.hub
 	c := &h.config
 	ch := h.channels[m.Channel]
+	// What is read comes from the newest to the oldest. One that is replaced already is not needed.
+	if ch != nil && m.Conflate.IsSet() && ch.conflated[m.Conflate] != nil {
+		return true
+	}
 	// It has nothing dropped, unlike a message that comes live: what is newer does not give way to what is older.
 	count, age := c.keepOf(m.Channel)
 	if ch != nil && len(ch.history) >= count || count == 0 ||

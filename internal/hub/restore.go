@@ -215,11 +215,14 @@ func (s *saved) addMessage(r *reader) {
 		r.failed = true
 		return
 	}
-	m.Channel, m.Data, m.Kind = s.places[place].name, data, Kind(kind&^kindEmit)
+	m.Channel, m.Data, m.Kind = s.places[place].name, data, Kind(kind&^kindFlags)
 	if place >= uint64(s.channels) {
 		m.Channel = toChannel
 	}
-	if kind&kindEmit != 0 && m.parseEmit(data) != nil || m.Channel == toChannel || m.check() != nil {
+	bad := kind&kindTransient != 0 || // these are not kept
+		kind&kindEmit != 0 && m.parseEmit(data) != nil ||
+		kind&kindConflate != 0 && (m.Emit != nil || !m.parseConflate(data))
+	if bad || m.Channel == toChannel || m.check() != nil {
 		r.failed = true
 		return
 	}

@@ -107,6 +107,9 @@ func (s *saver) message(place uint64, m *Message) {
 	if m.Emit != nil {
 		kind, data = kind|kindEmit, m.appendEmit(nil, true)
 	}
+	if m.Conflate.IsSet() {
+		kind, data = kind|kindConflate, m.appendConflate(nil)
+	}
 	s.number(kind)
 	s.text(m.Event)
 	s.data(data)

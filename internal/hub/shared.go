@@ -9,6 +9,7 @@ type shared struct {
 	bytes []byte
 	refs  atomic.Int32
 	held  *atomic.Int64 // where it counts, until the last reference is gone
+	list  *messageList  // what a piece of that kind stands for; then there are no bytes
 }
 
 // sharedOverhead is about what an array costs in addition to its bytes: the struct, and the allocator's rounding of both.

@@ -167,7 +167,9 @@ func (c *Conn) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for !c.dead && !c.backlog.empty() {
+		before := c.backlog.footprint()
 		s, t := c.backlog.next(), c.sink
+		c.settleLocked(before) // next takes what waits as messages
 		// Without the lock, so that the loop can add to the backlog while the peer is slow.
 		c.mu.Unlock()
 		var made []byte

@@ -19,16 +19,17 @@ import (
 // destination is what a request says of its message besides the data.
 type destination struct {
 	channel, event string
-	named          bool // it names a channel
-	transient      bool // it says that the message is not to be kept
+	conflate       string // the conflate key
+	named          bool   // it names a channel
+	transient      bool   // it says that the message is not to be kept
 }
 
-// set sets the values that the fields have for channel and event. No field may be there twice. The values are copied, because
+// set sets the values that the fields have for channel, event and conflate. No field may be there twice. The values are copied, because
 // they are parts of the query or the body, and a message in the history would keep all of it in memory.
 func (d *destination) set(where string, fields url.Values) error {
 	for name, values := range fields {
 		// url.Values.Get would take the first one. A proxy in front may have looked at the last.
-		if len(values) > 1 && (name == "channel" || name == "event" || name == "data") {
+		if len(values) > 1 && (name == "channel" || name == "event" || name == "conflate" || name == "data") {
 			return fmt.Errorf("%s has %q %d times", where, name, len(values))
 		}
 	}
@@ -48,10 +49,19 @@ func (d *destination) set(where string, fields url.Values) error {
 		}
 		d.event = strings.Clone(event)
 	}
+	if key := fields.Get("conflate"); key != "" {
+		if d.conflate != "" {
+			return fmt.Errorf("both the query and %s have a conflate key", where)
+		}
+		d.conflate = key // which is copied where it is made one
+	}
 	return nil
 }
 
-// inQuery reads the parameters channel, event and keep. Others are rejected, unless they are among more.
+// Parameters are what a query can say of a message.
+var Parameters = []string{"channel", "event", "conflate", "keep"}
+
+// inQuery reads the parameters channel, event, conflate and keep. Others are rejected, unless they are among more.
 func inQuery(r *http.Request, more []string) (d destination, err error) {
 	// Not r.URL.Query, which silently drops what it cannot parse.
 	fields, err := url.ParseQuery(r.URL.RawQuery)
@@ -59,8 +69,8 @@ func inQuery(r *http.Request, more []string) (d destination, err error) {
 		return d, fmt.Errorf("the query: %w", err)
 	}
 	for name := range fields {
-		if name != "channel" && name != "event" && name != "keep" && !slices.Contains(more, name) {
-			return d, fmt.Errorf("the query parameter %q is unknown: a message has channel, event and keep", name)
+		if !slices.Contains(Parameters, name) && !slices.Contains(more, name) {
+			return d, fmt.Errorf("the query parameter %q is unknown: a message has channel, event, conflate and keep", name)
 		}
 	}
 	if fields.Has("keep") && !slices.Contains(more, "keep") {
@@ -74,7 +84,7 @@ func inQuery(r *http.Request, more []string) (d destination, err error) {
 	return d, err
 }
 
-// fromForm reads the fields channel, event and data of a form, as web frameworks send it. A body without any of these is
+// fromForm reads the fields channel, event, conflate and data of a form, as web frameworks send it. A body without any of these is
 // not meant as a form, since curl -d labels every body as one. Then ok is false.
 func (d *destination) fromForm(body []byte) (data []byte, ok bool, err error) {
 	fields, err := url.ParseQuery(string(body)) // on an error without the fields that are wrong, or without any
@@ -92,8 +102,8 @@ func (d *destination) fromForm(body []byte) (data []byte, ok bool, err error) {
 		return nil, false, errors.New("the form has no field data" + plain)
 	}
 	for name := range fields {
-		if name != "channel" && name != "event" && name != "data" {
-			return nil, false, fmt.Errorf("the form's field %q is unknown: a message has channel, event and data"+plain, name)
+		if name != "channel" && name != "event" && name != "conflate" && name != "data" {
+			return nil, false, fmt.Errorf("the form's field %q is unknown: a message has channel, event, conflate and data"+plain, name)
 		}
 	}
 	if err := d.set("the form", fields); err != nil {
@@ -160,6 +170,9 @@ func (d *destination) fromJSON(body []byte, key string) (*Object, error) {
 	fields := url.Values{"channel": {string(o.Channel)}}
 	if o.Event != "" {
 		fields.Set("event", o.Event)
+	}
+	if o.Conflate != "" {
+		fields.Set("conflate", o.Conflate)
 	}
 	if err := d.set("the JSON object", fields); err != nil {
 		return nil, err

@@ -61,6 +61,33 @@ func TestMessage(t *testing.T) {
 	}
 }
 
+// TestConflate: a message's conflate key is in the query, in a form or in an object, and only once.
+func TestConflate(t *testing.T) {
+	for _, c := range []struct{ query, contentType, body, want string }{
+		{"conflate=row:7", "", "x", "row:7"},
+		{"conflate=", "", "x", ""},
+		{"", asForm, "data=x&conflate=a", "a"},
+		{"conflate=a", asForm, "data=x", "a"},
+		{"", asJSON, `{"channel":"c","data":1,"conflate":"a"}`, "a"},
+		{"conflate=a", asJSON, `{"channel":"c","data":1}`, "a"},
+	} {
+		m, err := message(c.query, c.contentType, c.body)
+		if err != nil || m.Conflate.String() != c.want {
+			t.Errorf("?%s %q: %+v, %v", c.query, c.body, m, err)
+		}
+	}
+	for _, c := range []struct{ query, contentType, body string }{
+		{"conflate=a&conflate=b", "", "x"},
+		{"conflate=a", asForm, "data=x&conflate=a"},
+		{"conflate=a", asJSON, `{"channel":"c","data":1,"conflate":"a"}`},
+		{"", asJSON, `{"channel":"c","data":1,"conflate":7}`},
+	} {
+		if m, err := message(c.query, c.contentType, c.body); err == nil {
+			t.Errorf("?%s %q: %+v", c.query, c.body, m)
+		}
+	}
+}
+
 // TestMisaddressed: what names its channel in a way that is not understood is refused, not published on the default
 // channel.
 func TestMisaddressed(t *testing.T) {

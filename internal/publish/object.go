@@ -19,10 +19,11 @@ type Object struct {
 	Encoding string          `json:"encoding"`
 	Key      string          `json:"key"`
 	Keep     *bool           `json:"keep"` // nil is true
+	Conflate string          `json:"conflate"`
 }
 
 // members are the names of an Object's members.
-var members = []string{"channel", "event", "data", "encoding", "key", "keep"}
+var members = []string{"channel", "event", "data", "encoding", "key", "keep", "conflate"}
 
 // Decode decodes one object. It rejects unknown members, since one that is misspelled would send the message elsewhere.
 func Decode(data []byte) (*Object, error) {
@@ -66,7 +67,7 @@ func (c *Channel) UnmarshalJSON(b []byte) error {
 // Message returns the object's message, on a channel. Data that is a string is published as text, or as binary data with
 // the encoding base64. Any other data is published as JSON.
 func (o *Object) Message(channel string) (*hub.Message, error) {
-	m := &hub.Message{Channel: channel, Event: o.Event, Key: o.Key, Transient: o.Keep != nil && !*o.Keep}
+	m := &hub.Message{Channel: channel, Event: o.Event, Key: o.Key, Transient: o.Keep != nil && !*o.Keep, Conflate: hub.NewConflateKey(o.Conflate)}
 	if o.Data == nil {
 		return nil, errors.New("the message has no data")
 	}

@@ -60,8 +60,8 @@ func tooLarge(limit int64) error {
 	return Reject(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", limit)
 }
 
-// Message reads a message from a request. The body is the data, and the query names the channel and the event, and keep=0 has the
-// message not kept. The channel is empty if none is named. The header Idempotency-Key is the message's key
+// Message reads a message from a request. The body is the data, and the query names the channel, the event and the conflate key, and
+// keep=0 has the message not kept. The channel is empty if none is named. The header Idempotency-Key is the message's key
 // (draft-ietf-httpapi-idempotency-key-header). Other query parameters are rejected, unless they are among more.
 //
 // The Content-Type decides what the body is:
@@ -123,7 +123,7 @@ func Message(w http.ResponseWriter, r *http.Request, limit int64, more ...string
 		m.Kind = hub.Binary
 	}
 	// Not the object's own fields: by now `to` has what the query, the form or the object says.
-	m.Channel, m.Event, m.Transient = to.channel, to.event, m.Transient || to.transient
+	m.Channel, m.Event, m.Transient, m.Conflate = to.channel, to.event, m.Transient || to.transient, hub.NewConflateKey(to.conflate)
 	return m, nil
 }
 

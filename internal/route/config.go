@@ -42,6 +42,7 @@ type Config struct {
 	MaxMessage   int64
 	MaxBacklog   int64
 	Slow         string
+	DeliverEvery time.Duration
 	Compression  *Compression
 
 	SocketIO      *SocketIO       // nil is off
@@ -66,13 +67,15 @@ const (
 
 	minPingInterval = time.Second // the resolution of the hub's keep-alive
 	maxPingInterval = time.Hour
+	maxDeliverEvery = 10 * time.Second // less than a client waits before it takes a connection for dead
 	maxMessage      = 64 << 20
 )
 
 // What happens to slow connections.
 const (
-	slowClose = "close"
-	slowDrop  = "drop"
+	slowClose    = "close"
+	slowDrop     = "drop"
+	slowConflate = "conflate"
 )
 
 // SetDefaults sets the options that are not given.
@@ -135,8 +138,8 @@ func (c *Config) validateNames() error {
 			return err
 		}
 	}
-	if c.Slow != slowClose && c.Slow != slowDrop {
-		return fmt.Errorf("slow is %q, must be close or drop", c.Slow)
+	if c.Slow != slowClose && c.Slow != slowDrop && c.Slow != slowConflate {
+		return fmt.Errorf("slow is %q, must be close, drop or conflate", c.Slow)
 	}
 	return nil
 }
@@ -155,6 +158,8 @@ func (c *Config) validateEffect() error {
 		return errors.New("subscribe is off, so clients cannot join channels")
 	case !c.Subscribe && c.Replay > 0:
 		return errors.New("subscribe is off, so nothing can be replayed")
+	case !c.Subscribe && c.DeliverEvery > 0:
+		return errors.New("subscribe is off, so nothing is delivered")
 	case !c.Publish && c.Rate != nil:
 		return errors.New("publish is off, so there is no rate to limit")
 	}
@@ -175,6 +180,8 @@ func (c *Config) validateBounds() error {
 		return fmt.Errorf("ping_interval is %s, must be whole seconds", ping)
 	case timeout < 0:
 		return fmt.Errorf("write_timeout is %s, must not be negative", timeout)
+	case c.DeliverEvery < 0 || c.DeliverEvery > maxDeliverEvery:
+		return fmt.Errorf("deliver_every is %s, must be 0 to %s", c.DeliverEvery, maxDeliverEvery)
 	case c.MaxMessage < 0 || c.MaxMessage > maxMessage:
 		return fmt.Errorf("max_message is %d bytes, must be 1 to %d", c.MaxMessage, maxMessage)
 	case c.MaxBacklog < hub.MinBacklog:

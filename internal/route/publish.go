@@ -76,7 +76,7 @@ func (route *Route) destination(r *http.Request, name string, channels []string)
 // servePoster is servePost for a client of a protocol whose event stream cannot carry what the client sends.
 func (route *Route) servePoster(w http.ResponseWriter, r *http.Request, c *identity, p protocol.Poster) error {
 	// Ignored, they would let the message go to another channel than the sender meant.
-	for _, name := range []string{"channel", "event", "keep"} {
+	for _, name := range publish.Parameters {
 		if r.URL.Query().Has(name) && !slices.Contains(route.query, name) {
 			return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("the query names a %s: with %s a message names it in the body", name, p.Name()))
 		}

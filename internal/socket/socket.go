@@ -130,6 +130,13 @@ func (s *Socket) Write(p []byte, timeout time.Duration) (int, error) {
 	return n, err
 }
 
+// LimitUnsent implements hub.PromptSink.
+func (s *Socket) LimitUnsent(n int) {
+	if s.fd >= 0 {
+		limitUnsent(s.fd, n)
+	}
+}
+
 // lingerTime is how long the client may take to end a connection that cannot be half-closed.
 const lingerTime = time.Second
 

@@ -37,6 +37,10 @@ func bytesAcked(fd int) (n uint64, ok bool) {
 	return info.Bytes_acked, true
 }
 
+// limitUnsent has the socket accept no more while the system has that many bytes that it has not sent yet. The error is ignored,
+// because a Unix socket has no such option.
+func limitUnsent(fd, n int) { unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, n) }
+
 // setUserTimeout sets TCP_USER_TIMEOUT. The error is ignored, because a Unix socket has no such option.
 func setUserTimeout(fd int, d time.Duration) {
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))

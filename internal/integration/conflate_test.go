@@ -1,0 +1,136 @@
+package integration
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/coder/websocket"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
+)
+
+// TestSlowConflate: a client that does not read while far more comes than its backlog may have stays connected, and gets the
+// newest message of each conflate key, and every message without one, in order.
+func TestSlowConflate(t *testing.T) {
+	_, port, _ := net.SplitHostPort(caddytest.FreeAddr(t))
+	const route = `broadcast /ws table {
+		slow conflate
+		max_backlog 1MiB
+	}`
+	s := caddytest.Start(t, `auto_https off
+		---
+		`+route+`
+	}
+	https://localhost:`+port+` {
+		`+caddytest.Certificate(t)+`
+		`+route)
+	secure, _, err := websocket.Dial(t.Context(), "wss://localhost:"+port+"/ws", &websocket.DialOptions{HTTPClient: insecure()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secure.SetReadLimit(-1)
+	defer secure.CloseNow()
+	plain := s.Dial("/ws", nil)
+	const n = 120 // times 256 KiB is more than sockets and a backlog take
+	filler := strings.Repeat("x", 256<<10)
+	for i := range n {
+		if i%40 == 0 {
+			s.Publish("channel=table", fmt.Sprint("plain ", i))
+		}
+		s.Publish(fmt.Sprint("channel=table&conflate=row:", i%2), fmt.Sprint(i, " ", filler))
+	}
+	s.Publish("channel=table", "end")
+	for name, c := range map[string]*websocket.Conn{"plain": plain, "secure": secure} {
+		last, messages, others := -1, 0, ""
+		for {
+			_, p, err := c.Read(t.Context())
+			if err != nil {
+				t.Fatal(name, err)
+			}
+			text, _, long := strings.Cut(string(p), " x")
+			if !long {
+				others += text + ";"
+				if text == "end" {
+					break
+				}
+				continue
+			}
+			var i int
+			fmt.Sscan(text, &i)
+			if i <= last {
+				t.Errorf("%s: %d comes after %d", name, i, last)
+			}
+			last = i
+			if messages++; i == n-2 {
+				others += "newest of row:0;"
+			}
+		}
+		if want := "plain 0;plain 40;plain 80;newest of row:0;end;"; last != n-1 || others != want || messages == n {
+			t.Errorf("%s: %d messages, the last is %d; and %q", name, messages, last, others)
+		}
+	}
+}
+
+// insecure returns a client that accepts any certificate.
+func insecure() *http.Client {
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+}
+
+// TestConflatedHistory: the history has the newest message of each conflate key, and so a client that comes or resumes gets it once,
+// with no gap.
+func TestConflatedHistory(t *testing.T) {
+	s := v1Test{caddytest.Start(t, "broadcast {\nhistory 3\n}\n---\nbroadcast /ws table\nbroadcast /replay table {\nreplay 10\n}"), make(map[string]int)}
+	first := s.Publish("channel=table", "first")
+	for i := range 100 {
+		s.Publish(fmt.Sprint("channel=table&conflate=row:", i%2), fmt.Sprint(i))
+	}
+	s.Expect(s.Dial("/replay", nil), "first", "98", "99")
+	c := s.dial("/ws?last_id=" + first)
+	_, p, err := c.Read(t.Context())
+	if err != nil || !strings.Contains(string(p), `"resumed":true`) {
+		t.Fatalf("%s, %v", p, err)
+	}
+	got := string(p)
+	for !strings.Contains(got, `"99"`) {
+		if _, p, err = c.Read(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		got += string(p)
+	}
+	if strings.Count(got, `"data"`) != 2 || !strings.Contains(got, `"98"`) || strings.Contains(got, "gap") {
+		t.Error(got)
+	}
+}
+
+// TestDeliverEvery: what is published meanwhile is one frame, with the newest message of each conflate key. An answer does not wait.
+func TestDeliverEvery(t *testing.T) {
+	s := v1Test{caddytest.Start(t, "broadcast /ws table {\ndeliver_every 300ms\n}"), make(map[string]int)}
+	c := s.dial("/ws")
+	s.read(c) // hello
+	var lines strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&lines, `{"channel":"table","conflate":"row:%d","data":%d}`+"\n", i%2, i)
+	}
+	if status, body := s.Post(s.Admin+"/broadcast/publish", "application/x-ndjson", lines.String()); status != 200 {
+		t.Fatal(status, body)
+	}
+	_, p, err := c.Read(t.Context())
+	if err != nil || strings.Count(string(p), `"data"`) != 2 || !strings.Contains(string(p), `"data":998}`) || !strings.Contains(string(p), `"data":999}`) {
+		t.Errorf("%s, %v", p, err)
+	}
+	s.Send(c, `{"publish":{"data":"mine","conflate":"row:0"},"ref":1}`)
+	if got := s.read(c); !strings.Contains(got, "ack") {
+		t.Error("the answer waited: ", got)
+	}
+	if got := s.read(c); !strings.Contains(got, "mine") {
+		t.Error(got)
+	}
+	s.Send(c, `{"publish":{"data":"mine","conflate":"bad\u0000key"},"ref":1}`)
+	if got := s.read(c); !strings.Contains(got, `"code":"invalid"`) || !strings.Contains(got, "conflate key") {
+		t.Error(got)
+	}
+}
