@@ -30,11 +30,12 @@ type KickRequest struct {
 	Request    string `json:"request"`              // names it, for Kicked
 	Connection string `json:"connection,omitempty"` // as Hub.ShowID
 	User       string `json:"user,omitempty"`
+	Code       uint16 `json:"code,omitempty"` // what clients are told, or 0
 }
 
 // NewKickRequest returns a request with a name of its own.
 func NewKickRequest(connection, user string) KickRequest {
-	return KickRequest{rand.Text(), connection, user}
+	return KickRequest{Request: rand.Text(), Connection: connection, User: user}
 }
 
 // maxKickRequest is the length in bytes of the longest name of a request.
@@ -42,24 +43,33 @@ const maxKickRequest = 64
 
 // parseKick reads an entry, which may be anything: the log is input from outside. It returns what the request selects on
 // a node. here is false if that is nothing, because it is for another one.
-func parseKick(data []byte, node string) (request string, f Filter, here bool, err error) {
-	var k KickRequest
+func parseKick(data []byte, node string) (k KickRequest, f Filter, here bool, err error) {
 	if err := json.Unmarshal(data, &k); err != nil {
-		return "", f, false, err
+		return k, f, false, err
 	}
 	switch {
 	case k.Request == "" || len(k.Request) > maxKickRequest:
-		return "", f, false, fmt.Errorf("the name of the request has %d bytes", len(k.Request))
-	// A filter with neither would select all connections.
-	case (k.Connection == "") == (k.User == ""):
-		return "", f, false, errors.New("neither a connection nor a user, or both")
-	case k.User != "":
-		f.User = k.User
-		return k.Request, f, true, CheckName("the user", k.User)
+		return k, f, false, fmt.Errorf("the name of the request has %d bytes", len(k.Request))
+	case k.Code != 0 && (k.Code < MinKickCode || k.Code > MaxKickCode):
+		return k, f, false, fmt.Errorf("the code is %d", k.Code)
 	}
-	of, id, err := ParseConnID(k.Connection)
+	f, here, err = filterOf(k.Connection, k.User, node)
+	return k, f, here, err
+}
+
+// filterOf returns what selects, on a node, the connection with an ID or those of a user.
+func filterOf(connection, user, node string) (f Filter, here bool, err error) {
+	switch {
+	// A filter with neither would select all connections.
+	case (connection == "") == (user == ""):
+		return f, false, errors.New("neither a connection nor a user, or both")
+	case user != "":
+		f.User = user
+		return f, true, CheckName("the user", user)
+	}
+	of, id, err := ParseConnID(connection)
 	f.ID = id
-	return k.Request, f, of == node, err
+	return f, of == node, err
 }
 
 // PublishKick has all hubs that share the log close connections, this one too. It waits until the log has the request, and
@@ -88,6 +98,7 @@ func (h *Hub) Kicked(ctx context.Context, request string) (closed int, ok bool) 
 type kick struct {
 	seq    uint64
 	filter Filter
+	code   uint16
 	tally  *tally
 
 	// It is one of these instead, if that is set.
@@ -97,17 +108,17 @@ type kick struct {
 
 // kickOf returns the request that an entry is, or nil if there is nothing to do. The caller does not hold Hub.mu.
 func (s *sharedLog) kickOf(e *broker.Entry, now time.Time) *kick {
-	request, f, here, err := parseKick(e.Data, NodeText(s.hub.node))
+	k, f, here, err := parseKick(e.Data, NodeText(s.hub.node))
 	if err != nil {
 		return nil
 	}
-	t := s.hub.kicks.get(request)
+	t := s.hub.kicks.get(k.Request)
 	// A log that cannot tell the time leaves it out: then any age is possible, and the kick may be new.
 	if !here || now.Sub(storedAt(e, s.clock(now), now)) > KickTime {
 		t.end()
 		return nil
 	}
-	return &kick{seq: e.Seq, filter: f, tally: t}
+	return &kick{seq: e.Seq, filter: f, code: k.Code, tally: t}
 }
 
 // ownLocked has carried out what is in an entry of one of the hub's own channels. In their inboxes it comes after every connection
@@ -142,7 +153,7 @@ func (h *Hub) carryOutLocked(k *kick) (wake uint64) {
 	left.Store(int32(len(h.loops)))
 	for _, l := range h.loops {
 		wake |= l.pushLocked(entry{op: opCall, call: func() {
-			k.tally.closed.Add(int64(l.kick(selected, ReasonPolicy, KickText)))
+			k.tally.closed.Add(int64(l.kick(selected, ReasonPolicy, KickText, k.code)))
 			if left.Add(-1) == 0 {
 				k.tally.end()
 			}

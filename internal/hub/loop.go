@@ -57,24 +57,25 @@ type loop struct {
 	load       int // connections
 
 	// The loop's own.
-	entries []entry     // what was taken from the inbox last, kept for its space
-	touched []*audience // audiences that the current batch has messages for
-	size    int         // bytes in the current batch, about
-	gen     uint64      // the current batch
-	emit    emitted     // the emit to several rooms that came last
-	excepts []*Emit     // those of the current batch that except channels
-	sorts   bool        // the current batch has something of it, or excepts channels
-	skips   bool        // some connection must not get all of the current batch
-	mixed   []concerned // connections on several channels that the current batch concerns
-	picked  []*audience // the audiences of one of them, if more than fit in concerned
-	cache   encodeCache // what the one before it got
-	encoded []byte      // the last bytes encoded, kept for their space
-	failed  []failure   // connections that could not be written in the current batch
-	toFlush []*Conn     // connections for the flushers
-	rings   map[int]*ring
-	now     uint64  // ticks, in seconds
-	closing []*Conn // those that have a deadline
-	stopped bool
+	entries  []entry     // what was taken from the inbox last, kept for its space
+	touched  []*audience // audiences that the current batch has messages for
+	size     int         // bytes in the current batch, about
+	gen      uint64      // the current batch
+	emit     emitted     // the emit to several rooms that came last
+	excepts  []*Emit     // those of the current batch that except channels
+	sorts    bool        // the current batch has something of it, or excepts channels
+	skips    bool        // some connection must not get all of the current batch
+	mixed    []concerned // connections on several channels that the current batch concerns
+	picked   []*audience // the audiences of one of them, if more than fit in concerned
+	cache    encodeCache // what the one before it got
+	encoded  []byte      // the last bytes encoded, kept for their space
+	failed   []failure   // connections that could not be written in the current batch
+	toFlush  []*Conn     // connections for the flushers
+	rings    map[int]*ring
+	now      uint64   // ticks, in seconds
+	closing  []*Conn  // those that have a deadline
+	expiries expiries // of connections whose access ends
+	stopped  bool
 
 	counts                  counts
 	delivered, bytes, calls uint64 // not yet added to the counts

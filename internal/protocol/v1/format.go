@@ -80,7 +80,8 @@ type hello struct {
 	channels     []string // that it is on
 	welcome      hub.Welcome
 	pingInterval time.Duration
-	errors       []byte // about what it asked for with the handshake, as appendError makes them
+	expires      time.Time // when its access ends, if it does
+	errors       []byte    // about what it asked for with the handshake, as appendError makes them
 }
 
 func (f Format) hello(h hello) []byte { return f.frame(nil, h.append) }
@@ -92,7 +93,12 @@ func (h hello) append(p []byte) []byte {
 	p = protocol.AppendStrings(append(p, `","channels":`...), h.channels)
 	p = append(append(append(p, `,"id":"`...), h.welcome.ID...), `","resumed":`...)
 	p = append(strconv.AppendBool(p, h.welcome.Resumed), `,"heartbeat":`...)
-	p = append(strconv.AppendInt(p, int64(h.pingInterval/time.Second), 10), "}}"...)
+	p = strconv.AppendInt(p, int64(h.pingInterval/time.Second), 10)
+	if !h.expires.IsZero() {
+		// Not a date: the client's clock may be wrong.
+		p = strconv.AppendInt(append(p, `,"expires":`...), int64(max(0, time.Until(h.expires)/time.Second)), 10)
+	}
+	p = append(p, "}}"...)
 	if h.welcome.Gaps != nil { // in one frame with the position, so that a client has both or neither
 		p = append(protocol.AppendGap(append(p, `,{"gap":`...), h.welcome.Gaps, h.welcome.ID), '}')
 	}
@@ -163,6 +169,11 @@ func (Format) Ping() []byte { return heartbeat }
 // Close returns a close frame.
 func (Format) Close(why hub.Reason, text string) []byte {
 	return frame.CloseFrame(protocol.CloseCode(why), text)
+}
+
+// CloseCode implements hub.CodedFormat.
+func (Format) CloseCode(_ []string, code uint16, text string) []byte {
+	return frame.CloseFrame(frame.Code(code), text)
 }
 
 // Gap returns a frame with a gap. It has no ID: the position at which the loop drops messages is not known here.

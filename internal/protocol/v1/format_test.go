@@ -131,11 +131,11 @@ func FuzzFormat(f *testing.F) {
 
 func TestHello(t *testing.T) {
 	var format Format
-	os := objects(t, format.hello(hello{"c12", []string{"a", "b"}, hub.Welcome{ID: "e-6", Resumed: true}, 25 * time.Second, nil}))
+	os := objects(t, format.hello(hello{"c12", []string{"a", "b"}, hub.Welcome{ID: "e-6", Resumed: true}, 25 * time.Second, time.Time{}, nil}))
 	if h := os[0].Hello; len(os) != 1 || h.Connection != "c12" || fmt.Sprint(h.Channels) != "[a b]" || h.ID != "e-6" || !h.Resumed || h.Heartbeat != 25 {
 		t.Errorf("%+v", os)
 	}
-	os = objects(t, format.hello(hello{"c12", []string{"a"}, hub.Welcome{ID: "e-6", Gaps: []string{"a"}}, 25 * time.Second, appendError(nil, nil, "forbidden", "b")}))
+	os = objects(t, format.hello(hello{"c12", []string{"a"}, hub.Welcome{ID: "e-6", Gaps: []string{"a"}}, 25 * time.Second, time.Time{}, appendError(nil, nil, "forbidden", "b")}))
 	if len(os) != 3 || os[0].Hello.Resumed || fmt.Sprint(*os[1].Gap) != "{[a] e-6}" || os[2].Error.Message != "b" {
 		t.Errorf("%+v", os)
 	}

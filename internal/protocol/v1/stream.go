@@ -2,8 +2,10 @@ package v1
 
 import (
 	"bytes"
+	"strconv"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/frame"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
 )
@@ -55,4 +57,17 @@ func (StreamFormat) GapAt(channels []string, id string) (p []byte) {
 func (StreamFormat) Ping() []byte { return heartbeatEvent }
 
 // Close returns when to reconnect.
-func (StreamFormat) Close(hub.Reason, string) []byte { return eventstream.Retry() }
+func (f StreamFormat) Close(why hub.Reason, text string) []byte {
+	return f.CloseCode(nil, uint16(protocol.CloseCode(why)), text)
+}
+
+// CloseCode implements hub.CodedFormat. To a client that has to stay away it returns an event with the code, because nothing else
+// tells the end of a stream from a lost connection.
+func (StreamFormat) CloseCode(_ []string, code uint16, text string) []byte {
+	p := eventstream.Retry()
+	if frame.Code(code).StaysAway() {
+		p = strconv.AppendUint(append(p, `data: [{"close":{"code":`...), uint64(code), 10)
+		p = append(protocol.AppendString(append(p, `,"reason":`...), text), "}}]\n\n"...)
+	}
+	return p
+}

@@ -23,7 +23,7 @@ func FuzzStreamFormat(f *testing.F) {
 			return
 		}
 		run := []*hub.Message{{Channel: "first", Seq: 6}, m}
-		hello := hello{"c12", []string{channel}, hub.Welcome{ID: "e-6", Gaps: []string{channel}}, time.Second, nil}
+		hello := hello{"c12", []string{channel}, hub.Welcome{ID: "e-6", Gaps: []string{channel}}, time.Second, time.Time{}, nil}
 		var stream StreamFormat
 		var socket Format
 		p := append(stream.Append(stream.start(hello), run), stream.Ping()...)
