@@ -207,6 +207,7 @@ func stream(w http.ResponseWriter, r *http.Request, app active.App) error {
 		WriteTimeout: 10 * time.Second,
 		MaxBacklog:   4 << 20,
 		OneWay:       true,
+		NoSubscribe:  true,
 	}}}}
 	err := endpoint.Accept(w, r, &protocol.Request{Subscriber: s}, func() {})
 	// An admin stream counts against max_connections, since it takes as much memory as any other.

@@ -54,6 +54,7 @@ type ConnOptions struct {
 	MaxBacklog   int           // bytes
 	DropOldest   bool          // whether a full backlog drops its oldest messages, instead of closing the connection
 	OneWay       bool          // the peer sends nothing, so it replies to no ping and no close
+	NoSubscribe  bool          // backends do not subscribe it to channels: it receives nothing, or everything
 
 	Observer Observer // nil if there is none
 

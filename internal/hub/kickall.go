@@ -31,6 +31,8 @@ type KickRequest struct {
 	Connection string `json:"connection,omitempty"` // as Hub.ShowID
 	User       string `json:"user,omitempty"`
 	Code       uint16 `json:"code,omitempty"` // what clients are told, or 0
+
+	Change *Change `json:"change,omitempty"` // is wanted instead of a kick
 }
 
 // NewKickRequest returns a request with a name of its own.
@@ -42,7 +44,7 @@ func NewKickRequest(connection, user string) KickRequest {
 const maxKickRequest = 64
 
 // parseKick reads an entry, which may be anything: the log is input from outside. It returns what the request selects on
-// a node. here is false if that is nothing, because it is for another one.
+// a node. here is false if that is nothing, because it is for another one, or for a change.
 func parseKick(data []byte, node string) (k KickRequest, f Filter, here bool, err error) {
 	if err := json.Unmarshal(data, &k); err != nil {
 		return k, f, false, err
@@ -52,6 +54,9 @@ func parseKick(data []byte, node string) (k KickRequest, f Filter, here bool, er
 		return k, f, false, fmt.Errorf("the name of the request has %d bytes", len(k.Request))
 	case k.Code != 0 && (k.Code < MinKickCode || k.Code > MaxKickCode):
 		return k, f, false, fmt.Errorf("the code is %d", k.Code)
+	}
+	if k.Change != nil && k.Connection == "" && k.User == "" {
+		return k, f, false, nil
 	}
 	f, here, err = filterOf(k.Connection, k.User, node)
 	return k, f, here, err
@@ -101,7 +106,7 @@ type kick struct {
 	code   uint16
 	tally  *tally
 
-	// It is one of these instead, if that is set.
+	// It is one of these instead, if that is set. A change is a command too.
 	command *NameCommand
 	key     *[KeySize]byte
 }
@@ -113,12 +118,19 @@ func (s *sharedLog) kickOf(e *broker.Entry, now time.Time) *kick {
 		return nil
 	}
 	t := s.hub.kicks.get(k.Request)
+	var change *NameCommand
+	if k.Change != nil {
+		if change, err = k.Change.command(NodeText(s.hub.node)); change != nil {
+			change.seq, change.selection.tally = e.Seq, t
+		}
+		here = change != nil
+	}
 	// A log that cannot tell the time leaves it out: then any age is possible, and the kick may be new.
 	if !here || now.Sub(storedAt(e, s.clock(now), now)) > KickTime {
 		t.end()
 		return nil
 	}
-	return &kick{seq: e.Seq, filter: f, code: k.Code, tally: t}
+	return &kick{seq: e.Seq, filter: f, code: k.Code, tally: t, command: change}
 }
 
 // ownLocked has carried out what is in an entry of one of the hub's own channels. In their inboxes it comes after every connection
@@ -133,7 +145,9 @@ func (s *sharedLog) ownLocked(channel string, seq uint64, kicks []*kick) (wake u
 		case k.key != nil:
 			s.addKeyLocked(*k.key)
 		case k.command != nil:
-			s.traceLocked(seq, k.command, "")
+			if k.command.selection == nil { // a client that comes back begins with its route's channels
+				s.traceLocked(seq, k.command, "")
+			}
 			s.hub.commandLocked(k.command)
 		default:
 			wake |= s.hub.carryOutLocked(k)
@@ -166,10 +180,13 @@ func (h *Hub) carryOutLocked(k *kick) (wake uint64) {
 type tally struct {
 	request string
 	since   time.Time
-	closed  atomic.Int64
+	closed  atomic.Int64 // or changed, for a change
+	failed  atomic.Int64 // of a change
 	ended   sync.Once
 	done    chan struct{} // closed when all loops have carried it out
 }
+
+func newTally(request string) *tally { return &tally{request: request, done: make(chan struct{})} }
 
 func (t *tally) end() { t.ended.Do(func() { close(t.done) }) }
 
@@ -199,7 +216,8 @@ func (x *tallies) get(request string) *tally {
 		if x.byRequest == nil {
 			x.byRequest = make(map[string]*tally)
 		}
-		t = &tally{request: request, since: now, done: make(chan struct{})}
+		t = newTally(request)
+		t.since = now
 		x.byRequest[request] = t
 		x.oldest = append(x.oldest, t)
 	}

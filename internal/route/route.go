@@ -140,6 +140,7 @@ func (route *Route) connOptions(c Config, transport string) func(hub.Format) *hu
 			WriteTimeout: c.WriteTimeout,
 			MaxBacklog:   int(c.MaxBacklog),
 			DropOldest:   c.Slow == slowDrop,
+			NoSubscribe:  !c.Subscribe,
 			Observer:     observer{c.Logger, events.Observer{Emitter: c.Emitter}},
 		}
 		// Retire finds the route's connections by these, whatever their format.

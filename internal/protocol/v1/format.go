@@ -115,14 +115,39 @@ func (f Format) joined(ref json.RawMessage, channel string, w hub.Welcome, repla
 		p = protocol.AppendString(append(p, `"channel":`...), channel)
 		p = append(append(append(p, `,"id":"`...), w.ID...), `","resumed":`...)
 		p = append(strconv.AppendBool(p, w.Resumed), "}}"...)
-		if w.Gaps != nil {
-			p = append(protocol.AppendGap(append(p, `,{"gap":`...), w.Gaps, w.ID), '}')
-		}
-		if len(replay) > 0 {
-			p = appendMessages(append(p, ','), replay)
-		}
-		return p
+		return appendMissed(p, w, replay)
 	})
+}
+
+// appendMissed appends the gap or the messages of a channel that the client begins with, and a comma before them.
+func appendMissed(p []byte, w hub.Welcome, replay []*hub.Message) []byte {
+	if w.Gaps != nil {
+		p = append(protocol.AppendGap(append(p, `,{"gap":`...), w.Gaps, w.ID), '}')
+	}
+	if len(replay) > 0 {
+		p = appendMessages(append(p, ','), replay)
+	}
+	return p
+}
+
+// Subscribed implements hub.SubscriptionFormat.
+func (f Format) Subscribed(channel string, w hub.Welcome, missed []*hub.Message) []byte {
+	return f.frame(nil, func(p []byte) []byte { return appendMissed(appendSubscribed(p, channel, w), w, missed) })
+}
+
+// appendSubscribed appends the notice that a backend has subscribed the client to a channel, from a position on.
+func appendSubscribed(p []byte, channel string, w hub.Welcome) []byte {
+	p = protocol.AppendString(append(p, `{"subscribed":{"channel":`...), channel)
+	return append(append(append(p, `,"id":"`...), w.ID...), `"}}`...)
+}
+
+// Unsubscribed implements hub.SubscriptionFormat.
+func (f Format) Unsubscribed(channel string) []byte {
+	return f.frame(nil, func(p []byte) []byte { return appendUnsubscribed(p, channel) })
+}
+
+func appendUnsubscribed(p []byte, channel string) []byte {
+	return append(protocol.AppendString(append(p, `{"unsubscribed":{"channel":`...), channel), "}}"...)
 }
 
 // reply returns a frame of acks and errors, as appendAck and appendError make them.

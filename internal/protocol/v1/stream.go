@@ -53,6 +53,22 @@ func (StreamFormat) GapAt(channels []string, id string) (p []byte) {
 	return append(protocol.AppendGap(append(p, `data: [{"gap":`...), channels, id), "}]\n\n"...)
 }
 
+// Subscribed implements hub.SubscriptionFormat. The event has the ID of the position, and not of its last message: the client may
+// have later ones, of other channels.
+func (StreamFormat) Subscribed(channel string, w hub.Welcome, missed []*hub.Message) []byte {
+	p := append(append([]byte("id: "), w.ID...), "\ndata: ["...)
+	start := len(p)
+	p = appendMissed(appendSubscribed(p, channel, w), w, missed)
+	oneLine(p[start:], '\r')
+	oneLine(p[start:], '\n')
+	return append(p, "]\n\n"...)
+}
+
+// Unsubscribed implements hub.SubscriptionFormat.
+func (StreamFormat) Unsubscribed(channel string) []byte {
+	return append(appendUnsubscribed([]byte("data: ["), channel), "]\n\n"...)
+}
+
 // Ping returns an event without messages.
 func (StreamFormat) Ping() []byte { return heartbeatEvent }
 
