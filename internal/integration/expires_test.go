@@ -210,6 +210,26 @@ func expectExpired(s *caddytest.Server, path string, header http.Header) {
 	}
 }
 
+// TestExpiresForged: a client cannot lengthen its access by sending the header that the backend answers with.
+func TestExpiresForged(t *testing.T) {
+	silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(silent.Close)
+	forged := []string{"X-Session-Expires", "never", "X-User", "ann"}
+	site := accesses(t)[0].site
+	s := caddytest.Start(t, site)
+	cookie := "session=" + strconv.FormatInt(time.Now().Add(-time.Second).Unix(), 10)
+	if status, body := s.Post(s.Addr+"/ws", "text/plain", "x", append(forged, "Cookie", cookie)...); status != 401 {
+		t.Errorf("where the backend sends one: %d %q", status, body)
+	}
+	before, _, _ := strings.Cut(strings.TrimPrefix(site, "forward_auth /ws "), " ")
+	if err := s.Load(strings.Replace(site, before, silent.Listener.Addr().String(), 1)); err != nil {
+		t.Fatal(err)
+	}
+	if status, body := s.Post(s.Addr+"/ws", "text/plain", "x", forged...); status != 400 {
+		t.Errorf("where it sends none: %d %q", status, body)
+	}
+}
+
 // TestExpiresFormats: what other clients get when their access ends.
 func TestExpiresFormats(t *testing.T) {
 	s := caddytest.Start(t, "broadcast /ws news {\nexpires {query.until}\nsocketio\n}")
@@ -249,6 +269,42 @@ func untilEnd(next func() string) (all string) {
 		all += block
 	}
 	return all
+}
+
+// TestExpiresRecovery: a page of Socket.IO whose access has expired goes on with its session when it connects with new access. One
+// that was kicked does not, whatever the code.
+func TestExpiresRecovery(t *testing.T) {
+	s := caddytest.Start(t, "broadcast {\nhistory 100\n}\n---\nbroadcast /ws news {\nuser ann\nexpires {query.until}\nsocketio\n}")
+	connect := func(until time.Time, auth string) (c *websocket.Conn, sid, pid string) {
+		t.Helper()
+		c = s.Dial(fmt.Sprintf("/ws?EIO=4&transport=websocket&until=%.3f", float64(until.UnixMilli())/1000), nil)
+		s.Send(c, "40"+auth)
+		var v struct{ SID, PID string }
+		for _, prefix := range []string{"0", "40"} {
+			_, p, err := c.Read(t.Context())
+			if err != nil || !strings.HasPrefix(string(p), prefix) {
+				t.Fatalf("%q, %v", p, err)
+			}
+			json.Unmarshal(p[len(prefix):], &v)
+		}
+		return c, v.SID, v.PID
+	}
+	c, sid, pid := connect(time.Now().Add(1500*time.Millisecond), "")
+	id := s.Publish("channel=news&event=e", "before")
+	s.Expect(c, `42["e","before","`+id+`"]`, "41")
+	s.ExpectClose(c, 4401)
+	missed := s.Publish("channel=news&event=e", "between")
+	c, again, _ := connect(time.Now().Add(time.Hour), fmt.Sprintf(`{"pid":%q,"offset":%q}`, pid, id))
+	if again != sid {
+		t.Fatalf("%s is not %s", again, sid)
+	}
+	s.Expect(c, `42["e","between","`+missed+`"]`)
+	s.Do("DELETE", s.Admin+"/broadcast/connections?user=ann&code=4401", "")
+	s.Expect(c, "41")
+	s.ExpectClose(c, 4401)
+	if _, other, _ := connect(time.Now().Add(time.Hour), fmt.Sprintf(`{"pid":%q,"offset":%q}`, pid, missed)); other == sid {
+		t.Error("who was kicked goes on with its session")
+	}
 }
 
 // TestKickCode: an administrator chooses the close code, so that our clients stay away.
