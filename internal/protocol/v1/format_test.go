@@ -57,7 +57,8 @@ type v1Object struct {
 		Channel string
 		Resumed bool
 	}
-	Error *struct {
+	Subscribed, Unsubscribed *struct{ Channel, ID string }
+	Error                    *struct {
 		Ref           any
 		Code, Message string
 	}
