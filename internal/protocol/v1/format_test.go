@@ -101,7 +101,14 @@ func FuzzFormat(f *testing.F) {
 			if a := joined[0].Ack; len(joined) != 3 || a.Ref != 3. || a.Channel != channel || a.ID != "e-6" || a.Resumed || joined[1].Gap.Channels[0] != channel {
 				t.Fatalf("%+v", joined)
 			}
-			for _, o := range append(os, joined[2]) {
+			subscribed := objects(t, format.Subscribed(channel, w, []*hub.Message{m}))
+			if a := subscribed[0].Subscribed; len(subscribed) != 3 || a.Channel != channel || a.ID != "e-6" || subscribed[1].Gap.Channels[0] != channel {
+				t.Fatalf("%+v", subscribed)
+			}
+			if os := objects(t, format.Unsubscribed(channel)); len(os) != 1 || os[0].Unsubscribed.Channel != channel {
+				t.Fatalf("%+v", os)
+			}
+			for _, o := range append(os, joined[2], subscribed[2]) {
 				var text string
 				isText := json.Unmarshal(o.Data, &text) == nil
 				good := false

@@ -27,7 +27,9 @@ func FuzzStreamFormat(f *testing.F) {
 		var stream StreamFormat
 		var socket Format
 		p := append(stream.Append(stream.start(hello), run), stream.Ping()...)
-		p = append(append(p, stream.Gap([]string{channel})...), stream.Close(hub.ReasonRestart, "")...)
+		p = append(append(p, stream.Gap([]string{channel})...), stream.Unsubscribed(channel)...)
+		p = append(append(p, stream.Subscribed(channel, hub.Welcome{ID: "-7"}, run)...), stream.Close(hub.ReasonRestart, "")...)
+		p = append(p, stream.CloseCode(nil, 4403, channel)...)
 		var got []sse.Event
 		for e, err := range sse.Read(bytes.NewReader(p), &sse.ReadConfig{MaxEventSize: 1 << 20}) {
 			if err != nil {
@@ -35,7 +37,8 @@ func FuzzStreamFormat(f *testing.F) {
 			}
 			got = append(got, e)
 		}
-		want := [][]byte{read(t, socket.hello(hello)), read(t, socket.Append(nil, run)), []byte("[]"), read(t, socket.Gap([]string{channel}))}
+		want := [][]byte{read(t, socket.hello(hello)), read(t, socket.Append(nil, run)), []byte("[]"), read(t, socket.Gap([]string{channel})),
+			read(t, socket.Unsubscribed(channel)), read(t, socket.Subscribed(channel, hub.Welcome{ID: "-7"}, run)), closing(channel)}
 		if len(got) != len(want) {
 			t.Fatalf("%q: %+v", p, got)
 		}
@@ -50,4 +53,13 @@ func FuzzStreamFormat(f *testing.F) {
 			}
 		}
 	})
+}
+
+// closing is what a client is told that has to stay away.
+func closing(reason string) []byte {
+	p, err := json.Marshal([]any{map[string]any{"close": map[string]any{"code": 4403, "reason": reason}}})
+	if err != nil {
+		panic(err)
+	}
+	return p
 }
