@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub/hubtest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
 )
 
 // FuzzStreamFormat: another's parser reads from a stream just what a WebSocket gets.
@@ -57,9 +58,5 @@ func FuzzStreamFormat(f *testing.F) {
 
 // closing is what a client is told that has to stay away.
 func closing(reason string) []byte {
-	p, err := json.Marshal([]any{map[string]any{"close": map[string]any{"code": 4403, "reason": reason}}})
-	if err != nil {
-		panic(err)
-	}
-	return p
+	return append(protocol.AppendString([]byte(`[{"close":{"code":4403,"reason":`), reason), "}}]"...)
 }
