@@ -11,11 +11,15 @@
 package broadcast
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/survey"
 )
 
 // DefaultChannel is the channel of a route, and of a message, that names none.
@@ -27,6 +31,10 @@ var ErrFull = hub.ErrFull
 
 // ErrClosed is returned by Publish when the hub has ended: its configuration was unloaded.
 var ErrClosed = hub.ErrClosed
+
+// ErrMissing is returned when some of the nodes that share a message broker have not answered. They do what was asked for when they
+// have caught up, if that is within a minute.
+var ErrMissing = errors.New("nodes have not answered")
 
 // Message is something to publish.
 type Message struct {
@@ -59,8 +67,9 @@ type Message struct {
 
 // Hub is the hub of the process. It is safe for concurrent use.
 type Hub struct {
-	hub *hub.Hub
-	err error // why there is none
+	hub    *hub.Hub
+	survey *survey.Survey
+	err    error // why there is none
 }
 
 // From returns the hub for a module that is being provisioned with ctx, whether or not the configuration has a route
@@ -71,7 +80,60 @@ func From(ctx caddy.Context) *Hub {
 	if err != nil {
 		return &Hub{err: err}
 	}
-	return &Hub{hub: app.(*App).hub}
+	a := app.(*App)
+	return &Hub{hub: a.hub, survey: a.shared.Survey}
+}
+
+// Connections selects connections: those of a user, or the one with an ID. One of the two has to be set.
+type Connections struct {
+	User string // as the route's option user has it
+	ID   string // as lists, events and the hello of broadcast.v1 have it, such as "c12"
+}
+
+// Subscribe subscribes the connections to a channel, which may be one that the clients may not join themselves, and returns how many
+// are on it then. It concerns those that there are: one that comes back begins with the channels of its route. With a message
+// broker, these are on all nodes. ErrMissing is returned with the number if some nodes have not answered.
+func (h *Hub) Subscribe(ctx context.Context, c Connections, channel string) (n int, err error) {
+	return h.change(ctx, c, hub.DoJoin, channel)
+}
+
+// Unsubscribe unsubscribes the connections from a channel, and returns how many were on it. Clients may join again if their route
+// lets them. For the rest see Subscribe.
+func (h *Hub) Unsubscribe(ctx context.Context, c Connections, channel string) (n int, err error) {
+	return h.change(ctx, c, hub.DoLeave, channel)
+}
+
+func (h *Hub) change(ctx context.Context, c Connections, do, channel string) (n int, err error) {
+	if h.err != nil {
+		return 0, h.err
+	}
+	v, err := h.survey.Change(ctx, hub.Change{Do: do, User: c.User, Connection: c.ID, Channel: channel})
+	switch {
+	case err != nil:
+		return 0, err
+	case v.Failed > 0:
+		err = fmt.Errorf("%d connections are on too many channels, or there are too many channels", v.Failed)
+	case len(v.Missing) > 0:
+		err = fmt.Errorf("%w: %s", ErrMissing, strings.Join(v.Missing, ", "))
+	}
+	return v.Done, err
+}
+
+// Close closes the connections, and returns how many there were. The code is that which WebSockets are closed with, from 4000 to 4999,
+// or 0 for 1008. After a code from 4400 to 4499 clients of broadcast.v1 do not reconnect on their own. ErrMissing is returned with
+// the number if some nodes have not answered.
+func (h *Hub) Close(ctx context.Context, c Connections, code uint16) (n int, err error) {
+	if h.err != nil {
+		return 0, h.err
+	}
+	if (c.User == "") == (c.ID == "") {
+		return 0, errors.New("neither a user nor an ID, or both")
+	}
+	v, err := h.survey.Kick(ctx, c.ID, c.User, code)
+	if err == nil && len(v.Missing) > 0 {
+		err = fmt.Errorf("%w: %s", ErrMissing, strings.Join(v.Missing, ", "))
+	}
+	return v.Closed, err
 }
 
 // Publish gives the message its place in the order of all messages, leaves it to be delivered to the channel's

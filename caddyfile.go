@@ -129,6 +129,7 @@ func (a *App) parseBroker(d *caddyfile.Dispenser) error {
 //	broadcast [<matcher>] [<channels...>] {
 //	    channel       <names...>
 //	    user          <value>
+//	    expires       <placeholder>
 //	    publish       on|off
 //	    subscribe     on|off
 //	    join          <patterns...>
@@ -167,6 +168,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	err := option.Block(d, map[string]option.Parser{
 		"channel":         h.parseChannel,
 		"user":            option.Word(&h.User),
+		"expires":         option.Word(&h.Expires),
 		"publish":         option.OnOff(&h.Publish),
 		"subscribe":       option.OnOff(&h.Subscribe),
 		"join":            option.Words(&h.Join),

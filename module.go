@@ -304,7 +304,7 @@ func (a *App) serverStops() {
 //
 // A connection gets each message of its channels exactly once, in the one order that all messages have, or it is closed
 // with a code that says why (RFC 6455, section 7.4): 1002, 1003 or 1007 if it sent something invalid; 1008 if it may not
-// publish or was too fast; 1009 if its message was too big; 1012 if the server restarts; 1013 if it was too slow.
+// publish or was too fast; 1009 if its message was too big; 4401 if its access has ended; 1012 if the server restarts; 1013 if it was too slow.
 //
 // Event streams, by Last-Event-ID, and clients of `broadcast.v1`, by `?last_id=`, resume after the last message that they
 // have, as far back as `history` of the app `broadcast` goes. Otherwise they are notified of the gap.
@@ -323,6 +323,12 @@ type Handler struct {
 	// one, and to have `rate` count by user instead of by address. A request whose user is longer than 255 bytes, not UTF-8,
 	// or has a control character gets a 400. Default: nobody.
 	User string `json:"user,omitempty"`
+
+	// When a client's access ends, such as `{http.auth.user.exp}`: a Unix time in seconds, a time of RFC 3339, or `never`. Set
+	// it where access is granted for a time, by a token or a session: otherwise a connection outlives it. At that time, or up
+	// to a second later, a WebSocket is closed with 4401, and a stream ends. A request after that time gets a 401. One for
+	// which it is empty or no such time gets a 400. Default: connections are not ended.
+	Expires string `json:"expires,omitempty"`
 
 	// Whether clients of this route may publish. Turn it off where only the server has something to say. Then a POST gets a
 	// 403, and a WebSocket that sends a message is closed with 1008. Default: `true`.
@@ -487,7 +493,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 func (h *Handler) options(history bool) route.Config {
 	isOn := func(option *bool) bool { return option == nil || *option }
 	c := route.Config{
-		Channels: h.Channels, Join: h.Join, User: h.User, Greeting: h.Greeting,
+		Channels: h.Channels, Join: h.Join, User: h.User, Expires: h.Expires, Greeting: h.Greeting,
 		Transports: h.Transports, Query: h.Query, Origins: h.Origins,
 		Publish: isOn(h.Publish), Subscribe: isOn(h.Subscribe), Echo: isOn(h.Echo), Replay: h.Replay,
 		PingInterval: time.Duration(h.PingInterval), WriteTimeout: time.Duration(h.WriteTimeout),

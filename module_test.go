@@ -94,3 +94,45 @@ func TestGoAPI(t *testing.T) {
 		}
 	}
 }
+
+// TestGoAPIConnections: another module changes what connections are subscribed to, and closes them.
+func TestGoAPIConnections(t *testing.T) {
+	s := caddytest.Start(t, "broadcast /ws news {\nuser {query.user}\n}")
+	ann, ben := s.Dial("/ws?user=ann", nil), s.Dial("/ws?user=ben", nil)
+	ctx, cancel := caddy.NewContext(caddy.ActiveContext())
+	defer cancel()
+	hub := broadcast.From(ctx)
+	anns, nobody := broadcast.Connections{User: "ann"}, broadcast.Connections{}
+	for _, c := range []struct {
+		n    int
+		do   func() (int, error)
+		then string
+	}{
+		{1, func() (int, error) { return hub.Subscribe(ctx, anns, "room:7") }, "in the room"},
+		{1, func() (int, error) { return hub.Unsubscribe(ctx, anns, "room:7") }, ""},
+		{0, func() (int, error) { return hub.Unsubscribe(ctx, anns, "room:7") }, ""},
+		{1, func() (int, error) { return hub.Subscribe(ctx, broadcast.Connections{ID: "c2"}, "room:8") }, ""},
+		{1, func() (int, error) { return hub.Close(ctx, anns, 4403) }, ""},
+		{0, func() (int, error) { return hub.Close(ctx, anns, 0) }, ""},
+	} {
+		if n, err := c.do(); n != c.n || err != nil {
+			t.Fatalf("%d, %v", n, err)
+		}
+		if hub.Publish(broadcast.Message{Channel: "room:7", Data: []byte("in the room")}); c.then != "" {
+			s.Expect(ann, c.then)
+		}
+	}
+	s.ExpectClose(ann, 4403)
+	hub.Publish(broadcast.Message{Channel: "room:8", Data: []byte("in another")})
+	s.Expect(ben, "in another")
+	for _, do := range []func() (int, error){
+		func() (int, error) { return hub.Subscribe(ctx, nobody, "room:7") },
+		func() (int, error) { return hub.Subscribe(ctx, anns, "") },
+		func() (int, error) { return hub.Close(ctx, nobody, 0) },
+		func() (int, error) { return hub.Close(ctx, anns, 1000) },
+	} {
+		if n, err := do(); n != 0 || err == nil {
+			t.Errorf("%d, %v", n, err)
+		}
+	}
+}

@@ -36,6 +36,14 @@ export interface Hub {
 	ongap?: (gap: { channels: string[]; id?: string }) => void
 
 	/**
+	 * Called half a minute or more before access ends, if the route has the option expires, so that the page can get new access. The
+	 * client then reconnects and resumes: to the address that the function returns, such as one with a new token, or to the same
+	 * one if it returns nothing, as after a session cookie was renewed. It is also called, once, when access has ended already (401
+	 * or 4401). Without it, or if the new access is not accepted, the state becomes "refused".
+	 */
+	onexpire?: () => string | URL | void | Promise<string | URL | void>
+
+	/**
 	 * Called with an error that does not belong to a request: one from the server, for example about a channel that may no
 	 * longer be joined, or the reason why the client cannot connect. Browsers do not tell pages why a WebSocket failed, so
 	 * the client asks the route over HTTP.
@@ -78,7 +86,10 @@ export interface Hub {
 	 */
 	join(channel: string): Promise<string | undefined>
 
-	/** Unsubscribes from the channel. */
+	/**
+	 * Unsubscribes from the channel. A channel that the backend has subscribed the client to is treated as one that it has joined, and
+	 * one that the backend has unsubscribed it from as one that it has left.
+	 */
 	leave(channel: string): Promise<string | undefined>
 
 	/**

@@ -11,6 +11,7 @@ const SILENT_HEARTBEATS = 2 // a link without a frame for this many heartbeats i
 const RETRY_DELAY = 250 // doubled with each failure in a row, times a random number from 0 to 1
 const MAX_DOUBLINGS = 7 // so the delay is at most 32 seconds
 const POST_DELAY = 1000 // before a POST that failed is repeated
+const EXPIRY_MARGIN = 30 // seconds before access ends, and up to as many more, so that not all pages ask at once
 const FRAME_DELAY = 16 // in place of an animation frame where there are none, as in Node
 
 // The server forgets an idempotency key after two minutes. A publish repeated after that would be published twice, so a
@@ -28,7 +29,8 @@ export function connect(url, { lastId = "" } = {}) {
 		navigator,
 		requestAnimationFrame: nextFrame = setTimeout,
 	} = globalThis
-	const address = new URL((url + "").replace(/^ws/, "http"), location)
+	const toAddress = url => new URL((url + "").replace(/^ws/, "http"), location)
+	let address = toAddress(url)
 
 	const listeners = new Set()
 	const joined = new Set() // the channels that the client has joined
@@ -38,6 +40,8 @@ export function connect(url, { lastId = "" } = {}) {
 	let Stream // EventSource if the link is one, or the last one was; otherwise falsy
 	let granted // the channels in the link's hello. The link is open once it has them
 	let heartbeat // in seconds, from the last hello
+	let expiresAt // when the page is asked for new access, or NaN
+	let renewed // whether it was asked because of a 401, and there was no hello since
 	let silentAt // when the link counts as silent, if no frame arrives until then
 	let timer // for the next look at the link, or the next attempt; undefined while the client is closed or refused
 	let failures = 0 // in a row
@@ -112,16 +116,33 @@ export function connect(url, { lastId = "" } = {}) {
 		}
 		const error = /^44|1009/.test(event?.code) ? toFailure(event.code, event.reason) : probed
 		closeLink()
-		const isForbidden = error.code == "forbidden"
+		const isExpired = !renewed && /401$/.test(error.status) && hub.onexpire
+		const isForbidden = error.code == "forbidden" && !isExpired
 		// After 1009, one of the requests was too long. The server has answered those before it and read none after it.
 		// Otherwise send, as there is no link now, only ends requests after their deadline.
 		waiting.forEach(request => (isForbidden || error.status == 1009 ? request.end(error) : request.send()))
 		if (isForbidden) setState("refused")
 		else {
-			timer = setTimeout(watch, failures++ && Math.random() * RETRY_DELAY * 2 ** Math.min(MAX_DOUBLINGS, failures))
+			const delay = failures++ && Math.random() * RETRY_DELAY * 2 ** Math.min(MAX_DOUBLINGS, failures)
+			timer = setTimeout(watch, isExpired ? REQUEST_TIMEOUT : delay)
 			setState(navigator?.onLine == false ? "offline" : "waiting")
 		}
-		if (error.code) hub.onerror?.(error)
+		if (isExpired) {
+			renewed = true
+			renew()
+		} else if (error.code) hub.onerror?.(error)
+	}
+
+	// renew has the page get new access, and connects with it. Until then a link stays open. If the page fails, the server decides.
+	const renew = async () => {
+		expiresAt = NaN
+		try {
+			address = toAddress((await hub.onexpire()) || address)
+		} catch (error) {
+			hub.onerror?.(toFailure(0, error.message))
+			if (link) return
+		}
+		if (hub.state != "closed") openLink()
 	}
 
 	// watch runs every few seconds, and on each event of the browser. It gives up a link that is silent, as after the
@@ -131,7 +152,9 @@ export function connect(url, { lastId = "" } = {}) {
 			if (timer) openLink()
 		} else if ((event && navigator?.onLine == false) || Date.now() > silentAt) {
 			retry()
-		} else if (!event) {
+		} else {
+			if (Date.now() > expiresAt && hub.onexpire) renew()
+			if (event) return
 			// A link counts as good when it has lasted until here. One that breaks right after its hello is a failure.
 			if (granted) failures = 0
 			timer = setTimeout(watch, WATCH_INTERVAL)
@@ -153,6 +176,12 @@ export function connect(url, { lastId = "" } = {}) {
 				listeners.forEach(async listener => listener(entry))
 			} else if (entry.hello) receiveHello(entry.hello)
 			else if (entry.gap) hub.ongap?.(entry.gap)
+			else if (entry.close) retry(entry.close)
+			else if (entry.subscribed) {
+				// By the backend. The next link asks for the channel again, from here on.
+				joined.add(entry.subscribed.channel)
+				hub.lastId = entry.subscribed.id
+			} else if (entry.unsubscribed) joined.delete(entry.unsubscribed.channel)
 			else receiveAnswer(entry.ack ?? entry.error)
 		})
 		silentAt = Date.now() + 1000 * SILENT_HEARTBEATS * heartbeat
@@ -161,6 +190,8 @@ export function connect(url, { lastId = "" } = {}) {
 	const receiveHello = hello => {
 		granted = hello.channels
 		heartbeat = hello.heartbeat
+		renewed = false
+		expiresAt = Date.now() + 1000 * Math.max(hello.expires / 2, hello.expires - EXPIRY_MARGIN * (1 + Math.random()))
 		hub.lastId = hello.id
 		waiting.forEach(request => request.send())
 		if (granted) setState("open") // not if a join needed another link

@@ -81,12 +81,21 @@ const (
 //     query and separated by `, `; one channel also has them in `missing`. A page may have fewer entries than its limit although
 //     there is a next page, because no node sends more than 1000 entries or about 1 MiB at a time. One channel has as many users
 //     of each node as fit in 1 MiB, and `more_users` if there are others.
-//   - `DELETE /broadcast/connections/{id}`, or `/broadcast/connections?user=`, closes connections with code 1008, and returns
-//     `{"closed":3}`. With a message broker, the request goes through the log to all nodes, and the response is
+//   - `DELETE /broadcast/connections/{id}`, or `/broadcast/connections?user=`, closes connections with code 1008, or with
+//     that in `?code=`, from 4000 to 4999, and returns `{"closed":3}`. After a code from 4400 to 4499 clients of `broadcast.v1` do
+//     not reconnect on their own. With a message broker, the request goes through the log to all nodes, and the response is
 //     `{"closed":3,"nodes":2,"missing":["c"]}`: what was closed, by how many nodes, and the names of those that have not
 //     answered. The status is 200, or 202 if some are missing: these do it when they have caught up, if that is within a
 //     minute. It is 503 if the log cannot be reached: then only this node has done it. For an ID, only its own node is in
 //     `nodes` or `missing`.
+//   - `POST /broadcast/subscriptions` with `{"user":"ann","channel":"room:7"}`, or `{"connection":"c12","channel":"room:7"}`,
+//     subscribes the connections of a user, or one connection, to a channel, and returns `{"subscribed":2}`. `DELETE` with the same
+//     body unsubscribes them, and returns `{"unsubscribed":2}`. The channel may be one that the clients themselves may not join. It
+//     concerns the connections that there are: one that comes back begins with the channels of its route. `failed` counts those
+//     that could not be subscribed, because they are on 1000 channels, or because of `max_channels`; if there are no others, the
+//     status is 503. A request that concerns no connection gets a 404. With a message broker, the request goes through the log to
+//     all nodes, and the response also has `nodes` and `missing`, with the same meaning and statuses as for closing connections.
+//     If the log cannot be reached, the status is 503, and nothing has changed.
 //   - `GET /broadcast/stream?channel=` is a live event stream of the messages on the named channels, or on all channels. The data
 //     of each event is a frame of `broadcast.v1`.
 //   - `GET /broadcast/ui/` is the inspector, a page that shows all of this. Caddy 2.11 rejects browsers that navigate to the
@@ -111,6 +120,7 @@ func (API) Routes() []caddy.AdminRoute {
 		{Pattern: "/broadcast/channels/", Handler: handler(withApp(http.MethodGet, oneChannel))},
 		{Pattern: "/broadcast/connections", Handler: handler(connections)},
 		{Pattern: "/broadcast/connections/", Handler: handler(withApp(http.MethodDelete, oneConnection))},
+		{Pattern: "/broadcast/subscriptions", Handler: handler(subscriptions)},
 		{Pattern: "/broadcast/stream", Handler: handler(withApp(http.MethodGet, stream))},
 		{Pattern: inspector.Prefix, Handler: handler(inspector.Serve)},
 	}

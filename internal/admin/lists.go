@@ -143,9 +143,25 @@ func oneConnection(w http.ResponseWriter, r *http.Request, app active.App) error
 	return kick(w, r, app.Survey, strings.TrimPrefix(r.URL.Path, "/broadcast/connections/"), "")
 }
 
-// kick closes connections with code 1008, policy violation (RFC 6455, section 7.4.1).
+// codeOf returns the close code that a kick names, or 0. Those below are not an administrator's to use (RFC 6455, section 7.4.2).
+func codeOf(query url.Values) (uint16, error) {
+	if !query.Has("code") {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(query.Get("code"), 10, 16)
+	if err != nil || n < hub.MinKickCode || n > hub.MaxKickCode {
+		return 0, reject(http.StatusBadRequest, "the code is %q, must be %d to %d", query.Get("code"), hub.MinKickCode, hub.MaxKickCode)
+	}
+	return uint16(n), nil
+}
+
+// kick closes connections with code 1008, policy violation (RFC 6455, section 7.4.1), or with the query's.
 func kick(w http.ResponseWriter, r *http.Request, s *survey.Survey, connection, user string) error {
-	v, err := s.Kick(r.Context(), connection, user)
+	code, err := codeOf(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	v, err := s.Kick(r.Context(), connection, user, code)
 	if unshared, ok := errors.AsType[*survey.UnsharedError](err); ok {
 		// What was done is in it, in the members of the other answers. It may be tried again.
 		publish.RetryLater(w)
@@ -194,6 +210,7 @@ func stream(w http.ResponseWriter, r *http.Request, app active.App) error {
 		WriteTimeout: 10 * time.Second,
 		MaxBacklog:   4 << 20,
 		OneWay:       true,
+		NoSubscribe:  true,
 	}}}}
 	err := endpoint.Accept(w, r, &protocol.Request{Subscriber: s}, func() {})
 	// An admin stream counts against max_connections, since it takes as much memory as any other.

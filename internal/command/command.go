@@ -270,28 +270,34 @@ func list[T any](cmd *cobra.Command, path string, query url.Values, head, row fu
 // who may connect.
 func kickCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "kick <id> | --user <name>",
+		Use:   "kick <id> | --user <name> [--code <code>]",
 		Short: "Closes a connection, or all connections of a user",
-		Long:  "Closes a connection, or all connections of a user, with code 1008. Clients may reconnect unless the site's own rules prevent it. A node that does not answer is named. It closes them when it answers again, if that is within a minute.",
+		Long:  "Closes a connection, or all connections of a user, with code 1008 or the given one. After a code from 4400 to 4499, such as 4403, clients of broadcast.v1 do not reconnect on their own. Others may, unless the site's own rules prevent it. A node that does not answer is named. It closes them when it answers again, if that is within a minute.",
 		Args:  cobra.MaximumNArgs(1),
 	}
 	cmd.Flags().String("user", "", "Close all connections of this user")
+	cmd.Flags().String("code", "", "The close code, 4000 to 4999")
 	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
 		// Exactly one of the two: a user named by mistake would lose all connections.
 		user := cmd.Flag("user").Value.String()
-		path := "/connections?user=" + url.QueryEscape(user)
+		path, query := "/connections", url.Values{}
 		switch {
 		case len(args) == 1 && user == "":
 			// Escaped, so that no argument can name another path of the admin API.
-			path = "/connections/" + url.PathEscape(args[0])
+			path += "/" + url.PathEscape(args[0])
 		case len(args) == 1 || user == "":
 			return errors.New("specify a connection ID or --user")
+		default:
+			query.Set("user", user)
+		}
+		if code := cmd.Flag("code").Value.String(); code != "" {
+			query.Set("code", code)
 		}
 		a, err := connect(cmd)
 		if err != nil {
 			return err
 		}
-		body, err := a.whole(http.MethodDelete, path)
+		body, err := a.whole(http.MethodDelete, path+"?"+query.Encode())
 		if err != nil {
 			return err
 		}

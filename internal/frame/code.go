@@ -33,6 +33,11 @@ const (
 	MessageTooBig   Code = 1009
 	ServiceRestart  Code = 1012
 	TryAgainLater   Code = 1013
+
+	// Codes from 4000 to 4999 are for private use (RFC 6455, section 7.4.2). After these hundred our clients stay away.
+	StayAway      Code = 4400
+	AccessExpired Code = 4401 // as HTTP's 401
+	lastStayAway  Code = 4499
 )
 
 // The codes that have a meaning but must not be in a frame, and the end of the registered ones.
@@ -53,6 +58,9 @@ func (c Code) validFromClient() bool {
 	}
 	return c >= 3000 && c <= 4999
 }
+
+// StaysAway reports whether a client does not connect again on its own after it was closed with the code.
+func (c Code) StaysAway() bool { return c >= StayAway && c <= lastStayAway }
 
 // CloseError is why a client is closed. It is an error so that what reads for a client can return it through all layers.
 type CloseError struct {

@@ -172,6 +172,7 @@ func (l *loop) finish(c *Conn, why Reason) {
 		t.Close()
 	}
 	l.emit.forget(c)
+	l.expiries.remove(c)
 	l.hub.forgetConn(c)
 	if o := c.options.Observer; o != nil {
 		o.Ended(c, why)

@@ -25,6 +25,8 @@ type NameCommand struct {
 	// Whole has DoClose close the whole connection, even if the selection concerns only a part of it: see Dismisser.
 	Whole bool `json:"whole,omitempty"`
 
+	selection *selection // in place of Name and On: see Change
+
 	after string // the command's ID, if it came from the log
 	seq   uint64 // its position there
 	own   bool   // this hub has published it
@@ -153,7 +155,10 @@ func (h *Hub) commandLocked(k *NameCommand) {
 	if k.Do == DoEnd || k.Do == DoMove && k.own {
 		return
 	}
-	if len(h.names) == 0 && k.On == "" || len(h.commands) >= maxCommands {
+	if s := k.selection; s != nil {
+		s.before, s.epoch = k.seq, h.epochBegan
+	}
+	if len(h.names) == 0 && k.On == "" && k.selection == nil || len(h.commands) >= maxCommands {
 		return
 	}
 	if h.commands = append(h.commands, k); len(h.commands) == 1 {
@@ -183,6 +188,10 @@ func (h *Hub) commandAll() {
 
 // carryOut does what a command says on this hub.
 func (h *Hub) carryOut(k *NameCommand) {
+	if k.selection != nil {
+		h.carryOutSelected(k)
+		return
+	}
 	if k.Name != "" {
 		if c := h.Named(k.Name); c != nil {
 			h.carryOutOn(k, c)
@@ -213,8 +222,8 @@ func (h *Hub) excepts(k *NameCommand, c *Conn) bool {
 }
 
 // carryOutOn does it with one connection. That it cannot be done, because the connection has ended or is on too many channels,
-// is nothing that a backend could be told.
-func (h *Hub) carryOutOn(k *NameCommand, c *Conn) {
+// is nothing that a backend could be told which publishes to a queue.
+func (h *Hub) carryOutOn(k *NameCommand, c *Conn) error {
 	switch k.Do {
 	case DoMove:
 		h.mu.Lock()
@@ -227,21 +236,13 @@ func (h *Hub) carryOutOn(k *NameCommand, c *Conn) {
 		}
 	case DoJoin:
 		f := c.options.Format
-		c.Join(k.Channel, k.after, func(w Welcome, ms []*Message) (p []byte) {
-			// Between the command and the join some may have come, if the channel had to be opened.
-			if w.Gaps != nil {
-				p = append(p, f.Gap(w.Gaps)...)
-			}
-			if len(ms) > 0 {
-				p = f.Append(p, ms)
-			}
-			return p
-		})
+		return c.Join(k.Channel, k.after, func(w Welcome, ms []*Message) []byte { return joinedBy(f, k.Channel, w, ms) })
 	case DoLeave:
-		c.Leave(k.Channel, nil)
+		return c.Leave(k.Channel, leftBy(c.options.Format, k.Channel))
 	case DoClose:
 		if o, ok := c.options.Observer.(Dismisser); !ok || k.Whole || !o.Dismissed(c, k.Name, k.On) {
 			c.Close(ReasonPolicy, KickText)
 		}
 	}
+	return nil
 }

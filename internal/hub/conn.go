@@ -60,6 +60,7 @@ type ConnOptions struct {
 	Conflate     bool          // whether messages in a backlog are replaced by newer ones of their conflate key
 	DeliverEvery time.Duration // how long messages wait, to be written together; 0 is not at all
 	OneWay       bool          // the peer sends nothing, so it replies to no ping and no close
+	NoSubscribe  bool          // backends do not subscribe it to channels: it receives nothing, or everything
 
 	Observer Observer // nil if there is none
 

@@ -20,6 +20,9 @@ type Subscriber struct {
 	LastID   string // if set, it resumes after this message
 	Replay   int    // otherwise, how many of the last messages it gets first
 
+	// Expires, if set, is when its access ends: up to a second later it is closed with ReasonExpired.
+	Expires time.Time
+
 	// Route is what the connection counts for. If they are not 0, MaxConnections limits the connections of the route, and
 	// MaxPerRemote those of one Network on it.
 	Route, Network               string
@@ -84,6 +87,9 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 		h.gaps++
 	}
 	wake := c.loop.pushLocked(entry{op: opConnect, conn: c})
+	if !s.Expires.IsZero() {
+		wake |= c.loop.pushLocked(entry{op: opCall, conn: c, call: func() { c.expire(s.Expires) }})
+	}
 	h.mu.Unlock()
 	h.wake(wake)
 	c.sortReplay()

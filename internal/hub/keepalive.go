@@ -56,7 +56,7 @@ func (l *loop) each(f func(*Conn)) {
 	}
 }
 
-// tick pings the connections whose turn it is and cuts off those whose time is up.
+// tick pings the connections whose turn it is, closes those whose access has ended, and cuts off those whose time is up.
 func (l *loop) tick() {
 	l.now++
 	for n, r := range l.rings {
@@ -65,6 +65,7 @@ func (l *loop) tick() {
 			l.keepAlive(slot[i])
 		}
 	}
+	l.closeExpired()
 
 	waiting := l.closing[:0]
 	for _, c := range l.closing {

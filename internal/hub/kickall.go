@@ -30,36 +30,51 @@ type KickRequest struct {
 	Request    string `json:"request"`              // names it, for Kicked
 	Connection string `json:"connection,omitempty"` // as Hub.ShowID
 	User       string `json:"user,omitempty"`
+	Code       uint16 `json:"code,omitempty"` // what clients are told, or 0
+
+	Change *Change `json:"change,omitempty"` // is wanted instead of a kick
 }
 
 // NewKickRequest returns a request with a name of its own.
 func NewKickRequest(connection, user string) KickRequest {
-	return KickRequest{rand.Text(), connection, user}
+	return KickRequest{Request: rand.Text(), Connection: connection, User: user}
 }
 
 // maxKickRequest is the length in bytes of the longest name of a request.
 const maxKickRequest = 64
 
 // parseKick reads an entry, which may be anything: the log is input from outside. It returns what the request selects on
-// a node. here is false if that is nothing, because it is for another one.
-func parseKick(data []byte, node string) (request string, f Filter, here bool, err error) {
-	var k KickRequest
+// a node. here is false if that is nothing, because it is for another one, or for a change.
+func parseKick(data []byte, node string) (k KickRequest, f Filter, here bool, err error) {
 	if err := json.Unmarshal(data, &k); err != nil {
-		return "", f, false, err
+		return k, f, false, err
 	}
 	switch {
 	case k.Request == "" || len(k.Request) > maxKickRequest:
-		return "", f, false, fmt.Errorf("the name of the request has %d bytes", len(k.Request))
-	// A filter with neither would select all connections.
-	case (k.Connection == "") == (k.User == ""):
-		return "", f, false, errors.New("neither a connection nor a user, or both")
-	case k.User != "":
-		f.User = k.User
-		return k.Request, f, true, CheckName("the user", k.User)
+		return k, f, false, fmt.Errorf("the name of the request has %d bytes", len(k.Request))
+	case k.Code != 0 && (k.Code < MinKickCode || k.Code > MaxKickCode):
+		return k, f, false, fmt.Errorf("the code is %d", k.Code)
 	}
-	of, id, err := ParseConnID(k.Connection)
+	if k.Change != nil && k.Connection == "" && k.User == "" {
+		return k, f, false, nil
+	}
+	f, here, err = filterOf(k.Connection, k.User, node)
+	return k, f, here, err
+}
+
+// filterOf returns what selects, on a node, the connection with an ID or those of a user.
+func filterOf(connection, user, node string) (f Filter, here bool, err error) {
+	switch {
+	// A filter with neither would select all connections.
+	case (connection == "") == (user == ""):
+		return f, false, errors.New("neither a connection nor a user, or both")
+	case user != "":
+		f.User = user
+		return f, true, CheckName("the user", user)
+	}
+	of, id, err := ParseConnID(connection)
 	f.ID = id
-	return k.Request, f, of == node, err
+	return f, of == node, err
 }
 
 // PublishKick has all hubs that share the log close connections, this one too. It waits until the log has the request, and
@@ -88,26 +103,34 @@ func (h *Hub) Kicked(ctx context.Context, request string) (closed int, ok bool) 
 type kick struct {
 	seq    uint64
 	filter Filter
+	code   uint16
 	tally  *tally
 
-	// It is one of these instead, if that is set.
+	// It is one of these instead, if that is set. A change is a command too.
 	command *NameCommand
 	key     *[KeySize]byte
 }
 
 // kickOf returns the request that an entry is, or nil if there is nothing to do. The caller does not hold Hub.mu.
 func (s *sharedLog) kickOf(e *broker.Entry, now time.Time) *kick {
-	request, f, here, err := parseKick(e.Data, NodeText(s.hub.node))
+	k, f, here, err := parseKick(e.Data, NodeText(s.hub.node))
 	if err != nil {
 		return nil
 	}
-	t := s.hub.kicks.get(request)
+	t := s.hub.kicks.get(k.Request)
+	var change *NameCommand
+	if k.Change != nil {
+		if change, err = k.Change.command(NodeText(s.hub.node)); change != nil {
+			change.seq, change.selection.tally = e.Seq, t
+		}
+		here = change != nil
+	}
 	// A log that cannot tell the time leaves it out: then any age is possible, and the kick may be new.
 	if !here || now.Sub(storedAt(e, s.clock(now), now)) > KickTime {
 		t.end()
 		return nil
 	}
-	return &kick{seq: e.Seq, filter: f, tally: t}
+	return &kick{seq: e.Seq, filter: f, code: k.Code, tally: t, command: change}
 }
 
 // ownLocked has carried out what is in an entry of one of the hub's own channels. In their inboxes it comes after every connection
@@ -122,7 +145,9 @@ func (s *sharedLog) ownLocked(channel string, seq uint64, kicks []*kick) (wake u
 		case k.key != nil:
 			s.addKeyLocked(*k.key)
 		case k.command != nil:
-			s.traceLocked(seq, k.command, "")
+			if k.command.selection == nil { // a client that comes back begins with its route's channels
+				s.traceLocked(seq, k.command, "")
+			}
 			s.hub.commandLocked(k.command)
 		default:
 			wake |= s.hub.carryOutLocked(k)
@@ -142,7 +167,7 @@ func (h *Hub) carryOutLocked(k *kick) (wake uint64) {
 	left.Store(int32(len(h.loops)))
 	for _, l := range h.loops {
 		wake |= l.pushLocked(entry{op: opCall, call: func() {
-			k.tally.closed.Add(int64(l.kick(selected, ReasonPolicy, KickText)))
+			k.tally.closed.Add(int64(l.kick(selected, ReasonPolicy, KickText, k.code)))
 			if left.Add(-1) == 0 {
 				k.tally.end()
 			}
@@ -155,10 +180,13 @@ func (h *Hub) carryOutLocked(k *kick) (wake uint64) {
 type tally struct {
 	request string
 	since   time.Time
-	closed  atomic.Int64
+	closed  atomic.Int64 // or changed, for a change
+	failed  atomic.Int64 // of a change
 	ended   sync.Once
 	done    chan struct{} // closed when all loops have carried it out
 }
+
+func newTally(request string) *tally { return &tally{request: request, done: make(chan struct{})} }
 
 func (t *tally) end() { t.ended.Do(func() { close(t.done) }) }
 
@@ -188,7 +216,8 @@ func (x *tallies) get(request string) *tally {
 		if x.byRequest == nil {
 			x.byRequest = make(map[string]*tally)
 		}
-		t = &tally{request: request, since: now, done: make(chan struct{})}
+		t = newTally(request)
+		t.since = now
 		x.byRequest[request] = t
 		x.oldest = append(x.oldest, t)
 	}

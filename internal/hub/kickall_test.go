@@ -201,13 +201,20 @@ func TestTallies(t *testing.T) {
 
 // FuzzKick: whatever is in the log selects one connection, or those of one user, and never all.
 func FuzzKick(f *testing.F) {
-	for _, s := range []string{`{"request":"r","user":"ann"}`, `{"request":"r","connection":"k3x9f2.c1"}`, `{"request":"r"}`, `{"request":"r","connection":"c1","user":"ann"}`} {
+	for _, s := range []string{`{"request":"r","user":"ann"}`, `{"request":"r","connection":"k3x9f2.c1"}`, `{"request":"r"}`, `{"request":"r","connection":"c1","user":"ann"}`,
+		`{"request":"r","user":"ann","code":4403}`, `{"request":"r","user":"ann","code":1000}`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		request, k, here, err := parseKick(data, "k3x9f2")
-		if err == nil && (request == "" || len(request) > maxKickRequest || (k.ID == 0) == (k.User == "") || k.ID == 0 && !here) {
-			t.Errorf("%q, %+v, %v", request, k, here)
+		q, k, here, err := parseKick(data, "k3x9f2")
+		if err != nil {
+			return
+		}
+		if q.Request == "" || len(q.Request) > maxKickRequest || (k.ID == 0) == (k.User == "") || k.ID == 0 && !here {
+			t.Errorf("%q, %+v, %v", q.Request, k, here)
+		}
+		if q.Code != 0 && (q.Code < MinKickCode || q.Code > MaxKickCode) {
+			t.Errorf("closes with %d", q.Code) // such as one that no frame may have
 		}
 	})
 }

@@ -77,6 +77,7 @@ type loop struct {
 	delayTimer *time.Timer // wakes the loop for delays
 	now        uint64      // ticks, in seconds
 	closing    []*Conn     // those that have a deadline
+	expiries   expiries    // of connections whose access ends
 	stopped    bool
 
 	counts                  counts

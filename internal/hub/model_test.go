@@ -115,9 +115,7 @@ func (m *model) joinOrLeave() {
 	name := modelChannels[m.r.IntN(len(modelChannels))]
 	if i := slices.Index(e.channels, name); i >= 0 && m.r.IntN(2) == 0 {
 		e.channels = slices.Delete(slices.Clone(e.channels), i, i+1)
-		if err := e.conn.Leave(name, nil); err != nil {
-			m.t.Fatal(err)
-		}
+		m.changeOr(e, DoLeave, name, func() error { return e.conn.Leave(name, nil) })
 		if err := e.conn.Leave(name, nil); err != ErrNotJoined {
 			m.t.Fatal(err)
 		}
@@ -125,8 +123,23 @@ func (m *model) joinOrLeave() {
 	} else if i < 0 {
 		e.channels = append(slices.Clone(e.channels), name)
 	}
-	if err := e.conn.Join(name, "", func(Welcome, []*Message) []byte { return nil }); err != nil {
-		m.t.Fatal(err)
+	m.changeOr(e, DoJoin, name, func() error {
+		return e.conn.Join(name, "", func(Welcome, []*Message) []byte { return nil })
+	})
+}
+
+// changeOr has a backend change the channels of a connection, or the client itself, which comes to the same.
+func (m *model) changeOr(e *expected, do, channel string, itself func() error) {
+	m.t.Helper()
+	if m.r.IntN(2) == 0 {
+		if err := itself(); err != nil {
+			m.t.Fatal(err)
+		}
+		return
+	}
+	n, err := m.h.Change(Change{Do: do, Connection: e.conn.ID(), Channel: channel})
+	if err != nil || n != (Changed{Done: 1}) {
+		m.t.Fatalf("%s %s: %+v, %v", do, channel, n, err)
 	}
 }
 

@@ -20,12 +20,13 @@ const (
 	ReasonRestart                   // the hub, or the configuration of its route, ended
 	ReasonMemory                    // it held the most when the memory limit was reached
 	ReasonUnavailable               // the hub could not follow the log that it shares with others
+	ReasonExpired                   // its access has ended (Subscriber.Expires)
 	reasons                         // how many there are
 )
 
 // String returns the name of the reason in metrics and events.
 func (r Reason) String() string {
-	return [...]string{"client", "slow", "silent", "lost", "policy", "too_big", "protocol", "protocol", "protocol", "restart", "memory", "unavailable"}[r]
+	return [...]string{"client", "slow", "silent", "lost", "policy", "too_big", "protocol", "protocol", "protocol", "restart", "memory", "unavailable", "expired"}[r]
 }
 
 // reasonForError returns why a connection ends whose flusher failed with err.

@@ -47,6 +47,8 @@ var optionErrors = []struct {
 	{options: "replay all", line: 3, want: `replay is "all", must be a whole number`},
 	{options: "replay -1", line: 2, want: "replay is -1"},
 	{options: "replay 1\nsubscribe off", line: 2, want: "subscribe is off, so nothing can be replayed"},
+	{options: "expires 2033-05-18T03:33:20Z", line: 2, want: "expires is \"2033-05-18T03:33:20Z\", must have a placeholder"},
+	{options: "expires", line: 3, want: "wrong argument count"},
 	{options: "slow down", line: 2, want: `slow is "down", must be close, drop or conflate`},
 	{options: "deliver_every 11s", line: 2, want: "deliver_every is 11s, must be 0 to 10s"},
 	{options: "compression", line: 3, want: "must be off, on, or on <min_size>"},

@@ -20,6 +20,7 @@ var codes = [...]frame.Code{
 	hub.ReasonRestart:     frame.ServiceRestart,
 	hub.ReasonMemory:      frame.TryAgainLater,
 	hub.ReasonUnavailable: frame.TryAgainLater,
+	hub.ReasonExpired:     frame.AccessExpired,
 }
 
 // CloseCode returns the close code that tells a client the reason.

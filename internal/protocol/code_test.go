@@ -25,6 +25,7 @@ func TestCodes(t *testing.T) {
 		{hub.ReasonUnsupported, 1003, hub.ReasonUnsupported, "protocol"},
 		{hub.ReasonInvalid, 1007, hub.ReasonInvalid, "protocol"},
 		{hub.ReasonRestart, 1012, hub.ReasonRestart, "restart"},
+		{hub.ReasonExpired, 4401, hub.ReasonExpired, "expired"},
 	} {
 		if got := CloseCode(c.why); got != c.code {
 			t.Errorf("%v has the code %d, want %d", c.why, got, c.code)

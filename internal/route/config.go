@@ -30,6 +30,7 @@ type Config struct {
 
 	Channels, Join []string // with placeholders, as are the next two
 	User, Greeting string
+	Expires        string // with placeholders too
 	Transports     []string
 	Query          []string
 	Origins        []string
@@ -137,6 +138,9 @@ func (c *Config) validateNames() error {
 		if _, err := origin.Parse(s); err != nil {
 			return err
 		}
+	}
+	if c.Expires != "" && !strings.Contains(c.Expires, "{") {
+		return fmt.Errorf("expires is %q, must have a placeholder: a fixed time would end the access of all clients at once", c.Expires)
 	}
 	if c.Slow != slowClose && c.Slow != slowDrop && c.Slow != slowConflate {
 		return fmt.Errorf("slow is %q, must be close, drop or conflate", c.Slow)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -22,11 +23,12 @@ type identity struct {
 	user     string // or ""
 	remote   string // the client's address
 	channels []string
+	expires  time.Time       // when its access ends, if it does
 	repl     *caddy.Replacer // only valid during the request
 }
 
 // identify expands the placeholders of the route's channels and user. A placeholder that is not known becomes empty, as in most
-// of Caddy. Different placeholders may give the same name, which then counts once.
+// of Caddy. The error errExpired is the client's; any other is the configuration's, or that of a bad request. Different placeholders may give the same name, which then counts once.
 func (route *Route) identify(r *http.Request) (*identity, error) {
 	c := &identity{remote: remoteOf(r), repl: r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)}
 	// Of the request's own: they stay with the connection, while the route is shared.
@@ -47,7 +49,9 @@ func (route *Route) identify(r *http.Request) (*identity, error) {
 			return nil, err
 		}
 	}
-	return c, nil
+	var err error
+	c.expires, err = route.expiresOf(c)
+	return c, err
 }
 
 // remoteOf returns the client's address as Caddy determines it: behind trusted proxies that is not the connection's. The
@@ -63,7 +67,7 @@ func remoteOf(r *http.Request) string {
 func (route *Route) subscriber(r *http.Request, c *identity) hub.Subscriber {
 	// A copy, because all requests share the route's own.
 	s := route.common
-	s.User, s.Remote = c.user, c.remote
+	s.User, s.Remote, s.Expires = c.user, c.remote, c.expires
 	if s.MaxPerRemote > 0 {
 		// An address that cannot be read, such as that of a Unix socket, is one network, so that the quota holds
 		// there too.

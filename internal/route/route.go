@@ -54,8 +54,9 @@ type Route struct {
 	publish, subscribe                           bool
 
 	origins    []origin.Pattern
-	channels   []string // with placeholders, as are user and greeting
+	channels   []string // with placeholders, as are user, expires and greeting
 	user       string
+	expires    string
 	greeting   string
 	join       pattern.List
 	ipv6Prefix int
@@ -81,6 +82,7 @@ func New(c Config) (*Route, error) {
 		subscribe:      c.Subscribe,
 		channels:       c.Channels,
 		user:           c.User,
+		expires:        c.Expires,
 		greeting:       escapeJSON(c.Greeting),
 		ipv6Prefix:     c.IPv6Prefix,
 		maxMessage:     c.MaxMessage,
@@ -104,7 +106,7 @@ func New(c Config) (*Route, error) {
 	}
 	route.join = pattern.ParseList(c.Join)
 	// Once, because requests do not change which placeholders the options have.
-	expanded := queryNames(slices.Concat(c.Channels, c.Join, []string{c.User, c.Greeting}))
+	expanded := queryNames(slices.Concat(c.Channels, c.Join, []string{c.User, c.Greeting, c.Expires}))
 	route.channelFromQuery = slices.Contains(expanded, "channel")
 	// A POST may have the parameters of a stream too, so that a client can use one address for both.
 	route.query = slices.Concat(c.Query, expanded, []string{"join", "last_id"})
@@ -140,6 +142,7 @@ func (route *Route) connOptions(c Config, transport string) func(hub.Format) *hu
 			DropOldest:   c.Slow == slowDrop,
 			Conflate:     c.Slow == slowConflate,
 			DeliverEvery: c.DeliverEvery,
+			NoSubscribe:  !c.Subscribe,
 			Observer:     observer{c.Logger, events.Observer{Emitter: c.Emitter}},
 		}
 		// Retire finds the route's connections by these, whatever their format.

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"errors"
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -111,7 +112,7 @@ func (route *Route) serve(w http.ResponseWriter, r *http.Request, k kind) error 
 	}
 	c, err := route.identify(r)
 	if err != nil {
-		return reject(w, r, http.StatusBadRequest, err)
+		return reject(w, r, statusOf(err), err)
 	}
 	route.markLogReader(r, c)
 	switch k {
@@ -124,6 +125,14 @@ func (route *Route) serve(w http.ResponseWriter, r *http.Request, k kind) error 
 	default: // probe: the client may connect, since it got this far
 		return client.Admit(w)
 	}
+}
+
+// statusOf returns the status of a request that identify has rejected.
+func statusOf(err error) int {
+	if errors.Is(err, errExpired) {
+		return http.StatusUnauthorized
+	}
+	return http.StatusBadRequest
 }
 
 // reject returns the error that has a request answered with a status.

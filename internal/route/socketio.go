@@ -171,6 +171,12 @@ func (route *Route) serveEngine(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	c, err := route.identify(r)
+	if errors.Is(err, errExpired) {
+		if r.URL.Query().Get("sid") == "" {
+			return socketio.Refuse(w, r, packet.Unauthorized)
+		}
+		err = nil // the session is about to be closed, and a client that polls has to get to know why
+	}
 	if err != nil || slices.ContainsFunc(c.channels, func(name string) bool { return strings.HasPrefix(name, "/") }) {
 		return socketio.Refuse(w, r, packet.BadRequest)
 	}

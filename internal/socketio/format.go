@@ -46,18 +46,29 @@ func (Format) Close(why hub.Reason, text string) []byte {
 // CloseOn implements hub.PartingFormat: a client that has to stay away is taken out of all its namespaces first. It connects
 // again for as long as it is in one.
 func (f Format) CloseOn(channels []string, why hub.Reason, text string) (p []byte) {
-	if packet.ForGood(why) {
-		namespaces := []string{packet.MainNamespace} // also if the route lets nobody subscribe
-		for _, c := range channels {
-			if n := packet.Namespace(c); !slices.Contains(namespaces, n) {
-				namespaces = append(namespaces, n)
-			}
-		}
-		for _, n := range namespaces {
-			p = append(p, textFrame(packet.AppendDisconnect(nil, n))...)
-		}
+	if packet.StaysAway(why) {
+		p = disconnects(channels)
 	}
 	return append(p, f.Close(why, text)...)
+}
+
+// CloseCode implements hub.CodedFormat. Pages cannot see the code, so all codes are the same to them.
+func (Format) CloseCode(channels []string, code uint16, text string) []byte {
+	return append(disconnects(channels), frame.CloseFrame(frame.Code(code), text)...)
+}
+
+// disconnects takes a client out of the namespaces of its channels.
+func disconnects(channels []string) (p []byte) {
+	namespaces := []string{packet.MainNamespace} // also if the route lets nobody subscribe
+	for _, c := range channels {
+		if n := packet.Namespace(c); !slices.Contains(namespaces, n) {
+			namespaces = append(namespaces, n)
+		}
+	}
+	for _, n := range namespaces {
+		p = append(p, textFrame(packet.AppendDisconnect(nil, n))...)
+	}
+	return p
 }
 
 // Gap returns nil: Socket.IO has no such thing.

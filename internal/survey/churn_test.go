@@ -117,7 +117,7 @@ func TestKickDuringChurn(t *testing.T) {
 			before = append(before, m.connect(t, 1+i, "ann", "x")...)
 		}
 		step()
-		v, err := all[round%3].Kick(t.Context(), "", "ann")
+		v, err := all[round%3].Kick(t.Context(), "", "ann", 0)
 		if err != nil || v.Nodes != 3 || v.Closed < len(before) {
 			t.Fatalf("%+v, %v", v, err)
 		}

@@ -37,9 +37,12 @@ func (e *UnsharedError) Error() string {
 }
 func (e *UnsharedError) Unwrap() error { return e.Err }
 
-// Kick closes the connection with an ID, or those of a user, on all nodes. It waits for the nodes that answer. The log
-// keeps the request for the others.
-func (s *Survey) Kick(ctx context.Context, connection, user string) (Kicked, error) {
+// Kick closes the connection with an ID, or those of a user, on all nodes. Clients are told the code, if it is not 0. It waits for
+// the nodes that answer. The log keeps the request for the others.
+func (s *Survey) Kick(ctx context.Context, connection, user string, code uint16) (Kicked, error) {
+	if code != 0 && (code < hub.MinKickCode || code > hub.MaxKickCode) {
+		return Kicked{}, fmt.Errorf("the code is %d, must be %d to %d", code, hub.MinKickCode, hub.MaxKickCode)
+	}
 	f := hub.Filter{User: user}
 	of := ""
 	if connection != "" {
@@ -53,7 +56,7 @@ func (s *Survey) Kick(ctx context.Context, connection, user string) (Kicked, err
 		}
 	}
 	if !s.hub.Shared() {
-		return s.kickHere(of, f, nil), nil
+		return s.kickHere(of, f, code, nil), nil
 	}
 	concerned := s.cluster.Known()
 	if of != "" {
@@ -64,8 +67,9 @@ func (s *Survey) Kick(ctx context.Context, connection, user string) (Kicked, err
 		return Kicked{Nodes: len(concerned), Missing: []string{}, Shared: true}, nil
 	}
 	k := hub.NewKickRequest(connection, user)
+	k.Code = code
 	if err := s.hub.PublishKick(k); err != nil {
-		return Kicked{}, &UnsharedError{s.kickHere(of, f, concerned), err}
+		return Kicked{}, &UnsharedError{s.kickHere(of, f, code, concerned), err}
 	}
 	if len(concerned) == 0 { // it has ended, or cannot be heard at the moment
 		return Kicked{Missing: []string{of}, Shared: true}, nil
@@ -79,10 +83,10 @@ func (s *Survey) Kick(ctx context.Context, connection, user string) (Kicked, err
 }
 
 // kickHere closes what is on this node.
-func (s *Survey) kickHere(of string, f hub.Filter, concerned []nodes.Node) Kicked {
+func (s *Survey) kickHere(of string, f hub.Filter, code uint16, concerned []nodes.Node) Kicked {
 	var v Kicked
 	if of == "" || of == s.self() {
-		v.Closed, v.Nodes = s.hub.Kick(f, hub.ReasonPolicy, hub.KickText), 1
+		v.Closed, v.Nodes = s.hub.KickCode(f, code), 1
 	}
 	v.Missing = labels(slices.DeleteFunc(concerned, func(n nodes.Node) bool { return n.ID == s.hub.Node() }))
 	return v

@@ -1,5 +1,5 @@
-// Package survey is what administrators see of all nodes that share a log, and do on all of them: lists, and kicks. It asks
-// each node for its part and joins the answers. Without a message broker, this process is the only node.
+// Package survey is what administrators see of all nodes that share a log, and do on all of them: lists, kicks, and changes of
+// subscriptions. It asks each node for its part and joins the answers. Without a message broker, this process is the only node.
 package survey
 
 import (
@@ -31,6 +31,7 @@ const (
 	kindChannel     = "channel"
 	kindConnections = "connections"
 	kindKicked      = "kicked"
+	kindChanged     = "changed"
 )
 
 // New returns the survey of a hub, and has the cluster answer its questions.
@@ -40,6 +41,7 @@ func New(h *hub.Hub, c Cluster) *Survey {
 	handle(s, kindChannel, s.channel)
 	handle(s, kindConnections, s.connections)
 	handle(s, kindKicked, s.kicked)
+	handle(s, kindChanged, s.changed)
 	return s
 }
 

@@ -304,7 +304,7 @@ func TestKick(t *testing.T) {
 	memory, all := start(t, 3)
 	kick := func(by int, connection, user string, closed, reached int, missing ...string) {
 		t.Helper()
-		v, err := all[by].Kick(t.Context(), connection, user)
+		v, err := all[by].Kick(t.Context(), connection, user, 0)
 		if err != nil || v.Closed != closed || v.Nodes != reached || !slices.Equal(v.Missing, missing) || v.Missing == nil {
 			t.Errorf("%+v, %v", v, err)
 		}
@@ -333,7 +333,7 @@ func TestKick(t *testing.T) {
 
 	all[0].connect(t, 1, "ann", "x")
 	memory.Stop()
-	v, err := all[0].Kick(t.Context(), "", "ann")
+	v, err := all[0].Kick(t.Context(), "", "ann", 0)
 	unshared, ok := errors.AsType[*UnsharedError](err)
 	if !ok || v.Closed != 0 || fmt.Sprint(unshared.Kicked) != "{1 1 [b c] false}" {
 		t.Errorf("%+v, %v", v, err)

@@ -44,5 +44,10 @@ func (Format) Close(why hub.Reason, text string) []byte {
 	return frame.CloseFrame(protocol.CloseCode(why), text)
 }
 
+// CloseCode implements hub.CodedFormat.
+func (Format) CloseCode(_ []string, code uint16, text string) []byte {
+	return frame.CloseFrame(frame.Code(code), text)
+}
+
 // Gap returns nil: a raw client gets nothing but what was published.
 func (Format) Gap([]string) []byte { return nil }

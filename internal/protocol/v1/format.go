@@ -80,7 +80,8 @@ type hello struct {
 	channels     []string // that it is on
 	welcome      hub.Welcome
 	pingInterval time.Duration
-	errors       []byte // about what it asked for with the handshake, as appendError makes them
+	expires      time.Time // when its access ends, if it does
+	errors       []byte    // about what it asked for with the handshake, as appendError makes them
 }
 
 func (f Format) hello(h hello) []byte { return f.frame(nil, h.append) }
@@ -92,7 +93,12 @@ func (h hello) append(p []byte) []byte {
 	p = protocol.AppendStrings(append(p, `","channels":`...), h.channels)
 	p = append(append(append(p, `,"id":"`...), h.welcome.ID...), `","resumed":`...)
 	p = append(strconv.AppendBool(p, h.welcome.Resumed), `,"heartbeat":`...)
-	p = append(strconv.AppendInt(p, int64(h.pingInterval/time.Second), 10), "}}"...)
+	p = strconv.AppendInt(p, int64(h.pingInterval/time.Second), 10)
+	if !h.expires.IsZero() {
+		// Not a date: the client's clock may be wrong.
+		p = strconv.AppendInt(append(p, `,"expires":`...), int64(max(0, time.Until(h.expires)/time.Second)), 10)
+	}
+	p = append(p, "}}"...)
 	if h.welcome.Gaps != nil { // in one frame with the position, so that a client has both or neither
 		p = append(protocol.AppendGap(append(p, `,{"gap":`...), h.welcome.Gaps, h.welcome.ID), '}')
 	}
@@ -109,14 +115,39 @@ func (f Format) joined(ref json.RawMessage, channel string, w hub.Welcome, repla
 		p = protocol.AppendString(append(p, `"channel":`...), channel)
 		p = append(append(append(p, `,"id":"`...), w.ID...), `","resumed":`...)
 		p = append(strconv.AppendBool(p, w.Resumed), "}}"...)
-		if w.Gaps != nil {
-			p = append(protocol.AppendGap(append(p, `,{"gap":`...), w.Gaps, w.ID), '}')
-		}
-		if len(replay) > 0 {
-			p = appendMessages(append(p, ','), replay)
-		}
-		return p
+		return appendMissed(p, w, replay)
 	})
+}
+
+// appendMissed appends the gap or the messages of a channel that the client begins with, and a comma before them.
+func appendMissed(p []byte, w hub.Welcome, replay []*hub.Message) []byte {
+	if w.Gaps != nil {
+		p = append(protocol.AppendGap(append(p, `,{"gap":`...), w.Gaps, w.ID), '}')
+	}
+	if len(replay) > 0 {
+		p = appendMessages(append(p, ','), replay)
+	}
+	return p
+}
+
+// Subscribed implements hub.SubscriptionFormat.
+func (f Format) Subscribed(channel string, w hub.Welcome, missed []*hub.Message) []byte {
+	return f.frame(nil, func(p []byte) []byte { return appendMissed(appendSubscribed(p, channel, w), w, missed) })
+}
+
+// appendSubscribed appends the notice that a backend has subscribed the client to a channel, from a position on.
+func appendSubscribed(p []byte, channel string, w hub.Welcome) []byte {
+	p = protocol.AppendString(append(p, `{"subscribed":{"channel":`...), channel)
+	return append(append(append(p, `,"id":"`...), w.ID...), `"}}`...)
+}
+
+// Unsubscribed implements hub.SubscriptionFormat.
+func (f Format) Unsubscribed(channel string) []byte {
+	return f.frame(nil, func(p []byte) []byte { return appendUnsubscribed(p, channel) })
+}
+
+func appendUnsubscribed(p []byte, channel string) []byte {
+	return append(protocol.AppendString(append(p, `{"unsubscribed":{"channel":`...), channel), "}}"...)
 }
 
 // reply returns a frame of acks and errors, as appendAck and appendError make them.
@@ -163,6 +194,11 @@ func (Format) Ping() []byte { return heartbeat }
 // Close returns a close frame.
 func (Format) Close(why hub.Reason, text string) []byte {
 	return frame.CloseFrame(protocol.CloseCode(why), text)
+}
+
+// CloseCode implements hub.CodedFormat.
+func (Format) CloseCode(_ []string, code uint16, text string) []byte {
+	return frame.CloseFrame(frame.Code(code), text)
 }
 
 // Gap returns a frame with a gap. It has no ID: the position at which the loop drops messages is not known here.

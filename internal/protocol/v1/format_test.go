@@ -57,7 +57,8 @@ type v1Object struct {
 		Channel string
 		Resumed bool
 	}
-	Error *struct {
+	Subscribed, Unsubscribed *struct{ Channel, ID string }
+	Error                    *struct {
 		Ref           any
 		Code, Message string
 	}
@@ -100,7 +101,14 @@ func FuzzFormat(f *testing.F) {
 			if a := joined[0].Ack; len(joined) != 3 || a.Ref != 3. || a.Channel != channel || a.ID != "e-6" || a.Resumed || joined[1].Gap.Channels[0] != channel {
 				t.Fatalf("%+v", joined)
 			}
-			for _, o := range append(os, joined[2]) {
+			subscribed := objects(t, format.Subscribed(channel, w, []*hub.Message{m}))
+			if a := subscribed[0].Subscribed; len(subscribed) != 3 || a.Channel != channel || a.ID != "e-6" || subscribed[1].Gap.Channels[0] != channel {
+				t.Fatalf("%+v", subscribed)
+			}
+			if os := objects(t, format.Unsubscribed(channel)); len(os) != 1 || os[0].Unsubscribed.Channel != channel {
+				t.Fatalf("%+v", os)
+			}
+			for _, o := range append(os, joined[2], subscribed[2]) {
 				var text string
 				isText := json.Unmarshal(o.Data, &text) == nil
 				good := false
@@ -131,11 +139,11 @@ func FuzzFormat(f *testing.F) {
 
 func TestHello(t *testing.T) {
 	var format Format
-	os := objects(t, format.hello(hello{"c12", []string{"a", "b"}, hub.Welcome{ID: "e-6", Resumed: true}, 25 * time.Second, nil}))
+	os := objects(t, format.hello(hello{"c12", []string{"a", "b"}, hub.Welcome{ID: "e-6", Resumed: true}, 25 * time.Second, time.Time{}, nil}))
 	if h := os[0].Hello; len(os) != 1 || h.Connection != "c12" || fmt.Sprint(h.Channels) != "[a b]" || h.ID != "e-6" || !h.Resumed || h.Heartbeat != 25 {
 		t.Errorf("%+v", os)
 	}
-	os = objects(t, format.hello(hello{"c12", []string{"a"}, hub.Welcome{ID: "e-6", Gaps: []string{"a"}}, 25 * time.Second, appendError(nil, nil, "forbidden", "b")}))
+	os = objects(t, format.hello(hello{"c12", []string{"a"}, hub.Welcome{ID: "e-6", Gaps: []string{"a"}}, 25 * time.Second, time.Time{}, appendError(nil, nil, "forbidden", "b")}))
 	if len(os) != 3 || os[0].Hello.Resumed || fmt.Sprint(*os[1].Gap) != "{[a] e-6}" || os[2].Error.Message != "b" {
 		t.Errorf("%+v", os)
 	}

@@ -2,8 +2,10 @@ package v1
 
 import (
 	"bytes"
+	"strconv"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/eventstream"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/frame"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
 )
@@ -51,8 +53,37 @@ func (StreamFormat) GapAt(channels []string, id string) (p []byte) {
 	return append(protocol.AppendGap(append(p, `data: [{"gap":`...), channels, id), "}]\n\n"...)
 }
 
+// Subscribed implements hub.SubscriptionFormat. The event has the ID of the position, and not of its last message: the client may
+// have later ones, of other channels.
+func (StreamFormat) Subscribed(channel string, w hub.Welcome, missed []*hub.Message) []byte {
+	p := append(append([]byte("id: "), w.ID...), "\ndata: ["...)
+	start := len(p)
+	p = appendMissed(appendSubscribed(p, channel, w), w, missed)
+	oneLine(p[start:], '\r')
+	oneLine(p[start:], '\n')
+	return append(p, "]\n\n"...)
+}
+
+// Unsubscribed implements hub.SubscriptionFormat.
+func (StreamFormat) Unsubscribed(channel string) []byte {
+	return append(appendUnsubscribed([]byte("data: ["), channel), "]\n\n"...)
+}
+
 // Ping returns an event without messages.
 func (StreamFormat) Ping() []byte { return heartbeatEvent }
 
 // Close returns when to reconnect.
-func (StreamFormat) Close(hub.Reason, string) []byte { return eventstream.Retry() }
+func (f StreamFormat) Close(why hub.Reason, text string) []byte {
+	return f.CloseCode(nil, uint16(protocol.CloseCode(why)), text)
+}
+
+// CloseCode implements hub.CodedFormat. To a client that has to stay away it returns an event with the code, because nothing else
+// tells the end of a stream from a lost connection.
+func (StreamFormat) CloseCode(_ []string, code uint16, text string) []byte {
+	p := eventstream.Retry()
+	if frame.Code(code).StaysAway() {
+		p = strconv.AppendUint(append(p, `data: [{"close":{"code":`...), uint64(code), 10)
+		p = append(protocol.AppendString(append(p, `,"reason":`...), text), "}}]\n\n"...)
+	}
+	return p
+}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub/hubtest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
 )
 
 // FuzzStreamFormat: another's parser reads from a stream just what a WebSocket gets.
@@ -23,11 +24,13 @@ func FuzzStreamFormat(f *testing.F) {
 			return
 		}
 		run := []*hub.Message{{Channel: "first", Seq: 6}, m}
-		hello := hello{"c12", []string{channel}, hub.Welcome{ID: "e-6", Gaps: []string{channel}}, time.Second, nil}
+		hello := hello{"c12", []string{channel}, hub.Welcome{ID: "e-6", Gaps: []string{channel}}, time.Second, time.Time{}, nil}
 		var stream StreamFormat
 		var socket Format
 		p := append(stream.Append(stream.start(hello), run), stream.Ping()...)
-		p = append(append(p, stream.Gap([]string{channel})...), stream.Close(hub.ReasonRestart, "")...)
+		p = append(append(p, stream.Gap([]string{channel})...), stream.Unsubscribed(channel)...)
+		p = append(append(p, stream.Subscribed(channel, hub.Welcome{ID: "-7"}, run)...), stream.Close(hub.ReasonRestart, "")...)
+		p = append(p, stream.CloseCode(nil, 4403, channel)...)
 		var got []sse.Event
 		for e, err := range sse.Read(bytes.NewReader(p), &sse.ReadConfig{MaxEventSize: 1 << 20}) {
 			if err != nil {
@@ -35,7 +38,8 @@ func FuzzStreamFormat(f *testing.F) {
 			}
 			got = append(got, e)
 		}
-		want := [][]byte{read(t, socket.hello(hello)), read(t, socket.Append(nil, run)), []byte("[]"), read(t, socket.Gap([]string{channel}))}
+		want := [][]byte{read(t, socket.hello(hello)), read(t, socket.Append(nil, run)), []byte("[]"), read(t, socket.Gap([]string{channel})),
+			read(t, socket.Unsubscribed(channel)), read(t, socket.Subscribed(channel, hub.Welcome{ID: "-7"}, run)), closing(channel)}
 		if len(got) != len(want) {
 			t.Fatalf("%q: %+v", p, got)
 		}
@@ -50,4 +54,9 @@ func FuzzStreamFormat(f *testing.F) {
 			}
 		}
 	})
+}
+
+// closing is what a client is told that has to stay away.
+func closing(reason string) []byte {
+	return append(protocol.AppendString([]byte(`[{"close":{"code":4403,"reason":`), reason), "}}]"...)
 }

@@ -3,6 +3,8 @@
 package v1
 
 import (
+	"time"
+
 	"github.com/caddy-broadcast/caddy-broadcast/internal/frame"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
@@ -58,11 +60,12 @@ func (Protocol) OpenStream(r *protocol.Request) protocol.Greeter { return stream
 type opening struct {
 	channels []string
 	errors   []byte // what of the query was rejected
+	expires  time.Time
 }
 
 // open adds the channels that the query joins to those of the request.
 func open(r *protocol.Request) *opening {
-	o := new(opening)
+	o := &opening{expires: r.Expires}
 	r.Channels, o.errors = grant(r.Channels, r.Query["join"], r.MayJoin)
 	if o.channels = r.Channels; r.All {
 		o.channels = []string{"*"}
@@ -72,7 +75,7 @@ func open(r *protocol.Request) *opening {
 
 // hello is the same for both transports. Only the frame around it differs.
 func (o *opening) hello(c *hub.Conn, options *hub.ConnOptions, w hub.Welcome) hello {
-	return hello{c.ID(), o.channels, w, options.PingInterval, o.errors}
+	return hello{c.ID(), o.channels, w, options.PingInterval, o.expires, o.errors}
 }
 
 // streamOpening greets an event stream, which needs no session: nothing comes from its client.

@@ -64,8 +64,11 @@ func AppendConnectError(dst []byte, namespace, message, code string) []byte {
 // AppendDisconnect appends a packet that takes the client out of a namespace. It does not come back by itself.
 func AppendDisconnect(dst []byte, namespace string) []byte { return header(dst, Disconnect, namespace) }
 
-// ForGood reports whether a client that is closed for a reason has to stay away. It gets a Disconnect of each namespace
-// first. After all others it connects again, as it does whenever its transport ends, whatever the close code is.
+// StaysAway reports whether a client that is closed for a reason has to stay away until its page connects again. It gets a Disconnect
+// of each namespace first. After all others it connects again, as it does whenever its transport ends, whatever the close code is.
+func StaysAway(why hub.Reason) bool { return ForGood(why) || why == hub.ReasonExpired }
+
+// ForGood reports whether its session is over then. One whose access has expired goes on with it when the page has new access.
 func ForGood(why hub.Reason) bool { return why == hub.ReasonPolicy }
 
 // AppendAck appends the ack of an event that was published. Its only argument is an object with the message's ID, so that a
@@ -97,6 +100,7 @@ var (
 	UnknownSession     = Refusal{400, 1, "Session ID unknown"}
 	BadHandshakeMethod = Refusal{400, 2, "Bad handshake method"}
 	BadRequest         = Refusal{400, 3, "Bad request"}
+	Unauthorized       = Refusal{401, 4, "Forbidden"} // the reference has one code for all that an application refuses
 	Forbidden          = Refusal{403, 4, "Forbidden"}
 	UnsupportedVersion = Refusal{400, 5, "Unsupported protocol version"}
 )

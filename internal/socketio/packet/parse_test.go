@@ -195,6 +195,9 @@ func TestAnswers(t *testing.T) {
 	if !ForGood(hub.ReasonPolicy) || ForGood(hub.ReasonRestart) || ForGood(hub.ReasonSlow) || ForGood(hub.ReasonProtocol) {
 		t.Error("only a client that was closed by policy stays away")
 	}
+	if ForGood(hub.ReasonExpired) || !StaysAway(hub.ReasonExpired) || !StaysAway(hub.ReasonPolicy) || StaysAway(hub.ReasonRestart) {
+		t.Error("a client whose access has expired stays away until its page connects, and goes on with its session")
+	}
 }
 
 // TestNamespace: no comma is in a namespace, so that its rooms are not those of another.

@@ -1,0 +1,162 @@
+package hub
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/broker"
+)
+
+// noting is a format that tells clients of their channels: as a message with the position 1<<60, and 1 more when they have left.
+type noting struct{ seqs }
+
+const notice = 1 << 60
+
+func (noting) Subscribed(_ string, _ Welcome, missed []*Message) []byte {
+	return seqs{}.Append(seqs{}.Append(nil, []*Message{{Seq: notice}}), missed)
+}
+
+func (noting) Unsubscribed(string) []byte { return seqs{}.Append(nil, []*Message{{Seq: notice + 1}}) }
+
+func noticed() *ConnOptions {
+	o := options()
+	o.Format = noting{}
+	return o
+}
+
+func expectChanged(t *testing.T, h *Hub, x Change, done, failed int) {
+	t.Helper()
+	if n, err := h.Change(x); err != nil || n != (Changed{done, failed}) {
+		t.Errorf("%+v: %+v, %v", x, n, err)
+	}
+}
+
+// TestChange: a backend subscribes the connections of a user, or one, and unsubscribes them. Clients are told where their protocol
+// can, the messages are exactly those in between, and nobody else gets any.
+func TestChange(t *testing.T) {
+	h := New(Config{History: 10})
+	defer closeHub(h)
+	as := func(o *ConnOptions, user string) *client {
+		c, _ := connectAs(t, h, o, Subscriber{Channels: []string{"a"}, User: user})
+		return c
+	}
+	told, plain, ben := as(noticed(), "ann"), as(options(), "ann"), as(options(), "ben")
+	silent := options()
+	silent.NoSubscribe = true
+	only := as(silent, "ann")
+
+	before := publish(t, h, "room")
+	expectChanged(t, h, Change{Do: DoJoin, User: "ann", Channel: "room"}, 2, 0)
+	first := publish(t, h, "room")
+	expectChanged(t, h, Change{Do: DoJoin, User: "ann", Channel: "room"}, 2, 0) // twice is once
+	expectChanged(t, h, Change{Do: DoLeave, Connection: plain.conn.ID(), Channel: "room"}, 1, 0)
+	second := publish(t, h, "room")
+	expectChanged(t, h, Change{Do: DoLeave, User: "ann", Channel: "room"}, 1, 0)
+	expectChanged(t, h, Change{Do: DoLeave, User: "ann", Channel: "room"}, 0, 0)
+	expectChanged(t, h, Change{Do: DoJoin, User: "carl", Channel: "room"}, 0, 0)
+	publish(t, h, "room")
+	last := publish(t, h, "a")
+
+	expect(t, told, notice, first.Seq, notice, second.Seq, notice+1, last.Seq)
+	expect(t, plain, first.Seq, last.Seq)
+	expect(t, ben, last.Seq)
+	expect(t, only, last.Seq)
+	if before.Seq != first.Seq-1 {
+		t.Errorf("a change has no position: %d, then %d", before.Seq, first.Seq)
+	}
+}
+
+// TestChangeFails: one that is on as many channels as it may be cannot join another one, which the backend is told.
+func TestChangeFails(t *testing.T) {
+	h := New(Config{})
+	defer closeHub(h)
+	var channels []string
+	for i := range MaxJoined {
+		channels = append(channels, fmt.Sprint("c", i))
+	}
+	full, _ := connectAs(t, h, options(), Subscriber{Channels: channels, User: "ann"})
+	connectAs(t, h, options(), Subscriber{Channels: []string{"a"}, User: "ann"})
+	expectChanged(t, h, Change{Do: DoJoin, User: "ann", Channel: "room"}, 1, 1)
+	full.conn.Done()
+	for _, x := range []Change{
+		{}, {Do: DoJoin, Channel: "room"}, {Do: DoJoin, User: "ann"}, {Do: DoClose, User: "ann", Channel: "room"},
+		{Do: DoJoin, User: "ann", Connection: "c1", Channel: "room"}, {Do: DoJoin, Connection: "1", Channel: "room"},
+		{Do: DoJoin, User: "a\x00", Channel: "room"}, {Do: DoJoin, User: "ann", Channel: kickChannel},
+	} {
+		if n, err := h.Change(x); err == nil || n != (Changed{}) {
+			t.Errorf("%+v: %+v", x, n)
+		}
+		if x.Check() == nil {
+			t.Errorf("%+v is not found wrong", x)
+		}
+	}
+}
+
+func expectChangedOn(t *testing.T, k KickRequest, hubs []*Hub, want ...Changed) {
+	t.Helper()
+	for i, h := range hubs {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		if n, ok := h.Changed(ctx, k.Request); n != want[i] || !ok {
+			t.Errorf("node %d: %+v, %v", i, n, ok)
+		}
+		cancel()
+	}
+}
+
+// TestChangeAll: all hubs that share a log make a change, to the connections that were there before it. They get all that the log has
+// after it, although the channel had to be opened first.
+func TestChangeAll(t *testing.T) {
+	_, hubs, logs := sharing(t, 2, Config{History: 10})
+	as := func(h *Hub, user string) *client {
+		c, _ := connectAs(t, h, noticed(), Subscriber{Channels: []string{"a"}, User: user})
+		return c
+	}
+	a, b, ben := as(hubs[0], "ann"), as(hubs[1], "ann"), as(hubs[1], "ben")
+	k := NewChangeRequest(Change{Do: DoJoin, User: "ann", Channel: "room"})
+	publishKick(t, hubs[0], k)
+	first := publish(t, hubs[0], "room")
+	expectChangedOn(t, k, hubs, Changed{1, 0}, Changed{1, 0})
+	expect(t, a, notice, first.Seq)
+	expect(t, b, notice, first.Seq)
+
+	later := as(hubs[1], "ann")
+	k = NewChangeRequest(Change{Do: DoJoin, Connection: ben.conn.ID(), Channel: "room"})
+	publishKick(t, hubs[0], k)
+	expectChangedOn(t, k, hubs, Changed{}, Changed{1, 0})
+	k = NewChangeRequest(Change{Do: DoLeave, User: "ann", Channel: "room"})
+	publishKick(t, hubs[1], k)
+	expectChangedOn(t, k, hubs, Changed{1, 0}, Changed{1, 0})
+	second := publish(t, hubs[0], "room")
+	expect(t, ben, notice, second.Seq)
+	last := publish(t, hubs[0], "a")
+	expect(t, a, notice, first.Seq, notice+1, last.Seq)
+	expect(t, later, last.Seq)
+
+	// One that comes late, after a fault, does not concern who came later than it.
+	k = NewChangeRequest(Change{Do: DoJoin, User: "ann", Channel: "late"})
+	data, _ := json.Marshal(k)
+	waitFor(t, func() bool { return time.Now().UnixMilli() > hubs[1].epochBegan })
+	newest := as(hubs[1], "ann")
+	logs[1].do(func() {
+		logs[1].sink.Entries([]broker.Entry{{Seq: last.Seq, Time: time.Now().UnixMilli(), Channel: kickChannel, Data: data}})
+	})
+	expectChangedOn(t, k, hubs[1:], Changed{2, 0})
+	if slices.Contains(newest.conn.Channels(), "late") || !slices.Contains(later.conn.Channels(), "late") {
+		t.Errorf("%v, %v", newest.conn.Channels(), later.conn.Channels())
+	}
+}
+
+// TestChangeIsNoKick: a hub that does not know changes, as one of an earlier version, finds nothing in the request that it would close.
+func TestChangeIsNoKick(t *testing.T) {
+	data, _ := json.Marshal(NewChangeRequest(Change{Do: DoJoin, User: "ann", Channel: "room"}))
+	var known struct {
+		Request, Connection, User string
+	}
+	if err := json.Unmarshal(data, &known); err != nil || known.Request == "" || known.Connection+known.User != "" {
+		t.Errorf("%s: %+v, %v", data, known, err)
+	}
+}
