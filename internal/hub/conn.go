@@ -90,6 +90,7 @@ type Conn struct {
 	options *ConnOptions
 	id      ConnID
 	user    string
+	member  *string // what others may know of it, if it has a Subscriber.Member
 	remote  string
 	route   string
 	network string // if the route limits the connections of one
@@ -141,6 +142,14 @@ const (
 
 // User returns Subscriber.User.
 func (c *Conn) User() string { return c.user }
+
+// Member returns Subscriber.Member.
+func (c *Conn) Member() string {
+	if c.member == nil {
+		return ""
+	}
+	return *c.member
+}
 
 // Remote returns Subscriber.Remote.
 func (c *Conn) Remote() string { return c.remote }
