@@ -12,6 +12,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/brokered"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/events"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/presence"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/survey"
@@ -32,6 +33,7 @@ type Shared struct {
 	Survey  *survey.Survey
 
 	Intake   *backend.Intake // of what backends publish
+	Presence *presence.Table
 	SocketIO *socketio.Table // of the sessions that poll, which are not connections that could outlive a reload by themselves
 }
 
@@ -48,7 +50,7 @@ func Acquire() (s *Shared, release func() error, err error) {
 		b := brokered.New(h)
 		return &Shared{
 			Hub: h, Poller: socket.NewPoller(), Emitter: events.New(), Broker: b, Survey: survey.New(h, b.Cluster()),
-			Intake: backend.New(h), SocketIO: socketio.NewTable(),
+			Intake: backend.New(h), SocketIO: socketio.NewTable(), Presence: presence.NewTable(h),
 		}, nil
 	})
 	if err != nil {

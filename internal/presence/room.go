@@ -32,9 +32,7 @@ const (
 	memberOverhead     = 24   // bytes in a list in addition to the user and the data
 	never              = time.Duration(1<<63 - 1)
 	unknown            = -1 * time.Hour // before all times
-	maxGrace           = 5 * time.Minute
-	defaultGrace       = 5 * time.Second
-	maxForgottenGraces = 64 // of members who came back, before the heap is cleaned
+	maxForgottenGraces = 64             // of members who came back, before the heap is cleaned
 )
 
 // MinBacklog is the smallest max_backlog of a route with presence, so that a list fits.

@@ -19,6 +19,7 @@ import (
 // identity is who sends a request, and what the request's placeholders make of the route.
 type identity struct {
 	user     string // or ""
+	member   string // what others may know of it
 	remote   string // the client's address
 	channels []string
 	repl     *caddy.Replacer // only valid during the request
@@ -46,7 +47,9 @@ func (route *Route) identify(r *http.Request) (*identity, error) {
 			return nil, err
 		}
 	}
-	return c, nil
+	var err error
+	c.member, err = route.memberOf(c.repl)
+	return c, err
 }
 
 // remoteOf returns the client's address as Caddy determines it: behind trusted proxies that is not the connection's. The
@@ -62,7 +65,7 @@ func remoteOf(r *http.Request) string {
 func (route *Route) subscriber(r *http.Request, c *identity) hub.Subscriber {
 	// A copy, because all requests share the route's own.
 	s := route.common
-	s.User, s.Remote = c.user, c.remote
+	s.User, s.Member, s.Remote = c.user, c.member, c.remote
 	if s.MaxPerRemote > 0 {
 		// An address that cannot be read, such as that of a Unix socket, is one network, so that the quota holds
 		// there too.

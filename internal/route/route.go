@@ -56,6 +56,8 @@ type Route struct {
 	origins    []origin.Pattern
 	channels   []string // with placeholders, as are user and greeting
 	user       string
+	member     string // "" without presence
+	memberText string // member, for the replacer
 	greeting   string
 	join       pattern.List
 	ipv6Prefix int
@@ -81,6 +83,8 @@ func New(c Config) (*Route, error) {
 		subscribe:      c.Subscribe,
 		channels:       c.Channels,
 		user:           c.User,
+		member:         c.Member,
+		memberText:     escapeJSON(c.Member),
 		greeting:       escapeJSON(c.Greeting),
 		ipv6Prefix:     c.IPv6Prefix,
 		maxMessage:     c.MaxMessage,
@@ -104,7 +108,7 @@ func New(c Config) (*Route, error) {
 	}
 	route.join = pattern.ParseList(c.Join)
 	// Once, because requests do not change which placeholders the options have.
-	expanded := queryNames(slices.Concat(c.Channels, c.Join, []string{c.User, c.Greeting}))
+	expanded := queryNames(slices.Concat(c.Channels, c.Join, []string{c.User, c.Member, c.Greeting}))
 	route.channelFromQuery = slices.Contains(expanded, "channel")
 	// A POST may have the parameters of a stream too, so that a client can use one address for both.
 	route.query = slices.Concat(c.Query, expanded, []string{"join", "last_id"})
@@ -139,6 +143,9 @@ func (route *Route) connOptions(c Config, transport string) func(hub.Format) *hu
 			MaxBacklog:   int(c.MaxBacklog),
 			DropOldest:   c.Slow == slowDrop,
 			Observer:     observer{c.Logger, events.Observer{Emitter: c.Emitter}},
+		}
+		if c.Presence != nil {
+			o.Observer = c.PresenceTable.Observe(o.Observer, c.Presence.grace())
 		}
 		// Retire finds the route's connections by these, whatever their format.
 		route.options = append(route.options, o)

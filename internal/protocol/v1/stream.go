@@ -51,6 +51,11 @@ func (StreamFormat) GapAt(channels []string, id string) (p []byte) {
 	return append(protocol.AppendGap(append(p, `data: [{"gap":`...), channels, id), "}]\n\n"...)
 }
 
+// Notice implements hub.NoticeFormat. It has no ID, because it is not resumed.
+func (StreamFormat) Notice(name, _ string, data []byte) []byte {
+	return append(appendNotice([]byte("data: ["), name, data), "]\n\n"...)
+}
+
 // Ping returns an event without messages.
 func (StreamFormat) Ping() []byte { return heartbeatEvent }
 
