@@ -89,6 +89,9 @@ func TestPresence(t *testing.T) {
 			t.Fatal(event)
 		}
 	}
+	if _, body := s.Do("GET", s.Admin+"/broadcast/channels/room", ""); !strings.Contains(body, `"presence":{"channel":"room","count":3,"members":[{"user":"ann"`) {
+		t.Error(body)
+	}
 	// Two connections are one member, and one without a user is only counted.
 	s.dial("/room?me=ann&name=Ann")
 	s.dial("/mute")

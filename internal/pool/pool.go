@@ -48,9 +48,10 @@ func Acquire() (s *Shared, release func() error, err error) {
 	value, _, err := shared.LoadOrNew(key, func() (caddy.Destructor, error) {
 		h := hub.New(hub.Config{})
 		b := brokered.New(h)
+		p := presence.NewTable(h)
 		return &Shared{
-			Hub: h, Poller: socket.NewPoller(), Emitter: events.New(), Broker: b, Survey: survey.New(h, b.Cluster()),
-			Intake: backend.New(h), SocketIO: socketio.NewTable(), Presence: presence.NewTable(h),
+			Hub: h, Poller: socket.NewPoller(), Emitter: events.New(), Broker: b, Survey: survey.New(h, b.Cluster(), p),
+			Intake: backend.New(h), SocketIO: socketio.NewTable(), Presence: p,
 		}, nil
 	})
 	if err != nil {
