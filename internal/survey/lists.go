@@ -204,6 +204,10 @@ func (s *Survey) channel(q question) (part[Channel], bool) {
 		v.Presence = p.JSON()
 	}
 	if _, bytes := s.entries(q); bytes > 0 {
+		if bytes -= len(v.Presence); bytes < len(v.Presence) { // at most half of the answer
+			bytes += len(v.Presence)
+			v.Presence = nil
+		}
 		names := slices.Sorted(maps.Keys(v.Users))
 		n, more := s.cut(len(names), bytes, len(names), func(i int) int { return 6*len(names[i]) + 16 })
 		for _, name := range names[n:] {

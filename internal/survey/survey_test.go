@@ -220,7 +220,7 @@ func TestManyNodes(t *testing.T) {
 	}
 	var sent question
 	many := make([]nodes.Node, 1000)
-	s := &Survey{all[0].hub, spy(func(p []byte) {
+	s := &Survey{hub: all[0].hub, cluster: spy(func(p []byte) {
 		if err := json.Unmarshal(p, &sent); err != nil {
 			t.Error(err)
 		}
