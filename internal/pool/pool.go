@@ -49,6 +49,7 @@ func Acquire() (s *Shared, release func() error, err error) {
 		h := hub.New(hub.Config{})
 		b := brokered.New(h)
 		p := presence.NewTable(h)
+		p.Share(b.Cluster())
 		return &Shared{
 			Hub: h, Poller: socket.NewPoller(), Emitter: events.New(), Broker: b, Survey: survey.New(h, b.Cluster(), p),
 			Intake: backend.New(h), SocketIO: socketio.NewTable(), Presence: p,

@@ -32,8 +32,21 @@ func (r *room) interval() time.Duration {
 	return min(max(minInterval, time.Duration(r.wasTold)*time.Second/membersEachSecond), maxInterval)
 }
 
-// isDue reports whether there is something to tell, which is when next says.
-func (r *room) isPending() bool { return !r.began || len(r.changed) > 0 || r.count() != r.wasTold }
+// isPending reports whether there may be something to tell.
+func (r *room) isPending() bool {
+	return !r.began || len(r.changed) > 0 || r.count() != r.wasTold || r.mustCount() != r.counting
+}
+
+// mustCount reports whether members are to be only counted, from the next change on.
+func (r *room) mustCount() bool {
+	switch {
+	case r.count() > maxListed, r.bytes > maxListBytes:
+		return true
+	case r.counting && (r.count() > listedAgain || r.bytes > listedAgainBytes):
+		return true
+	}
+	return !r.allListed()
+}
 
 // next returns when the room has something to do: the end of a grace period, or a change that can be told.
 func (r *room) next() time.Duration {
@@ -55,14 +68,10 @@ func (r *room) tell(now time.Duration) (s State, ok bool) {
 	first := !r.began
 	s = State{Channel: r.channel, Count: r.count()}
 	was := r.counting
-	r.counting = s.Count > maxListed || r.bytes > maxListBytes ||
-		was && (s.Count > listedAgain || r.bytes > listedAgainBytes)
+	r.counting = r.mustCount()
 	switch {
 	case r.counting:
 		r.stopListing(was)
-		if !first && was && s.Count == r.wasTold {
-			return s, false // it has changed and changed back
-		}
 	case was:
 		r.listAll(&s)
 	default:

@@ -82,7 +82,8 @@ type room struct {
 	graces    graces
 	stale     int // entries of users in graces that do not count
 
-	others map[uint64]*other // what other nodes have
+	others  map[uint64]*other // what other nodes have
+	sharing *sharing          // what they are told; nil without a broker
 
 	changed  []string // users that may differ from what was told
 	counting bool     // members are only counted
@@ -90,12 +91,6 @@ type room struct {
 	began    bool     // something was told
 	toldAt   time.Duration
 	list     *hub.Notice // what a new member is sent, until something changes; the Table makes it
-}
-
-// other is what another node has in a room.
-type other struct {
-	anonymous int
-	users     int
 }
 
 func newRoom(channel string) *room {
@@ -106,7 +101,7 @@ func newRoom(channel string) *room {
 func (r *room) count() int {
 	n := r.present + r.anonymous + r.absent
 	for _, o := range r.others {
-		n += o.anonymous
+		n += o.anonymous + o.users
 	}
 	return n
 }
@@ -116,6 +111,7 @@ func (r *room) isEmpty() bool { return r.here == 0 && r.anonymous == 0 && r.abse
 
 // join adds a connection of a user, or of nobody. Its data replaces that of the user's other connections.
 func (r *room) join(user, data string, at int64) {
+	r.touch(user)
 	if user == "" {
 		r.anonymous++
 		if r.absent > 0 { // nobody can tell whether it is the same one, and the count is right either way
@@ -137,6 +133,9 @@ func (r *room) join(user, data string, at int64) {
 
 // leave takes a connection away. Its user stays for the grace period, if it has no other connection.
 func (r *room) leave(user string, now, grace time.Duration) {
+	if user == "" || grace == 0 { // with a grace period, a user changes when that ends
+		r.touch(user)
+	}
 	if user == "" {
 		r.anonymous--
 		if grace > 0 {
@@ -205,6 +204,7 @@ func (m *member) shown() string {
 func (r *room) expire(now time.Duration) {
 	for len(r.graces) > 0 && r.graces[0].at <= now {
 		g := heap.Pop(&r.graces).(graceEnd)
+		r.touch(g.user)
 		switch m := r.members[g.user]; {
 		case g.user == "" && r.returned > 0:
 			r.returned--

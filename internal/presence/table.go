@@ -17,6 +17,8 @@ type Table struct {
 
 	mu    sync.Mutex // taken before that of the hub, by Notify and Listen
 	rooms map[string]*live
+
+	spread *spread // nil if there can be no other nodes
 }
 
 // live is a room, and what wakes it. A room in which nothing happens has no timer.
@@ -37,26 +39,39 @@ func (t *Table) now() time.Duration { return time.Since(t.start) }
 func (t *Table) join(c *hub.Conn, channel string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	c.Listen(t.joinLocked(channel, c.User(), c.Member()))
+}
+
+// joinLocked adds a connection of a user to a channel, and returns what it has to be told.
+func (t *Table) joinLocked(channel, user, data string) *hub.Notice {
 	l := t.rooms[channel]
 	if l == nil {
 		l = &live{room: *newRoom(channel), due: never}
 		t.rooms[channel] = l
+		if x := t.spread; x != nil && x.on {
+			l.begin(x)
+		}
 	}
-	l.join(c.User(), c.Member(), time.Now().UnixMilli())
+	l.join(user, data, time.Now().UnixMilli())
 	// First the others, as the connection does not listen yet: what they are told now is in its list.
 	t.step(l)
 	if l.list == nil {
 		l.list = &hub.Notice{Name: event, Channel: channel, Data: l.told().JSON()}
 	}
-	c.Listen(l.list)
+	return l.list
 }
 
 // leave takes a connection from a channel.
 func (t *Table) leave(c *hub.Conn, channel string, grace time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.leaveLocked(channel, c.User(), grace)
+}
+
+// leaveLocked takes a connection of a user from a channel.
+func (t *Table) leaveLocked(channel, user string, grace time.Duration) {
 	if l := t.rooms[channel]; l != nil {
-		l.leave(c.User(), t.now(), grace)
+		l.leave(user, t.now(), grace)
 		t.step(l)
 	}
 }
@@ -80,11 +95,13 @@ func (t *Table) step(l *live) {
 			l.timer.Stop()
 		}
 		delete(t.rooms, l.channel)
+		t.endedLocked(l)
 		return
 	}
 	if s, ok := l.tell(now); ok {
 		t.hub.Notify(&hub.Notice{Name: event, Channel: l.channel, Data: s.JSON()})
 	}
+	t.changedLocked(l)
 	switch at := l.next(); {
 	case at >= l.due: // it wakes too early at worst, which costs less than moving the timer each time
 	case l.timer == nil:
