@@ -51,8 +51,8 @@ func (p *peer) Tell(to uint64, _ string, data []byte) {
 }
 func (p *peer) Hear(_ string, take func(uint64, []byte)) { p.take = take }
 func (p *peer) Reunited(f func())                        { p.reunited = f }
-func (p *peer) Reaches() bool                            { return p.standing == nodes.Alive }
 func (p *peer) Alive() int                               { return len(p.net.nodes) }
+func (p *peer) Reaches() bool                            { return p.StandingOf(p.id) == nodes.Alive }
 func (p *peer) StandingOf(id uint64) nodes.Standing {
 	p.net.mu.Lock()
 	defer p.net.mu.Unlock()
@@ -73,6 +73,8 @@ func withNetwork(t *testing.T, n int, seed uint64, test func(net *network, all [
 			p.table.Share(p)
 			net.nodes[p.id] = p
 			all = append(all, p)
+		}
+		for _, p := range all {
 			p.reunited()
 		}
 		test(net, all)
@@ -199,7 +201,9 @@ func TestNodesModel(t *testing.T) {
 					}
 					time.Sleep(time.Duration(r.IntN(800)) * time.Millisecond)
 				}
+				net.mu.Lock()
 				net.loss = 0
+				net.mu.Unlock()
 				time.Sleep(5 * time.Minute)
 				users, nobody := make(map[string]bool), 0
 				for where, n := range conns {
