@@ -99,7 +99,12 @@ func TestPresence(t *testing.T) {
 	if got := s.until(ann, 4); got != `{"channel":"room","count":4,"joined":[],"left":[]}` {
 		t.Fatal(got)
 	}
-	// Bob's grace is long: he never left.
+	// Dora's grace is as long as Bob's, but she is kicked.
+	s.dial("/patient?me=dora")
+	s.await(ann, `{"channel":"room","count":5,"joined":[{"user":"dora"}],"left":[]}`)
+	s.Do("DELETE", s.Admin+"/broadcast/connections?user=dora", "")
+	s.await(ann, `{"channel":"room","count":4,"joined":[],"left":[{"user":"dora"}]}`)
+	// Bob never left.
 	bob.CloseNow()
 	s.dial("/patient?me=bob")
 	s.dial("/room?me=dan&name=D")

@@ -27,7 +27,12 @@ func (o observer) Subscribed(c *hub.Conn, channel string) {
 // Unsubscribed implements hub.Observer.
 func (o observer) Unsubscribed(c *hub.Conn, channel string) {
 	o.Observer.Unsubscribed(c, channel)
-	o.each(c, channel, func(c *hub.Conn, channel string) { o.table.leave(c, channel, o.grace) })
+	// A client that leaves a channel, or that is kicked, does not come back in a moment, unlike one whose connection ends.
+	grace := o.grace
+	if why, ok := c.Parting(); channel != "" || ok && why == hub.ReasonPolicy {
+		grace = 0
+	}
+	o.each(c, channel, func(c *hub.Conn, channel string) { o.table.leave(c, channel, grace) })
 }
 
 // each calls f for a channel, or, if the name is empty, for all channels that the connection is on.
