@@ -15,7 +15,7 @@ type Subscriber struct {
 
 	Channels []string // no name twice; none for a client that only publishes
 	All      bool     // it gets the messages of every channel instead, from now on
-	User     string
+	User     string // at most 65535 bytes
 	Member   string // what others on its channels may know of it besides the user: a JSON value, or nothing
 	Remote   string // its address
 	LastID   string // if set, it resumes after this message
@@ -34,11 +34,7 @@ type quota struct{ route, network string }
 // wait in its backlog. What is replayed is at most as large as a backlog may be. Of the last messages it is the newest
 // that fit. A resumed channel that does not fit is reported as having a gap.
 func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
-	c := &Conn{hub: h, options: o, user: s.User, remote: s.Remote, connected: time.Now().UnixMilli()}
-	if s.Member != "" {
-		member := s.Member // of its own, or the connection would hold all of s
-		c.member = &member
-	}
+	c := &Conn{hub: h, options: o, who: s.User + s.Member, userLen: uint16(len(s.User)), remote: s.Remote, connected: time.Now().UnixMilli()}
 	c.alive.Store(true)
 	c.flushing.Store(true) // until Start there is nothing to write to
 	// Before the lock is taken: there may be a thousand names to sort.
