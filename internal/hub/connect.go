@@ -15,11 +15,11 @@ type Subscriber struct {
 
 	Channels []string // no name twice; none for a client that only publishes
 	All      bool     // it gets the messages of every channel instead, from now on
-	User     string // at most 65535 bytes
-	Member   string // what others on its channels may know of it besides the user: a JSON value, or nothing
-	Remote   string // its address
-	LastID   string // if set, it resumes after this message
-	Replay   int    // otherwise, how many of the last messages it gets first
+	User     string   // at most 65535 bytes
+	Member   string   // what others on its channels may know of it besides the user: a JSON value, or nothing
+	Remote   string   // its address
+	LastID   string   // if set, it resumes after this message
+	Replay   int      // otherwise, how many of the last messages it gets first
 
 	// Route is what the connection counts for. If they are not 0, MaxConnections limits the connections of the route, and
 	// MaxPerRemote those of one Network on it.
