@@ -291,9 +291,8 @@ type Handler struct {
 	User string `json:"user,omitempty"`
 
 	// Has the clients of the route know who else is on their channels: clients of `broadcast.v1`, event streams and Socket.IO
-	// are told who is there, and then who comes and goes, at most once per second. A member is a user, with however many
-	// connections, or a connection without a user, which is only counted. Connections of other routes to the same channels
-	// are not members. Above 1000 members only their number is sent. Default: off.
+	// are told who is there, and then who comes and goes, at most once per second. A member is a user, or a connection without
+	// a user, which is only counted. Above 1000 members only their number is sent. Default: off.
 	Presence *Presence `json:"presence,omitempty"`
 
 	// With `presence`, what the other members learn about a client besides its user. Either JSON, in which the values of

@@ -62,99 +62,113 @@ func (m *model) present(now time.Duration) map[string]string {
 	return p
 }
 
+// trial is a room, a client of it and the model.
+type trial struct {
+	*testing.T
+	rand      *rand.Rand
+	room      *room
+	client    *client
+	model     *model
+	now, last time.Duration
+	started   bool
+}
+
+// say has the room say what it has to, and compares what the client then knows.
+func (t *trial) say() {
+	t.room.expire(t.now)
+	s, ok := t.room.tell(t.now)
+	if !ok {
+		return
+	}
+	if t.now-t.last < minInterval {
+		t.Fatalf("told after %s", t.now-t.last)
+	}
+	t.last = t.now
+	if !t.started { // as for a new member, after the others were told
+		t.started, s = true, t.room.told()
+	}
+	t.client.apply(t.T, s)
+	want := t.model.present(t.now)
+	if s.Count < len(want)+t.model.nobody {
+		t.Fatalf("%d members, want at least %d", s.Count, len(want)+t.model.nobody)
+	}
+	if t.client.members != nil && !maps.Equal(t.client.members, want) {
+		t.Fatalf("members %v, want %v", t.client.members, want)
+	}
+	if t.client.members == nil && s.Count <= listedAgain {
+		t.Fatalf("%d are not listed", s.Count)
+	}
+}
+
+// step has somebody come or go.
+func (t *trial) step(i int, user string, growing bool) {
+	m, grace := t.model, time.Duration(t.rand.IntN(3))*2*time.Second
+	switch n := t.rand.IntN(10); {
+	case n < 4 || n < 7 && growing:
+		data := fmt.Sprint(t.rand.IntN(2))
+		m.conns[user] = append(m.conns[user], data)
+		m.data[user], m.until[user] = data, 0
+		t.room.join(user, data, int64(i))
+	case n < 8:
+		if k := len(m.conns[user]); k > 0 {
+			if m.conns[user] = m.conns[user][:k-1]; k == 1 {
+				m.until[user] = t.now + grace
+			}
+			t.room.leave(user, t.now, grace)
+		}
+	case n == 8:
+		m.nobody++
+		t.room.join("", "", 0)
+	case m.nobody > 0:
+		m.nobody--
+		t.room.leave("", t.now, grace)
+	}
+}
+
+// end checks that the client knows everything when nothing more is to be said, and that nothing is left of who has gone.
+func (t *trial) end() {
+	for at := t.room.next(); at != never; at = t.room.next() {
+		t.now = max(t.now, at)
+		t.say()
+	}
+	c, room, want := t.client, t.room, t.model.present(t.now)
+	if c.count != len(want)+t.model.nobody || c.members != nil && !maps.Equal(c.members, want) {
+		t.Errorf("at the end: %d members %v, want %d %v", c.count, c.members, len(want)+t.model.nobody, want)
+	}
+	fresh := new(client)
+	fresh.apply(t.T, room.told())
+	if fresh.count != c.count || (fresh.members == nil) != (c.members == nil) || !maps.Equal(fresh.members, c.members) {
+		t.Errorf("a new member knows %v, the others %v", fresh, c)
+	}
+	if room.stale != 0 || room.returned != 0 || len(room.graces) != 0 || len(room.changed) != 0 {
+		t.Errorf("something is left: %d stale, %d returned, %d graces, %d changed", room.stale, room.returned, len(room.graces), len(room.changed))
+	}
+	checkSums(t.T, room)
+}
+
 // TestModel has members come and go at random, and compares what a client knows with a model, at each moment at which the
 // room says something, and at the end, when nothing more is to be said.
 func TestModel(t *testing.T) {
 	for seed := range uint64(300) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			r := rand.New(rand.NewPCG(seed, 17))
-			room, c := newRoom("a"), new(client)
 			m := &model{conns: make(map[string][]string), data: make(map[string]string), until: make(map[string]time.Duration)}
-			users := 1 + r.IntN(12)
+			x := &trial{
+				T: t, rand: rand.New(rand.NewPCG(seed, 17)), room: newRoom("a"), client: new(client), model: m,
+				now: time.Second, last: -maxInterval,
+			}
+			users := 1 + x.rand.IntN(12)
 			if seed%10 == 0 {
 				users = 1300 // around the limit of what is listed
 			}
 			steps := 400 + 3*users
-			now, last := time.Second, time.Duration(-maxInterval)
-			first := true
-			say := func() {
-				room.expire(now)
-				s, ok := room.tell(now)
-				if !ok {
-					return
-				}
-				if now-last < minInterval {
-					t.Fatalf("told after %s", now-last)
-				}
-				last = now
-				if first { // as for a new member, after the others were told
-					first, s = false, room.told()
-				}
-				c.apply(t, s)
-				want := m.present(now)
-				if s.Count < len(want)+m.nobody {
-					t.Fatalf("%d members, want at least %d", s.Count, len(want)+m.nobody)
-				}
-				if c.members != nil && !maps.Equal(c.members, want) {
-					t.Fatalf("members %v, want %v", c.members, want)
-				}
-				if (c.members == nil) && s.Count <= listedAgain {
-					t.Fatalf("%d are not listed", s.Count)
-				}
-			}
-			grace := func() time.Duration { return time.Duration(r.IntN(3)) * 2 * time.Second }
 			for i := range steps {
-				user := fmt.Sprint("u", r.IntN(users))
-				growing := users < 100 || i < steps/2
-				switch n := r.IntN(10); {
-				case n < 4 || n < 7 && growing:
-					data := fmt.Sprint(r.IntN(2))
-					m.conns[user] = append(m.conns[user], data)
-					m.data[user], m.until[user] = data, 0
-					room.join(user, data, int64(i))
-				case n < 8:
-					if k := len(m.conns[user]); k > 0 {
-						g := grace()
-						if m.conns[user] = m.conns[user][:k-1]; k == 1 {
-							m.until[user] = now + g
-						}
-						room.leave(user, now, g)
-					}
-				case n == 8:
-					m.nobody++
-					room.join("", "", 0)
-				case m.nobody > 0:
-					m.nobody--
-					room.leave("", now, grace())
-				}
-				say()
-				if d := time.Duration(r.IntN(500)) * time.Millisecond; users < 100 || i%20 == 0 {
-					now += d
-				}
-				for at := room.next(); at <= now; at = room.next() {
-					say()
-					if room.next() == at {
-						break
-					}
+				x.step(i, fmt.Sprint("u", x.rand.IntN(users)), users < 100 || i < steps/2)
+				x.say()
+				if d := time.Duration(x.rand.IntN(500)) * time.Millisecond; users < 100 || i%20 == 0 {
+					x.now += d
 				}
 			}
-			for at := room.next(); at != never; at = room.next() {
-				now = max(now, at)
-				say()
-			}
-			want := m.present(now)
-			if c.count != len(want)+m.nobody || c.members != nil && !maps.Equal(c.members, want) {
-				t.Errorf("at the end: %d members %v, want %d %v", c.count, c.members, len(want)+m.nobody, want)
-			}
-			fresh := new(client)
-			fresh.apply(t, room.told())
-			if fresh.count != c.count || (fresh.members == nil) != (c.members == nil) || !maps.Equal(fresh.members, c.members) {
-				t.Errorf("a new member knows %v, the others %v", fresh, c)
-			}
-			if room.stale != 0 || room.returned != 0 || len(room.graces) != 0 || len(room.changed) != 0 {
-				t.Errorf("something is left: %d stale, %d returned, %d graces, %d changed", room.stale, room.returned, len(room.graces), len(room.changed))
-			}
-			checkSums(t, room)
+			x.end()
 		})
 	}
 }

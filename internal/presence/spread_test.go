@@ -213,28 +213,34 @@ func TestNodesModel(t *testing.T) {
 						users[where.user] = true
 					}
 				}
-				var first string
-				for _, p := range all {
-					s, ok := p.table.Of("a")
-					if !ok {
-						continue
-					}
-					var got []string
-					for _, m := range s.Members {
-						got = append(got, m.User)
-					}
-					if want := slices.Sorted(maps.Keys(users)); !slices.Equal(got, want) || s.Count != len(want)+nobody {
-						t.Errorf("node %d: %d members %v, want %d %v", p.id, s.Count, got, len(want)+nobody, want)
-					}
-					text, _ := p.users("a")
-					if first == "" {
-						first = text
-					}
-					if text != first {
-						t.Errorf("node %d has %s, another one %s", p.id, text, first)
-					}
-				}
+				expectAll(t, all, slices.Sorted(maps.Keys(users)), nobody)
 			})
 		})
+	}
+}
+
+// expectAll checks that the nodes that have members know these users, with the same data, and how many others there are.
+func expectAll(t *testing.T, all []*peer, want []string, nobody int) {
+	t.Helper()
+	var first string
+	for _, p := range all {
+		s, ok := p.table.Of("a")
+		if !ok {
+			continue
+		}
+		var got []string
+		for _, m := range s.Members {
+			got = append(got, m.User)
+		}
+		if !slices.Equal(got, want) || s.Count != len(want)+nobody {
+			t.Errorf("node %d: %d members %v, want %d %v", p.id, s.Count, got, len(want)+nobody, want)
+		}
+		text, _ := p.users("a")
+		if first == "" {
+			first = text
+		}
+		if text != first {
+			t.Errorf("node %d has %s, another one %s", p.id, text, first)
+		}
 	}
 }
