@@ -130,6 +130,8 @@ func (a *App) parseBroker(d *caddyfile.Dispenser) error {
 //	    channel       <names...>
 //	    user          <value>
 //	    expires       <placeholder>
+//	    presence      [<grace>]
+//	    member        <json or placeholder>
 //	    publish       on|off
 //	    subscribe     on|off
 //	    join          <patterns...>
@@ -169,6 +171,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"channel":         h.parseChannel,
 		"user":            option.Word(&h.User),
 		"expires":         option.Word(&h.Expires),
+		"presence":        h.parsePresence,
+		"member":          option.Word(&h.Member),
 		"publish":         option.OnOff(&h.Publish),
 		"subscribe":       option.OnOff(&h.Subscribe),
 		"join":            option.Words(&h.Join),
@@ -202,6 +206,22 @@ func (h *Handler) parseChannel(d *caddyfile.Dispenser) error {
 		return d.Err("channels are already given as arguments of broadcast")
 	}
 	return option.Words(&h.Channels)(d)
+}
+
+func (h *Handler) parsePresence(d *caddyfile.Dispenser) error {
+	h.Presence = new(Presence)
+	switch args := d.RemainingArgs(); len(args) {
+	case 0:
+		return nil
+	case 1:
+		t, err := caddy.ParseDuration(args[0])
+		if err != nil || t < 0 {
+			return d.Errf("presence's grace is %q, must be a duration such as 5s, or 0", args[0])
+		}
+		h.Presence.Grace = (*caddy.Duration)(&t)
+		return nil
+	}
+	return d.ArgErr()
 }
 
 func (h *Handler) parseRate(d *caddyfile.Dispenser) error {

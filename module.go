@@ -330,6 +330,17 @@ type Handler struct {
 	// which it is empty or no such time gets a 400. Default: connections are not ended.
 	Expires string `json:"expires,omitempty"`
 
+	// Has the clients of the route know who else is on their channels: clients of `broadcast.v1`, event streams and Socket.IO
+	// are told who is there, and then who comes and goes, at most once per second. A member is a user, or a connection without
+	// a user, which is only counted. Above 1000 members only their number is sent. Default: off.
+	Presence *Presence `json:"presence,omitempty"`
+
+	// With `presence`, what the other members learn about a client besides its user. Either JSON, in which the values of
+	// placeholders become parts of strings, such as `{"name": "{http.auth.user.name}"}`, or a placeholder whose value is a
+	// text or a JSON object. Do not put anything in it that other clients must not know. A request for which it is not JSON
+	// of at most 512 bytes gets a 400. Default: nothing.
+	Member string `json:"member,omitempty"`
+
 	// Whether clients of this route may publish. Turn it off where only the server has something to say. Then a POST gets a
 	// 403, and a WebSocket that sends a message is closed with 1008. Default: `true`.
 	Publish *bool `json:"publish,omitempty"`
@@ -450,10 +461,11 @@ type Handler struct {
 	route *route.Route
 }
 
-// Rate, Compression and SocketIO are options with options of their own.
+// Rate, Compression, Presence and SocketIO are options with options of their own.
 type (
 	Rate        = route.Rate
 	Compression = route.Compression
+	Presence    = route.Presence
 	SocketIO    = route.SocketIO
 )
 
@@ -476,7 +488,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		server.RegisterOnShutdown(app.serverStops)
 	}
 	c := h.options(app.History > 0 || app.HistoryRules.Keep())
-	c.SocketIOTable = app.shared.SocketIO
+	c.SocketIOTable, c.PresenceTable = app.shared.SocketIO, app.shared.Presence
 	if h.SocketIO != nil {
 		app.namespaces = append(app.namespaces, h.SocketIO.Namespaces...)
 	}
@@ -493,7 +505,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 func (h *Handler) options(history bool) route.Config {
 	isOn := func(option *bool) bool { return option == nil || *option }
 	c := route.Config{
-		Channels: h.Channels, Join: h.Join, User: h.User, Expires: h.Expires, Greeting: h.Greeting,
+		Channels: h.Channels, Join: h.Join, User: h.User, Expires: h.Expires, Member: h.Member, Presence: h.Presence, Greeting: h.Greeting,
 		Transports: h.Transports, Query: h.Query, Origins: h.Origins,
 		Publish: isOn(h.Publish), Subscribe: isOn(h.Subscribe), Echo: isOn(h.Echo), Replay: h.Replay,
 		PingInterval: time.Duration(h.PingInterval), WriteTimeout: time.Duration(h.WriteTimeout),

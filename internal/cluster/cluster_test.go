@@ -64,6 +64,10 @@ http://ADDR {
 		max_backlog 64MiB
 		user {query.user}
 	}
+	broadcast /present/* {path.1} {
+		user {query.user}
+		presence 1s
+	}
 	broadcast /feed/* {path.1} {
 		subscribe off
 	}

@@ -90,6 +90,7 @@ func TestOneServer(t *testing.T) {
 		{"wrong prefix", testWrongPrefix},
 		{"max_bytes", testMaxBytes},
 		{"node killed", testNodeKilled},
+		{"presence", testPresence},
 		{"Socket.IO", testSocketIO},
 		{"node cut off", testNodeCutOff},
 		{"node paused", testNodePaused},

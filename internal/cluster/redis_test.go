@@ -43,6 +43,7 @@ func TestRedis(t *testing.T) {
 		{"keys", testKeys},
 		{"wrong prefix", testWrongPrefix},
 		{"node killed", testNodeKilled},
+		{"presence", testPresence},
 		{"Socket.IO", testSocketIO},
 		{"node cut off", testNodeCutOff},
 		{"node paused", testNodePaused},

@@ -90,6 +90,12 @@ func gapEvent(channels []string, id string) []byte {
 	return append(protocol.AppendGap(append(p, "data: "...), channels, id), "\n\n"...)
 }
 
+// Notice returns an event of the notice's type. It has no ID, because it is not resumed.
+func (Format) Notice(name, _ string, data []byte) []byte {
+	p := append(append([]byte("event: "), name...), "\ndata: "...)
+	return append(append(p, data...), "\n\n"...)
+}
+
 // Ping returns a comment.
 func (Format) Ping() []byte { return comment }
 

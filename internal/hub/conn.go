@@ -89,6 +89,7 @@ type Conn struct {
 	flushing atomic.Bool
 	alive    atomic.Bool   // has shown life since the last ping
 	reading  atomic.Uint32 // nothing, moving or stalled; see Unfinished
+	userLen  uint16        // of who; set once
 	sink     Sink          // set by Start, before flushing is reset
 	skip     uint64        // the loop's own: the last batch that holds a message it must not get
 
@@ -96,7 +97,7 @@ type Conn struct {
 	loop    *loop
 	options *ConnOptions
 	id      ConnID
-	user    string
+	who     string // the user, and behind it, so that it takes no space in others, Subscriber.Member
 	remote  string
 	route   string
 	network string // if the route limits the connections of one
@@ -147,7 +148,10 @@ const (
 )
 
 // User returns Subscriber.User.
-func (c *Conn) User() string { return c.user }
+func (c *Conn) User() string { return c.who[:c.userLen] }
+
+// Member returns Subscriber.Member.
+func (c *Conn) Member() string { return c.who[c.userLen:] }
 
 // Remote returns Subscriber.Remote.
 func (c *Conn) Remote() string { return c.remote }

@@ -15,10 +15,11 @@ type Subscriber struct {
 
 	Channels []string // no name twice; none for a client that only publishes
 	All      bool     // it gets the messages of every channel instead, from now on
-	User     string
-	Remote   string // its address
-	LastID   string // if set, it resumes after this message
-	Replay   int    // otherwise, how many of the last messages it gets first
+	User     string   // at most 65535 bytes
+	Member   string   // what others on its channels may know of it besides the user: a JSON value, or nothing
+	Remote   string   // its address
+	LastID   string   // if set, it resumes after this message
+	Replay   int      // otherwise, how many of the last messages it gets first
 
 	// Expires, if set, is when its access ends: up to a second later it is closed with ReasonExpired.
 	Expires time.Time
@@ -37,7 +38,7 @@ type quota struct{ route, network string }
 // that fit. A resumed channel that does not fit is reported as having a gap.
 func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	h.Start()
-	c := &Conn{hub: h, options: o, user: s.User, remote: s.Remote, connected: time.Now().UnixMilli()}
+	c := &Conn{hub: h, options: o, who: s.User + s.Member, userLen: uint16(len(s.User)), remote: s.Remote, connected: time.Now().UnixMilli()}
 	c.alive.Store(true)
 	c.flushing.Store(true) // until Start there is nothing to write to
 	// Before the lock is taken: there may be a thousand names to sort.

@@ -27,12 +27,15 @@ var (
 //
 // It is our own because it is on the way of every message: json.Valid takes two to three times as long, and says
 // nothing of the rest.
-func checkJSON(p []byte) error {
+func checkJSON(p []byte) error { return CheckJSON(p, maxDepth) }
+
+// CheckJSON is checkJSON with another number of levels.
+func CheckJSON(p []byte, levels int) error {
 	if !utf8.Valid(p) {
 		return errNotUTF8
 	}
 	r := jsonReader{p}
-	if err := r.value(maxDepth); err != nil {
+	if err := r.value(levels); err != nil {
 		return err
 	}
 	if r.next() != 0 || len(r.p) > 0 {

@@ -19,7 +19,7 @@ type Filter struct {
 // has reports whether the filter selects a connection. Only the connection's loop may ask, because memberships are
 // its own.
 func (f Filter) has(c *Conn) bool {
-	return (len(f.Options) == 0 || slices.Contains(f.Options, c.options)) && (f.ID == 0 || c.id == f.ID) && c.id > f.After && (f.User == "" || c.user == f.User) &&
+	return (len(f.Options) == 0 || slices.Contains(f.Options, c.options)) && (f.ID == 0 || c.id == f.ID) && c.id > f.After && (f.User == "" || c.User() == f.User) &&
 		(f.Channel == "" || slices.ContainsFunc(c.memberships, func(at membership) bool { return at.audience.channel.name == f.Channel }))
 }
 
@@ -60,7 +60,7 @@ func (c *Conn) Describe() Connection {
 	c.mu.Lock()
 	backlog := c.backlog.size
 	c.mu.Unlock()
-	return Connection{c.id, c.user, c.remote, c.transport(), c.channels(), time.UnixMilli(c.connected), c.sent, backlog}
+	return Connection{c.id, c.User(), c.remote, c.transport(), c.channels(), time.UnixMilli(c.connected), c.sent, backlog}
 }
 
 // Users counts the connections of a channel by user. It looks at all connections of the hub, since only loops may look at
@@ -69,8 +69,8 @@ func (h *Hub) Users(channel string) map[string]int {
 	users := make(map[string]int)
 	h.onLoops(func(l *loop) {
 		l.each(func(c *Conn) {
-			if c.user != "" && c.state == stateOpen && (Filter{Channel: channel}).has(c) {
-				users[c.user]++
+			if c.User() != "" && c.state == stateOpen && (Filter{Channel: channel}).has(c) {
+				users[c.User()]++
 			}
 		})
 	})

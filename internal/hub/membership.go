@@ -54,7 +54,8 @@ func (c *Conn) Leave(name string, p []byte) error {
 // otherwise in the list of the mixed.
 type membership struct {
 	audience *audience
-	index    int
+	index    int32
+	listens  bool // the connection gets the channel's notices; see Conn.Listen
 }
 
 // member is a connection in the list of the mixed, and the index of its membership there. When a member is moved in the
@@ -133,12 +134,12 @@ func (c *Conn) attach(i int) {
 	at := &c.memberships[i]
 	a := at.audience
 	if len(c.memberships) > 1 {
-		at.index = len(a.mixed)
+		at.index = int32(len(a.mixed))
 		a.mixed = append(a.mixed, member{c, i})
 		return
 	}
 	list := a.group(c.options.Format)
-	at.index = len(*list)
+	at.index = int32(len(*list))
 	*list = append(*list, c)
 }
 

@@ -19,6 +19,7 @@ const (
 	kindGoodbye  = 2 // the sender ends
 	kindQuestion = 3
 	kindAnswer   = 4 // a part of one
+	kindTold     = 6 // what Tell sends
 	kindForgot   = 5 // the sender has removed the receiver's counts, because it seemed to be dead
 )
 

@@ -61,13 +61,15 @@ type Cluster struct {
 	name     string
 	away     time.Duration // see KeepAway
 	handlers map[string]func([]byte) []byte
+	hear     map[string]func(from uint64, data []byte)
+	reunited func()   // or nil
 	runs     uint64   // how many sessions there have been
 	session  *Session // nil without a broker, or if its nodes cannot reach each other
 }
 
 // New returns a cluster whose only node is this one, with its hub.
 func New(h *hub.Hub) *Cluster {
-	return &Cluster{hub: h, version: version(), away: hub.KickTime, handlers: make(map[string]func([]byte) []byte)}
+	return &Cluster{hub: h, version: version(), away: hub.KickTime, handlers: make(map[string]func([]byte) []byte), hear: make(map[string]func(uint64, []byte))}
 }
 
 // Nodes returns the nodes that are alive: this one, and then the others by name.

@@ -70,6 +70,7 @@ func (s *Session) start(peers broker.Peers) {
 	c.hub.WatchCounts(true)
 	s.running.Go(s.beats)
 	s.running.Go(s.reports.loop)
+	c.reunite()
 }
 
 // leaveTime is how long a node that leaves waits for its counts to be removed.
@@ -111,6 +112,9 @@ func (s *Session) recovered() {
 	}
 	s.mu.Unlock()
 	s.reports.setAll()
+	if s.started() {
+		s.cluster.reunite()
+	}
 	select {
 	case s.again <- struct{}{}:
 	default:
@@ -227,6 +231,8 @@ func (s *Session) Receive(from uint64, message []byte) {
 		if p.read(rest) == nil {
 			s.answered(from, &p)
 		}
+	case kindTold:
+		s.told(from, rest)
 	case kindForgot:
 		s.mu.Lock()
 		known := s.table.isAlive(from, time.Now())

@@ -15,6 +15,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/historyfile"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/logwriter"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/presence"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/survey"
@@ -36,6 +37,7 @@ type Shared struct {
 	File    *historyfile.File
 
 	Intake   *backend.Intake // of what backends publish
+	Presence *presence.Table
 	SocketIO *socketio.Table // of the sessions that poll, which are not connections that could outlive a reload by themselves
 }
 
@@ -51,9 +53,11 @@ func Acquire() (s *Shared, release func() error, err error) {
 		h := hub.New(hub.Config{})
 		b := brokered.New(h)
 		table := socketio.NewTable()
+		p := presence.NewTable(h)
+		p.Share(b.Cluster())
 		return &Shared{
-			Hub: h, Poller: socket.NewPoller(), Emitter: events.New(), Broker: b, Survey: survey.New(h, b.Cluster()),
-			Intake: backend.New(h), SocketIO: table,
+			Hub: h, Poller: socket.NewPoller(), Emitter: events.New(), Broker: b, Survey: survey.New(h, b.Cluster(), p),
+			Intake: backend.New(h), SocketIO: table, Presence: p,
 			File: historyfile.New(h, socketio.Recovery{Table: table, Hub: h}),
 		}, nil
 	})

@@ -15,6 +15,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/httperror"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/origin"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/presence"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socket"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/socketio"
@@ -31,6 +32,8 @@ type Config struct {
 	Channels, Join []string // with placeholders, as are the next two
 	User, Greeting string
 	Expires        string // with placeholders too
+	Member         string
+	Presence       *Presence // nil is off
 	Transports     []string
 	Query          []string
 	Origins        []string
@@ -48,6 +51,7 @@ type Config struct {
 
 	SocketIO      *SocketIO       // nil is off
 	SocketIOTable *socketio.Table // of the process
+	PresenceTable *presence.Table // of the process
 	History       bool            // the app keeps messages
 
 	Rate           *Rate
@@ -102,7 +106,7 @@ func (c *Config) SetDefaults() {
 func (c Config) Validate() error {
 	// The first error only, as Caddy shows one.
 	for _, err := range []error{
-		c.validateNames(), c.validateEffect(), c.validateBounds(), c.Rate.validate(), c.Compression.validate(), c.validateSocketIO(),
+		c.validateNames(), c.validateEffect(), c.validateBounds(), c.validatePresence(), c.Rate.validate(), c.Compression.validate(), c.validateSocketIO(),
 	} {
 		if err != nil {
 			return err

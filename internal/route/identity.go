@@ -21,6 +21,7 @@ import (
 // identity is who sends a request, and what the request's placeholders make of the route.
 type identity struct {
 	user     string // or ""
+	member   string // what others may know of it
 	remote   string // the client's address
 	channels []string
 	expires  time.Time       // when its access ends, if it does
@@ -50,7 +51,10 @@ func (route *Route) identify(r *http.Request) (*identity, error) {
 		}
 	}
 	var err error
-	c.expires, err = route.expiresOf(c)
+	if c.expires, err = route.expiresOf(c); err != nil {
+		return c, err
+	}
+	c.member, err = route.memberOf(c.repl)
 	return c, err
 }
 
@@ -67,7 +71,7 @@ func remoteOf(r *http.Request) string {
 func (route *Route) subscriber(r *http.Request, c *identity) hub.Subscriber {
 	// A copy, because all requests share the route's own.
 	s := route.common
-	s.User, s.Remote, s.Expires = c.user, c.remote, c.expires
+	s.User, s.Member, s.Remote, s.Expires = c.user, c.member, c.remote, c.expires
 	if s.MaxPerRemote > 0 {
 		// An address that cannot be read, such as that of a Unix socket, is one network, so that the quota holds
 		// there too.

@@ -57,6 +57,8 @@ type Route struct {
 	channels   []string // with placeholders, as are user, expires and greeting
 	user       string
 	expires    string
+	member     string // "" without presence
+	memberText string // member, for the replacer
 	greeting   string
 	join       pattern.List
 	ipv6Prefix int
@@ -83,6 +85,8 @@ func New(c Config) (*Route, error) {
 		channels:       c.Channels,
 		user:           c.User,
 		expires:        c.Expires,
+		member:         c.Member,
+		memberText:     escapeJSON(c.Member),
 		greeting:       escapeJSON(c.Greeting),
 		ipv6Prefix:     c.IPv6Prefix,
 		maxMessage:     c.MaxMessage,
@@ -106,7 +110,7 @@ func New(c Config) (*Route, error) {
 	}
 	route.join = pattern.ParseList(c.Join)
 	// Once, because requests do not change which placeholders the options have.
-	expanded := queryNames(slices.Concat(c.Channels, c.Join, []string{c.User, c.Greeting, c.Expires}))
+	expanded := queryNames(slices.Concat(c.Channels, c.Join, []string{c.User, c.Member, c.Greeting, c.Expires}))
 	route.channelFromQuery = slices.Contains(expanded, "channel")
 	// A POST may have the parameters of a stream too, so that a client can use one address for both.
 	route.query = slices.Concat(c.Query, expanded, []string{"join", "last_id"})
@@ -144,6 +148,9 @@ func (route *Route) connOptions(c Config, transport string) func(hub.Format) *hu
 			DeliverEvery: c.DeliverEvery,
 			NoSubscribe:  !c.Subscribe,
 			Observer:     observer{c.Logger, events.Observer{Emitter: c.Emitter}},
+		}
+		if c.Presence != nil {
+			o.Observer = c.PresenceTable.Observe(o.Observer, c.Presence.grace())
 		}
 		// Retire finds the route's connections by these, whatever their format.
 		route.options = append(route.options, o)

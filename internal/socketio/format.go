@@ -32,6 +32,11 @@ func (f Format) Append(dst []byte, run []*hub.Message) []byte {
 	return dst
 }
 
+// Notice implements hub.NoticeFormat: an event in the namespace of the channel. It has no offset, because it is not recovered.
+func (Format) Notice(name, channel string, data []byte) []byte {
+	return packet.AppendEvent(nil, &packet.Outgoing{Channel: channel, Event: name, Data: data, Kind: hub.JSON})
+}
+
 // Ping returns a ping of Engine.IO.
 func (Format) Ping() []byte { return packet.PingFrame }
 

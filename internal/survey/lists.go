@@ -3,6 +3,7 @@ package survey
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
@@ -21,13 +22,14 @@ const (
 
 // Channel is a channel as the admin API shows it, and as nodes tell each other.
 type Channel struct {
-	Channel     string         `json:"channel"`
-	Subscribers int            `json:"subscribers"`
-	History     int            `json:"history"`
-	LastID      string         `json:"last_id,omitempty"`
-	Users       map[string]int `json:"users,omitempty"`
-	MoreUsers   bool           `json:"more_users,omitempty"` // Users does not have all
-	Missing     []string       `json:"missing,omitempty"`    // nodes that are not in it
+	Channel     string          `json:"channel"`
+	Subscribers int             `json:"subscribers"`
+	History     int             `json:"history"`
+	LastID      string          `json:"last_id,omitempty"`
+	Users       map[string]int  `json:"users,omitempty"`
+	MoreUsers   bool            `json:"more_users,omitempty"` // Users does not have all
+	Presence    json.RawMessage `json:"presence,omitempty"`   // as clients get it, if the channel has members
+	Missing     []string        `json:"missing,omitempty"`    // nodes that are not in it
 }
 
 // Connection is a connection as the admin API shows it, and as nodes tell each other.
@@ -160,6 +162,10 @@ func (c *Channel) add(other Channel) {
 		}
 	}
 	c.MoreUsers = c.MoreUsers || other.MoreUsers
+	// Each node that has members of the channel knows all of them.
+	if c.Presence == nil {
+		c.Presence = other.Presence
+	}
 }
 
 // later reports whether a message comes after another one. IDs of two epochs cannot be compared; the nodes do not have the
@@ -194,7 +200,14 @@ func (s *Survey) channel(q question) (part[Channel], bool) {
 	}
 	v := channelOf(c)
 	v.Users = s.hub.Users(q.Channel)
+	if p, ok := s.presence.Of(q.Channel); ok {
+		v.Presence = p.JSON()
+	}
 	if _, bytes := s.entries(q); bytes > 0 {
+		if bytes -= len(v.Presence); bytes < len(v.Presence) { // at most half of the answer
+			bytes += len(v.Presence)
+			v.Presence = nil
+		}
 		names := slices.Sorted(maps.Keys(v.Users))
 		n, more := s.cut(len(names), bytes, len(names), func(i int) int { return 6*len(names[i]) + 16 })
 		for _, name := range names[n:] {

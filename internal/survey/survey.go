@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/presence"
 )
 
 // Cluster asks the nodes. It is a *nodes.Cluster, except in tests.
@@ -21,8 +22,9 @@ type Cluster interface {
 
 // Survey asks the nodes, and answers for this one. There is one per process.
 type Survey struct {
-	hub     *hub.Hub
-	cluster Cluster
+	hub      *hub.Hub
+	cluster  Cluster
+	presence *presence.Table
 }
 
 // The kinds of questions.
@@ -35,8 +37,8 @@ const (
 )
 
 // New returns the survey of a hub, and has the cluster answer its questions.
-func New(h *hub.Hub, c Cluster) *Survey {
-	s := &Survey{h, c}
+func New(h *hub.Hub, c Cluster, p *presence.Table) *Survey {
+	s := &Survey{h, c, p}
 	handle(s, kindChannels, s.channels)
 	handle(s, kindChannel, s.channel)
 	handle(s, kindConnections, s.connections)

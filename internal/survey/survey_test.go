@@ -14,6 +14,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker/brokertest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/presence"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/raw"
 )
 
@@ -64,7 +65,7 @@ func start(t *testing.T, count int) (*brokertest.Memory, []*member) {
 	all := new([]*member)
 	for range count {
 		m := &member{hub: hub.New(hub.Config{History: 10}), all: all, handlers: make(map[string]func([]byte) []byte), broker: memory.Broker()}
-		m.Survey = New(m.hub, m)
+		m.Survey = New(m.hub, m, presence.NewTable(m.hub))
 		*all = append(*all, m)
 		err := m.hub.UseLog(func(s broker.Sink) (broker.Log, error) {
 			return m.broker.Dial(s, broker.Options{Node: m.hub.Node(), Retention: m.hub.Retention()})
@@ -219,7 +220,7 @@ func TestManyNodes(t *testing.T) {
 	}
 	var sent question
 	many := make([]nodes.Node, 1000)
-	s := &Survey{all[0].hub, spy(func(p []byte) {
+	s := &Survey{hub: all[0].hub, cluster: spy(func(p []byte) {
 		if err := json.Unmarshal(p, &sent); err != nil {
 			t.Error(err)
 		}
@@ -346,7 +347,7 @@ func FuzzQuestion(f *testing.F) {
 	f.Cleanup(func() { h.Close(hub.ReasonRestart, "", 0, 0) })
 	all := new([]*member)
 	m := &member{hub: h, all: all, handlers: make(map[string]func([]byte) []byte)}
-	m.Survey = New(h, m)
+	m.Survey = New(h, m, presence.NewTable(h))
 	for _, kind := range []string{kindChannels, kindChannel, kindConnections} {
 		f.Add(kind, []byte(`{"limit":3,"after":"c1","channel":"x","user":"ann","prefix":"y"}`))
 	}

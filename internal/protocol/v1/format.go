@@ -188,6 +188,16 @@ func appendRef(dst []byte, ref json.RawMessage) []byte {
 	return append(append(append(dst, `"ref":`...), ref...), ',')
 }
 
+// Notice implements hub.NoticeFormat.
+func (f Format) Notice(name, _ string, data []byte) []byte {
+	return f.frame(nil, func(p []byte) []byte { return appendNotice(p, name, data) })
+}
+
+// appendNotice appends the object of a notice: its name is that of the only member.
+func appendNotice(p []byte, name string, data []byte) []byte {
+	return append(append(append(protocol.AppendString(append(p, '{'), name), ':'), data...), '}')
+}
+
 // Ping returns a ping and a heartbeat.
 func (Format) Ping() []byte { return heartbeat }
 

@@ -69,6 +69,11 @@ func (StreamFormat) Unsubscribed(channel string) []byte {
 	return append(appendUnsubscribed([]byte("data: ["), channel), "]\n\n"...)
 }
 
+// Notice implements hub.NoticeFormat. It has no ID, because it is not resumed.
+func (StreamFormat) Notice(name, _ string, data []byte) []byte {
+	return append(appendNotice([]byte("data: ["), name, data), "]\n\n"...)
+}
+
 // Ping returns an event without messages.
 func (StreamFormat) Ping() []byte { return heartbeatEvent }
 
