@@ -2,7 +2,6 @@ package broadcast
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"time"
@@ -46,29 +45,7 @@ type App struct {
 	// write. Default: `0`. Maximum: `1s`.
 	Coalesce caddy.Duration `json:"coalesce,omitempty"`
 
-	// How many messages each channel keeps. Clients that were disconnected resume from these, and new ones get the last of
-	// them with `replay`. Without history, each client that reconnects is notified of a gap if there were messages
-	// meanwhile. Default: `0`, none.
-	History int `json:"history,omitempty"`
-
-	// How long a message is kept at most. Set it if old messages should not be readable, or if clients do not return after
-	// that long anyway. Default: `0`, until newer messages take its place.
-	HistoryMaxAge caddy.Duration `json:"history_max_age,omitempty"`
-
-	// How many messages some channels keep, and for how long, by patterns of their names. The first pattern that matches a
-	// channel applies; `history` and `history_max_age` apply to all others. Set it to keep more of some channels than of
-	// others, or nothing: cursors and typing indicators need no history. Default: none.
-	HistoryRules retention.Rules `json:"history_rules,omitempty"`
-
-	// Whether a clean exit saves the history in Caddy's storage, and the next start restores it, so that clients resume across
-	// a restart. The file has positions, kept messages, and idempotency keys. It is used once: after a crash, clients are
-	// notified of the gap. It is not used with a `broker`, or if no messages are kept. Turn it off if messages must not be on
-	// disk, or if several processes with the same storage run at once. Default: `true`.
-	HistoryFile *bool `json:"history_file,omitempty"`
-
-	// How many bytes the kept messages of all channels may take together. Beyond it, the oldest messages are dropped first,
-	// whatever their channel. A message counts as its data and about 256 bytes. Default: `67108864` (64 MiB).
-	HistoryBytes int64 `json:"history_bytes,omitempty"`
+	retention.Options
 
 	// How many bytes may be queued for all connections, and be kept, together: backlogs, replays, history, messages that
 	// clients have not finished sending, idempotency keys, and inboxes. Set it so that a flood of slow clients cannot take
@@ -93,20 +70,7 @@ type App struct {
 	// later. Default: `0`. Maximum: `10m`.
 	ShutdownDelay caddy.Duration `json:"shutdown_delay,omitempty"`
 
-	// The message broker that this process shares with others, so that a client receives the same messages on any of them and
-	// resumes on any of them. Set it when one machine is not enough, or must not be the only one. Without it the process is
-	// on its own. While the broker cannot be reached, publishers get a 503. Default: none.
-	Broker json.RawMessage `json:"broker,omitempty" caddy:"namespace=broadcast.brokers inline_key=broker"`
-
-	// What people call this process among those that share the broker: in lists, and in what the broker shows of its
-	// clients. It need not be unique. Default: the host name. Maximum: 255 bytes.
-	Node string `json:"node,omitempty"`
-
-	// How long clients stay connected while nothing comes from the broker. Then they are closed with 1013, so that they go
-	// to a process that the broker reaches, and new connections get a 503 until it is back. A shorter timeout moves
-	// clients sooner; a longer one spares them from reconnecting when the broker restarts, or elects another leader, which
-	// can take ten seconds. Default: `30s`. Minimum: `1s`. Maximum: `1h`.
-	PartitionTimeout caddy.Duration `json:"partition_timeout,omitempty"`
+	brokered.Sharing
 
 	// Where backends publish with the Redis protocol, as Socket.IO backends do: with Flask-SocketIO's `message_queue`,
 	// `@socket.io/redis-emitter`, or any Redis client. Default: nowhere.
@@ -136,10 +100,6 @@ const (
 	minMemory        = 1 << 20 // room for a few backlogs that are not large
 	maxCoalesce      = time.Second
 	maxShutdownDelay = 10 * time.Minute
-
-	defaultPartitionTimeout = caddy.Duration(30 * time.Second)
-	minPartitionTimeout     = time.Second
-	maxPartitionTimeout     = time.Hour
 )
 
 // closeText is what WebSockets are told when the configuration of their route ends.
@@ -153,7 +113,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	a.ctx, a.hub, a.shared, a.release = ctx, shared.Hub, *shared, release
-	a.broker.Node, a.broker.PartitionTimeout = a.Node, a.options().PartitionTimeout
+	a.broker.Node, a.broker.PartitionTimeout = a.Node, a.Silence()
 	if a.Broker != nil {
 		if err := a.broker.Load(ctx.LoadModule(a, "Broker")); err != nil {
 			return err
@@ -179,17 +139,8 @@ func (a *App) Validate() error {
 		return fmt.Errorf("shutdown_delay is %s, must be 0 to 10m", time.Duration(a.ShutdownDelay))
 	case a.MaxChannels < 0:
 		return fmt.Errorf("max_channels is %d, must not be negative", a.MaxChannels)
-	case a.PartitionTimeout != 0 && (time.Duration(a.PartitionTimeout) < minPartitionTimeout || time.Duration(a.PartitionTimeout) > maxPartitionTimeout):
-		return fmt.Errorf("partition_timeout is %s, must be 1s to 1h", time.Duration(a.PartitionTimeout))
-	case a.Node != "":
-		if err := hub.CheckName("the node", a.Node); err != nil {
-			return err
-		}
 	}
-	if err := retention.Validate(a.History, a.HistoryMaxAge, a.HistoryBytes, a.HistoryRules); err != nil {
-		return err
-	}
-	return a.Redis.Validate(a.Broker != nil)
+	return cmp.Or(a.Options.Validate(), a.Sharing.Validate(), a.Redis.Validate(a.Broker != nil))
 }
 
 // Start applies the options. This configuration may yet be refused, so until the one before it stops nothing that is
@@ -235,7 +186,7 @@ func (a *App) use() error {
 // setUpFile has the first configuration of a process restore the history. That is done before the first message or connection,
 // which may come before Start, and not here: the configuration may never start.
 func (a *App) setUpFile() {
-	if a.HistoryFile != nil && !*a.HistoryFile || a.Broker != nil || a.History == 0 && !a.HistoryRules.Keep() {
+	if a.HistoryFile != nil && !*a.HistoryFile || a.Broker != nil || !a.Keeps() {
 		return
 	}
 	if a.file.Storage = a.ctx.Storage(); running() == nil {
@@ -262,7 +213,7 @@ func (a *App) options() hub.Config {
 		HistoryAge:       time.Duration(a.HistoryMaxAge),
 		Histories:        a.HistoryRules.Hub(),
 		HistoryBytes:     int(cmp.Or(a.HistoryBytes, hub.DefaultHistoryBytes)),
-		PartitionTimeout: time.Duration(cmp.Or(a.PartitionTimeout, defaultPartitionTimeout)),
+		PartitionTimeout: a.Silence(),
 	}
 }
 
@@ -419,31 +370,7 @@ type Handler struct {
 	// long. Answers do not wait, and no more than 64 KiB do. Default: `0`, which is not at all. Maximum: `10s`.
 	DeliverEvery caddy.Duration `json:"deliver_every,omitempty"`
 
-	// How many messages a client may publish. Set it where strangers may publish.
-	//
-	// - A WebSocket has its own count. With `broadcast.v1` it includes joins, leaves and empty arrays. With and without, it
-	//   includes pings, pongs and empty parts of messages beyond the first 10 and then one per second.
-	// - POSTs are counted by `user`, or by address if there is no user.
-	//
-	// A POST beyond the limit gets a 429 with Retry-After. A raw WebSocket is closed with 1008. With `broadcast.v1` each
-	// request beyond the limit gets the error `rate`, and after 20 in a row the WebSocket is closed with 1008. Default: no
-	// limit.
-	Rate *Rate `json:"rate,omitempty"`
-
-	// How many connections the route may have at once. While the limit is reached, new connections get a 503 with
-	// Retry-After. Routes with the same channels are counted together, and connections are counted across reloads. Default:
-	// `0`, no limit.
-	MaxConnections int `json:"max_connections,omitempty"`
-
-	// How many of them may come from one address: the client's as Caddy determines it (see `trusted_proxies`). Set it so
-	// that one client cannot take all connections; remember that offices and mobile carriers share one address among many
-	// people. Only connections made since the limit was set are counted. Default: `0`, no limit.
-	MaxPerIP int `json:"max_per_ip,omitempty"`
-
-	// How many leading bits of an IPv6 address `rate` and `max_per_ip` consider. All addresses with the same prefix count as
-	// one, because a client that has one of them usually has them all. Choose it shorter, for example `56`, where providers
-	// give each customer more. Default: `64`. Minimum: `1`. Maximum: `128`.
-	IPv6Prefix int `json:"ipv6_prefix,omitempty"`
+	route.Limits
 
 	// Offers permessage-deflate (RFC 7692), without context takeover. Turn it on where bandwidth costs more than CPU time,
 	// and messages are text of some length. A message is deflated once, however many clients receive it. Default: off.
@@ -487,7 +414,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		server.RegisterOnShutdown(app.serverStops)
 	}
-	c := h.options(app.History > 0 || app.HistoryRules.Keep())
+	c := h.options(app.Keeps())
 	c.SocketIOTable, c.PresenceTable = app.shared.SocketIO, app.shared.Presence
 	if h.SocketIO != nil {
 		app.namespaces = append(app.namespaces, h.SocketIO.Namespaces...)
@@ -510,7 +437,7 @@ func (h *Handler) options(history bool) route.Config {
 		Publish: isOn(h.Publish), Subscribe: isOn(h.Subscribe), Echo: isOn(h.Echo), Replay: h.Replay,
 		PingInterval: time.Duration(h.PingInterval), WriteTimeout: time.Duration(h.WriteTimeout),
 		MaxMessage: h.MaxMessage, MaxBacklog: h.MaxBacklog, Slow: h.Slow, DeliverEvery: time.Duration(h.DeliverEvery), Compression: h.Compression,
-		Rate: h.Rate, MaxConnections: h.MaxConnections, MaxPerIP: h.MaxPerIP, IPv6Prefix: h.IPv6Prefix,
+		Limits:   h.Limits,
 		SocketIO: h.SocketIO, History: history,
 	}
 	c.SetDefaults()

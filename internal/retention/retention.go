@@ -16,6 +16,38 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/pattern"
 )
 
+// Options are those of the app `broadcast`.
+type Options struct {
+	// How many messages each channel keeps. Clients that were disconnected resume from these, and new ones get the last of
+	// them with `replay`. Without history, each client that reconnects is notified of a gap if there were messages
+	// meanwhile. Default: `0`, none.
+	History int `json:"history,omitempty"`
+
+	// How long a message is kept at most. Set it if old messages should not be readable, or if clients do not return after
+	// that long anyway. Default: `0`, until newer messages take its place.
+	HistoryMaxAge caddy.Duration `json:"history_max_age,omitempty"`
+
+	// How many messages some channels keep, and for how long, by patterns of their names. The first pattern that matches a
+	// channel applies; `history` and `history_max_age` apply to all others. Set it to keep more of some channels than of
+	// others, or nothing: cursors and typing indicators need no history. Default: none.
+	HistoryRules Rules `json:"history_rules,omitempty"`
+
+	// Whether a clean exit saves the history in Caddy's storage, and the next start restores it, so that clients resume across
+	// a restart. The file has positions, kept messages, and idempotency keys. It is used once: after a crash, clients are
+	// notified of the gap. It is not used with a `broker`, or if no messages are kept. Turn it off if messages must not be on
+	// disk, or if several processes with the same storage run at once. Default: `true`.
+	HistoryFile *bool `json:"history_file,omitempty"`
+
+	// How many bytes the kept messages of all channels may take together. Beyond it, the oldest messages are dropped first,
+	// whatever their channel. A message counts as its data and about 256 bytes. Default: `67108864` (64 MiB).
+	HistoryBytes int64 `json:"history_bytes,omitempty"`
+}
+
+// Keeps reports whether messages of any channel are kept.
+func (o *Options) Keeps() bool {
+	return o.History > 0 || slices.ContainsFunc(o.HistoryRules, func(r Rule) bool { return r.Count > 0 })
+}
+
 // Rule is how much of some channels is kept.
 type Rule struct {
 	// A pattern of the channels' names; `*` matches any text.
@@ -31,9 +63,6 @@ type Rule struct {
 // Rules are those of a configuration. The first that matches a channel applies.
 type Rules []Rule
 
-// Keep reports whether messages of any channel are kept.
-func (rs Rules) Keep() bool { return slices.ContainsFunc(rs, func(r Rule) bool { return r.Count > 0 }) }
-
 // Hub returns the rules as the hub takes them.
 func (rs Rules) Hub() (rules []hub.HistoryRule) {
 	for _, r := range rs {
@@ -42,16 +71,17 @@ func (rs Rules) Hub() (rules []hub.HistoryRule) {
 	return rules
 }
 
-// Validate checks the options of history: those for the channels that no rule is about, and the rules.
-func Validate(count int, maxAge caddy.Duration, bytes int64, rs Rules) error {
+// Validate checks the options.
+func (o *Options) Validate() error {
 	switch {
-	case count < 0:
-		return fmt.Errorf("history is %d, must not be negative", count)
-	case maxAge < 0:
-		return fmt.Errorf("history's max_age is %s, must not be negative", time.Duration(maxAge))
-	case bytes < 0:
-		return fmt.Errorf("history_bytes is %d, must not be negative", bytes)
+	case o.History < 0:
+		return fmt.Errorf("history is %d, must not be negative", o.History)
+	case o.HistoryMaxAge < 0:
+		return fmt.Errorf("history's max_age is %s, must not be negative", time.Duration(o.HistoryMaxAge))
+	case o.HistoryBytes < 0:
+		return fmt.Errorf("history_bytes is %d, must not be negative", o.HistoryBytes)
 	}
+	rs := o.HistoryRules
 	for i, r := range rs {
 		switch {
 		case r.Channels == "":

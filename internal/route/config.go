@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/events"
@@ -54,10 +53,7 @@ type Config struct {
 	PresenceTable *presence.Table // of the process
 	History       bool            // the app keeps messages
 
-	Rate           *Rate
-	MaxConnections int
-	MaxPerIP       int
-	IPv6Prefix     int
+	Limits
 }
 
 // Defaults and limits of the options.
@@ -228,33 +224,4 @@ func (c *Compression) minSize() int {
 		return 0
 	}
 	return cmp.Or(c.MinSize, defaultMinDeflate)
-}
-
-// Rate is a token bucket.
-type Rate struct {
-	// How many messages are allowed in the time of `per`.
-	Messages int `json:"messages,omitempty"`
-
-	// The time. Choose a longer one, such as `1m`, for rates below one message per second. Default: `1s`.
-	Per caddy.Duration `json:"per,omitempty"`
-
-	// How many messages may come at once, after a pause. Default: as many as `messages`.
-	Burst int `json:"burst,omitempty"`
-}
-
-// validate may be called on nil, which is an option that is not given.
-func (r *Rate) validate() error {
-	if r != nil && (r.Messages < 1 || r.Per < 0 || r.Burst < 0) {
-		return errors.New("rate: messages must be at least 1, and per and burst must not be negative")
-	}
-	return nil
-}
-
-// limit returns the zero Limit, which allows everything, if the option is not given.
-func (r *Rate) limit() ratelimit.Limit {
-	if r == nil {
-		return ratelimit.Limit{}
-	}
-	per := cmp.Or(time.Duration(r.Per), time.Second)
-	return ratelimit.Limit{PerSecond: float64(r.Messages) / per.Seconds(), Burst: cmp.Or(r.Burst, r.Messages)}
 }
