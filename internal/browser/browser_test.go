@@ -38,6 +38,7 @@ type site struct {
 
 func serve(t *testing.T, page, directives string) *site {
 	t.Helper()
+	caddytest.OwnData(t)
 	dir := t.TempDir()
 	s := &site{t: t, dir: dir, admin: filepath.Join(dir, "admin.sock"), upstream: filepath.Join(dir, "http.sock")}
 	s.released = sync.NewCond(&s.mu)

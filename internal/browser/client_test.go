@@ -293,6 +293,9 @@ func TestClientTimeout(t *testing.T) {
 // goes on.
 func TestClientAndServerRestart(t *testing.T) {
 	s, p := openClient(t, "broadcast /ws")
+	s.config = strings.Replace(s.config, "history 1000", "history_file off", 1)
+	s.start()
+	p.wait(`hub.state == "open"`)
 	s.publish(t, "before")
 	p.wait("seen.got.length == 1")
 	for range 2 {

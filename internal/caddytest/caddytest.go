@@ -32,6 +32,7 @@ func Main(m *testing.M) int {
 	defer os.RemoveAll(dir)
 	os.Setenv("XDG_DATA_HOME", dir)
 	os.Setenv("XDG_CONFIG_HOME", dir)
+	caddy.DefaultStorage.Path = dir // which is determined before
 	return m.Run()
 }
 
@@ -77,7 +78,7 @@ var nextPort = atomic.Int32{}
 // LOG in it are replaced with the server's.
 func Start(t testing.TB, config string) *Server {
 	t.Helper()
-	ownData(t)
+	OwnData(t)
 	s := &Server{T: t, Addr: FreeAddr(t), Admin: FreeAddr(t), Log: filepath.Join(t.TempDir(), "log")}
 	if err := s.Load(config); err != nil {
 		t.Fatal(err)
@@ -89,15 +90,15 @@ func Start(t testing.TB, config string) *Server {
 // Run runs Caddy with a whole Caddyfile, for tests whose sites are not like those that Start makes.
 func Run(t testing.TB, config string) {
 	t.Helper()
-	ownData(t)
+	OwnData(t)
 	if err := Load(config); err != nil {
 		t.Fatal(err)
 	}
 	stopAfter(t)
 }
 
-// ownData keeps what Caddy saves at its end, such as the history, from the next test.
-func ownData(t testing.TB) { t.Setenv("XDG_DATA_HOME", t.TempDir()) }
+// OwnData keeps what Caddy saves at its end, such as the history, from the next test.
+func OwnData(t testing.TB) { t.Setenv("XDG_DATA_HOME", t.TempDir()) }
 
 // stopAfter stops Caddy at the test's end. It fails the test if that fails, because an app of ours that cannot be stopped
 // would be left behind in each later test.
