@@ -70,8 +70,8 @@ const (
 //   - `GET /broadcast/channels?prefix=` lists the channels that have subscribers or history, by name, and
 //     `GET /broadcast/channels/{name}` returns one of them with its users.
 //   - `GET /broadcast/channels/{name}/messages?after=&limit=` returns the messages of a channel that are kept, the oldest first:
-//     those after an ID, or with `?last` the newest. A page has at most 1000 messages, and about 4 MiB. With a message broker it
-//     is what this node has.
+//     those after an ID, or with `?last` the newest. A page has at most 1000 messages, and about 4 MiB. With a message broker they
+//     are read from it.
 //   - `GET /broadcast/connections?channel=&user=` lists the connections, the oldest first. Lists are paginated, 1000 entries
 //     per page (`limit=`). The `Link` header points to the next page, with `after=`.
 //   - With a message broker, these lists cover all nodes that are alive, or with `?node=` those with this name or ID.

@@ -108,7 +108,7 @@ func (s *sharedLog) lacksLocked(o *openChannel, w *want, after uint64) bool {
 	if h.droppedSeqLocked(o.name, ch) <= after {
 		return false
 	}
-	if count == 0 && o.last > after && o.last > o.at {
+	if count == 0 && o.loss > after && o.loss > o.at {
 		return false // it has certainly missed that, and clients get no history
 	}
 	// The log was asked before, and did not have it. What is gone does not come back, so it is not asked again for each

@@ -1,0 +1,71 @@
+package hub
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+)
+
+// TestKeptShared: administrators read from a shared log what a channel's rule keeps, on a node without subscribers too.
+func TestKeptShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, hubs, logs := sharing(t, 2, Config{History: 5, Histories: []HistoryRule{
+			{Matches: func(name string) bool { return name == "quiet" }}, {Matches: func(name string) bool { return name == "few" }, Count: 2},
+		}})
+		for range 3 {
+			for _, m := range []*Message{
+				{Channel: "quiet"}, {Channel: "few"}, {Channel: "a"}, {Channel: "a", Transient: true}, {Channel: "rows", Conflate: NewConflateKey("row")},
+			} {
+				if err := hubs[0].Publish(m); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for _, q := range []struct {
+			name, after string
+			last        bool
+			limit       int
+			want        string
+		}{
+			{"quiet", "", false, 9, "[] false"},
+			{"few", "", false, 9, "[7 12] false"},
+			{"rows", "", false, 9, "[15] false"},
+			{"unknown", "", false, 9, "[] false"},
+			{"", "", false, 9, "[] false"},
+			{toChannel, "", false, 9, "[] false"},
+			{"few", "one-7", false, 9, "[12] false"},
+			{"few", "", false, 1, "[7] true"},
+			{"few", "", true, 1, "[12] false"},
+			{"few", "two-7", false, 9, ErrNoPosition.Error()},
+			{"few", "?", false, 9, ErrNoPosition.Error()},
+		} {
+			ms, more, err := hubs[1].KeptMessages(t.Context(), q.name, q.after, q.last, q.limit, 1000)
+			got := fmt.Sprint(seqsOf(ms), more)
+			if err != nil {
+				got = err.Error()
+			}
+			if got != q.want {
+				t.Errorf("%q after %q: %s, not %s", q.name, q.after, got, q.want)
+			}
+		}
+		if n := hubs[1].Stats().Kept; n != 0 {
+			t.Errorf("%d messages are in the history", n)
+		}
+		// What is read while an epoch begins has positions of one that has ended.
+		c.reading = func() { logs[1].do(func() { logs[1].sink.Epoch("two", 0) }); synctest.Wait() }
+		if _, _, err := hubs[1].KeptMessages(t.Context(), "few", "", false, 9, 1000); !errors.Is(err, ErrNotReady) {
+			t.Error(err)
+		}
+		synctest.Wait()
+	})
+}
+
+// seqsOf returns the positions of messages.
+func seqsOf(ms []*Message) []uint64 {
+	seqs := make([]uint64, len(ms))
+	for i, m := range ms {
+		seqs[i] = m.Seq
+	}
+	return seqs
+}
