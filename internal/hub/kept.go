@@ -96,6 +96,7 @@ func (s *sharedLog) kept(ctx context.Context, name string) ([]*Message, error) {
 	h.mu.Lock()
 	count, age := h.config.keepOf(name)
 	size, era, from := h.config.historyBytes(), s.era, h.origin
+	most, _ := h.config.mostKept()
 	ready := s.currentLocked() && s.settled && s.losing == nil && !s.partitioned
 	h.mu.Unlock()
 	switch {
@@ -108,7 +109,7 @@ func (s *sharedLog) kept(ctx context.Context, name string) ([]*Message, error) {
 	defer cancel()
 	var es []broker.Entry
 	err := takePlace(ctx, s.reads, func() (err error) {
-		es, err = s.log.Last(ctx, name, count, size)
+		es, err = s.last(ctx, name, count, most, size)
 		return err
 	})
 	if err != nil {
@@ -125,6 +126,9 @@ func (s *sharedLog) kept(ctx context.Context, name string) ([]*Message, error) {
 	replaced := make(map[ConflateKey]bool)
 	var ms []*Message // the newest first
 	for _, e := range slices.Backward(es) {
+		if len(ms) == count {
+			break
+		}
 		m := messageOf(&e, storedAt(&e, clock, now))
 		if m == nil || m.Transient || age > 0 && now.Sub(m.Time) >= age || m.Conflate.IsSet() && replaced[m.Conflate] {
 			continue

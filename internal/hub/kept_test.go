@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // TestKeptShared: administrators read from a shared log what a channel's rule keeps, on a node without subscribers too.
@@ -58,6 +59,46 @@ func TestKeptShared(t *testing.T) {
 			t.Error(err)
 		}
 		synctest.Wait()
+	})
+}
+
+// TestReplayShared: of a shared log too, a subscriber is replayed as many messages as it asks for, if so many are kept: those that
+// are transient, or replaced by newer ones, do not count.
+func TestReplayShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, hubs, _ := sharing(t, 2, Config{History: 100})
+		row := NewConflateKey("row")
+		for i := range 60 {
+			ms := []*Message{{Channel: "a"}, {Channel: "b", Conflate: row}}
+			if i > 2 {
+				ms[0].Transient = true
+			}
+			if i == 0 {
+				ms[1].Conflate = ConflateKey{}
+			}
+			if err := hubs[0].Publish(ms...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for channel, want := range map[string][]uint64{"a": {3, 5}, "b": {2, 120}} {
+			c, _ := connectAs(t, hubs[1], options(), Subscriber{Channels: []string{channel}, Replay: 2})
+			expect(t, c, want...)
+		}
+		synctest.Wait()
+	})
+}
+
+// TestReplayOfOld: what is too old is read from a shared log once, although a subscriber asks for more than is kept.
+func TestReplayOfOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, hubs, _ := sharing(t, 2, Config{History: 2, HistoryAge: time.Second})
+		publish(t, hubs[0], "a")
+		time.Sleep(2 * time.Second)
+		c.reading = func() { time.Sleep(time.Millisecond) }
+		_, w := connectAs(t, hubs[1], options(), Subscriber{Channels: []string{"a"}, Replay: 5})
+		if c.reads != 1 || w.ID != "one-1" {
+			t.Errorf("%d reads, %+v", c.reads, w)
+		}
 	})
 }
 
