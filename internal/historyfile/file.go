@@ -35,6 +35,10 @@ const (
 
 	// timeout bounds how long a start or an exit waits for the storage, which may be a server.
 	timeout = 10 * time.Second
+
+	// litter is how old a file is that nobody comes for any more: that of an instance that is gone, such as a container whose
+	// directory for data was not kept. Longer than machines are off for a holiday.
+	litter = 30 * 24 * time.Hour
 )
 
 // Part is something that is saved. Restore of a Part that returns an error has changed nothing.
@@ -87,6 +91,9 @@ func (f *File) use(s Settings, restore bool) {
 	if err != nil {
 		logger().Error("the history file cannot be used, so this process will not save its history", zap.Error(err))
 		return
+	}
+	if restore {
+		go removeLitter(s.Storage)
 	}
 	if !restore || p == nil {
 		return
@@ -151,6 +158,25 @@ func (f *File) take(ctx context.Context) (p []byte, err error) {
 		return nil, nil
 	}
 	return p, nil
+}
+
+// removeLitter removes files of instances that have not started for a long time. Their marks stay, as those of instances that run
+// are as old, and no larger than a few bytes.
+func removeLitter(s certmagic.Storage) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	folders, err := s.List(ctx, "broadcast", false)
+	if err != nil {
+		return // there is none, or the next start will do it
+	}
+	for _, folder := range folders {
+		key := path.Join(folder, path.Base(fileKey()))
+		if info, err := s.Stat(ctx, key); err == nil && key != fileKey() && time.Since(info.Modified) > litter {
+			if s.Delete(ctx, key) == nil {
+				logger().Info("the history of an instance that is gone is removed", zap.String("file", key))
+			}
+		}
+	}
 }
 
 // mineLocked reports whether this process is the one that started last.

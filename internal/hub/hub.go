@@ -145,6 +145,15 @@ type Hub struct {
 
 // New starts a hub.
 func New(c Config) *Hub {
+	h := newIdle(c)
+	for _, l := range h.loops {
+		h.running.Go(l.run)
+	}
+	return h
+}
+
+// newIdle returns a hub whose loops do not run.
+func newIdle(c Config) *Hub {
 	h := &Hub{
 		node:     randomNode(),
 		started:  time.Now(),
@@ -170,9 +179,6 @@ func New(c Config) *Hub {
 	for range min(runtime.GOMAXPROCS(0), maxLoops) {
 		l := &loop{hub: h, id: len(h.loops), wake: make(chan struct{}, 1), rings: make(map[int]*ring), toFlush: make([]*Conn, 0, 64)}
 		h.loops = append(h.loops, l)
-	}
-	for _, l := range h.loops {
-		h.running.Go(l.run)
 	}
 	return h
 }
