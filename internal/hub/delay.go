@@ -21,10 +21,11 @@ type delay struct {
 	live    int                 // the others
 }
 
-// conflatedIn is a conflate key in an audience.
+// conflatedIn is what messages that replace each other have in common while they wait for an audience, whose channel may be all
+// of them.
 type conflatedIn struct {
 	audience *audience
-	key      ConflateKey
+	conflated
 }
 
 // delayFor returns the loop's delay of a duration.
@@ -64,7 +65,7 @@ func (l *loop) gatherLater(a *audience, m *Message) {
 		d.touched = append(d.touched, a)
 	}
 	if m.Conflate.IsSet() {
-		key := conflatedIn{a, m.Conflate}
+		key := conflatedIn{a, m.conflated()}
 		if i, ok := d.newest[key]; ok {
 			d.size -= a.pending[i].batchSize()
 			a.pending[i] = nil
@@ -95,7 +96,7 @@ func (d *delay) closeHoles() {
 		}
 		for i, m := range a.pending {
 			if m.Conflate.IsSet() {
-				d.newest[conflatedIn{a, m.Conflate}] = i
+				d.newest[conflatedIn{a, m.conflated()}] = i
 			}
 		}
 	}
