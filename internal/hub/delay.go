@@ -19,6 +19,7 @@ type delay struct {
 	newest  map[conflatedIn]int // where in its audience's pending the newest message of a conflate key is
 	holes   int                 // places in pending whose messages were replaced
 	live    int                 // the others
+	notices []func()            // come after what is pending; see loop.notify
 }
 
 // conflatedIn is what messages that replace each other have in common while they wait for an audience, whose channel may be all
@@ -130,6 +131,11 @@ func (l *loop) deliverDelayed(d *delay) {
 	clear(d.newest)
 	l.deliver()
 	l.ahead = nil
+	notices := d.notices
+	d.notices = nil
+	for _, notify := range notices {
+		notify()
+	}
 }
 
 // deliverAllDelayed delivers whatever waits, for an entry that may be about any connection.
