@@ -1,6 +1,8 @@
 package hub
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -46,5 +48,32 @@ func TestConflateChecked(t *testing.T) {
 		if err := h.Publish(m); err == nil {
 			t.Errorf("%q was published", m.Conflate)
 		}
+	}
+}
+
+// BenchmarkSupersede is what it costs to publish an update of a random row, by the number of rows that the history has: the place of
+// the one that is replaced is closed by moving pointers.
+func BenchmarkSupersede(b *testing.B) {
+	for _, rows := range []int{500, 10_000, 100_000} {
+		b.Run(fmt.Sprint("rows=", rows), func(b *testing.B) {
+			h := New(Config{History: rows, HistoryBytes: 1 << 30})
+			defer closeHub(h)
+			keys := make([]ConflateKey, rows)
+			for i := range keys {
+				keys[i] = NewConflateKey(fmt.Sprint("row:", i))
+			}
+			update := func(i int) {
+				if err := h.Publish(&Message{Channel: "a", Conflate: keys[i]}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for i := range keys {
+				update(i)
+			}
+			b.ResetTimer()
+			for range b.N {
+				update(rand.IntN(rows))
+			}
+		})
 	}
 }
