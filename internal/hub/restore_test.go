@@ -46,6 +46,9 @@ func TestRestore(t *testing.T) {
 			if r.IntN(4) == 0 {
 				m.Event = "e"
 			}
+			if r.IntN(3) == 0 {
+				m.Conflate = NewConflateKey(fmt.Sprint("row:", r.IntN(2)))
+			}
 			if err := h.Publish(m); err != nil {
 				t.Fatal(err)
 			}
@@ -64,10 +67,11 @@ func TestRestore(t *testing.T) {
 				}
 			}
 		}
-		m := &Message{Channel: "a"}
+		m := &Message{Channel: "a", Conflate: NewConflateKey("row:1")} // replaces one that was restored
 		if err := next.Publish(m); err != nil || m.Seq != h.seq+1 || m.epoch() != h.epoch {
 			t.Fatal(m.ID(), err)
 		}
+		next.checkKept(t, "a")
 	}
 }
 
