@@ -92,6 +92,7 @@ func TestOneServer(t *testing.T) {
 		{"max_bytes", testMaxBytes},
 		{"node killed", testNodeKilled},
 		{"presence", testPresence},
+		{"conflate", testConflate},
 		{"Socket.IO", testSocketIO},
 		{"node cut off", testNodeCutOff},
 		{"node paused", testNodePaused},

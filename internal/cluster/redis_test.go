@@ -45,6 +45,7 @@ func TestRedis(t *testing.T) {
 		{"wrong prefix", testWrongPrefix},
 		{"node killed", testNodeKilled},
 		{"presence", testPresence},
+		{"conflate", testConflate},
 		{"Socket.IO", testSocketIO},
 		{"node cut off", testNodeCutOff},
 		{"node paused", testNodePaused},

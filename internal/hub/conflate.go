@@ -39,11 +39,15 @@ func (m *Message) checkConflate() error {
 	return CheckName("the conflate key", m.Conflate.String())
 }
 
-// conflated is what messages that replace each other have in common.
+// conflated is what messages that replace each other have in common while they wait. What history keeps is not replaced by what it
+// does not keep: a client that is cut off in between, and resumes, would get neither.
 type conflated struct {
-	channel string
-	key     ConflateKey
+	channel   string
+	key       ConflateKey
+	transient bool
 }
+
+func (m *Message) conflated() conflated { return conflated{m.Channel, m.Conflate, m.Transient} }
 
 // conflatedCost is about what the newest message of a conflate key takes where it is looked up: its entry in a map, and its
 // place in a list.
