@@ -38,11 +38,12 @@ type shared struct {
 const (
 	partUsers   = 200 // of a list in one message: with the longest names and data, they fit
 	maxDataSize = 4096
+	maxParts    = 2 * maxListed / partUsers // twice as many as a node sends
 )
 
 // isValid reports whether what another node says can be passed on to clients.
 func (s *share) isValid() bool {
-	if hub.CheckName("", s.Channel) != nil || s.Anonymous < 0 || s.Users < 0 || s.Part < 0 || s.Part > 1000 {
+	if hub.CheckName("", s.Channel) != nil || s.Anonymous < 0 || s.Users < 0 || s.Part < 0 || s.Part > maxParts {
 		return false
 	}
 	for _, u := range s.Has {
@@ -87,7 +88,7 @@ func (r *room) touch(user string) {
 }
 
 // lists reports whether other nodes are told who is here. They are told again before the room lists its members again.
-func (r *room) lists() bool { return !r.counting || r.count() <= listedAgain }
+func (r *room) lists() bool { return r.count() <= listedAgain || !r.counting && r.count() <= maxListed }
 
 // shareAll returns what this node has.
 func (r *room) shareAll() (parts []share) {
