@@ -15,13 +15,12 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
-const (
-	// maxListed is how many members a channel may have so that they are listed. Beyond that only their count is sent: each of
-	// n members would be sent each of n arrivals. Members are listed again when they are listedAgain, so that a channel whose
-	// count moves around the limit does not send a list to everybody each time.
-	maxListed   = 1000
-	listedAgain = 900
+// maxListed is how many members a channel may have so that they are listed. Beyond that only their count is sent: each of n
+// members would be sent each of n arrivals. Members are listed again when they are listedAgain, so that a channel whose count moves
+// around the limit does not send a list to everybody each time. They are variables so that tests need fewer members.
+var maxListed, listedAgain = 1000, 900
 
+const (
 	// maxListBytes limits the size of a list in the same way. MinBacklog is twice that, so that it fits a backlog.
 	maxListBytes     = 256 << 10
 	listedAgainBytes = maxListBytes - maxListBytes/8

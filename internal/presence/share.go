@@ -38,7 +38,7 @@ type shared struct {
 const (
 	partUsers   = 200 // of a list in one message: with the longest names and data, they fit
 	maxDataSize = 4096
-	maxParts    = 2 * maxListed / partUsers // twice as many as a node sends
+	maxParts    = 10 // of a list: twice as many as maxListed users need
 )
 
 // isValid reports whether what another node says can be passed on to clients.
