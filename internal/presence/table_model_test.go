@@ -300,6 +300,7 @@ func TestTableModel(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := &house{T: t, rand: rand.New(rand.NewPCG(seed, 17)), hub: hub.New(hub.Config{}), ways: make([]*way, 3)}
+				defer h.hub.Close(hub.ReasonRestart, "", 0, time.Second)
 				h.table = presence.NewTable(h.hub)
 				h.until, h.data = make(map[string]map[string]time.Time), make(map[string]map[string]string)
 				for _, channel := range []string{"a", "b"} {
@@ -319,7 +320,7 @@ func TestTableModel(t *testing.T) {
 						h.expect()
 					}
 				}
-				h.hub.Close(hub.ReasonRestart, "", 0, time.Second)
+
 			})
 		})
 	}
