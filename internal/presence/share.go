@@ -43,7 +43,7 @@ const (
 
 // isValid reports whether what another node says can be passed on to clients.
 func (s *share) isValid() bool {
-	if hub.CheckName("", s.Channel) != nil || s.Anonymous < 0 || s.Users < 0 || s.Part < 0 || s.Part > maxParts {
+	if hub.CheckName("", s.Channel) != nil || s.Anonymous < 0 || s.Users < 0 || s.Part < 0 || s.Part > maxParts || !s.Listed && len(s.Has) > 0 {
 		return false
 	}
 	for _, u := range s.Has {
@@ -173,7 +173,9 @@ func (r *room) take(node uint64, s *share, now time.Duration) bool {
 		if s.More {
 			return true
 		}
-		r.replace(node, o.parts)
+		if s.Listed || o.listed { // a room in which members are only counted may have very many
+			r.replace(node, o.parts)
+		}
 		o.parts, o.nextPart = nil, 0
 	} else {
 		for _, user := range s.Gone {
@@ -203,10 +205,14 @@ func (r *room) replace(node uint64, users []shared) {
 
 // dropNode forgets what a node has.
 func (r *room) dropNode(node uint64) {
-	if r.others[node] != nil {
-		r.replace(node, nil)
-		delete(r.others, node)
+	o := r.others[node]
+	if o == nil {
+		return
 	}
+	if o.listed {
+		r.replace(node, nil)
+	}
+	delete(r.others, node)
 }
 
 // setElsewhere notes that a node has a user, or has not.
