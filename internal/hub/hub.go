@@ -94,6 +94,7 @@ type Hub struct {
 	backlog   atomic.Int64 // bytes that wait for connections, counted for each
 	held      atomic.Int64 // bytes that are in memory for them; see memory.go
 	coalesce  atomic.Int64 // Config.Coalesce, for the loops
+	members   atomic.Int64 // of held, what package presence has
 	posted    atomic.Int64 // of held, what publishers without a connection have in flight to a shared log
 	maxMemory atomic.Int64 // Config.MaxMemory
 	evicting  atomic.Bool

@@ -38,11 +38,12 @@ type shared struct {
 const (
 	partUsers   = 200 // of a list in one message: with the longest names and data, they fit
 	maxDataSize = 4096
+	maxParts    = 10 // of a list: twice as many as maxListed users need
 )
 
 // isValid reports whether what another node says can be passed on to clients.
 func (s *share) isValid() bool {
-	if hub.CheckName("", s.Channel) != nil || s.Anonymous < 0 || s.Users < 0 || s.Part < 0 || s.Part > 1000 {
+	if hub.CheckName("", s.Channel) != nil || s.Anonymous < 0 || s.Users < 0 || s.Part < 0 || s.Part > maxParts || !s.Listed && len(s.Has) > 0 {
 		return false
 	}
 	for _, u := range s.Has {
@@ -87,7 +88,7 @@ func (r *room) touch(user string) {
 }
 
 // lists reports whether other nodes are told who is here. They are told again before the room lists its members again.
-func (r *room) lists() bool { return !r.counting || r.count() <= listedAgain }
+func (r *room) lists() bool { return r.count() <= listedAgain || !r.counting && r.count() <= maxListed }
 
 // shareAll returns what this node has.
 func (r *room) shareAll() (parts []share) {
@@ -172,7 +173,9 @@ func (r *room) take(node uint64, s *share, now time.Duration) bool {
 		if s.More {
 			return true
 		}
-		r.replace(node, o.parts)
+		if s.Listed || o.listed { // a room in which members are only counted may have very many
+			r.replace(node, o.parts)
+		}
 		o.parts, o.nextPart = nil, 0
 	} else {
 		for _, user := range s.Gone {
@@ -202,10 +205,14 @@ func (r *room) replace(node uint64, users []shared) {
 
 // dropNode forgets what a node has.
 func (r *room) dropNode(node uint64) {
-	if r.others[node] != nil {
-		r.replace(node, nil)
-		delete(r.others, node)
+	o := r.others[node]
+	if o == nil {
+		return
 	}
+	if o.listed {
+		r.replace(node, nil)
+	}
+	delete(r.others, node)
 }
 
 // setElsewhere notes that a node has a user, or has not.

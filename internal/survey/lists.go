@@ -195,12 +195,14 @@ func (s *Survey) Channel(ctx context.Context, node, name string) (c Channel, ok 
 // channel returns what this node has of one channel, or no entry.
 func (s *Survey) channel(q question) (part[Channel], bool) {
 	c, ok := s.hub.Channel(q.Channel)
-	if !ok {
+	p, present := s.presence.Of(q.Channel) // also while all members are in their grace period, and have no connection
+	if !ok && !present {
 		return part[Channel]{}, true
 	}
+	c.Name = q.Channel
 	v := channelOf(c)
 	v.Users = s.hub.Users(q.Channel)
-	if p, ok := s.presence.Of(q.Channel); ok {
+	if present {
 		v.Presence = p.JSON()
 	}
 	if _, bytes := s.entries(q); bytes > 0 {
