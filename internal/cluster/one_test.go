@@ -84,6 +84,7 @@ func TestOneServer(t *testing.T) {
 		{"republish lost", testRepublishLost},
 		{"lists", testLists},
 		{"kicks", testKicks},
+		{"subscriptions", testSubscriptions},
 		{"too big", testTooBig},
 		{"foreign", testForeign},
 		{"keys", testKeys},

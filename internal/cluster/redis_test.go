@@ -40,6 +40,7 @@ func TestRedis(t *testing.T) {
 		{"slow", testSlow},
 		{"lists", testLists},
 		{"kicks", testKicks},
+		{"subscriptions", testSubscriptions},
 		{"keys", testKeys},
 		{"wrong prefix", testWrongPrefix},
 		{"node killed", testNodeKilled},
