@@ -239,3 +239,21 @@ func testChangeOrder(t *testing.T, h *Hub, every time.Duration) {
 		t.Errorf("%d notices, then %d", notices, next)
 	}
 }
+
+// TestJoinedLate: the position after a late join is that of all that the connection has had, and not of the channel's last message.
+func TestJoinedLate(t *testing.T) {
+	h := New(Config{History: 10})
+	defer closeHub(h)
+	c := connect(t, h, options(), "a")
+	from := publish(t, h, "room").ID()
+	missed, other := publish(t, h, "room"), publish(t, h, "a")
+	var w Welcome
+	err := c.conn.Join("room", from, func(got Welcome, ms []*Message) []byte {
+		w = got
+		return seqs{}.Append(nil, ms)
+	})
+	if err != nil || w.ID != from || w.Now != other.ID() {
+		t.Errorf("%+v, %v", w, err)
+	}
+	expect(t, c, other.Seq, missed.Seq)
+}
