@@ -51,8 +51,8 @@ func (x *expiries) next(now time.Time) *Conn {
 	return c
 }
 
-// maxExpired is how many connections are closed before messages have their turn again. Each is a system call, so this is a pause
-// of a millisecond or two, even if all tokens end at midnight.
+// maxExpired is how many connections are closed before messages have their turn again. Each is a system call, so without
+// a limit messages would wait for all of them, when all tokens end at midnight.
 const maxExpired = 256
 
 // closeExpired closes the connections whose access has ended, which may have been up to a tick ago. What was published before it
