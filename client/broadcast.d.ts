@@ -51,18 +51,16 @@ export interface Hub {
 	onerror?: (error: Failure) => void
 
 	/**
+	 * Called with each entry of broadcast.v1, after the client has dealt with it; see docs/protocol.md. It is for modules that add
+	 * to the client, as presence.js does. Entries that the client does not know, which it ignores, are passed on too.
+	 */
+	onentry?: (entry: object) => void
+
+	/**
 	 * Calls fn with the data of each message with this event, as it arrives. "message" stands for messages without an event,
 	 * "*" for all messages. With a channel, only messages of that channel. Returns a function that removes the listener.
 	 */
 	on(event: string, fn: (data: any, message: Message) => void, channel?: string): () => void
-
-	/**
-	 * Calls fn when the members of a channel change, if the route has the option presence: first with all of them, then after each
-	 * change, at most once per second, and again after each reconnect. A member is a user, however many connections it has.
-	 * Above 1000 members, members is undefined, and only change.count is known. Listen before the connection is open, or before
-	 * joining, so that the first list is not missed. Returns a function that removes the listener.
-	 */
-	presence(channel: string, fn: (members: Member[] | undefined, change: Presence) => void): () => void
 
 	/**
 	 * Calls fn at most once per animation frame, with all messages received since the last call, in order. The page then
@@ -134,23 +132,6 @@ export interface Message {
 	/** What was published: a JSON value, text, or binary data in base64. */
 	data: any
 	encoding?: "base64"
-}
-
-export interface Member {
-	user: string
-	/** What the route's option member says of the user. */
-	data?: any
-}
-
-/** Who is present on a channel: with members it is all of them, with joined and left what has changed, otherwise only their number. */
-export interface Presence {
-	channel: string
-	/** All members, those without a user too, which are not listed. */
-	count: number
-	members?: Member[]
-	/** Who has come, or whose data has changed. */
-	joined?: Member[]
-	left?: Member[]
 }
 
 export interface FrameOptions {

@@ -85,6 +85,7 @@ func TestOneServer(t *testing.T) {
 		{"lists", testLists},
 		{"kicks", testKicks},
 		{"kept", testKept},
+		{"subscriptions", testSubscriptions},
 		{"too big", testTooBig},
 		{"foreign", testForeign},
 		{"keys", testKeys},

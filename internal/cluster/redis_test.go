@@ -41,6 +41,7 @@ func TestRedis(t *testing.T) {
 		{"lists", testLists},
 		{"kicks", testKicks},
 		{"kept", testKept},
+		{"subscriptions", testSubscriptions},
 		{"keys", testKeys},
 		{"wrong prefix", testWrongPrefix},
 		{"node killed", testNodeKilled},

@@ -226,6 +226,9 @@ func (h *Hub) refit() {
 type Welcome struct {
 	// ID is the position: who resumes after it gets all that comes from here on, beginning with what is replayed.
 	ID string
+	// Now is the position after what is replayed. If a channel is joined late, that may be far from its last message: the
+	// connection has had later ones of others.
+	Now string
 	// Resumed says that it goes on where it was, and misses nothing.
 	Resumed bool
 	// Gaps are the channels of which it may miss messages. Of them nothing is replayed.
@@ -245,7 +248,7 @@ func (h *Hub) replayFromLocked(x *hearer, channels []string, lastID string, n, l
 	for _, m := range ms {
 		seq = min(seq, m.Seq-1)
 	}
-	w.ID = FormatID(h.epoch, seq)
+	w.ID, w.Now = FormatID(h.epoch, seq), FormatID(h.epoch, h.seq)
 	return ms, w
 }
 

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 
@@ -77,6 +78,27 @@ func TestSubscriptions(t *testing.T) {
 	change("GET", "", 405, "only POST, DELETE")
 	if status, answer := s.Do("DELETE", s.Admin+"/broadcast/subscriptions?user=ann", room); status != 400 {
 		t.Errorf("a query: %d %s", status, answer)
+	}
+}
+
+// TestSubscriptionsReload: a client stays on the channels that a backend has subscribed it to while the configuration is reloaded, also if
+// its route gives it others since.
+func TestSubscriptionsReload(t *testing.T) {
+	config := "broadcast /ws news {\nuser {query.me}\n}"
+	s := caddytest.Start(t, config)
+	ann := s.Dial("/ws?me=ann", nil)
+	if status, answer := s.Do("POST", s.Admin+"/broadcast/subscriptions", `{"user":"ann","channel":"room:7"}`); status != 200 {
+		t.Fatalf("%d %s", status, answer)
+	}
+	if err := s.Load(strings.Replace(config, "news", "other", 1)); err != nil {
+		t.Fatal(err)
+	}
+	http.DefaultClient.CloseIdleConnections() // Caddy closes them too, and the test would not always notice in time
+	s.Publish("channel=room:7", "to the room")
+	s.Publish("channel=news", "to the route")
+	s.Expect(ann, "to the room", "to the route")
+	if status, answer := s.Do("DELETE", s.Admin+"/broadcast/subscriptions", `{"user":"ann","channel":"room:7"}`); status != 200 {
+		t.Fatalf("%d %s", status, answer)
 	}
 }
 

@@ -132,13 +132,24 @@ func appendMissed(p []byte, w hub.Welcome, replay []*hub.Message) []byte {
 
 // Subscribed implements hub.SubscriptionFormat.
 func (f Format) Subscribed(channel string, w hub.Welcome, missed []*hub.Message) []byte {
-	return f.frame(nil, func(p []byte) []byte { return appendMissed(appendSubscribed(p, channel, w), w, missed) })
+	return f.frame(nil, func(p []byte) []byte { return appendSubscription(p, channel, w, missed) })
 }
 
-// appendSubscribed appends the notice that a backend has subscribed the client to a channel, from a position on.
-func appendSubscribed(p []byte, channel string, w hub.Welcome) []byte {
+// appendSubscription appends what a client begins a channel with that a backend has subscribed it to. If the last message is not the
+// newest one that the client has, as it has had others of other channels, the notice is repeated with the position that it has to
+// resume from.
+func appendSubscription(p []byte, channel string, w hub.Welcome, missed []*hub.Message) []byte {
+	p = appendMissed(appendSubscribed(p, channel, w.ID), w, missed)
+	if n := len(missed); n > 0 && w.Now != "" && w.Now != missed[n-1].ID() {
+		p = appendSubscribed(append(p, ','), channel, w.Now)
+	}
+	return p
+}
+
+// appendSubscribed appends the notice that a backend has subscribed the client to a channel, with a position.
+func appendSubscribed(p []byte, channel, id string) []byte {
 	p = protocol.AppendString(append(p, `{"subscribed":{"channel":`...), channel)
-	return append(append(append(p, `,"id":"`...), w.ID...), `"}}`...)
+	return append(append(append(p, `,"id":"`...), id...), `"}}`...)
 }
 
 // Unsubscribed implements hub.SubscriptionFormat.
