@@ -32,8 +32,8 @@ type Connection struct {
 	Channels    []string
 	ConnectedAt time.Time
 	Expires     time.Time // when its access ends, or zero
-	Sent        uint64 // bytes handed to it, without what was replayed
-	Backlog     int    // bytes that wait for it
+	Sent        uint64    // bytes handed to it, without what was replayed
+	Backlog     int       // bytes that wait for it
 }
 
 // Connections returns the connections that the filter selects, at most limit of them, in the order of their IDs. Each loop
