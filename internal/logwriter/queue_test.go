@@ -141,7 +141,7 @@ func TestFlush(t *testing.T) {
 		Flush() // there is no hub
 		Use(h)
 		s.stick(true)
-		const n = 500
+		const n = 900 // four batches: the hub's loop has one, and its inbox another
 		for range n {
 			write(t, q, `{"long":"`+strings.Repeat("x", 1000)+`"}`)
 		}
