@@ -33,7 +33,7 @@ export interface Hub {
 	 * dropped messages because the page was too slow, or its message broker has lost some. Load the state again. What arrives
 	 * afterwards is complete.
 	 */
-	ongap?: (gap: { channels: string[]; id?: string }) => void
+	ongap?: (gap: Gap) => void
 
 	/**
 	 * Called half a minute or more before access ends, if the route has the option expires, so that the page can get new access. The
@@ -134,6 +134,12 @@ export interface Message {
 	encoding?: "base64"
 }
 
+/** Messages of these channels are lost: those before the position id, or, if it has none, some between the messages around it. */
+export interface Gap {
+	channels: string[]
+	id?: string
+}
+
 export interface FrameOptions {
 	/** Only messages with this event; see on. Default: "*". */
 	event?: string
@@ -157,3 +163,68 @@ export interface PublishOptions {
 	/** The conflate key, such as "row:7": slow clients may get only the newest message that has it on the channel. Default: none. */
 	conflate?: string
 }
+
+/**
+ * An entry of a frame from the server, for programs that speak broadcast.v1 without this client. A frame is an array of
+ * entries; an empty one is the heartbeat. Later versions may add entries of other names: ignore them. See docs/protocol.md.
+ */
+export type Entry =
+	| Message
+	| { hello: Hello }
+	| { gap: Gap }
+	| { ack: Ack }
+	| { error: ErrorEntry }
+	| { subscribed: { channel: string; id: string } }
+	| { unsubscribed: { channel: string } }
+	| { presence: Presence }
+	| { close: { code: number; reason: string } } // in an event stream only
+
+/** Always the first entry. */
+export interface Hello {
+	/** The connection's ID. */
+	connection: string
+	channels: string[]
+	/** The position to resume from until the first message arrives. */
+	id: string
+	/** Whether nothing was missed since last_id. */
+	resumed: boolean
+	/** Seconds between heartbeats. */
+	heartbeat: number
+	/** Seconds until access ends, if it does. */
+	expires?: number
+}
+
+export interface Ack {
+	ref?: number | string
+	/** Of a publish: the message's ID. Of a join: the position from which the client gets messages of the channel. */
+	id?: string
+	/** Of a join. */
+	channel?: string
+	/** Of a join: whether nothing was missed since last_id. */
+	resumed?: boolean
+}
+
+export interface ErrorEntry {
+	/** That of the request. An error that does not belong to a request has none. */
+	ref?: number | string
+	code: ErrorCode
+	message: string
+}
+
+export type ErrorCode =
+	| "invalid"
+	| "forbidden"
+	| "too_big"
+	| "conflict"
+	| "limit"
+	| "full"
+	| "unavailable"
+	| "unknown"
+	| "rate"
+
+/** A request to the server, for programs that speak broadcast.v1 without this client. See docs/protocol.md. */
+export type ClientRequest = { ref?: number | string } & (
+	| { publish: { data: unknown; encoding?: "base64" } & PublishOptions }
+	| { join: { channel: string; last_id?: string } }
+	| { leave: { channel: string } }
+)

@@ -3,8 +3,40 @@ package client
 import (
 	"bytes"
 	"compress/gzip"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
 	"testing"
 )
+
+// TestTypes: broadcast.d.ts has the entries, requests and error codes that docs/protocol.md has.
+func TestTypes(t *testing.T) {
+	names := func(file, pattern string) []string {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		set := make(map[string]bool)
+		for _, m := range regexp.MustCompile(pattern).FindAllSubmatch(text, -1) {
+			set[string(m[1])] = true
+		}
+		return slices.Sorted(maps.Keys(set))
+	}
+	const types, docs = "broadcast.d.ts", "../docs/protocol.md"
+	for _, c := range []struct {
+		what, inTypes, inDocs string
+		n                     int
+	}{
+		{"entries and requests", `(?m)^\t\| \{ (\w+): `, "[\\[,`]\\{\"(\\w+)\":\\{", 11},
+		{"error codes", `(?m)^\t\| "([a-z_]+)"`, "(?m)^\\| `([a-z_]+)` \\|", 9},
+	} {
+		got, want := names(types, c.inTypes), names(docs, c.inDocs)
+		if !slices.Equal(got, want) || len(want) != c.n {
+			t.Errorf("%s: %s has %q, %s has %q", c.what, types, got, docs, want)
+		}
+	}
+}
 
 // TestSize: the module that every page loads stays small, and the one with presence adds little to it. .ci/run checks that they match
 // their sources.

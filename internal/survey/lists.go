@@ -41,6 +41,7 @@ type Connection struct {
 	Transport string    `json:"transport"`
 	Channels  []string  `json:"channels"`
 	Since     time.Time `json:"since"`
+	Expires   time.Time `json:"expires,omitzero"` // when its access ends
 	Sent      uint64    `json:"sent"`
 	Backlog   int       `json:"backlog"`
 }
@@ -293,7 +294,7 @@ func (s *Survey) connections(q question) (part[Connection], bool) {
 	for _, c := range list[:n] {
 		p.Entries = append(p.Entries, Connection{
 			ID: s.hub.ShowID(c.ID), User: c.User, Remote: c.Remote, Transport: c.Transport,
-			Channels: c.Channels, Since: c.ConnectedAt.UTC(), Sent: c.Sent, Backlog: c.Backlog,
+			Channels: c.Channels, Since: c.ConnectedAt.UTC(), Expires: c.Expires.UTC(), Sent: c.Sent, Backlog: c.Backlog,
 		})
 	}
 	return p, true
