@@ -72,7 +72,8 @@ export interface Hub {
 
 	/**
 	 * Publishes data that can be represented as JSON, and resolves to the message's ID. It waits for a connection. If that
-	 * breaks, it is retried on the next one, without being published twice, unless the server was restarted in between.
+	 * breaks, it is retried on the next one, without being published twice, unless the server crashed in between, or was restarted
+	 * without a history file.
 	 *
 	 * It rejects with an Error that is also a Failure. The code is the server's ("forbidden", "too_big", "rate", …: see
 	 * docs/protocol.md); "timeout" if there is no answer after 100 s and one more attempt to connect; or the state: "refused"

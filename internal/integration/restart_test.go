@@ -86,6 +86,7 @@ func (s *restarting) hello(id string) string {
 	if err != nil {
 		s.T.Fatal(err)
 	}
+	c.CloseNow() // or an exit would wait for its close frame
 	return string(p)
 }
 
