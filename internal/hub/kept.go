@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"time"
@@ -64,14 +65,24 @@ func appendPage(page, ms []*Message, limit int, size *int) (out []*Message, more
 // keptLocally returns those of the hub's own log.
 func (h *Hub) keptLocally(name string, next uint64, last bool, limit, size int) (ms []*Message, more bool) {
 	h.trimAll(int(h.maxHistoryBytes())) // the timer may be late, and nobody reads what is older than history_age
+	most, step := math.MaxInt, (*stored).older
+	if last {
+		most = limit
+	}
+	fromOldest := next == 0 && !last
+	if fromOldest {
+		most, step = limit+1, (*stored).newer // one more, to see whether others follow
+	}
 	h.mu.Lock()
 	var s *stored
 	if ch := h.channels[name]; ch != nil {
-		s = ch.history.newest
+		if s = ch.history.newest; fromOldest {
+			s = ch.history.oldest
+		}
 	}
-	for s != nil && s.message.Seq >= next && !(last && len(ms) == limit) {
-		ms, s = append(ms, s.message), s.older()
-		// In pieces. In between messages may be dropped, also the next one here, and others may come, which are not read.
+	for s != nil && s.message.Seq >= next && len(ms) < most {
+		ms, s = append(ms, s.message), step(s)
+		// In pieces. In between messages may be dropped, also the next one here, and others may come, which need not be read.
 		if len(ms)%atOnce == 0 {
 			h.mu.Unlock()
 			runtime.Gosched() // see inPieces
@@ -79,7 +90,9 @@ func (h *Hub) keptLocally(name string, next uint64, last bool, limit, size int) 
 		}
 	}
 	h.mu.Unlock()
-	slices.Reverse(ms)
+	if !fromOldest {
+		slices.Reverse(ms)
+	}
 	return appendPage(nil, ms, limit, &size)
 }
 

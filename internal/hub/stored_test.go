@@ -100,5 +100,9 @@ func TestKeptLocallyInPieces(t *testing.T) {
 		if err != nil || !slices.Equal(seqsOf(ms), all[max(0, len(all)-limit):]) || more {
 			t.Fatalf("the last %d: %v, %t, %v", limit, seqsOf(ms), more, err)
 		}
+		ms, more, err = h.KeptMessages(t.Context(), "a", "", false, limit, 1000)
+		if err != nil || !slices.Equal(seqsOf(ms), all[:min(limit, len(all))]) || more != (limit < len(all)) {
+			t.Fatalf("the first %d: %v, %t, %v", limit, seqsOf(ms), more, err)
+		}
 	}
 }
