@@ -21,8 +21,8 @@ type channel struct {
 	name        string // "" for the one that stands for all
 	subscribers int
 	audiences   []*audience // of each loop that has a subscriber, one for each DeliverEvery
-	history     []*stored   // oldest first
-	droppedSeq  uint64      // the last message that history does not have any more, or never had
+	history     storedList
+	droppedSeq  uint64 // the last message that history does not have any more, or never had
 	keep        keeping
 
 	conflated map[ConflateKey]*stored // the newest of each key in history, nil if there is none
@@ -70,7 +70,7 @@ func (h *Hub) droppedSeqLocked(name string, ch *channel) uint64 {
 
 // forgetChannelLocked forgets a channel that nobody needs.
 func (h *Hub) forgetChannelLocked(ch *channel) {
-	if ch.subscribers == 0 && len(ch.history) == 0 && ch.name != toChannel {
+	if ch.subscribers == 0 && ch.history.count == 0 && ch.name != toChannel {
 		if h.log != nil {
 			h.log.keepFloorLocked(ch)
 		} else {

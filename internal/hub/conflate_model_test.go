@@ -339,7 +339,7 @@ func (m *conflateModel) check() {
 // checkCounts: when all clients have gone, nothing counts but the history.
 func (m *conflateModel) checkCounts() {
 	var kept int64
-	for s := m.h.history.oldest; s != nil; s = s.after {
+	for s := m.h.history.oldest; s != nil; s = s.in[inAll].after {
 		kept += s.message.memory()
 	}
 	// More flushers than stay may have been started on a busy machine, which count until they end.

@@ -28,7 +28,7 @@ func (h *Hub) checkKept(t *testing.T, name string) (seqs []uint64) {
 		return nil
 	}
 	newest := make(map[ConflateKey]*stored)
-	for _, s := range h.channels[name].history {
+	for s := h.channels[name].history.oldest; s != nil; s = s.newer() {
 		seqs = append(seqs, s.message.Seq)
 		if key := s.message.Conflate; key.IsSet() {
 			if newest[key] != nil {
@@ -46,7 +46,7 @@ func (h *Hub) checkKept(t *testing.T, name string) (seqs []uint64) {
 		t.Errorf("%d conflate keys, and %d in the history", len(h.channels[name].conflated), len(newest))
 	}
 	all := 0
-	for s := h.history.oldest; s != nil; s = s.after {
+	for s := h.history.oldest; s != nil; s = s.in[inAll].after {
 		all++
 	}
 	if all != h.history.count || !slices.IsSorted(seqs) {

@@ -51,8 +51,8 @@ func TestConflateChecked(t *testing.T) {
 	}
 }
 
-// BenchmarkSupersede is what it costs to publish an update of a random row, by the number of rows that the history has: the place of
-// the one that is replaced is closed by moving pointers.
+// BenchmarkSupersede is what it costs to publish an update of a random row, by the number of rows that the history has. The steps are
+// the same for all, but the processor's caches hold less of many rows.
 func BenchmarkSupersede(b *testing.B) {
 	for _, rows := range []int{500, 10_000, 100_000} {
 		b.Run(fmt.Sprint("rows=", rows), func(b *testing.B) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"time"
@@ -64,29 +65,35 @@ func appendPage(page, ms []*Message, limit int, size *int) (out []*Message, more
 // keptLocally returns those of the hub's own log.
 func (h *Hub) keptLocally(name string, next uint64, last bool, limit, size int) (ms []*Message, more bool) {
 	h.trimAll(int(h.maxHistoryBytes())) // the timer may be late, and nobody reads what is older than history_age
-	// In pieces, and with their positions: messages may be dropped and others may come between two of them.
-	for first := true; ; first = false {
-		some := make([]*Message, 0, atOnce)
-		h.mu.Lock()
-		var all []*stored
-		if ch := h.channels[name]; ch != nil {
-			from, _ := ch.find(next)
-			if first && last {
-				from = max(from, len(ch.history)-limit)
-			}
-			all = ch.history[from:]
-		}
-		for _, s := range all[:min(len(all), atOnce)] {
-			some = append(some, s.message)
-		}
-		left := len(all) > len(some)
-		h.mu.Unlock()
-		if ms, more = appendPage(ms, some, limit, &size); more || !left {
-			return ms, more
-		}
-		next = some[len(some)-1].Seq + 1
-		runtime.Gosched() // see inPieces
+	most, step := math.MaxInt, (*stored).older
+	if last {
+		most = limit
 	}
+	fromOldest := next == 0 && !last
+	if fromOldest {
+		most, step = limit+1, (*stored).newer // one more, to see whether others follow
+	}
+	h.mu.Lock()
+	var s *stored
+	if ch := h.channels[name]; ch != nil {
+		if s = ch.history.newest; fromOldest {
+			s = ch.history.oldest
+		}
+	}
+	for s != nil && s.message.Seq >= next && len(ms) < most {
+		ms, s = append(ms, s.message), step(s)
+		// In pieces. In between messages may be dropped, also the next one here, and others may come, which need not be read.
+		if len(ms)%atOnce == 0 {
+			h.mu.Unlock()
+			runtime.Gosched() // see inPieces
+			h.mu.Lock()
+		}
+	}
+	h.mu.Unlock()
+	if !fromOldest {
+		slices.Reverse(ms)
+	}
+	return appendPage(nil, ms, limit, &size)
 }
 
 // kept returns all that is kept of a channel, as the log has it. That may be more than this node does, which has only what its

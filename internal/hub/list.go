@@ -128,8 +128,8 @@ func (h *Hub) Channel(name string) (c Channel, ok bool) {
 
 // describeLocked copies what a list has of a channel, since the channel may change when the lock is released.
 func (h *Hub) describeLocked(ch *channel) Channel {
-	c := Channel{Name: ch.name, Subscribers: ch.subscribers, History: len(ch.history)}
-	if n := len(ch.history); n > 0 {
+	c := Channel{Name: ch.name, Subscribers: ch.subscribers, History: ch.history.count}
+	if n := ch.history.count; n > 0 {
 		c.LastID = ch.newest().ID()
 	}
 	return c

@@ -105,7 +105,7 @@ func (s *sharedLog) lacksLocked(o *openChannel, w *want, after uint64) bool {
 	count, _ := h.config.keepOf(o.name)
 	if w.lastID == "" {
 		n := min(w.replay, count)
-		return o.asked < n && (ch == nil || len(ch.history) < n)
+		return o.asked < n && (ch == nil || ch.history.count < n)
 	}
 	if h.droppedSeqLocked(o.name, ch) <= after {
 		return false
@@ -325,7 +325,7 @@ func storedAt(e *broker.Entry, clock, now time.Time) time.Time {
 func (s *sharedLog) dropStaleLocked(name string, floor uint64) (all bool) {
 	for range atOnce {
 		ch := s.hub.channels[name]
-		if ch == nil || len(ch.history) == 0 || ch.history[0].message.Seq > floor {
+		if ch == nil || ch.history.count == 0 || ch.history.oldest.message.Seq > floor {
 			return true
 		}
 		s.hub.dropOldestLocked(ch)
@@ -345,7 +345,7 @@ func (s *sharedLog) prependLocked(m *Message, now time.Time) bool {
 	}
 	// It has nothing dropped, unlike a message that comes live: what is newer does not give way to what is older.
 	count, age := c.keepOf(m.Channel)
-	if ch != nil && len(ch.history) >= count || count == 0 ||
+	if ch != nil && ch.history.count >= count || count == 0 ||
 		h.history.bytes.Load()+int64(m.cost()) > int64(c.historyBytes()) || age > 0 && now.Sub(m.Time) >= age {
 		return false
 	}

@@ -83,7 +83,7 @@ func TestRestoreEmits(t *testing.T) {
 		t.Errorf("%+v", m.Emit)
 	}
 	n := next.names["n"]
-	if n == nil || len(n.kept.history) != 1 || n.kept.newest().Emit.To != "n" || n.kept.newest().Channel != "a" {
+	if n == nil || n.kept.history.count != 1 || n.kept.newest().Emit.To != "n" || n.kept.newest().Channel != "a" {
 		t.Errorf("%+v", n)
 	}
 }

@@ -32,7 +32,7 @@ func (h *Hub) Save(dst []byte) []byte {
 	s.channels()
 	s.names()
 	s.number(uint64(h.history.count))
-	for m := h.history.oldest; m != nil; m = m.after {
+	for m := h.history.oldest; m != nil; m = m.in[inAll].after {
 		s.message(s.places[m.channel], m.message)
 	}
 	s.keys()
@@ -43,7 +43,7 @@ func (h *Hub) Save(dst []byte) []byte {
 func (h *Hub) lostLocked() uint64 {
 	lost := h.droppedSeq
 	for _, ch := range h.channels { // whose clients were too slow to say goodbye
-		if len(ch.history) == 0 {
+		if ch.history.count == 0 {
 			lost = max(lost, ch.droppedSeq)
 		}
 	}
@@ -73,13 +73,13 @@ func (s *saver) place(name string, ch *channel) {
 func (s *saver) channels() {
 	n := uint64(0)
 	for _, ch := range s.hub.channels {
-		if len(ch.history) > 0 {
+		if ch.history.count > 0 {
 			n++
 		}
 	}
 	s.number(n)
 	for name, ch := range s.hub.channels {
-		if len(ch.history) > 0 {
+		if ch.history.count > 0 {
 			s.place(name, ch)
 		}
 	}
