@@ -12,9 +12,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io/fs"
 	"path"
 	"sync"
@@ -240,15 +240,19 @@ func load(ctx context.Context, s certmagic.Storage, key string) ([]byte, error) 
 	return p, err
 }
 
+// castagnoli is of a checksum for which processors have an instruction: 64 MiB take 10 ms, and with SHA-256 they took 350 ms, at
+// the exit and at the start. It is for damage only: who can write the file can make any checksum.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
 var errFormat = errors.New("it is damaged, or of another version")
 
 // restore has the parts go on from a file.
 func (f *File) restore(p []byte) error {
-	if len(p) < len(header)+markSize+sha256.Size || string(p[:len(header)]) != header {
+	if len(p) < len(header)+markSize+crc32.Size || string(p[:len(header)]) != header {
 		return errFormat
 	}
-	p, sum := p[:len(p)-sha256.Size], p[len(p)-sha256.Size:]
-	if s := sha256.Sum256(p); !bytes.Equal(s[:], sum) {
+	p, sum := p[:len(p)-crc32.Size], p[len(p)-crc32.Size:]
+	if crc32.Checksum(p, castagnoli) != binary.BigEndian.Uint32(sum) {
 		return errFormat
 	}
 	p = p[len(header)+markSize:]
@@ -325,6 +329,5 @@ func (f *File) encode(mark []byte) []byte {
 		p = part.Save(append(p, make([]byte, 8)...))
 		binary.BigEndian.PutUint64(p[at:], uint64(len(p)-at-8))
 	}
-	sum := sha256.Sum256(p)
-	return append(p, sum[:]...)
+	return binary.BigEndian.AppendUint32(p, crc32.Checksum(p, castagnoli))
 }
