@@ -23,7 +23,7 @@ func (h *Hub) Save(dst []byte) []byte {
 	if h.log != nil || h.starting.Load() != nil { // not restored yet, so there is nothing to save
 		return dst
 	}
-	s := saver{hub: h, places: make(map[*channel]uint64), out: slices.Grow(dst, int(h.history.bytes.Load())+1<<10)}
+	s := saver{hub: h, places: make(map[*channel]uint64), out: slices.Grow(dst, h.savedSizeLocked())}
 	s.text(h.epoch)
 	s.number(h.seq)
 	s.time(h.seqTime)
@@ -32,11 +32,22 @@ func (h *Hub) Save(dst []byte) []byte {
 	s.channels()
 	s.names()
 	s.number(uint64(h.history.count))
+	var last *channel
+	var place uint64
 	for m := h.history.oldest; m != nil; m = m.in[inAll].after {
-		s.message(s.places[m.channel], m.message)
+		if m.channel != last { // mostly neighbors are of one
+			last, place = m.channel, s.places[m.channel]
+		}
+		s.message(place, m.message)
 	}
 	s.keys()
 	return s.out
+}
+
+// savedSizeLocked returns about how many bytes Save appends: of a message its data and event, and a few numbers.
+func (h *Hub) savedSizeLocked() int {
+	const numbers = 32
+	return int(h.history.bytes.Load()) - h.history.count*(messageOverhead-numbers) + len(h.repeats.known)*numbers*2 + 1<<10
 }
 
 // lostLocked returns the last position that a channel without history has lost.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
 )
 
@@ -203,6 +204,9 @@ func TestRestartWithGap(t *testing.T) {
 		"truncated":        func(s *restarting) { s.terminate(); truncate(s, func(n int64) int64 { return n - 1 }) },
 		"empty":            func(s *restarting) { s.terminate(); truncate(s, func(int64) int64 { return 0 }) },
 		"of another start": func(s *restarting) { s.endAndKillNext() },
+		// What is published meanwhile is missing in the file.
+		"history_file off in between": func(s *restarting) { s.endAndRunWithout("\nhistory_file off\n") },
+		"no history kept in between":  func(s *restarting) { s.endAndRunWithout("") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := startRestarting(t, t.TempDir())
@@ -261,6 +265,58 @@ func (s *restarting) endAndKillNext() {
 	s.awaitEnd()
 	if err := os.WriteFile(name, p, 0o600); err != nil {
 		s.T.Fatal(err)
+	}
+}
+
+// endAndRunWithout has a process in between that does not use the file.
+func (s *restarting) endAndRunWithout(options string) {
+	s.T.Helper()
+	s.terminate()
+	config, err := os.ReadFile(s.file)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	history := "history 1000000\n"
+	without := strings.Replace(string(config), history, options, 1)
+	if options != "" {
+		without = strings.Replace(string(config), history, history+options, 1)
+	}
+	if err := os.WriteFile(s.file, []byte(without), 0o600); err != nil || without == string(config) {
+		s.T.Fatal(err)
+	}
+	s.run()
+	s.Publish("", "lost")
+	s.terminate()
+	if err := os.WriteFile(s.file, config, 0o600); err != nil {
+		s.T.Fatal(err)
+	}
+}
+
+// TestRestartAfterFailure: a start that fails, as with a mistake in the configuration, leaves the history for the next one.
+func TestRestartAfterFailure(t *testing.T) {
+	s := startRestarting(t, t.TempDir())
+	id := s.Publish("", "before")
+	s.terminate()
+	config, err := os.ReadFile(s.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 8 { // Caddy starts apps in random order
+		if err := os.WriteFile(s.file, append(config, "http://192.0.2.1:1 {\nbind 192.0.2.1\n}\n"...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(s.binary, "run", "--config", s.file, "--adapter", "caddyfile")
+		cmd.Env = append(os.Environ(), caddytest.AsCaddy+"=1")
+		if out, err := cmd.CombinedOutput(); err == nil {
+			t.Fatalf("it runs: %s", out)
+		}
+	}
+	if err := os.WriteFile(s.file, config, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.run()
+	if got := s.hello(id); !strings.Contains(got, `"resumed":true`) {
+		t.Error(got)
 	}
 }
 
