@@ -39,7 +39,7 @@ export interface Hub {
 	 * Called half a minute or more before access ends, if the route has the option expires, so that the page can get new access. The
 	 * client then reconnects and resumes: to the address that the function returns, such as one with a new token, or to the same
 	 * one if it returns nothing, as after a session cookie was renewed. It is also called, once, when access has ended already (401
-	 * or 4401). Without it, or if the new access is not accepted, the state becomes "refused".
+	 * or 4401). The client then waits 100 s for it at most. Without it, or if the new access is not accepted, the state becomes "refused".
 	 */
 	onexpire?: () => string | URL | void | Promise<string | URL | void>
 
