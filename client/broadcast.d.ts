@@ -195,6 +195,23 @@ export interface Hello {
 	expires?: number
 }
 
+export interface Member {
+	user: string
+	/** What the route's option member says of the user. */
+	data?: any
+}
+
+/** Who is present on a channel: with members it is all of them, with joined and left what has changed, otherwise only their number. */
+export interface Presence {
+	channel: string
+	/** All members, those without a user too, which are not listed. */
+	count: number
+	members?: Member[]
+	/** Who has come, or whose data has changed. */
+	joined?: Member[]
+	left?: Member[]
+}
+
 export interface Ack {
 	ref?: number | string
 	/** Of a publish: the message's ID. Of a join: the position from which the client gets messages of the channel. */
