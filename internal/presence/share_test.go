@@ -81,3 +81,17 @@ func TestNodesWhole(t *testing.T) {
 		t.Errorf("%d users", users)
 	}
 }
+
+// TestListsOfEmptyRooms: rooms that are empty again do not stay in memory for their lists.
+func TestListsOfEmptyRooms(t *testing.T) {
+	withNetwork(t, 1, 1, func(_ *network, all []*peer) {
+		for i := range 20_000 {
+			channel := fmt.Sprint("room:", i)
+			all[0].join(channel, "ann", "")
+			all[0].leave(channel, "ann", 0)
+		}
+		if n := len(all[0].table.listed); n*roomCost > maxLists {
+			t.Errorf("%d rooms are kept", n)
+		}
+	})
+}
