@@ -39,7 +39,7 @@ export interface Hub {
 	 * Called half a minute or more before access ends, if the route has the option expires, so that the page can get new access. The
 	 * client then reconnects and resumes: to the address that the function returns, such as one with a new token, or to the same
 	 * one if it returns nothing, as after a session cookie was renewed. It is also called, once, when access has ended already (401
-	 * or 4401). Without it, or if the new access is not accepted, the state becomes "refused".
+	 * or 4401). The client then waits 100 s for it at most. Without it, or if the new access is not accepted, the state becomes "refused".
 	 */
 	onexpire?: () => string | URL | void | Promise<string | URL | void>
 
@@ -193,6 +193,23 @@ export interface Hello {
 	heartbeat: number
 	/** Seconds until access ends, if it does. */
 	expires?: number
+}
+
+export interface Member {
+	user: string
+	/** What the route's option member says of the user. */
+	data?: any
+}
+
+/** Who is present on a channel: with members it is all of them, with joined and left what has changed, otherwise only their number. */
+export interface Presence {
+	channel: string
+	/** All members, those without a user too, which are not listed. */
+	count: number
+	members?: Member[]
+	/** Who has come, or whose data has changed. */
+	joined?: Member[]
+	left?: Member[]
 }
 
 export interface Ack {

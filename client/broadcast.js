@@ -129,6 +129,7 @@ export function connect(url, { lastId = "" } = {}) {
 		}
 		if (isExpired) {
 			renewed = true
+			eachBrowserEvent(removeEventListener) // or an attempt with the old access would be the last one
 			renew()
 		} else if (error.code) hub.onerror?.(error)
 	}
@@ -142,7 +143,7 @@ export function connect(url, { lastId = "" } = {}) {
 			hub.onerror?.(toFailure(0, error.message))
 			if (link) return
 		}
-		if (hub.state != "closed") openLink()
+		if (timer) openLink() // or the client was closed, or refused, as by a kick
 	}
 
 	// watch runs every few seconds, and on each event of the browser. It gives up a link that is silent, as after the

@@ -38,6 +38,23 @@ func TestTypes(t *testing.T) {
 	}
 }
 
+// TestTypesAreDeclared: a page's tsc --strict knows the types that the entries name, from the file itself.
+func TestTypesAreDeclared(t *testing.T) {
+	text, err := os.ReadFile("broadcast.d.ts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries := regexp.MustCompile(`(?m)^\t\| \{ \w+: ([A-Z]\w*) \}`).FindAllSubmatch(text, -1)
+	if len(entries) < 5 {
+		t.Fatalf("%q", entries)
+	}
+	for _, m := range entries {
+		if !regexp.MustCompile(`(?m)^export (interface|type) ` + string(m[1]) + `\b`).Match(text) {
+			t.Errorf("%s is declared nowhere", m[1])
+		}
+	}
+}
+
 // TestSize: the module that every page loads stays small, and the one with presence adds little to it. .ci/run checks that they match
 // their sources.
 func TestSize(t *testing.T) {

@@ -5,7 +5,7 @@
  *     const hub = connect("/ws")
  *     hub.presence("room:7", members => …)
  */
-import type { Hub, Options } from "./broadcast.js"
+import type { Hub, Member, Options, Presence } from "./broadcast.js"
 export * from "./broadcast.js"
 
 export function connect(url: string | URL, options?: Options): PresenceHub
@@ -21,21 +21,4 @@ export interface PresenceHub extends Hub {
 	 * that removes the listener.
 	 */
 	presence(channel: string, fn: (members: Member[] | undefined, change: Presence) => void): () => void
-}
-
-export interface Member {
-	user: string
-	/** What the route's option member says of the user. */
-	data?: any
-}
-
-/** Who is present on a channel: with members it is all of them, with joined and left what has changed, otherwise only their number. */
-export interface Presence {
-	channel: string
-	/** All members, those without a user too, which are not listed. */
-	count: number
-	members?: Member[]
-	/** Who has come, or whose data has changed. */
-	joined?: Member[]
-	left?: Member[]
 }

@@ -333,8 +333,8 @@ func (o outbox) send(p Peers) {
 	for to, shares := range o {
 		var message []byte
 		for i := range shares {
-			data, err := json.Marshal(&shares[i])
-			if err != nil || len(data)+2 > nodes.MaxTell {
+			data := shares[i].json()
+			if len(data) == 0 || len(data)+2 > nodes.MaxTell {
 				continue
 			}
 			if len(message)+len(data)+2 > nodes.MaxTell {

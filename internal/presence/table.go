@@ -79,12 +79,13 @@ const maxLists = 2 << 20
 
 // keepList keeps the list of a room for its next members.
 func (t *Table) keepList(l *live, list *hub.Notice) {
-	if t.listBytes += len(list.Data); t.listBytes > maxLists {
+	n := len(list.Data) + roomCost // the room may be empty by now, and be kept for its list only
+	if t.listBytes += n; t.listBytes > maxLists {
 		for _, other := range t.listed {
 			other.list = nil
 		}
 		clear(t.listed)
-		t.listed, t.listBytes = t.listed[:0], len(list.Data)
+		t.listed, t.listBytes = t.listed[:0], n
 	}
 	l.list = list
 	t.listed = append(t.listed, l)

@@ -115,7 +115,7 @@ func (f Format) joined(ref json.RawMessage, channel string, w hub.Welcome, repla
 		p = protocol.AppendString(append(p, `"channel":`...), channel)
 		p = append(append(append(p, `,"id":"`...), w.ID...), `","resumed":`...)
 		p = append(strconv.AppendBool(p, w.Resumed), "}}"...)
-		return appendMissed(p, w, replay)
+		return appendPosition(appendMissed(p, w, replay), channel, w, replay)
 	})
 }
 
@@ -135,11 +135,14 @@ func (f Format) Subscribed(channel string, w hub.Welcome, missed []*hub.Message)
 	return f.frame(nil, func(p []byte) []byte { return appendSubscription(p, channel, w, missed) })
 }
 
-// appendSubscription appends what a client begins a channel with that a backend has subscribed it to. If the last message is not the
-// newest one that the client has, as it has had others of other channels, the notice is repeated with the position that it has to
-// resume from.
+// appendSubscription appends what a client begins a channel with that a backend has subscribed it to.
 func appendSubscription(p []byte, channel string, w hub.Welcome, missed []*hub.Message) []byte {
-	p = appendMissed(appendSubscribed(p, channel, w.ID), w, missed)
+	return appendPosition(appendMissed(appendSubscribed(p, channel, w.ID), w, missed), channel, w, missed)
+}
+
+// appendPosition appends, and a comma before it, the position that a client has to resume from after what it has missed of a channel,
+// if the last of these messages may not be the newest one that it has: it may have had others of other channels.
+func appendPosition(p []byte, channel string, w hub.Welcome, missed []*hub.Message) []byte {
 	if n := len(missed); n > 0 && w.Now != "" && w.Now != missed[n-1].ID() {
 		p = appendSubscribed(append(p, ','), channel, w.Now)
 	}
