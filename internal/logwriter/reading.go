@@ -25,12 +25,18 @@ var (
 	}
 	adminMarks = [][]byte{[]byte(`"logger":"admin.api"`), []byte("\tadmin.api\t")}
 	adminURIs  = [][]byte{[]byte(`"uri":"/broadcast`), []byte(`"uri": "/broadcast`)}
+
+	// At this level other handlers log requests too, which are not marked. Each request of a Socket.IO session that polls has this
+	// in its query.
+	debugMarks = [][]byte{[]byte(`"level":"debug"`), []byte(`"level":"DEBUG"`), []byte("\tdebug\t"), []byte("\tDEBUG\t"), []byte("DEBUG\x1b[0m\t")}
+	pollMark   = []byte("transport=polling")
 )
 
 // causedByReading reports whether an entry is not published because publishing may have caused it.
 func causedByReading(p []byte) bool {
-	// All of them have this word, so most entries are searched once.
-	return bytes.Contains(p, []byte("broadcast")) && (containsAny(p, marks) || containsAny(p, adminMarks) && containsAny(p, adminURIs))
+	// All of them have one of these words, so most entries are searched twice.
+	return bytes.Contains(p, []byte("broadcast")) && (containsAny(p, marks) || containsAny(p, adminMarks) && containsAny(p, adminURIs)) ||
+		bytes.Contains(p, pollMark) && containsAny(p, debugMarks)
 }
 
 func containsAny(p []byte, parts [][]byte) bool {
