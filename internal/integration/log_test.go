@@ -97,6 +97,33 @@ func TestLogPolling(t *testing.T) {
 	}
 }
 
+// TestLogSubscribed: the same holds for a client that a backend has subscribed to the log, which its route does not have.
+func TestLogSubscribed(t *testing.T) {
+	s := caddytest.Start(t, `log {
+			output broadcast log
+		}
+		broadcast /socket.io/* chat {
+			socketio
+			user ann
+		}
+		respond 204`)
+	do := func(method, path, body string) (int, string) { return s.Do(method, s.Addr+path, body) }
+	sid := openSession(t, do)
+	if status, answer := s.Do("POST", s.Admin+"/broadcast/subscriptions", `{"user":"ann","channel":"log"}`); status != 200 {
+		t.Fatal(status, answer)
+	}
+	for _, uri := range []string{"/1", "/2", "/3"} {
+		do("GET", uri, "")
+		for told := false; !told; {
+			_, body := do("GET", polling+sid, "")
+			if strings.Contains(body, "sid=") {
+				t.Fatalf("it feeds itself: %s", body)
+			}
+			told = strings.Contains(body, `"uri":"`+uri+`"`)
+		}
+	}
+}
+
 // TestLogOfAdmin: Caddy's whole log can be published, also what was logged before the hub existed. Publishing and subscribing
 // with the admin API leave nothing in it.
 func TestLogOfAdmin(t *testing.T) {
@@ -145,6 +172,40 @@ func TestLogOfAdmin(t *testing.T) {
 			}
 			return
 		}
+	}
+}
+
+// TestLogDebug: what other handlers log about a client that polls is left out too.
+func TestLogDebug(t *testing.T) {
+	s := &caddytest.Server{T: t, Addr: caddytest.FreeAddr(t), Admin: caddytest.FreeAddr(t)}
+	caddytest.Run(t, strings.NewReplacer("ADDR", s.Addr, "ADMIN", s.Admin).Replace(`{
+		admin ADMIN
+		persist_config off
+		log {
+			output broadcast ops
+			level DEBUG
+		}
+	}
+	http://ADDR {
+		handle_path /x/* {
+			broadcast /socket.io/* ops {
+				socketio
+			}
+		}
+	}`))
+	do := func(method, path, body string) (int, string) { return s.Do(method, s.Addr+path, body) }
+	poll := func(method, path, body string) (int, string) { return do(method, "/x"+path, body) }
+	sid := beginSession(t, func() (int, string) { return poll("GET", polling, "") })
+	if status, body := poll("POST", polling+sid, "40"); status != 200 {
+		t.Fatal(status, body)
+	}
+	s.Do(http.MethodGet, s.Admin+"/config/apps/x", "")
+	for told := false; !told; {
+		status, body := poll("GET", polling+sid, "")
+		if status != 200 || strings.Contains(body, "transport=polling") {
+			t.Fatalf("it feeds itself: %d %s", status, body)
+		}
+		told = strings.Contains(body, `"uri":"/config/apps/x"`)
 	}
 }
 

@@ -30,8 +30,9 @@ func init() {
 // entries that are not published yet. Logs with the same channel share what may wait.
 //
 // Entries about reading the log are not published, because each could cause the next one. These are requests to the routes on
-// which a channel with log entries can be read, which have `"broadcast_log":true` in other logs; requests to `/broadcast` of the
-// admin API; and what the writer logs itself. They are recognized in the formats `json` and `console` with their usual keys. With
+// which a channel with log entries can be read, and those of Socket.IO sessions that poll, which have `"broadcast_log":true` in
+// other logs; requests to `/broadcast` of the admin API; at the level `DEBUG`, what the loggers `http.…` and `tls.…` log about
+// requests; and what the writer logs itself. They are recognized in the formats `json` and `console` with their usual keys. With
 // another format use `log_skip` for the route, and exclude the logger `admin.api`.
 type Writer struct {
 	// The channel to publish on. Whoever may subscribe to it can read the log, with the addresses and requests of
