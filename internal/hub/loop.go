@@ -141,6 +141,7 @@ func (l *loop) run() {
 				l.deliverDue()
 				l.addCounts()
 				l.handOver()
+				l.hub.checkMemory()
 			}
 			continue
 		}

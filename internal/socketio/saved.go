@@ -59,7 +59,11 @@ func (v Recovery) Restore(p []byte) error {
 	if t.recovery.records == nil {
 		t.recovery.records = make(map[string]*record)
 	}
+	now := time.Now()
 	for _, s := range records[:min(len(records), maxRecords)] {
+		if latest := now.Add(s.Keep); s.Until.After(latest) {
+			s.Until = latest // a clock that was set back: who knows the pid could go on with the session for as much longer
+		}
 		r := &record{
 			pid: s.PID, sid: s.SID, namespace: s.Namespace, route: s.Route, user: s.User,
 			channels: slices.Clip(s.Channels), position: s.Position, keep: s.Keep, on: s.On, until: s.Until, restored: true,
