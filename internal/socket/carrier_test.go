@@ -72,7 +72,7 @@ func TestStuckTLS(t *testing.T) {
 	for err == nil {
 		_, err = s.Write(make([]byte, 16<<10), timeout)
 	}
-	if !errors.Is(err, hub.ErrTimeout) {
+	if !errors.Is(err, hub.ErrStuck) {
 		t.Error(err)
 	}
 }
