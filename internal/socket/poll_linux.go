@@ -196,6 +196,9 @@ func (s *Socket) readAll(p *Poller) {
 		} else if err != unix.EAGAIN && err != errNothing {
 			break
 		}
+		if s.carrier != nil {
+			s.carrier.shrink() // before another reader may start
+		}
 		if s.state.CompareAndSwap(reading, idle) {
 			return
 		}
