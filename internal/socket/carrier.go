@@ -156,11 +156,12 @@ func (t *carrier) Close() error {
 }
 
 const (
-	// maxTried is how much the loop encrypts at once. What the socket does not accept of it takes memory beside the backlog.
-	maxTried = 4 << 10
-
-	// maxRecord is how much a flusher encrypts at once: as much as a record holds (RFC 8446, section 5.1).
+	// maxRecord is how much is encrypted at once: as much as a record holds (RFC 8446, section 5.1).
 	maxRecord = 16 << 10
+
+	// maxTried is how much of it a loop encrypts without asking how much space the socket has. What the socket does not
+	// accept takes memory that is not counted.
+	maxTried = 4 << 10
 )
 
 // records has space for what is encrypted at once: a record and what encryption adds to it (RFC 8446, section 5.2), or the
@@ -171,9 +172,9 @@ var records = sync.Pool{New: func() any { return new([maxRecord + 2<<10]byte) }}
 // does not accept all of it, some of p counts as not written (owed), which has the hub come back to write the rest.
 func (t *carrier) tryWrite(p []byte) (n int, err error) {
 	for n < len(p) {
-		m := min(len(p)-n, maxTried)
+		m := min(len(p)-n, maxRecord)
 		// At least one byte of p has to count as written: then the hub must not drop the rest.
-		if n+m < 2 {
+		if n+m < 2 || m > maxTried && !hasRoom(t.fd, m) {
 			return n, nil
 		}
 		left, err := t.encrypt(p[n : n+m])
