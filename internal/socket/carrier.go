@@ -173,8 +173,11 @@ var records = sync.Pool{New: func() any { return new([maxRecord + 2<<10]byte) }}
 func (t *carrier) tryWrite(p []byte) (n int, err error) {
 	for n < len(p) {
 		m := min(len(p)-n, maxRecord)
+		if m > maxTried && !hasRoom(t.fd, m) {
+			m = maxTried
+		}
 		// At least one byte of p has to count as written: then the hub must not drop the rest.
-		if n+m < 2 || m > maxTried && !hasRoom(t.fd, m) {
+		if n+m < 2 {
 			return n, nil
 		}
 		left, err := t.encrypt(p[n : n+m])
