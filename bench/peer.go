@@ -131,6 +131,18 @@ var peers = []peer{
 		start: startTunnels(3),
 	},
 	{
+		name:  oursH1,
+		about: "the same, with `protocols h1`",
+		only:  []string{"paced", "idle"},
+		start: startListener("protocols h1"),
+	},
+	{
+		name:  oursProxied,
+		about: "the same, with the listener wrapper `proxy_protocol`",
+		tls:   true, only: []string{"paced", "idle", "tls", "idle-tls"},
+		start: startListener("listener_wrappers {\nproxy_protocol {\nallow 127.0.0.0/8 ::1/128\n}\ntls\n}"),
+	},
+	{
 		name:  "floor",
 		about: "ready-made bytes, written with write(2) to each socket in a bare loop: what the kernel asks",
 		start: startGo("floor"),
@@ -140,8 +152,8 @@ var peers = []peer{
 		// it is a peer of its own.
 		name:  "gorilla hub",
 		about: "the hub of gorilla/websocket's chat example, a goroutine and a channel a client; a message is a frame",
-		rooms: true, sockets: true,
-		start: startGo("gorilla"),
+		rooms: true, sockets: true, tls: true,
+		start: startGorilla,
 	},
 	{
 		name:  "gorilla chat",
@@ -152,7 +164,7 @@ var peers = []peer{
 	{
 		name:  "nchan",
 		about: "nginx with nchan, a worker a core, buffering nothing",
-		rooms: true, sockets: true,
+		rooms: true, sockets: true, tls: true,
 		lacks: missing("nginx (apt-get install nginx libnginx-mod-nchan)", "/usr/sbin/nginx", nchanModule),
 		start: startNchan,
 	},
@@ -177,6 +189,13 @@ var peers = []peer{
 		lacks: missingFlask,
 		start: startFlask,
 	},
+}
+
+// startListener starts our server with options of its listeners.
+func startListener(options string) func(string, int) (*server, error) {
+	return func(dir string, port int) (*server, error) {
+		return startCaddy(dir, port, "servers {\n"+options+"\n}")
+	}
 }
 
 // startTunnels starts our server for WebSockets over a version of HTTP.
@@ -329,9 +348,6 @@ func startGo(name string, args ...string) func(string, int) (*server, error) {
 	}
 }
 
-// nchanModule is where Debian's and Ubuntu's package libnginx-mod-nchan puts it.
-const nchanModule = "/usr/lib/nginx/modules/ngx_nchan_module.so"
-
 // missing returns a function for peer.lacks that looks for files. what is how to install them.
 func missing(what string, files ...string) func() string {
 	return func() string {
@@ -342,42 +358,6 @@ func missing(what string, files ...string) func() string {
 		}
 		return ""
 	}
-}
-
-// startNchan starts nginx with nchan. Its buffer is set to as little as it takes to deliver, because the scenarios have no
-// history, and it would otherwise be charged for one.
-func startNchan(dir string, port int) (*server, error) {
-	// A worker for each core, as nginx is run. The limits of files and connections are raised for wide. The POSTs'
-	// connections are kept for the whole run, and their bodies stay in memory up to 128 KiB, so that large does not measure
-	// temporary files.
-	config := fmt.Sprintf(`load_module %s;
-daemon off;
-worker_processes auto;
-worker_rlimit_nofile 20000;
-pid %s/nginx.pid;
-error_log stderr crit;
-events { worker_connections 19000; }
-http {
-	access_log off;
-	client_body_temp_path %[2]s/body;
-	nchan_max_reserved_memory 256m;
-	keepalive_requests 1000000000;
-	server {
-		listen %[3]s backlog=4096;
-		location ~ ^/pub/(\w+)$ { nchan_publisher; nchan_channel_id $1; nchan_message_buffer_length 1; nchan_message_timeout 2s; client_max_body_size 1m; client_body_buffer_size 128k; }
-		location ~ ^/sub/(\w+)$ { nchan_pubsub websocket; nchan_channel_id $1; nchan_message_buffer_length 100; nchan_message_timeout 2s; nchan_subscriber_first_message newest; }
-	}
-}`, nchanModule, dir, address(port))
-	file := filepath.Join(dir, "nginx.conf")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		return nil, err
-	}
-	s := &server{
-		target:  target{addr: address(port), path: func(i int) string { return "/sub/" + strconv.Itoa(i) }},
-		publish: func(i int) string { return "/pub/" + strconv.Itoa(i) },
-		wrap:    plain,
-	}
-	return run(s, dir, "/usr/sbin/nginx", "-c", file, "-p", dir)
 }
 
 // nodeDir is where npm puts the packages of the Node peers.

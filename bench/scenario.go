@@ -68,6 +68,11 @@ var scenarios = []scenario{
 		skip: func(p peer) bool { return !p.tls },
 	},
 	{
+		name: "tls-burst", about: "the same as burst, over TLS",
+		subscribers: 1000, load: load{size: 128, window: 64, posters: 64}, tls: true,
+		skip: func(p peer) bool { return !p.tls },
+	},
+	{
 		// A delivery is a request, so there are fewer than in paced: more would keep slow peers always busy, who then put
 		// several messages in an answer.
 		name: "polling", about: "200 clients of Socket.IO that poll, 5 messages/s of 128 B",

@@ -102,6 +102,8 @@ const (
 	oursPipeline100 = "ours: Redis x100"
 	oursH2          = "ours: in h2"
 	oursH3          = "ours: in h3"
+	oursH1          = "ours: h1"
+	oursProxied     = "ours: proxied"
 )
 
 func cpuOf(r result) float64     { return float64(r.cpu) }
@@ -125,10 +127,16 @@ var goals = []goal{
 	{"rooms: the same, in Redis pipelines of 100", "rooms", oursPipeline100, "rooms", "nchan", messageOf, 0.5, 1},
 	{"polling: CPU per delivery, relative to npm's Socket.IO", "polling", oursSocketIO, "polling", "Socket.IO", cpuOf, 0.5, 0},
 	{"tls: CPU per delivery, relative to our paced without TLS", "tls", ours, "paced", ours, cpuOf, 1.35, 0},
+	{"tls-burst: CPU per delivery, relative to our burst without TLS", "tls-burst", ours, "burst", ours, cpuOf, 1.5, 0},
 	{"idle: KiB per connection", "idle", ours, "", "", memoryOf, 4.5, 0},
 	{"idle: event streams, relative to our WebSockets", "idle", oursStream, "idle", ours, memoryOf, 1.2, 0},
 	{"idle: Socket.IO, relative to npm's", "idle", oursSocketIO, "idle", "Socket.IO", memoryOf, 0.25, 0},
-	{"idle-tls: KiB per connection", "idle-tls", ours, "", "", memoryOf, 20, 0},
+	{"idle-tls: KiB per connection", "idle-tls", ours, "", "", memoryOf, 14, 0},
+	{"idle-tls: relative to nchan", "idle-tls", ours, "idle-tls", "nchan", memoryOf, 0.5, 0},
+	{"paced: behind proxy_protocol, relative to none", "paced", oursProxied, "paced", ours, cpuOf, 1.1, 0},
+	{"idle: the same", "idle", oursProxied, "idle", ours, memoryOf, 1.2, 0},
+	{"paced: with protocols h1, relative to all", "paced", oursH1, "paced", ours, cpuOf, 1.1, 0},
+	{"idle: the same", "idle", oursH1, "idle", ours, memoryOf, 1.2, 0},
 	{"mixed: the readers' p99, relative to alone", "mixed", ours, "alone", ours, p99Of, 1.5, 0},
 }
 

@@ -196,7 +196,7 @@ func (s *stream) serve(connected func()) error {
 func (s *stream) goOn(connected func()) error {
 	s.started = true
 	connected()
-	stream := socket.NewStream(s.w, s.r, s.options.WriteTimeout)
+	stream := socket.NewStream(s.w, s.r)
 	if !s.conn.Start(stream, nil) {
 		stream.Close()
 	}

@@ -17,7 +17,7 @@ import (
 type backlog struct {
 	replay   *replay  // what comes before the queue, if there is something
 	queue    []piece  // oldest first
-	one      [1]piece // the queue's space when it is short, as it always is on TLS
+	one      [1]piece // the queue's space when it is short, as it always is on HTTP/2
 	size     int      // bytes in queue
 	space    int32    // pieces that queue's array has room for, unless that is one
 	required int32    // pieces of the queue that dropOldest keeps

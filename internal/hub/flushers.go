@@ -7,7 +7,8 @@ import (
 )
 
 // flushers write what the loops cannot write themselves. They are a few goroutines that stay, and take one connection
-// after the other. Starting one for each flush, and growing its stack to what TLS needs, cost as much as the encryption.
+// after the other: all that HTTP/2 and HTTP/3 clients are sent, and what the sockets of others do not accept at once. Starting
+// one for each flush, and growing its stack to what encryption needs, cost as much as the encryption.
 // When they make no progress, because their peers accept nothing, more of them are started, so that a slow peer delays
 // others only for a moment.
 type flushers struct {

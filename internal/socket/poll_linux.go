@@ -104,7 +104,8 @@ func (p *Poller) Len() int {
 // add makes the poller read a socket whenever there is data. The poller is edge-triggered (EPOLLET): each change is reported
 // once, so a reader must go on until there is nothing left. It reports whether that worked.
 func (p *Poller) add(s *Socket) bool {
-	early := s.early != nil // looked at before the socket is registered: afterwards a reader may clear it
+	// Looked at before the socket is registered: afterwards a reader may clear it. A tls.Conn may have data as well.
+	early := s.early != nil || s.carrier != nil
 	p.mu.Lock()
 	p.next++
 	s.number = p.next
@@ -184,29 +185,49 @@ func (s *Socket) readAll(p *Poller) {
 		s.early = nil
 		more = s.receiver.Received(early)
 	}
+	s.lookAgain()
 	for more {
-		n, err := s.readOnce(buf[:])
+		n, err := s.readNow(buf[:])
 		if n > 0 {
 			more = s.receiver.Received(buf[:n])
-			if !more || n == len(buf) || s.hungUp.Load() {
+			if !more || n == len(buf) || s.hungUp.Load() || s.carrier != nil {
 				continue // there may be more data, or the end. Otherwise a short read means that the socket is empty
 			}
-		} else if !errors.Is(err, unix.EAGAIN) {
+		} else if err != unix.EAGAIN && err != errNothing {
 			break
+		}
+		if s.carrier != nil {
+			s.carrier.shrink() // before another reader may start
 		}
 		if s.state.CompareAndSwap(reading, idle) {
 			return
 		}
 		s.state.Store(reading) // an event arrived since the last read
+		s.lookAgain()
 	}
 	p.remove(s)
 	s.receiver.Ended() // the state stays at reading, so notify starts no other reader
 }
 
+// lookAgain has the next read look at the socket, whatever was there before.
+func (s *Socket) lookAgain() {
+	if s.carrier != nil {
+		s.carrier.empty = false
+	}
+}
+
+// readNow reads without waiting. It returns EAGAIN, or over TLS errNothing, if there is nothing.
+func (s *Socket) readNow(buf []byte) (int, error) {
+	if s.carrier != nil {
+		return s.Conn.Read(buf)
+	}
+	return readOnce(s.raw, buf)
+}
+
 // readOnce reads once, or returns EAGAIN. RawConn.Read keeps the descriptor from being closed meanwhile. Returning true from
 // its function keeps it from waiting in the runtime's poller.
-func (s *Socket) readOnce(buf []byte) (n int, err error) {
-	e := s.raw.Read(func(fd uintptr) bool {
+func readOnce(raw syscall.RawConn, buf []byte) (n int, err error) {
+	e := raw.Read(func(fd uintptr) bool {
 		for {
 			if n, err = syscall.Read(int(fd), buf); err != syscall.EINTR {
 				return true

@@ -2,6 +2,11 @@
 
 package socket
 
+import (
+	"errors"
+	"syscall"
+)
+
 // Poller exists only on Linux. Elsewhere each client has a goroutine.
 type Poller struct{}
 
@@ -17,3 +22,6 @@ func (p *Poller) Len() int { return 0 }
 func (p *Poller) add(*Socket) bool { return false }
 
 func (p *Poller) remove(*Socket) {}
+
+// readOnce is for pollers only.
+func readOnce(syscall.RawConn, []byte) (int, error) { return 0, errors.ErrUnsupported }

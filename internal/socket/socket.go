@@ -28,9 +28,10 @@ type Receiver interface {
 type Socket struct {
 	net.Conn
 	receiver Receiver
-	early    []byte // data that the server read before the takeover
-	fd       int    // -1 if it cannot be written without blocking
-	secure   bool   // over TLS
+	early    []byte   // data that the server read before the takeover
+	fd       int      // -1 if it cannot be written without blocking
+	carrier  *carrier // below TLS
+	secure   bool     // over TLS
 
 	raw syscall.RawConn // nil if it is not a socket of the system
 
@@ -47,33 +48,42 @@ type Socket struct {
 // nobody else closes the connection, and the hub does not write after Close. Writing to it directly halves what
 // RawConn.Write costs on top of the system call (docs/performance.md).
 func New(conn net.Conn, early []byte, r Receiver, p *Poller) *Socket {
-	s := &Socket{Conn: conn, receiver: r, early: early, fd: -1}
+	conn, read := unwrap(conn)
+	s := &Socket{Conn: conn, receiver: r, early: append(early, read...), fd: -1}
 	if c, ok := conn.(*tls.Conn); ok {
 		s.secure = true
-		conn = c.NetConn()
+		s.carrier = carry(c)
+		if conn = c.NetConn(); s.carrier != nil {
+			conn = s.carrier.Conn
+		}
 	}
-	var raw syscall.RawConn
 	switch c := conn.(type) {
 	case *net.TCPConn:
-		raw, _ = c.SyscallConn()
+		s.raw, _ = c.SyscallConn()
 	case *net.UnixConn:
-		raw, _ = c.SyscallConn()
+		s.raw, _ = c.SyscallConn()
 	}
-	s.raw = raw
-	if raw != nil && nonBlocking {
-		raw.Control(func(fd uintptr) { s.fd = int(fd) })
+	if s.raw != nil && nonBlocking {
+		s.raw.Control(func(fd uintptr) { s.fd = int(fd) })
 	}
-	if p != nil && !s.secure && s.fd >= 0 {
+	if p != nil && s.fd >= 0 && (!s.secure || s.carrier != nil) {
 		s.poller = p
+	}
+	if t := s.carrier; t != nil {
+		t.fd, t.raw, t.hungUp, t.waits = s.fd, s.raw, &s.hungUp, s.poller == nil
 	}
 	return s
 }
 
 // Receive starts reading.
 func (s *Socket) Receive() {
-	if s.poller == nil || !s.poller.add(s) {
-		go s.wait()
+	if s.poller != nil && s.poller.add(s) {
+		return
 	}
+	if s.carrier != nil {
+		s.carrier.waits = true
+	}
+	go s.wait()
 }
 
 // waitingSize is the buffer size of a goroutine that waits for one client. It is small, because every idle client has one.
@@ -105,26 +115,31 @@ func (s *Socket) CutOffAfter(d time.Duration) {
 	}
 }
 
-// TryWrite implements hub.Sink. Over TLS it writes nothing, so that everything goes through the backlog.
+// TryWrite implements hub.Sink.
 func (s *Socket) TryWrite(p []byte) (int, error) {
 	switch {
 	case s.fd < 0 || len(p) == 0:
 		return 0, nil
 	case !s.secure:
 		return writeOnce(s.fd, p)
+	case s.carrier != nil:
+		return s.carrier.tryWrite(p)
 	}
-	return 0, nil // tls.Conn.Write may block on a lock that its reader holds, for example to answer a key update, while the client accepts no data
+	return 0, nil // tls.Conn.Write would block on the socket, or on a lock that its reader holds while it does
 }
 
 // Write implements hub.Sink.
 func (s *Socket) Write(p []byte, timeout time.Duration) (int, error) {
-	if s.secure {
-		return s.writeSecure(p, timeout)
+	if s.carrier != nil {
+		return s.carrier.write(p, timeout)
 	}
 	s.SetWriteDeadline(time.Now().Add(timeout))
 	n, err := s.Conn.Write(p)
 	s.SetWriteDeadline(time.Time{})
 	if errors.Is(err, os.ErrDeadlineExceeded) {
+		if s.secure {
+			return n, hub.ErrTimeout // now the state of TLS is corrupt (documented at tls.Conn.SetWriteDeadline)
+		}
 		return n, hub.ErrStuck
 	}
 	return n, err
@@ -143,17 +158,28 @@ const lingerTime = time.Second
 // CloseWrite implements hub.HalfCloser.
 func (s *Socket) CloseWrite() {
 	switch c := s.Conn.(type) {
-	case *tls.Conn: // sends an alert, and may block on that (golang/go#31224)
-		go func() {
-			c.CloseWrite()
-			if under, ok := c.NetConn().(halfConn); ok {
-				under.CloseWrite()
-			}
-		}()
+	case *tls.Conn: // sends an alert
+		if s.carrier == nil {
+			go s.closeWriteTLS(c) // it may block on that (golang/go#31224)
+		} else {
+			s.closeWriteTLS(c)
+		}
 	case halfConn:
 		c.CloseWrite()
 	default:
 		s.SetReadDeadline(time.Now().Add(lingerTime)) // ends the reader, and with it the connection
+	}
+}
+
+// closeWriteTLS ends the sending half of TLS, and then of the connection below.
+func (s *Socket) closeWriteTLS(c *tls.Conn) {
+	c.CloseWrite()
+	below := c.NetConn()
+	if s.carrier != nil {
+		below = s.carrier.Conn
+	}
+	if below, ok := below.(halfConn); ok {
+		below.CloseWrite()
 	}
 }
 
@@ -162,7 +188,7 @@ type halfConn interface{ CloseWrite() error }
 
 // Close implements hub.Sink.
 func (s *Socket) Close() {
-	if s.secure {
+	if s.secure && s.carrier == nil {
 		s.SetDeadline(time.Now().Add(5 * time.Second)) // unblocks a reader that is answering a client which accepts no data
 		go s.Conn.Close()                              // sends an alert, which may block for 5 seconds whatever the deadline (golang/go#31224, golang/go#45162)
 		return

@@ -28,6 +28,17 @@ func writeOnce(fd int, p []byte) (int, error) {
 	}
 }
 
+// hasRoom reports whether the socket is likely to accept n bytes now. The system counts its own overhead, of which a quarter is
+// enough here.
+func hasRoom(fd, n int) bool {
+	// Of linux/sock_diag.h: SK_MEMINFO_WMEM_ALLOC, SK_MEMINFO_SNDBUF, SK_MEMINFO_WMEM_QUEUED.
+	var info [9]uint32
+	size := uint32(unsafe.Sizeof(info))
+	_, _, err := syscall.RawSyscall6(syscall.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	return err != 0 || int(info[3])-int(max(info[2], info[5])) >= n+n/4
+}
+
 // bytesAcked returns how many bytes of a TCP connection the peer's system has confirmed (tcpi_bytes_acked, RFC 4898).
 func bytesAcked(fd int) (n uint64, ok bool) {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)

@@ -133,7 +133,7 @@ func (e *Endpoint) serve(w http.ResponseWriter, r *http.Request, chosen choice, 
 	start := answered()
 	started = true
 	if conn == nil { // a tunnel lives as long as its handler
-		stream := socket.NewStream(w, r, chosen.options.WriteTimeout)
+		stream := socket.NewStream(w, r)
 		if !start(stream) {
 			stream.Close()
 		}

@@ -148,5 +148,8 @@ func main() {
 		go c.writePump()
 		go c.readPump()
 	})
+	if len(os.Args) > 5 { // an address for TLS, a certificate, and its key
+		go func() { log.Fatal(http.ListenAndServeTLS(os.Args[3], os.Args[4], os.Args[5], nil)) }()
+	}
 	log.Fatal(http.ListenAndServe(os.Args[1], nil))
 }
