@@ -307,8 +307,7 @@ func (c *Conn) Send(p []byte) {
 	n := len(p) + messageOverhead
 	h.mu.Lock()
 	waited := c.awaitRoomLocked(n, len(p))
-	l.inboxBytes += n
-	wake := l.pushLocked(entry{op: opSend, conn: c, bytes: p})
+	wake := l.pushLocked(entry{op: opSend, conn: c, bytes: p, cost: n})
 	h.mu.Unlock()
 	h.wake(wake)
 	c.countWaiting(-waited)
@@ -319,8 +318,7 @@ func (c *Conn) Send(p []byte) {
 func (c *Conn) SendNow(p []byte) {
 	h, l := c.hub, c.loop
 	h.mu.Lock()
-	l.inboxBytes += len(p) + messageOverhead
-	wake := l.pushLocked(entry{op: opSend, conn: c, bytes: p})
+	wake := l.pushLocked(entry{op: opSend, conn: c, bytes: p, cost: len(p) + messageOverhead})
 	h.mu.Unlock()
 	h.wake(wake)
 }
@@ -329,7 +327,7 @@ func (c *Conn) SendNow(p []byte) {
 // reader holds some, which are counted: it returns how many, for the caller to count out when it has queued them.
 func (c *Conn) awaitRoomLocked(n, holds int) (waited int) {
 	h, l := c.hub, c.loop
-	for !h.closed && !c.left && (l.inboxBytes > 0 && l.inboxBytes+n > h.config.MaxInbox || !h.hasRoomLocked(n+entryOverhead)) {
+	for !h.closed && !c.left && (!h.fitsInLocked(l.id, n) || !h.hasRoomLocked(n+entryOverhead)) {
 		if waited == 0 {
 			h.mu.Unlock()
 			waited = c.reserve(waiterCost + holds)

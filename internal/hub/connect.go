@@ -228,7 +228,7 @@ func (h *Hub) pickLoopLocked(s *Subscriber) *loop {
 	if ch == nil || ch.subscribers == 0 || ch.subscribers >= smallChannel {
 		return least
 	}
-	home := ch.audiences[0].loop
+	home := ch.home()
 	if home.load > 2*least.load+smallChannel {
 		return least
 	}

@@ -1,7 +1,9 @@
 package hub
 
 import (
+	"math/bits"
 	"runtime"
+	"sync/atomic"
 	"time"
 )
 
@@ -30,34 +32,37 @@ const (
 	opStop           // cut off what is left and end the loop
 )
 
-// entry is one thing in an inbox.
+// entry is one thing in an inbox. Only messages are for several loops.
 type entry struct {
-	op       op
-	why      Reason
-	audience *audience
-	message  *Message
-	conn     *Conn
-	bytes    []byte
-	text     string
-	err      error
-	call     func()
+	loops     uint64      // bits of those that it is for
+	audiences []*audience // of a message, one on each of these loops, in their order
+	cost      int         // bytes that it counts in an inbox
+	op        op
+	why       Reason
+	audience  *audience
+	message   *Message
+	conn      *Conn
+	bytes     []byte
+	text      string
+	err       error
+	call      func()
 }
 
 // loop owns its connections. It alone attaches, writes to, pings and closes them, in the order of its inbox.
 type loop struct {
 	hub  *Hub
 	id   int
+	bit  uint64 // 1 << id
 	wake chan struct{}
 
-	// Guarded by Hub.mu.
-	inbox      []entry
-	inboxBytes int
-	taken      int // what the entries cost that were taken last, until the next are
-	asleep     bool
-	load       int // connections
+	load int // connections; guarded by Hub.mu
+
+	inbox inbox
+	done  atomic.Int64 // bytes of its entries, ever; see inboxes
 
 	// The loop's own.
-	entries    []entry          // what was taken from the inbox last, kept for its space
+	taken      []*batch         // what was taken from the inbox last, kept for its space
+	conns      int              // in its rings
 	touched    []*audience      // audiences that the current batch has messages for
 	size       int              // bytes in the current batch, about
 	gen        uint64           // the current batch
@@ -90,17 +95,6 @@ type failure struct {
 	result writeResult
 }
 
-// pushLocked adds an entry to the inbox. If the loop has to be woken for it, it returns the loop's bit, for Hub.wake.
-func (l *loop) pushLocked(e entry) (wake uint64) {
-	l.inbox = append(l.inbox, e)
-	// Only the first entry of a burst has to wake the loop.
-	if l.asleep {
-		l.asleep = false
-		return 1 << l.id
-	}
-	return 0
-}
-
 // run is the loop. It ends after opStop.
 func (l *loop) run() {
 	var ticker *time.Ticker
@@ -121,7 +115,7 @@ func (l *loop) run() {
 		// Let publishers run that are ready to. What they publish makes this batch larger, and it is written with the same
 		// number of system calls.
 		runtime.Gosched()
-		entries, loaded := l.take()
+		batches, loaded := l.take(), l.conns > 0
 		// A loop without connections does not tick, so an idle process sleeps.
 		switch {
 		case loaded && ticker == nil:
@@ -131,7 +125,7 @@ func (l *loop) run() {
 			ticker.Stop()
 			ticker, tick = nil, nil
 		}
-		if entries == nil {
+		if batches == nil {
 			select {
 			case <-l.wake:
 			case <-tick:
@@ -149,7 +143,7 @@ func (l *loop) run() {
 			l.tick()
 		default:
 		}
-		l.process(entries)
+		l.process(batches)
 		l.addCounts()
 		l.hub.checkMemory()
 	}
@@ -163,61 +157,44 @@ func (l *loop) addCounts() {
 	l.delivered, l.bytes, l.calls = 0, 0, 0
 }
 
-// waiting reports whether there is something in the inbox.
+// waiting reports whether there are messages on their way to the loop.
 func (l *loop) waiting() bool {
 	l.hub.mu.Lock()
 	defer l.hub.mu.Unlock()
-	return l.inboxBytes > 0
-}
-
-// take empties the inbox. If there is nothing in it, the loop counts as asleep from then on.
-func (l *loop) take() (entries []entry, loaded bool) {
-	// What they refer to, messages and connections, would stay in memory until the next inbox is as long.
-	clear(l.entries)
-	empty := spare(l.entries)
-	l.entries = nil
-
-	h := l.hub
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if l.taken > 0 && h.waiting > 0 {
-		h.hasSpace.Broadcast()
-	}
-	if l.taken = 0; len(l.inbox) == 0 {
-		l.entries = empty
-		// Only here, under the lock that publishers push under, so that none of them can miss that the loop has to be
-		// woken.
-		l.asleep = true
-		return nil, l.load > 0
-	}
-	l.entries, l.inbox = l.inbox, empty
-	l.taken, l.inboxBytes = l.inboxBytes+entryOverhead*len(l.entries), 0
-	if h.waiting > 0 {
-		h.hasSpace.Broadcast()
-	}
-	return l.entries, l.load > 0
+	return l.hub.inboxes.put[l.id] > l.done.Load()
 }
 
 // process handles entries in their order, but gathers messages until a barrier, to deliver them together.
-func (l *loop) process(entries []entry) {
-	for i := range entries {
-		e := &entries[i]
-		if e.op == opMessage {
-			l.gather(e.audience, e.message)
-			continue
+func (l *loop) process(batches []*batch) {
+	cost := int64(0)
+	for _, b := range batches {
+		for i := range b.entries {
+			if e := &b.entries[i]; e.loops&l.bit != 0 {
+				cost += int64(e.cost)
+				l.processOne(e)
+			}
 		}
-		if l.barrier(e) {
-			l.deliver()
-		}
-		switch e.op {
-		case opLate, opGap, opCloseAll, opStop:
-			l.deliverAllDelayed()
-		}
-		l.handle(e)
 	}
 	l.deliver()
 	l.deliverDue() // even in a loop that always has work
 	l.handOver()
+	l.release(batches, cost)
+}
+
+// processOne is process for one entry.
+func (l *loop) processOne(e *entry) {
+	if e.op == opMessage {
+		l.gather(e.audiences[bits.OnesCount64(e.loops&(l.bit-1))], e.message)
+		return
+	}
+	if l.barrier(e) {
+		l.deliver()
+	}
+	switch e.op {
+	case opLate, opGap, opCloseAll, opStop:
+		l.deliverAllDelayed()
+	}
+	l.handle(e)
 }
 
 // barrier reports whether the messages gathered so far have to be delivered before an entry is handled. The invariant

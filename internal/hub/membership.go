@@ -73,6 +73,7 @@ func (l *loop) open(c *Conn) {
 		c.attach(i)
 	}
 	l.ring(c).add(c, l.now)
+	l.conns++
 	if o := c.options.Observer; o != nil && len(c.memberships) > 0 {
 		o.Subscribed(c, "")
 	}

@@ -142,8 +142,7 @@ func (h *Hub) sendPrivateLocked(m *Message) (wake uint64) {
 	}
 	if c := n.conn; c != nil {
 		m.Subscribers = 1
-		c.loop.inboxBytes += m.cost()
-		wake = c.loop.pushLocked(entry{op: opTo, conn: c, message: m})
+		wake = c.loop.pushLocked(entry{op: opTo, conn: c, message: m, cost: m.cost()})
 	}
 	switch {
 	case n.kept == nil || m.Transient:

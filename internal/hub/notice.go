@@ -46,7 +46,7 @@ func (h *Hub) Notify(n *Notice) {
 	h.mu.Lock()
 	var wake uint64
 	if ch := h.channels[n.Channel]; ch != nil {
-		for _, a := range ch.audiences {
+		for a := range ch.audiences() {
 			wake |= a.loop.pushLocked(entry{op: opCall, call: func() { a.loop.notify(a, n) }})
 		}
 	}
