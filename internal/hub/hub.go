@@ -92,7 +92,6 @@ type Hub struct {
 	starting atomic.Pointer[starting]
 
 	outbox  outbox       // what was pushed and is not in the inboxes yet
-	freed   atomic.Int64 // bytes that were queued, and no loop needs any more; see inboxes
 	waiting atomic.Int32 // how many wait for room; changed under mu
 
 	backlog   atomic.Int64 // bytes that wait for connections, counted for each

@@ -6,100 +6,91 @@ import (
 	"sync/atomic"
 )
 
-// An entry goes to its loops in two steps, so that what is done under Hub.mu does not grow with the loops:
+// An entry goes to its loops in two steps, so that what is done under Hub.mu hardly grows with the loops:
 //
-//	under Hub.mu                     after Hub.mu was released
-//	pushLocked: outbox, in the order ──► Hub.wake: one goroutine at a time ──► inbox of loop 0: batch, batch
-//	of the log, each entry once          takes all that is in the outbox       inbox of loop 1: batch, batch
+//	under Hub.mu                          after Hub.mu was released
+//	pushLocked ──► outbox: each entry once, ──► Hub.wake: one goroutine at a time ──┬─► inbox of loop 0
+//	               in the order of the log      takes all that is in the outbox     └─► inbox of loop 1
 //
-// A batch is shared by all loops that it has something for, and each passes over what is for others. Whoever comes while
-// another goroutine hands out leaves it to that one, which so gets more batches at a time, the more it has to do.
+// Whoever comes while a goroutine hands out leaves its entries to that one. The more there is to do, the more of it is so done
+// with one turn at each inbox.
 
 const (
-	// batchEntries is how many entries of a batch there may be. It bounds what growing one copies under Hub.mu, and what a slow
-	// loop keeps in memory that the others are done with.
-	batchEntries = 64
+	// outboxChunk is how many entries the outbox has in one piece. It bounds what making room for more costs under Hub.mu.
+	outboxChunk = 1024
 
 	// maxRounds is how often a goroutine looks for more to hand out. Then another one goes on, so that no publisher is
 	// kept by the messages of others.
 	maxRounds = 16
 )
 
-// batch is entries that loops share. Outside of the outbox it does not change.
-type batch struct {
-	entries []entry
-	loops   uint64       // bits of those that it has entries for
-	cost    int64        // of the entries, each once
-	left    atomic.Int32 // loops that are not done with it
-	first   [1]entry     // the space of most batches: there is one entry, and it takes one allocation
+// addressed is an entry in the outbox, and who gets it.
+type addressed struct {
+	loops     uint64      // bits of those that it is for
+	audiences []*audience // of a message: one on each of these loops, in their order
+	entry     entry
 }
 
-// outbox has what was pushed and not handed out. Its lock is taken for moments: under Hub.mu, and without it.
+// outbox has what was pushed and not handed out. Its lock is taken for moments, under Hub.mu or alone.
 type outbox struct {
 	mu      sync.Mutex
-	batches []*batch
-	busy    bool     // a goroutine hands out, and looks here again before it stops
-	spare   []*batch // space
+	entries []addressed   // the newest
+	full    [][]addressed // those before them, if there are many
+	busy    bool          // a goroutine hands out, and looks here again before it stops
+	spare   []addressed   // space for entries
 }
 
-// inbox is what a loop will take. Its owner is the loop, and whoever hands out adds to it.
+// inbox is what a loop will take. The loop and whoever hands out share it.
 type inbox struct {
 	mu      sync.Mutex
-	batches []*batch
+	entries []entry
 	asleep  bool // the loop has found nothing, and has to be woken
 }
 
-// inboxes count what is on its way to each loop. Hub.mu guards all of it. Loops do not take that lock: they count in loop.done
-// and Hub.freed, which are read here only where there seems to be no room.
+// amount is how many entries, and the bytes that they count.
+type amount struct{ bytes, entries int64 }
+
+// inboxes count what is on its way to each loop. Hub.mu guards all of it. Loops do not take that lock to count: they do it in
+// loop.done, which is read here only where there seems to be no room.
 type inboxes struct {
-	put    [maxLoops]int64 // bytes that were ever put in the inbox of a loop
-	done   [maxLoops]int64 // those that the loop was done with, when somebody last looked
-	queued int64           // bytes that were ever queued: each entry counts once, and its overhead
-	freed  int64           // those that no loop needed any more, when somebody last looked
+	put  [maxLoops]amount // for each loop, all that was ever pushed
+	done [maxLoops]amount // what the loop was done with, when somebody last looked
 }
 
 // pushLocked queues an entry for the loop. It returns the loop's bit, for Hub.wake.
 func (l *loop) pushLocked(e entry) (wake uint64) {
-	e.loops = l.bit
-	l.hub.inboxes.put[l.id] += int64(e.cost)
-	l.hub.pushLocked(&e)
-	return e.loops
+	h := l.hub
+	put := &h.inboxes.put[l.id]
+	put.bytes += int64(e.cost)
+	put.entries++
+	h.outbox.push(addressed{loops: l.bit, entry: e})
+	return l.bit
 }
 
-// pushToLocked queues a message for the audiences of a channel, as one entry.
+// pushToLocked queues a message for audiences of a channel. It returns the bits of their loops, for Hub.wake.
 func (h *Hub) pushToLocked(s *spread, m *Message) (wake uint64) {
-	e := entry{op: opMessage, loops: s.loops, audiences: s.audiences, message: m, cost: m.cost()}
+	cost := m.cost()
 	for rest := s.loops; rest != 0; rest &= rest - 1 {
-		h.inboxes.put[bits.TrailingZeros64(rest)] += int64(e.cost)
+		put := &h.inboxes.put[bits.TrailingZeros64(rest)]
+		put.bytes += int64(cost)
+		put.entries++
 	}
-	h.pushLocked(&e)
-	return e.loops
+	h.outbox.push(addressed{s.loops, s.audiences, entry{op: opMessage, message: m, cost: int32(cost)}})
+	return s.loops
 }
 
-// pushLocked puts an entry in the outbox.
-func (h *Hub) pushLocked(e *entry) {
-	cost := int64(e.cost + entryOverhead)
-	h.inboxes.queued += cost
-	h.outbox.push(e, cost)
-}
-
-func (o *outbox) push(e *entry, cost int64) {
+// push adds an entry. The caller holds Hub.mu, which gives the entries their order.
+func (o *outbox) push(e addressed) {
 	o.mu.Lock()
-	n := len(o.batches)
-	if n == 0 || len(o.batches[n-1].entries) == batchEntries {
-		b := new(batch)
-		b.entries = b.first[:0]
-		o.batches = append(o.batches, b)
-		n++
+	if n := len(o.entries); n >= outboxChunk && n == cap(o.entries) {
+		o.full = append(o.full, o.entries)
+		o.entries = nil
 	}
-	b := o.batches[n-1]
-	b.entries = append(b.entries, *e)
-	b.loops |= e.loops
-	b.cost += cost
+	o.entries = append(o.entries, e)
 	o.mu.Unlock()
 }
 
-// wake hands out what is in the outbox, if loops got something, and wakes them. It is called without Hub.mu, because it
+// wake hands out what is in the outbox, if some loops get something, and wakes them. It is called without Hub.mu, because it
 // may cost system calls.
 func (h *Hub) wake(loops uint64) {
 	if loops == 0 {
@@ -107,37 +98,31 @@ func (h *Hub) wake(loops uint64) {
 	}
 	o := &h.outbox
 	o.mu.Lock()
-	if o.busy {
-		o.mu.Unlock()
-		return
+	defer o.mu.Unlock()
+	if !o.busy {
+		o.busy = true
+		o.handOutLocked(h.loops)
 	}
-	o.busy = true
-	o.handOutLocked(h.loops)
-	o.mu.Unlock()
 }
 
-// handOutLocked hands out until there is nothing more, or another goroutine goes on. The caller has set busy. It releases the
-// lock meanwhile.
+// handOutLocked hands out until there is nothing more, or another goroutine goes on. The caller has set busy. The lock is
+// released meanwhile.
 func (o *outbox) handOutLocked(loops []*loop) {
 	for range maxRounds {
-		batches := o.batches
-		if len(batches) == 0 {
+		full, last := o.full, o.entries
+		if len(last) == 0 {
 			o.busy = false
 			return
 		}
-		o.batches, o.spare = o.spare, nil
+		o.full, o.entries, o.spare = nil, o.spare, nil
 		o.mu.Unlock()
-		var all uint64
-		for _, b := range batches {
-			b.left.Store(int32(bits.OnesCount64(b.loops)))
-			all |= b.loops
+		for _, entries := range full {
+			handOut(loops, entries)
 		}
-		for ; all != 0; all &= all - 1 {
-			loops[bits.TrailingZeros64(all)].accept(batches)
-		}
-		clear(batches)
+		handOut(loops, last)
+		clear(last) // what it refers to would stay in memory
 		o.mu.Lock()
-		o.spare = spare(batches)
+		o.spare = last[:0]
 	}
 	go func() {
 		o.mu.Lock()
@@ -146,13 +131,29 @@ func (o *outbox) handOutLocked(loops []*loop) {
 	}()
 }
 
-// accept adds to the inbox those of the batches that have something for the loop, and wakes it.
-func (l *loop) accept(batches []*batch) {
+// handOut puts entries in the inboxes that they are for. Each inbox is locked once, however many there are.
+func handOut(loops []*loop, entries []addressed) {
+	var all uint64
+	for i := range entries {
+		all |= entries[i].loops
+	}
+	for ; all != 0; all &= all - 1 {
+		loops[bits.TrailingZeros64(all)].accept(entries)
+	}
+}
+
+// accept adds to the inbox what is for the loop, and wakes it.
+func (l *loop) accept(entries []addressed) {
 	in := &l.inbox
 	in.mu.Lock()
-	for _, b := range batches {
-		if b.loops&l.bit != 0 {
-			in.batches = append(in.batches, b)
+	for i := range entries {
+		a := &entries[i]
+		if a.loops&l.bit == 0 {
+			continue
+		}
+		in.entries = append(in.entries, a.entry)
+		if a.audiences != nil {
+			in.entries[len(in.entries)-1].audience = a.audiences[bits.OnesCount64(a.loops&(l.bit-1))]
 		}
 	}
 	asleep := in.asleep
@@ -167,36 +168,32 @@ func (l *loop) accept(batches []*batch) {
 }
 
 // take empties the inbox. If there is nothing in it, the loop counts as asleep from then on.
-func (l *loop) take() []*batch {
+func (l *loop) take() []entry {
 	in := &l.inbox
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if len(in.batches) == 0 {
-		// Only here, under the lock that batches are added under, so that it cannot be missed that the loop has to be woken.
+	if len(in.entries) == 0 {
+		// Only here, under the lock that entries are added under, so that it cannot be missed that the loop has to be woken.
 		in.asleep = true
 		return nil
 	}
-	batches := in.batches
-	in.batches, l.taken = l.taken, nil
-	return batches
+	taken := in.entries
+	in.entries, l.spare = l.spare, nil
+	return taken
 }
 
-// release counts out what the loop is done with, and notifies those that wait for room.
-func (l *loop) release(batches []*batch, cost int64) {
-	h := l.hub
-	freed := int64(0)
-	for _, b := range batches {
-		if b.left.Add(-1) == 0 {
-			freed += b.cost
-		}
+// release counts out entries that the loop is done with, and notifies those that wait for room.
+func (l *loop) release(taken []entry) {
+	bytes := int64(0)
+	for i := range taken {
+		bytes += int64(taken[i].cost)
 	}
 	// What they refer to, messages and connections, would stay in memory until the next inbox is as long.
-	clear(batches)
-	l.taken = spare(batches)
-	l.done.Add(cost)
-	if freed > 0 {
-		h.freed.Add(freed)
-	}
+	clear(taken)
+	l.spare = spare(taken)
+	l.done.bytes.Add(bytes)
+	l.done.entries.Add(int64(len(taken)))
+	h := l.hub
 	if h.waiting.Load() > 0 { // after the counting: see awaitRoomLocked
 		h.mu.Lock()
 		h.hasSpace.Broadcast()
@@ -204,16 +201,19 @@ func (l *loop) release(batches []*batch, cost int64) {
 	}
 }
 
-// fitsInLocked reports whether the loop's inbox has room for n bytes. If nothing is in it, it always has, so that a message
+// fitsInLocked reports whether the inbox of a loop has room for n bytes. If nothing is in it, it always has, so that a message
 // larger than the limit can be delivered.
 func (h *Hub) fitsInLocked(loop, n int) bool {
 	in := &h.inboxes
-	if queued := in.put[loop] - in.done[loop]; queued == 0 || queued+int64(n) <= int64(h.config.MaxInbox) {
+	fits := func() bool {
+		queued := in.put[loop].bytes - in.done[loop].bytes
+		return queued == 0 || queued+int64(n) <= int64(h.config.MaxInbox)
+	}
+	if fits() {
 		return true
 	}
-	in.done[loop] = h.loops[loop].done.Load()
-	queued := in.put[loop] - in.done[loop]
-	return queued == 0 || queued+int64(n) <= int64(h.config.MaxInbox)
+	in.done[loop] = h.loops[loop].done.load()
+	return fits()
 }
 
 // fitLocked is fitsInLocked for several loops.
@@ -226,22 +226,30 @@ func (h *Hub) fitLocked(loops uint64, n int) bool {
 	return true
 }
 
-// queuedLocked returns the bytes that are on their way to loops, or are about to be, or that a loop is at work on.
+// queuedLocked returns the bytes that are on their way to loops, or are about to be, or that loops are at work on.
 func (h *Hub) queuedLocked() int64 {
-	h.inboxes.freed = h.freed.Load()
-	return int64(h.promised) + h.inboxes.queued - h.inboxes.freed
+	n := int64(h.promised)
+	for i, l := range h.loops {
+		put, done := h.inboxes.put[i], l.done.load()
+		n += put.bytes - done.bytes + entryOverhead*(put.entries-done.entries)
+		h.inboxes.done[i] = done
+	}
+	return n
 }
 
 // movedLocked reports whether a loop has made room since somebody last looked.
 func (h *Hub) movedLocked() (moved bool) {
-	in := &h.inboxes
-	if n := h.freed.Load(); n != in.freed {
-		in.freed, moved = n, true
-	}
 	for i, l := range h.loops {
-		if n := l.done.Load(); n != in.done[i] {
-			in.done[i], moved = n, true
+		if done := l.done.load(); done != h.inboxes.done[i] {
+			h.inboxes.done[i], moved = done, true
 		}
 	}
 	return moved
 }
+
+// doneAmount is the amount that a loop is done with. Only the loop adds to it.
+type doneAmount struct{ bytes, entries atomic.Int64 }
+
+// load returns the amount. What was counted meanwhile may be in one of the two only, so that for a moment more seems queued
+// than is.
+func (t *doneAmount) load() amount { return amount{t.bytes.Load(), t.entries.Load()} }

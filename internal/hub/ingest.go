@@ -211,7 +211,7 @@ func (s *sharedLog) ingestPrivateLocked(m *Message, inOrder bool) (wake uint64) 
 	}
 	if c := n.conn; c != nil {
 		l := c.loop
-		wake = l.pushLocked(entry{op: opCall, call: func() { l.sendGap(c, c.options.Format.Gap(c.channels())) }})
+		wake = l.pushLocked(entry{op: opCall, arg: func() { l.sendGap(c, c.options.Format.Gap(c.channels())) }})
 	}
 	return wake
 }
@@ -239,7 +239,7 @@ func (s *sharedLog) lateLocked(ch *channel, o *openChannel, m *Message) (wake ui
 		for a := range ch.audiences() {
 			e := entry{op: opGap, audience: a}
 			if newest {
-				e.op, e.message, e.cost = opLate, m, m.cost()
+				e.op, e.message, e.cost = opLate, m, int32(m.cost())
 			}
 			wake |= a.loop.pushLocked(e)
 		}

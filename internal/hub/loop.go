@@ -1,9 +1,7 @@
 package hub
 
 import (
-	"math/bits"
 	"runtime"
-	"sync/atomic"
 	"time"
 )
 
@@ -32,21 +30,21 @@ const (
 	opStop           // cut off what is left and end the loop
 )
 
-// entry is one thing in an inbox. Only messages are for several loops.
+// entry is one thing in an inbox. It is small, because a message is copied to each loop.
 type entry struct {
-	loops     uint64      // bits of those that it is for
-	audiences []*audience // of a message, one on each of these loops, in their order
-	cost      int         // bytes that it counts in an inbox
-	op        op
-	why       Reason
-	audience  *audience
-	message   *Message
-	conn      *Conn
-	bytes     []byte
-	text      string
-	err       error
-	call      func()
+	op       op
+	why      Reason
+	cost     int32 // bytes that it counts
+	audience *audience
+	message  *Message
+	conn     *Conn
+	arg      any // what else the op needs: bytes, a text, an error, or a function
 }
+
+// bytes, text and err return the arg of ops that have such a one.
+func (e *entry) bytes() []byte { p, _ := e.arg.([]byte); return p }
+func (e *entry) text() string  { s, _ := e.arg.(string); return s }
+func (e *entry) err() error    { err, _ := e.arg.(error); return err }
 
 // loop owns its connections. It alone attaches, writes to, pings and closes them, in the order of its inbox.
 type loop struct {
@@ -58,10 +56,10 @@ type loop struct {
 	load int // connections; guarded by Hub.mu
 
 	inbox inbox
-	done  atomic.Int64 // bytes of its entries, ever; see inboxes
+	done  doneAmount // see inboxes
 
 	// The loop's own.
-	taken      []*batch         // what was taken from the inbox last, kept for its space
+	spare      []entry          // space for the inbox
 	conns      int              // in its rings
 	touched    []*audience      // audiences that the current batch has messages for
 	size       int              // bytes in the current batch, about
@@ -115,7 +113,7 @@ func (l *loop) run() {
 		// Let publishers run that are ready to. What they publish makes this batch larger, and it is written with the same
 		// number of system calls.
 		runtime.Gosched()
-		batches, loaded := l.take(), l.conns > 0
+		entries, loaded := l.take(), l.conns > 0
 		// A loop without connections does not tick, so an idle process sleeps.
 		switch {
 		case loaded && ticker == nil:
@@ -125,7 +123,7 @@ func (l *loop) run() {
 			ticker.Stop()
 			ticker, tick = nil, nil
 		}
-		if batches == nil {
+		if entries == nil {
 			select {
 			case <-l.wake:
 			case <-tick:
@@ -143,7 +141,7 @@ func (l *loop) run() {
 			l.tick()
 		default:
 		}
-		l.process(batches)
+		l.process(entries)
 		l.addCounts()
 		l.hub.checkMemory()
 	}
@@ -161,40 +159,30 @@ func (l *loop) addCounts() {
 func (l *loop) waiting() bool {
 	l.hub.mu.Lock()
 	defer l.hub.mu.Unlock()
-	return l.hub.inboxes.put[l.id] > l.done.Load()
+	return l.hub.inboxes.put[l.id].bytes > l.done.bytes.Load()
 }
 
 // process handles entries in their order, but gathers messages until a barrier, to deliver them together.
-func (l *loop) process(batches []*batch) {
-	cost := int64(0)
-	for _, b := range batches {
-		for i := range b.entries {
-			if e := &b.entries[i]; e.loops&l.bit != 0 {
-				cost += int64(e.cost)
-				l.processOne(e)
-			}
+func (l *loop) process(entries []entry) {
+	for i := range entries {
+		e := &entries[i]
+		if e.op == opMessage {
+			l.gather(e.audience, e.message)
+			continue
 		}
+		if l.barrier(e) {
+			l.deliver()
+		}
+		switch e.op {
+		case opLate, opGap, opCloseAll, opStop:
+			l.deliverAllDelayed()
+		}
+		l.handle(e)
 	}
 	l.deliver()
 	l.deliverDue() // even in a loop that always has work
 	l.handOver()
-	l.release(batches, cost)
-}
-
-// processOne is process for one entry.
-func (l *loop) processOne(e *entry) {
-	if e.op == opMessage {
-		l.gather(e.audiences[bits.OnesCount64(e.loops&(l.bit-1))], e.message)
-		return
-	}
-	if l.barrier(e) {
-		l.deliver()
-	}
-	switch e.op {
-	case opLate, opGap, opCloseAll, opStop:
-		l.deliverAllDelayed()
-	}
-	l.handle(e)
+	l.release(entries)
 }
 
 // barrier reports whether the messages gathered so far have to be delivered before an entry is handled. The invariant
@@ -218,38 +206,38 @@ func (l *loop) handle(e *entry) {
 	case opConnect:
 		l.open(c)
 	case opJoin:
-		l.join(c, e.audience, e.bytes)
+		l.join(c, e.audience, e.bytes())
 	case opLeave:
-		l.leave(c, e.audience, e.bytes)
+		l.leave(c, e.audience, e.bytes())
 	case opTo:
 		l.deliverTo(c, e.message)
 	case opLate:
 		l.late(e.audience, e.message)
 	case opGap:
-		l.gap(e.audience, e.text)
+		l.gap(e.audience, e.text())
 	case opSend:
-		l.send(c, e.bytes, required)
+		l.send(c, e.bytes(), required)
 	case opReply:
 		l.reply(c)
 	case opClose:
-		l.close(c, e.why, e.text, false)
+		l.close(c, e.why, e.text(), false)
 	case opReplyClose:
 		l.catchUp(c)
-		l.closeWith(c, ReasonClient, e.bytes, false)
+		l.closeWith(c, ReasonClient, e.bytes(), false)
 	case opFail:
-		l.fail(c, e.why, e.text)
+		l.fail(c, e.why, e.text())
 	case opEvict:
 		l.evict(c)
 	case opDone:
 		l.readerEnded(c)
 	case opWriteFailed:
-		l.writeFailed(c, e.err)
+		l.writeFailed(c, e.err())
 	case opFlushed:
 		l.flushed(c)
 	case opCall:
-		e.call()
+		e.arg.(func())()
 	case opCloseAll:
-		l.each(func(c *Conn) { l.close(c, e.why, e.text, false) })
+		l.each(func(c *Conn) { l.close(c, e.why, e.text(), false) })
 	case opStop:
 		l.each(func(c *Conn) { l.finish(c, ReasonRestart) })
 		l.stopped = true

@@ -99,8 +99,8 @@ func (h *Hub) memoryForLocked(ms []*Message) (n int) {
 			continue
 		}
 		for _, ch := range [...]*channel{h.channels[m.Channel], h.all} {
-			for range ch.spreads() {
-				n += m.cost() + entryOverhead // once, because the loops share it
+			for s := range ch.spreads() {
+				n += len(s.audiences) * (m.cost() + entryOverhead)
 			}
 		}
 	}
