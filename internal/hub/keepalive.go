@@ -25,9 +25,11 @@ func (l *loop) ring(c *Conn) *ring {
 	return r
 }
 
-// add puts a connection in the slot that comes last.
-func (r *ring) add(c *Conn, now uint64) {
-	c.slot = int32(now % uint64(len(r.slots)))
+// add puts a connection in a slot that its ID says. Clients that come at the same time, as they do after a restart, would
+// otherwise be pinged at the same time for ever. IDs are consecutive, and so are multiplied (by 2^32 over the golden ratio): a loop
+// that has every 64th of them would use only some of the slots.
+func (r *ring) add(c *Conn) {
+	c.slot = int32(uint64(uint32(c.id)*2654435769) * uint64(len(r.slots)) >> 32)
 	slot := &r.slots[c.slot]
 	c.pos = int32(len(*slot))
 	*slot = append(*slot, c)
