@@ -105,7 +105,7 @@ type Hub struct {
 	kicks       tallies    // of what came from the shared log
 	configuring sync.Mutex // held while the options change; taken before mu
 
-	mu          sync.Mutex
+	mu          lock
 	hasSpace    sync.Cond // on mu: an inbox was emptied, or memory was freed; for those that wait for room
 	inboxes     inboxes
 	promised    int // bytes of what is being encoded for a join, and is queued then
