@@ -60,7 +60,7 @@ func main() {
 }
 
 var columns = []string{"bytes per connection", "connect", "broadcast", "join, median", "join, max", "close all",
-	"a full GC", "GC pause, max", "GC share of CPU", "longest hold of the lock"}
+	"a full GC", "GC pause, max", "GC share of CPU", "longest hold of the lock", "over 1 ms"}
 
 // null is a transport that accepts everything.
 type null struct{}
@@ -92,8 +92,8 @@ type run struct {
 	hub     *hub.Hub
 	options *hub.ConnOptions
 	conns   []*hub.Conn
-	held    time.Duration
-	heldBy  string
+	holds   hub.Holds
+	longest string // the phase of the longest hold
 }
 
 func newRun(n int, s shape) *run {
@@ -119,19 +119,23 @@ func (r *run) all() {
 	share, pause := gcShare(), gcPause()
 	clear(r.conns)
 	closing := r.timed("close", func() { r.hub.Close(hub.ReasonRestart, "", 0, time.Minute) })
-	fmt.Printf("| %s | %.0f | %s | %s | %s | %s | %s | %s | %s | %.1f %% | %s: %s |\n", r.shape.name, size, round(connect),
+	fmt.Printf("| %s | %.0f | %s | %s | %s | %s | %s | %s | %s | %.0f %% | %s | %d of %d |\n", r.shape.name, size, round(connect),
 		round(median(broadcast)), round(median(joins)), round(slices.Max(joins)), round(closing), round(gc), round(pause), share,
-		round(r.held), r.heldBy)
+		round(r.holds.Longest), r.holds.Long, r.holds.N)
+	fmt.Fprintf(os.Stderr, "longest hold: %v by %s, in phase %s\n", r.holds.Longest, r.holds.By, r.longest)
 }
 
 // timed runs f, and notes for how long the lock was held meanwhile.
 func (r *run) timed(name string, f func()) time.Duration {
-	hub.LongestHold()
+	hub.LongestHolds()
 	begin := time.Now()
 	f()
 	took := time.Since(begin)
-	if held, by := hub.LongestHold(); held > r.held {
-		r.held, r.heldBy = held, name+", "+by
+	h := hub.LongestHolds()
+	r.holds.N += h.N
+	r.holds.Long += h.Long
+	if h.Longest > r.holds.Longest {
+		r.holds.Longest, r.holds.By, r.longest = h.Longest, h.By, name
 	}
 	return took
 }

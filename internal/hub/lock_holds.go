@@ -21,17 +21,16 @@ type lock struct {
 
 var longest struct {
 	sync.Mutex
-	held time.Duration
-	by   string
+	Holds
 }
 
-// LongestHold returns how long Hub.mu was held at most since the last call, and by which function.
-func LongestHold() (time.Duration, string) {
+// LongestHolds returns how long Hub.mu was held since the last call.
+func LongestHolds() Holds {
 	longest.Lock()
 	defer longest.Unlock()
-	held, by := longest.held, longest.by
-	longest.held, longest.by = 0, ""
-	return held, by
+	h := longest.Holds
+	longest.Holds = Holds{}
+	return h
 }
 
 func (l *lock) Lock() {
@@ -54,10 +53,14 @@ func (l *lock) Unlock() {
 		return
 	}
 	longest.Lock()
-	if held > longest.held {
-		longest.held, longest.by = held, caller()
+	defer longest.Unlock()
+	longest.N++
+	if held > time.Millisecond {
+		longest.Long++
 	}
-	longest.Unlock()
+	if held > longest.Longest {
+		longest.Longest, longest.By = held, caller()
+	}
 }
 
 // threadTime returns the CPU time of the thread.
@@ -71,15 +74,15 @@ func threadTime() time.Duration {
 
 // caller returns the functions that held the lock, the innermost first.
 func caller() string {
-	pc := make([]uintptr, 5)
+	pc := make([]uintptr, 4)
 	frames := runtime.CallersFrames(pc[:runtime.Callers(3, pc)])
 	var names []string
-	for {
-		f, more := frames.Next()
-		_, name, _ := strings.Cut(f.Function, "/hub.")
-		names = append(names, name)
-		if !more {
-			return strings.Join(names, " < ")
+	for more := true; more; {
+		var f runtime.Frame
+		f, more = frames.Next()
+		if _, name, ok := strings.Cut(f.Function, "/hub."); ok {
+			names = append(names, name)
 		}
 	}
+	return strings.Join(names, ", called by ")
 }
