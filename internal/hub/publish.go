@@ -30,7 +30,7 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 		return err
 	}
 	from, now := ms[0].From, time.Now()
-	h.lockSoon()
+	h.mu.Lock()
 	waited, err := h.admitLocked(ms, wait)
 	if waited > 0 {
 		defer from.countWaiting(-waited)
@@ -56,20 +56,6 @@ func (h *Hub) publish(ms []*Message, wait bool) error {
 	h.checkMemory()
 	return nil
 }
-
-// lockSoon takes Hub.mu. The lock is mostly held for less time than it takes to put a goroutine to sleep, or than the runtime
-// pauses before it looks again, so at first this looks at it all the time.
-func (h *Hub) lockSoon() {
-	for range lockTries {
-		if h.mu.TryLock() {
-			return
-		}
-	}
-	h.mu.Lock()
-}
-
-// lockTries is how often lockSoon looks, which takes a fraction of a microsecond.
-const lockTries = 100
 
 // admitLocked returns when there is room for the messages, or an error if there is none and it must not wait. A
 // connection that waited holds bytes while it does: waited is how many, for the caller to count out.
