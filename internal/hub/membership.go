@@ -72,7 +72,7 @@ func (l *loop) open(c *Conn) {
 	for i := range c.memberships {
 		c.attach(i)
 	}
-	l.ring(c).add(c)
+	l.ring(c).add(c, l.now)
 	l.conns++
 	if o := c.options.Observer; o != nil && len(c.memberships) > 0 {
 		o.Subscribed(c, "")
