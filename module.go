@@ -187,6 +187,9 @@ func (a *App) use() error {
 // which may come before Start, and not here: the configuration may never start.
 func (a *App) setUpFile() {
 	if a.HistoryFile != nil && !*a.HistoryFile || a.Broker != nil || !a.Keeps() {
+		if running() == nil {
+			a.hub.StartWith(func() { historyfile.Discard(a.ctx.Storage()) })
+		}
 		return
 	}
 	if a.file.Storage = a.ctx.Storage(); running() == nil {

@@ -33,13 +33,13 @@ export interface Hub {
 	 * dropped messages because the page was too slow, or its message broker has lost some. Load the state again. What arrives
 	 * afterwards is complete.
 	 */
-	ongap?: (gap: { channels: string[]; id?: string }) => void
+	ongap?: (gap: Gap) => void
 
 	/**
 	 * Called half a minute or more before access ends, if the route has the option expires, so that the page can get new access. The
 	 * client then reconnects and resumes: to the address that the function returns, such as one with a new token, or to the same
 	 * one if it returns nothing, as after a session cookie was renewed. It is also called, once, when access has ended already (401
-	 * or 4401). Without it, or if the new access is not accepted, the state becomes "refused".
+	 * or 4401). The client then waits 100 s for it at most. Without it, or if the new access is not accepted, the state becomes "refused".
 	 */
 	onexpire?: () => string | URL | void | Promise<string | URL | void>
 
@@ -51,18 +51,16 @@ export interface Hub {
 	onerror?: (error: Failure) => void
 
 	/**
+	 * Called with each entry of broadcast.v1, after the client has dealt with it; see docs/protocol.md. It is for modules that add
+	 * to the client, as presence.js does. Entries that the client does not know, which it ignores, are passed on too.
+	 */
+	onentry?: (entry: object) => void
+
+	/**
 	 * Calls fn with the data of each message with this event, as it arrives. "message" stands for messages without an event,
 	 * "*" for all messages. With a channel, only messages of that channel. Returns a function that removes the listener.
 	 */
 	on(event: string, fn: (data: any, message: Message) => void, channel?: string): () => void
-
-	/**
-	 * Calls fn when the members of a channel change, if the route has the option presence: first with all of them, then after each
-	 * change, at most once per second, and again after each reconnect. A member is a user, however many connections it has.
-	 * Above 1000 members, members is undefined, and only change.count is known. Listen before the connection is open, or before
-	 * joining, so that the first list is not missed. Returns a function that removes the listener.
-	 */
-	presence(channel: string, fn: (members: Member[] | undefined, change: Presence) => void): () => void
 
 	/**
 	 * Calls fn at most once per animation frame, with all messages received since the last call, in order. The page then
@@ -74,7 +72,8 @@ export interface Hub {
 
 	/**
 	 * Publishes data that can be represented as JSON, and resolves to the message's ID. It waits for a connection. If that
-	 * breaks, it is retried on the next one, without being published twice, unless the server was restarted in between.
+	 * breaks, it is retried on the next one, without being published twice, unless the server crashed in between, or was restarted
+	 * without a history file.
 	 *
 	 * It rejects with an Error that is also a Failure. The code is the server's ("forbidden", "too_big", "rate", …: see
 	 * docs/protocol.md); "timeout" if there is no answer after 100 s and one more attempt to connect; or the state: "refused"
@@ -136,21 +135,10 @@ export interface Message {
 	encoding?: "base64"
 }
 
-export interface Member {
-	user: string
-	/** What the route's option member says of the user. */
-	data?: any
-}
-
-/** Who is present on a channel: with members it is all of them, with joined and left what has changed, otherwise only their number. */
-export interface Presence {
-	channel: string
-	/** All members, those without a user too, which are not listed. */
-	count: number
-	members?: Member[]
-	/** Who has come, or whose data has changed. */
-	joined?: Member[]
-	left?: Member[]
+/** Messages of these channels are lost: those before the position id, or, if it has none, some between the messages around it. */
+export interface Gap {
+	channels: string[]
+	id?: string
 }
 
 export interface FrameOptions {
@@ -176,3 +164,85 @@ export interface PublishOptions {
 	/** The conflate key, such as "row:7": slow clients may get only the newest message that has it on the channel. Default: none. */
 	conflate?: string
 }
+
+/**
+ * An entry of a frame from the server, for programs that speak broadcast.v1 without this client. A frame is an array of
+ * entries; an empty one is the heartbeat. Later versions may add entries of other names: ignore them. See docs/protocol.md.
+ */
+export type Entry =
+	| Message
+	| { hello: Hello }
+	| { gap: Gap }
+	| { ack: Ack }
+	| { error: ErrorEntry }
+	| { subscribed: { channel: string; id: string } }
+	| { unsubscribed: { channel: string } }
+	| { presence: Presence }
+	| { close: { code: number; reason: string } } // in an event stream only
+
+/** Always the first entry. */
+export interface Hello {
+	/** The connection's ID. */
+	connection: string
+	channels: string[]
+	/** The position to resume from until the first message arrives. */
+	id: string
+	/** Whether nothing was missed since last_id. */
+	resumed: boolean
+	/** Seconds between heartbeats. */
+	heartbeat: number
+	/** Seconds until access ends, if it does. */
+	expires?: number
+}
+
+export interface Member {
+	user: string
+	/** What the route's option member says of the user. */
+	data?: any
+}
+
+/** Who is present on a channel: with members it is all of them, with joined and left what has changed, otherwise only their number. */
+export interface Presence {
+	channel: string
+	/** All members, those without a user too, which are not listed. */
+	count: number
+	members?: Member[]
+	/** Who has come, or whose data has changed. */
+	joined?: Member[]
+	left?: Member[]
+}
+
+export interface Ack {
+	ref?: number | string
+	/** Of a publish: the message's ID. Of a join: the position from which the client gets messages of the channel. */
+	id?: string
+	/** Of a join. */
+	channel?: string
+	/** Of a join: whether nothing was missed since last_id. */
+	resumed?: boolean
+}
+
+export interface ErrorEntry {
+	/** That of the request. An error that does not belong to a request has none. */
+	ref?: number | string
+	code: ErrorCode
+	message: string
+}
+
+export type ErrorCode =
+	| "invalid"
+	| "forbidden"
+	| "too_big"
+	| "conflict"
+	| "limit"
+	| "full"
+	| "unavailable"
+	| "unknown"
+	| "rate"
+
+/** A request to the server, for programs that speak broadcast.v1 without this client. See docs/protocol.md. */
+export type ClientRequest = { ref?: number | string } & (
+	| { publish: { data: unknown; encoding?: "base64" } & PublishOptions }
+	| { join: { channel: string; last_id?: string } }
+	| { leave: { channel: string } }
+)

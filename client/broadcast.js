@@ -33,8 +33,6 @@ export function connect(url, { lastId = "" } = {}) {
 	let address = toAddress(url)
 
 	const listeners = new Set()
-	const watchers = new Set() // of who is present
-	const present = {} // by channel, the members by user: a Map, or undefined if they are only counted
 	const joined = new Set() // the channels that the client has joined
 	const waiting = new Map() // requests without an answer, by ref, in the order in which they were made
 
@@ -131,6 +129,7 @@ export function connect(url, { lastId = "" } = {}) {
 		}
 		if (isExpired) {
 			renewed = true
+			eachBrowserEvent(removeEventListener) // or an attempt with the old access would be the last one
 			renew()
 		} else if (error.code) hub.onerror?.(error)
 	}
@@ -144,7 +143,7 @@ export function connect(url, { lastId = "" } = {}) {
 			hub.onerror?.(toFailure(0, error.message))
 			if (link) return
 		}
-		if (hub.state != "closed") openLink()
+		if (timer) openLink() // or the client was closed, or refused, as by a kick
 	}
 
 	// watch runs every few seconds, and on each event of the browser. It gives up a link that is silent, as after the
@@ -184,8 +183,8 @@ export function connect(url, { lastId = "" } = {}) {
 				joined.add(entry.subscribed.channel)
 				hub.lastId = entry.subscribed.id
 			} else if (entry.unsubscribed) joined.delete(entry.unsubscribed.channel)
-			else if (entry.presence) receivePresence(entry.presence)
-			else receiveAnswer(entry.ack ?? entry.error)
+			else receiveAnswer(entry.ack ?? entry.error ?? {}) // of a newer server, it may be something else
+			hub.onentry?.(entry)
 		})
 		silentAt = Date.now() + 1000 * SILENT_HEARTBEATS * heartbeat
 	}
@@ -198,15 +197,6 @@ export function connect(url, { lastId = "" } = {}) {
 		hub.lastId = hello.id
 		waiting.forEach(request => request.send())
 		if (granted) setState("open") // not if a join needed another link
-	}
-
-	// receivePresence takes a list of members, or what has changed, or, if there are too many to be listed, neither.
-	const receivePresence = change => {
-		const { channel, members, joined, left } = change
-		const users = (present[channel] = members ? new Map() : joined && present[channel])
-		for (const member of members ?? joined ?? []) users?.set(member.user, member)
-		for (const member of left ?? []) users?.delete(member.user)
-		watchers.forEach(async watcher => watcher(change))
 	}
 
 	const receiveAnswer = answer => {
@@ -231,7 +221,10 @@ export function connect(url, { lastId = "" } = {}) {
 				if (answer.code) {
 					joined.delete(channel)
 					reject(Object.assign(Error(answer.message ?? answer.code), answer))
-				} else resolve(answer.id)
+				} else {
+					if (content.leave) hub.onentry?.({ unsubscribed: content.leave }) // as if the backend had done it
+					resolve(answer.id)
+				}
 			}
 
 			// send sends the request if the link is open, and ends it after its deadline. A join or leave needs no sending if
@@ -276,11 +269,6 @@ export function connect(url, { lastId = "" } = {}) {
 			}
 			listeners.add(listener)
 			return () => listeners.delete(listener)
-		},
-		presence(channel, fn) {
-			const watcher = change => channel == change.channel && fn(present[channel] && [...present[channel].values()], change)
-			watchers.add(watcher)
-			return () => watchers.delete(watcher)
 		},
 		frame(fn, { event = "*", channel, key = message => message.id, limit = 10_000 } = {}) {
 			const queue = new Map() // the latest message of each key, in order

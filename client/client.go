@@ -1,10 +1,10 @@
-// Package client is the browser's half: an ES module that routes serve themselves.
+// Package client is the browser's half: ES modules that routes serve themselves.
 package client
 
 import (
 	"bytes"
 	"crypto/sha256"
-	_ "embed"
+	"embed"
 	"encoding/hex"
 	"net/http"
 	"time"
@@ -14,14 +14,34 @@ import (
 )
 
 //go:generate go run github.com/evanw/esbuild/cmd/esbuild@v0.25.12 broadcast.js --bundle --minify --format=esm --target=es2022 --outfile=broadcast.min.js
+//go:generate go run github.com/evanw/esbuild/cmd/esbuild@v0.25.12 presence.js --bundle --minify --format=esm --target=es2022 --outfile=presence.min.js
 
-//go:embed broadcast.min.js
-var module []byte
+//go:embed broadcast.min.js presence.min.js
+var files embed.FS
 
-var etag = func() string {
-	sum := sha256.Sum256(module)
-	return `"` + hex.EncodeToString(sum[:12]) + `"`
-}()
+// module is a file that pages import.
+type module struct {
+	data []byte
+	etag string
+}
+
+func load(name string) module {
+	data, err := files.ReadFile(name)
+	if err != nil {
+		panic(err) // the names are embedded
+	}
+	sum := sha256.Sum256(data)
+	return module{data, `"` + hex.EncodeToString(sum[:12]) + `"`}
+}
+
+// query is that of a request for the client. With presence it is another module, which contains the client.
+const query = "client"
+
+// modules are the client's, by the queries that request them.
+var modules = map[string]module{
+	query:               load("broadcast.min.js"),
+	query + "=presence": load("presence.min.js"),
+}
 
 // Asks reports whether a request asks only whether the route lets the client in: a GET that names broadcast.v1 in its
 // query, and is neither a WebSocket's nor an event stream's. The client sends it when a connection fails, because browsers
@@ -37,20 +57,26 @@ func Admit(w http.ResponseWriter) error {
 	return nil
 }
 
-// Wants reports whether a request is for the module: its query is just the word client.
+// Wants reports whether a request is for one of the modules: its query is nothing but that.
 func Wants(r *http.Request) bool {
-	return r.URL.RawQuery == "client" && (r.Method == http.MethodGet || r.Method == http.MethodHead)
+	_, ok := modules[r.URL.RawQuery]
+	return ok && (r.Method == http.MethodGet || r.Method == http.MethodHead)
 }
 
-// Serve responds with the module. Pages of any origin may import it, because it is public code.
+// Serve responds with the module that the request wants, or else with the client. Pages of any origin may import it, because it is
+// public code.
 func Serve(w http.ResponseWriter, r *http.Request) error {
+	m, ok := modules[r.URL.RawQuery]
+	if !ok {
+		m = modules[query]
+	}
 	h := w.Header()
 	h.Set("Content-Type", "text/javascript; charset=utf-8")
 	h.Set("Cache-Control", "public, max-age=604800")
-	h.Set("Etag", etag)
+	h.Set("Etag", m.etag)
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Cross-Origin-Resource-Policy", "cross-origin")
 	h.Set("X-Content-Type-Options", "nosniff")
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(module))
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(m.data))
 	return nil
 }

@@ -102,6 +102,12 @@ func bench(d time.Duration) error {
 	if err := command("go build -o " + binary + " ./cmd/caddy"); err != nil {
 		return err
 	}
+	// A Caddy that an interrupted run has left would take its place, whatever it was built from.
+	free, err := net.Listen("tcp", admin)
+	if err != nil {
+		return err
+	}
+	free.Close()
 	caddy := exec.Command(binary, "run", "--config", file)
 	if err := caddy.Start(); err != nil {
 		return err

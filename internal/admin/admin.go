@@ -68,12 +68,12 @@ const (
 //   - `GET /broadcast/health` returns 204 while this process should get clients. Otherwise it returns a 503 with the reason:
 //     nothing has come from the broker for longer than `partition_timeout`, or nothing at all yet.
 //   - `GET /broadcast/channels?prefix=` lists the channels that have subscribers or history, by name, and
-//     `GET /broadcast/channels/{name}` returns one of them with its users.
+//     `GET /broadcast/channels/{name}` returns one of them with its users, and in `presence` with its members, as clients get them.
 //   - `GET /broadcast/channels/{name}/messages?after=&limit=` returns the messages of a channel that are kept, the oldest first:
-//     those after an ID, or with `?last` the newest. A page has at most 1000 messages, and about 4 MiB. With a message broker it
-//     is what this node has.
-//   - `GET /broadcast/connections?channel=&user=` lists the connections, the oldest first. Lists are paginated, 1000 entries
-//     per page (`limit=`). The `Link` header points to the next page, with `after=`.
+//     those after an ID, or with `?last` the newest. A page has at most 1000 messages, and about 4 MiB. With a message broker they
+//     are read from it.
+//   - `GET /broadcast/connections?channel=&user=` lists the connections, the oldest first. If a connection's access ends, `expires`
+//     is the time when it does. Lists are paginated, 1000 entries per page (`limit=`). The `Link` header points to the next page, with `after=`.
 //   - With a message broker, these lists cover all nodes that are alive, or with `?node=` those with this name or ID.
 //     `subscribers` is the sum of all nodes, and `history` the largest number that one node has. Connections are sorted by node
 //     and then by age. The ID of a connection begins with that of its node, as in `k3x9f2.c12`, and `node` is the node's name.

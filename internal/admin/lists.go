@@ -42,11 +42,11 @@ func limitOf(query url.Values) (int, error) {
 	return n, nil
 }
 
-// next sets the Link header to the next page (RFC 8288).
+// next sets the Link header to the next page (RFC 8288). The path can have the name of a channel, which may have any characters.
 func next(w http.ResponseWriter, r *http.Request, after string) {
 	query := r.URL.Query()
 	query.Set("after", after)
-	w.Header().Set("Link", fmt.Sprintf(`<%s?%s>; rel="next"`, r.URL.Path, query.Encode()))
+	w.Header().Set("Link", fmt.Sprintf(`<%s?%s>; rel="next"`, r.URL.EscapedPath(), query.Encode()))
 }
 
 // answerPage writes a page of a list, and says in the header where it goes on, and what is missing.

@@ -3,6 +3,7 @@ package admin
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -48,9 +49,12 @@ func kept(w http.ResponseWriter, r *http.Request, app active.App, channel string
 	if err != nil {
 		return err
 	}
-	ms, more, ok := app.Hub.KeptMessages(channel, query.Get("after"), query.Has("last"), min(limit, maxMessagesLimit), maxMessagesSize)
-	if !ok {
+	ms, more, err := app.Hub.KeptMessages(r.Context(), channel, query.Get("after"), query.Has("last"), min(limit, maxMessagesLimit), maxMessagesSize)
+	switch {
+	case errors.Is(err, hub.ErrNoPosition):
 		return reject(http.StatusBadRequest, "after is %q, which is no ID of a message of this epoch", query.Get("after"))
+	case err != nil:
+		return reject(http.StatusServiceUnavailable, "%w", err)
 	}
 	list := make([]keptMessage, len(ms))
 	for i, m := range ms {

@@ -181,6 +181,25 @@ func (s *site) subscribe(t *testing.T) *websocket.Conn {
 	return c
 }
 
+// TestClientDeliverEvery: nor does it miss or repeat anything when it is cut off while messages wait for their delivery, though it
+// has had the answers to what it has published, whose positions are beyond them.
+func TestClientDeliverEvery(t *testing.T) {
+	s, p := openClient(t, "broadcast /ws {\ndeliver_every 300ms\n}")
+	n := numbers{s: s, next: make(map[string]int)}
+	for i := range 3 {
+		n.publish(t, 3, "default")
+		p.run(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`hub.publish("mine").then(() => seen.acks = %d); undefined`, i+1)))
+		n.want = append(n.want, "default:mine")
+		p.wait(fmt.Sprintf("seen.acks == %d", i+1))
+		s.cut()
+		n.publish(t, 3, "default")
+		n.expect(p)
+	}
+	if evaluate[bool](p, `seen.gaps.length > 0 || seen.errors.length > 0`) {
+		t.Errorf("seen: %s", evaluate[string](p, "JSON.stringify(seen)"))
+	}
+}
+
 // TestClientByEventStream: the same holds where something on the way lets no WebSocket through.
 func TestClientByEventStream(t *testing.T) {
 	s, p := openClient(t, `@upgrade header Connection *Upgrade*

@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/authtest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/chromium"
 )
 
 // until returns the address of a route whose access ends after a time.
@@ -81,6 +84,61 @@ func TestClientExpiresSoon(t *testing.T) {
 	n.expect(p)
 	if got := evaluate[string](p, "JSON.stringify([seen.early, seen.soon, seen.expired, other.states, other.errors])"); got != `[0,1,1,["connecting","open"],[]]` {
 		t.Error(got)
+	}
+}
+
+// TestClientAccesses: however a site grants access, the client gets every message once while its access is renewed, in time and when
+// it has ended already.
+func TestClientAccesses(t *testing.T) {
+	for _, a := range authtest.Accesses(t) {
+		t.Run(a.Name, func(t *testing.T) {
+			p := page{t, chromium.Open(t)}
+			// With a token in the query, ?client of /ws itself is behind the authentication.
+			s := serve(t, clientPage, policy+"broadcast /open\n"+a.Site)
+			s.write("app.js", `import { connect } from "/open?client"; globalThis.connect = connect`)
+			p.run(chromedp.Navigate("http://" + s.addr))
+			p.wait("globalThis.connect && true")
+			grant := func(until time.Time, more string) {
+				query, header := a.Grant(until)
+				p.run(chromedp.Evaluate[chromedp.Void](fmt.Sprintf("globalThis.grant = [%q, %q]; %s; undefined", header.Get("Cookie"), query.Encode(), more)))
+			}
+			n := &numbers{s: s, next: map[string]int{}}
+			grant(time.Now().Add(50*time.Second), `
+				const use = ([cookie, query]) => {
+					if (!cookie) return "/ws?" + query
+					document.cookie = cookie // and nothing is returned, as by a page that has renewed its session
+				}
+				globalThis.seen = { got: [], expired: 0, errors: [], states: [] }
+				globalThis.hub = connect(use(grant) ?? "/ws")
+				hub.on("*", (data, message) => seen.got.push(message.channel + ":" + data))
+				hub.onerror = e => seen.errors.push(e)
+				hub.onstate = s => seen.states.push(s)
+				hub.onexpire = async () => {
+					seen.expired++
+					return use(grant)
+				}`)
+			p.wait(`hub.state == "open"`)
+			n.publish(t, 2, "news")
+			// In time: as if most of a minute had passed, less than what makes a link silent. The new access is short.
+			grant(time.Now().Add(3*time.Second), `
+				const now = Date.now
+				Date.now = () => now() + 40_000
+				dispatchEvent(new Event("online"))`)
+			n.publish(t, 20, "news")
+			p.wait(`seen.expired == 1 && seen.states.at(-1) == "open"`)
+			n.publish(t, 2, "news")
+			// Then that has ended.
+			grant(time.Now().Add(time.Hour), "")
+			for evaluate[int](p, "seen.expired") == 1 {
+				n.publish(t, 1, "news")
+			}
+			p.wait(`seen.expired == 2 && hub.state == "open"`)
+			n.publish(t, 2, "news")
+			n.expect(p)
+			if got := evaluate[string](p, "JSON.stringify([seen.states.filter(s => s == 'open').length, seen.errors])"); got != "[3,[]]" {
+				t.Error(got)
+			}
+		})
 	}
 }
 

@@ -49,6 +49,12 @@ func inspect(t *testing.T, more ...chromedp.ExecAllocatorOption) *inspector {
 			user {query.user}
 			max_backlog 8MiB
 		}
+		broadcast /members {query.channel} {
+			user {query.user}
+			expires {query.until}
+			presence 0
+			member {query.member}
+		}
 		header Content-Type text/html
 		respond "<!doctype html><title>Another origin</title><p>Hello"
 	}`, p.admin, p.addr)
@@ -155,7 +161,12 @@ type client struct {
 
 func (p *inspector) connect(channel, user string) *client {
 	p.t.Helper()
-	conn, _, err := websocket.Dial(p.t.Context(), fmt.Sprintf("ws://%s/ws/%s?user=%s", p.addr, channel, user), nil)
+	return p.dial(fmt.Sprintf("/ws/%s?user=%s", channel, user))
+}
+
+func (p *inspector) dial(path string) *client {
+	p.t.Helper()
+	conn, _, err := websocket.Dial(p.t.Context(), "ws://"+p.addr+path, nil)
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -3,9 +3,11 @@ package browser
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
@@ -234,6 +236,53 @@ func TestUICloseFails(t *testing.T) {
 	resp.Body.Close()
 	p.run(chromedp.Click(chromedp.CSS("#close")))
 	p.wait(`document.querySelector("#confirm").open && document.querySelector("#whose").textContent.includes("there is no such connection")`)
+}
+
+// TestUIChannel: of a channel that is selected, the inspector shows who is present, and the messages that are kept. It also
+// shows when a connection's access ends. It is done on a phone.
+func TestUIChannel(t *testing.T) {
+	p := inspect(t)
+	p.run(chromedp.EmulateViewport(360, 740))
+	const channel = "room/<b>?"
+	escaped := url.QueryEscape(channel)
+	var lines strings.Builder
+	for i := range 150 {
+		fmt.Fprintf(&lines, `{"channel": %q, "data": "kept %d"}`+"\n", channel, i)
+	}
+	resp, err := http.Post("http://"+p.admin+"/broadcast/publish", "application/x-ndjson", strings.NewReader(lines.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	member := func(query string) { p.dial("/members?channel=" + escaped + query) }
+	member("&user=ann&until=" + fmt.Sprint(time.Now().Add(150*time.Minute).Unix()))
+	member("&user=ben&until=never&member=" + url.QueryEscape(`{"name": "<i>B</i>"}`))
+	member("&user=&until=never")
+	p.connect("roo", "cy") // of which nobody knows
+	p.open()
+	const present = `document.querySelector("#present").textContent`
+	p.fill("#of-channel", "roo") // with nobody present, and the beginning of another name
+	p.wait(connectionRows + `.length == 1 && ` + present + ` == ""`)
+	p.fill("#of-channel", "")
+	p.run(chromedp.Evaluate[chromedp.Void](`[...document.querySelectorAll("#channels tbody button")].find(b => b.textContent == ` + quoted(channel) + `).click()`))
+	p.wait(present + ` == '3 present: ann, ben {"name":"<i>B</i>"}'`)
+	p.wait(connectionRows + `.length == 3 && ` + connectionRows + `.filter(s => s.includes(", expires in 2 h 29 min|")).length == 1`)
+
+	p.run(chromedp.Click(chromedp.CSS("#history")))
+	p.wait(tailed + `.length == 100 && ` + tailed + `[0] == "kept 50" && ` + tailed + `.at(-1) == "kept 149"`)
+	p.publish(escaped, "text/plain", "new") // which waits
+	p.wait(`document.querySelector("#pause").textContent == "Resume (1)"`)
+	p.run(chromedp.Click(chromedp.CSS("#tail .more")))
+	p.wait(tailed + `.length == 151 && ` + tailed + `[0] == "kept 0" && document.querySelector("#tail .more").hidden`)
+	p.fill("#tail-text", "kept 14")
+	p.wait(tailed + `.length == 11 && document.querySelector("#h-tail").textContent == "History"`)
+	p.fill("#tail-text", "")
+	p.run(chromedp.Click(chromedp.CSS("#pause")))
+	p.wait(tailed + `.join() == "new" && document.querySelector("#h-tail").textContent == "Live"`)
+	p.fill("#tail-channel", "")
+	p.wait(`document.querySelector("#history").disabled`)
+	p.wait(`document.documentElement.scrollWidth <= innerWidth`)
+	p.noProblems()
 }
 
 // TestUIMore: of a long list the first hundred are shown.

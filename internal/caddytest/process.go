@@ -19,7 +19,7 @@ import (
 
 // StartProcess starts Caddy as a process, and returns when it listens on the addresses. It is for tests of signals, and of
 // several nodes. All other tests use Start, which is faster.
-func StartProcess(t *testing.T, binary, file string, addrs ...string) (cmd *exec.Cmd, ended chan error) {
+func StartProcess(t testing.TB, binary, file string, addrs ...string) (cmd *exec.Cmd, ended chan error) {
 	t.Helper()
 	cmd = exec.Command(binary, "run", "--config", file, "--adapter", "caddyfile")
 	// The test binary is its own Caddy, so that no other program has to be built.

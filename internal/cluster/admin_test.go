@@ -181,3 +181,84 @@ func testKicks(t *testing.T, s *single) {
 	b.ExpectClose(other[0], websocket.StatusPolicyViolation)
 	t.Logf("a kick takes %v", time.Since(begun))
 }
+
+// A backend subscribes and unsubscribes connections on all nodes, by whichever node it asks: on those that are away when they are back.
+func testSubscriptions(t *testing.T, s *single) {
+	waitNodes(s.nodes, 3)
+	a, b, c := s.nodes[0], s.nodes[1], s.nodes[2]
+	conns, ids := make(map[*node]*websocket.Conn), make(map[*node]string)
+	for _, n := range s.nodes {
+		of, id := n.of("sue", "subscriptions", 1)
+		conns[n], ids[n] = of[0], id[0]
+	}
+	change := func(by *node, method, body string, status int, want string) {
+		t.Helper()
+		got, answer := by.Do(method, by.Admin+"/broadcast/subscriptions", body)
+		if got != status || !strings.Contains(answer, want) {
+			t.Fatalf("%s %s at %s: %d %s, want %d %s", method, body, by.name, got, answer, status, want)
+		}
+	}
+	const user = `{"user":"sue","channel":"vip"}`
+
+	change(a, "POST", user, 200, `{"subscribed":3,"nodes":3,"missing":[]}`)
+	b.Publish("channel=vip", "one")
+	for _, n := range s.nodes {
+		expectSubscribed(n, conns[n], "one")
+	}
+	one := `{"connection":"` + ids[c] + `","channel":"vip"}`
+	change(a, "DELETE", one, 200, `{"unsubscribed":1,"nodes":1,"missing":[]}`)
+	change(a, "DELETE", one, 404, "no such connection")
+	a.Publish("channel=vip", "two")
+	a.Publish("channel=subscriptions", "three")
+	for _, n := range s.nodes {
+		if n == c {
+			expectEntries(n, conns[n], `{"unsubscribed":{"channel":"vip"}}`, `"three"`)
+		} else {
+			expectEntries(n, conns[n], `"two"`, `"three"`)
+		}
+	}
+
+	c.freeze()
+	change(b, "POST", user, 202, `{"subscribed":2,"nodes":2,"missing":["c"]}`)
+	if out, err := b.command("unsubscribe", "vip", ids[c]); err != nil || !strings.Contains(out, "unsubscribed 0") || !strings.Contains(out, "node c has not answered") {
+		t.Errorf("%s %v", out, err)
+	}
+	c.thaw()
+	// Both came through the log, so in this order.
+	expectEntries(c, conns[c], `{"subscribed":{"channel":"vip","id":`, `{"unsubscribed":{"channel":"vip"}}`)
+	waitNodes(s.nodes, 3)
+
+	s.proxies[0].Refuse()
+	a.waitState("broker down", func(v totals) bool { return !v.Broker.Up })
+	change(a, "POST", user, 503, "")
+	s.proxies[0].Accept()
+	a.waitUp()
+	change(a, "DELETE", user, 200, `"nodes":3,"missing":[]}`)
+}
+
+// expectSubscribed: the notice comes before the first message of the channel.
+func expectSubscribed(n *node, c *websocket.Conn, data string) {
+	n.T.Helper()
+	expectEntries(n, c, `{"subscribed":{"channel":"vip","id":`, `"channel":"vip","data":"`+data+`"`)
+}
+
+// expectEntries reads until it has as many entries as texts, and wants each to contain its text. Heartbeats have none.
+func expectEntries(n *node, c *websocket.Conn, texts ...string) {
+	n.T.Helper()
+	for len(texts) > 0 {
+		_, frame, err := c.Read(n.T.Context())
+		var entries []json.RawMessage
+		if err == nil {
+			err = json.Unmarshal(frame, &entries)
+		}
+		if err != nil || len(entries) > len(texts) {
+			n.T.Fatalf("%s: %s, %v, want %q", n.name, frame, err, texts)
+		}
+		for _, entry := range entries {
+			if !strings.Contains(string(entry), texts[0]) {
+				n.T.Fatalf("%s: %s, want %s", n.name, entry, texts[0])
+			}
+			texts = texts[1:]
+		}
+	}
+}

@@ -137,6 +137,7 @@ func (n *node) reload(options string) {
 	if status != http.StatusOK {
 		n.T.Fatal(status, body)
 	}
+	posts.CloseIdleConnections() // the old server closes them too, maybe just when the next POST is sent
 }
 
 // run starts the process.

@@ -84,6 +84,7 @@ func TestOneServer(t *testing.T) {
 		{"republish lost", testRepublishLost},
 		{"lists", testLists},
 		{"kicks", testKicks},
+		{"subscriptions", testSubscriptions},
 		{"too big", testTooBig},
 		{"foreign", testForeign},
 		{"keys", testKeys},
@@ -91,7 +92,9 @@ func TestOneServer(t *testing.T) {
 		{"max_bytes", testMaxBytes},
 		{"node killed", testNodeKilled},
 		{"presence", testPresence},
+		{"conflate", testConflate},
 		{"Socket.IO", testSocketIO},
+		{"kept", testKept}, // it leaves a node behind that is still asked for a while
 		{"node cut off", testNodeCutOff},
 		{"node paused", testNodePaused},
 		{"reload", testReload},

@@ -94,9 +94,30 @@ func testPresence(t *testing.T, s *single) {
 	s.proxies[0].Accept()
 	s.nodes[0].waitUp()
 	ann.until("ann", "bob", "dan")
+	testPresencePartition(t, s, ann, bob, dan)
 	dan.ws.Close(websocket.StatusNormalClosure, "")
 	ann.until("ann", "bob")
-	bob.until("ann", "bob", "dan")
 	bob.until("ann", "bob")
 	waitNodes(s.nodes, 3)
+}
+
+// testPresencePartition: the members of a node that is cut off for long leave, as far as the others can tell, and those on the node
+// keep the list that they have. When it is back, all know each other again, and who has gone meanwhile.
+func testPresencePartition(t *testing.T, s *single, ann, bob, dan *watcher) {
+	gone := watch(t, s.nodes[0], "gone")
+	bob.until("ann", "bob", "dan", "gone")
+	ann.until("ann", "bob", "dan", "gone")
+	s.proxies[0].Refuse()
+	cut := time.Now()
+	bob.until("bob", "dan")
+	dan.until("bob", "dan")
+	if took := time.Since(cut); took > 10*time.Second {
+		t.Errorf("the members of a node that was cut off left after %s", took)
+	}
+	gone.ws.Close(websocket.StatusNormalClosure, "")
+	ann.until("ann", "bob", "dan")
+	s.proxies[0].Accept()
+	s.nodes[0].waitUp()
+	bob.until("ann", "bob", "dan")
+	dan.until("ann", "bob", "dan")
 }

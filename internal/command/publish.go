@@ -60,17 +60,16 @@ keys, so each is published only once.
 
 // publish checks its flags before it connects, so that an error in them is the same whether Caddy runs or not.
 func publish(cmd *cobra.Command, args []string) error {
-	flag := func(name string) string { return cmd.Flag(name).Value.String() }
-	contentType, ok := contentTypes[flag("as")]
-	if !ok {
+	flag := flagsOf(cmd)
+	if contentTypes[flag("as")] == "" {
 		return fmt.Errorf("--as %s: must be text, json or binary", flag("as"))
 	}
 	// The API would refuse a bad name too. Here the error names the flag.
-	for name, value := range map[string]string{"channel": flag("channel"), "event": flag("event"), "key": flag("key"), "conflate": flag("conflate")} {
-		if value == "" && name != "channel" { // not given; but a message always has a channel
+	for _, name := range []string{"channel", "event", "key", "conflate"} {
+		if flag(name) == "" && name != "channel" { // not given; but a message always has a channel
 			continue
 		}
-		if err := hub.CheckName("--"+name, value); err != nil {
+		if err := hub.CheckName("--"+name, flag(name)); err != nil {
 			return err
 		}
 	}
@@ -84,44 +83,63 @@ func publish(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if lines, _ := cmd.Flags().GetBool("lines"); lines {
-		switch {
-		case len(args) > 0:
-			return errors.New("--lines reads the standard input and cannot be combined with an argument")
-		// All lines would have the same key. Equal ones would be published once, and others rejected.
-		case flag("key") != "":
-			return errors.New("--key cannot be combined with --lines")
-		// A line break may be in the middle of binary data, so lines mean nothing there.
-		case flag("as") == "binary":
-			return errors.New("--lines cannot be combined with --as binary")
-		}
-		l := linePublisher{publisher: p, cmd: cmd, channel: flag("channel"), event: flag("event"), conflate: flag("conflate"), asJSON: flag("as") == "json"}
-		if keep, _ := cmd.Flags().GetBool("keep"); !keep {
-			l.keep = &keep
-		}
-		return l.run()
+		return publishLines(cmd, p, args)
 	}
-	// One byte more than the API accepts is read, so that it rejects what is too long. Cut off, it would be another
-	// message.
+	return publishOne(cmd, p, args)
+}
+
+// flagsOf returns what a command's flags are set to, by their names.
+func flagsOf(cmd *cobra.Command) func(name string) string {
+	return func(name string) string { return cmd.Flag(name).Value.String() }
+}
+
+// publishLines publishes each line of the standard input.
+func publishLines(cmd *cobra.Command, p *publisher, args []string) error {
+	flag := flagsOf(cmd)
+	switch {
+	case len(args) > 0:
+		return errors.New("--lines reads the standard input and cannot be combined with an argument")
+	// All lines would have the same key. Equal ones would be published once, and others rejected.
+	case flag("key") != "":
+		return errors.New("--key cannot be combined with --lines")
+	// A line break may be in the middle of binary data, so lines mean nothing there.
+	case flag("as") == "binary":
+		return errors.New("--lines cannot be combined with --as binary")
+	}
+	l := linePublisher{publisher: p, cmd: cmd, channel: flag("channel"), event: flag("event"), conflate: flag("conflate"), asJSON: flag("as") == "json"}
+	if keep, _ := cmd.Flags().GetBool("keep"); !keep {
+		l.keep = &keep
+	}
+	return l.run()
+}
+
+// publishOne publishes the argument, or the standard input, as one message.
+func publishOne(cmd *cobra.Command, p *publisher, args []string) error {
+	flag := flagsOf(cmd)
 	var body []byte
 	// A dash is the standard input, as for other commands.
 	if len(args) == 1 && args[0] != "-" {
 		body = []byte(args[0])
-	} else if body, err = io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxLine+1)); err != nil {
-		return err
+	} else {
+		// One byte more than the API accepts is read, so that it rejects what is too long. Cut off, it would be another
+		// message.
+		var err error
+		if body, err = io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxLine+1)); err != nil {
+			return err
+		}
 	}
 	// In the query and not in the body, because the body is the message as it is.
 	query := url.Values{"channel": {flag("channel")}}
-	if event := flag("event"); event != "" {
-		query.Set("event", event)
+	for _, name := range []string{"event", "conflate"} {
+		if value := flag(name); value != "" {
+			query.Set(name, value)
+		}
 	}
 	if keep, _ := cmd.Flags().GetBool("keep"); !keep {
 		query.Set("keep", "0")
 	}
-	if key := flag("conflate"); key != "" {
-		query.Set("conflate", key)
-	}
 	// Without --key it gets a key too, so that a retry by the publisher cannot publish it twice.
-	header := http.Header{"Content-Type": {contentType}, "Idempotency-Key": {cmp.Or(flag("key"), rand.Text())}}
+	header := http.Header{"Content-Type": {contentTypes[flag("as")]}, "Idempotency-Key": {cmp.Or(flag("key"), rand.Text())}}
 	answer, err := p.publish(cmd.Context(), query, header, body)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -159,4 +160,100 @@ func TestChangeIsNoKick(t *testing.T) {
 	if err := json.Unmarshal(data, &known); err != nil || known.Request == "" || known.Connection+known.User != "" {
 		t.Errorf("%s: %+v, %v", data, known, err)
 	}
+}
+
+// positioned is noting, whose notice has the position in it.
+type positioned struct{ noting }
+
+func (positioned) Subscribed(_ string, w Welcome, missed []*Message) []byte {
+	_, seq, _ := parseID(w.ID)
+	return seqs{}.Append(seqs{}.Append(nil, []*Message{{Seq: notice | seq}}), missed)
+}
+
+const leftNotice = notice << 1
+
+func (positioned) Unsubscribed(string) []byte {
+	return seqs{}.Append(nil, []*Message{{Seq: leftNotice}})
+}
+
+// TestChangeOrder: while two publishers publish, a backend subscribes a client and unsubscribes it, again and again. The notice comes
+// before the first message of the channel, with its position, no message is missing from there to the end, and none follows that.
+func TestChangeOrder(t *testing.T) {
+	_, shared, _ := sharing(t, 1, Config{})
+	alone := New(Config{})
+	t.Cleanup(func() { closeHub(alone) })
+	for name, h := range map[string]*Hub{"alone": alone, "with a log": shared[0]} {
+		for _, every := range []time.Duration{0, time.Millisecond} {
+			t.Run(fmt.Sprint(name, " ", every), func(t *testing.T) { testChangeOrder(t, h, every) })
+		}
+	}
+}
+
+func testChangeOrder(t *testing.T, h *Hub, every time.Duration) {
+	o := options()
+	o.Format, o.DeliverEvery, o.MaxBacklog = positioned{}, every, 1<<24
+	c, _ := connectAs(t, h, o, Subscriber{Channels: []string{"a"}, User: t.Name()})
+	defer c.conn.Done()
+	done := make(chan struct{})
+	var publishers sync.WaitGroup
+	for range 2 {
+		publishers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					publish(t, h, "room")
+				}
+			}
+		})
+	}
+	for range 100 {
+		expectChanged(t, h, Change{Do: DoJoin, User: t.Name(), Channel: "room"}, 1, 0)
+		expectChanged(t, h, Change{Do: DoLeave, User: t.Name(), Channel: "room"}, 1, 0)
+	}
+	close(done)
+	publishers.Wait()
+	last := publish(t, h, "a")
+
+	var got []uint64
+	waitFor(t, func() bool {
+		got, _ = c.wait(1)
+		return got[len(got)-1] == last.Seq
+	})
+	next, notices := uint64(0), 0 // next is 0 while it is not subscribed
+	for i, v := range got[:len(got)-1] {
+		switch {
+		case v == leftNotice && next > 0:
+			next = 0
+		case v&notice > 0 && next == 0:
+			next = v&^notice + 1
+			notices++
+		case v == next:
+			next++
+		default:
+			t.Fatalf("entry %d is %#x, after which %d was expected", i, v, next)
+		}
+	}
+	if notices != 100 || next != 0 {
+		t.Errorf("%d notices, then %d", notices, next)
+	}
+}
+
+// TestJoinedLate: the position after a late join is that of all that the connection has had, and not of the channel's last message.
+func TestJoinedLate(t *testing.T) {
+	h := New(Config{History: 10})
+	defer closeHub(h)
+	c := connect(t, h, options(), "a")
+	from := publish(t, h, "room").ID()
+	missed, other := publish(t, h, "room"), publish(t, h, "a")
+	var w Welcome
+	err := c.conn.Join("room", from, func(got Welcome, ms []*Message) []byte {
+		w = got
+		return seqs{}.Append(nil, ms)
+	})
+	if err != nil || w.ID != from || w.Now != other.ID() {
+		t.Errorf("%+v, %v", w, err)
+	}
+	expect(t, c, other.Seq, missed.Seq)
 }

@@ -22,10 +22,10 @@ import (
 type channel struct {
 	name        string // "" for the one that stands for all
 	subscribers int
-	now         spread    // the audiences whose messages do not wait
-	later       []spread  // the others, by how long they wait
-	history     []*stored // oldest first
-	droppedSeq  uint64    // the last message that history does not have any more, or never had
+	now         spread   // the audiences whose messages do not wait
+	later       []spread // the others, by how long they wait
+	history     storedList
+	droppedSeq  uint64 // the last message that history does not have any more, or never had
 	keep        keeping
 
 	conflated map[ConflateKey]*stored // the newest of each key in history, nil if there is none
@@ -80,7 +80,7 @@ func (h *Hub) droppedSeqLocked(name string, ch *channel) uint64 {
 
 // forgetChannelLocked forgets a channel that nobody needs.
 func (h *Hub) forgetChannelLocked(ch *channel) {
-	if ch.subscribers == 0 && len(ch.history) == 0 && ch.name != toChannel {
+	if ch.subscribers == 0 && ch.history.count == 0 && ch.name != toChannel {
 		if h.log != nil {
 			h.log.keepFloorLocked(ch)
 		} else {

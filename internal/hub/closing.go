@@ -23,9 +23,6 @@ func (l *loop) handleResult(c *Conn, f writeResult) {
 // close takes an open connection out of its channels and sends the close frame: after its backlog, or, with drop, only
 // after what is being written.
 func (l *loop) close(c *Conn, why Reason, text string, drop bool) {
-	if c.state == stateOpen && !drop {
-		l.catchUp(c)
-	}
 	if c.state == stateOpen {
 		p := []byte(nil)
 		if f, ok := c.options.Format.(PartingFormat); ok {
@@ -39,6 +36,9 @@ func (l *loop) close(c *Conn, why Reason, text string, drop bool) {
 
 // closeWith is close with a close frame that was made already.
 func (l *loop) closeWith(c *Conn, why Reason, p []byte, drop bool) {
+	if c.state == stateOpen && !drop {
+		l.catchUp(c) // which may close it
+	}
 	if c.state != stateOpen {
 		return
 	}

@@ -3,6 +3,7 @@ package hub
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker/brokertest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/oracle"
@@ -52,12 +53,43 @@ func (c *cluster) check() []string {
 			c.wrong = append(c.wrong, log.Check(oracle.Connection{
 				Name: fmt.Sprint("client ", k.number), Channels: k.channels, LastID: k.lastID, Gone: k.gone, All: k.all, Owned: c.owned(k), Transcript: k.transcript(),
 			})...)
+			c.wrong = append(c.wrong, c.replayed(k)...)
 		}
 	}
 	for _, m := range c.sent {
 		c.wrong = append(c.wrong, log.CheckPublished(oracle.Published{Channel: m.channel, Data: m.data, Keyed: m.key != "", Answers: m.answers}, ErrClosed)...)
 	}
 	return c.wrong
+}
+
+// replayed returns what is wrong with the messages of the history that a client got: none is transient, and a channel has no more
+// than its rule keeps.
+func (c *cluster) replayed(k *clusterClient) (wrong []string) {
+	epoch := ""
+	counts := make(map[string]int)
+	for line := range strings.Lines(k.transcript()) {
+		f := strings.Fields(line)
+		switch f[0] {
+		case "hello":
+			epoch, _, _ = parseID(f[1])
+			continue
+		case "join":
+			clear(counts) // what was missed of this channel follows
+			continue
+		case "message":
+			if at, seq, _ := parseID(f[2]); at != epoch || seq > k.conn.startSeq {
+				continue // it came live
+			}
+		case "missed":
+		default:
+			continue
+		}
+		counts[f[1]]++
+		if count, _ := c.config.keepOf(f[1]); counts[f[1]] > count || oracle.IsTransient(f[3]) {
+			wrong = append(wrong, fmt.Sprintf("client %d was replayed %s, the %dth of %d that are kept of %s", k.number, f[3], counts[f[1]], count, f[1]))
+		}
+	}
+	return wrong
 }
 
 // owned returns the data that a client has published and gets no echo of.
@@ -97,7 +129,11 @@ func (c *cluster) emit() {
 	}
 	c.mu.Lock()
 	number := fmt.Sprint("e", len(c.sent))
-	ms := ToRooms(&Message{}, rooms, nil)
+	whole := &Message{}
+	if c.IntN(5) == 0 {
+		number, whole.Transient = oracle.Transient(number), true
+	}
+	ms := ToRooms(whole, rooms, nil)
 	var sent []*clusterMessage
 	for _, m := range ms {
 		m.Data = []byte(oracle.Emit(number, rooms, m.Channel))

@@ -73,6 +73,7 @@ type cluster struct {
 	memory  *brokertest.Memory
 	nodes   []*clusterNode
 	options *ConnOptions
+	config  Config
 	began   time.Time
 
 	mu      sync.Mutex
@@ -125,6 +126,13 @@ func newCluster(r *rand.Rand) *cluster {
 		History: []int{0, 3, 100}[r.IntN(3)], HistoryAge: []time.Duration{0, 0, 2 * time.Second}[r.IntN(3)],
 		PartitionTimeout: []time.Duration{0, 8 * time.Second}[r.IntN(2)],
 	}
+	for range c.IntN(3) {
+		some, count := clusterChannels[c.IntN(len(clusterChannels)):], c.IntN(4)
+		matches := func(name string) bool { return slices.Contains(some, name) }
+		config.Histories = append(config.Histories, HistoryRule{Matches: matches, Count: count, Age: config.HistoryAge / 2})
+		c.note("history %d of %q", count, some)
+	}
+	c.config = config
 	c.note("latency %v, history %d for %v, partition timeout %v", latency, config.History, config.HistoryAge, config.PartitionTimeout)
 	for i := range 3 {
 		n := &clusterNode{Hub: New(config), number: i, broker: c.memory.Broker()}
@@ -347,6 +355,9 @@ func (c *cluster) leave() {
 func (c *cluster) publish() {
 	for range 1 + c.IntN(3)*c.IntN(3) {
 		m := &clusterMessage{channel: clusterChannels[c.IntN(len(clusterChannels))], data: fmt.Sprint(len(c.sent))}
+		if c.IntN(5) == 0 {
+			m.data = oracle.Transient(m.data)
+		}
 		if c.IntN(3) == 0 {
 			m.key = "key " + m.data
 		} else if k := c.idle(); k != nil && c.IntN(3) == 0 {
@@ -374,7 +385,7 @@ func (c *cluster) publish() {
 
 func (c *cluster) publishOnce(m *clusterMessage) {
 	n := c.nodes[c.IntN(len(c.nodes))]
-	message := &Message{Channel: m.channel, Data: []byte(m.data), Key: m.key}
+	message := &Message{Channel: m.channel, Data: []byte(m.data), Key: m.key, Transient: oracle.IsTransient(m.data)}
 	if m.from != nil {
 		n = m.from.node
 		message.From, message.NoEcho = m.from.conn, true

@@ -2,7 +2,6 @@ package hub
 
 import (
 	"errors"
-	"slices"
 	"unique"
 )
 
@@ -39,11 +38,15 @@ func (m *Message) checkConflate() error {
 	return CheckName("the conflate key", m.Conflate.String())
 }
 
-// conflated is what messages that replace each other have in common.
+// conflated is what messages that replace each other have in common while they wait. What history keeps is not replaced by what it
+// does not keep: a client that is cut off in between, and resumes, would get neither.
 type conflated struct {
-	channel string
-	key     ConflateKey
+	channel   string
+	key       ConflateKey
+	transient bool
 }
+
+func (m *Message) conflated() conflated { return conflated{m.Channel, m.Conflate, m.Transient} }
 
 // conflatedCost is about what the newest message of a conflate key takes where it is looked up: its entry in a map, and its
 // place in a list.
@@ -63,15 +66,7 @@ func (m *Message) conflateCost() int {
 func (h *Hub) supersedeLocked(s *stored) {
 	ch, key := s.channel, s.message.Conflate
 	if old := ch.conflated[key]; old != nil {
-		h.unlinkLocked(old)
-		// The shorter part is moved, of at most Config.History pointers: mostly the old message is among the first.
-		if i := ch.indexOf(old); i < len(ch.history)/2 {
-			copy(ch.history[1:i+1], ch.history[:i])
-			ch.history[0] = nil
-			ch.history = ch.history[1:]
-		} else {
-			ch.history = slices.Delete(ch.history, i, i+1)
-		}
+		h.removeLocked(old)
 	}
 	ch.noteConflatedLocked(s)
 }
@@ -92,14 +87,6 @@ func (ch *channel) forgetConflatedLocked(s *stored) {
 			ch.conflated = nil
 		}
 	}
-}
-
-// indexOf returns where a message is in the history.
-func (ch *channel) indexOf(s *stored) int {
-	if i, found := ch.find(s.message.Seq); found && ch.history[i] == s {
-		return i
-	}
-	return slices.Index(ch.history, s) // where a log has begun again, positions are not in order
 }
 
 // kindConflate is set in broker.Entry.Kind where Data begins with a conflate key: a byte for its length, and the key. As with

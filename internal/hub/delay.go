@@ -19,12 +19,14 @@ type delay struct {
 	newest  map[conflatedIn]int // where in its audience's pending the newest message of a conflate key is
 	holes   int                 // places in pending whose messages were replaced
 	live    int                 // the others
+	notices []func()            // come after what is pending; see loop.notify
 }
 
-// conflatedIn is a conflate key in an audience.
+// conflatedIn is what messages that replace each other have in common while they wait for an audience, whose channel may be all
+// of them.
 type conflatedIn struct {
 	audience *audience
-	key      ConflateKey
+	conflated
 }
 
 // delayFor returns the loop's delay of a duration.
@@ -64,7 +66,7 @@ func (l *loop) gatherLater(a *audience, m *Message) {
 		d.touched = append(d.touched, a)
 	}
 	if m.Conflate.IsSet() {
-		key := conflatedIn{a, m.Conflate}
+		key := conflatedIn{a, m.conflated()}
 		if i, ok := d.newest[key]; ok {
 			d.size -= a.pending[i].batchSize()
 			a.pending[i] = nil
@@ -95,7 +97,7 @@ func (d *delay) closeHoles() {
 		}
 		for i, m := range a.pending {
 			if m.Conflate.IsSet() {
-				d.newest[conflatedIn{a, m.Conflate}] = i
+				d.newest[conflatedIn{a, m.conflated()}] = i
 			}
 		}
 	}
@@ -129,6 +131,11 @@ func (l *loop) deliverDelayed(d *delay) {
 	clear(d.newest)
 	l.deliver()
 	l.ahead = nil
+	notices := d.notices
+	d.notices = nil
+	for _, notify := range notices {
+		notify()
+	}
 }
 
 // deliverAllDelayed delivers whatever waits, for an entry that may be about any connection.

@@ -153,3 +153,22 @@ func TestDelayedEcho(t *testing.T) {
 		other.conn.Done()
 	})
 }
+
+// TestDelayedAll: a subscriber of all channels gets the newest message of each conflate key on each of them, and what history keeps
+// is not replaced by what it does not keep.
+func TestDelayedAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Config{})
+		defer closeHub(h)
+		c, _ := connectAs(t, h, delaying(time.Second), Subscriber{All: true})
+		for _, m := range []*Message{{Channel: "a"}, {Channel: "b"}, {Channel: "b"}, {Channel: "b", Transient: true}} {
+			m.Conflate = NewConflateKey("row:1")
+			if err := h.Publish(m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		c.has(t, 1, 1, 3, 4)
+		c.conn.Done()
+	})
+}

@@ -51,6 +51,10 @@ func (x *expiries) next(now time.Time) *Conn {
 	return c
 }
 
+// maxExpired is how many connections are closed before messages have their turn again. Each is a system call, so without
+// a limit messages would wait for all of them, when all tokens end at midnight.
+const maxExpired = 256
+
 // closeExpired closes the connections whose access has ended, which may have been up to a tick ago. What was published before it
 // is still written, as when anything else closes them.
 func (l *loop) closeExpired() {
@@ -58,9 +62,14 @@ func (l *loop) closeExpired() {
 		return // the clock is read only where somebody needs it
 	}
 	now := time.Now().Round(0)
-	for c := l.expiries.next(now); c != nil; c = l.expiries.next(now) {
+	for range maxExpired {
+		c := l.expiries.next(now)
+		if c == nil {
+			return
+		}
 		l.close(c, ReasonExpired, expiredText, false)
 	}
+	l.hub.enqueue(l, entry{op: opCall, arg: l.closeExpired}) // after what has come meanwhile
 }
 
 // expiryHeap implements heap.Interface: the earliest is first.

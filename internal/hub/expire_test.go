@@ -57,6 +57,63 @@ func TestExpires(t *testing.T) {
 	})
 }
 
+// onWrite is a client that calls f whenever it is written to.
+type onWrite struct {
+	*client
+	f func()
+}
+
+func (c onWrite) TryWrite(p []byte) (int, error) {
+	c.f()
+	return c.client.TryWrite(p)
+}
+
+// TestExpireMany: when the access of many connections ends in the same moment, a message does not wait for all of them to be closed.
+func TestExpireMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Config{})
+		end := time.Now().Add(time.Minute)
+		start := func(s Subscriber, f func(*loop)) *client {
+			c := newClient()
+			conn, _, err := h.Connect(s, options())
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.conn = conn
+			conn.Start(onWrite{c, func() { f(conn.loop) }}, nil)
+			return c
+		}
+		closed, before := 0, 0 // in the loop of the witness, which alone counts them
+		var witness *client
+		witness = start(Subscriber{Channels: []string{"b"}}, func(*loop) { before = closed })
+		var expiring []*client
+		for range 4 * maxExpired * len(h.loops) {
+			expiring = append(expiring, start(Subscriber{Channels: []string{"a"}, Expires: end}, func(l *loop) {
+				if l != witness.conn.loop {
+					return
+				}
+				if closed++; closed == 1 {
+					publish(t, h, "b")
+				}
+			}))
+		}
+		time.Sleep(time.Minute + time.Second)
+		synctest.Wait()
+		if before == 0 || before > maxExpired {
+			t.Errorf("%d connections were closed before the message was written", before)
+		}
+		for _, c := range expiring {
+			if _, why := c.wait(0); why != ReasonExpired {
+				t.Fatalf("one was closed because of %v", why)
+			}
+			c.conn.Done()
+		}
+		witness.conn.Done()
+		synctest.Wait()
+		closeHub(h)
+	})
+}
+
 // TestExpiriesModel: whatever ends in whatever order, those that are due come, the earliest first, and no others.
 func TestExpiriesModel(t *testing.T) {
 	for range 200 {

@@ -16,31 +16,23 @@ const atOnce = 128
 // history keeps the last messages: of each channel up to a count and an age, and of all together up to a size. The oldest
 // are dropped first. Hub.mu guards it; bytes is atomic because publishers look at it without the lock.
 type history struct {
-	bytes          atomic.Int64
-	count          int // messages kept
-	oldest, newest *stored
-	timer          *time.Timer
-	rings          time.Time // when the timer does
-	ages           ages      // the channels whose messages are kept for some time only
-}
-
-// stored is a message in the history of its channel. All stored messages are also in one list, in the order of the log,
-// from which one can be removed without a search.
-type stored struct {
-	message       *Message
-	channel       *channel
-	before, after *stored
+	storedList // all that are kept, in the order of the log
+	bytes      atomic.Int64
+	timer      *time.Timer
+	rings      time.Time // when the timer does
+	ages       ages      // the channels whose messages are kept for some time only
 }
 
 // appendHistoryLocked keeps a message in its channel's history.
 func (h *Hub) appendHistoryLocked(ch *channel, m *Message) {
-	s := &stored{message: m, channel: ch, before: h.history.newest}
-	h.storeLocked(s)
-	ch.history = append(ch.history, s)
+	s := &stored{message: m, channel: ch}
+	h.history.append(inAll, s)
+	ch.history.append(inChannel, s)
+	h.countInLocked(m)
 	if m.Conflate.IsSet() {
 		h.supersedeLocked(s)
 	}
-	if count, age := ch.keepLocked(h); len(ch.history) > count {
+	if count, age := ch.keepLocked(h); ch.history.count > count {
 		h.dropOldestLocked(ch)
 	} else if age > 0 && ch.keep.inAges == 0 {
 		h.ageLocked(ch)
@@ -51,9 +43,10 @@ func (h *Hub) appendHistoryLocked(ch *channel, m *Message) {
 // prependHistoryLocked keeps a message that is older than those in its channel's history. The list of all messages then
 // begins with it, though others may be older: they are dropped a little later, or earlier, than they would be.
 func (h *Hub) prependHistoryLocked(ch *channel, m *Message) {
-	s := &stored{message: m, channel: ch, after: h.history.oldest}
-	h.storeLocked(s)
-	ch.history = slices.Insert(ch.history, 0, s) // moves pointers, at most as many as are kept of it
+	s := &stored{message: m, channel: ch}
+	h.history.prepend(inAll, s)
+	ch.history.prepend(inChannel, s)
+	h.countInLocked(m)
 	if m.Conflate.IsSet() {
 		ch.noteConflatedLocked(s)
 	}
@@ -61,37 +54,23 @@ func (h *Hub) prependHistoryLocked(ch *channel, m *Message) {
 	h.setTimerLocked(time.Now())
 }
 
-// storeLocked counts a message, and puts it in the list of all between its neighbors there.
-func (h *Hub) storeLocked(s *stored) {
-	hi := &h.history
-	if s.before == nil {
-		hi.oldest = s
-	} else {
-		s.before.after = s
-	}
-	if s.after == nil {
-		hi.newest = s
-	} else {
-		s.after.before = s
-	}
-	hi.bytes.Add(int64(s.message.cost()))
-	h.holdHistoryLocked(s.message)
-	hi.count++
+// countInLocked counts a message that is kept from now on.
+func (h *Hub) countInLocked(m *Message) {
+	h.history.bytes.Add(int64(m.cost()))
+	h.holdHistoryLocked(m)
 }
 
 // dropOldestLocked drops the oldest message of a channel.
 func (h *Hub) dropOldestLocked(ch *channel) {
-	s := ch.history[0]
-	h.unlinkLocked(s)
+	s := ch.history.oldest
+	h.removeLocked(s)
 	if s.message.Conflate.IsSet() {
 		ch.forgetConflatedLocked(s)
 	}
 	if s.message.origin == h.origin { // a position of another epoch means nothing
 		ch.droppedSeq = max(ch.droppedSeq, s.message.Seq)
 	}
-	ch.history[0] = nil
-	if ch.history = ch.history[1:]; len(ch.history) == 0 {
-		ch.history = nil
+	if ch.history.count == 0 {
 		if ch.keep.inAges > 0 {
 			h.ageLocked(ch)
 		}
@@ -99,21 +78,11 @@ func (h *Hub) dropOldestLocked(ch *channel) {
 	}
 }
 
-// unlinkLocked counts a message out, and takes it out of the list of all.
-func (h *Hub) unlinkLocked(s *stored) {
-	hi := &h.history
-	if s.before == nil {
-		hi.oldest = s.after
-	} else {
-		s.before.after = s.after
-	}
-	if s.after == nil {
-		hi.newest = s.before
-	} else {
-		s.after.before = s.before
-	}
-	hi.bytes.Add(-int64(s.message.cost()))
-	hi.count--
+// removeLocked takes a message out of the history.
+func (h *Hub) removeLocked(s *stored) {
+	h.history.remove(inAll, s)
+	s.channel.history.remove(inChannel, s)
+	h.history.bytes.Add(-int64(s.message.cost()))
 	// A backlog may still hold it.
 	s.message.holders.Add(-inHistory)
 	h.letGo([]*Message{s.message})
@@ -207,7 +176,7 @@ func (h *Hub) refit() {
 		for _, name := range names {
 			ch := h.channels[name]
 			count, _ := ch.keepLocked(h)
-			for len(ch.history) > count {
+			for ch.history.count > count {
 				if left == 0 {
 					next = name
 					return false
@@ -226,6 +195,9 @@ func (h *Hub) refit() {
 type Welcome struct {
 	// ID is the position: who resumes after it gets all that comes from here on, beginning with what is replayed.
 	ID string
+	// Now is the position after what is replayed. If a channel is joined late, that may be far from its last message: the
+	// connection has had later ones of others.
+	Now string
 	// Resumed says that it goes on where it was, and misses nothing.
 	Resumed bool
 	// Gaps are the channels of which it may miss messages. Of them nothing is replayed.
@@ -245,7 +217,7 @@ func (h *Hub) replayFromLocked(x *hearer, channels []string, lastID string, n, l
 	for _, m := range ms {
 		seq = min(seq, m.Seq-1)
 	}
-	w.ID = FormatID(h.epoch, seq)
+	w.ID, w.Now = FormatID(h.epoch, seq), FormatID(h.epoch, h.seq)
 	return ms, w
 }
 
@@ -270,27 +242,29 @@ func (h *Hub) missedLocked(x *hearer, channels []string, id string, limit int) (
 		switch {
 		case h.droppedSeqLocked(name, ch) > seq:
 			lost = append(lost, name)
-		case ch != nil && len(ch.history) > 0 && ch.newest().Seq > seq:
+		case ch != nil && ch.history.count > 0 && ch.newest().Seq > seq:
 			missed = append(missed, name)
-			if size > limit {
-				continue
-			}
-			first, _ := ch.find(seq + 1)
-			for _, s := range ch.history[first:] {
-				if s.message.Emit != nil && x.missesLocked(s.message) {
-					continue
-				}
-				ms = append(ms, s.message)
-				if size += s.message.size(); size > limit {
-					break
-				}
-			}
+			ms, size = x.appendMissedLocked(ms, ch, seq, size, limit)
 		}
 	}
 	if size > limit {
 		return nil, append(lost, missed...)
 	}
 	return ms, lost
+}
+
+// appendMissedLocked appends what a channel has after a position, in order, and adds it to the size. It stops when that is more than
+// the limit: then nothing is replayed.
+func (x *hearer) appendMissedLocked(ms []*Message, ch *channel, seq uint64, size, limit int) ([]*Message, int) {
+	had := len(ms)
+	for s := ch.history.newest; s != nil && s.message.Seq > seq && size <= limit; s = s.older() {
+		if s.message.Emit == nil || !x.missesLocked(s.message) {
+			ms = append(ms, s.message)
+			size += s.message.size()
+		}
+	}
+	slices.Reverse(ms[had:])
+	return ms, size
 }
 
 // tailLocked returns the last n messages of some channels together, in the order of the log, or fewer if they have more
@@ -302,54 +276,41 @@ func (h *Hub) tailLocked(x *hearer, channels []string, n, limit int) (ms []*Mess
 	h.trimLocked(time.Now())
 	var from newest
 	for _, name := range channels {
-		if ch := h.channels[name]; ch != nil && len(ch.history) > 0 && ch.droppedSeq < ch.newest().Seq {
-			from = append(from, ch.kept())
+		if ch := h.channels[name]; ch != nil && ch.history.count > 0 && ch.droppedSeq < ch.newest().Seq {
+			from = append(from, ch.history.newest)
 		}
 	}
 	// A heap of the channels, so that the cost depends on n and not on what they keep.
 	heap.Init(&from)
 	for size := 0; len(from) > 0 && len(ms) < n; {
-		list := from[0]
-		m := list[len(list)-1].message
+		s := from[0]
+		m := s.message
 		if m.Emit == nil || !x.missesLocked(m) {
 			if size += m.size(); size > limit && len(ms) > 0 {
 				break
 			}
 			ms = append(ms, m)
 		}
-		if from[0] = list[:len(list)-1]; len(from[0]) == 0 {
-			heap.Pop(&from)
-		} else {
+		// With a shared log there may be some before the last one that the history does not have: they are not replayed.
+		if older := s.older(); older != nil && older.message.Seq > s.channel.droppedSeq {
+			from[0] = older
 			heap.Fix(&from, 0)
+		} else {
+			heap.Pop(&from)
 		}
 	}
 	slices.Reverse(ms)
 	return ms
 }
 
-// kept returns the history after the last message that it does not have. With a shared log there may be older ones.
-func (ch *channel) kept() []*stored {
-	i := 0
-	if ch.history[0].message.Seq <= ch.droppedSeq {
-		i, _ = ch.find(ch.droppedSeq + 1)
-	}
-	return ch.history[i:]
-}
+// newest is a heap of messages, each the last of its channel that is not returned yet. The newest is first.
+type newest []*stored
 
-// find returns where in the history a position is or would be.
-func (ch *channel) find(seq uint64) (int, bool) {
-	return slices.BinarySearchFunc(ch.history, seq, func(s *stored, seq uint64) int { return cmp.Compare(s.message.Seq, seq) })
-}
-
-// newest is a heap of histories that are not empty. The one whose last message is the newest is first.
-type newest [][]*stored
-
-func (x newest) seq(i int) uint64   { return x[i][len(x[i])-1].message.Seq }
 func (x newest) Len() int           { return len(x) }
-func (x newest) Less(i, j int) bool { return x.seq(i) > x.seq(j) }
+func (x newest) Less(i, j int) bool { return x[i].message.Seq > x[j].message.Seq }
 func (x newest) Swap(i, j int)      { x[i], x[j] = x[j], x[i] }
 func (x *newest) Push(any)          {} // none is added
 func (x *newest) Pop() any          { *x = (*x)[:len(*x)-1]; return nil }
 
 // newest returns the last message that is kept.
-func (ch *channel) newest() *Message { return ch.history[len(ch.history)-1].message }
+func (ch *channel) newest() *Message { return ch.history.newest.message }

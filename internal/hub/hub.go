@@ -97,6 +97,7 @@ type Hub struct {
 	backlog   atomic.Int64 // bytes that wait for connections, counted for each
 	held      atomic.Int64 // bytes that are in memory for them; see memory.go
 	coalesce  atomic.Int64 // Config.Coalesce, for the loops
+	members   atomic.Int64 // of held, what package presence has
 	posted    atomic.Int64 // of held, what publishers without a connection have in flight to a shared log
 	maxMemory atomic.Int64 // Config.MaxMemory
 	evicting  atomic.Bool
@@ -148,6 +149,15 @@ type Hub struct {
 
 // New starts a hub.
 func New(c Config) *Hub {
+	h := newIdle(c)
+	for _, l := range h.loops {
+		h.running.Go(l.run)
+	}
+	return h
+}
+
+// newIdle returns a hub whose loops do not run.
+func newIdle(c Config) *Hub {
 	h := &Hub{
 		node:     randomNode(),
 		started:  time.Now(),
@@ -173,9 +183,6 @@ func New(c Config) *Hub {
 	for range min(runtime.GOMAXPROCS(0), maxLoops) {
 		l := &loop{hub: h, id: len(h.loops), bit: 1 << len(h.loops), wake: make(chan struct{}, 1), rings: make(map[int]*ring), toFlush: make([]*Conn, 0, 64)}
 		h.loops = append(h.loops, l)
-	}
-	for _, l := range h.loops {
-		h.running.Go(l.run)
 	}
 	return h
 }

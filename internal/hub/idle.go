@@ -103,7 +103,7 @@ func (s *sharedLog) takeIdleLocked() (names []string, more bool) {
 				s.idle = append(s.idle[1:], idleChannel{o, o.idleFrom})
 				continue
 			}
-			for ch := h.channels[o.name]; ch != nil && len(ch.history) > 0; dropped++ {
+			for ch := h.channels[o.name]; ch != nil && ch.history.count > 0; dropped++ {
 				// The rest goes with the next piece: the channel is still the first in the list.
 				if dropped == atOnce {
 					return names, true

@@ -162,7 +162,7 @@ func (s *sharedLog) ingestLocked(e *broker.Entry, m *Message, now time.Time) (wa
 		m.Subscribers = ch.subscribers
 	}
 	if inOrder {
-		o.last = m.Seq
+		o.delivered(m)
 		if ch != nil {
 			wake |= h.deliverLocked(ch, m)
 		}
@@ -245,7 +245,7 @@ func (s *sharedLog) lateLocked(ch *channel, o *openChannel, m *Message) (wake ui
 		}
 	}
 	// A client that comes back from before it is told of a gap, unless the history has it in order.
-	o.last = max(o.last, m.Seq)
+	o.delivered(m)
 	switch floor := h.droppedSeqLocked(m.Channel, ch); {
 	case newest:
 		s.keepLocked(ch, o, m)
@@ -282,12 +282,20 @@ func (s *sharedLog) keepLocked(ch *channel, o *openChannel, m *Message) {
 	}
 }
 
+// delivered notes that a message has come.
+func (o *openChannel) delivered(m *Message) {
+	o.last = max(o.last, m.Seq)
+	if !m.Transient {
+		o.loss = max(o.loss, m.Seq)
+	}
+}
+
 // findLocked returns a channel that is open, or is being opened.
 func (s *sharedLog) findLocked(name string) *openChannel {
 	o := s.open[name]
 	if o != nil && o.era != s.era { // what it knows is of another epoch, in which every open channel begins at the same place
 		o.era, o.at, o.last, o.floor = s.era, s.began, s.began, s.began
-		o.asked, o.gone, o.goneLimit, o.lostAll = 0, 0, 0, 0
+		o.asked, o.gone, o.goneLimit, o.lostAll, o.loss = 0, 0, 0, 0, 0
 	}
 	if o != nil && o.lostAll < s.lostAll { // once: what is read may show that nothing is missing, and lower the floor
 		o.floor, o.lostAll = max(o.floor, s.lostAll), s.lostAll

@@ -6,6 +6,18 @@ const waiterCost = 32 << 10
 // Hold counts n more bytes that the caller keeps for a connection, or, if n is negative, that it no longer does.
 func (h *Hub) Hold(n int) { h.held.Add(int64(n)) }
 
+// HoldMembers is Hold for what is kept to know who is on which channel. It reports whether that is within its share: an eighth of
+// the limit. What is beyond it can be freed only by those who leave, so the caller has to send somebody away.
+func (h *Hub) HoldMembers(n int) (within bool) {
+	h.held.Add(int64(n))
+	all := h.members.Add(int64(n))
+	if n > 0 {
+		h.checkMemory()
+	}
+	limit := h.maxMemory.Load()
+	return limit == 0 || all <= limit/8
+}
+
 // Hold counts n more bytes that the caller keeps for the connection until that has ended, or, if n is negative, that it no longer
 // does. If there is no room for them it returns false: the connection is being closed, and the caller must release them.
 func (c *Conn) Hold(n int) bool {

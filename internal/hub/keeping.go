@@ -103,13 +103,13 @@ func (a *ages) Pop() any {
 func (h *Hub) ageLocked(ch *channel) {
 	a := &h.history.ages
 	_, age := ch.keepLocked(h)
-	if age == 0 || len(ch.history) == 0 {
+	if age == 0 || ch.history.count == 0 {
 		if ch.keep.inAges > 0 {
 			heap.Remove(a, ch.keep.inAges-1)
 		}
 		return
 	}
-	due := ch.history[0].message.Time.Add(age)
+	due := ch.history.oldest.message.Time.Add(age)
 	switch {
 	case ch.keep.inAges == 0:
 		ch.keep.due = due
@@ -128,9 +128,9 @@ func (h *Hub) dropOldLocked(now time.Time) bool {
 		return false
 	}
 	ch := a[0]
-	if _, age := ch.keepLocked(h); age > 0 && now.Sub(ch.history[0].message.Time) >= age {
+	if _, age := ch.keepLocked(h); age > 0 && now.Sub(ch.history.oldest.message.Time) >= age {
 		h.dropOldestLocked(ch)
-		if len(ch.history) == 0 {
+		if ch.history.count == 0 {
 			return true
 		}
 	}

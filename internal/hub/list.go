@@ -31,8 +31,9 @@ type Connection struct {
 	Transport   string
 	Channels    []string
 	ConnectedAt time.Time
-	Sent        uint64 // bytes handed to it, without what was replayed
-	Backlog     int    // bytes that wait for it
+	Expires     time.Time // when its access ends, or zero
+	Sent        uint64    // bytes handed to it, without what was replayed
+	Backlog     int       // bytes that wait for it
 }
 
 // Connections returns the connections that the filter selects, at most limit of them, in the order of their IDs. Each loop
@@ -60,7 +61,11 @@ func (c *Conn) Describe() Connection {
 	c.mu.Lock()
 	backlog := c.backlog.size
 	c.mu.Unlock()
-	return Connection{c.id, c.User(), c.remote, c.transport(), c.channels(), time.UnixMilli(c.connected), c.sent, backlog}
+	var expires time.Time
+	if e := c.loop.expiries.of[c]; e != nil {
+		expires = e.at
+	}
+	return Connection{c.id, c.User(), c.remote, c.transport(), c.channels(), time.UnixMilli(c.connected), expires, c.sent, backlog}
 }
 
 // Users counts the connections of a channel by user. It looks at all connections of the hub, since only loops may look at
@@ -123,8 +128,8 @@ func (h *Hub) Channel(name string) (c Channel, ok bool) {
 
 // describeLocked copies what a list has of a channel, since the channel may change when the lock is released.
 func (h *Hub) describeLocked(ch *channel) Channel {
-	c := Channel{Name: ch.name, Subscribers: ch.subscribers, History: len(ch.history)}
-	if n := len(ch.history); n > 0 {
+	c := Channel{Name: ch.name, Subscribers: ch.subscribers, History: ch.history.count}
+	if n := ch.history.count; n > 0 {
 		c.LastID = ch.newest().ID()
 	}
 	return c

@@ -38,7 +38,7 @@ func (b *backlog) list(m *Message, array func(*messageList) *shared) (replaced *
 		b.push(piece{array: array(l), kind: listed})
 	}
 	if m.Conflate.IsSet() {
-		key := conflated{m.Channel, m.Conflate}
+		key := m.conflated()
 		if p, ok := l.newest[key]; ok && p.at >= p.list.fixed {
 			replaced = p.list.remove(p.at)
 			b.unlisted(replaced)
@@ -90,7 +90,7 @@ func (l *messageList) shorten() {
 			continue
 		}
 		if l.isNewest(m, l.taken+i) {
-			l.newest[conflated{m.Channel, m.Conflate}] = place{l, l.taken + len(rest)}
+			l.newest[m.conflated()] = place{l, l.taken + len(rest)}
 		}
 		if rest = append(rest, m); l.taken+i < l.fixed {
 			fixed++
@@ -101,7 +101,7 @@ func (l *messageList) shorten() {
 
 // isNewest reports whether a message of the list is the newest of its conflate key that waits.
 func (l *messageList) isNewest(m *Message, at int) bool {
-	return m.Conflate.IsSet() && l.newest[conflated{m.Channel, m.Conflate}] == place{l, at}
+	return m.Conflate.IsSet() && l.newest[m.conflated()] == place{l, at}
 }
 
 // takeListed makes a replay of what comes first in a queue that begins with a list, as much as is written at once. From then
@@ -127,7 +127,7 @@ func (b *backlog) takeListed() {
 		ms = append(ms, m)
 		b.unlisted(m)
 		if l.isNewest(m, l.taken+n) {
-			delete(l.newest, conflated{m.Channel, m.Conflate})
+			delete(l.newest, m.conflated())
 		}
 	}
 	clear(l.messages[:n])

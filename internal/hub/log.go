@@ -64,6 +64,7 @@ type openChannel struct {
 	era    uint32        // that the positions are of
 	at     uint64        // entries after it are delivered
 	last   uint64        // the newest that was
+	loss   uint64        // the newest of these that a client can miss: that is not transient
 	floor  uint64        // as channel.droppedSeq, while the channel is not in Hub.channels
 	ready  chan struct{} // closed when it is open, or cannot be
 	err    error

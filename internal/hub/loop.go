@@ -222,7 +222,6 @@ func (l *loop) handle(e *entry) {
 	case opClose:
 		l.close(c, e.why, e.text(), false)
 	case opReplyClose:
-		l.catchUp(c)
 		l.closeWith(c, ReasonClient, e.bytes(), false)
 	case opFail:
 		l.fail(c, e.why, e.text())

@@ -6,13 +6,14 @@ package hub
 //   - the messages in the history or in a replay, each once, with what the wire formats keep in them;
 //   - what readers hold: messages that their clients have not finished, and publishers that wait;
 //   - the table of idempotency keys;
+//   - the members of channels (HoldMembers);
 //   - flushers that are stuck;
 //
 // and what is queued in the inboxes, which have at most a quarter of it. When more than five eighths are held, the hub
 // makes room: see evict. When three quarters are held, because that comes too late, nothing more is: a write that does
 // not fit closes its connection, and so does a part of a message. A message that does not fit is not published, or its
-// publisher waits. Three quarters held and one queued are the whole limit. The history has at most three eighths, and
-// the keys one, so that they alone do not make connections close.
+// publisher waits. Three quarters held and one queued are the whole limit. The history has at most three eighths, the
+// keys one, and members one, so that they alone do not make connections close.
 
 // heldLimit returns how many bytes may be held under a limit.
 func heldLimit(limit int64) int64 { return limit / 4 * 3 }

@@ -73,16 +73,8 @@ func (m *model) takeOver() {
 	e.conn = conn
 	conn.Start(e, nil)
 	after := old.given + m.r.IntN(len(m.log)-old.given+1)
-	seq := uint64(0)
-	if after > 0 {
-		seq = m.log[after-1].Seq
-	}
-	enter(m.t, e.client, Entrance{Channels: e.channels, Name: e.name, Keep: true, Whole: true, LastID: FormatID(m.h.epoch, seq)})
-	for _, message := range m.log[after:] {
-		if e.gets(message) {
-			e.want = append(e.want, message.Seq)
-		}
-	}
+	enter(m.t, e.client, Entrance{Channels: e.channels, Name: e.name, Keep: true, Whole: true, LastID: m.idAt(after)})
+	e.want = m.missed(e, after)
 	m.open[i] = e
 	m.left = append(m.left, old)
 }

@@ -23,9 +23,11 @@ func TestModel(t *testing.T) {
 
 func runModel(t *testing.T, r *rand.Rand) {
 	m := &model{t: t, r: r, h: New(Config{History: 10_000})}
-	defer closeHub(m.h)
+	defer func() { closeHub(m.h) }()
 	for range 400 {
 		switch k := r.IntN(20); {
+		case k == 0 && r.IntN(5) == 0:
+			m.restart()
 		case k < 3:
 			m.connect()
 		case k < 5 && len(m.open) > 0:
@@ -153,6 +155,10 @@ func (m *model) publish() {
 	}
 	for range 1 + r.IntN(3)*r.IntN(3) {
 		message := &Message{Channel: modelChannels[r.IntN(len(modelChannels))], Data: make([]byte, r.IntN(10))}
+		message.Transient = r.IntN(6) == 0
+		if r.IntN(3) == 0 {
+			message.Conflate = NewConflateKey(fmt.Sprint("key ", r.IntN(3)))
+		}
 		if from != nil {
 			message.From, message.NoEcho = from.conn, from.noEcho
 		}

@@ -72,7 +72,7 @@ func (h *Hub) forget(name string, unused bool) {
 		if n == nil || unused && n.conn != nil {
 			return true
 		}
-		for i := 0; n.kept != nil && len(n.kept.history) > 0; i++ {
+		for i := 0; n.kept != nil && n.kept.history.count > 0; i++ {
 			if i == atOnce {
 				return false
 			}
@@ -178,16 +178,9 @@ func (h *Hub) addPrivateLocked(x *hearer, ms []*Message, e *Entrance, limit int)
 	if max(n.kept.droppedSeq, h.namesLost) > seq {
 		return nil, false
 	}
-	first, _ := n.kept.find(seq + 1)
-	size := encodedSize(ms)
-	ms = slices.Clip(ms)
-	for _, s := range n.kept.history[first:] {
-		if size += s.message.size(); size > limit {
-			return nil, false
-		}
-		if !x.missesLocked(s.message) {
-			ms = append(ms, s.message)
-		}
+	ms, size := x.appendMissedLocked(slices.Clip(ms), n.kept, seq, encodedSize(ms), limit)
+	if size > limit {
+		return nil, false
 	}
 	return ms, true
 }
@@ -220,7 +213,7 @@ func (h *Hub) refitNames() {
 	h.mu.Lock()
 	var kept []*channel
 	for _, n := range h.names {
-		if n.kept != nil && len(n.kept.history) > 0 {
+		if n.kept != nil && n.kept.history.count > 0 {
 			kept = append(kept, n.kept)
 		}
 	}
@@ -230,7 +223,7 @@ func (h *Hub) refitNames() {
 			if len(kept) == 0 {
 				return true
 			}
-			if count, _ := kept[0].keepLocked(h); len(kept[0].history) > count {
+			if count, _ := kept[0].keepLocked(h); kept[0].history.count > count {
 				h.dropOldestLocked(kept[0])
 				continue
 			}

@@ -92,7 +92,7 @@ func TestTakeOver(t *testing.T) {
 		t.Error(err)
 	}
 	h.Configure(Config{History: 3})
-	if kept := len(h.names["ann"].kept.history); kept != 3 {
+	if kept := h.names["ann"].kept.history.count; kept != 3 {
 		t.Errorf("%d are kept", kept)
 	}
 	before := h.history.bytes.Load()

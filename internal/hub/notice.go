@@ -40,8 +40,8 @@ func (n *Notice) in(format Format) []byte {
 	return p
 }
 
-// Notify sends a notice to the connections that listen, after what was published before. What it costs under Hub.mu does not
-// grow with their number.
+// Notify sends a notice to the connections that listen, after what was published before, also where that waits for the next
+// delivery. What it costs under Hub.mu does not grow with their number.
 func (h *Hub) Notify(n *Notice) {
 	h.mu.Lock()
 	var wake uint64
@@ -69,6 +69,13 @@ func (l *loop) listen(c *Conn, n *Notice) {
 	if i < 0 || c.state != stateOpen {
 		return // it has left meanwhile
 	}
+	if every := c.options.DeliverEvery; every > 0 && len(l.delayFor(every).notices) > 0 { // those were given to Notify before
+		l.deliver()
+		l.deliverDelayed(l.delayFor(every))
+		if c.state != stateOpen {
+			return
+		}
+	}
 	c.memberships[i].listens = true
 	var array *shared
 	l.writeNotice(c, n.in(c.options.Format), &array)
@@ -76,8 +83,19 @@ func (l *loop) listen(c *Conn, n *Notice) {
 	l.handleFailed()
 }
 
-// notify writes a notice to those of an audience that listen.
+// notify writes a notice to those of an audience that listen, after the messages that wait for it.
 func (l *loop) notify(a *audience, n *Notice) {
+	if a.every > 0 {
+		if d := l.delayFor(a.every); len(d.touched) > 0 {
+			d.notices = append(d.notices, func() { l.notifyNow(a, n) })
+			return
+		}
+	}
+	l.notifyNow(a, n)
+}
+
+// notifyNow is notify for an audience for which no messages wait.
+func (l *loop) notifyNow(a *audience, n *Notice) {
 	for i := range a.groups {
 		g := &a.groups[i]
 		p := n.in(g.format)

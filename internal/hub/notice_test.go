@@ -113,3 +113,56 @@ func TestNoticesAreKept(t *testing.T) {
 		h.Close(hub.ReasonRestart, "", 0, time.Second)
 	})
 }
+
+// TestDelayedNotices: a notice comes after what was published before it, also where that waits for the next delivery. One that listens
+// meanwhile does not get it, because it has a newer one.
+func TestDelayedNotices(t *testing.T) {
+	for _, channels := range [][]string{{"a"}, {"a", "b"}} {
+		synctest.Test(t, func(t *testing.T) {
+			h := hub.New(hub.Config{})
+			o := &hub.ConnOptions{Format: v1.Format{}, PingInterval: time.Hour, WriteTimeout: time.Second, MaxBacklog: hub.MinBacklog, OneWay: true, DeliverEvery: 10 * time.Second}
+			notice := func(n int) *hub.Notice {
+				return &hub.Notice{Name: "about", Channel: "a", Data: fmt.Appendf(nil, `{"n":%d}`, n)}
+			}
+			var sinks [3]noticed
+			listen := func(i int, n int) {
+				c, _, _ := h.Connect(hub.Subscriber{Channels: channels}, o)
+				c.Start(&sinks[i], nil)
+				c.Listen(notice(n))
+				synctest.Wait()
+			}
+			expect := func(i int, want ...string) {
+				t.Helper()
+				synctest.Wait()
+				got := sinks[i].String()
+				for _, w := range want {
+					before, after, found := strings.Cut(got, w)
+					if !found || strings.Contains(before, "{\"n\"") || strings.Contains(before, "data") {
+						t.Errorf("client %d: %q instead of %q", i, got, want)
+						return
+					}
+					got = after
+				}
+				if strings.Contains(got, "{\"n\"") || strings.Contains(got, "data") {
+					t.Errorf("client %d: too much: %q", i, got)
+				}
+			}
+			listen(0, 0)
+			expect(0, `{"n":0}`)
+			h.Notify(notice(1)) // nothing waits
+			expect(0, `{"n":0}`, `{"n":1}`)
+			h.Publish(&hub.Message{Channel: "a", Data: []byte("first")})
+			h.Notify(notice(2))
+			h.Publish(&hub.Message{Channel: "a", Data: []byte("second")})
+			expect(0, `{"n":0}`, `{"n":1}`)
+			listen(1, 12)
+			expect(0, `{"n":0}`, `{"n":1}`, `"data":"first"`, `"data":"second"`, `{"n":2}`)
+			expect(1, `{"n":12}`)
+			h.Publish(&hub.Message{Channel: "a", Data: []byte("third")})
+			h.Notify(notice(3))
+			h.Close(hub.ReasonRestart, "", 0, time.Minute)
+			expect(0, `{"n":0}`, `{"n":1}`, `"data":"first"`, `"data":"second"`, `{"n":2}`, `"data":"third"`, `{"n":3}`)
+			expect(1, `{"n":12}`, `"data":"third"`, `{"n":3}`)
+		})
+	}
+}

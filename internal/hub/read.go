@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
@@ -54,13 +55,14 @@ func (s *sharedLog) nextReadLocked(w *want) (wait <-chan struct{}, do func()) {
 			return nil, func() {} // others may have the lock
 		}
 		o := w.pinned[w.checked]
+		count, _ := h.config.keepOf(o.name)
 		if r := w.read; r != nil {
 			w.read = nil
 			switch {
 			case r.err != nil:
 				w.retry = true
 				return nil, nil
-			case r.serves(w, after):
+			case r.serves(w, after, count):
 				continue // what is still lacking is a gap
 			}
 		}
@@ -75,7 +77,6 @@ func (s *sharedLog) nextReadLocked(w *want) (wait <-chan struct{}, do func()) {
 		r := &reading{after: after, limit: w.limit, era: s.era, retention: s.retention,
 			floor: h.droppedSeqLocked(o.name, h.channels[o.name]), done: make(chan struct{})}
 		if w.lastID == "" {
-			count, _ := h.config.keepOf(o.name)
 			r.last = min(w.replay, count)
 		}
 		o.reading, w.read = r, r
@@ -86,9 +87,10 @@ func (s *sharedLog) nextReadLocked(w *want) (wait <-chan struct{}, do func()) {
 }
 
 // serves reports whether a read was for at least what a connection needs.
-func (r *reading) serves(w *want, after uint64) bool {
+// count is how many messages of the channel are kept.
+func (r *reading) serves(w *want, after uint64, count int) bool {
 	if w.lastID == "" {
-		return r.last >= w.replay && r.limit >= w.limit
+		return r.last >= min(w.replay, count) && r.limit >= w.limit
 	}
 	return r.last == 0 && r.after <= after && r.limit >= w.limit
 }
@@ -103,12 +105,12 @@ func (s *sharedLog) lacksLocked(o *openChannel, w *want, after uint64) bool {
 	count, _ := h.config.keepOf(o.name)
 	if w.lastID == "" {
 		n := min(w.replay, count)
-		return o.asked < n && (ch == nil || len(ch.history) < n)
+		return o.asked < n && (ch == nil || ch.history.count < n)
 	}
 	if h.droppedSeqLocked(o.name, ch) <= after {
 		return false
 	}
-	if count == 0 && o.last > after && o.last > o.at {
+	if count == 0 && o.loss > after && o.loss > o.at {
 		return false // it has certainly missed that, and clients get no history
 	}
 	// The log was asked before, and did not have it. What is gone does not come back, so it is not asked again for each
@@ -167,14 +169,15 @@ func (s *sharedLog) readChannel(o *openChannel, r *reading) {
 // fetch reads from the log when there is a place for one more read: first with room for little, and again if that was not all.
 // It also was not all if the log has lost something. That may be read twice, because the log does not say which of the two it is.
 func (s *sharedLog) fetch(ctx context.Context, o *openChannel, r *reading) (es []broker.Entry, complete bool, err error) {
+	most := s.hub.Retention().Messages
 	if r.last > 0 {
 		err = takePlace(ctx, s.reads, func() error {
-			es, err = s.log.Last(ctx, o.name, r.last, r.limit)
+			es, err = s.last(ctx, o.name, r.last, most, r.limit)
 			return err
 		})
 		return es, true, err
 	}
-	n := max(1, s.hub.Retention().Messages) // without a history it is enough to know whether there is one
+	n := max(1, most) // without a history it is enough to know whether there is one
 	read := func(limit int) func() error {
 		return func() error {
 			es, complete, err = s.log.Read(ctx, o.name, r.after, n, limit)
@@ -187,6 +190,38 @@ func (s *sharedLog) fetch(ctx context.Context, o *openChannel, r *reading) (es [
 		err = takePlace(ctx, s.reads, read(r.limit))
 	}
 	return es, complete, err
+}
+
+// last returns the newest entries of a channel: so many that a client gets count messages of them, or most.
+func (s *sharedLog) last(ctx context.Context, name string, count, most, limit int) (es []broker.Entry, err error) {
+	for n := count; ; n = min(4*n, most) {
+		es, err = s.log.Last(ctx, name, n, limit)
+		if err != nil || len(es) < n || n >= most || remaining(es) >= count {
+			return es, err
+		}
+	}
+}
+
+// remaining returns how many of some entries a client gets that comes later: not those that are transient, or replaced.
+func remaining(es []broker.Entry) (count int) {
+	var replaced map[string]bool
+	for _, e := range slices.Backward(es) {
+		if e.Kind&kindTransient != 0 {
+			continue
+		}
+		if m := (Message{}); e.Kind&kindConflate != 0 && m.parseConflate(e.Data) {
+			key := m.Conflate.String()
+			if replaced[key] {
+				continue
+			}
+			if replaced == nil {
+				replaced = make(map[string]bool)
+			}
+			replaced[key] = true
+		}
+		count++
+	}
+	return count
 }
 
 // roomHelps reports whether a read of at most n entries that was not all may be with more room. The first entry comes whatever
@@ -290,7 +325,7 @@ func storedAt(e *broker.Entry, clock, now time.Time) time.Time {
 func (s *sharedLog) dropStaleLocked(name string, floor uint64) (all bool) {
 	for range atOnce {
 		ch := s.hub.channels[name]
-		if ch == nil || len(ch.history) == 0 || ch.history[0].message.Seq > floor {
+		if ch == nil || ch.history.count == 0 || ch.history.oldest.message.Seq > floor {
 			return true
 		}
 		s.hub.dropOldestLocked(ch)
@@ -310,7 +345,7 @@ func (s *sharedLog) prependLocked(m *Message, now time.Time) bool {
 	}
 	// It has nothing dropped, unlike a message that comes live: what is newer does not give way to what is older.
 	count, age := c.keepOf(m.Channel)
-	if ch != nil && len(ch.history) >= count || count == 0 ||
+	if ch != nil && ch.history.count >= count || count == 0 ||
 		h.history.bytes.Load()+int64(m.cost()) > int64(c.historyBytes()) || age > 0 && now.Sub(m.Time) >= age {
 		return false
 	}

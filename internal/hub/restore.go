@@ -58,7 +58,7 @@ func (h *Hub) Restore(p []byte) error {
 	if h.seqTime = s.time; now.Before(h.seqTime) {
 		h.seqTime = now // a clock that was set back: messages would have a time that is not yet, for as long as that
 	}
-	h.restoreMessagesLocked(s)
+	h.restoreMessagesLocked(s, now)
 	for i := range s.keys {
 		k := &s.keys[i]
 		if k.at.After(now) { // a clock that was set back
@@ -72,7 +72,7 @@ func (h *Hub) Restore(p []byte) error {
 }
 
 // restoreMessagesLocked keeps what was saved, as far as the options do.
-func (h *Hub) restoreMessagesLocked(s *saved) {
+func (h *Hub) restoreMessagesLocked(s *saved, now time.Time) {
 	places := make([]*channel, 0, len(s.places))
 	for i, p := range s.places {
 		if i < s.channels {
@@ -91,7 +91,9 @@ func (h *Hub) restoreMessagesLocked(s *saved) {
 	}
 	for i, m := range s.messages {
 		ch := places[s.placeOf[i]]
-		m.origin = h.origin
+		if m.origin = h.origin; m.Time.After(now) { // a clock that was set back: it would be kept for as much longer
+			m.Time = now
+		}
 		if h.keepsLocked(ch.name, ch) {
 			// It may forget another channel that has no more messages, and even this one, if that is full and has lost them all.
 			if h.channels[ch.name] == nil && ch.name != toChannel {
@@ -103,7 +105,13 @@ func (h *Hub) restoreMessagesLocked(s *saved) {
 			ch.droppedSeq = m.Seq
 		}
 	}
-	for !h.trimToLocked(h.config.historyBytes(), time.Now()) {
+	for !h.trimToLocked(h.config.historyBytes(), now) {
+	}
+	// Each message has set the timer as if it were published now.
+	if t := h.history.timer; t != nil {
+		t.Stop()
+		h.history.timer = nil
+		h.setTimerLocked(now)
 	}
 	for _, ch := range places {
 		if h.channels[ch.name] == ch {

@@ -294,7 +294,7 @@ func TestJoinResumes(t *testing.T) {
 		published.Wait()
 		h.mu.Lock()
 		var want []uint64
-		for _, s := range h.channels[name].history {
+		for s := h.channels[name].history.oldest; s != nil; s = s.newer() {
 			want = append(want, s.message.Seq)
 		}
 		h.mu.Unlock()

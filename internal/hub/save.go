@@ -23,7 +23,7 @@ func (h *Hub) Save(dst []byte) []byte {
 	if h.log != nil || h.starting.Load() != nil { // not restored yet, so there is nothing to save
 		return dst
 	}
-	s := saver{hub: h, places: make(map[*channel]uint64), out: slices.Grow(dst, int(h.history.bytes.Load())+1<<10)}
+	s := saver{hub: h, places: make(map[*channel]uint64), out: slices.Grow(dst, h.savedSizeLocked())}
 	s.text(h.epoch)
 	s.number(h.seq)
 	s.time(h.seqTime)
@@ -32,18 +32,29 @@ func (h *Hub) Save(dst []byte) []byte {
 	s.channels()
 	s.names()
 	s.number(uint64(h.history.count))
-	for m := h.history.oldest; m != nil; m = m.after {
-		s.message(s.places[m.channel], m.message)
+	var last *channel
+	var place uint64
+	for m := h.history.oldest; m != nil; m = m.in[inAll].after {
+		if m.channel != last { // mostly neighbors are of one
+			last, place = m.channel, s.places[m.channel]
+		}
+		s.message(place, m.message)
 	}
 	s.keys()
 	return s.out
+}
+
+// savedSizeLocked returns about how many bytes Save appends: of a message its data and event, and a few numbers.
+func (h *Hub) savedSizeLocked() int {
+	const numbers = 32
+	return int(h.history.bytes.Load()) - h.history.count*(messageOverhead-numbers) + len(h.repeats.known)*numbers*2 + 1<<10
 }
 
 // lostLocked returns the last position that a channel without history has lost.
 func (h *Hub) lostLocked() uint64 {
 	lost := h.droppedSeq
 	for _, ch := range h.channels { // whose clients were too slow to say goodbye
-		if len(ch.history) == 0 {
+		if ch.history.count == 0 {
 			lost = max(lost, ch.droppedSeq)
 		}
 	}
@@ -73,13 +84,13 @@ func (s *saver) place(name string, ch *channel) {
 func (s *saver) channels() {
 	n := uint64(0)
 	for _, ch := range s.hub.channels {
-		if len(ch.history) > 0 {
+		if ch.history.count > 0 {
 			n++
 		}
 	}
 	s.number(n)
 	for name, ch := range s.hub.channels {
-		if len(ch.history) > 0 {
+		if ch.history.count > 0 {
 			s.place(name, ch)
 		}
 	}

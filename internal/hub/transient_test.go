@@ -51,3 +51,24 @@ func TestTransientShared(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// TestTransientIsNoLoss: with a shared log and without history, a client that comes back from before the channel was opened here is
+// told of a gap for a message that it misses, and not for a transient one.
+func TestTransientIsNoLoss(t *testing.T) {
+	for _, transient := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			_, hubs, _ := sharing(t, 2, Config{})
+			publish(t, hubs[0], "b")
+			publish(t, hubs[0], "b")
+			c := connect(t, hubs[0], options(), "a")
+			if err := hubs[1].Publish(&Message{Channel: "a", Transient: transient}); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, c, 3)
+			if _, w := resume(t, hubs[0], "one-1", "a"); w.Resumed != transient {
+				t.Errorf("transient %v: %+v", transient, w)
+			}
+			synctest.Wait()
+		})
+	}
+}

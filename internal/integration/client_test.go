@@ -30,17 +30,20 @@ func TestServesClient(t *testing.T) {
 		t.Cleanup(func() { resp.Body.Close() })
 		return resp
 	}
-	resp := get("/ws?client", "Origin", "https://elsewhere.example")
-	body, _ := io.ReadAll(resp.Body)
-	h := resp.Header
-	if resp.StatusCode != 200 || h.Get("Content-Type") != "text/javascript; charset=utf-8" || h.Get("Access-Control-Allow-Origin") != "*" ||
-		!strings.HasPrefix(h.Get("Cache-Control"), "public, max-age=") || !bytes.Contains(body, []byte("as connect")) {
-		t.Errorf("%s %v %.100s", resp.Status, h, body)
+	for path, hasPresence := range map[string]bool{"/ws?client": false, "/ws?client=presence": true} {
+		resp := get(path, "Origin", "https://elsewhere.example")
+		body, _ := io.ReadAll(resp.Body)
+		h := resp.Header
+		if resp.StatusCode != 200 || h.Get("Content-Type") != "text/javascript; charset=utf-8" || h.Get("Access-Control-Allow-Origin") != "*" ||
+			!strings.HasPrefix(h.Get("Cache-Control"), "public, max-age=") || !bytes.Contains(body, []byte("as connect")) ||
+			bytes.Contains(body, []byte("presence")) != hasPresence {
+			t.Errorf("%s: %s %v %.100s", path, resp.Status, h, body)
+		}
+		if resp := get(path, "If-None-Match", h.Get("Etag")); resp.StatusCode != 304 {
+			t.Errorf("%s again: %s", path, resp.Status)
+		}
 	}
-	if resp := get("/ws?client", "If-None-Match", h.Get("Etag")); resp.StatusCode != 304 {
-		t.Errorf("again: %s", resp.Status)
-	}
-	for _, path := range []string{"/ws?client=7", "/ws?x&client", "/ws", "/?client"} {
+	for _, path := range []string{"/ws?client=7", "/ws?client=", "/ws?x&client", "/ws", "/?client", "/?client=presence"} {
 		if body, _ := io.ReadAll(get(path).Body); string(body) != "next" {
 			t.Errorf("%s: %.50s", path, body)
 		}

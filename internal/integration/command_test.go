@@ -11,8 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/coder/websocket"
-
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
 
@@ -118,7 +116,23 @@ var commandRows = []struct {
 		want: connectionsHead + "c3 ben 127.0.0.1 websocket 0s 0 0 room:2\n",
 	},
 	{
-		name: "kick a user", args: []string{"kick", "--user", "ben"}, want: "closed 1\n",
+		name: "subscribe a user", args: []string{"subscribe", "vip", "--user", "ann"}, want: "subscribed 1\n",
+	},
+	{
+		name: "subscribe a connection and print JSON", args: []string{"subscribe", "vip", "c3", "--json"}, want: `{"subscribed":1}` + "\n",
+	},
+	{
+		name: "list connections of the channel that they were subscribed to", args: []string{"connections", "--channel", "vip", "--user", "ben"},
+		want: connectionsHead + "c3 ben 127.0.0.1 websocket 0s 0 0 room:2 vip\n",
+	},
+	{
+		name: "unsubscribe a connection", args: []string{"unsubscribe", "vip", "c3"}, want: "unsubscribed 1\n",
+	},
+	{
+		name: "unsubscribe a user", args: []string{"unsubscribe", "vip", "--user", "ann"}, want: "unsubscribed 1\n",
+	},
+	{
+		name: "kick a user with a code", args: []string{"kick", "--user", "ben", "--code", "4403"}, want: "closed 1\n",
 	},
 	{
 		name: "publish a control character", args: []string{"publish", "\x1b[31mred", "--channel", "room:1"}, want: "ID to 1\n",
@@ -159,7 +173,7 @@ func TestCommands(t *testing.T) {
 				}
 			}
 			if c.args[0] == "kick" {
-				s.Server.In(t).ExpectClose(ben, websocket.StatusPolicyViolation)
+				s.Server.In(t).ExpectClose(ben, 4403)
 			}
 		})
 	}
@@ -213,6 +227,11 @@ func TestWrongCommands(t *testing.T) {
 		{name: "kick without an ID", args: []string{"kick"}, want: "specify a connection ID"},
 		{name: "kick what is not an ID", args: []string{"kick", "x"}, want: "is not the ID"},
 		{name: "kick a connection that is not there", args: []string{"kick", "c99"}, want: "no such connection"},
+		{name: "kick with a code of the protocol", args: []string{"kick", "c1", "--code", "1000"}, want: "must be 4000 to 4999"},
+		{name: "subscribe nobody", args: []string{"subscribe", "vip"}, want: "specify a connection ID or --user"},
+		{name: "subscribe twice over", args: []string{"subscribe", "vip", "c1", "--user", "ann"}, want: "specify a connection ID or --user"},
+		{name: "subscribe to a wrong channel", args: []string{"subscribe", "a\x01", "c1"}, want: "control character"},
+		{name: "unsubscribe a connection that is not there", args: []string{"unsubscribe", "vip", "c99"}, want: "no such connection"},
 		{name: "tail a wrong channel", args: []string{"tail", "a\x01"}, want: "control character"},
 		{name: "bench what is not a URL", args: []string{"bench", "localhost"}, want: "is not the URL of a route"},
 		{name: "ui on all addresses", args: []string{"ui", "--listen", "0.0.0.0:0"}, want: "must be a loopback address"},

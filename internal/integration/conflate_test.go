@@ -7,7 +7,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/coder/websocket"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
@@ -73,6 +75,87 @@ func TestSlowConflate(t *testing.T) {
 			t.Errorf("%s: %d messages, the last is %d; and %q", name, messages, last, others)
 		}
 	}
+}
+
+// TestDeliverEveryEnds: what waits for the next delivery comes before whatever ends it: a backend unsubscribes the client or closes its
+// connection, its access expires, or the server stops. After it nothing comes.
+func TestDeliverEveryEnds(t *testing.T) {
+	s := v1Test{caddytest.Start(t, `broadcast /ws table {
+		deliver_every 10s
+		user {query.me}
+	}
+	broadcast /expires table {
+		deliver_every 10s
+		expires {query.until}
+	}`), make(map[string]int)}
+	end := func(path string, how func()) *websocket.Conn {
+		t.Helper()
+		c := s.dial(path)
+		s.read(c) // hello
+		for i := range 4 {
+			s.Publish("channel=table&conflate=row:1", fmt.Sprint("price ", i))
+		}
+		s.Publish("channel=table", "plain")
+		how()
+		if got := s.read(c); strings.Count(got, `"data"`) != 2 || !strings.Contains(got, `"price 3"`) || !strings.Contains(got, `"plain"`) {
+			t.Errorf("%s", got)
+		}
+		return c
+	}
+	do := func(method, path, body string) func() {
+		return func() {
+			if status, answer := s.Do(method, s.Admin+path, body); status != 200 {
+				t.Errorf("%s %s: %d %s", method, path, status, answer)
+			}
+		}
+	}
+	closed := func(c *websocket.Conn, code websocket.StatusCode) {
+		t.Helper()
+		if _, p, err := c.Read(t.Context()); websocket.CloseStatus(err) != code {
+			t.Errorf("%s, %v", p, err)
+		}
+	}
+	c := end("/ws?me=ann", do("DELETE", "/broadcast/subscriptions", `{"user":"ann","channel":"table"}`))
+	if got := s.read(c); got != `[{"unsubscribed":{"channel":"table"}}]` {
+		t.Error(got)
+	}
+	s.Publish("channel=table", "too late")
+	do("DELETE", "/broadcast/connections?user=ann&code=4403", "")()
+	closed(c, 4403)
+	c = end("/ws?me=ann", do("DELETE", "/broadcast/connections?user=ann&code=4404", ""))
+	closed(c, 4404)
+	c = end(fmt.Sprint("/expires?until=", time.Now().Unix()+2), func() {})
+	closed(c, 4401)
+	stopped := make(chan error)
+	c = end("/ws?me=ann", func() { go func() { stopped <- caddy.Stop() }() })
+	closed(c, 1012)
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDeliverEverySocketIO: clients of Socket.IO get what waits as one answer to a poll, or as packets one after the other, with the
+// newest message of each conflate key, and an emit to some of them comes after what was published before it.
+func TestDeliverEverySocketIO(t *testing.T) {
+	s := caddytest.Start(t, `broadcast /socket.io/* page {
+		socketio
+		deliver_every 300ms
+	}`)
+	sid := openSession(t, func(method, path, body string) (int, string) { return s.Do(method, s.Addr+path, body) })
+	c, _ := dialNamespace(s, "/")
+	var lines strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&lines, `{"channel":"page","event":"e","conflate":"row:%d","data":%d}`+"\n", i%2, i)
+	}
+	lines.WriteString(`{"channel":"page","event":"e","data":"plain"}`)
+	if status, body := s.Post(s.Admin+"/broadcast/publish", "application/x-ndjson", lines.String()); status != 200 {
+		t.Fatal(status, body)
+	}
+	want := []string{`42["e",98]`, `42["e",99]`, `42["e","plain"]`}
+	if status, body := s.Do("GET", s.Addr+polling+sid, ""); status != 200 || body != strings.Join(want, "\x1e") {
+		t.Errorf("%d %q", status, body)
+	}
+	s.Expect(c, want...)
 }
 
 // insecure returns a client that accepts any certificate.

@@ -36,9 +36,10 @@ type exiting struct {
 	*caddytest.Server
 	secure       string // host:port of the site with TLS
 	binary, file string
+	replaced     bool // the binary is there already
 }
 
-func prepareExit(t *testing.T, global string) *exiting {
+func prepareExit(t testing.TB, global string) *exiting {
 	s := &caddytest.Server{T: t, Addr: caddytest.FreeAddr(t), Admin: caddytest.FreeAddr(t), Log: filepath.Join(t.TempDir(), "log")}
 	_, port, _ := net.SplitHostPort(caddytest.FreeAddr(t))
 	config := strings.NewReplacer("GLOBAL", "auto_https off\n"+global, "SITE", `broadcast /ws
@@ -51,20 +52,28 @@ func prepareExit(t *testing.T, global string) *exiting {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return &exiting{s, "localhost:" + port, filepath.Join(t.TempDir(), "caddy"), file}
+	return &exiting{Server: s, secure: "localhost:" + port, binary: filepath.Join(t.TempDir(), "caddy"), file: file}
 }
 
-// start makes the binary as `caddy upgrade` does it, a new file of the same name, and runs it.
-func (s *exiting) start(t *testing.T) (cmd *exec.Cmd, ended chan error) {
+// start makes the binary, unless that was done, and runs it.
+func (s *exiting) start(t testing.TB) (cmd *exec.Cmd, ended chan error) {
+	if !s.replaced {
+		s.makeBinary(t)
+	}
+	s.replaced = false
+	cmd, ended = caddytest.StartProcess(t, s.binary, s.file, s.Addr, s.secure)
+	s.WaitRunning()
+	return cmd, ended
+}
+
+// makeBinary makes the binary as `caddy upgrade` does it: a new file of the same name.
+func (s *exiting) makeBinary(t testing.TB) {
 	os.Remove(s.binary)
 	if p, err := os.ReadFile(os.Args[0]); err != nil {
 		t.Fatal(err)
 	} else if err := os.WriteFile(s.binary, p, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	cmd, ended = caddytest.StartProcess(t, s.binary, s.file, s.Addr, s.secure)
-	s.WaitRunning()
-	return cmd, ended
 }
 
 // connect opens connections of every kind, and returns what checks that each is told of the end.

@@ -1,9 +1,6 @@
 package integration
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -14,114 +11,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/caddyauth"
 	"github.com/coder/websocket"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/authtest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
 
-// jwtAuth authenticates by a token in the query, as the JWT modules for Caddy do: the claims become {http.auth.user.*}.
-type jwtAuth struct{}
-
-func init() {
-	caddy.RegisterModule(jwtAuth{})
-	httpcaddyfile.RegisterHandlerDirective("test_jwt", func(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-		raw := json.RawMessage("{}")
-		return caddyauth.Authentication{ProvidersRaw: caddy.ModuleMap{"test_jwt": raw}}, nil
-	})
-	httpcaddyfile.RegisterDirectiveOrder("test_jwt", httpcaddyfile.After, "basic_auth")
-}
-
-func (jwtAuth) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: "http.authentication.providers.test_jwt", New: func() caddy.Module { return new(jwtAuth) }}
-}
-
-func (jwtAuth) Authenticate(_ http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
-	sub, exp, ok := verifyJWT(r.URL.Query().Get("token"))
-	return caddyauth.User{ID: sub, Metadata: map[string]string{"exp": fmt.Sprint(exp)}}, ok, nil // as a float, with an exponent
-}
-
-var jwtKey = []byte("secret")
-
-func signJWT(part string) string {
-	mac := hmac.New(sha256.New, jwtKey)
-	mac.Write([]byte(part))
-	return part + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
-}
-
-func newJWT(sub string, exp time.Time) string {
-	encode := base64.RawURLEncoding.EncodeToString
-	return signJWT(encode([]byte(`{"alg":"HS256"}`)) + "." + encode(fmt.Appendf(nil, `{"sub":%q,"exp":%d}`, sub, exp.Unix())))
-}
-
-// verifyJWT does not look at the time: here that is the option's.
-func verifyJWT(token string) (sub string, exp float64, ok bool) {
-	i := strings.LastIndexByte(token, '.')
-	if i < 0 || signJWT(token[:i]) != token {
-		return "", 0, false
-	}
-	claims, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
-	var v struct {
-		Sub string
-		Exp float64
-	}
-	ok = err == nil && json.Unmarshal(claims, &v) == nil
-	return v.Sub, v.Exp, ok
-}
-
-// access is one way in which a site grants access for a time.
-type access struct {
-	name, site string
-	// grant returns what a client sends to have access until then.
-	grant func(until time.Time) (query url.Values, header http.Header)
-}
-
-// accesses returns the ways. The backend of two of them knows sessions by their cookies and tokens by their signatures.
-func accesses(t *testing.T) []access {
-	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if c, err := r.Cookie("session"); err == nil { // the session's end is its ID here
-			w.Header().Set("X-Session-Expires", c.Value)
-			return
-		}
-		u, _ := url.Parse(r.Header.Get("X-Forwarded-Uri"))
-		sub, exp, ok := verifyJWT(u.Query().Get("token"))
-		if !ok {
-			http.Error(w, "log in first", http.StatusUnauthorized)
-			return
-		}
-		w.Header().Set("X-User", sub)
-		w.Header().Set("X-Session-Expires", time.Unix(int64(exp), 0).Format(time.RFC3339))
-	}))
-	t.Cleanup(backend.Close)
-	forwardAuth := "forward_auth /ws " + backend.Listener.Addr().String() + ` {
-			uri /auth
-			copy_headers X-User X-Session-Expires
-			header_up -Upgrade
-			header_up -Connection
-		}
-		broadcast /ws news {
-			user {header.X-User}
-			expires {header.X-Session-Expires}
-		}`
-	jwt := func(until time.Time) (url.Values, http.Header) {
-		return url.Values{"token": {newJWT("ann", until)}}, nil
-	}
-	return []access{
-		{"a session cookie", forwardAuth, func(until time.Time) (url.Values, http.Header) {
-			return nil, http.Header{"Cookie": {"session=" + strconv.FormatInt(until.Unix(), 10)}}
-		}},
-		{"a JWT in the query", "test_jwt /ws\nbroadcast /ws news {\nuser {http.auth.user.id}\nexpires {http.auth.user.exp}\n}", jwt},
-		{"a JWT by forward_auth", forwardAuth, jwt},
-	}
-}
-
 // dialUntil opens a WebSocket with access until a time, and returns its hello.
-func dialUntil(s *caddytest.Server, a *access, until time.Time, lastID string) (c *websocket.Conn, h expiresHello) {
+func dialUntil(s *caddytest.Server, a *authtest.Access, until time.Time, lastID string) (c *websocket.Conn, h expiresHello) {
 	s.T.Helper()
-	query, header := a.grant(until)
+	query, header := a.Grant(until)
 	if query == nil {
 		query = make(url.Values)
 	}
@@ -157,9 +56,9 @@ func readFrame(s *caddytest.Server, c *websocket.Conn) (frame []expiresEntry) {
 // TestExpires: however access is granted, a connection ends with it, an expired one is refused, and a client that comes back with new
 // access misses nothing.
 func TestExpires(t *testing.T) {
-	for _, a := range accesses(t) {
-		t.Run(a.name, func(t *testing.T) {
-			s := caddytest.Start(t, "broadcast {\nhistory 100\n}\n---\n"+a.site)
+	for _, a := range authtest.Accesses(t) {
+		t.Run(a.Name, func(t *testing.T) {
+			s := caddytest.Start(t, "broadcast {\nhistory 100\n}\n---\n"+a.Site)
 			c, hello := dialUntil(s, &a, time.Now().Add(2*time.Second), "")
 			if hello.Expires == nil || *hello.Expires > 2 {
 				t.Fatalf("%+v", hello)
@@ -173,7 +72,7 @@ func TestExpires(t *testing.T) {
 			s.ExpectClose(c, 4401)
 			s.Publish("channel=news", "between")
 
-			query, header := a.grant(time.Now().Add(-time.Second))
+			query, header := a.Grant(time.Now().Add(-time.Second))
 			expectExpired(s, "/ws?"+query.Encode(), header)
 
 			c, hello = dialUntil(s, &a, time.Now().Add(time.Hour), last)
@@ -215,7 +114,7 @@ func TestExpiresForged(t *testing.T) {
 	silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(silent.Close)
 	forged := []string{"X-Session-Expires", "never", "X-User", "ann"}
-	site := accesses(t)[0].site
+	site := authtest.Accesses(t)[0].Site
 	s := caddytest.Start(t, site)
 	cookie := "session=" + strconv.FormatInt(time.Now().Add(-time.Second).Unix(), 10)
 	if status, body := s.Post(s.Addr+"/ws", "text/plain", "x", append(forged, "Cookie", cookie)...); status != 401 {

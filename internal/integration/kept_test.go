@@ -3,6 +3,8 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -56,6 +58,20 @@ func TestKept(t *testing.T) {
 	}
 	if status, body := s.Do("GET", s.Admin+"/broadcast/channels/room:1/messages?after=x-1", ""); status != 400 || !strings.Contains(body, "no ID") {
 		t.Error(status, body)
+	}
+	const odd = `room:a b/50%"<>?x` // a channel may have any characters, and the next page's address none
+	path := s.Admin + "/broadcast/channels/" + url.PathEscape(odd) + "/messages?limit=1"
+	for range 2 {
+		s.Publish("channel="+url.QueryEscape(odd), "x")
+	}
+	resp, err := http.Get("http://" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	next, _, _ := strings.Cut(strings.TrimPrefix(resp.Header.Get("Link"), "<"), ">")
+	if u, err := url.Parse(next); err != nil || u.Path != "/broadcast/channels/"+odd+"/messages" || !u.Query().Has("after") {
+		t.Errorf("%q: %v", resp.Header.Get("Link"), err)
 	}
 	s.Expect(s.Dial("/ws/room:1", nil), "room:1 3", "room:1 4", `{"a":2}`)
 	cursor := s.Dial("/ws/cursor:1", nil)

@@ -2,14 +2,19 @@ package integration
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/coder/websocket"
 
 	"github.com/caddy-broadcast/caddy-broadcast/broker/brokertest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/logwriter"
 )
 
 // logEntry is an entry of Caddy's log, as it is published.
@@ -92,6 +97,33 @@ func TestLogPolling(t *testing.T) {
 	}
 }
 
+// TestLogSubscribed: the same holds for a client that a backend has subscribed to the log, which its route does not have.
+func TestLogSubscribed(t *testing.T) {
+	s := caddytest.Start(t, `log {
+			output broadcast log
+		}
+		broadcast /socket.io/* chat {
+			socketio
+			user ann
+		}
+		respond 204`)
+	do := func(method, path, body string) (int, string) { return s.Do(method, s.Addr+path, body) }
+	sid := openSession(t, do)
+	if status, answer := s.Do("POST", s.Admin+"/broadcast/subscriptions", `{"user":"ann","channel":"log"}`); status != 200 {
+		t.Fatal(status, answer)
+	}
+	for _, uri := range []string{"/1", "/2", "/3"} {
+		do("GET", uri, "")
+		for told := false; !told; {
+			_, body := do("GET", polling+sid, "")
+			if strings.Contains(body, "sid=") {
+				t.Fatalf("it feeds itself: %s", body)
+			}
+			told = strings.Contains(body, `"uri":"`+uri+`"`)
+		}
+	}
+}
+
 // TestLogOfAdmin: Caddy's whole log can be published, also what was logged before the hub existed. Publishing and subscribing
 // with the admin API leave nothing in it.
 func TestLogOfAdmin(t *testing.T) {
@@ -140,6 +172,40 @@ func TestLogOfAdmin(t *testing.T) {
 			}
 			return
 		}
+	}
+}
+
+// TestLogDebug: what other handlers log about a client that polls is left out too.
+func TestLogDebug(t *testing.T) {
+	s := &caddytest.Server{T: t, Addr: caddytest.FreeAddr(t), Admin: caddytest.FreeAddr(t)}
+	caddytest.Run(t, strings.NewReplacer("ADDR", s.Addr, "ADMIN", s.Admin).Replace(`{
+		admin ADMIN
+		persist_config off
+		log {
+			output broadcast ops
+			level DEBUG
+		}
+	}
+	http://ADDR {
+		handle_path /x/* {
+			broadcast /socket.io/* ops {
+				socketio
+			}
+		}
+	}`))
+	do := func(method, path, body string) (int, string) { return s.Do(method, s.Addr+path, body) }
+	poll := func(method, path, body string) (int, string) { return do(method, "/x"+path, body) }
+	sid := beginSession(t, func() (int, string) { return poll("GET", polling, "") })
+	if status, body := poll("POST", polling+sid, "40"); status != 200 {
+		t.Fatal(status, body)
+	}
+	s.Do(http.MethodGet, s.Admin+"/config/apps/x", "")
+	for told := false; !told; {
+		status, body := poll("GET", polling+sid, "")
+		if status != 200 || strings.Contains(body, "transport=polling") {
+			t.Fatalf("it feeds itself: %d %s", status, body)
+		}
+		told = strings.Contains(body, `"uri":"/config/apps/x"`)
 	}
 }
 
@@ -200,4 +266,121 @@ func TestLogBroker(t *testing.T) {
 	for _, uri := range []string{"/1", "/2", "/3"} {
 		expectEntry(s, c, uri)
 	}
+}
+
+// TestLogStorm: while nothing can be published, requests do not wait for their log entries. What waits is bounded, and
+// afterwards the channel says how many entries are missing.
+func TestLogStorm(t *testing.T) {
+	m := newMemory(t, "storm", brokertest.MemoryConfig{})
+	s := caddytest.Start(t, strings.Replace(onBroker("storm", `log {
+			output broadcast log
+		}
+		broadcast /log log {
+			max_backlog 8MiB
+		}
+		respond 204`), "partition_timeout 1s", "partition_timeout 5m", 1))
+	awaitHealth(s, http.StatusNoContent)
+	c := s.Dial("/log", nil)
+	c.SetReadLimit(-1)
+	before := logwriter.Dropped()
+	m.Stop()
+	requests := uint64(0)
+	for long := "/?" + strings.Repeat("x", 16<<10); logwriter.Dropped() < before+10; requests++ {
+		if status, _ := s.Do(http.MethodGet, s.Addr+long, ""); status != 204 {
+			t.Fatal(status)
+		}
+	}
+	dropped := logwriter.Dropped() - before
+	s.ExpectMetrics(fmt.Sprintf("log_dropped_total %d", logwriter.Dropped()))
+	m.Start()
+	for total, missing := uint64(0), uint64(0); total < requests; {
+		_, p, err := c.Read(t.Context())
+		var e logEntry
+		if err == nil {
+			err = json.Unmarshal(p, &e)
+		}
+		if err != nil {
+			t.Fatalf("%v after %d entries, %d of them missing: %.100s", err, total, missing, p)
+		}
+		if e.Logger != "broadcast.log" {
+			total++
+			continue
+		}
+		total, missing = total+e.Dropped, missing+e.Dropped
+		if total == requests && missing < dropped {
+			t.Errorf("%d are missing, and %d were dropped", missing, dropped)
+		}
+	}
+}
+
+// TestLogsTogether: several logs can have one channel, each with its level, its format, and its part of what is logged.
+func TestLogsTogether(t *testing.T) {
+	s := caddytest.Start(t, `log everything {
+			output broadcast log
+			format filter {
+				request>uri replace HIDDEN
+				wrap json
+			}
+			sampling {
+				interval 1h
+				first 4
+				thereafter 1000000
+			}
+		}
+		log faults {
+			output broadcast log
+			format console
+			level ERROR
+		}
+		broadcast /log log
+		respond /fault 500
+		respond 204`)
+	c := s.Dial("/log", nil)
+	do := func(path string, want ...string) {
+		t.Helper()
+		s.Do(http.MethodGet, s.Addr+path, "")
+		for len(want) > 0 {
+			_, p, err := c.Read(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			i := slices.IndexFunc(want, func(w string) bool { return strings.Contains(string(p), w) })
+			if i < 0 {
+				t.Fatalf("%s is none of %q", p, want)
+			}
+			want = slices.Delete(want, i, i+1)
+		}
+	}
+	const filtered, console = `"uri":"HIDDEN"`, "\thttp.log.access.faults\t"
+	for _, path := range []string{"/a", "/b", "/c"} {
+		do(path, filtered)
+	}
+	do("/d") // left out by the sampling, which counts each level by itself, and also the request to /log
+	do("/fault", filtered, console)
+}
+
+// TestLogExit: what Caddy logs about its end still reaches subscribers.
+func TestLogExit(t *testing.T) {
+	s := prepareExit(t, "")
+	config, err := os.ReadFile(s.file)
+	if err == nil {
+		err = os.WriteFile(s.file, []byte(strings.Replace(string(config), "output file "+s.Log, "output broadcast default", 1)), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd, ended := s.start(t)
+	c := s.Dial("/ws", nil)
+	cmd.Process.Signal(syscall.SIGTERM)
+	for told := false; ; {
+		_, p, err := c.Read(t.Context())
+		if told = told || strings.Contains(string(p), `"msg":"shutting down apps, then terminating"`); err == nil {
+			continue
+		}
+		if code := websocket.CloseStatus(err); !told || code != websocket.StatusServiceRestart {
+			t.Errorf("told of the end: %v, and then %v", told, err)
+		}
+		break
+	}
+	<-ended
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,7 +15,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
 
-// TestDashboard: the dashboard and the docs ask for metrics that there are. Those of a broker are there only with one, and those
+// TestDashboard: the dashboard and the docs ask for metrics that there are, and the docs have all of them. Those of a broker are there only with one, and those
 // of the Redis protocol only with it.
 func TestDashboard(t *testing.T) {
 	metrics := func(s *caddytest.Server) string {
@@ -44,6 +45,11 @@ func TestDashboard(t *testing.T) {
 		for _, n := range names {
 			if !regexp.MustCompile(`(?m)^`+n+`[ {]`).MatchString(body) && !strings.Contains(body, "# TYPE "+n+" ") {
 				t.Errorf("%s asks for %s", name, n)
+			}
+		}
+		for _, m := range regexp.MustCompile(`(?m)^# TYPE (caddy_broadcast_\w+) `).FindAllStringSubmatch(body, -1) {
+			if name == "../../docs/metrics.md" && !slices.Contains(names, m[1]) {
+				t.Errorf("%s does not have %s", name, m[1])
 			}
 		}
 	}

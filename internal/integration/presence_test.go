@@ -24,6 +24,10 @@ func startPresence(t *testing.T) v1Test {
 			user {query.me}
 			presence 1m
 		}
+		broadcast /away away {
+			user {query.me}
+			presence 1m
+		}
 		broadcast /header {query.room} {
 			user {query.me}
 			presence 0

@@ -129,7 +129,7 @@ func TestResponseErrors(t *testing.T) {
 		"broadcast_response a b c":                      "wrong argument count",
 		"broadcast_response a {\nsize 1\n}":             "unrecognized option size",
 		"broadcast_response a {\nmax_message 0\n}":      "max_message must be greater than 0",
-		"broadcast_response a {\nmax_message 128MiB\n}": "max_message is 134217728 bytes, must be 1 to 67108864",
+		"broadcast_response a {\nmax_message 128MiB\n}": "max_message is 134217728 bytes, must be 1 to 67108864, at Caddyfile:6",
 		`broadcast_response ""`:                         "no channel is given",
 	} {
 		err := caddytest.Load("{\nadmin off\npersist_config off\n}\nhttp://" + caddytest.FreeAddr(t) + " {\n" + config + "\n}")

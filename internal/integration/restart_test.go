@@ -12,6 +12,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
 )
 
@@ -24,8 +25,8 @@ type restarting struct {
 }
 
 // startRestarting starts Caddy with history, in a directory for its data.
-func startRestarting(t *testing.T, data string) *restarting {
-	s := &restarting{exiting: prepareExit(t, "storage file_system "+data+"\nbroadcast {\nhistory 100000\nhistory_bytes 64MiB\n}\n"), data: data}
+func startRestarting(t testing.TB, data string) *restarting {
+	s := &restarting{exiting: prepareExit(t, "storage file_system "+data+"\nbroadcast {\nhistory 1000000\nhistory_bytes 64MiB\n}\n"), data: data}
 	config, err := os.ReadFile(s.file)
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +39,22 @@ func startRestarting(t *testing.T, data string) *restarting {
 	return s
 }
 
-func (s *restarting) run() { s.cmd, s.ended = s.start(s.T.(*testing.T)) }
+func (s *restarting) run() { s.cmd, s.ended = s.start(s.T) }
+
+// replaceBinary puts another binary in the place of the one that runs, as a package manager does it.
+func (s *restarting) replaceBinary() {
+	s.T.Helper()
+	s.makeBinary(s.T)
+	f, err := os.OpenFile(s.binary, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString("another one"); err != nil {
+		s.T.Fatal(err)
+	}
+	s.replaced = true
+}
 
 // awaitEnd waits until the process has ended.
 func (s *restarting) awaitEnd() {
@@ -71,31 +87,39 @@ func (s *restarting) hello(id string) string {
 	if err != nil {
 		s.T.Fatal(err)
 	}
+	c.CloseNow() // or an exit would wait for its close frame
 	return string(p)
+}
+
+// openPage has a page of Socket.IO get a message, and returns its ID, and what the page needs to go on.
+func (s *restarting) openPage() (id, pid, offset string) {
+	s.T.Helper()
+	page := openSocket(s.Server, nil)
+	s.Send(page, "40")
+	_, connected, err := page.Read(s.T.Context())
+	_, pid, ok := strings.Cut(string(connected), `"pid":"`)
+	if err != nil || !ok {
+		s.T.Fatal(string(connected), err)
+	}
+	pid, _, _ = strings.Cut(pid, `"`)
+	id = s.Publish("event=e", "one")
+	_, event, err := page.Read(s.T.Context())
+	if err != nil || !strings.HasPrefix(string(event), `42["e","one",`) {
+		s.T.Fatal(string(event), err)
+	}
+	return id, pid, strings.Split(string(event), `"`)[5]
 }
 
 // TestRestart: clients of every kind go on across a clean restart, and get each message once.
 func TestRestart(t *testing.T) {
 	for name, end := range map[string]func(s *restarting){
-		"SIGTERM":    (*restarting).terminate,
-		"caddy stop": func(s *restarting) { s.Do("POST", s.Admin+"/stop", ""); s.awaitEnd() },
+		"SIGTERM":                  (*restarting).terminate,
+		"caddy stop":               func(s *restarting) { s.Do("POST", s.Admin+"/stop", ""); s.awaitEnd() },
+		"a new binary is executed": func(s *restarting) { s.replaceBinary(); s.terminate() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := startRestarting(t, t.TempDir())
-			page := openSocket(s.Server, nil)
-			s.Send(page, "40")
-			_, connected, err := page.Read(t.Context())
-			_, pid, ok := strings.Cut(string(connected), `"pid":"`)
-			if err != nil || !ok {
-				t.Fatal(string(connected), err)
-			}
-			pid, _, _ = strings.Cut(pid, `"`)
-			first := s.Publish("event=e", "one")
-			_, event, err := page.Read(t.Context())
-			if err != nil || !strings.HasPrefix(string(event), `42["e","one",`) {
-				t.Fatal(string(event), err)
-			}
-			offset := strings.Split(string(event), `"`)[5]
+			first, pid, offset := s.openPage()
 			second := s.Publish("event=e", "two")
 			status, retried := s.Post(s.Admin+"/broadcast/publish?event=e", "text/plain", "three", "Idempotency-Key", "k")
 			if status != 200 {
@@ -180,15 +204,16 @@ func TestRestartWithGap(t *testing.T) {
 		"truncated":        func(s *restarting) { s.terminate(); truncate(s, func(n int64) int64 { return n - 1 }) },
 		"empty":            func(s *restarting) { s.terminate(); truncate(s, func(int64) int64 { return 0 }) },
 		"of another start": func(s *restarting) { s.endAndKillNext() },
+		// What is published meanwhile is missing in the file.
+		"history_file off in between": func(s *restarting) { s.endAndRunWithout("\nhistory_file off\n") },
+		"no history kept in between":  func(s *restarting) { s.endAndRunWithout("") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := startRestarting(t, t.TempDir())
-			id := s.Publish("", "before")
+			id, pid, offset := s.openPage()
 			end(s)
 			s.run()
-			if got := s.hello(id); !strings.Contains(got, `{"gap":`) {
-				t.Error(got)
-			}
+			s.expectGaps(id, pid, offset)
 			if len(s.saved()) != 0 {
 				t.Error("the file is still there")
 			}
@@ -199,6 +224,29 @@ func TestRestartWithGap(t *testing.T) {
 				t.Error(got)
 			}
 		})
+	}
+}
+
+// expectGaps checks that clients of every kind are told that they may miss messages.
+func (s *restarting) expectGaps(id, pid, offset string) {
+	s.T.Helper()
+	if got := s.hello(id); !strings.Contains(got, `{"gap":`) {
+		s.T.Errorf("broadcast.v1: %s", got)
+	}
+	_, next := s.Stream("http://"+s.Addr+"/ws", "Last-Event-ID", id)
+	events := ""
+	for !strings.Contains(events, "event: gap") {
+		e := next()
+		if events += e + "\n"; e == "EOF" {
+			s.T.Errorf("event stream: %s", events)
+			break
+		}
+	}
+	// socket.recovered is false if the session is another one.
+	page := openSocket(s.Server, nil)
+	s.Send(page, fmt.Sprintf(`40{"pid":"%s","offset":"%s"}`, pid, offset))
+	if _, p, err := page.Read(s.T.Context()); err != nil || !strings.Contains(string(p), `"pid":`) || strings.Contains(string(p), pid) {
+		s.T.Errorf("Socket.IO: %s %v", p, err)
 	}
 }
 
@@ -217,6 +265,58 @@ func (s *restarting) endAndKillNext() {
 	s.awaitEnd()
 	if err := os.WriteFile(name, p, 0o600); err != nil {
 		s.T.Fatal(err)
+	}
+}
+
+// endAndRunWithout has a process in between that does not use the file.
+func (s *restarting) endAndRunWithout(options string) {
+	s.T.Helper()
+	s.terminate()
+	config, err := os.ReadFile(s.file)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	history := "history 1000000\n"
+	without := strings.Replace(string(config), history, options, 1)
+	if options != "" {
+		without = strings.Replace(string(config), history, history+options, 1)
+	}
+	if err := os.WriteFile(s.file, []byte(without), 0o600); err != nil || without == string(config) {
+		s.T.Fatal(err)
+	}
+	s.run()
+	s.Publish("", "lost")
+	s.terminate()
+	if err := os.WriteFile(s.file, config, 0o600); err != nil {
+		s.T.Fatal(err)
+	}
+}
+
+// TestRestartAfterFailure: a start that fails, as with a mistake in the configuration, leaves the history for the next one.
+func TestRestartAfterFailure(t *testing.T) {
+	s := startRestarting(t, t.TempDir())
+	id := s.Publish("", "before")
+	s.terminate()
+	config, err := os.ReadFile(s.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 8 { // Caddy starts apps in random order
+		if err := os.WriteFile(s.file, append(config, "http://192.0.2.1:1 {\nbind 192.0.2.1\n}\n"...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(s.binary, "run", "--config", s.file, "--adapter", "caddyfile")
+		cmd.Env = append(os.Environ(), caddytest.AsCaddy+"=1")
+		if out, err := cmd.CombinedOutput(); err == nil {
+			t.Fatalf("it runs: %s", out)
+		}
+	}
+	if err := os.WriteFile(s.file, config, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.run()
+	if got := s.hello(id); !strings.Contains(got, `"resumed":true`) {
+		t.Error(got)
 	}
 }
 
@@ -254,28 +354,45 @@ func TestRestartWithFullDisk(t *testing.T) {
 	}
 }
 
-// TestRestartTime: with 64 MiB of history, exit and start take at most a second longer.
-func TestRestartTime(t *testing.T) {
-	s := startRestarting(t, t.TempDir())
-	line := `{"data":"` + strings.Repeat("x", 1000) + "\"}\n"
-	for range 10 {
-		if status, body := s.Post(s.Admin+"/broadcast/publish", "application/x-ndjson", strings.Repeat(line, 5200)); status != 200 {
-			t.Fatal(status, body)
+// fill publishes as much as is kept, and returns the last ID.
+func (s *restarting) fill(size int) string {
+	s.T.Helper()
+	line := `{"data":"` + strings.Repeat("x", size) + "\"}\n"
+	per := min(1<<16, 15<<20/len(line))
+	for left := 64 << 20 / (size + 256); left > 0; left -= per {
+		if status, body := s.Post(s.Admin+"/broadcast/publish", "application/x-ndjson", strings.Repeat(line, min(left, per))); status != 200 {
+			s.T.Fatal(status, body)
 		}
 	}
-	id := s.Publish("", "last")
-	s.terminate()
-	s.run()
-	if got := s.hello(id); !strings.Contains(got, `"resumed":true`) {
-		t.Error(got)
-	}
-	log, err := os.ReadFile(s.Log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(log)) {
-		if strings.Contains(line, "broadcast.history") {
-			t.Log(strings.TrimSpace(line))
-		}
+	return s.Publish("", "last")
+}
+
+// BenchmarkRestart: how long exit and start take with 64 MiB of history, and without any.
+func BenchmarkRestart(b *testing.B) {
+	for _, size := range []int{-1, 10, 1000, 60_000} {
+		b.Run(fmt.Sprint("size=", size), func(b *testing.B) {
+			s := startRestarting(b, b.TempDir())
+			var exit, start time.Duration
+			for b.Loop() {
+				id := ""
+				if size >= 0 {
+					id = s.fill(size)
+				} else {
+					id = s.Publish("", "only")
+				}
+				begin := time.Now()
+				s.terminate()
+				exit += time.Since(begin)
+				begin = time.Now()
+				s.run()
+				// The history is restored before the first connection.
+				if got := s.hello(id); !strings.Contains(got, `"resumed":true`) {
+					b.Fatal(got)
+				}
+				start += time.Since(begin)
+			}
+			b.ReportMetric(float64(exit.Milliseconds())/float64(b.N), "ms-to-exit")
+			b.ReportMetric(float64(start.Milliseconds())/float64(b.N), "ms-to-start")
+		})
 	}
 }

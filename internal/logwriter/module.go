@@ -26,11 +26,13 @@ func init() {
 //
 // Logging never waits for subscribers. At most 1 MiB of entries wait to be published, and an entry has at most 64 KiB. What is
 // beyond that is dropped, and counted in the metric `caddy_broadcast_log_dropped_total`. At its place in the channel there is an
-// entry that says how many were dropped (`"logger":"broadcast.log"`, `"dropped":7`).
+// entry that says how many were dropped (`"logger":"broadcast.log"`, `"dropped":7`). When Caddy exits, it waits up to a second for
+// entries that are not published yet. Logs with the same channel share what may wait.
 //
 // Entries about reading the log are not published, because each could cause the next one. These are requests to the routes on
-// which a channel with log entries can be read, which have `"broadcast_log":true` in other logs; requests to `/broadcast` of the
-// admin API; and what the writer logs itself. They are recognized in the formats `json` and `console` with their usual keys. With
+// which a channel with log entries can be read, and those of Socket.IO sessions that poll, which have `"broadcast_log":true` in
+// other logs; requests to `/broadcast` of the admin API; at the level `DEBUG`, what the loggers `http.…` and `tls.…` log about
+// requests; and what the writer logs itself. They are recognized in the formats `json` and `console` with their usual keys. With
 // another format use `log_skip` for the route, and exclude the logger `admin.api`.
 type Writer struct {
 	// The channel to publish on. Whoever may subscribe to it can read the log, with the addresses and requests of

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
@@ -41,6 +42,26 @@ func Use(h *hub.Hub) {
 	defer queues.Unlock()
 	for _, q := range queues.open {
 		q.start()
+	}
+}
+
+// flushTime is how long Flush waits. Usually nothing waits to be published for longer than a moment. If it does, as while a broker
+// is down, Caddy's exit should not take much longer for it.
+const flushTime = time.Second
+
+// Flush waits until what was logged is published, or for flushTime.
+func Flush() {
+	queues.Lock()
+	open := slices.Clone(queues.open)
+	queues.Unlock()
+	over := time.NewTimer(flushTime)
+	defer over.Stop()
+	for _, q := range open {
+		select {
+		case <-q.published():
+		case <-over.C:
+			return
+		}
 	}
 }
 

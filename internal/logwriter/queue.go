@@ -51,7 +51,8 @@ type queue struct {
 	size       int    // of entries, in bytes
 	lost       uint64 // taken from entries, but not published; the next batch begins with their number
 	lostAt     time.Time
-	publishing bool // a goroutine does
+	publishing bool          // a goroutine does
+	idle       chan struct{} // nil, or closed when it does no longer
 }
 
 // Write queues an entry, or drops it. It never blocks. It implements io.Writer, as which it is called once for each entry.
@@ -114,13 +115,35 @@ func (q *queue) publish() {
 	}
 }
 
+// published returns a channel that is closed when nothing waits any more, or there is no hub.
+func (q *queue) published() <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.idle == nil {
+		q.idle = make(chan struct{})
+	}
+	idle := q.idle
+	if !q.publishing {
+		q.endLocked()
+	}
+	return idle
+}
+
+// endLocked ends publishing.
+func (q *queue) endLocked() {
+	if q.publishing = false; q.idle != nil {
+		close(q.idle)
+		q.idle = nil
+	}
+}
+
 // take takes the next entries, and the hub to publish them to. Without either, publishing has ended.
 func (q *queue) take() (*hub.Hub, []entry) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	h := outlet.Load()
 	if h == nil || len(q.entries) == 0 {
-		q.publishing = false
+		q.endLocked()
 		return nil, nil
 	}
 	n := min(len(q.entries), maxBatch)

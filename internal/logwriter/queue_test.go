@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
@@ -129,6 +130,35 @@ func TestFull(t *testing.T) {
 	if lost := total(lines) - len(lines) + 1; lost != int(Dropped()-before) {
 		t.Errorf("%d of %d lines, and %d were counted as dropped", len(lines), n+100, Dropped()-before)
 	}
+}
+
+// TestFlush: an exit waits until what was logged is published, but not for long if that cannot be.
+func TestFlush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, h, s := start(t, hub.Config{MaxInbox: 64 << 10})
+		other := open("other") // which has nothing
+		t.Cleanup(func() { other.Close() })
+		Flush() // there is no hub
+		Use(h)
+		s.stick(true)
+		const n = 900 // four batches: the hub's loop has one, and its inbox another
+		for range n {
+			write(t, q, `{"long":"`+strings.Repeat("x", 1000)+`"}`)
+		}
+		began := time.Now()
+		if Flush(); time.Since(began) != flushTime {
+			t.Errorf("it has waited for %s for a hub that is stuck", time.Since(began))
+		}
+		s.stick(false)
+		began = time.Now()
+		if Flush(); time.Since(began) != 0 {
+			t.Errorf("it has waited for %s", time.Since(began))
+		}
+		synctest.Wait()
+		if lines := s.await(func([]string) bool { return true }); len(lines) != n {
+			t.Errorf("%d lines have come", len(lines))
+		}
+	})
 }
 
 // TestClosed: what cannot be published because the hub is closed is counted, and the next hub's subscribers are told first.

@@ -25,12 +25,19 @@ var (
 	}
 	adminMarks = [][]byte{[]byte(`"logger":"admin.api"`), []byte("\tadmin.api\t")}
 	adminURIs  = [][]byte{[]byte(`"uri":"/broadcast`), []byte(`"uri": "/broadcast`)}
+
+	// At this level the handlers of a route log each request, and often not which one it is: reverse_proxy names the upstream. A
+	// client may use a connection for each request, too. So nothing of this is published.
+	debugMarks   = [][]byte{[]byte(`"level":"debug"`), []byte(`"level":"DEBUG"`), []byte("\tdebug\t"), []byte("\tDEBUG\t"), []byte("DEBUG\x1b[0m\t")}
+	debugLoggers = [][]byte{[]byte(`"logger":"http.`), []byte("\thttp."), []byte(`"logger":"tls.`), []byte("\ttls.")}
 )
 
 // causedByReading reports whether an entry is not published because publishing may have caused it.
 func causedByReading(p []byte) bool {
-	// All of them have this word, so most entries are searched once.
-	return bytes.Contains(p, []byte("broadcast")) && (containsAny(p, marks) || containsAny(p, adminMarks) && containsAny(p, adminURIs))
+	// The level and the logger come first, after the time. The others have this word, so most entries are searched once.
+	start := p[:min(len(p), 256)]
+	return containsAny(start, debugMarks) && containsAny(start, debugLoggers) ||
+		bytes.Contains(p, []byte("broadcast")) && (containsAny(p, marks) || containsAny(p, adminMarks) && containsAny(p, adminURIs))
 }
 
 func containsAny(p []byte, parts [][]byte) bool {

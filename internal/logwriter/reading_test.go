@@ -14,8 +14,10 @@ import (
 func TestReading(t *testing.T) {
 	config := zap.NewProductionEncoderConfig()
 	type headers map[string][]string
+	colored := config
+	colored.EncodeLevel = zapcore.CapitalColorLevelEncoder // Caddy's default for console
 	for name, encoder := range map[string]zapcore.Encoder{
-		"json": zapcore.NewJSONEncoder(config), "console": zapcore.NewConsoleEncoder(config),
+		"json": zapcore.NewJSONEncoder(config), "console": zapcore.NewConsoleEncoder(config), "colored": zapcore.NewConsoleEncoder(colored),
 	} {
 		encode := func(logger, msg string, fields ...zap.Field) []byte {
 			b, err := encoder.EncodeEntry(zapcore.Entry{Time: time.Now(), LoggerName: logger, Message: msg, Caller: zapcore.NewEntryCaller(0, "admin.go", 1, true)}, fields)
@@ -33,12 +35,24 @@ func TestReading(t *testing.T) {
 				t.Errorf("%s: %s is not recognized", name, p)
 			}
 		}
+		debug := func(logger string) []byte {
+			b, err := encoder.EncodeEntry(zapcore.Entry{Level: zap.DebugLevel, Time: time.Now(), LoggerName: logger, Message: "selected upstream"}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b.Bytes()
+		}
+		for logger, want := range map[string]bool{"http.handlers.reverse_proxy": true, "tls.handshake": true, "http": false, "events": false} {
+			if p := debug(logger); causedByReading(p) != want {
+				t.Errorf("%s: %s: left out is %v", name, p, !want)
+			}
+		}
 		if p := encode("admin.api", "received request", zap.String("uri", "/load")); causedByReading(p) {
 			t.Errorf("%s: %s is left out", name, p)
 		}
 		for _, forged := range []string{
 			`"broadcast_log":true`, `"broadcast_log": true`, `","broadcast_log":true,"`, `"logger":"broadcast.log"`, "\tbroadcast.log\t",
-			"\tadmin.api\t\"uri\": \"/broadcast", `"logger":"admin.api","uri":"/broadcast"`, "/broadcast", "admin.api", "true", "broadcast_log",
+			"\tadmin.api\t\"uri\": \"/broadcast", `"logger":"admin.api","uri":"/broadcast"`, `"level":"debug"`, "\tDEBUG\t", "DEBUG\x1b[0m\t", "/broadcast", "admin.api", "true", "broadcast_log",
 		} {
 			p := encode("http.log.access", "handled request", zap.String("uri", forged), zap.String("user_id", forged),
 				zap.Reflect("headers", headers{http.CanonicalHeaderKey("Broadcast_log"): {forged, "true"}, "Logger": {"broadcast.log", "admin.api", forged}}))

@@ -190,6 +190,37 @@ for (const by of transports) {
 	})
 }
 
+for (const by of transports) {
+	test(`${by.join()}: one whose access has ended stays away, and recovers with new access`, { timeout }, async t => {
+		const until = ms => (Date.now() + ms) / 1000
+		const s = begin(t, { transports: by, path: "/expiring/", query: { until: until(2000) } })
+		const { channel } = s, opened = []
+		s.io.on("reconnect_attempt", () => opened.push("by itself"))
+		await once(s, "connect")
+		await publish(channel, { event: "e", data: "in time" })
+		assert.equal((await s.next())[1], "in time")
+		const id = s.id
+		assert.equal(await once(s, "disconnect"), "io server disconnect")
+		await publish(channel, { event: "e", data: "missed" })
+		s.io.opts.query.until = until(3_600_000)
+		s.connect()
+		await once(s, "connect")
+		assert.ok(s.recovered)
+		assert.equal(s.id, id)
+		await publish(channel, { event: "e", data: "after" })
+		for (const data of ["missed", "after"]) assert.equal((await s.next())[1], data)
+		assert.deepEqual(opened, [])
+	})
+}
+
+test("one that was kicked stays away", { timeout }, async t => {
+	const s = await connect(t, { path: "/plain/", transports: ["websocket"], query: { user: "kicked" } })
+	const why = once(s, "disconnect")
+	await request("DELETE", "/broadcast/connections?user=kicked&code=4403")
+	assert.equal(await why, "io server disconnect")
+	assert.equal(s.active, false) // it makes no attempt by itself
+})
+
 test("clients that move to a WebSocket while events come at full speed get each once, in order", { timeout }, async t => {
 	// With pings that come seldom: one process with all these clients may be slow to answer.
 	const channel = newChannel(), options = { channel, path: "/calm/" }

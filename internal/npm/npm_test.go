@@ -20,7 +20,12 @@ func TestClient(t *testing.T) {
 		history 100
 	}
 	---
-	`+route("/socket.io/*", "", "1s")+route("/plain/*", "recovery off", "1s")+route("/calm/*", "recovery off", "1m"))
+	`+route("/socket.io/*", "", "1s")+route("/plain/*", "recovery off", "1s")+route("/calm/*", "recovery off", "1m")+`
+	broadcast /expiring/* {
+		channel {query.channel}
+		expires {query.until}
+		socketio
+	}`)
 	npm.Run(t, "client.mjs", "SITE="+s.Addr, "ADMIN="+s.Admin)
 }
 

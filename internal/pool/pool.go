@@ -75,6 +75,7 @@ func (s *Shared) Close(spread time.Duration) {
 	if s.File.InUse() {
 		s.SocketIO.HandOver()
 	}
+	logwriter.Flush()
 	s.Hub.Close(hub.ReasonRestart, closeText, spread, closeTimeout)
 	// Here and not when the last configuration is cleaned up: the module of the storage may be by then.
 	s.File.Save()
@@ -82,6 +83,7 @@ func (s *Shared) Close(spread time.Duration) {
 
 // Destruct closes all connections, which net/http has long forgotten.
 func (s *Shared) Destruct() error {
+	logwriter.Flush()
 	logwriter.Leave(s.Hub)
 	s.Intake.Close()
 	s.Close(0)

@@ -138,37 +138,3 @@ func (x *order) TryWrite(p []byte) (int, error) {
 	return len(p), nil
 }
 func (x *order) Write(p []byte, _ time.Duration) (int, error) { return x.TryWrite(p) }
-
-// BenchmarkPublishDuringBurst publishes while members join, with and without presence: the time until a publisher has its answer.
-func BenchmarkPublishDuringBurst(b *testing.B) {
-	for _, with := range []bool{false, true} {
-		b.Run(fmt.Sprint("presence ", with), func(b *testing.B) {
-			for b.Loop() {
-				h := hub.New(hub.Config{})
-				var table *presence.Table
-				if with {
-					table = presence.NewTable(h)
-				}
-				o := options(table)
-				var times []time.Duration
-				began := time.Now()
-				for i := range 10_000 {
-					join(b, h, o, fmt.Sprint("user", i))
-					if i%10 == 0 {
-						m := &hub.Message{Channel: "other", Data: []byte("x")}
-						start := time.Now()
-						if err := h.Publish(m); err != nil {
-							b.Fatal(err)
-						}
-						times = append(times, time.Since(start))
-					}
-				}
-				b.ReportMetric(float64(time.Since(began).Microseconds())/10_000, "µs/join")
-				slices.Sort(times)
-				b.ReportMetric(float64(times[len(times)/2].Nanoseconds())/1000, "µs/publish-p50")
-				b.ReportMetric(float64(times[len(times)*99/100].Nanoseconds())/1000, "µs/publish-p99")
-				h.Close(hub.ReasonRestart, "", 0, 5*time.Second)
-			}
-		})
-	}
-}

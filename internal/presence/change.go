@@ -92,7 +92,7 @@ func (r *room) stopListing(was bool) {
 	r.changed = nil
 	for user, m := range r.members {
 		if m.told, m.isTold, m.changed = "", false, false; !m.isPresent() {
-			delete(r.members, user)
+			r.remove(user)
 		}
 	}
 }
@@ -121,7 +121,7 @@ func (r *room) listChanges(s *State) {
 			if m.isTold {
 				s.Left = append(s.Left, Member{User: user})
 			}
-			delete(r.members, user)
+			r.remove(user)
 		}
 	}
 	if cap(r.changed) > maxListed {

@@ -176,8 +176,9 @@ func TestModel(t *testing.T) {
 // checkSums compares what the room counts with a count.
 func checkSums(t *testing.T, r *room) {
 	t.Helper()
-	present, here, bytes := 0, 0, 0
+	present, here, bytes, texts := 0, 0, 0, 0
 	for user, m := range r.members {
+		texts += m.textSize(user)
 		if m.isPresent() {
 			present++
 			bytes += size(user, m.shown())
@@ -186,7 +187,7 @@ func checkSums(t *testing.T, r *room) {
 			here++
 		}
 	}
-	if present != r.present || here != r.here || bytes != r.bytes {
-		t.Errorf("%d present, %d here, %d bytes; counted %d, %d, %d", present, here, bytes, r.present, r.here, r.bytes)
+	if present != r.present || here != r.here || bytes != r.bytes || texts != r.texts {
+		t.Errorf("%d present, %d here, %d bytes, %d of texts; counted %d, %d, %d, %d", present, here, bytes, texts, r.present, r.here, r.bytes, r.texts)
 	}
 }

@@ -15,13 +15,12 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
-const (
-	// maxListed is how many members a channel may have so that they are listed. Beyond that only their count is sent: each of
-	// n members would be sent each of n arrivals. Members are listed again when they are listedAgain, so that a channel whose
-	// count moves around the limit does not send a list to everybody each time.
-	maxListed   = 1000
-	listedAgain = 900
+// maxListed is how many members a channel may have so that they are listed. Beyond that only their count is sent: each of n
+// members would be sent each of n arrivals. Members are listed again when they are listedAgain, so that a channel whose count moves
+// around the limit does not send a list to everybody each time. They are variables so that tests need fewer members.
+var maxListed, listedAgain = 1000, 900
 
+const (
 	// maxListBytes limits the size of a list in the same way. MinBacklog is twice that, so that it fits a backlog.
 	maxListBytes     = 256 << 10
 	listedAgainBytes = maxListBytes - maxListBytes/8
@@ -33,6 +32,12 @@ const (
 	never              = time.Duration(1<<63 - 1)
 	unknown            = -1 * time.Hour // before all times
 	maxForgottenGraces = 64             // of members who came back, before the heap is cleaned
+
+	// What counts in max_memory, as measured by BenchmarkRoom, and in addition the texts.
+	roomCost      = 512
+	memberCost    = 192 // with its place in the maps
+	elsewhereCost = 48
+	graceCost     = 24
 )
 
 // MinBacklog is the smallest max_backlog of a route with presence, so that a list fits.
@@ -68,6 +73,15 @@ func (m *member) isHere() bool { return m.conns > 0 || m.until > 0 }
 // size returns about what a member takes in a list.
 func size(user, data string) int { return len(user) + len(data) + memberOverhead }
 
+// textSize returns what the texts of a member take. What the members were told may be a text of its own.
+func (m *member) textSize(user string) int {
+	n := len(user) + 2*len(m.data)
+	for _, e := range m.elsewhere {
+		n += elsewhereCost + len(e.data)
+	}
+	return n
+}
+
 // room is the members of a channel.
 type room struct {
 	channel string
@@ -75,6 +89,7 @@ type room struct {
 	present int                // of members
 	here    int                // of those, on this node
 	bytes   int                // of a list of those that are present, about
+	texts   int                // bytes of the texts of members
 
 	anonymous int // connections here without a user
 	absent    int // of those that have ended, how many are in their grace period
@@ -104,6 +119,17 @@ func (r *room) count() int {
 		n += o.anonymous + o.users
 	}
 	return n
+}
+
+// memory returns about how many bytes the room takes.
+func (r *room) memory() int {
+	return roomCost + memberCost*len(r.members) + r.texts + graceCost*cap(r.graces)
+}
+
+// remove forgets a user.
+func (r *room) remove(user string) {
+	r.texts -= r.members[user].textSize(user)
+	delete(r.members, user)
 }
 
 // isEmpty reports whether the room can be forgotten: no connection here is on the channel, and none is awaited.
@@ -158,7 +184,9 @@ func (r *room) update(user string, change func(*member)) {
 	if m == nil {
 		m = new(member)
 		r.members[user] = m
+		r.texts += len(user)
 	}
+	r.texts -= m.textSize(user)
 	if m.isPresent() {
 		r.present--
 		r.bytes -= size(user, m.shown())
@@ -167,6 +195,7 @@ func (r *room) update(user string, change func(*member)) {
 		r.here--
 	}
 	change(m)
+	r.texts += m.textSize(user)
 	if m.isHere() {
 		r.here++
 	}
@@ -178,7 +207,7 @@ func (r *room) update(user string, change func(*member)) {
 	case r.counting:
 		// Nothing was told of a member, so nothing of it need be remembered.
 		if !m.isPresent() {
-			delete(r.members, user)
+			r.remove(user)
 		}
 	case !m.changed:
 		m.changed = true

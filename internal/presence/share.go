@@ -1,6 +1,7 @@
 package presence
 
 import (
+	"bytes"
 	"encoding/json"
 	"time"
 
@@ -36,13 +37,30 @@ type shared struct {
 }
 
 const (
-	partUsers   = 200 // of a list in one message: with the longest names and data, they fit
+	partUsers   = 200     // of a list in one message
+	partBytes   = 200_000 // of them: what clients choose may take six times as much as JSON, and all of it has to fit nodes.MaxTell
 	maxDataSize = 4096
+	maxParts    = 32 // of a list: twice as many as maxListed users with the longest names and data need
 )
+
+// size returns at most how many bytes a user takes in a message.
+func (u *shared) size() int { return 2*len(u.User) + len(u.Data) + 48 }
+
+// json returns the share as it is sent. What clients get on another node is what they get here, byte by byte: json.Marshal would
+// escape HTML, so that a user who moves between nodes would seem to have other data.
+func (s *share) json() []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if e.Encode(s) != nil {
+		return nil // a member's data is JSON
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
 
 // isValid reports whether what another node says can be passed on to clients.
 func (s *share) isValid() bool {
-	if hub.CheckName("", s.Channel) != nil || s.Anonymous < 0 || s.Users < 0 || s.Part < 0 || s.Part > 1000 {
+	if hub.CheckName("", s.Channel) != nil || s.Anonymous < 0 || s.Users < 0 || s.Part < 0 || s.Part > maxParts || !s.Listed && len(s.Has) > 0 {
 		return false
 	}
 	for _, u := range s.Has {
@@ -65,6 +83,7 @@ type other struct {
 	listed    bool
 	parts     []shared // of a list of which more is to come
 	nextPart  int
+	asked     time.Duration // when a part was missing last
 }
 
 // sharing is what a room tells other nodes. It is nil while no broker is used.
@@ -87,7 +106,7 @@ func (r *room) touch(user string) {
 }
 
 // lists reports whether other nodes are told who is here. They are told again before the room lists its members again.
-func (r *room) lists() bool { return !r.counting || r.count() <= listedAgain }
+func (r *room) lists() bool { return r.count() <= listedAgain || !r.counting && r.count() <= maxListed }
 
 // shareAll returns what this node has.
 func (r *room) shareAll() (parts []share) {
@@ -96,16 +115,19 @@ func (r *room) shareAll() (parts []share) {
 		s.Users = r.here
 		return []share{s}
 	}
+	size := 0
 	for user, m := range r.members {
 		if !m.isHere() {
 			continue
 		}
-		if len(s.Has) == partUsers {
+		u := shared{user, json.RawMessage(m.data), m.at}
+		if size += u.size(); len(s.Has) == partUsers || size > partBytes {
 			s.More = true
 			parts = append(parts, s)
 			s = share{Channel: s.Channel, Version: s.Version, Anonymous: s.Anonymous, Listed: true, Part: s.Part + 1}
+			size = u.size()
 		}
-		s.Has = append(s.Has, shared{user, json.RawMessage(m.data), m.at})
+		s.Has = append(s.Has, u)
 	}
 	return append(parts, s)
 }
@@ -123,11 +145,17 @@ func (r *room) shareChange(version uint64) []share {
 		return r.shareAll()
 	}
 	s := share{Channel: r.channel, Version: version, Base: base, Anonymous: r.anonymous + r.absent, Listed: true}
+	size := 0
 	for user := range changed {
+		u := shared{User: user}
 		if m := r.members[user]; m != nil && m.isHere() {
-			s.Has = append(s.Has, shared{user, json.RawMessage(m.data), m.at})
+			u.Data, u.At = json.RawMessage(m.data), m.at
+			s.Has = append(s.Has, u)
 		} else {
 			s.Gone = append(s.Gone, user)
+		}
+		if size += u.size(); size > partBytes {
+			return r.shareAll()
 		}
 	}
 	return []share{s}
@@ -166,13 +194,20 @@ func (r *room) take(node uint64, s *share, now time.Duration) bool {
 			o.parts, o.nextPart = nil, 0
 		}
 		if s.Part != o.nextPart {
-			return false
+			// Asked once for all parts of a list, or each would be answered by another list.
+			ask := o.asked == 0 || now-o.asked >= spreadEvery
+			if ask {
+				o.asked = now
+			}
+			return !ask
 		}
 		o.parts, o.nextPart = append(o.parts, s.Has...), o.nextPart+1
 		if s.More {
 			return true
 		}
-		r.replace(node, o.parts)
+		if s.Listed || o.listed { // a room in which members are only counted may have very many
+			r.replace(node, o.parts)
+		}
 		o.parts, o.nextPart = nil, 0
 	} else {
 		for _, user := range s.Gone {
@@ -202,10 +237,14 @@ func (r *room) replace(node uint64, users []shared) {
 
 // dropNode forgets what a node has.
 func (r *room) dropNode(node uint64) {
-	if r.others[node] != nil {
-		r.replace(node, nil)
-		delete(r.others, node)
+	o := r.others[node]
+	if o == nil {
+		return
 	}
+	if o.listed {
+		r.replace(node, nil)
+	}
+	delete(r.others, node)
 }
 
 // setElsewhere notes that a node has a user, or has not.

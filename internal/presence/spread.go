@@ -32,7 +32,7 @@ const (
 	// What a node has stays for a while after its end, because its clients are on their way to other nodes. A node that is
 	// silent counts as dead after 6 s (package nodes), so its members leave within 10 s too.
 	leftGrace   = 8 * time.Second
-	silentGrace = 3 * time.Second
+	silentGrace = 2 * time.Second
 
 	// atOnce is how many rooms are looked at without letting others have the lock.
 	atOnce = 256
@@ -333,8 +333,8 @@ func (o outbox) send(p Peers) {
 	for to, shares := range o {
 		var message []byte
 		for i := range shares {
-			data, err := json.Marshal(&shares[i])
-			if err != nil || len(data)+2 > nodes.MaxTell {
+			data := shares[i].json()
+			if len(data) == 0 || len(data)+2 > nodes.MaxTell {
 				continue
 			}
 			if len(message)+len(data)+2 > nodes.MaxTell {

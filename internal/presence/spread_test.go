@@ -17,9 +17,12 @@ import (
 
 // network is nodes that tell each other shares, with messages that come late, in another order, or not at all.
 type network struct {
-	mu    sync.Mutex
-	rand  *rand.Rand
-	loss  float64
+	mu   sync.Mutex
+	rand *rand.Rand
+	loss float64
+
+	ordered bool // as those of a broker are
+
 	nodes map[uint64]*peer
 	sent  int
 	bytes int
@@ -45,7 +48,11 @@ func (p *peer) Tell(to uint64, _ string, data []byte) {
 		p.net.sent++
 		p.net.bytes += len(data)
 		if p.net.rand.Float64() >= p.net.loss {
-			time.AfterFunc(rand.N(30*time.Millisecond), func() { other.take(p.id, slices.Clone(data)) })
+			late := rand.N(30 * time.Millisecond)
+			if p.net.ordered {
+				late = time.Duration(p.net.sent) * time.Microsecond
+			}
+			time.AfterFunc(late, func() { other.take(p.id, slices.Clone(data)) })
 		}
 	}
 }

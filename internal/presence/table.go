@@ -19,6 +19,10 @@ type Table struct {
 	rooms map[string]*live
 
 	spread *spread // nil if there can be no other nodes
+
+	full      bool    // the rooms take more than their share of max_memory
+	listed    []*live // rooms that keep the list for new members
+	listBytes int     // of these lists
 }
 
 // live is a room, and what wakes it. A room in which nothing happens has no timer.
@@ -26,6 +30,7 @@ type live struct {
 	room
 	timer *time.Timer
 	due   time.Duration // when the timer runs, or never
+	held  int           // bytes that count in max_memory
 }
 
 // NewTable returns the table of a hub.
@@ -39,7 +44,14 @@ func (t *Table) now() time.Duration { return time.Since(t.start) }
 func (t *Table) join(c *hub.Conn, channel string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	before := 0
+	if l := t.rooms[channel]; l != nil {
+		before = l.held
+	}
 	c.Listen(t.joinLocked(channel, c.User(), c.Member()))
+	if t.full && t.rooms[channel].held > before {
+		c.Close(hub.ReasonMemory, "too many members")
+	}
 }
 
 // joinLocked adds a connection of a user to a channel, and returns what it has to be told.
@@ -56,9 +68,33 @@ func (t *Table) joinLocked(channel, user, data string) *hub.Notice {
 	// First the others, as the connection does not listen yet: what they are told now is in its list.
 	t.step(l)
 	if l.list == nil {
-		l.list = &hub.Notice{Name: event, Channel: channel, Data: l.told().JSON()}
+		t.keepList(l, &hub.Notice{Name: event, Channel: channel, Data: l.told().JSON()})
 	}
 	return l.list
+}
+
+// maxLists is how many bytes of lists are kept. A room whose members do not change would otherwise keep its list for ever, though
+// only the next ones of a burst need it.
+const maxLists = 2 << 20
+
+// keepList keeps the list of a room for its next members.
+func (t *Table) keepList(l *live, list *hub.Notice) {
+	n := len(list.Data) + roomCost // the room may be empty by now, and be kept for its list only
+	if t.listBytes += n; t.listBytes > maxLists {
+		for _, other := range t.listed {
+			other.list = nil
+		}
+		clear(t.listed)
+		t.listed, t.listBytes = t.listed[:0], n
+	}
+	l.list = list
+	t.listed = append(t.listed, l)
+}
+
+// holdLocked counts what a room takes now.
+func (t *Table) holdLocked(l *live, n int) {
+	t.full = !t.hub.HoldMembers(n - l.held)
+	l.held = n
 }
 
 // leave takes a connection from a channel.
@@ -71,6 +107,9 @@ func (t *Table) leave(c *hub.Conn, channel string, grace time.Duration) {
 // leaveLocked takes a connection of a user from a channel.
 func (t *Table) leaveLocked(channel, user string, grace time.Duration) {
 	if l := t.rooms[channel]; l != nil {
+		if t.full {
+			grace = 0 // others need the room
+		}
 		l.leave(user, t.now(), grace)
 		t.step(l)
 	}
@@ -96,12 +135,14 @@ func (t *Table) step(l *live) {
 		}
 		delete(t.rooms, l.channel)
 		t.endedLocked(l)
+		t.holdLocked(l, 0)
 		return
 	}
 	if s, ok := l.tell(now); ok {
 		t.hub.Notify(&hub.Notice{Name: event, Channel: l.channel, Data: s.JSON()})
 	}
 	t.changedLocked(l)
+	t.holdLocked(l, l.memory())
 	switch at := l.next(); {
 	case at >= l.due: // it wakes too early at worst, which costs less than moving the timer each time
 	case l.timer == nil:

@@ -25,7 +25,10 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("broadcast_response", httpcaddyfile.After, "intercept")
 }
 
-const defaultMaxMessage = 64 << 10 // as for what clients publish
+const (
+	defaultMaxMessage = 64 << 10 // as for what clients publish
+	mostMaxMessage    = 64 << 20
+)
 
 // Handler is an HTTP handler that publishes the responses of the handlers after it, so that an application broadcasts what it
 // answers without knowing of the hub:
@@ -73,12 +76,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 // Validate checks the options.
 func (h *Handler) Validate() error {
-	const most = 64 << 20
-	switch {
-	case h.Channel == "":
+	if h.Channel == "" {
 		return errors.New("no channel is given to publish responses on")
-	case h.MaxMessage < 1 || h.MaxMessage > most:
-		return fmt.Errorf("max_message is %d bytes, must be 1 to %d", h.MaxMessage, most)
+	}
+	// In JSON, 0 is the default.
+	if h.MaxMessage < 0 || h.MaxMessage > mostMaxMessage {
+		return fmt.Errorf("max_message is %d bytes, must be 1 to %d", h.MaxMessage, mostMaxMessage)
 	}
 	return nil
 }
@@ -94,7 +97,8 @@ func parse(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //	    max_message <size>
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the directive's name
+	d.Next()
+	start := d.Token() // the directive's name
 	if !d.Args(&h.Channel) {
 		return d.Err("broadcast_response needs the channel to publish on")
 	}
@@ -104,7 +108,10 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	return option.Block(d, map[string]option.Parser{"max_message": option.Size(&h.MaxMessage)})
+	if err := option.Block(d, map[string]option.Parser{"max_message": option.Size(&h.MaxMessage)}); err != nil {
+		return err
+	}
+	return option.At(start, h.Validate())
 }
 
 // ServeHTTP has the other handlers respond, and publishes the response.

@@ -41,6 +41,9 @@ func parseExpires(s string) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, fmt.Errorf("access expires at %.40q, which is neither a Unix time nor one of RFC 3339", s)
 	}
+	if t.Unix() < 0 { // such as the zero time.Time of a server written in Go, which is no never here
+		t = time.Unix(0, 0)
+	}
 	return t, nil
 }
 

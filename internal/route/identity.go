@@ -105,15 +105,16 @@ func (route *Route) mayJoin(c *identity) func(channel string) bool {
 }
 
 // markLogReader marks a request with which a client may read log entries, or publish next to them. The log writers do not publish
-// what is logged about it: a client that polls would get that as the next message, for ever.
-func (route *Route) markLogReader(r *http.Request, c *identity) {
+// what is logged about it: a client that polls would get that as the next message, for ever. What a session that polls is on is not
+// known here, as a backend may have subscribed it to anything, so each of its requests is marked.
+func (route *Route) markLogReader(r *http.Request, c *identity, session bool) {
 	names := logwriter.Channels()
 	if len(names) == 0 {
 		return
 	}
 	mayJoin := route.mayJoin(c)
 	for _, name := range names {
-		if slices.Contains(c.channels, name) || mayJoin != nil && mayJoin(name) ||
+		if session || slices.Contains(c.channels, name) || mayJoin != nil && mayJoin(name) ||
 			route.engine != nil && route.engine.MayConnect != nil && route.engine.MayConnect(name) {
 			logwriter.Mark(r)
 			return

@@ -54,6 +54,21 @@ func (c *Config) validatePresence() error {
 	case c.MaxBacklog < presence.MinBacklog:
 		return fmt.Errorf("max_backlog is %d bytes, must be at least %d with presence, so that a list of members fits", c.MaxBacklog, presence.MinBacklog)
 	}
+	return c.validateMember()
+}
+
+// validateMember checks JSON as it is with some value for each placeholder: with a mistake in it, every request would get a 400.
+func (c *Config) validateMember() error {
+	if !isJSONText(c.Member) {
+		return nil
+	}
+	text, err := caddy.NewEmptyReplacer().ReplaceFunc(escapeJSON(c.Member), func(string, any) (any, error) { return "0", nil })
+	if err == nil {
+		err = hub.CheckJSON([]byte(text), memberDepth)
+	}
+	if err != nil {
+		return fmt.Errorf("member %s %w", c.Member, err)
+	}
 	return nil
 }
 

@@ -114,7 +114,7 @@ func (route *Route) serve(w http.ResponseWriter, r *http.Request, k kind) error 
 	if err != nil {
 		return reject(w, r, statusOf(err), err)
 	}
-	route.markLogReader(r, c)
+	route.markLogReader(r, c, false)
 	switch k {
 	case handshake:
 		return route.acceptSocket(w, r, c)

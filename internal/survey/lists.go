@@ -41,6 +41,7 @@ type Connection struct {
 	Transport string    `json:"transport"`
 	Channels  []string  `json:"channels"`
 	Since     time.Time `json:"since"`
+	Expires   time.Time `json:"expires,omitzero"` // when its access ends
 	Sent      uint64    `json:"sent"`
 	Backlog   int       `json:"backlog"`
 }
@@ -195,12 +196,14 @@ func (s *Survey) Channel(ctx context.Context, node, name string) (c Channel, ok 
 // channel returns what this node has of one channel, or no entry.
 func (s *Survey) channel(q question) (part[Channel], bool) {
 	c, ok := s.hub.Channel(q.Channel)
-	if !ok {
+	p, present := s.presence.Of(q.Channel) // also while all members are in their grace period, and have no connection
+	if !ok && !present {
 		return part[Channel]{}, true
 	}
+	c.Name = q.Channel
 	v := channelOf(c)
 	v.Users = s.hub.Users(q.Channel)
-	if p, ok := s.presence.Of(q.Channel); ok {
+	if present {
 		v.Presence = p.JSON()
 	}
 	if _, bytes := s.entries(q); bytes > 0 {
@@ -291,7 +294,7 @@ func (s *Survey) connections(q question) (part[Connection], bool) {
 	for _, c := range list[:n] {
 		p.Entries = append(p.Entries, Connection{
 			ID: s.hub.ShowID(c.ID), User: c.User, Remote: c.Remote, Transport: c.Transport,
-			Channels: c.Channels, Since: c.ConnectedAt.UTC(), Sent: c.Sent, Backlog: c.Backlog,
+			Channels: c.Channels, Since: c.ConnectedAt.UTC(), Expires: c.Expires.UTC(), Sent: c.Sent, Backlog: c.Backlog,
 		})
 	}
 	return p, true

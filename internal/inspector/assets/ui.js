@@ -178,6 +178,9 @@ const loadChannels = list("channels", () => ({ prefix: $("prefix").value }), c =
 })
 $("prefix").oninput = loadChannels
 
+const seconds = (from, to) => (new Date(to) - new Date(from)) / 1e3
+const since = c => age(seconds(c.since, Date.now())) + (c.expires ? `, expires in ${age(Math.max(0, seconds(Date.now(), c.expires)))}` : "")
+
 const loadConnections = list("connections", () => ({ channel: $("of-channel").value, user: $("of-user").value }), c => c.id, c => {
 	const more = c.node ? 1 : 0
 	const cells = cellsOf(8 + more, [5 + more, 6 + more, 7 + more])
@@ -187,11 +190,27 @@ const loadConnections = list("connections", () => ({ channel: $("of-channel").va
 	return {
 		tr: make("tr", {}, ...cells, make("td", { class: "n" }, close)),
 		cells,
-		show: c => [c.id, ...(more ? [c.node] : []), c.user ?? "", c.remote, c.transport, c.channels.join(", "), age((Date.now() - new Date(c.since)) / 1e3), bytes(c.sent), bytes(c.backlog)],
+		show: c => [c.id, ...(more ? [c.node] : []), c.user ?? "", c.remote, c.transport, c.channels.join(", "), since(c), bytes(c.sent), bytes(c.backlog)],
 	}
 })
 $("of-user").oninput = loadConnections
+
+// The presence of the channel whose connections are listed. Of a channel that does not exist the API has only a 404, which the
+// browser would log, so the list is asked first: a name comes before those that begin with it.
+const loadPresent = every(2e3, 9, async () => {
+	const channel = $("of-channel").value
+	let p
+	if (channel) {
+		const at = async path => (await api("/channels" + path)).answer
+		const found = await at("?" + new URLSearchParams({ prefix: channel, limit: 1 })).catch(() => [])
+		if (found[0]?.channel == channel) p = (await at("/" + encodeURIComponent(channel)).catch(() => {}))?.presence
+		if (channel != $("of-channel").value) return
+	}
+	const members = (p?.members ?? []).map(m => m.user + (m.data === undefined ? "" : " " + JSON.stringify(m.data))).join(", ")
+	set($("present"), p ? `${number(p.count)} present${members && ": "}${members.length > 600 ? members.slice(0, 600) + "…" : members}` : "")
+})
 $("of-channel").oninput = () => {
+	loadPresent()
 	loadConnections()
 	loadChannels()
 }
@@ -216,17 +235,18 @@ $("close").onclick = async () => {
 // Messages
 
 const longest = 2000
-let kept = []
+let live = []
+let past = null // the history, while it is shown in place of live messages
 let waiting = null // while paused
 let skipped = 0
 
 const line = m => {
-	const time = new Date().toTimeString().slice(0, 8)
+	const at = m.time ? new Date(m.time) : new Date()
 	if (m.note) return { e: make("p", { class: "note" }, m.note), channel: "", text: m.note }
 	let text = typeof m.data == "string" ? m.data : JSON.stringify(m.data)
 	if (m.encoding) text = "base64 " + text
 	if (text.length > longest) text = `${text.slice(0, longest)}… (${number(text.length)} characters)`
-	const e = make("p", { title: m.id }, ...[time, m.channel, m.event ?? "", text].map(s => make("span", {}, s)))
+	const e = make("p", { title: `${m.id}, ${at.toLocaleString()}` }, ...[at.toTimeString().slice(0, 8), m.channel, m.event ?? "", text].map(s => make("span", {}, s)))
 	return { e, channel: m.channel, text: `${m.event ?? ""} ${text}`.toLowerCase() }
 }
 
@@ -242,32 +262,61 @@ const add = messages => {
 	}
 	const box = $("tail")
 	const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40
-	kept.push(...lines)
+	live.push(...lines)
 	for (const l of lines) {
 		l.e.hidden = !passes(l)
 		box.append(l.e)
 	}
-	for (const l of kept.splice(0, kept.length - 500)) l.e.remove()
+	for (const l of live.splice(0, live.length - 500)) l.e.remove()
 	if (atEnd) box.scrollTop = box.scrollHeight
 }
 
-$("tail-channel").oninput = $("tail-text").oninput = () => {
-	for (const l of kept) l.e.hidden = !passes(l)
+const filter = () => {
+	for (const l of past ?? live) l.e.hidden = !passes(l)
 	$("tail").scrollTop = $("tail").scrollHeight
+}
+$("tail-text").oninput = filter
+$("tail-channel").oninput = () => {
+	$("history").disabled = !$("tail-channel").value
+	filter()
 }
 
 $("pause").onclick = () => {
 	if (waiting) {
-		const lines = waiting
-		waiting = null
-		kept = [...kept, ...lines].slice(-500)
-		for (const l of kept) l.e.hidden = !passes(l)
-		$("tail").replaceChildren(...kept.map(l => l.e))
-		$("tail").scrollTop = $("tail").scrollHeight
+		live = [...live, ...waiting].slice(-500)
+		waiting = past = null
+		$("tail").replaceChildren(...live.map(l => l.e))
+		set($("h-tail"), "Live")
+		filter()
 	} else waiting = []
 	skipped = 0
 	set($("pause"), waiting ? "Resume" : "Pause")
 }
+
+// showHistory shows the newest kept messages of a channel, until Resume. A page of the API is limited in bytes too, and goes on.
+const showHistory = async limit => {
+	const channel = $("tail-channel").value
+	const messages = []
+	try {
+		for (let more = true; more && messages.length < limit; ) {
+			const from = messages.length ? { after: messages.at(-1).id } : { last: "" }
+			const got = await api(`/channels/${encodeURIComponent(channel)}/messages?` + new URLSearchParams({ ...from, limit: limit - messages.length }))
+			messages.push(...got.answer)
+			more = got.more
+		}
+	} catch (e) {
+		messages.push({ note: e.message })
+	}
+	if (!waiting) $("pause").onclick()
+	past = messages.map(line)
+	const older = make("button", { class: "more" }, "Older messages")
+	older.hidden = messages.length < limit || limit == 1000
+	older.onclick = () => showHistory(limit + 100)
+	$("tail").replaceChildren(older, ...past.map(l => l.e))
+	set($("h-tail"), "History")
+	filter()
+}
+$("history").onclick = () => showHistory(100)
 
 // The admin endpoint has no WebSockets, only an event stream of the same protocol, and the client tries WebSockets first.
 // So it is given an EventSource under that name. It still reconnects, notices silence, and delivers once per frame.

@@ -115,7 +115,7 @@ func (f Format) joined(ref json.RawMessage, channel string, w hub.Welcome, repla
 		p = protocol.AppendString(append(p, `"channel":`...), channel)
 		p = append(append(append(p, `,"id":"`...), w.ID...), `","resumed":`...)
 		p = append(strconv.AppendBool(p, w.Resumed), "}}"...)
-		return appendMissed(p, w, replay)
+		return appendPosition(appendMissed(p, w, replay), channel, w, replay)
 	})
 }
 
@@ -132,13 +132,27 @@ func appendMissed(p []byte, w hub.Welcome, replay []*hub.Message) []byte {
 
 // Subscribed implements hub.SubscriptionFormat.
 func (f Format) Subscribed(channel string, w hub.Welcome, missed []*hub.Message) []byte {
-	return f.frame(nil, func(p []byte) []byte { return appendMissed(appendSubscribed(p, channel, w), w, missed) })
+	return f.frame(nil, func(p []byte) []byte { return appendSubscription(p, channel, w, missed) })
 }
 
-// appendSubscribed appends the notice that a backend has subscribed the client to a channel, from a position on.
-func appendSubscribed(p []byte, channel string, w hub.Welcome) []byte {
+// appendSubscription appends what a client begins a channel with that a backend has subscribed it to.
+func appendSubscription(p []byte, channel string, w hub.Welcome, missed []*hub.Message) []byte {
+	return appendPosition(appendMissed(appendSubscribed(p, channel, w.ID), w, missed), channel, w, missed)
+}
+
+// appendPosition appends, and a comma before it, the position that a client has to resume from after what it has missed of a channel,
+// if the last of these messages may not be the newest one that it has: it may have had others of other channels.
+func appendPosition(p []byte, channel string, w hub.Welcome, missed []*hub.Message) []byte {
+	if n := len(missed); n > 0 && w.Now != "" && w.Now != missed[n-1].ID() {
+		p = appendSubscribed(append(p, ','), channel, w.Now)
+	}
+	return p
+}
+
+// appendSubscribed appends the notice that a backend has subscribed the client to a channel, with a position.
+func appendSubscribed(p []byte, channel, id string) []byte {
 	p = protocol.AppendString(append(p, `{"subscribed":{"channel":`...), channel)
-	return append(append(append(p, `,"id":"`...), w.ID...), `"}}`...)
+	return append(append(append(p, `,"id":"`...), id...), `"}}`...)
 }
 
 // Unsubscribed implements hub.SubscriptionFormat.

@@ -154,3 +154,23 @@ func TestHello(t *testing.T) {
 		t.Errorf("%q", p)
 	}
 }
+
+// TestSubscribedLate: a client that has had later messages of other channels ends with the position after those, whatever it is sent of the
+// channel: one that reconnects gets nothing twice.
+func TestSubscribedLate(t *testing.T) {
+	m := &hub.Message{Channel: "room", Seq: 7, Data: []byte("x")}
+	late, now := hub.Welcome{ID: "-6", Now: "-9"}, hub.Welcome{ID: "-6", Now: "-7"}
+	const first = `[{"subscribed":{"channel":"room","id":"-6"}},{"id":"-7","channel":"room","data":"x"}`
+	for _, c := range []struct {
+		got  []byte
+		want string
+	}{
+		{read(t, Format{}.Subscribed("room", late, []*hub.Message{m})), first + `,{"subscribed":{"channel":"room","id":"-9"}}]`},
+		{read(t, Format{}.Subscribed("room", now, []*hub.Message{m})), first + `]`},
+		{StreamFormat{}.Subscribed("room", late, []*hub.Message{m}), "id: -9\ndata: " + first + `,{"subscribed":{"channel":"room","id":"-9"}}]` + "\n\n"},
+	} {
+		if string(c.got) != c.want {
+			t.Errorf("%s, not %s", c.got, c.want)
+		}
+	}
+}

@@ -56,9 +56,9 @@ func (StreamFormat) GapAt(channels []string, id string) (p []byte) {
 // Subscribed implements hub.SubscriptionFormat. The event has the ID of the position, and not of its last message: the client may
 // have later ones, of other channels.
 func (StreamFormat) Subscribed(channel string, w hub.Welcome, missed []*hub.Message) []byte {
-	p := append(append([]byte("id: "), w.ID...), "\ndata: ["...)
+	p := append(append([]byte("id: "), w.Now...), "\ndata: ["...)
 	start := len(p)
-	p = appendMissed(appendSubscribed(p, channel, w), w, missed)
+	p = appendSubscription(p, channel, w, missed)
 	oneLine(p[start:], '\r')
 	oneLine(p[start:], '\n')
 	return append(p, "]\n\n"...)

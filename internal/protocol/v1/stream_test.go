@@ -29,7 +29,7 @@ func FuzzStreamFormat(f *testing.F) {
 		var socket Format
 		p := append(stream.Append(stream.start(hello), run), stream.Ping()...)
 		p = append(append(p, stream.Gap([]string{channel})...), stream.Unsubscribed(channel)...)
-		p = append(append(p, stream.Subscribed(channel, hub.Welcome{ID: "-7"}, run)...), stream.Close(hub.ReasonRestart, "")...)
+		p = append(append(p, stream.Subscribed(channel, hub.Welcome{ID: "-7", Now: "-7"}, run)...), stream.Close(hub.ReasonRestart, "")...)
 		p = append(p, stream.CloseCode(nil, 4403, channel)...)
 		var got []sse.Event
 		for e, err := range sse.Read(bytes.NewReader(p), &sse.ReadConfig{MaxEventSize: 1 << 20}) {
@@ -39,7 +39,7 @@ func FuzzStreamFormat(f *testing.F) {
 			got = append(got, e)
 		}
 		want := [][]byte{read(t, socket.hello(hello)), read(t, socket.Append(nil, run)), []byte("[]"), read(t, socket.Gap([]string{channel})),
-			read(t, socket.Unsubscribed(channel)), read(t, socket.Subscribed(channel, hub.Welcome{ID: "-7"}, run)), closing(channel)}
+			read(t, socket.Unsubscribed(channel)), read(t, socket.Subscribed(channel, hub.Welcome{ID: "-7", Now: "-7"}, run)), closing(channel)}
 		if len(got) != len(want) {
 			t.Fatalf("%q: %+v", p, got)
 		}
