@@ -157,7 +157,7 @@ func TestEntriesWait(t *testing.T) {
 		c := connect(t, h, options(), "a")
 		free := make(chan struct{})
 		stop := func() {
-			h.enqueue(c.conn.loop, entry{op: opCall, call: func() { <-free }})
+			h.enqueue(c.conn.loop, entry{op: opCall, arg: func() { <-free }})
 			synctest.Wait()
 		}
 		stop()

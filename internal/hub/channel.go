@@ -1,6 +1,8 @@
 package hub
 
 import (
+	"iter"
+	"math/bits"
 	"slices"
 	"time"
 )
@@ -20,12 +22,20 @@ import (
 type channel struct {
 	name        string // "" for the one that stands for all
 	subscribers int
-	audiences   []*audience // of each loop that has a subscriber, one for each DeliverEvery
+	now         spread   // the audiences whose messages do not wait
+	later       []spread // the others, by how long they wait
 	history     storedList
 	droppedSeq  uint64 // the last message that history does not have any more, or never had
 	keep        keeping
 
 	conflated map[ConflateKey]*stored // the newest of each key in history, nil if there is none
+}
+
+// spread is the audiences of a channel on all loops whose messages wait as long. The list is in the order of the loops, and it is
+// not changed but replaced, because entries refer to it.
+type spread struct {
+	loops     uint64 // bits of those that have one
+	audiences []*audience
 }
 
 // audience is the subscribers of a channel on one loop, or those of them whose messages wait as long.
@@ -104,19 +114,82 @@ func (h *Hub) subscribeToAllLocked(c *Conn) *audience {
 	return h.all.addLocked(c.loop, c.options.DeliverEvery)
 }
 
-// addLocked counts one more subscriber on a loop. A search, because there are at most maxLoops audiences for each value of
-// ConnOptions.DeliverEvery.
+// addLocked counts one more subscriber on a loop.
 func (ch *channel) addLocked(l *loop, every time.Duration) *audience {
 	ch.subscribers++
-	for _, a := range ch.audiences {
-		if a.loop == l && a.every == every {
-			a.size++
-			return a
+	s := ch.spreadFor(every)
+	i := s.index(l)
+	if s.loops&l.bit == 0 {
+		s.loops |= l.bit
+		list := make([]*audience, 0, len(s.audiences)+1)
+		list = append(append(list, s.audiences[:i]...), &audience{channel: ch, loop: l, every: every})
+		s.audiences = append(list, s.audiences[i:]...)
+	}
+	a := s.audiences[i]
+	a.size++
+	return a
+}
+
+// index returns where in the list the audience of a loop is, or would be.
+func (s *spread) index(l *loop) int { return bits.OnesCount64(s.loops & (l.bit - 1)) }
+
+// spreadFor returns the audiences whose messages wait that long. Of those that do there are as many as values of
+// ConnOptions.DeliverEvery, so this is a search.
+func (ch *channel) spreadFor(every time.Duration) *spread {
+	if every == 0 {
+		return &ch.now
+	}
+	for i := range ch.later {
+		if s := &ch.later[i]; s.audiences[0].every == every {
+			return s
 		}
 	}
-	a := &audience{channel: ch, loop: l, every: every, size: 1}
-	ch.audiences = append(ch.audiences, a)
-	return a
+	ch.later = append(ch.later, spread{})
+	return &ch.later[len(ch.later)-1]
+}
+
+// removeLocked forgets an audience that is empty.
+func (ch *channel) removeLocked(a *audience) {
+	s := ch.spreadFor(a.every)
+	i := s.index(a.loop)
+	s.loops &^= a.loop.bit
+	s.audiences = slices.Concat(s.audiences[:i], s.audiences[i+1:])
+	ch.later = slices.DeleteFunc(ch.later, func(s spread) bool { return s.loops == 0 })
+}
+
+// spreads returns those that have audiences. The channel may be nil.
+func (ch *channel) spreads() iter.Seq[*spread] {
+	return func(yield func(*spread) bool) {
+		if ch == nil || ch.now.loops != 0 && !yield(&ch.now) {
+			return
+		}
+		for i := range ch.later {
+			if !yield(&ch.later[i]) {
+				return
+			}
+		}
+	}
+}
+
+// audiences returns those of all loops.
+func (ch *channel) audiences() iter.Seq[*audience] {
+	return func(yield func(*audience) bool) {
+		for s := range ch.spreads() {
+			for _, a := range s.audiences {
+				if !yield(a) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// home returns the first loop that has subscribers of the channel.
+func (ch *channel) home() *loop {
+	for a := range ch.audiences() {
+		return a.loop
+	}
+	return nil
 }
 
 // unsubscribeLocked counts one subscriber less. An audience or a channel that is empty is forgotten. A later subscriber
@@ -129,10 +202,7 @@ func (h *Hub) unsubscribeLocked(a *audience) {
 		h.markLocked(ch)
 	}
 	if a.size == 0 {
-		i, last := slices.Index(ch.audiences, a), len(ch.audiences)-1
-		ch.audiences[i] = ch.audiences[last]
-		ch.audiences[last] = nil
-		ch.audiences = ch.audiences[:last]
+		ch.removeLocked(a)
 	}
 	switch {
 	case ch.subscribers > 0:

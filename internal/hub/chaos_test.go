@@ -155,7 +155,7 @@ func checkNothingIsLeft(t *testing.T, h *Hub) {
 	if held := h.held.Load(); held != 0 {
 		t.Errorf("%d bytes are held", held)
 	}
-	if h.backlog.Load() != 0 || h.history.bytes.Load() != 0 || h.history.count != 0 || h.subscribed != 0 || len(h.quotas) != 0 || h.waiting != 0 {
+	if h.backlog.Load() != 0 || h.history.bytes.Load() != 0 || h.history.count != 0 || h.subscribed != 0 || len(h.quotas) != 0 || h.waiting.Load() != 0 {
 		t.Errorf("backlog %d, history %d, %d subscribed, quotas %v", h.backlog.Load(), h.history.bytes.Load(), h.subscribed, h.quotas)
 	}
 	if len(h.channels) != 0 || h.index.leaves != nil {

@@ -168,6 +168,7 @@ func (l *loop) finish(c *Conn, why Reason) {
 	c.state = stateClosed
 	l.detachAll(c)
 	l.ring(c).remove(c)
+	l.conns--
 	if t := c.stopWriting(); t != nil {
 		t.Close()
 	}

@@ -193,7 +193,7 @@ func (c *Conn) sortReplay() {
 func (c *Conn) SwitchTransport() {
 	h := c.hub
 	// On the loop, so that a connection that has ended is not counted any more.
-	h.enqueue(c.loop, entry{op: opCall, call: func() {
+	h.enqueue(c.loop, entry{op: opCall, arg: func() {
 		if c.state == stateClosed || c.switched {
 			return
 		}
@@ -244,7 +244,7 @@ func (c *Conn) Start(s Sink, first []byte) bool {
 // Close closes the connection. It gets no message that is published from now on. After those that were published before
 // it gets what its Format.Close returns.
 func (c *Conn) Close(why Reason, text string) {
-	c.enqueueFinal(entry{op: opClose, conn: c, why: why, text: text})
+	c.enqueueFinal(entry{op: opClose, conn: c, why: why, arg: text})
 }
 
 // Fail is Close for a peer whose reply to the close frame may not be recognized. One that broke the protocol
@@ -252,13 +252,13 @@ func (c *Conn) Close(why Reason, text string) {
 // which makes the peer end the connection (section 7.1.1). For other reasons it was stopped in the middle of a frame. It
 // may send the rest and then reply, so the writing side stays open for a moment.
 func (c *Conn) Fail(why Reason, text string) {
-	c.enqueueFinal(entry{op: opFail, conn: c, why: why, text: text})
+	c.enqueueFinal(entry{op: opFail, conn: c, why: why, arg: text})
 }
 
 // ReplyClose is Close for a peer that has sent a close frame. What it is sent last is p, because the reply repeats what
 // the peer said (RFC 6455, section 5.5.1). The reason is ReasonClient, whatever the peer gave as its own.
 func (c *Conn) ReplyClose(p []byte) {
-	c.enqueueFinal(entry{op: opReplyClose, conn: c, bytes: p})
+	c.enqueueFinal(entry{op: opReplyClose, conn: c, arg: p})
 }
 
 // Done reports that the peer has disconnected or sent its close frame. A connection that is closing ends when its backlog
@@ -307,8 +307,7 @@ func (c *Conn) Send(p []byte) {
 	n := len(p) + messageOverhead
 	h.mu.Lock()
 	waited := c.awaitRoomLocked(n, len(p))
-	l.inboxBytes += n
-	wake := l.pushLocked(entry{op: opSend, conn: c, bytes: p})
+	wake := l.pushLocked(entry{op: opSend, conn: c, arg: p, cost: int32(n)})
 	h.mu.Unlock()
 	h.wake(wake)
 	c.countWaiting(-waited)
@@ -319,8 +318,7 @@ func (c *Conn) Send(p []byte) {
 func (c *Conn) SendNow(p []byte) {
 	h, l := c.hub, c.loop
 	h.mu.Lock()
-	l.inboxBytes += len(p) + messageOverhead
-	wake := l.pushLocked(entry{op: opSend, conn: c, bytes: p})
+	wake := l.pushLocked(entry{op: opSend, conn: c, arg: p, cost: int32(len(p) + messageOverhead)})
 	h.mu.Unlock()
 	h.wake(wake)
 }
@@ -329,7 +327,7 @@ func (c *Conn) SendNow(p []byte) {
 // reader holds some, which are counted: it returns how many, for the caller to count out when it has queued them.
 func (c *Conn) awaitRoomLocked(n, holds int) (waited int) {
 	h, l := c.hub, c.loop
-	for !h.closed && !c.left && (l.inboxBytes > 0 && l.inboxBytes+n > h.config.MaxInbox || !h.hasRoomLocked(n+entryOverhead)) {
+	for !h.closed && !c.left && (!h.fitsInLocked(l.id, n) || !h.hasRoomLocked(n+entryOverhead)) {
 		if waited == 0 {
 			h.mu.Unlock()
 			waited = c.reserve(waiterCost + holds)

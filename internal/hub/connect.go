@@ -89,7 +89,7 @@ func (h *Hub) Connect(s Subscriber, o *ConnOptions) (*Conn, Welcome, error) {
 	}
 	wake := c.loop.pushLocked(entry{op: opConnect, conn: c})
 	if !s.Expires.IsZero() {
-		wake |= c.loop.pushLocked(entry{op: opCall, conn: c, call: func() { c.expire(s.Expires) }})
+		wake |= c.loop.pushLocked(entry{op: opCall, conn: c, arg: func() { c.expire(s.Expires) }})
 	}
 	h.mu.Unlock()
 	h.wake(wake)
@@ -228,7 +228,7 @@ func (h *Hub) pickLoopLocked(s *Subscriber) *loop {
 	if ch == nil || ch.subscribers == 0 || ch.subscribers >= smallChannel {
 		return least
 	}
-	home := ch.audiences[0].loop
+	home := ch.home()
 	if home.load > 2*least.load+smallChannel {
 		return least
 	}

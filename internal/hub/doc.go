@@ -1,15 +1,17 @@
 // Package hub is the engine: one log that gives every message its position, and loops that own the connections and
 // write to them. It knows no HTTP, no Caddy and no wire format.
 //
-//	Publish ──► log (Hub) ──► inbox of each loop that has a subscriber of the channel
-//	                              │ takes all that is waiting, as one batch
-//	                              ▼
-//	                            loop ──► one non-blocking write for each connection
+//	Publish ──► log (Hub) ──► outbox ──► inbox of each loop that has a subscriber of the channel
+//	                                         │ takes all that is waiting, as one batch
+//	                                         ▼
+//	                                       loop ──► one non-blocking write for each connection
 //
 // # Concurrency properties
 //
-//  1. Hub.mu guards the log, the channels, the inboxes of the loops, and what limits count. The order in which
-//     publishers, subscribers and closers get it is the order of everything that connections see.
+//  1. Hub.mu guards the log, the channels, and what limits count. The order in which publishers, subscribers and closers get
+//     it is the order of everything that connections see: each adds its entry to the outbox under it. Afterwards one
+//     goroutine at a time moves what is in the outbox to the inboxes of the loops (Hub.wake), in that order. The locks of
+//     the outbox and of an inbox are leaves, and are held for moments.
 //  2. Nothing slow happens under Hub.mu: no socket is written, no loop is woken, and no message is encoded (except by
 //     the last try of Conn.Join). Where there may be much to do, it is done in pieces of at most atOnce, and others get
 //     the lock in between.

@@ -187,14 +187,14 @@ func (c *Conn) enterLocked(e *Entrance, s snapshot, p []byte) (wake uint64, rest
 	if s.welcome.Gaps != nil {
 		h.gaps++
 	}
-	c.loop.inboxBytes += len(p) + messageOverhead
+	cost := int32(len(p) + messageOverhead)
 	if len(s.fresh) != 1 {
-		wake |= c.loop.pushLocked(entry{op: opSend, conn: c, bytes: p})
-		p = nil
+		wake |= c.loop.pushLocked(entry{op: opSend, conn: c, arg: p, cost: cost})
+		p, cost = nil, 0
 	}
 	if e.Whole && h.log != nil { // without one all messages of an emit are before it, or all are after it
 		at := cameBack{h.seq, e.Name}
-		wake |= c.loop.pushLocked(entry{op: opCall, conn: c, call: func() {
+		wake |= c.loop.pushLocked(entry{op: opCall, conn: c, arg: func() {
 			if c.state == stateOpen {
 				c.loop.emit.goesOn(c, at)
 			}
@@ -209,13 +209,13 @@ func (c *Conn) enterLocked(e *Entrance, s snapshot, p []byte) (wake uint64, rest
 		a := h.subscribeLocked(c, name)
 		at, _ := c.findLocked(name)
 		c.audiences = slices.Insert(c.audiences, at, a)
-		wake |= c.loop.pushLocked(entry{op: opJoin, conn: c, audience: a, bytes: p})
+		wake |= c.loop.pushLocked(entry{op: opJoin, conn: c, audience: a, arg: p, cost: cost})
 	}
 	if old := h.namedLocked(e.Name); e.Name != "" && old != c {
 		// After the joins: a channel that is without subscribers for a moment is forgotten, and with it what it has lost.
 		if old != nil {
 			rest = h.unsubscribeAllLocked(old)
-			wake |= old.loop.pushLocked(entry{op: opClose, conn: old, why: ReasonClient, text: "another connection goes on"})
+			wake |= old.loop.pushLocked(entry{op: opClose, conn: old, why: ReasonClient, arg: "another connection goes on"})
 		}
 		known := h.names[e.Name] != nil
 		h.giveNameLocked(c, e.Name, e.Keep)

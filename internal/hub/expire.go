@@ -69,7 +69,7 @@ func (l *loop) closeExpired() {
 		}
 		l.close(c, ReasonExpired, expiredText, false)
 	}
-	l.hub.enqueue(l, entry{op: opCall, call: l.closeExpired}) // after what has come meanwhile
+	l.hub.enqueue(l, entry{op: opCall, arg: l.closeExpired}) // after what has come meanwhile
 }
 
 // expiryHeap implements heap.Interface: the earliest is first.

@@ -142,7 +142,7 @@ func TestReplies(t *testing.T) {
 		reply := func(seq uint64) { c.conn.Reply(binary.BigEndian.AppendUint64(nil, seq)) }
 		for range 3 { // again and again, and each time there is nothing left
 			busy := make(chan struct{})
-			h.enqueue(c.conn.loop, entry{op: opCall, call: func() { <-busy }})
+			h.enqueue(c.conn.loop, entry{op: opCall, arg: func() { <-busy }})
 			synctest.Wait()
 			for i := range uint64(maxReplies + 10) {
 				reply(i)

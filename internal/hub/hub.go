@@ -91,6 +91,9 @@ type Hub struct {
 	shared   atomic.Bool   // log is not nil
 	starting atomic.Pointer[starting]
 
+	outbox  outbox       // what was pushed and is not in the inboxes yet
+	waiting atomic.Int32 // how many wait for room; changed under mu
+
 	backlog   atomic.Int64 // bytes that wait for connections, counted for each
 	held      atomic.Int64 // bytes that are in memory for them; see memory.go
 	coalesce  atomic.Int64 // Config.Coalesce, for the loops
@@ -103,10 +106,10 @@ type Hub struct {
 	kicks       tallies    // of what came from the shared log
 	configuring sync.Mutex // held while the options change; taken before mu
 
-	mu          sync.Mutex
+	mu          lock
 	hasSpace    sync.Cond // on mu: an inbox was emptied, or memory was freed; for those that wait for room
-	waiting     int       // how many wait for room
-	promised    int       // bytes of what is being encoded for a join, and is queued then
+	inboxes     inboxes
+	promised    int // bytes of what is being encoded for a join, and is queued then
 	config      Config
 	log         *sharedLog // nil: the hub's own
 	epochBegan  int64      // when the log's epoch began here, in milliseconds since 1970
@@ -178,7 +181,7 @@ func newIdle(c Config) *Hub {
 	// Fixed from here on, though Go changes GOMAXPROCS with the CPU limit of a container (since Go 1.25): a
 	// connection belongs to one loop for its whole life.
 	for range min(runtime.GOMAXPROCS(0), maxLoops) {
-		l := &loop{hub: h, id: len(h.loops), wake: make(chan struct{}, 1), rings: make(map[int]*ring), toFlush: make([]*Conn, 0, 64)}
+		l := &loop{hub: h, id: len(h.loops), bit: 1 << len(h.loops), wake: make(chan struct{}, 1), rings: make(map[int]*ring), toFlush: make([]*Conn, 0, 64)}
 		h.loops = append(h.loops, l)
 	}
 	return h
@@ -228,22 +231,6 @@ func (h *Hub) Configure(c Config) {
 	}
 	h.expire()
 	h.checkMemory()
-}
-
-// wake wakes the loops whose bits are set. It is called without the lock, because it may cost a system call.
-func (h *Hub) wake(mask uint64) {
-	for _, l := range h.loops {
-		if mask == 0 {
-			return
-		}
-		if mask&1 != 0 {
-			select {
-			case l.wake <- struct{}{}:
-			default:
-			}
-		}
-		mask >>= 1
-	}
 }
 
 // enqueue puts an entry that is not a message in the loop's inbox.

@@ -148,7 +148,7 @@ func (s *sharedLog) ingestLocked(e *broker.Entry, m *Message, now time.Time) (wa
 	}
 	if h.all != nil && s.openLocked("", m.Seq) != nil {
 		if inOrder {
-			wake = h.all.deliverLocked(m)
+			wake = h.deliverLocked(h.all, m)
 		} else {
 			wake = h.all.gapLocked() // somebody who is on all channels is at the watermark
 		}
@@ -164,7 +164,7 @@ func (s *sharedLog) ingestLocked(e *broker.Entry, m *Message, now time.Time) (wa
 	if inOrder {
 		o.delivered(m)
 		if ch != nil {
-			wake |= ch.deliverLocked(m)
+			wake |= h.deliverLocked(ch, m)
 		}
 		s.keepLocked(ch, o, m)
 		return wake
@@ -211,7 +211,7 @@ func (s *sharedLog) ingestPrivateLocked(m *Message, inOrder bool) (wake uint64) 
 	}
 	if c := n.conn; c != nil {
 		l := c.loop
-		wake = l.pushLocked(entry{op: opCall, call: func() { l.sendGap(c, c.options.Format.Gap(c.channels())) }})
+		wake = l.pushLocked(entry{op: opCall, arg: func() { l.sendGap(c, c.options.Format.Gap(c.channels())) }})
 	}
 	return wake
 }
@@ -236,11 +236,10 @@ func (s *sharedLog) lateLocked(ch *channel, o *openChannel, m *Message) (wake ui
 		return 0 // it is no loss
 	}
 	if ch != nil {
-		for _, a := range ch.audiences {
+		for a := range ch.audiences() {
 			e := entry{op: opGap, audience: a}
 			if newest {
-				e.op, e.message = opLate, m
-				a.loop.inboxBytes += m.cost()
+				e.op, e.message, e.cost = opLate, m, int32(m.cost())
 			}
 			wake |= a.loop.pushLocked(e)
 		}
@@ -258,7 +257,7 @@ func (s *sharedLog) lateLocked(ch *channel, o *openChannel, m *Message) (wake ui
 
 // gapLocked has the subscribers of a channel told that they miss messages.
 func (ch *channel) gapLocked() (wake uint64) {
-	for _, a := range ch.audiences {
+	for a := range ch.audiences() {
 		wake |= a.loop.pushLocked(entry{op: opGap, audience: a})
 	}
 	return wake

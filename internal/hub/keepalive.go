@@ -25,9 +25,13 @@ func (l *loop) ring(c *Conn) *ring {
 	return r
 }
 
-// add puts a connection in the slot that comes last.
+// add puts a connection in a slot. Its first ping comes after half an interval to a whole one, as its ID says: clients that
+// come at the same time, as they do after a restart, would otherwise be pinged at the same time for ever. IDs are consecutive, and so
+// are multiplied (by 2^32 over the golden ratio): a loop that has every 64th of them would use only some of the slots.
 func (r *ring) add(c *Conn, now uint64) {
-	c.slot = int32(now % uint64(len(r.slots)))
+	n := uint64(len(r.slots))
+	early := uint64(uint32(c.id*2654435769)) * (n/2 + 1) >> 32
+	c.slot = int32((now + n - early) % n)
 	slot := &r.slots[c.slot]
 	c.pos = int32(len(*slot))
 	*slot = append(*slot, c)

@@ -68,7 +68,7 @@ func (h *Hub) onLoops(f func(*loop)) {
 // could concern.
 func (h *Hub) onLoop(l *loop, f func(*loop)) {
 	done := make(chan struct{})
-	h.enqueue(l, entry{op: opCall, call: func() { f(l); close(done) }})
+	h.enqueue(l, entry{op: opCall, arg: func() { f(l); close(done) }})
 	select {
 	case <-done:
 	case <-h.stopped:

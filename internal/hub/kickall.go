@@ -166,7 +166,7 @@ func (h *Hub) carryOutLocked(k *kick) (wake uint64) {
 	var left atomic.Int32
 	left.Store(int32(len(h.loops)))
 	for _, l := range h.loops {
-		wake |= l.pushLocked(entry{op: opCall, call: func() {
+		wake |= l.pushLocked(entry{op: opCall, arg: func() {
 			k.tally.closed.Add(int64(l.kick(selected, ReasonPolicy, KickText, k.code)))
 			if left.Add(-1) == 0 {
 				k.tally.end()

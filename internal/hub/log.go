@@ -322,7 +322,7 @@ func (s *sharedLog) beginEpoch(epoch string, at uint64) {
 	// that it cannot compare with its own.
 	var wake uint64
 	for _, l := range h.loops {
-		wake |= l.pushLocked(entry{op: opGap, text: FormatID(epoch, at)})
+		wake |= l.pushLocked(entry{op: opGap, arg: FormatID(epoch, at)})
 	}
 	h.mu.Unlock()
 	h.wake(wake)

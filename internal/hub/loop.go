@@ -30,34 +30,37 @@ const (
 	opStop           // cut off what is left and end the loop
 )
 
-// entry is one thing in an inbox.
+// entry is one thing in an inbox. It is small, because a message is copied to each loop.
 type entry struct {
 	op       op
 	why      Reason
+	cost     int32 // bytes that it counts
 	audience *audience
 	message  *Message
 	conn     *Conn
-	bytes    []byte
-	text     string
-	err      error
-	call     func()
+	arg      any // what else the op needs: bytes, a text, an error, or a function
 }
+
+// bytes, text and err return the arg of ops that have such a one.
+func (e *entry) bytes() []byte { p, _ := e.arg.([]byte); return p }
+func (e *entry) text() string  { s, _ := e.arg.(string); return s }
+func (e *entry) err() error    { err, _ := e.arg.(error); return err }
 
 // loop owns its connections. It alone attaches, writes to, pings and closes them, in the order of its inbox.
 type loop struct {
 	hub  *Hub
 	id   int
+	bit  uint64 // 1 << id
 	wake chan struct{}
 
-	// Guarded by Hub.mu.
-	inbox      []entry
-	inboxBytes int
-	taken      int // what the entries cost that were taken last, until the next are
-	asleep     bool
-	load       int // connections
+	load int // connections; guarded by Hub.mu
+
+	inbox inbox
+	done  doneAmount // see inboxes
 
 	// The loop's own.
-	entries    []entry          // what was taken from the inbox last, kept for its space
+	spare      []entry          // space for the inbox
+	conns      int              // in its rings
 	touched    []*audience      // audiences that the current batch has messages for
 	size       int              // bytes in the current batch, about
 	gen        uint64           // the current batch
@@ -90,17 +93,6 @@ type failure struct {
 	result writeResult
 }
 
-// pushLocked adds an entry to the inbox. If the loop has to be woken for it, it returns the loop's bit, for Hub.wake.
-func (l *loop) pushLocked(e entry) (wake uint64) {
-	l.inbox = append(l.inbox, e)
-	// Only the first entry of a burst has to wake the loop.
-	if l.asleep {
-		l.asleep = false
-		return 1 << l.id
-	}
-	return 0
-}
-
 // run is the loop. It ends after opStop.
 func (l *loop) run() {
 	var ticker *time.Ticker
@@ -121,7 +113,7 @@ func (l *loop) run() {
 		// Let publishers run that are ready to. What they publish makes this batch larger, and it is written with the same
 		// number of system calls.
 		runtime.Gosched()
-		entries, loaded := l.take()
+		entries, loaded := l.take(), l.conns > 0
 		// A loop without connections does not tick, so an idle process sleeps.
 		switch {
 		case loaded && ticker == nil:
@@ -164,39 +156,11 @@ func (l *loop) addCounts() {
 	l.delivered, l.bytes, l.calls = 0, 0, 0
 }
 
-// waiting reports whether there is something in the inbox.
+// waiting reports whether there are messages on their way to the loop.
 func (l *loop) waiting() bool {
 	l.hub.mu.Lock()
 	defer l.hub.mu.Unlock()
-	return l.inboxBytes > 0
-}
-
-// take empties the inbox. If there is nothing in it, the loop counts as asleep from then on.
-func (l *loop) take() (entries []entry, loaded bool) {
-	// What they refer to, messages and connections, would stay in memory until the next inbox is as long.
-	clear(l.entries)
-	empty := spare(l.entries)
-	l.entries = nil
-
-	h := l.hub
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if l.taken > 0 && h.waiting > 0 {
-		h.hasSpace.Broadcast()
-	}
-	if l.taken = 0; len(l.inbox) == 0 {
-		l.entries = empty
-		// Only here, under the lock that publishers push under, so that none of them can miss that the loop has to be
-		// woken.
-		l.asleep = true
-		return nil, l.load > 0
-	}
-	l.entries, l.inbox = l.inbox, empty
-	l.taken, l.inboxBytes = l.inboxBytes+entryOverhead*len(l.entries), 0
-	if h.waiting > 0 {
-		h.hasSpace.Broadcast()
-	}
-	return l.entries, l.load > 0
+	return l.hub.inboxes.put[l.id].bytes > l.done.bytes.Load()
 }
 
 // process handles entries in their order, but gathers messages until a barrier, to deliver them together.
@@ -219,6 +183,7 @@ func (l *loop) process(entries []entry) {
 	l.deliver()
 	l.deliverDue() // even in a loop that always has work
 	l.handOver()
+	l.release(entries)
 }
 
 // barrier reports whether the messages gathered so far have to be delivered before an entry is handled. The invariant
@@ -242,37 +207,37 @@ func (l *loop) handle(e *entry) {
 	case opConnect:
 		l.open(c)
 	case opJoin:
-		l.join(c, e.audience, e.bytes)
+		l.join(c, e.audience, e.bytes())
 	case opLeave:
-		l.leave(c, e.audience, e.bytes)
+		l.leave(c, e.audience, e.bytes())
 	case opTo:
 		l.deliverTo(c, e.message)
 	case opLate:
 		l.late(e.audience, e.message)
 	case opGap:
-		l.gap(e.audience, e.text)
+		l.gap(e.audience, e.text())
 	case opSend:
-		l.send(c, e.bytes, required)
+		l.send(c, e.bytes(), required)
 	case opReply:
 		l.reply(c)
 	case opClose:
-		l.close(c, e.why, e.text, false)
+		l.close(c, e.why, e.text(), false)
 	case opReplyClose:
-		l.closeWith(c, ReasonClient, e.bytes, false)
+		l.closeWith(c, ReasonClient, e.bytes(), false)
 	case opFail:
-		l.fail(c, e.why, e.text)
+		l.fail(c, e.why, e.text())
 	case opEvict:
 		l.evict(c)
 	case opDone:
 		l.readerEnded(c)
 	case opWriteFailed:
-		l.writeFailed(c, e.err)
+		l.writeFailed(c, e.err())
 	case opFlushed:
 		l.flushed(c)
 	case opCall:
-		e.call()
+		e.arg.(func())()
 	case opCloseAll:
-		l.each(func(c *Conn) { l.close(c, e.why, e.text, false) })
+		l.each(func(c *Conn) { l.close(c, e.why, e.text(), false) })
 	case opStop:
 		l.each(func(c *Conn) { l.finish(c, ReasonRestart) })
 		l.stopped = true

@@ -44,7 +44,7 @@ func (c *Conn) Leave(name string, p []byte) error {
 	h.unsubscribeLocked(a)
 	c.audiences = slices.Delete(c.audiences, at, at+1)
 	// What is in the inbox before this entry is still delivered, and nothing after it.
-	wake := c.loop.pushLocked(entry{op: opLeave, conn: c, audience: a, bytes: p})
+	wake := c.loop.pushLocked(entry{op: opLeave, conn: c, audience: a, arg: p})
 	h.mu.Unlock()
 	h.wake(wake)
 	return nil
@@ -73,6 +73,7 @@ func (l *loop) open(c *Conn) {
 		c.attach(i)
 	}
 	l.ring(c).add(c, l.now)
+	l.conns++
 	if o := c.options.Observer; o != nil && len(c.memberships) > 0 {
 		o.Subscribed(c, "")
 	}

@@ -32,15 +32,6 @@ func (c *Config) historyBytes() int {
 // entryOverhead is about what an entry of an inbox costs, and a place in the history.
 const entryOverhead = 128
 
-// queuedLocked returns the bytes that wait in the inboxes, are about to be put there, or have just been taken from them.
-func (h *Hub) queuedLocked() (n int64) {
-	n = int64(h.promised)
-	for _, l := range h.loops {
-		n += int64(l.inboxBytes + entryOverhead*len(l.inbox) + l.taken)
-	}
-	return n
-}
-
 // crowded reports whether n more bytes held would be too many. There is room for them unless evict comes too late.
 func (h *Hub) crowded(n int) bool {
 	limit := h.maxMemory.Load()
@@ -64,12 +55,16 @@ func (h *Hub) hasRoomLocked(n int) bool {
 	return false
 }
 
-// awaitRoomLocked waits until there may be room: something was taken from an inbox, or makeRoom has ended. The caller
+// awaitRoomLocked waits until there may be room: a loop is done with something, or makeRoom has ended. The caller
 // has held h.mu since it found that there is none.
 func (h *Hub) awaitRoomLocked() {
-	h.waiting++
-	h.hasSpace.Wait()
-	h.waiting--
+	// Loops do not hold h.mu when they count out. One that counts after this sees that somebody waits, and what one has counted
+	// out before is seen here.
+	h.waiting.Add(1)
+	defer h.waiting.Add(-1)
+	if !h.movedLocked() {
+		h.hasSpace.Wait()
+	}
 }
 
 // senderCost is about what a connection takes that has ended while a message in the history still refers to it.
@@ -105,8 +100,8 @@ func (h *Hub) memoryForLocked(ms []*Message) (n int) {
 			continue
 		}
 		for _, ch := range [...]*channel{h.channels[m.Channel], h.all} {
-			if ch != nil {
-				n += len(ch.audiences) * (m.cost() + entryOverhead)
+			for s := range ch.spreads() {
+				n += len(s.audiences) * (m.cost() + entryOverhead)
 			}
 		}
 	}

@@ -142,8 +142,7 @@ func (h *Hub) sendPrivateLocked(m *Message) (wake uint64) {
 	}
 	if c := n.conn; c != nil {
 		m.Subscribers = 1
-		c.loop.inboxBytes += m.cost()
-		wake = c.loop.pushLocked(entry{op: opTo, conn: c, message: m})
+		wake = c.loop.pushLocked(entry{op: opTo, conn: c, message: m, cost: int32(m.cost())})
 	}
 	switch {
 	case n.kept == nil || m.Transient:
@@ -192,7 +191,7 @@ func (h *Hub) tellNamesLocked() (wake uint64) {
 		return 0
 	}
 	for _, l := range h.loops {
-		wake |= l.pushLocked(entry{op: opCall, call: func() {
+		wake |= l.pushLocked(entry{op: opCall, arg: func() {
 			h.mu.Lock()
 			var conns []*Conn
 			for c := range h.namesOf {

@@ -46,8 +46,8 @@ func (h *Hub) Notify(n *Notice) {
 	h.mu.Lock()
 	var wake uint64
 	if ch := h.channels[n.Channel]; ch != nil {
-		for _, a := range ch.audiences {
-			wake |= a.loop.pushLocked(entry{op: opCall, call: func() { a.loop.notify(a, n) }})
+		for a := range ch.audiences() {
+			wake |= a.loop.pushLocked(entry{op: opCall, arg: func() { a.loop.notify(a, n) }})
 		}
 	}
 	h.mu.Unlock()
@@ -60,7 +60,7 @@ func (c *Conn) Listen(n *Notice) {
 	if _, ok := c.options.Format.(NoticeFormat); !ok {
 		return
 	}
-	c.hub.enqueue(c.loop, entry{op: opCall, conn: c, call: func() { c.loop.listen(c, n) }})
+	c.hub.enqueue(c.loop, entry{op: opCall, conn: c, arg: func() { c.loop.listen(c, n) }})
 }
 
 // listen is Listen, on the loop.

@@ -88,24 +88,20 @@ func (h *Hub) admitLocked(ms []*Message, wait bool) (waited int, err error) {
 }
 
 // fitsLocked reports whether every loop that ms go to has room for them, and all together, or else which limit they are
-// over. A loop with nothing waiting always has room, so that a message larger than the limit can be delivered.
+// over.
 func (h *Hub) fitsLocked(ms []*Message) (limit Limit, ok bool) {
 	need := 0
 	for _, m := range ms {
 		need += m.cost()
 		if m.private() {
-			if c := h.namedLocked(m.Emit.To); c != nil && c.loop.inboxBytes > 0 && c.loop.inboxBytes+need > h.config.MaxInbox {
+			if c := h.namedLocked(m.Emit.To); c != nil && !h.fitsInLocked(c.loop.id, need) {
 				return LimitFull, false
 			}
 			continue
 		}
 		for _, ch := range [...]*channel{h.channels[m.Channel], h.all} {
-			if ch == nil {
-				continue
-			}
-			// At most one for each loop, however many subscribers there are.
-			for _, a := range ch.audiences {
-				if n := a.loop.inboxBytes; n > 0 && n+need > h.config.MaxInbox {
+			for s := range ch.spreads() {
+				if !h.fitLocked(s.loops, need) {
 					return LimitFull, false
 				}
 			}
@@ -185,21 +181,19 @@ func (h *Hub) assignLocked(m *Message, ms []*Message, k *keyed, now time.Time) b
 // all channels. It returns the loops that have to be woken.
 func (h *Hub) fanOutLocked(ch *channel, m *Message) (wake uint64) {
 	if h.all != nil {
-		wake = h.all.deliverLocked(m)
+		wake = h.deliverLocked(h.all, m)
 	}
 	if ch != nil {
 		m.Subscribers = ch.subscribers
-		wake |= ch.deliverLocked(m)
+		wake |= h.deliverLocked(ch, m)
 	}
 	return wake
 }
 
-// deliverLocked puts a message in the inbox of each loop that has a subscriber. The cost is one entry for each such
-// loop, however many subscribers there are.
-func (ch *channel) deliverLocked(m *Message) (wake uint64) {
-	for _, a := range ch.audiences {
-		a.loop.inboxBytes += m.cost()
-		wake |= a.loop.pushLocked(entry{op: opMessage, audience: a, message: m})
+// deliverLocked queues a message for each loop that has a subscriber, as one entry, or one for each DeliverEvery.
+func (h *Hub) deliverLocked(ch *channel, m *Message) (wake uint64) {
+	for s := range ch.spreads() {
+		wake |= h.pushToLocked(s, m)
 	}
 	return wake
 }

@@ -68,7 +68,7 @@ func (h *Hub) close(why Reason, text string, timeout time.Duration) {
 	h.mu.Unlock()
 
 	for _, l := range h.loops {
-		h.enqueue(l, entry{op: opCloseAll, why: why, text: text})
+		h.enqueue(l, entry{op: opCloseAll, why: why, arg: text})
 	}
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()

@@ -28,7 +28,7 @@ func TestWaitersGoOn(t *testing.T) {
 					go func() { results <- h.PublishWait(&Message{Channel: "a"}) }()
 				}
 				synctest.Wait()
-				if n := h.waiting; n != 3 {
+				if n := h.waiting.Load(); n != 3 {
 					t.Fatalf("%d wait", n)
 				}
 				c.act(h)
@@ -74,8 +74,8 @@ func TestJoinersGoOn(t *testing.T) {
 			}()
 		}
 		synctest.Wait()
-		if h.waiting != len(clients) {
-			t.Fatalf("%d wait", h.waiting)
+		if int(h.waiting.Load()) != len(clients) {
+			t.Fatalf("%d wait", h.waiting.Load())
 		}
 		clients[0].conn.Done() // it is told when there is room
 		h.mu.Lock()
@@ -97,8 +97,8 @@ func TestJoinersGoOn(t *testing.T) {
 		}
 		synctest.Wait()
 		h.mu.Lock()
-		if h.promised != 0 || h.queuedLocked() != 0 || h.waiting != 0 {
-			t.Errorf("%d bytes are promised, %d queued, %d wait", h.promised, h.queuedLocked(), h.waiting)
+		if h.promised != 0 || h.queuedLocked() != 0 || h.waiting.Load() != 0 {
+			t.Errorf("%d bytes are promised, %d queued, %d wait", h.promised, h.queuedLocked(), h.waiting.Load())
 		}
 		h.mu.Unlock()
 		for _, c := range clients {

@@ -194,7 +194,7 @@ func (c *Conn) flush() {
 			c.settleLocked(before)
 		}
 		if err != nil && !(err == ErrStuck && n > 0) { // one that is slow, but accepts something, goes on
-			c.hub.enqueue(c.loop, entry{op: opWriteFailed, conn: c, err: err})
+			c.hub.enqueue(c.loop, entry{op: opWriteFailed, conn: c, arg: err})
 			return
 		}
 	}
