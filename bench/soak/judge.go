@@ -26,11 +26,12 @@ var figures = []struct {
 	of    func(sample) float64
 	limit float64
 	slack float64 // by how much a small figure may grow beyond that
+	count bool
 }{
-	{"resident memory, MiB", func(s sample) float64 { return mib(s.resident) }, 1.10, 5},
-	{"live heap, MiB", func(s sample) float64 { return mib(s.heap) }, 1.10, 2},
-	{"goroutines", func(s sample) float64 { return float64(s.goroutines) }, 1.10, slackGoroutines},
-	{"descriptors", func(s sample) float64 { return float64(s.descriptors) }, 1.10, slackDescriptors},
+	{"resident memory, MiB", func(s sample) float64 { return mib(s.resident) }, 1.10, 5, false},
+	{"live heap, MiB", func(s sample) float64 { return mib(s.heap) }, 1.10, 2, false},
+	{"goroutines", func(s sample) float64 { return float64(s.goroutines) }, 1.10, slackGoroutines, true},
+	{"descriptors", func(s sample) float64 { return float64(s.descriptors) }, 1.10, slackDescriptors, true},
 }
 
 // verdict is what became of a figure.
@@ -39,7 +40,9 @@ type verdict []row
 type row struct {
 	name                        string
 	before, second, last, after float64
+	slack                       float64
 	flat                        bool
+	counted                     bool // so that what was not given back can be told: Go keeps memory for later
 }
 
 // judge compares the samples of the second and the last quarter.
@@ -50,7 +53,8 @@ func judge(samples []sample, before, after sample) (v verdict) {
 			values[i] = f.of(s)
 		}
 		n := len(values)
-		r := row{name: f.name, before: f.of(before), second: median(values[n/4 : n/2]), last: median(values[n-n/4:]), after: f.of(after)}
+		r := row{name: f.name, before: f.of(before), second: median(values[n/4 : n/2]), last: median(values[n-n/4:]), after: f.of(after),
+			slack: f.slack, counted: f.count}
 		r.flat = r.last <= max(r.second*f.limit, r.second+f.slack)
 		v = append(v, r)
 	}
@@ -71,6 +75,9 @@ func (v verdict) err() error {
 	for _, r := range v {
 		if !r.flat {
 			errs = append(errs, fmt.Errorf("%s grew from %.1f to %.1f", r.name, r.second, r.last))
+		}
+		if r.counted && r.after > r.before+r.slack {
+			errs = append(errs, fmt.Errorf("%s: %.0f are left of what were %.0f before", r.name, r.after, r.before))
 		}
 	}
 	return errors.Join(errs...)
