@@ -32,7 +32,7 @@ type server struct {
 }
 
 // config returns the Caddyfile of a generation. Options of connections alternate, and every fifth generation lacks the route
-// /extra, whose connections are then closed. Limits are low, so that the server finds stuck clients within seconds.
+// /extra, whose connections stay while new ones are rejected. Limits are low, so that the server finds stuck clients within seconds.
 func config(generation int) string {
 	extra := "broadcast /extra/* {path.1} {\n ping_interval 10s\n }"
 	if generation%5 == 4 {

@@ -36,11 +36,11 @@ type arrival struct {
 }
 
 // Chosen by measuring (docs/performance.md, "Storms"). Per core, because that is what connections wait for: a TLS handshake takes
-// about 0.5 ms of one, so those before a publisher's request take about 16 ms. Together they let at least 1,280 silent
-// connections in per second and core, which is about as many as a core can do handshakes for.
+// about 0.5 ms of one, so those before a publisher's request take about 16 ms. Together they let at least 640 silent connections in
+// per second and core. With less patience a machine that is busy with something else too lets in more than it has set up.
 const (
 	mostPerCore = 32
-	patience    = 25 * time.Millisecond
+	patience    = 50 * time.Millisecond
 )
 
 // NewGate returns an open gate for this machine.
@@ -54,6 +54,10 @@ func newGate(most int, patience time.Duration) *Gate {
 func (g *Gate) ConnState(conn net.Conn, state http.ConnState) {
 	if state == http.StateNew {
 		g.enter(conn)
+		// What a core starts itself, and what that starts, comes before what the network has made ready, for 61 turns of the
+		// scheduler, and the accepting goroutine makes such work without end. So it goes to the end of the queue that
+		// publishers are in too.
+		runtime.Gosched()
 		return
 	}
 	g.leave(conn) // a second time does nothing
