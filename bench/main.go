@@ -32,11 +32,18 @@ func main() {
 	report := flag.String("report", "", "folder that contains performance.md and cluster-performance.md; default docs when everything is measured, or only cluster, or only herd as it is by default")
 	var herd herdOptions
 	flag.StringVar(&herd.broker, "broker", "nats", "herd: nats is one nats-server, nats3 three with three replicas, redis one Redis")
-	flag.IntVar(&herd.clients, "clients", 0, "herd: how many; default 1,000, 3,000 and 10,000, one after the other")
+	flag.IntVar(&herd.clients, "clients", 0, "herd and storm: how many; default 1,000, 3,000 and 10,000, one after the other, and in storm 10,000")
 	flag.DurationVar(&herd.jitter, "jitter", 0, "herd: the longest that clients wait before they come back; the JavaScript client does not wait")
 	flag.DurationVar(&herd.latency, "latency", 0, "herd: how long the broker is away from the nodes, there and back")
 	memory := flag.Int("memory", 0, "only measure how far misbehaving clients make the process grow with this max_memory, in MiB")
 	flag.Parse()
+	if addr := os.Getenv(stormPublisherEnv); addr != "" {
+		if err := runStormPublisher(addr); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if *memory > 0 {
 		if err := benchMemory(*memory, *seconds); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
@@ -47,7 +54,7 @@ func main() {
 	if *quick {
 		*rounds, *seconds = 1, 1
 	}
-	if *report == "" && !*quick && (*only == "" && *which == "" || *which == clusterName || *which == herdName && herd == (herdOptions{broker: "nats"})) {
+	if *report == "" && !*quick && (*only == "" && *which == "" || *which == clusterName || *which == stormName || *which == herdName && herd == (herdOptions{broker: "nats"})) {
 		*report = "docs"
 	}
 	ps, err := pick(peers, *only, func(p peer) string { return p.name })
@@ -165,6 +172,8 @@ func benchOther(name, dir string, rounds int, seconds float64, herd herdOptions,
 		return true, benchCluster(dir, rounds, seconds, quick, report)
 	case herdName:
 		return true, benchHerd(dir, herd, quick, report)
+	case stormName:
+		return true, benchStorm(dir, rounds, herd.clients, quick, report)
 	}
 	return false, nil
 }

@@ -66,7 +66,8 @@ type load struct {
 	// and CPU time is the result.
 	window  int // maximum number of messages published but not yet delivered to everyone; 0 means no limit
 	posters int
-	sockets int // how many of the readers' sockets publish, instead of POSTs
+	connect bool // for each POST, instead of keeping the connection
+	sockets int  // how many of the readers' sockets publish, instead of POSTs
 }
 
 // drive publishes for a time, and returns what the readers of each room should have got and the number of messages.
@@ -196,6 +197,10 @@ func (g *driver) publisher(i int) (publish func(room int, data []byte) error, en
 				return err
 			}
 			posters[addr] = p
+		}
+		if g.load.connect {
+			defer p.c.Close()
+			delete(posters, addr)
 		}
 		return p.publish(addr, s.publish(room), data)
 	}

@@ -58,6 +58,13 @@ var scenarios = []scenario{
 		skip: func(p peer) bool { return !p.rooms },
 	},
 	{
+		// As a script publishes that runs curl, or a program without a pool of connections. The difference to rooms is what
+		// accepting a connection costs.
+		name: "rooms-connect", about: "the same as rooms, with a new connection for each POST",
+		subscribers: 5000, load: load{size: 128, rate: 1000, posters: 8, rooms: 500, connect: true},
+		skip: func(p peer) bool { return !p.rooms || p.only != nil },
+	},
+	{
 		// Four in flight keep it busy. More would only wait in socket buffers.
 		name: "large", about: "200 subscribers, 64 KiB messages, four in flight",
 		subscribers: 200, load: load{size: 64 << 10, window: 4, posters: 4},
@@ -120,6 +127,7 @@ var scenarios = []scenario{
 	},
 	{name: clusterName}, // see benchCluster
 	{name: herdName},    // see benchHerd
+	{name: stormName},   // see benchStorm
 }
 
 // result is what was measured. A zero means that it was not. All of it depends on what else the machine does, p99 most of

@@ -115,7 +115,11 @@ func Check(r *http.Request, patterns []Pattern) Verdict {
 // HostChanged reports whether a request seems to come from a page of the same server, through a proxy that changed the Host
 // header.
 func HostChanged(r *http.Request) bool {
-	u, err := url.Parse(r.Header.Get("Origin"))
+	from := r.Header.Get("Origin")
+	if from == "" {
+		return false // as from programs, for whose sake nothing is parsed
+	}
+	u, err := url.Parse(from)
 	if err != nil || u.Hostname() == "" || sameHost(u, r.Host) {
 		return false
 	}

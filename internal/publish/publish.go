@@ -20,12 +20,15 @@ func Body(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, tooLarge(limit)
 	}
-	data, err := readAll(http.MaxBytesReader(w, r.Body, limit), r.ContentLength)
-	var over *http.MaxBytesError
-	switch {
-	case errors.As(err, &over):
-		return nil, tooLarge(limit)
-	case err != nil:
+	body := io.Reader(r.Body)
+	if r.ContentLength < 0 { // otherwise no more than that is read, which is within the limit
+		body = http.MaxBytesReader(w, r.Body, limit)
+	}
+	data, err := readAll(body, r.ContentLength)
+	if err != nil {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			return nil, tooLarge(limit)
+		}
 		return nil, Reject(http.StatusBadRequest, "reading the body: %w", err)
 	}
 	return data, nil
@@ -144,8 +147,11 @@ const form = "application/x-www-form-urlencoded"
 
 // mediaType returns a type in lower case, without its parameters. A charset is not looked at: text has to be UTF-8.
 func mediaType(contentType string) (string, error) {
-	if contentType == "" {
-		return "", nil
+	switch contentType {
+	case "", "text/plain", "application/json", "application/octet-stream":
+		return contentType, nil // as most are, without the map that parsing takes
+	case "text/plain;charset=UTF-8":
+		return "text/plain", nil // what browsers send for a string
 	}
 	media, _, err := mime.ParseMediaType(contentType)
 	if err != nil {

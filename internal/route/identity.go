@@ -18,7 +18,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/ratelimit"
 )
 
-// identity is who sends a request, and what the request's placeholders make of the route.
+// identity is who sends a request, and what the request's placeholders make of the route. It stays on the stack of the request:
+// pass it on as a pointer, and keep none.
 type identity struct {
 	user     string // or ""
 	member   string // what others may know of it
@@ -30,14 +31,14 @@ type identity struct {
 
 // identify expands the placeholders of the route's channels and user. A placeholder that is not known becomes empty, as in most
 // of Caddy. The error errExpired is the client's; any other is the configuration's, or that of a bad request. Different placeholders may give the same name, which then counts once.
-func (route *Route) identify(r *http.Request) (*identity, error) {
-	c := &identity{remote: remoteOf(r), repl: r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)}
+func (route *Route) identify(r *http.Request) (c identity, err error) {
+	c = identity{remote: remoteOf(r), repl: r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)}
 	// Of the request's own: they stay with the connection, while the route is shared.
 	c.channels = make([]string, 0, len(route.channels))
 	for _, pattern := range route.channels {
 		name := c.repl.ReplaceAll(pattern, "")
 		if hub.CheckName("", name) != nil { // the text for the error costs an allocation, so it is made only now
-			return nil, hub.CheckName(fmt.Sprintf("the channel %q", pattern), name)
+			return c, hub.CheckName(fmt.Sprintf("the channel %q", pattern), name)
 		}
 		if !slices.Contains(c.channels, name) {
 			c.channels = append(c.channels, name)
@@ -47,31 +48,30 @@ func (route *Route) identify(r *http.Request) (*identity, error) {
 	// The empty name is nobody's, and is valid.
 	if c.user != "" {
 		if err := hub.CheckName("the user", c.user); err != nil {
-			return nil, err
+			return c, err
 		}
 	}
-	var err error
-	if c.expires, err = route.expiresOf(c); err != nil {
+	if c.expires, err = route.expiresOf(&c); err != nil {
 		return c, err
 	}
 	c.member, err = route.memberOf(c.repl)
 	return c, err
 }
 
-// remoteOf returns the client's address as Caddy determines it: behind trusted proxies that is not the connection's. The
-// string is a copy, so that a connection does not keep the request's header in memory.
+// remoteOf returns the client's address as Caddy determines it: behind trusted proxies that is not the connection's. It may be
+// a part of the request's header, so what outlives the request needs a copy.
 func remoteOf(r *http.Request) string {
 	if ip, ok := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string); ok && ip != "" {
-		return strings.Clone(ip)
+		return ip
 	}
-	return strings.Clone(r.RemoteAddr)
+	return r.RemoteAddr
 }
 
 // subscriber returns what the hub has to know of a client that connects.
 func (route *Route) subscriber(r *http.Request, c *identity) hub.Subscriber {
 	// A copy, because all requests share the route's own.
 	s := route.common
-	s.User, s.Member, s.Remote, s.Expires = c.user, c.member, c.remote, c.expires
+	s.User, s.Member, s.Remote, s.Expires = c.user, c.member, strings.Clone(c.remote), c.expires
 	if s.MaxPerRemote > 0 {
 		// An address that cannot be read, such as that of a Unix socket, is one network, so that the quota holds
 		// there too.
@@ -101,7 +101,8 @@ func (route *Route) mayJoin(c *identity) func(channel string) bool {
 		return nil
 	}
 	// The method outlives the request, so it refers to nothing of it but the expanded patterns.
-	return route.join.Expand(func(s string) (string, error) { return c.repl.ReplaceOrErr(s, true, true) }).Matches
+	repl := c.repl // and not c, which then needs no place in the heap
+	return route.join.Expand(func(s string) (string, error) { return repl.ReplaceOrErr(s, true, true) }).Matches
 }
 
 // markLogReader marks a request with which a client may read log entries, or publish next to them. The log writers do not publish

@@ -1,13 +1,13 @@
 package route
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -21,14 +21,16 @@ import (
 // servePost publishes the body of a request.
 func (route *Route) servePost(w http.ResponseWriter, r *http.Request, c *identity) error {
 	// Before the option publish is looked at, because such a protocol has an error of its own for it.
-	if p, ok := Protocols.Queried(r.URL.Query()).(protocol.Poster); ok {
-		return route.servePoster(w, r, c, p)
+	if r.URL.RawQuery != "" { // which most do not have, and reading it costs an allocation
+		if p, ok := Protocols.Queried(r.URL.Query()).(protocol.Poster); ok {
+			return route.servePoster(w, r, c, p)
+		}
 	}
 	if !route.publish {
 		return caddyhttp.Error(http.StatusForbidden, errors.New("publishing is off on this route"))
 	}
 	// Before the body is read: a client that is too fast should not cost the reading too.
-	if wait := route.wait(c); wait > 0 {
+	if wait := route.wait(c.user, c.remote); wait > 0 {
 		route.hub.CountRejected(hub.LimitRate)
 		// Rounded up, because the header has whole seconds (RFC 9110, section 10.2.3), and a client that comes too
 		// early is rejected again.
@@ -40,8 +42,10 @@ func (route *Route) servePost(w http.ResponseWriter, r *http.Request, c *identit
 		return withStatus(err)
 	}
 	m.Source = Post
-	// Not for the client to say: the keys of one user must not meet those of another.
-	m.Publisher, m.Owner = publish.Namespace(c.user), publish.Owner(c.user, c.remote)
+	if m.Key != "" {
+		// Not for the client to say: the keys of one user must not meet those of another.
+		m.Publisher, m.Owner = publish.Namespace(c.user), publish.Owner(c.user, c.remote)
+	}
 	// The answer is the same whether others have such a channel or nobody has, so it tells nothing about other
 	// routes.
 	if m.Channel, err = route.destination(r, m.Channel, c.channels); err != nil {
@@ -51,13 +55,21 @@ func (route *Route) servePost(w http.ResponseWriter, r *http.Request, c *identit
 	if err := route.hub.Publish(m); err != nil {
 		return withStatus(publish.Failed(w, err))
 	}
-	w.Header().Set("Content-Type", "application/json")
+	return respondID(w, m)
+}
+
+// respondID responds with a message's ID, as JSON. It does not say how many subscribers there are, as the admin API does: how
+// many others there are is not every client's business.
+func respondID(w http.ResponseWriter, m *hub.Message) error {
+	// One array for both, and not one that requests share: Caddy's directive header changes values in place.
+	values := []string{"application/json", "no-store"}
+	h := w.Header()
+	h["Content-Type"] = values[0:1:1]
 	// A response to POST may be cached if it says so (RFC 9110, section 9.3.3). An ID is that of one message.
-	w.Header().Set("Cache-Control", "no-store")
-	return json.NewEncoder(w).Encode(struct {
-		// Not the number of subscribers, as for the admin API: how many others there are is not every client's business.
-		ID string `json:"id"`
-	}{m.ID()})
+	h["Cache-Control"] = values[1:2:2]
+	// Written by hand, because an ID has only letters, digits and a hyphen, and an encoder would take three allocations.
+	_, err := w.Write(append(m.AppendID(append(make([]byte, 0, 96), `{"id":"`...)), "\"}\n"...))
+	return err
 }
 
 // destination returns the channel of a message that names one, or none, on a route with these channels.
@@ -86,19 +98,20 @@ func (route *Route) servePoster(w http.ResponseWriter, r *http.Request, c *ident
 		return withStatus(err)
 	}
 	request := route.request(r, c, hub.Subscriber{User: c.user, Remote: c.remote})
-	return p.Post(w, route.sockets.Endpoint, request, body, func() bool { return route.wait(c) > 0 })
+	user, remote := c.user, c.remote // c itself would then be in the heap for every request
+	return p.Post(w, route.sockets.Endpoint, request, body, func() bool { return route.wait(user, remote) > 0 })
 }
 
 // wait counts a message of a client without a connection, and returns how long the client has to wait. The key of a user
 // has a space, which no address has, so that a user cannot spend the tokens of an address by being called like it.
-func (route *Route) wait(c *identity) time.Duration {
+func (route *Route) wait(user, remote string) time.Duration {
 	if route.posters == nil {
 		return 0
 	}
-	if c.user != "" {
-		return route.posters.Wait("user " + c.user)
+	if user != "" {
+		return route.posters.Wait("user " + user)
 	}
-	return route.posters.Wait(ratelimit.Address(c.remote, route.ipv6Prefix))
+	return route.posters.Wait(strings.Clone(ratelimit.Address(remote, route.ipv6Prefix)))
 }
 
 // withStatus returns an error as Caddy's, with the HTTP status that it has, or 500.

@@ -114,14 +114,14 @@ func (route *Route) serve(w http.ResponseWriter, r *http.Request, k kind) error 
 	if err != nil {
 		return reject(w, r, statusOf(err), err)
 	}
-	route.markLogReader(r, c, false)
+	route.markLogReader(r, &c, false)
 	switch k {
 	case handshake:
-		return route.acceptSocket(w, r, c)
+		return route.acceptSocket(w, r, &c)
 	case stream:
-		return route.acceptStream(w, r, c)
+		return route.acceptStream(w, r, &c)
 	case post:
-		return route.servePost(w, r, c)
+		return route.servePost(w, r, &c)
 	default: // probe: the client may connect, since it got this far
 		return client.Admit(w)
 	}

@@ -180,8 +180,8 @@ func (route *Route) serveEngine(w http.ResponseWriter, r *http.Request) error {
 	if err != nil || slices.ContainsFunc(c.channels, func(name string) bool { return strings.HasPrefix(name, "/") }) {
 		return socketio.Refuse(w, r, packet.BadRequest)
 	}
-	route.markLogReader(r, c, r.URL.Query().Get("sid") != "")
-	request := route.request(r, c, route.subscriber(r, c))
+	route.markLogReader(r, &c, r.URL.Query().Get("sid") != "")
+	request := route.request(r, &c, route.subscriber(r, &c))
 	// As for raw WebSockets: a text frame has to be UTF-8.
 	request.Greeting = strings.ToValidUTF8(c.repl.ReplaceAll(route.greeting, ""), "\uFFFD")
 	channels := request.Channels // it is on none yet
