@@ -84,8 +84,7 @@ func TestExpireMany(t *testing.T) {
 			return c
 		}
 		closed, before := 0, 0 // in the loop of the witness, which alone counts them
-		var witness *client
-		witness = start(Subscriber{Channels: []string{"b"}}, func(*loop) { before = closed })
+		witness := start(Subscriber{Channels: []string{"b"}}, func(*loop) { before = closed })
 		var expiring []*client
 		for range 4 * maxExpired * len(h.loops) {
 			expiring = append(expiring, start(Subscriber{Channels: []string{"a"}, Expires: end}, func(l *loop) {

@@ -120,7 +120,7 @@ func (s *sharedLog) kickOf(e *broker.Entry, now time.Time) *kick {
 	t := s.hub.kicks.get(k.Request)
 	var change *NameCommand
 	if k.Change != nil {
-		if change, err = k.Change.command(NodeText(s.hub.node)); change != nil {
+		if change, _ = k.Change.command(NodeText(s.hub.node)); change != nil { // invalid is as good as for another node
 			change.seq, change.selection.tally = e.Seq, t
 		}
 		here = change != nil
