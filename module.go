@@ -9,7 +9,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/caddy-broadcast/caddy-broadcast/internal/accept"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/active"
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/admin"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/backend"
@@ -87,8 +86,6 @@ type App struct {
 	redis      *backend.Settings
 	closeRedis func() error // what it listens on
 	namespaces []string     // of all routes, for Socket.IO
-
-	gates map[*caddyhttp.Server]*accept.Gate
 
 	historyLine int // of the Caddyfile
 }
@@ -232,18 +229,6 @@ func (a *App) Cleanup() error {
 		return nil
 	}
 	return a.release()
-}
-
-// gate bounds how many connections of a server are set up at the same time. A server may have many handlers, and one gate.
-func (a *App) gate(server *caddyhttp.Server) {
-	if _, ok := a.gates[server]; ok {
-		return
-	}
-	if a.gates == nil {
-		a.gates = make(map[*caddyhttp.Server]*accept.Gate)
-	}
-	a.gates[server] = accept.NewGate()
-	server.RegisterConnState(a.gates[server].ConnState)
 }
 
 // serverStops is called when a server stops: on a reload too, which the connections outlive. Stop comes only when the
@@ -431,7 +416,6 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	app := module.(*App)
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		server.RegisterOnShutdown(app.serverStops)
-		app.gate(server)
 	}
 	c := h.options(app.Keeps())
 	c.SocketIOTable, c.PresenceTable = app.shared.SocketIO, app.shared.Presence

@@ -29,7 +29,7 @@ func main() {
 	quick := flag.Bool("quick", false, "one second each, without a report: only check that every message is delivered, and that no ratio is far off")
 	rounds := flag.Int("rounds", 3, "how often each is measured; the median is reported")
 	seconds := flag.Float64("seconds", 5, "duration of each measurement")
-	report := flag.String("report", "", "folder that contains performance.md and cluster-performance.md; default docs when everything is measured, or only cluster, or only herd as it is by default")
+	report := flag.String("report", "", "folder that contains performance.md and cluster-performance.md; default docs when everything is measured, or only cluster, or only herd or storm as they are by default")
 	var herd herdOptions
 	flag.StringVar(&herd.broker, "broker", "nats", "herd: nats is one nats-server, nats3 three with three replicas, redis one Redis")
 	flag.IntVar(&herd.clients, "clients", 0, "herd and storm: how many; default 1,000, 3,000 and 10,000, one after the other, and in storm 10,000")
@@ -54,7 +54,7 @@ func main() {
 	if *quick {
 		*rounds, *seconds = 1, 1
 	}
-	if *report == "" && !*quick && (*only == "" && *which == "" || *which == clusterName || *which == stormName || *which == herdName && herd == (herdOptions{broker: "nats"})) {
+	if *report == "" && !*quick && (*only == "" && *which == "" || *which == clusterName || (*which == stormName || *which == herdName) && herd == (herdOptions{broker: "nats"})) {
 		*report = "docs"
 	}
 	ps, err := pick(peers, *only, func(p peer) string { return p.name })
