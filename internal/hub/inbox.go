@@ -31,7 +31,8 @@ type addressed struct {
 	entry     entry
 }
 
-// outbox has what was pushed and not handed out. Its lock is taken for moments, under Hub.mu or alone.
+// outbox has what was pushed and not handed out. Its lock is taken for moments, under Hub.mu or alone. Loops may get an entry while
+// whoever has pushed it still holds Hub.mu, so what they read of it without that lock is set before.
 type outbox struct {
 	mu      sync.Mutex
 	entries []addressed   // the newest
