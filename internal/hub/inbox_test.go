@@ -47,6 +47,33 @@ func TestHandingOut(t *testing.T) {
 	})
 }
 
+// TestHandingOutEnds: who hands out does not go on with all that others publish.
+func TestHandingOutEnds(t *testing.T) {
+	h := New(Config{})
+	defer closeHub(h)
+	h.Start()
+	l, calls := h.loops[0], 0
+	const n = 2 * maxRounds * outboxChunk
+	h.mu.Lock()
+	for range n {
+		l.pushLocked(entry{op: opCall, arg: func() { calls++ }})
+	}
+	h.mu.Unlock()
+	o := &h.outbox
+	o.mu.Lock()
+	o.busy = true
+	o.handOutLocked(h.loops)
+	if !o.busy || len(o.full) == 0 { // whoever goes on waits for the lock
+		t.Errorf("busy %v, %d pieces", o.busy, len(o.full))
+	}
+	o.mu.Unlock()
+	got := 0
+	h.onLoop(l, func(*loop) { got = calls })
+	if got != n {
+		t.Errorf("%d of %d calls", got, n)
+	}
+}
+
 // TestSpread: the audiences of a channel are in the order of their loops, and lists that entries may refer to do not change.
 func TestSpread(t *testing.T) {
 	r := rand.New(rand.NewPCG(rand.Uint64(), 1))
