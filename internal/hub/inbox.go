@@ -10,7 +10,7 @@ import (
 //
 //	under Hub.mu                          after Hub.mu was released
 //	pushLocked ──► outbox: each entry once, ──► Hub.wake: one goroutine at a time ──┬─► inbox of loop 0
-//	               in the order of the log      takes all that is in the outbox     └─► inbox of loop 1
+//	               in the order of the log      empties the outbox, piece by piece  └─► inbox of loop 1
 //
 // Whoever comes while a goroutine hands out leaves its entries to that one. The more there is to do, the more of it is so done
 // with one turn at each inbox.
