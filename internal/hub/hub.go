@@ -71,7 +71,7 @@ type Config struct {
 	Histories []HistoryRule
 	// MaxMemory limits the bytes that wait or are kept. 0 means no limit. See memory.go for what counts.
 	MaxMemory int64
-	// MaxInbox limits the bytes that wait in one loop's inbox. 0 means 64 MiB.
+	// MaxInbox limits the bytes that wait for one loop, or that it is at work on. 0 means 64 MiB.
 	MaxInbox int
 	// PartitionTimeout is how long connections stay while the log that the hub shares with others cannot be followed. 0 means
 	// for ever.
@@ -107,7 +107,7 @@ type Hub struct {
 	configuring sync.Mutex // held while the options change; taken before mu
 
 	mu          lock
-	hasSpace    sync.Cond // on mu: an inbox was emptied, or memory was freed; for those that wait for room
+	hasSpace    sync.Cond // on mu: a loop is done with something, or memory was freed; for those that wait for room
 	inboxes     inboxes
 	promised    int // bytes of what is being encoded for a join, and is queued then
 	config      Config

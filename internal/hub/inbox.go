@@ -10,7 +10,7 @@ import (
 //
 //	under Hub.mu                          after Hub.mu was released
 //	pushLocked ──► outbox: each entry once, ──► Hub.wake: one goroutine at a time ──┬─► inbox of loop 0
-//	               in the order of the log      takes all that is in the outbox     └─► inbox of loop 1
+//	               in the order of the log      empties the outbox, piece by piece  └─► inbox of loop 1
 //
 // Whoever comes while a goroutine hands out leaves its entries to that one. The more there is to do, the more of it is so done
 // with one turn at each inbox.
@@ -19,8 +19,8 @@ const (
 	// outboxChunk is how many entries the outbox has in one piece. It bounds what making room for more costs under Hub.mu.
 	outboxChunk = 1024
 
-	// maxRounds is how often a goroutine looks for more to hand out. Then another one goes on, so that no publisher is
-	// kept by the messages of others.
+	// maxRounds is how many pieces a goroutine hands out. Then another one goes on, so that no publisher is kept for long
+	// by the messages of others.
 	maxRounds = 16
 )
 
@@ -31,7 +31,8 @@ type addressed struct {
 	entry     entry
 }
 
-// outbox has what was pushed and not handed out. Its lock is taken for moments, under Hub.mu or alone.
+// outbox has what was pushed and not handed out. Its lock is taken for moments, under Hub.mu or alone. Loops may get an entry while
+// whoever has pushed it still holds Hub.mu, so what they read of it without that lock is set before.
 type outbox struct {
 	mu      sync.Mutex
 	entries []addressed   // the newest
@@ -84,7 +85,7 @@ func (o *outbox) push(e addressed) {
 	o.mu.Lock()
 	if n := len(o.entries); n >= outboxChunk && n == cap(o.entries) {
 		o.full = append(o.full, o.entries)
-		o.entries = nil
+		o.entries, o.spare = o.spare, nil
 	}
 	o.entries = append(o.entries, e)
 	o.mu.Unlock()
@@ -109,26 +110,36 @@ func (h *Hub) wake(loops uint64) {
 // released meanwhile.
 func (o *outbox) handOutLocked(loops []*loop) {
 	for range maxRounds {
-		full, last := o.full, o.entries
-		if len(last) == 0 {
+		entries := o.nextLocked()
+		if len(entries) == 0 {
 			o.busy = false
 			return
 		}
-		o.full, o.entries, o.spare = nil, o.spare, nil
 		o.mu.Unlock()
-		for _, entries := range full {
-			handOut(loops, entries)
-		}
-		handOut(loops, last)
-		clear(last) // what it refers to would stay in memory
+		handOut(loops, entries)
+		clear(entries) // what it refers to would stay in memory
 		o.mu.Lock()
-		o.spare = last[:0]
+		o.spare = entries[:0]
 	}
 	go func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.handOutLocked(loops)
 	}()
+}
+
+// nextLocked takes the oldest piece out. It is one, however many there are, because more are pushed while they are handed out: each
+// turn at all of them would take longer than the one before.
+func (o *outbox) nextLocked() (entries []addressed) {
+	if len(o.full) == 0 {
+		entries, o.entries, o.spare = o.entries, o.spare, nil
+		return entries
+	}
+	entries, o.full[0] = o.full[0], nil
+	if o.full = o.full[1:]; len(o.full) == 0 {
+		o.full = nil
+	}
+	return entries
 }
 
 // handOut puts entries in the inboxes that they are for. Each inbox is locked once, however many there are.

@@ -146,6 +146,14 @@ func (s *sharedLog) ingestLocked(e *broker.Entry, m *Message, now time.Time) (wa
 	if m.private() {
 		return s.ingestPrivateLocked(m, inOrder)
 	}
+	o, ch := s.openLocked(m.Channel, m.Seq), h.channels[m.Channel]
+	if o != nil && ch != nil {
+		m.Subscribers = ch.subscribers
+	}
+	if o != nil && inOrder {
+		o.delivered(m)
+		s.keepLocked(ch, o, m) // before loops may have it too: see outbox
+	}
 	if h.all != nil && s.openLocked("", m.Seq) != nil {
 		if inOrder {
 			wake = h.deliverLocked(h.all, m)
@@ -153,23 +161,14 @@ func (s *sharedLog) ingestLocked(e *broker.Entry, m *Message, now time.Time) (wa
 			wake = h.all.gapLocked() // somebody who is on all channels is at the watermark
 		}
 	}
-	o := s.openLocked(m.Channel, m.Seq)
-	if o == nil {
-		return wake
+	switch {
+	case o == nil:
+	case !inOrder:
+		wake |= s.lateLocked(ch, o, m)
+	case ch != nil:
+		wake |= h.deliverLocked(ch, m)
 	}
-	ch := h.channels[m.Channel]
-	if ch != nil {
-		m.Subscribers = ch.subscribers
-	}
-	if inOrder {
-		o.delivered(m)
-		if ch != nil {
-			wake |= h.deliverLocked(ch, m)
-		}
-		s.keepLocked(ch, o, m)
-		return wake
-	}
-	return wake | s.lateLocked(ch, o, m)
+	return wake
 }
 
 // ownOf returns what an entry of one of the hub's own channels asks for, or nil if that is nothing.
@@ -235,15 +234,6 @@ func (s *sharedLog) lateLocked(ch *channel, o *openChannel, m *Message) (wake ui
 	if m.Transient && !newest {
 		return 0 // it is no loss
 	}
-	if ch != nil {
-		for a := range ch.audiences() {
-			e := entry{op: opGap, audience: a}
-			if newest {
-				e.op, e.message, e.cost = opLate, m, int32(m.cost())
-			}
-			wake |= a.loop.pushLocked(e)
-		}
-	}
 	// A client that comes back from before it is told of a gap, unless the history has it in order.
 	o.delivered(m)
 	switch floor := h.droppedSeqLocked(m.Channel, ch); {
@@ -251,6 +241,13 @@ func (s *sharedLog) lateLocked(ch *channel, o *openChannel, m *Message) (wake ui
 		s.keepLocked(ch, o, m)
 	case m.Seq > floor:
 		s.setFloorLocked(m.Channel, m.Seq)
+	}
+	for a := range ch.audiences() {
+		e := entry{op: opGap, audience: a}
+		if newest {
+			e.op, e.message, e.cost = opLate, m, int32(m.cost())
+		}
+		wake |= a.loop.pushLocked(e)
 	}
 	return wake
 }

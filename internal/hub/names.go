@@ -140,17 +140,19 @@ func (h *Hub) sendPrivateLocked(m *Message) (wake uint64) {
 	if n == nil || slices.Contains(m.Emit.Except, m.Emit.To) {
 		return 0
 	}
-	if c := n.conn; c != nil {
+	if n.conn != nil {
 		m.Subscribers = 1
-		wake = c.loop.pushLocked(entry{op: opTo, conn: c, message: m, cost: int32(m.cost())})
 	}
-	switch {
+	switch { // before the loop may have it too: see outbox
 	case n.kept == nil || m.Transient:
 	case h.keepsLocked(toChannel, n.kept):
 		h.renewLocked(n)
 		h.appendHistoryLocked(n.kept, m)
 	default:
 		n.kept.droppedSeq = max(n.kept.droppedSeq, m.Seq)
+	}
+	if c := n.conn; c != nil {
+		wake = c.loop.pushLocked(entry{op: opTo, conn: c, message: m, cost: int32(m.cost())})
 	}
 	return wake
 }

@@ -146,8 +146,11 @@ func (h *Hub) appendLocked(ms []*Message, keys []keyed, now time.Time) (wake uin
 			}
 		}
 		ch := h.channels[m.Channel]
+		if ch != nil {
+			m.Subscribers = ch.subscribers
+		}
+		h.keepLocked(ch, m, k) // before loops may have it too: see outbox
 		wake |= h.fanOutLocked(ch, m)
-		h.keepLocked(ch, m, k)
 	}
 	return wake, nil
 }
@@ -184,7 +187,6 @@ func (h *Hub) fanOutLocked(ch *channel, m *Message) (wake uint64) {
 		wake = h.deliverLocked(h.all, m)
 	}
 	if ch != nil {
-		m.Subscribers = ch.subscribers
 		wake |= h.deliverLocked(ch, m)
 	}
 	return wake
