@@ -147,6 +147,13 @@ func (t *carrier) writeOutLocked() error {
 	return err
 }
 
+// holds reports whether there is something in out that nobody is about to write.
+func (t *carrier) holds() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.out) > 0 && !t.taken
+}
+
 // Close is called by the tls.Conn.
 func (t *carrier) Close() error {
 	t.mu.Lock()
