@@ -53,13 +53,9 @@ func carry(c *tls.Conn) *carrier {
 	if !inside.known {
 		return nil
 	}
-	place := inside.transport(c)
-	if *place != c.NetConn() {
-		return nil
-	}
 	inner, ahead := unwrap(c.NetConn())
 	t := &carrier{Conn: inner, tls: c, fd: -1, waits: true, ahead: ahead}
-	*place = t
+	*inside.transport(c) = t
 	t.shrink()
 	return t
 }

@@ -225,8 +225,11 @@ func TestCarrierClose(t *testing.T) {
 	}
 }
 
-// opaque is a connection of which only its methods are known.
-type opaque struct{ net.Conn }
+// opaque is a connection of which only its methods are known. It cannot be compared.
+type opaque struct {
+	net.Conn
+	_ []byte
+}
 
 // recording is a connection that keeps what was read from it.
 type recording struct {
@@ -247,7 +250,7 @@ func TestCarrierGoodbye(t *testing.T) {
 	for name, wrap := range map[string]func(net.Conn) net.Conn{
 		"a socket":  same,
 		"no room":   same,
-		"a wrapper": func(c net.Conn) net.Conn { return opaque{c} },
+		"a wrapper": func(c net.Conn) net.Conn { return opaque{Conn: c} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			wire := new(recording)
