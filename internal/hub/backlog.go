@@ -22,7 +22,7 @@ type backlog struct {
 	space    int32    // pieces that queue's array has room for, unless that is one
 	required int32    // pieces of the queue that dropOldest keeps
 	held     int32    // what lists take besides their messages
-	writing  int16    // pieces of the queue that the flusher is writing
+	writing  int16    // pieces of the queue that the flusher is writing, or was when the peer got stuck
 	pinged   bool     // a ping is in the queue
 	begun    bool     // part of the queue's first piece was written, so the rest has to follow
 }
@@ -288,6 +288,14 @@ func (b *backlog) endReplay() {
 	if r := b.replay; len(r.bytes) == 0 && len(r.messages) == 0 {
 		b.replay = nil
 	}
+}
+
+// halt is advance for a step that has not ended, because the peer is stuck. The sink may have encrypted the rest already, so that
+// it has to be written next, and cannot be taken back.
+func (b *backlog) halt(n int) {
+	pieces, before := int(b.writing), len(b.queue)
+	b.advance(n)
+	b.writing = int16(max(0, pieces-(before-len(b.queue))))
 }
 
 // advance removes the first n bytes of a step, which were written. An array counts until all of it is written.

@@ -10,7 +10,7 @@ import (
 
 // runBacklog does to a backlog what the words of a script say: "a" pushes a message of that text, "?a" a
 // reply, "*" makes room for one byte more than there is, "3" hands out a step and has 3 bytes of it written, "<3" hands
-// it out, and ">3" then ends it, "!" drops all that is not being written.
+// it out, and ">3" then ends it, "|3" halts it because the peer is stuck, "!" drops all that is not being written.
 func runBacklog(t *testing.T, b *backlog, script string, limit int, held *atomic.Int64) (written string) {
 	var s step
 	finish := func(n int) {
@@ -41,6 +41,10 @@ func runBacklog(t *testing.T, b *backlog, script string, limit int, held *atomic
 			s = b.next()
 		case c == '>':
 			finish(number(word[1:]))
+		case c == '|':
+			written += string(s.write[:number(word[1:])])
+			s.recycle()
+			b.halt(number(word[1:]))
 		case c >= '0' && c <= '9':
 			s = b.next()
 			finish(number(word))
@@ -88,6 +92,9 @@ func TestBacklog(t *testing.T) {
 		"all is dropped":                     {room, "a ?b c !", "", "", 0, 0, 0},
 		"all but what is begun":              {room, "abc 1 d ! 2", "abc", "", 0, 0, 0},
 		"all but what is being written":      {room, "ab cd <4 e ! >4", "abcd", "", 0, 0, 0},
+		"stuck, what was handed out stays":   {room, "ab cd <4 e |0 ! ?f 4", "abcd", "?f", 2, 1, 0},
+		"stuck within a piece":               {room, "ab cd <4 |1 e f * 3", "abcd", "~", 1, 0, 0},
+		"stuck after a piece":                {room, "ab cd <4 e |2 !", "ab", "cd", 2, 0, 1},
 		"a close frame after what was begun": {room, "abc 1 d ! ?bye 4", "abc?b", "ye", 2, 1, 1},
 	} {
 		t.Run(name, func(t *testing.T) {

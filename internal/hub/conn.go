@@ -10,7 +10,7 @@ import (
 
 var (
 	// ErrStuck is what Sink.Write returns when the peer accepted too little in time, but writing can continue after what
-	// was written.
+	// was written. The next Write then begins with the same bytes: the sink may have encrypted them.
 	ErrStuck = errors.New("the peer accepts no data")
 
 	// ErrTimeout is what it returns when the peer accepted too little in time and nothing more can be written.

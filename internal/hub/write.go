@@ -189,9 +189,7 @@ func (c *Conn) flush() {
 		if s.encode != nil {
 			c.replayLocked(s.encode, made)
 		} else {
-			before := c.backlog.footprint()
-			c.backlog.advance(n)
-			c.settleLocked(before)
+			c.advanceLocked(n, err)
 		}
 		if err != nil && !(err == ErrStuck && n > 0) { // one that is slow, but accepts something, goes on
 			c.hub.enqueue(c.loop, entry{op: opWriteFailed, conn: c, arg: err})
@@ -207,6 +205,17 @@ func (c *Conn) flush() {
 	if c.closing {
 		c.hub.enqueue(c.loop, entry{op: opFlushed, conn: c})
 	}
+}
+
+// advanceLocked takes out of the backlog what was written of a step.
+func (c *Conn) advanceLocked(n int, err error) {
+	before := c.backlog.footprint()
+	if err == ErrStuck {
+		c.backlog.halt(n)
+	} else {
+		c.backlog.advance(n)
+	}
+	c.settleLocked(before)
 }
 
 // replayLocked has encoded messages of the history written next, unless they were dropped meanwhile.

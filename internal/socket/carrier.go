@@ -53,13 +53,9 @@ func carry(c *tls.Conn) *carrier {
 	if !inside.known {
 		return nil
 	}
-	place := inside.transport(c)
-	if *place != c.NetConn() {
-		return nil
-	}
 	inner, ahead := unwrap(c.NetConn())
 	t := &carrier{Conn: inner, tls: c, fd: -1, waits: true, ahead: ahead}
-	*place = t
+	*inside.transport(c) = t
 	t.shrink()
 	return t
 }
@@ -145,6 +141,13 @@ func (t *carrier) writeOutLocked() error {
 		t.out = nil
 	}
 	return err
+}
+
+// holds reports whether there is something in out that nobody is about to write.
+func (t *carrier) holds() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.out) > 0 && !t.taken
 }
 
 // Close is called by the tls.Conn.

@@ -225,6 +225,60 @@ func TestCarrierClose(t *testing.T) {
 	}
 }
 
+// opaque is a connection of which only its methods are known. It cannot be compared.
+type opaque struct {
+	net.Conn
+	_ []byte
+}
+
+// recording is a connection that keeps what was read from it.
+type recording struct {
+	net.Conn
+	read []byte
+}
+
+func (c *recording) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.read = append(c.read, p[:n]...)
+	return n, err
+}
+
+// TestCarrierGoodbye: a TLS client is told that there is no more, also where nothing can be written without blocking, and where
+// the socket has no room for it at first.
+func TestCarrierGoodbye(t *testing.T) {
+	same := func(c net.Conn) net.Conn { return c }
+	for name, wrap := range map[string]func(net.Conn) net.Conn{
+		"a socket":  same,
+		"no room":   same,
+		"a wrapper": func(c net.Conn) net.Conn { return opaque{Conn: c} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			wire := new(recording)
+			server, client := securePair(t, func(c net.Conn) net.Conn { wire.Conn = c; return wire })
+			*inside.transport(server) = wrap(server.NetConn())
+			s := New(server, nil, nobody{}, nil)
+			want := 0
+			for name == "no room" && !s.carrier.holds() {
+				n, err := s.TryWrite(make([]byte, 100))
+				if want += n + s.carrier.owed; err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.CloseWrite()
+			// A record with an alert: RFC 8446, section 5.2.
+			last := []byte{23, 3, 3, 0, 2 + 1 + 16}
+			client.SetReadDeadline(time.Now().Add(20 * time.Second))
+			if n, err := io.Copy(io.Discard, client); int(n) != want || err != nil {
+				t.Errorf("%d of %d bytes, %v", n, want, err)
+			}
+			if got := wire.read; !bytes.Equal(got[len(got)-len(last)-19:][:len(last)], last) {
+				t.Error("the end is not an alert")
+			}
+			s.Close()
+		})
+	}
+}
+
 // inPieces is a connection that sends each byte by itself.
 type inPieces struct{ net.Conn }
 

@@ -175,11 +175,23 @@ func (s *Socket) CloseWrite() {
 func (s *Socket) closeWriteTLS(c *tls.Conn) {
 	c.CloseWrite()
 	below := c.NetConn()
-	if s.carrier != nil {
-		below = s.carrier.Conn
+	if t := s.carrier; t != nil {
+		below = t.Conn
+		if t.holds() {
+			go func() {
+				t.send(lingerTime)
+				closeWrite(below)
+			}()
+			return
+		}
 	}
-	if below, ok := below.(halfConn); ok {
-		below.CloseWrite()
+	closeWrite(below)
+}
+
+// closeWrite ends the sending half of a connection, if it can.
+func closeWrite(c net.Conn) {
+	if c, ok := c.(halfConn); ok {
+		c.CloseWrite()
 	}
 }
 

@@ -48,12 +48,12 @@ func below(conn net.Conn) net.Conn {
 
 // unwrap returns the connection below all wrappers that can be left out, and what they had already read from it.
 func unwrap(conn net.Conn) (inner net.Conn, read []byte) {
-	inner = conn
+	inner = below(conn)
+	if inner == nil {
+		return conn, nil
+	}
 	for next := below(inner); next != nil; next = below(inner) {
 		inner = next
-	}
-	if inner == conn {
-		return conn, nil
 	}
 	read, ok := drain(conn)
 	if !ok {

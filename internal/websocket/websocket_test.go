@@ -87,7 +87,7 @@ func shake(t testing.TB, addr, request string) (*peer, *http.Response) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := io.WriteString(c, request); err != nil {
 		t.Fatal(err)
 	}
@@ -223,9 +223,9 @@ func TestEarly(t *testing.T)  { byPollerAndWithout(t, testEarly) }
 
 // testEnds: what a client does wrong, or right, and how its connection ends. Another one is not disturbed.
 func testEnds(t *testing.T, change func(*Endpoint)) {
+	cases := endCases() // takes seconds with -race, so it comes before clients, who have deadlines
 	addr, h := serve(t, change)
 	witness := open(t, addr, "")
-	cases := endCases()
 	codes := make(map[string]uint16)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
