@@ -157,7 +157,14 @@ func codeOf(query url.Values) (uint16, error) {
 
 // kick closes connections with code 1008, policy violation (RFC 6455, section 7.4.1), or with the query's.
 func kick(w http.ResponseWriter, r *http.Request, s *survey.Survey, connection, user string) error {
-	code, err := codeOf(r.URL.Query())
+	query := r.URL.Query()
+	for name := range query {
+		// Ignored, it would close others than were meant, or with another code.
+		if name != "code" && (name != "user" || connection != "") {
+			return reject(http.StatusBadRequest, "the query parameter %q is unknown", name)
+		}
+	}
+	code, err := codeOf(query)
 	if err != nil {
 		return err
 	}

@@ -219,6 +219,11 @@ func TestKickCode(t *testing.T) {
 			t.Errorf("code %q: %d %q", code, status, body)
 		}
 	}
+	for _, query := range []string{"?user=ann&cod=4403", "?user=ann&channel=news", "/c1?user=ann"} {
+		if status, body := s.Do("DELETE", s.Admin+"/broadcast/connections"+query, ""); status != 400 {
+			t.Errorf("%s: %d %s", query, status, body)
+		}
+	}
 	if status, body := s.Do("DELETE", s.Admin+"/broadcast/connections?user=ann&code=4403", ""); status != 200 || body != `{"closed":4}`+"\n" {
 		t.Fatalf("%d %q", status, body)
 	}
