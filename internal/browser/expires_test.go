@@ -29,6 +29,13 @@ func openExpiring(t *testing.T) (*site, page) {
 	return s, p
 }
 
+// connectUntil has the page connect with access for a time.
+func connectUntil(p page, d time.Duration) {
+	p.t.Helper()
+	connectTo(p, until(d))
+	p.wait(`hub.state == "open" && other.published`)
+}
+
 // listen has the page collect what the hub gets, and answer onexpire with a new address, or an error if that is empty.
 func listen(p page, renewed string) {
 	p.t.Helper()
@@ -46,8 +53,7 @@ func listen(p page, renewed string) {
 // TestClientExpires: when its access has ended, the client asks the page for new access, goes on with that, and misses nothing.
 func TestClientExpires(t *testing.T) {
 	s, p := openExpiring(t)
-	connectTo(p, until(2*time.Second))
-	p.wait(`hub.state == "open" && other.published`)
+	connectUntil(p, 2*time.Second)
 	listen(p, until(time.Hour))
 	n := &numbers{s: s, next: map[string]int{}}
 	n.publish(t, 3, "default")
@@ -64,8 +70,7 @@ func TestClientExpires(t *testing.T) {
 // TestClientExpiresSoon: it asks before access ends, and stays connected meanwhile.
 func TestClientExpiresSoon(t *testing.T) {
 	s, p := openExpiring(t)
-	connectTo(p, until(40*time.Second))
-	p.wait(`hub.state == "open" && other.published`)
+	connectUntil(p, 40*time.Second)
 	listen(p, until(time.Hour))
 	// As if half a minute had passed: less than what makes a link silent.
 	p.run(chromedp.Evaluate[chromedp.Void](`
@@ -174,8 +179,7 @@ func TestClientKicked(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, p := openExpiring(t)
 			p.run(chromedp.Evaluate[chromedp.Void](block + "\nundefined"))
-			connectTo(p, until(time.Hour))
-			p.wait(`hub.state == "open" && other.published`)
+			connectUntil(p, time.Hour)
 			listen(p, until(time.Hour))
 			n := &numbers{s: s, next: map[string]int{}}
 
@@ -187,6 +191,8 @@ func TestClientKicked(t *testing.T) {
 			n.expect(p)
 			s.change(t, http.MethodDelete, "subscriptions", `{"user":"ann","channel":"room:1"}`)
 			s.publishOn(t, "room:1", "without it")
+			n.publish(t, 1, "default")
+			n.expect(p) // so it knows by now: a client that reconnects before that would ask for the channel again
 			p.run(chromedp.Evaluate[chromedp.Void](`other.states.length = 0; hub.reconnect(); undefined`))
 			p.wait(`other.states.at(-1) == "open"`)
 			s.publishOn(t, "room:1", "without it")

@@ -24,8 +24,7 @@ func pend(p page, renewed string) {
 // would be refused, and its requests with it.
 func TestClientRenewalPending(t *testing.T) {
 	_, p := openExpiring(t)
-	connectTo(p, until(2*time.Second))
-	p.wait(`hub.state == "open" && other.published`)
+	connectUntil(p, 2*time.Second)
 	pend(p, until(time.Hour))
 	p.wait(`seen.expired == 1`)
 	p.run(chromedp.Evaluate[chromedp.Void](`
@@ -44,8 +43,7 @@ func TestClientRenewalPending(t *testing.T) {
 // TestClientKickedMeanwhile: one that is kicked while the page gets new access stays away.
 func TestClientKickedMeanwhile(t *testing.T) {
 	s, p := openExpiring(t)
-	connectTo(p, until(40*time.Second))
-	p.wait(`hub.state == "open" && other.published`)
+	connectUntil(p, 40*time.Second)
 	pend(p, until(time.Hour))
 	p.run(chromedp.Evaluate[chromedp.Void](`
 		const now = Date.now

@@ -267,6 +267,19 @@ func list[T any](cmd *cobra.Command, path string, query url.Values, head, row fu
 	return nil
 }
 
+// selected returns the connection or the user that a command is about. It takes exactly one of the two: a user named by mistake would
+// lose all connections.
+func selected(cmd *cobra.Command, ids []string) (id, user string, err error) {
+	user = cmd.Flag("user").Value.String()
+	if (len(ids) == 1) == (user != "") {
+		return "", "", errors.New("specify a connection ID or --user")
+	}
+	if user == "" {
+		id = ids[0]
+	}
+	return id, user, nil
+}
+
 // kickCommand returns `caddy broadcast kick`. It closes connections and bans nobody: the site's own authentication decides
 // who may connect.
 func kickCommand() *cobra.Command {
@@ -279,16 +292,15 @@ func kickCommand() *cobra.Command {
 	cmd.Flags().String("user", "", "Close all connections of this user")
 	cmd.Flags().String("code", "", "The close code, 4000 to 4999")
 	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
-		// Exactly one of the two: a user named by mistake would lose all connections.
-		user := cmd.Flag("user").Value.String()
+		id, user, err := selected(cmd, args)
+		if err != nil {
+			return err
+		}
 		path, query := "/connections", url.Values{}
-		switch {
-		case len(args) == 1 && user == "":
+		if user == "" {
 			// Escaped, so that no argument can name another path of the admin API.
-			path += "/" + url.PathEscape(args[0])
-		case len(args) == 1 || user == "":
-			return errors.New("specify a connection ID or --user")
-		default:
+			path += "/" + url.PathEscape(id)
+		} else {
 			query.Set("user", user)
 		}
 		if code := cmd.Flag("code").Value.String(); code != "" {

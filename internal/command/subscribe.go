@@ -2,7 +2,6 @@ package command
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -34,14 +33,14 @@ func changeCommand(method, done string) *cobra.Command {
 	cmd := &cobra.Command{Args: cobra.RangeArgs(1, 2)}
 	cmd.Flags().String("user", "", "All connections of this user")
 	cmd.RunE = run(func(cmd *cobra.Command, args []string) error {
+		id, user, err := selected(cmd, args[1:])
+		if err != nil {
+			return err
+		}
 		x := map[string]string{"channel": args[0]}
-		user := cmd.Flag("user").Value.String()
-		switch {
-		case len(args) == 2 && user == "":
-			x["connection"] = args[1]
-		case len(args) == 2 || user == "":
-			return errors.New("specify a connection ID or --user")
-		default:
+		if user == "" {
+			x["connection"] = id
+		} else {
 			x["user"] = user
 		}
 		a, err := connect(cmd)

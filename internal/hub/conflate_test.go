@@ -10,7 +10,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 )
 
-// TestConflateShared: a conflate key goes through a shared log with the data, and what no hub has written is no message.
+// TestConflateShared: a conflate key goes through a shared log with the data, and an entry that no hub can have written is ignored.
 func TestConflateShared(t *testing.T) {
 	m := &Message{Channel: "a", Kind: JSON, Data: []byte("[1]"), Conflate: NewConflateKey("row:7")}
 	e := entriesOf([]*Message{m}, 0)[0]

@@ -20,20 +20,17 @@ var ErrNoPosition = errors.New("it is no ID of a message of this epoch")
 // at most size bytes, but one at least. more reports whether others follow. If after is empty it begins with the
 // oldest, or with last so that it ends with the newest. The error is ErrNoPosition, or ErrNotReady if a shared log does not answer.
 func (h *Hub) KeptMessages(ctx context.Context, name, after string, last bool, limit, size int) (ms []*Message, more bool, err error) {
+	h.mu.Lock()
+	s, own := h.log, h.epoch
+	h.mu.Unlock()
 	next := uint64(0)
 	if after != "" {
 		epoch, seq, ok := parseID(after)
-		if h.mu.Lock(); epoch != h.epoch {
-			ok = false
-		}
-		if h.mu.Unlock(); !ok {
+		if !ok || epoch != own {
 			return nil, false, ErrNoPosition
 		}
 		next = seq + 1
 	}
-	h.mu.Lock()
-	s := h.log
-	h.mu.Unlock()
 	if s != nil {
 		all, err := s.kept(ctx, name)
 		if err != nil {

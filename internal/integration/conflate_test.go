@@ -1,10 +1,7 @@
 package integration
 
 import (
-	"crypto/tls"
 	"fmt"
-	"net"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -18,18 +15,11 @@ import (
 // TestSlowConflate: a client that does not read while far more comes than its backlog may have stays connected, and gets the
 // newest message of each conflate key, and every message without one, in order.
 func TestSlowConflate(t *testing.T) {
-	_, port, _ := net.SplitHostPort(caddytest.FreeAddr(t))
 	const route = `broadcast /ws table {
 		slow conflate
 		max_backlog 1MiB
 	}`
-	s := caddytest.Start(t, `auto_https off
-		---
-		`+route+`
-	}
-	https://localhost:`+port+` {
-		`+caddytest.Certificate(t)+`
-		`+route)
+	s, port := startSecure(t, route, route)
 	secure, _, err := websocket.Dial(t.Context(), "wss://localhost:"+port+"/ws", &websocket.DialOptions{HTTPClient: insecure()})
 	if err != nil {
 		t.Fatal(err)
@@ -156,11 +146,6 @@ func TestDeliverEverySocketIO(t *testing.T) {
 		t.Errorf("%d %q", status, body)
 	}
 	s.Expect(c, want...)
-}
-
-// insecure returns a client that accepts any certificate.
-func insecure() *http.Client {
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 }
 
 // TestConflatedHistory: the history has the newest message of each conflate key, and so a client that comes or resumes gets it once,

@@ -124,25 +124,33 @@ func TestLogSubscribed(t *testing.T) {
 	}
 }
 
-// TestLogOfAdmin: Caddy's whole log can be published, also what was logged before the hub existed. Publishing and subscribing
-// with the admin API leave nothing in it.
-func TestLogOfAdmin(t *testing.T) {
+// publishWholeLog runs a Caddy whose default log is published on the channel ops.
+func publishWholeLog(t *testing.T, log, global, site string) *caddytest.Server {
+	t.Helper()
 	s := &caddytest.Server{T: t, Addr: caddytest.FreeAddr(t), Admin: caddytest.FreeAddr(t)}
-	caddytest.Run(t, strings.NewReplacer("ADDR", s.Addr, "ADMIN", s.Admin).Replace(`{
+	caddytest.Run(t, strings.NewReplacer("ADDR", s.Addr, "ADMIN", s.Admin, "LOG", log, "GLOBAL", global, "SITE", site).Replace(`{
 		admin ADMIN
 		persist_config off
 		log {
 			output broadcast ops
+			LOG
 		}
-		broadcast {
-			history 1000
-		}
+		GLOBAL
 	}
 	http://ADDR {
-		broadcast /ops ops {
-			replay 1000
-		}
+		SITE
 	}`))
+	return s
+}
+
+// TestLogOfAdmin: Caddy's whole log can be published, also what was logged before the hub existed. Publishing and subscribing
+// with the admin API leave nothing in it.
+func TestLogOfAdmin(t *testing.T) {
+	s := publishWholeLog(t, "", `broadcast {
+			history 1000
+		}`, `broadcast /ops ops {
+			replay 1000
+		}`)
 	s.Stream("http://" + s.Admin + "/broadcast/stream?channel=ops&replay=1000")
 	c := s.Dial("/ops", nil)
 	for { // of the start
@@ -177,22 +185,11 @@ func TestLogOfAdmin(t *testing.T) {
 
 // TestLogDebug: what other handlers log about a client that polls is left out too.
 func TestLogDebug(t *testing.T) {
-	s := &caddytest.Server{T: t, Addr: caddytest.FreeAddr(t), Admin: caddytest.FreeAddr(t)}
-	caddytest.Run(t, strings.NewReplacer("ADDR", s.Addr, "ADMIN", s.Admin).Replace(`{
-		admin ADMIN
-		persist_config off
-		log {
-			output broadcast ops
-			level DEBUG
-		}
-	}
-	http://ADDR {
-		handle_path /x/* {
+	s := publishWholeLog(t, "level DEBUG", "", `handle_path /x/* {
 			broadcast /socket.io/* ops {
 				socketio
 			}
-		}
-	}`))
+		}`)
 	do := func(method, path, body string) (int, string) { return s.Do(method, s.Addr+path, body) }
 	poll := func(method, path, body string) (int, string) { return do(method, "/x"+path, body) }
 	sid := beginSession(t, func() (int, string) { return poll("GET", polling, "") })

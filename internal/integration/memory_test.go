@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"io"
-	"net"
 	"strconv"
 	"strings"
 	"testing"
@@ -99,14 +98,7 @@ func TestCloseReasons(t *testing.T) {
 
 // TestStuckReason: a client that accepts nothing for write_timeout is slow, over TLS too.
 func TestStuckReason(t *testing.T) {
-	_, port, _ := net.SplitHostPort(caddytest.FreeAddr(t))
-	s := caddytest.Start(t, `auto_https off
-		---
-		broadcast /other
-	}
-	https://localhost:`+port+` {
-		`+caddytest.Certificate(t)+`
-		broadcast /ws {
+	s, port := startSecure(t, "broadcast /other", `broadcast /ws {
 			write_timeout 1s
 			max_backlog 64MiB
 		}`)

@@ -160,13 +160,7 @@ func (s *restarting) expectResumed(first, pid, offset string) {
 		s.T.Errorf("broadcast.v1: %s", got)
 	}
 	_, next := s.Stream("http://"+s.Addr+"/ws", "Last-Event-ID", first)
-	events := ""
-	for !strings.Contains(events, "four") {
-		e := next()
-		if events += e + "\n"; e == "EOF" {
-			break
-		}
-	}
+	events := eventsUntil(next, "four")
 	for _, text := range []string{"one", "gap"} {
 		if strings.Contains(events, text) {
 			s.T.Errorf("event stream: %s", events)
@@ -188,6 +182,17 @@ func (s *restarting) expectResumed(first, pid, offset string) {
 			s.T.Fatalf("Socket.IO: %s %v, not %s", p, err, text)
 		}
 	}
+}
+
+// eventsUntil reads events until one has a text, or the stream ends.
+func eventsUntil(next func() string, text string) (events string) {
+	for !strings.Contains(events, text) {
+		e := next()
+		if events += e + "\n"; e == "EOF" {
+			break
+		}
+	}
+	return events
 }
 
 // TestRestartWithGap: whenever it is not certain that nothing is missing, clients are told of a gap.
@@ -234,13 +239,8 @@ func (s *restarting) expectGaps(id, pid, offset string) {
 		s.T.Errorf("broadcast.v1: %s", got)
 	}
 	_, next := s.Stream("http://"+s.Addr+"/ws", "Last-Event-ID", id)
-	events := ""
-	for !strings.Contains(events, "event: gap") {
-		e := next()
-		if events += e + "\n"; e == "EOF" {
-			s.T.Errorf("event stream: %s", events)
-			break
-		}
+	if events := eventsUntil(next, "event: gap"); !strings.Contains(events, "event: gap") {
+		s.T.Errorf("event stream: %s", events)
 	}
 	// socket.recovered is false if the session is another one.
 	page := openSocket(s.Server, nil)

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"io"
-	"net"
 	"strings"
 	"testing"
 
@@ -21,18 +20,11 @@ func TestSlowClient(t *testing.T) {
 }
 
 func testSlowClient(t *testing.T, secure bool) {
-	_, port, _ := net.SplitHostPort(caddytest.FreeAddr(t))
 	const route = `broadcast /ws {
 		max_message 1MiB
 		max_backlog 1MiB
 	}`
-	s := caddytest.Start(t, `auto_https off
-		---
-		`+route+`
-	}
-	https://localhost:`+port+` {
-		`+caddytest.Certificate(t)+`
-		`+route)
+	s, port := startSecure(t, route, route)
 	url := "ws://" + s.Addr + "/ws"
 	if secure {
 		url = "wss://localhost:" + port + "/ws"

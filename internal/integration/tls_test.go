@@ -13,23 +13,34 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
 
-func TestTLS(t *testing.T) {
-	_, port, _ := net.SplitHostPort(caddytest.FreeAddr(t))
-	s := caddytest.Start(t, `auto_https off
+// startSecure runs Caddy with a site like that of caddytest.Start, and another one with TLS at a port of localhost.
+func startSecure(t *testing.T, plain, secure string) (s *caddytest.Server, port string) {
+	t.Helper()
+	_, port, _ = net.SplitHostPort(caddytest.FreeAddr(t))
+	s = caddytest.Start(t, `auto_https off
 		---
-		broadcast /ws
+		`+plain+`
 	}
 	https://localhost:`+port+` {
 		`+caddytest.Certificate(t)+`
-		broadcast /ws {
+		`+secure)
+	return s, port
+}
+
+// insecure returns a client that accepts any certificate.
+func insecure() *http.Client {
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+}
+
+func TestTLS(t *testing.T) {
+	s, port := startSecure(t, "broadcast /ws", `broadcast /ws {
 			compression on
 		}`)
 	plain := s.Dial("/ws", nil)
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	var secure []*websocket.Conn
 	for range 20 {
 		c, _, err := websocket.Dial(t.Context(), "wss://localhost:"+port+"/ws", &websocket.DialOptions{
-			HTTPClient: client, CompressionMode: websocket.CompressionNoContextTakeover,
+			HTTPClient: insecure(), CompressionMode: websocket.CompressionNoContextTakeover,
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -133,7 +133,7 @@ func (r *room) listChanges(s *State) {
 	sortMembers(s.Left)
 }
 
-// told returns what the members know, for a new one: changes that they are told later, it is told too.
+// told returns what the members know already, for a new one. It is told of later changes together with them.
 func (r *room) told() State {
 	s := State{Channel: r.channel, Count: r.wasTold, Listed: !r.counting}
 	if s.Listed {
