@@ -3,6 +3,7 @@ package integration
 import (
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 
@@ -160,5 +161,63 @@ func TestHostChanged(t *testing.T) {
 	})
 	if err == nil || resp.StatusCode != 403 {
 		t.Errorf("a handshake that could be any page's: %v %v", resp, err)
+	}
+}
+
+// TestNoPage: who opens a route's address, with nothing there to see, is told what the address is for. A page that is there, the
+// site's own errors, and other methods are left alone.
+func TestNoPage(t *testing.T) {
+	root := t.TempDir()
+	if err := os.WriteFile(root+"/page", []byte("the page"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := caddytest.Start(t, `root `+root+`
+		handle /ws {
+			broadcast
+		}
+		handle /streams {
+			broadcast {
+				transports sse post
+			}
+		}
+		handle /posts {
+			broadcast {
+				transports post
+			}
+		}
+		handle /empty {
+			broadcast
+			respond 204
+		}
+		handle {
+			broadcast /page
+			broadcast /missing
+			file_server
+		}`)
+	const all = "there is no page at this address: it is a route of broadcast, and accepts WebSockets, event streams (Accept: text/event-stream), POSTs\n"
+	for _, c := range []struct {
+		method, path string
+		status       int
+		want         string
+	}{
+		{"GET", "/ws", 426, all},
+		{"HEAD", "/ws", 426, ""},
+		{"PUT", "/ws", 200, ""},
+		{"GET", "/streams", 406, "there is no page at this address: it is a route of broadcast, and accepts event streams (Accept: text/event-stream), POSTs\n"},
+		{"GET", "/posts", 405, "there is no page at this address: it is a route of broadcast, and accepts POSTs\n"},
+		{"GET", "/empty", 204, ""},
+		{"GET", "/page", 200, "the page"},
+		{"GET", "/missing", 404, all},
+		{"GET", "/other", 404, ""},
+	} {
+		if status, body := s.Do(c.method, s.Addr+c.path, ""); status != c.status || body != c.want {
+			t.Errorf("%s %s: %d %q", c.method, c.path, status, body)
+		}
+	}
+	if err := s.Load("broadcast /ws\nroot " + root + "\nfile_server\nhandle_errors 404 {\nrespond \"the site's {err.status_code}\"\n}"); err != nil {
+		t.Fatal(err)
+	}
+	if status, body := s.Do("GET", s.Addr+"/ws", ""); status != 404 || body != "the site's 404" {
+		t.Errorf("with handle_errors: %d %q", status, body)
 	}
 }
