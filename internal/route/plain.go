@@ -23,7 +23,7 @@ func (route *Route) servePlain(w http.ResponseWriter, r *http.Request, next cadd
 	}
 	status := http.StatusNotFound
 	if err == nil {
-		status = route.statusOfPlain(w.Header())
+		status = route.statusOfPlain(w.Header(), r.ProtoMajor)
 	} else if failed, ok := errors.AsType[caddyhttp.HandlerError](err); !ok || failed.StatusCode != http.StatusNotFound {
 		return err
 	}
@@ -35,10 +35,12 @@ func (route *Route) servePlain(w http.ResponseWriter, r *http.Request, next cadd
 }
 
 // statusOfPlain returns the status for a request that nothing responds to, and sets the header that goes with it.
-func (route *Route) statusOfPlain(h http.Header) int {
+func (route *Route) statusOfPlain(h http.Header, protocol int) int {
 	switch {
 	case route.acceptsSockets:
-		h.Set("Upgrade", "websocket") // RFC 9110, section 15.5.22
+		if protocol == 1 { // RFC 9110, section 15.5.22. In HTTP/2 it is an error (RFC 9113, section 8.2.2).
+			h.Set("Upgrade", "websocket")
+		}
 		return http.StatusUpgradeRequired
 	case route.acceptsStreams:
 		return http.StatusNotAcceptable
