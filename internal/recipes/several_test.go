@@ -29,8 +29,9 @@ func testSeveralSites(r *recipe) {
 	if out := office.wait("data: 42"); strings.Index(out, "data: 42") > strings.Index(out, "data: comment") {
 		r.Errorf("the office got %s", out)
 	}
-	s.expect("curl -i -d 1 https://shop.example.com/ws", " 403", "publishing is off")
-	s.expect("curl -i -d 1 https://office.example.com/ws", " 401")
+	// Not over HTTP/2, where this curl fails if it gets the response before it has sent the request.
+	s.expect("curl -i --http1.1 -d 1 https://shop.example.com/ws", " 403", "publishing is off")
+	s.expect("curl -i --http1.1 -d 1 https://office.example.com/ws", " 401")
 	if _, resp, err := s.visit("127.0.0.1", "wss://shop.example.com/ws", "Origin", "https://blog.example.com"); err == nil || resp == nil || resp.StatusCode != 403 {
 		r.Errorf("a page of the blog at the shop: %v, %v", resp, err)
 	}
@@ -44,13 +45,12 @@ func testSeveralSites(r *recipe) {
 	s.Send(b, "of b")
 	s.Expect(b, "of b")
 	c := s.mustVisit("127.0.0.1", "wss://a.customers.example.com/ws", "Sec-WebSocket-Protocol", "broadcast.v1")
-	for room, want := range map[string]string{"a.customers.example.com:room:1": `"channels":`, "b.customers.example.com:room:1": `"code":"forbidden"`} {
-		s.Send(c, `{"join":"`+room+`","ref":1}`)
-		for got := ""; !strings.Contains(got, want); {
-			_, p, err := c.Read(r.Context())
-			if got = string(p); err != nil || strings.Contains(got, "error") && !strings.Contains(got, want) {
-				r.Fatalf("joining %s: %s, %v", room, got, err)
-			}
+	for i, want := range []string{`"hello":`, `"ack":{"ref":1`, `"code":"forbidden"`} {
+		if i > 0 {
+			s.Send(c, fmt.Sprintf(`[{"join":{"channel":"%s.customers.example.com:room:1"},"ref":%d}]`, string(" ab"[i]), i))
+		}
+		if _, p, err := c.Read(r.Context()); err != nil || !strings.Contains(string(p), want) {
+			r.Errorf("%s instead of %s, %v", p, want, err)
 		}
 	}
 }
@@ -91,7 +91,7 @@ func runStaging(r *recipe, production, staging string) {
 			r.Errorf("%q instead of %q, %v", p, want, err)
 		}
 	}
-	if status, body := s.Do("GET", test.Admin+"/broadcast", ""); status != 200 || strings.Count(body, `"watermark"`) != 1 {
+	if status, body := s.Do("GET", test.Admin+"/broadcast", ""); status != 200 || !strings.Contains(body, `"nodes":1,`) {
 		r.Error(fmt.Sprint("the nodes of staging: ", status, body))
 	}
 }
