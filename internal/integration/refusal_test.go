@@ -164,6 +164,40 @@ func TestHostChanged(t *testing.T) {
 	}
 }
 
+// TestProxyNotTrusted: where addresses count, the log warns of a proxy in front whose clients would all be one, and of nothing else.
+func TestProxyNotTrusted(t *testing.T) {
+	const trusting = "servers {\n trusted_proxies static 127.0.0.1\n}\n---\n"
+	const perIP, rate = " {\n max_connections 5 per_ip 2\n}", " {\n rate 100/m\n}"
+	for _, c := range []struct {
+		name, config string
+		header       []string
+		warnings     int
+	}{
+		{"per_ip", "broadcast /ws CHANNEL" + perIP, []string{"X-Forwarded-For", "192.0.2.1"}, 1},
+		{"rate", "broadcast /ws CHANNEL" + rate, []string{"X-Forwarded-For", "192.0.2.1"}, 1},
+		{"no limit", "broadcast /ws CHANNEL", []string{"X-Forwarded-For", "192.0.2.1"}, 0},
+		{"no proxy", "broadcast /ws CHANNEL" + perIP, nil, 0},
+		{"trusted", trusting + "broadcast /ws CHANNEL" + perIP, []string{"X-Forwarded-For", "192.0.2.1"}, 0},
+		{"rate, trusted", trusting + "broadcast /ws CHANNEL" + rate, []string{"X-Forwarded-For", "192.0.2.1"}, 0},
+		{"rate of users", "broadcast /ws CHANNEL {\n rate 100/m\n user ann\n}", []string{"X-Forwarded-For", "192.0.2.1"}, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			// A process warns of a route once, and a route is known by its channels.
+			s := caddytest.Start(t, strings.ReplaceAll(c.config, "CHANNEL", "proxy"+caddytest.FreePort(t)))
+			for range 2 {
+				if status, body := s.Post(s.Addr+"/ws", "text/plain", "x", c.header...); status != 200 {
+					t.Fatal(status, body)
+				}
+				s.Stream("http://"+s.Addr+"/ws", c.header...)
+			}
+			log, err := os.ReadFile(s.Log) // written before the response
+			if n := strings.Count(string(log), "a proxy in front is not trusted"); err != nil || n > 2*c.warnings || n < c.warnings {
+				t.Errorf("%d warnings, %v", n, err)
+			}
+		})
+	}
+}
+
 // TestNoPage: who opens a route's address, with nothing there to see, is told what the address is for. A page that is there, the
 // site's own errors, and other methods are left alone.
 func TestNoPage(t *testing.T) {
