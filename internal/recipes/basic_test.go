@@ -18,7 +18,7 @@ func testCheck(r *recipe) {
 	stream.wait("retry:")
 	s.expect(r.get("sh", 2), `{"id":"`)
 	stream.wait("data: hello")
-	s.expect(r.get("sh", 3), "HTTP/1.1 101 ")
+	s.expect(r.get("sh", 3, "-m 2", "-m 0.5"), "HTTP/1.1 101 ")
 	s.expect(strings.Replace(r.get("sh", 3), "Origin: https://example.com", "Origin: https://elsewhere.org", 1), "HTTP/1.1 403 ", "a page of origin")
 	s.expect(strings.NewReplacer("-H 'Connection: Upgrade'", "", "-H 'Upgrade: websocket'", "").Replace(r.get("sh", 3)), "HTTP/1.1 426 ", noPage)
 }
