@@ -87,8 +87,7 @@ func testByRoom(r *recipe) {
 	s := newSite(r)
 	caddytest.Run(r, s.localize(config))
 
-	s.write(".curlrc", "silent\ninsecure\nconnect-to = \":443:"+s.https+"\"\nconnect-to = \":80:"+nodes[0]+"\"\n")
-	s.expect(r.get("sh", 0), "HTTP/1.1 200 ")
+	s.expect(r.get("sh", 0, "10.0.0.1", nodes[0]), "HTTP/1.1 200 ")
 	cert, key := caddytest.CertificateFiles(r, "example.com")
 	var pem strings.Builder
 	for _, name := range []string{cert, key} {
