@@ -53,6 +53,13 @@ func StartProcess(t testing.TB, binary, file string, addrs ...string) (cmd *exec
 // Caddy makes certificates while it starts, with a data race of its own.
 func Certificate(t testing.TB) string {
 	t.Helper()
+	cert, key := CertificateFiles(t, "localhost")
+	return "tls " + cert + " " + key
+}
+
+// CertificateFiles makes a certificate for some names and returns the paths of its files.
+func CertificateFiles(t testing.TB, names ...string) (certFile, keyFile string) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +68,7 @@ func Certificate(t testing.TB) string {
 		SerialNumber: big.NewInt(1),
 		NotBefore:    time.Now().Add(-time.Hour),
 		NotAfter:     time.Now().Add(time.Hour),
-		DNSNames:     []string{"localhost"},
+		DNSNames:     names,
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
@@ -80,5 +87,5 @@ func Certificate(t testing.TB) string {
 			t.Fatal(err)
 		}
 	}
-	return "tls " + filepath.Join(dir, "cert.pem") + " " + filepath.Join(dir, "key.pem")
+	return filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 }

@@ -63,14 +63,24 @@ func Handler(host, admin string) (http.Handler, error) {
 
 // sameOriginOnly rejects requests that do not come from the inspector's page. A page of another origin is known by Origin or
 // Sec-Fetch-Site. One whose name was made to resolve to this machine (DNS rebinding) is of the same origin to the browser,
-// and is known by Host.
+// and is known by Host. The port in Host is another one than the listener's if it was forwarded, as by ssh -L.
 func sameOriginOnly(host string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		origin, site := r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site")
-		if r.Host != host || origin != "" && origin != "http://"+host || site != "" && site != "same-origin" && site != "none" {
+		if !isLoopback(r.Host) || origin != "" && origin != "http://"+r.Host || site != "" && site != "same-origin" && site != "none" {
 			http.Error(w, "only the inspector's own page, at http://"+host+", may ask", http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// isLoopback reports whether a Host header is a name or an address of this machine that nobody can have resolve to it for a page
+// of theirs. Browsers resolve localhost themselves (W3C Secure Contexts, section 3.1).
+func isLoopback(host string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	return name == "localhost" || net.ParseIP(strings.Trim(name, "[]")).IsLoopback()
 }

@@ -3,6 +3,7 @@ package integration
 import (
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 
@@ -160,5 +161,97 @@ func TestHostChanged(t *testing.T) {
 	})
 	if err == nil || resp.StatusCode != 403 {
 		t.Errorf("a handshake that could be any page's: %v %v", resp, err)
+	}
+}
+
+// TestProxyNotTrusted: where addresses count, the log warns of a proxy in front whose clients would all be one, and of nothing else.
+func TestProxyNotTrusted(t *testing.T) {
+	const trusting = "servers {\n trusted_proxies static 127.0.0.1\n}\n---\n"
+	const perIP, rate = " {\n max_connections 5 per_ip 2\n}", " {\n rate 100/m\n}"
+	for _, c := range []struct {
+		name, config string
+		header       []string
+		warnings     int
+	}{
+		{"per_ip", "broadcast /ws CHANNEL" + perIP, []string{"X-Forwarded-For", "192.0.2.1"}, 1},
+		{"rate", "broadcast /ws CHANNEL" + rate, []string{"X-Forwarded-For", "192.0.2.1"}, 1},
+		{"no limit", "broadcast /ws CHANNEL", []string{"X-Forwarded-For", "192.0.2.1"}, 0},
+		{"no proxy", "broadcast /ws CHANNEL" + perIP, nil, 0},
+		{"trusted", trusting + "broadcast /ws CHANNEL" + perIP, []string{"X-Forwarded-For", "192.0.2.1"}, 0},
+		{"rate, trusted", trusting + "broadcast /ws CHANNEL" + rate, []string{"X-Forwarded-For", "192.0.2.1"}, 0},
+		{"rate of users", "broadcast /ws CHANNEL {\n rate 100/m\n user ann\n}", []string{"X-Forwarded-For", "192.0.2.1"}, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			// A process warns of a route once, and a route is known by its channels.
+			s := caddytest.Start(t, strings.ReplaceAll(c.config, "CHANNEL", "proxy"+caddytest.FreePort(t)))
+			for range 2 {
+				if status, body := s.Post(s.Addr+"/ws", "text/plain", "x", c.header...); status != 200 {
+					t.Fatal(status, body)
+				}
+				s.Stream("http://"+s.Addr+"/ws", c.header...)
+			}
+			log, err := os.ReadFile(s.Log) // written before the response
+			if n := strings.Count(string(log), "a proxy in front is not trusted"); err != nil || n > 2*c.warnings || n < c.warnings {
+				t.Errorf("%d warnings, %v", n, err)
+			}
+		})
+	}
+}
+
+// TestNoPage: who opens a route's address, with nothing there to see, is told what the address is for. A page that is there, the
+// site's own errors, and other methods are left alone.
+func TestNoPage(t *testing.T) {
+	root := t.TempDir()
+	if err := os.WriteFile(root+"/page", []byte("the page"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := caddytest.Start(t, `root `+root+`
+		handle /ws {
+			broadcast
+		}
+		handle /streams {
+			broadcast {
+				transports sse post
+			}
+		}
+		handle /posts {
+			broadcast {
+				transports post
+			}
+		}
+		handle /empty {
+			broadcast
+			respond 204
+		}
+		handle {
+			broadcast /page
+			broadcast /missing
+			file_server
+		}`)
+	const all = "there is no page at this address: it is a route of broadcast, and accepts WebSockets, event streams (Accept: text/event-stream), POSTs\n"
+	for _, c := range []struct {
+		method, path string
+		status       int
+		want         string
+	}{
+		{"GET", "/ws", 426, all},
+		{"HEAD", "/ws", 426, ""},
+		{"PUT", "/ws", 200, ""},
+		{"GET", "/streams", 406, "there is no page at this address: it is a route of broadcast, and accepts event streams (Accept: text/event-stream), POSTs\n"},
+		{"GET", "/posts", 405, "there is no page at this address: it is a route of broadcast, and accepts POSTs\n"},
+		{"GET", "/empty", 204, ""},
+		{"GET", "/page", 200, "the page"},
+		{"GET", "/missing", 404, all},
+		{"GET", "/other", 404, ""},
+	} {
+		if status, body := s.Do(c.method, s.Addr+c.path, ""); status != c.status || body != c.want {
+			t.Errorf("%s %s: %d %q", c.method, c.path, status, body)
+		}
+	}
+	if err := s.Load("broadcast /ws\nroot " + root + "\nfile_server\nhandle_errors 404 {\nrespond \"the site's {err.status_code}\"\n}"); err != nil {
+		t.Fatal(err)
+	}
+	if status, body := s.Do("GET", s.Addr+"/ws", ""); status != 404 || body != "the site's 404" {
+		t.Errorf("with handle_errors: %d %q", status, body)
 	}
 }

@@ -76,6 +76,7 @@ func (route *Route) subscriber(r *http.Request, c *identity) hub.Subscriber {
 		// An address that cannot be read, such as that of a Unix socket, is one network, so that the quota holds
 		// there too.
 		s.Network = cmp.Or(ratelimit.Address(c.remote, route.ipv6Prefix), "unknown")
+		route.warnOfProxy(r)
 	}
 	if route.subscribe {
 		s.Channels, s.LastID = c.channels, eventstream.LastID(r)

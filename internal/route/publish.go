@@ -29,6 +29,9 @@ func (route *Route) servePost(w http.ResponseWriter, r *http.Request, c *identit
 	if !route.publish {
 		return caddyhttp.Error(http.StatusForbidden, errors.New("publishing is off on this route"))
 	}
+	if route.posters != nil && c.user == "" {
+		route.warnOfProxy(r)
+	}
 	// Before the body is read: a client that is too fast should not cost the reading too.
 	if wait := route.wait(c.user, c.remote); wait > 0 {
 		route.hub.CountRejected(hub.LimitRate)

@@ -75,7 +75,7 @@ func (route *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	k := route.kindOf(r)
 	switch k {
 	case other:
-		return next.ServeHTTP(w, r)
+		return route.servePlain(w, r, next)
 	case script:
 		return client.Serve(w, r)
 	case engineScript:
