@@ -13,36 +13,65 @@ import (
 
 // app is a small app of a framework.
 type app struct {
-	// name is the section of docs/publishers.md whose files are put into the app's folder.
 	name string
+	// section is the one of docs/publishers.md whose files are put into the app's folder.
+	section string
 	// setUp makes the rest of the app, and returns the command that runs it on the port in $PORT, or skips the test.
 	setUp func(t *testing.T, dir string) (command string)
 	json  bool // whether it accepts orders as JSON, and not as a form
 }
 
 var apps = []app{
-	{name: "Flask", setUp: func(t *testing.T, _ string) string {
+	{name: "Flask", section: "Flask", setUp: func(t *testing.T, _ string) string {
 		return caddytest.Python(t, "python3-flask", "flask") + ` -m flask --app app run --port "$PORT"`
 	}},
-	{name: "Django", setUp: setUpDjango},
-	{name: "FastAPI", json: true, setUp: func(t *testing.T, _ string) string {
+	{name: "Django", section: "Django", setUp: setUpDjango},
+	{name: "FastAPI", section: "FastAPI", json: true, setUp: func(t *testing.T, _ string) string {
 		return caddytest.Python(t, "python3-fastapi uvicorn python3-httpx", "fastapi", "uvicorn", "httpx") + ` -m uvicorn main:app --port "$PORT"`
 	}},
-	{name: "Express", json: true, setUp: func(t *testing.T, dir string) string {
+	{name: "Express", section: "Express", json: true, setUp: func(t *testing.T, dir string) string {
 		if err := os.Symlink(npm.Install(t, os.DirFS("testdata/npm")), filepath.Join(dir, "node_modules")); err != nil {
 			t.Fatal(err)
 		}
 		return "node app.mjs"
 	}},
-	{name: "Rails", setUp: func(t *testing.T, dir string) string { // without Rails: its code in plain Ruby
+	{name: "Ruby", section: "Rails", setUp: func(t *testing.T, dir string) string {
 		need(t, "ruby", "ruby")
 		copyFrom(t, dir, "testdata/ruby")
 		return "ruby app.rb"
 	}},
-	{name: "Other apps and scripts", setUp: func(t *testing.T, _ string) string {
+	{name: "PHP", section: "Other apps and scripts", setUp: func(t *testing.T, _ string) string {
 		need(t, "php", "php-cli php-curl")
 		return `php -S 127.0.0.1:"$PORT" index.php`
 	}},
+	{name: "Rails", section: "Rails", setUp: setUpRails},
+	{name: "Laravel", section: "Laravel", setUp: setUpLaravel},
+}
+
+// setUpRails and setUpLaravel are for Debian's packages. The test is skipped where these are not installed, also in CI: each takes a
+// hundred packages.
+func setUpRails(t *testing.T, dir string) string {
+	const packages = "ruby-railties ruby-activerecord ruby-sqlite3 puma"
+	if exec.Command("ruby", "-e", `require "rails"; require "sqlite3"; require "puma"`).Run() != nil {
+		t.Skip("there is no Rails: apt install", packages)
+	}
+	copyFrom(t, dir, "testdata/rails")
+	return `puma --bind tcp://127.0.0.1:"$PORT"`
+}
+
+func setUpLaravel(t *testing.T, dir string) string {
+	const packages = "php-laravel-framework php-guzzlehttp-guzzle php-cli php-curl php-sqlite3"
+	if exec.Command("php", "-r", "require 'Illuminate/autoload.php'; require 'GuzzleHttp/autoload.php';").Run() != nil {
+		t.Skip("there is no Laravel: apt install", packages)
+	}
+	// It is printed as a part of that file.
+	entry := code(section(t, page(t, "publishers.md"), "Laravel"))["config/services.php"]
+	if err := os.Remove(filepath.Join(dir, "config/services.php")); err != nil {
+		t.Fatal(err)
+	}
+	copyFrom(t, dir, "testdata/laravel")
+	write(t, dir, map[string]string{"config/services.php": "<?php return [\n" + entry + "];\n"})
+	return `php -S 127.0.0.1:"$PORT" index.php`
 }
 
 // setUpDjango makes a project as Django's users do. The code of publishers.md that it shares with Flask has to be copied into it.

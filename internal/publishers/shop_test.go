@@ -146,7 +146,7 @@ type running struct {
 // start starts an app that publishes in this way.
 func (s *shop) start(t *testing.T, a app, w *way) *running {
 	dir, port := t.TempDir(), caddytest.FreePort(t)
-	write(t, dir, code(section(t, page(t, "publishers.md"), a.name)))
+	write(t, dir, code(section(t, page(t, "publishers.md"), a.section)))
 	r := &running{s, t, a, a.name + ", " + w.name, "http://127.0.0.1:" + port, filepath.Join(t.TempDir(), "log")}
 	command := a.setUp(t, dir)
 	process := servertest.NewProcess(t, r.log, script(dir, command, append(w.environment, "PORT="+port)...)...)
