@@ -9,8 +9,8 @@ import urllib.parse
 import urllib.request
 import uuid
 
-URL = os.environ.get("BROADCAST_URL", "http://localhost:2019/broadcast/publish")
-TOKEN = os.environ.get("BROADCAST_TOKEN")
+URL = os.environ.get("PUBLISH_URL", "http://localhost:2019/broadcast/publish")
+TOKEN = os.environ.get("PUBLISH_TOKEN")
 log = logging.getLogger(__name__)
 
 

@@ -22,7 +22,7 @@ func TestPublishers(t *testing.T) {
 	for _, pair := range ways {
 		hosts = append(hosts, pair[0].link.Addr())
 	}
-	t.Setenv("BROADCAST_TOKEN", token)
+	t.Setenv("PUBLISH_TOKEN", token)
 	s.open(t, hosts...)
 	// Not t.Parallel, which runs only as many as there are cores. Most of the time they wait.
 	var running sync.WaitGroup
@@ -68,7 +68,7 @@ func (s *shop) testShell(t *testing.T, w *way) {
 	command := code(section(t, page(t, "publishers.md"), "Other apps and scripts"))["publish.sh"]
 	run := func() (string, error) {
 		cmd := exec.Command("sh", "-c", command)
-		cmd.Env = append(append(os.Environ(), "BROADCAST_TOKEN="), w.environment...)
+		cmd.Env = append(append(os.Environ(), "PUBLISH_TOKEN="), w.environment...)
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
@@ -87,7 +87,7 @@ func (s *shop) testShell(t *testing.T, w *way) {
 // TestListener: the internal listener publishes for those with the token, on any channel, and does nothing else.
 func TestListener(t *testing.T) {
 	s := newShop(t)
-	t.Setenv("BROADCAST_TOKEN", token)
+	t.Setenv("PUBLISH_TOKEN", token)
 	s.open(t)
 	for _, c := range []struct {
 		method, path, authorization string
@@ -111,7 +111,7 @@ func TestListener(t *testing.T) {
 			t.Errorf("%s %s %s: %d %s", c.method, c.path, c.authorization, status, body)
 		}
 	}
-	os.Unsetenv("BROADCAST_TOKEN") // which the test has set, and sets back
+	os.Unsetenv("PUBLISH_TOKEN") // which the test has set, and sets back
 	for _, authorization := range []string{"Bearer " + token, "Bearer ", "Bearer", ""} {
 		if status, body := s.Do("POST", s.listener+"/publish?channel=orders", "x", "Authorization", authorization); status != http.StatusUnauthorized {
 			t.Errorf("without a token, %q: %d %s", authorization, status, body)

@@ -105,9 +105,9 @@ type way struct {
 func (s *shop) ways(t *testing.T) []*way {
 	ended := make(chan struct{})
 	a := newWay(t, admin, s.Admin, func() {})
-	a.environment = []string{"BROADCAST_URL=http://" + a.link.Addr() + "/broadcast/publish"}
+	a.environment = []string{"PUBLISH_URL=http://" + a.link.Addr() + "/broadcast/publish"}
 	l := newWay(t, listener, s.listener, func() { <-ended })
-	l.environment = []string{"BROADCAST_URL=http://" + l.link.Addr() + "/publish", "BROADCAST_TOKEN=" + token}
+	l.environment = []string{"PUBLISH_URL=http://" + l.link.Addr() + "/publish", "PUBLISH_TOKEN=" + token}
 	t.Cleanup(func() { close(ended) }) // before the links end, which wait for it
 	return []*way{a, l}
 }
