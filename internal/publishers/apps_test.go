@@ -36,12 +36,12 @@ var apps = []app{
 		return "node app.mjs"
 	}},
 	{name: "Ruby", section: "Rails", setUp: func(t *testing.T, dir string) string {
-		need(t, "ruby", "ruby")
+		need(t, "ruby", "ruby", "--version")
 		copyFrom(t, dir, "testdata/ruby")
 		return "ruby app.rb"
 	}},
 	{name: "PHP", section: "Other apps and scripts", setUp: func(t *testing.T, _ string) string {
-		need(t, "php", "php-cli php-curl")
+		need(t, "php-cli php-curl", "php", "-r", "curl_version();")
 		return `php -S 127.0.0.1:"$PORT" index.php`
 	}},
 	{name: "Rails", section: "Rails", setUp: setUpRails},
@@ -97,16 +97,16 @@ func setUpDjango(t *testing.T, dir string) string {
 	return python + ` manage.py runserver --noreload "$PORT"`
 }
 
-// need skips the test if a program is not installed, except in CI, where the test fails.
-func need(t *testing.T, program, packages string) {
+// need skips the test if a command fails because something is not installed, except in CI, where the test fails.
+func need(t *testing.T, packages, program string, args ...string) {
 	t.Helper()
-	if _, err := exec.LookPath(program); err == nil {
+	if exec.Command(program, args...).Run() == nil {
 		return
 	}
 	if os.Getenv("CI") != "" {
-		t.Fatalf("CI has no %s", program)
+		t.Fatalf("CI lacks %s", packages)
 	}
-	t.Skipf("there is no %s: apt install %s", program, packages)
+	t.Skipf("apt install %s", packages)
 }
 
 // copyFrom copies a folder's files to another folder.

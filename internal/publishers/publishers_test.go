@@ -63,8 +63,8 @@ func (r *running) test(w *way) {
 
 // testShell runs the command for shells, which has no app around it.
 func (s *shop) testShell(t *testing.T, w *way) {
-	need(t, "curl", "curl")
-	need(t, "openssl", "openssl")
+	need(t, "curl", "curl", "--version")
+	need(t, "openssl", "openssl", "version")
 	command := code(section(t, page(t, "publishers.md"), "Other apps and scripts"))["publish.sh"]
 	run := func() (string, error) {
 		cmd := exec.Command("sh", "-c", command)
