@@ -18,20 +18,28 @@ func TestPublishers(t *testing.T) {
 	for _, a := range apps {
 		ways[a.name] = s.ways(t)
 	}
+	if testing.Short() {
+		for name := range ways {
+			ways[name] = ways[name][:1]
+		}
+	}
 	var hosts []string
 	for _, pair := range ways {
 		hosts = append(hosts, pair[0].link.Addr())
 	}
 	t.Setenv("PUBLISH_TOKEN", token)
 	s.open(t, hosts...)
-	// Not t.Parallel, which runs only as many as there are cores. Most of the time they wait.
-	var running sync.WaitGroup
+	// Not t.Parallel, which runs as many at once as there are cores: most of the time they wait. But not all, because apps that start
+	// take the time that others need to notice a response within two seconds.
+	running, places := sync.WaitGroup{}, make(chan struct{}, 4)
 	for _, w := range ways["a shell"] {
 		running.Go(func() { t.Run("a shell, "+w.name, func(t *testing.T) { s.testShell(t, w) }) })
 	}
 	for _, a := range apps {
+		places <- struct{}{}
 		running.Go(func() {
-			for _, w := range ways[a.name] { // one after the other, or more processes would start at once than can respond in time
+			defer func() { <-places }()
+			for _, w := range ways[a.name] {
 				t.Run(a.name+", "+w.name, func(t *testing.T) { s.start(t, a, w).test(w) })
 			}
 		})
@@ -42,8 +50,12 @@ func TestPublishers(t *testing.T) {
 
 func (r *running) test(w *way) {
 	r.announces("the response is lost")
-	if n := w.responses.Load(); n != 2 {
-		r.t.Errorf("Caddy has responded %d times", n)
+	if n := w.connections.Load(); n != 2 {
+		r.t.Errorf("it has tried %d times", n)
+	}
+	// Unless this machine is so slow that the first try ended before its response.
+	if w.responses.Load() == 2 && strings.Contains(r.readLog(), "not published") {
+		r.t.Error("it has not noticed that the second try succeeded")
 	}
 	r.announces("all is well")
 	if w.name == listener { // where messages may have 64 KiB

@@ -97,7 +97,8 @@ type way struct {
 	name        string
 	environment []string
 	link        *servertest.Proxy
-	responses   *atomic.Int32 // how often Caddy has responded
+	connections atomic.Int32 // how often the app has connected
+	responses   atomic.Int32 // how often Caddy has responded
 }
 
 // ways returns links for both ways. Neither lets the first response through. With the admin API the connection is closed then, and
@@ -113,8 +114,9 @@ func (s *shop) ways(t *testing.T) []*way {
 }
 
 func newWay(t *testing.T, name, target string, instead func()) *way {
-	w := &way{name: name, responses: new(atomic.Int32)}
+	w := &way{name: name}
 	w.link = servertest.NewProxy(t, target, func(_ *servertest.Proxy, client, server net.Conn) {
+		w.connections.Add(1)
 		buf := make([]byte, 32<<10)
 		for {
 			n, err := server.Read(buf)
@@ -200,16 +202,18 @@ func (r *running) announces(what string) {
 func (r *running) waitLog(text string) {
 	r.t.Helper()
 	// The app writes to a file, which has no event.
-	for deadline := time.Now().Add(servertest.Patience); ; time.Sleep(10 * time.Millisecond) {
-		log, err := os.ReadFile(r.log)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		if bytes.Contains(log, []byte(text)) {
-			return
-		}
+	for deadline := time.Now().Add(servertest.Patience); !strings.Contains(r.readLog(), text); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("the log lacks %q", text)
 		}
 	}
+}
+
+func (r *running) readLog() string {
+	r.t.Helper()
+	log, err := os.ReadFile(r.log)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return string(log)
 }
