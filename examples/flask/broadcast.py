@@ -27,7 +27,7 @@ def publish(channel, event, data):
             return True
         except (OSError, http.client.HTTPException) as error:
             if last_try or getattr(error, "code", 500) < 500:
-                reason = error.read().decode() if hasattr(error, "read") else error
-                log.error("%s was not published on %s: %s", event, channel, reason)
+                reason = error.read().decode() if hasattr(error, "read") else ""
+                log.error("%s was not published on %s: %s %s", event, channel, error, reason)
                 return False
         time.sleep(0.5)

@@ -61,6 +61,7 @@ func (r *running) test(w *way) {
 	if w.name == listener { // where messages may have 64 KiB
 		before := w.responses.Load()
 		r.order("too long", strings.Repeat("tea", 30_000))
+		r.waitLog("413")
 		r.waitLog("larger than")
 		if n := w.responses.Load() - before; n != 1 {
 			r.t.Errorf("Caddy has rejected it %d times", n)
