@@ -2,7 +2,7 @@
  * One connection to a route of caddy-broadcast. It reconnects on its own and resumes after the last message it received. It
  * speaks broadcast.v1 over a WebSocket, or, where WebSockets are blocked, over an event stream and POST.
  *
- *     import { connect } from "/ws?client"
+ *     import { connect } from "/ws?client"        // the newest, or "/ws?client=1"; see docs/versions.md
  *     const hub = connect("/ws")
  *     hub.on("price", price => …)
  */

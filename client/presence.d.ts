@@ -1,7 +1,7 @@
 /**
  * The client of broadcast.d.ts, with who is present on its channels, for routes with the option presence.
  *
- *     import { connect } from "/ws?client=presence"
+ *     import { connect } from "/ws?client=presence"        // the newest, or "/ws?client=presence@1"; see docs/versions.md
  *     const hub = connect("/ws")
  *     hub.presence("room:7", members => …)
  */

@@ -23,7 +23,7 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "broadcast",
-		Usage: "publish|status|channels|history|presence|connections|subscribe|unsubscribe|kick|tail|bench|ui",
+		Usage: "publish|status|channels|history|presence|connections|subscribe|unsubscribe|kick|tail|bench|ui|version",
 		Short: "Publishes messages, and inspects the hub of a running Caddy",
 		Long: `
 Publishes messages to the subscribers of a running Caddy, and shows its channels
@@ -46,7 +46,7 @@ func setUp(root *cobra.Command) {
 	root.PersistentFlags().StringP("adapter", "a", "", "Name of the config adapter to apply")
 	root.PersistentFlags().Bool("json", false, "Print the API's JSON")
 	root.AddCommand(publishCommand(), statusCommand(), channelsCommand(), historyCommand(), presenceCommand(), connectionsCommand(),
-		subscribeCommand(), unsubscribeCommand(), kickCommand(), tailCommand(), benchCommand(), uiCommand())
+		subscribeCommand(), unsubscribeCommand(), kickCommand(), tailCommand(), benchCommand(), uiCommand(), versionCommand())
 }
 
 // api is the admin API of a running Caddy, at an address in Caddy's form (which may be a Unix socket). Requests go through

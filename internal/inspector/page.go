@@ -57,7 +57,9 @@ func Serve(w http.ResponseWriter, r *http.Request) error {
 	name := strings.TrimPrefix(r.URL.Path, Prefix)
 	switch name {
 	case "broadcast.js":
-		return client.Serve(revalidated{w}, r)
+		// Not as a route serves it: pages of other origins may not load this one.
+		client.ServeNewest(w, r)
+		return nil
 	case "":
 		name = "index.html"
 	}
@@ -70,16 +72,4 @@ func Serve(w http.ResponseWriter, r *http.Request) error {
 	h.Set("Content-Type", types[name])
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
 	return nil
-}
-
-// revalidated makes the browser revalidate the client, so that it always matches the page, and keeps other origins from
-// loading it. A route serves the same file for a long time, and to any origin.
-type revalidated struct{ http.ResponseWriter }
-
-func (w revalidated) WriteHeader(status int) {
-	h := w.Header()
-	h.Set("Cache-Control", "no-cache")
-	h.Del("Access-Control-Allow-Origin")
-	h.Del("Cross-Origin-Resource-Policy")
-	w.ResponseWriter.WriteHeader(status)
 }
