@@ -1,12 +1,12 @@
-import type { AnyEvents, EventName, Failure, FrameOptions, Hub, Member, Options, State } from "./index.js"
+import type { AnyEvents, EventName, Failure, FrameOptions, Gap, Hub, Member, MessageOf, Options, State } from "./index.js"
 
 /** A hub that components share. Its handlers are passed to useHub or hubStore, not set. */
 export interface SharedHub<E extends object = AnyEvents> extends Hub<E> {
-	readonly onstate?: Hub["onstate"]
-	readonly onerror?: Hub["onerror"]
-	readonly ongap?: Hub["ongap"]
-	readonly onexpire?: Hub["onexpire"]
-	readonly onentry: Hub["onentry"]
+	readonly onstate?: (state: State) => void
+	readonly onerror?: (error: Failure) => void
+	readonly ongap?: (gap: Gap) => void
+	readonly onexpire?: () => string | URL | void | Promise<string | URL | void>
+	readonly onentry: (entry: object) => void
 }
 
 /** The options of connect, which count when the connection is opened, and handlers, which need not stay the same. */
@@ -22,7 +22,7 @@ export interface Connection<E extends object = AnyEvents> {
 
 export interface MessageOptions<E extends object = AnyEvents, K extends EventName<E> = EventName<E>> extends FrameOptions<E, K> {
 	/** Of messages with the same key, only the latest is kept, at the position of the first. Default: all are kept. */
-	key?: FrameOptions<E, K>["key"]
+	key?: (message: MessageOf<E, K>) => unknown
 	/** How many messages are kept, or how many keys. The oldest are discarded. Default: 1000. */
 	limit?: number
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,10 +42,20 @@ func NewProject(t testing.TB, client string, files fs.FS) *Project {
 	if err := os.Remove(filepath.Join(p.Dir, "package.json")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.CopyFS(p.Dir, files); err != nil {
+	if err := os.CopyFS(p.Dir, source{files}); err != nil {
 		t.Fatal(err)
 	}
 	return p
+}
+
+// source is a project without what its tools have made, on the machine of somebody who has tried it.
+type source struct{ fs.FS }
+
+func (s source) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := fs.ReadDir(s.FS, name)
+	return slices.DeleteFunc(entries, func(e fs.DirEntry) bool {
+		return e.Name() == "node_modules" || e.Name() == "dist"
+	}), err
 }
 
 func (p *Project) write(t testing.TB, name, text string) {

@@ -1,6 +1,6 @@
 import { memo, useState, type FormEvent } from "react"
 import { useHub, useMessages, usePresence, type State } from "caddy-broadcast/react"
-import { Figures } from "./Figures"
+import { Figures, useCount } from "./Figures"
 
 // What is published on this site: each event, and its data.
 export interface Events {
@@ -38,6 +38,7 @@ export function App() {
 function Prices() {
 	const { hub } = useHub<Events>("/ws")
 	const prices = useMessages(hub, { event: "price", key: message => message.data.row })
+	useCount()
 	return (
 		<ul className="rows" aria-label="Prices">
 			{prices.map(({ data }) => (

@@ -13,14 +13,12 @@ interface Events {
 	message: string
 }
 
-const equal = <A>(_: A) => <B extends A>(__: A extends B ? B : never) => {}
-
 export function typed() {
 	const hub: Hub<Events> = connect<Events>("/ws", { lastId: "7-1" })
 
 	const off: () => void = hub.on("price", (data, message) => {
 		const sum: number = data.row + data.price + message.data.price
-		equal<"price">("price")(message.event)
+		message.event satisfies "price"
 		// @ts-expect-error: a price has no such field
 		data.prize
 		// @ts-expect-error: it is a number
