@@ -76,10 +76,10 @@ export function connect(url, { lastId = "", WebSocket: Socket = WebSocket } = {}
 		throw toFailure(response.status, (await response.text()).replace(/[<\n].*/s, ""))
 	}
 
+	// closeLink forgets the link before it closes it, because Node's WebSocket calls onerror from within close.
 	const closeLink = () => {
-		clearTimeout(timer)
-		link?.close()
-		link = timer = granted = undefined
+		timer = granted = clearTimeout(timer)
+		link?.close((link = undefined))
 	}
 
 	const openLink = () => {
