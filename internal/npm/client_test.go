@@ -27,6 +27,7 @@ func TestPackage(t *testing.T) {
 	}
 	project := npm.NewProject(t, client, os.DirFS("testdata/client"))
 	t.Run("contents", func(t *testing.T) { testContents(t, filepath.Join(project.Dir, "node_modules/caddy-broadcast")) })
+	t.Run("rendered by a server", func(t *testing.T) { project.Run(t, nil, "node", "render.mjs") }) // it writes readme.tsx
 	t.Run("types", func(t *testing.T) {
 		for _, resolution := range [][]string{
 			{"--module", "nodenext", "--moduleResolution", "nodenext"},
@@ -35,8 +36,6 @@ func TestPackage(t *testing.T) {
 			project.Run(t, nil, "tsc", append([]string{"-p", "."}, resolution...)...)
 		}
 	})
-	t.Run("rendered by a server", func(t *testing.T) { project.Run(t, nil, "node", "render.mjs") })
-
 	// With React's own checks: in StrictMode it mounts everything twice.
 	out := project.Run(t, []string{"NODE_ENV=development"}, "vite", "build", "--mode", "development")
 	if strings.Contains(strings.ToLower(out), "warn") {

@@ -1,14 +1,14 @@
-// Servers render components that use the hooks, the composables and the stores. None connects.
+// A server renders the components of the package's README, which use the hooks, the composables and the stores. None connects.
 import assert from "node:assert/strict"
-import { writeFileSync } from "node:fs"
+import { readFileSync, writeFileSync } from "node:fs"
+import { transformSync } from "esbuild"
 import { createElement } from "react"
 import { renderToString } from "react-dom/server"
 import { compile } from "svelte/compiler"
 import { render } from "svelte/server"
-import { createSSRApp, h } from "vue"
+import { createSSRApp } from "vue"
+import { compileScript, parse } from "vue/compiler-sfc"
 import { renderToString as renderVue } from "vue/server-renderer"
-import * as react from "caddy-broadcast/react"
-import * as vue from "caddy-broadcast/vue"
 
 globalThis.WebSocket = class {
 	constructor() {
@@ -16,27 +16,25 @@ globalThis.WebSocket = class {
 	}
 }
 
-function React() {
-	const { hub, state } = react.useHub("/ws")
-	return createElement("p", null, [state, react.useMessages(hub).length, react.usePresence(hub, "x").count].join(" "))
-}
-assert.equal(renderToString(createElement(React)), "<p>connecting 0 0</p>")
+const readme = readFileSync("node_modules/caddy-broadcast/README.md", "utf8")
+const example = language => readme.split("```" + language + "\n")[1].split("\n```")[0]
 
-const Vue = {
-	setup() {
-		const { hub, state } = vue.useHub("/ws")
-		const messages = vue.useMessages(hub)
-		const { count } = vue.usePresence(hub, "x")
-		return () => h("p", [state.value, messages.value.length, count.value].join(" "))
-	},
+async function load(name, code) {
+	writeFileSync(name, code)
+	return import(`./${name}`)
 }
-assert.equal(await renderVue(createSSRApp(Vue)), "<p>connecting 0 0</p>")
 
-const Svelte = `<script>
-	import { hubStore, messageStore, presenceStore } from "caddy-broadcast/svelte"
-	const connection = hubStore("/ws"), messages = messageStore(connection), present = presenceStore(connection, "x")
-</script>
-<p>{[$connection.state, $messages.length, $present.count].join(" ")}</p>`
-writeFileSync("Rendered.mjs", compile(Svelte, { generate: "server" }).js.code)
-const { body } = render((await import("./Rendered.mjs")).default)
-assert.match(body, /<p>connecting 0 0<\/p>/)
+const strip = (code, loader) => transformSync(code, { loader, jsx: "automatic", tsconfigRaw: {} }).code
+
+const tsx = example("tsx") + "\nexport { Prices }\n"
+writeFileSync("readme.tsx", tsx) // for tsc
+const { Prices } = await load("react.mjs", strip(tsx, "tsx"))
+assert.match(renderToString(createElement(Prices)), /<p>connecting<!-- -->, <!-- -->0<!-- --> here<\/p>/)
+
+const { descriptor } = parse(example("vue"))
+const { content } = compileScript(descriptor, { id: "readme", inlineTemplate: true, templateOptions: { ssr: true } })
+const { default: Vue } = await load("vue.mjs", strip(content, "ts"))
+assert.match(await renderVue(createSSRApp(Vue)), /<p>connecting, 0 here<\/p>/)
+
+const { default: Svelte } = await load("svelte.mjs", compile(example("svelte"), { generate: "server" }).js.code)
+assert.match(render(Svelte).body, /<p>connecting, 0 here<\/p>/)
