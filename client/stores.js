@@ -82,15 +82,21 @@ export function messageStore(hub, { event, channel, key = message => message.id,
 	return {
 		get: () => value,
 		subscribe(notify) {
+			// place gives a new key its place when its message arrives. The messages of a frame are in the order of the latest.
+			const place = message => {
+				const k = key(message)
+				if (!kept.has(k) && kept.set(k, message).size > limit) kept.delete(kept.keys().next().value)
+				return k
+			}
 			const receive = messages => {
 				for (const message of messages) {
-					kept.set(key(message), message)
-					if (kept.size > limit) kept.delete(kept.keys().next().value)
+					const k = key(message)
+					if (kept.has(k)) kept.set(k, message)
 				}
 				value = [...kept.values()]
 				notify()
 			}
-			return hub?.frame(receive, { event, channel, key, limit }) ?? idle
+			return hub?.frame(receive, { event, channel, key: place, limit }) ?? idle
 		},
 	}
 }

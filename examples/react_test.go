@@ -35,7 +35,7 @@ func TestReact(t *testing.T) {
 	if out := project.Run(t, nil, "vite", "build"); strings.Contains(strings.ToLower(out), "warn") {
 		t.Errorf("vite warns: %s", out)
 	}
-	e := start(t, "react", "examples/react/dist", filepath.Join(project.Dir, "dist"))
+	e := start(t, "react", "root examples/react/dist", "root "+filepath.Join(project.Dir, "dist"))
 	a, b := e.open(), e.open()
 	a.shows("#state", "connected")
 	b.shows("#present", "2 watching")
