@@ -18,7 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 )
 
@@ -59,12 +58,7 @@ func TestUIScreenshot(t *testing.T) {
 	p.wait(`document.querySelector("#published").textContent != ""`)
 	p.run(chromedp.Evaluate[chromedp.Void](`document.activeElement.blur(); undefined`))
 	for _, scheme := range []string{"light", "dark"} {
-		_, err := chromedp.Call(p.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		p.prefer(scheme)
 		path := filepath.Join("..", "..", "docs", "inspector.png")
 		if scheme == "dark" {
 			path = filepath.Join(os.TempDir(), "inspector-dark.png")

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"path"
 	"strings"
 	"testing"
 
@@ -20,9 +21,17 @@ func get(method, path, etag string) (*httptest.ResponseRecorder, error) {
 // TestServe: each file has its type, a strict policy, and is asked for again; no other is there.
 func TestServe(t *testing.T) {
 	size := 0
-	for name, contentType := range map[string]string{
-		"": "text/html", "ui.css": "text/css", "ui.js": "text/javascript", "broadcast.js": "text/javascript",
-	} {
+	names := map[string]string{"": "text/html", "ui.css": "text/css", "broadcast.js": "text/javascript"}
+	files, err := assets.ReadDir("assets")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if path.Ext(f.Name()) == ".js" {
+			names[f.Name()] = "text/javascript"
+		}
+	}
+	for name, contentType := range names {
 		w, err := get("GET", Prefix+name, "")
 		if err != nil || w.Code != http.StatusOK {
 			t.Fatalf("%q: %d, %v", name, w.Code, err)
@@ -49,7 +58,7 @@ func TestServe(t *testing.T) {
 	}{
 		{"GET", Prefix + "nothing", http.StatusNotFound},
 		{"GET", Prefix + "ui.go", http.StatusNotFound},
-		{"GET", Prefix + "../ui.js", http.StatusNotFound},
+		{"GET", Prefix + "../totals.js", http.StatusNotFound},
 		{"POST", Prefix, http.StatusMethodNotAllowed},
 	} {
 		_, err := get(c.method, c.path, "")
