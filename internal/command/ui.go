@@ -21,8 +21,12 @@ func uiCommand() *cobra.Command {
 		Use:   "ui [--listen <address>]",
 		Short: "Serves the inspector, a web page that shows the hub",
 		Long: `
-Serves a web page that shows the hub live: totals, channels, connections and
-messages. It can also close connections and publish. Ctrl-C ends it.
+Serves a web page that shows the hub live: totals, channels, connections,
+messages, and with a message broker the machines that share it. It can also
+close connections and publish. Ctrl-C ends it.
+
+Select a channel to see who is on it and its history. Click on a message, or
+move to it with the arrow keys and press Enter, to see all of it.
 
 Anyone who can reach the page can do all of that, so it is served only on a
 loopback address. To open it on another computer, run this command there, and

@@ -49,8 +49,10 @@ func TestServe(t *testing.T) {
 			t.Errorf("%q again: %d, %v", name, w.Code, err)
 		}
 	}
-	if size > 29<<10 { // it was 26 KiB before it showed history, presence and when access ends
-		t.Errorf("the page has %d bytes, more than 29 KiB", size)
+	// It was 29 KiB before it had a table of nodes, messages that unfold, keys to move through them, rows that fit on a phone, and
+	// words for a Caddy that is gone. Most of a file of it are still words for people: it has no build step.
+	if size > 40<<10 {
+		t.Errorf("the page has %d bytes, more than 40 KiB", size)
 	}
 	for _, c := range []struct {
 		method, path string

@@ -1,8 +1,10 @@
 // Tables of what the admin API lists.
 import { $, make, set } from "./page.js"
 
-// cells returns the cells of a row, and its element. On a phone, a row is a block in which each cell has its column's name
-// before it. The roles say that it is still a table.
+// On a phone a row is a block, in which each cell has its column's name before it. The roles say that it is still a table.
+const roles = { TABLE: "table", THEAD: "rowgroup", TBODY: "rowgroup", TR: "row", TH: "columnheader" }
+
+// cells returns the cells of a row, and its element.
 export const cells = (table, numbers, ...more) => {
 	const columns = [...table.tHead.rows[0].cells].slice(0, -more.length || undefined)
 	const list = columns.map((column, i) => make(i ? "td" : "th", {
@@ -16,6 +18,7 @@ export const cells = (table, numbers, ...more) => {
 // table returns a function that shows items in a table. An item keeps its row's element, and so focus and selection. row makes one
 // for a new item: its element tr, the elements whose texts show returns, and what else to remove with it.
 export const table = (id, key, row) => {
+	for (const e of [$(id), ...$(id).querySelectorAll("*")]) if (roles[e.tagName]) e.setAttribute("role", roles[e.tagName])
 	const body = $(id).tBodies[0]
 	const rows = new Map()
 	return items => {
