@@ -19,13 +19,14 @@ func TestUIGone(t *testing.T) {
 	const state, problem = `document.querySelector("#state").textContent`, `document.querySelector("#problem").textContent`
 	p.wait(state + ` == "live" && ` + problem + ` == ""`)
 	d.publish(1)
-	p.wait(tailed + `.join() == "1"`)
+	const channels = `document.querySelector("#channels tbody").textContent.startsWith("default")`
+	p.wait(tailed + `.join() == "1" && ` + channels)
 
 	end()
 	p.wait(state + ` == "disconnected"`)
 	p.wait(problem + `.startsWith("Caddy does not answer at ` + d.admin + ` (connection refused). This page shows what was known at ")`)
 	chromium.ExpectAccessible(t, p.ctx, "without Caddy")
-	p.wait(tailed + `[0] == "1" && document.querySelector("#channels tbody").textContent.startsWith("default")`)
+	p.wait(tailed + `[0] == "1" && ` + channels)
 	p.run(chromedp.Evaluate[chromedp.Void](`document.querySelector("#publish").requestSubmit(); undefined`))
 	p.wait(`document.querySelector("#published.bad")?.textContent.startsWith("Caddy does not answer")`)
 

@@ -10,7 +10,7 @@ import (
 )
 
 // What the page shows of the message that is unfolded.
-const unfolded = `document.querySelector("details[open] pre").textContent`
+const unfolded = `document.querySelector("details[open] pre")?.textContent`
 
 // TestUIRead: a message is folded to a few lines, and unfolds to all of it, with JSON indented. Live messages wait meanwhile.
 func TestUIRead(t *testing.T) {
@@ -20,7 +20,7 @@ func TestUIRead(t *testing.T) {
 	p.wait(tailed + `.join() == '{"order":42,"lines":[{"sku":"a<b","n":1}]}'`)
 	p.run(chromedp.Click(chromedp.CSS("#tail summary")))
 	p.wait(unfolded + " == `{\n  \"order\": 42,\n  \"lines\": [\n    {\n      \"sku\": \"a<b\",\n      \"n\": 1\n    }\n  ]\n}`")
-	p.wait(`document.querySelector(".unfolded p").textContent.includes("orders")`)
+	p.wait(`document.querySelector(".unfolded p")?.textContent.includes("orders")`)
 	p.wait(`document.querySelector("#pause").textContent == "Resume"`)
 	for _, c := range []struct{ name, contentType, data, text, whole string }{
 		{"text that is JSON", "text/plain", `{"a":[1]}`, `{"a":[1]}`, "{\n  \"a\": [\n    1\n  ]\n}"},
