@@ -11,8 +11,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/chromium"
 )
 
-// inReach lists what is to be clicked and cannot be: what is outside the screen, or smaller than a target must be.
-const inReach = `[...document.querySelectorAll("button, input, textarea, summary, label:has(input)")].map(e => [e, e.getBoundingClientRect()])
+// outOfReach lists what is to be clicked and cannot be: what is outside the screen, or smaller than a target must be.
+const outOfReach = `[...document.querySelectorAll("button, input, textarea, summary, label:has(input)")].map(e => [e, e.getBoundingClientRect()])
 	.filter(([e, r]) => r.width > 0 && !(e.matches("[type=radio]")))
 	.filter(([e, r]) => r.left < 0 || r.right > innerWidth || r.height < %[1]d || r.width < 24)
 	.map(([e, r]) => e.outerHTML.slice(0, 80) + " " + [r.left, r.right, r.height].map(Math.round))`
@@ -41,10 +41,13 @@ func TestUIAccessible(t *testing.T) {
 		{"small phone", 320, 568, 44},
 	} {
 		p.run(chromedp.EmulateViewport(screen.width, screen.height))
-		if got, err := chromedp.Run(p.ctx, chromedp.Evaluate[[]string](fmt.Sprintf(inReach, screen.target))); err != nil || len(got) > 0 {
+		if got, err := chromedp.Run(p.ctx, chromedp.Evaluate[[]string](fmt.Sprintf(outOfReach, screen.target))); err != nil || len(got) > 0 {
 			t.Errorf("%s: these are out of reach: %q, %v", screen.name, got, err)
 		}
 		p.wait(`document.documentElement.scrollWidth <= innerWidth`)
+		if screen.name == "small phone" {
+			continue // axe-core finds no more on it
+		}
 		for _, scheme := range []string{"light", "dark"} {
 			p.prefer(scheme)
 			chromium.ExpectAccessible(t, p.ctx, screen.name+", "+scheme)

@@ -15,7 +15,8 @@ func TestUIGone(t *testing.T) {
 	p := page{t, chromium.Open(t)}
 	d := newDeployed(t)
 	end := d.start()
-	p.run(chromedp.Navigate("http://" + caddytest.ServeInspector(t, d.admin)))
+	host, _ := caddytest.ServeInspector(t, d.admin)
+	p.run(chromedp.Navigate("http://" + host))
 	const state, problem = `document.querySelector("#state").textContent`, `document.querySelector("#problem").textContent`
 	p.wait(state + ` == "live" && ` + problem + ` == ""`)
 	d.publish(1)
@@ -34,14 +35,4 @@ func TestUIGone(t *testing.T) {
 	p.wait(state + ` == "live" && ` + problem + ` == ""`)
 	d.publish(2)
 	p.wait(tailed + `.includes("2")`)
-}
-
-// TestUICommandEnded: when the command that serves the page has ended, the page says that it was the command.
-func TestUICommandEnded(t *testing.T) {
-	p := inspect(t)
-	t.Run("", func(t *testing.T) { // whose end ends the command
-		p.run(chromedp.Navigate("http://" + caddytest.ServeInspector(t, p.admin)))
-		p.wait(`document.querySelector("#state").textContent == "live"`)
-	})
-	p.wait("document.querySelector(\"#problem\").textContent.startsWith(\"The command `caddy broadcast ui` has ended. \")")
 }

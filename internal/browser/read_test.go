@@ -41,19 +41,21 @@ func TestUIRead(t *testing.T) {
 			p.wait(unfolded + ` == ` + quoted(c.whole))
 		})
 	}
+	t.Run("by keyboard", func(t *testing.T) {
+		readByKeyboard(&inspector{t: t, ctx: p.ctx, addr: p.addr, admin: p.admin})
+	})
 	p.noProblems()
 }
 
-// TestUIReadByKeyboard: the tabulator stops once at the messages, and the arrow keys move through them.
-func TestUIReadByKeyboard(t *testing.T) {
-	p := inspect(t)
-	p.open()
+// readByKeyboard: the tabulator stops once at the messages, and the arrow keys move through them.
+func readByKeyboard(p *inspector) {
+	p.open() // anew, without messages
 	for i := range 3 {
 		p.publish("news", "text/plain", fmt.Sprint("message ", i))
 	}
 	p.wait(tailed + `.length == 3`)
 	focused := func(text string) {
-		t.Helper()
+		p.t.Helper()
 		p.wait(`document.activeElement.querySelector(".text")?.textContent == "` + text + `"`)
 	}
 	p.tab("#tail")
@@ -80,5 +82,4 @@ func TestUIReadByKeyboard(t *testing.T) {
 	p.run(chromedp.KeyEvent(" "))
 	p.publish("news", "text/plain", "live again")
 	p.wait(tailed + `.at(-1) == "live again"`)
-	p.noProblems()
 }

@@ -112,7 +112,8 @@ func (p *inspector) capture(path string) {
 	}
 }
 
-// shrink leaves a picture the 256 colours that it has most of.
+// shrink leaves a picture the 256 colors that it has most of. Of colors that are almost the same, as at the edges of letters, it
+// takes one, so that something small in a color of its own keeps it.
 func shrink(picture []byte) ([]byte, error) {
 	m, err := png.Decode(bytes.NewReader(picture))
 	if err != nil {
@@ -125,7 +126,15 @@ func shrink(picture []byte) ([]byte, error) {
 			counts[m.At(x, y)]++
 		}
 	}
-	colors := slices.SortedFunc(maps.Keys(counts), func(a, b color.Color) int { return counts[b] - counts[a] })
+	var colors []color.Color
+	taken := make(map[[3]uint32]bool)
+	for _, c := range slices.SortedFunc(maps.Keys(counts), func(a, b color.Color) int { return counts[b] - counts[a] }) {
+		r, g, b, _ := c.RGBA()
+		if like := [3]uint32{r >> 11, g >> 11, b >> 11}; !taken[like] {
+			taken[like] = true
+			colors = append(colors, c)
+		}
+	}
 	few := image.NewPaletted(size, colors[:min(256, len(colors))])
 	draw.Draw(few, size, m, image.Point{}, draw.Src)
 	var b bytes.Buffer

@@ -9,8 +9,8 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/inspector"
 )
 
-// ServeInspector serves the inspector of an admin endpoint as `caddy broadcast ui` does, and returns its host and port.
-func ServeInspector(t testing.TB, admin string) (host string) {
+// ServeInspector serves the inspector of an admin endpoint as `caddy broadcast ui` does, and returns its host and port, and what ends it.
+func ServeInspector(t testing.TB, admin string) (host string, end func()) {
 	t.Helper()
 	l, err := net.Listen("tcp", "localhost:0")
 	if err != nil {
@@ -26,6 +26,7 @@ func ServeInspector(t testing.TB, admin string) (host string) {
 	web.Listener = l
 	web.Start()
 	// The page's event stream does not end by itself.
-	t.Cleanup(func() { web.CloseClientConnections(); web.Close() })
-	return host
+	end = func() { web.CloseClientConnections(); web.Close() }
+	t.Cleanup(end)
+	return host, end
 }

@@ -31,8 +31,8 @@ func testInspector(t *testing.T, s *single) {
 	}
 	const rows = `[...document.querySelectorAll("#%s tbody tr")].map(r => [...r.cells].map(c => c.textContent))`
 	nodes, connections := fmt.Sprintf(rows, "nodes"), fmt.Sprintf(rows, "connections")
-	open := chromedp.Navigate("http://" + caddytest.ServeInspector(t, s.nodes[0].Admin))
-	if err := chromedp.Do(ctx, open, chromedp.EmulateViewport(1200, 900)); err != nil {
+	host, _ := caddytest.ServeInspector(t, s.nodes[0].Admin)
+	if err := chromedp.Do(ctx, chromedp.Navigate("http://"+host), chromedp.EmulateViewport(1200, 900)); err != nil {
 		t.Fatal(err)
 	}
 	wait(nodes + `.map(r => [r[0], r[3]].join()).join(" ") == "a,up, and the one that was asked b,up c,up"`)

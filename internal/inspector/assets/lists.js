@@ -63,7 +63,7 @@ const loadConnections = list("connections", connections, c => c.id, c => {
 	$("node").hidden = !c.node
 	const close = make("button", { class: "danger", "aria-label": "Close " + c.id }, "Close")
 	close.onclick = () => ask(c)
-	const { tr, list } = cells($("connections"), ["Since", "Sent", "Backlog"], make("td", { role: "cell" }, close))
+	const { tr, list } = cells($("connections"), ["Since", "Sent", "Backlog"], make("td", { role: "cell", class: "n" }, close))
 	list[1].hidden = !c.node
 	return {
 		tr, list,
