@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path"
 	"strings"
 	"time"
 
@@ -24,12 +25,12 @@ const Prefix = "/broadcast/ui/"
 //go:embed assets
 var assets embed.FS
 
-// types are the files' types. Package mime is not asked, because it reads the system's table, and on Windows any program can
+// types are the files' types, by their extensions. Package mime is not asked, because it reads the system's table, and on Windows any program can
 // change that: it is known to say text/plain for JavaScript (golang/go#32350), which browsers then refuse to run.
 var types = map[string]string{
-	"index.html": "text/html; charset=utf-8",
-	"ui.css":     "text/css; charset=utf-8",
-	"ui.js":      "text/javascript; charset=utf-8",
+	".html": "text/html; charset=utf-8",
+	".css":  "text/css; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
 }
 
 // policy is the second line of defense. Messages and names come from strangers, and the page only ever shows them as text. If
@@ -69,7 +70,7 @@ func Serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	sum := sha256.Sum256(data)
 	h.Set("Etag", `"`+hex.EncodeToString(sum[:12])+`"`)
-	h.Set("Content-Type", types[name])
+	h.Set("Content-Type", types[path.Ext(name)])
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
 	return nil
 }
