@@ -44,7 +44,7 @@ func setUp(root *cobra.Command) {
 	root.PersistentFlags().StringP("adapter", "a", "", "Name of the config adapter to apply")
 	root.PersistentFlags().Bool("json", false, "Print the API's JSON")
 	root.AddCommand(publishCommand(), statusCommand(), channelsCommand(), historyCommand(), presenceCommand(), connectionsCommand(),
-		subscribeCommand(), unsubscribeCommand(), kickCommand(), tailCommand(), benchCommand(), uiCommand())
+		subscribeCommand(), unsubscribeCommand(), kickCommand(), tailCommand(), benchCommand(), doctorCommand(), uiCommand())
 	rejectUnknown(root)
 }
 

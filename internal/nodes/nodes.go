@@ -69,7 +69,7 @@ type Cluster struct {
 
 // New returns a cluster whose only node is this one, with its hub.
 func New(h *hub.Hub) *Cluster {
-	return &Cluster{hub: h, version: version(), away: hub.KickTime, handlers: make(map[string]func([]byte) []byte), hear: make(map[string]func(uint64, []byte))}
+	return &Cluster{hub: h, version: Version(), away: hub.KickTime, handlers: make(map[string]func([]byte) []byte), hear: make(map[string]func(uint64, []byte))}
 }
 
 // Nodes returns the nodes that are alive: this one, and then the others by name.
@@ -143,8 +143,8 @@ func (c *Cluster) self() Node {
 	}
 }
 
-// version returns the version of this module in the running program.
-func version() string {
+// Version returns the version of this module in the running program.
+func Version() string {
 	const path = "github.com/caddy-broadcast/caddy-broadcast"
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
