@@ -82,3 +82,18 @@ func Certificate(t testing.TB) string {
 	}
 	return "tls " + filepath.Join(dir, "cert.pem") + " " + filepath.Join(dir, "key.pem")
 }
+
+// AwaitAddr waits until something listens at an address.
+func AwaitAddr(t testing.TB, addr string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			c.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}

@@ -74,11 +74,13 @@ func (x *exam) stream(ctx context.Context) (*stream, response, error) {
 	}
 	got := response{resp, ""}
 	if resp.StatusCode != http.StatusOK || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxText))
+		// Only what comes first: it may be an event stream under another name, which does not end.
+		text := make([]byte, maxText)
+		n, _ := resp.Body.Read(text)
 		late.Stop()
 		cancel()
 		resp.Body.Close()
-		got.text = string(text)
+		got.text = string(text[:n])
 		return nil, got, errNotStream
 	}
 	s := &stream{entries: make(chan entry, 64), ended: make(chan struct{})}

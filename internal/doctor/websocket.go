@@ -99,6 +99,10 @@ func (x *exam) open(ctx context.Context, query ...string) (*webSocket, response,
 		text, _ := io.ReadAll(resp.Body)
 		return nil, response{resp, string(text)}, err
 	}
+	if conn.Subprotocol() != v1.Name { // it will not say hello
+		conn.Close()
+		return nil, response{resp, ""}, errNoHello
+	}
 	c := &webSocket{conn: conn, resp: resp, entries: make(chan entry, 64), ended: make(chan struct{}), pongs: make(chan struct{}, 1)}
 	if err := c.greet(x.Wait); err != nil {
 		conn.Close()
