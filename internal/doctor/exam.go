@@ -29,6 +29,7 @@ type exam struct {
 	trusted    bool // the certificate is valid for the name
 	client     *http.Client
 
+	version   int             // of HTTP, as the probe has negotiated it
 	altSvc    string          // the header Alt-Svc
 	via       string          // the header Via, or Server if it is no Caddy: what is in front
 	rejected  bool            // by the route, whose log says why

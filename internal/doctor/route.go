@@ -17,6 +17,7 @@ var route = Check{
 		if err != nil {
 			return []Finding{noResponse(x, err)}
 		}
+		x.version = resp.ProtoMajor
 		x.learn(resp.Header)
 		if resp.StatusCode == http.StatusNoContent {
 			x.has[aRoute] = true

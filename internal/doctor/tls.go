@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 )
@@ -73,7 +74,10 @@ func issuer(c *x509.Certificate) string {
 
 // noTLS says why there is no TLS.
 func (x *exam) noTLS(err error) Finding {
-	alert := tls.AlertError(0)
+	// An alert of the peer is of a type that crypto/tls does not export.
+	alert := func(names ...string) bool {
+		return slices.ContainsFunc(names, func(name string) bool { return strings.HasSuffix(err.Error(), "remote error: tls: "+name) })
+	}
 	switch {
 	case errors.As(err, new(tls.RecordHeaderError)):
 		u := *x.URL
@@ -82,17 +86,23 @@ func (x *exam) noTLS(err error) Finding {
 			"use "+u.Redacted()+" there, or give the site an address with https",
 			caddyfile("", fmt.Sprintf("https://%s {\n\tbroadcast %s\n}", x.URL.Host, x.path())))
 	// Caddy's alert if it has no certificate for the name.
-	case errors.As(err, &alert) && (alert == 80 || alert == 112): // internal_error, unrecognized_name (RFC 8446, section 6)
-		return problem("the server has no certificate for %s (%v)", x.host, alert).fixedBy(
+	case alert("internal error", "unrecognized name"):
+		return problem("the server has no certificate for %s (%v)", x.host, err).fixedBy(
 			"give the site this name, for which Caddy gets a certificate; if it has the name, look for the reason in Caddy's log, from the logger tls.obtain",
 			caddyfile("", fmt.Sprintf("%s {\n\tbroadcast %s\n}", x.URL.Host, x.path())))
-	case errors.As(err, &alert) && alert == 120: // no_application_protocol (RFC 7301, section 3.2)
-		return problem("the server does not speak HTTP/1.1, which browsers use for WebSockets").fixedBy(
-			"let Caddy speak it", caddyfile("the global options", "servers {\n\tprotocols h1 h2 h3\n}"))
+	case alert("no application protocol"):
+		return noHTTP1()
 	case errors.Is(err, io.EOF):
 		err = errors.New("the server closed the connection")
 	}
 	return problem("the TLS handshake failed: %v", err).fixedBy("look for the reason in the log of what listens on port " + x.port)
+}
+
+// noHTTP1 is about a server that speaks only newer versions of HTTP. If it is written in Go, the TLS handshake succeeds
+// nevertheless, and the connection is closed.
+func noHTTP1() Finding {
+	return problem("the server does not speak HTTP/1.1, which browsers use for WebSockets").fixedBy(
+		"let it speak that too", caddyfile("the global options", "servers {\n\tprotocols h1 h2 h3\n}"))
 }
 
 // untrusted says what is wrong with a certificate.

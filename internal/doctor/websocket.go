@@ -236,6 +236,8 @@ func (x *exam) noSocket(ctx context.Context, r response, err error) Finding {
 	switch {
 	case r.Response == nil && errors.Is(err, context.DeadlineExceeded):
 		return problem("the handshake gets no response within %s", x.Wait).fixedBy("let the proxies in front forward WebSockets", upgrade...)
+	case r.Response == nil && x.version == 2 && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
+		return noHTTP1()
 	case r.Response == nil:
 		return problem("the handshake gets no response: %v", dialError(err)).fixedBy("let the proxies in front forward WebSockets", upgrade...)
 	case r.StatusCode == http.StatusSwitchingProtocols && errors.Is(err, errNoHello):
