@@ -203,7 +203,7 @@ func TestCaddyTLS(t *testing.T) {
 		if err := s.Load(strings.Replace(config, "SERVERS", "servers :"+port+" {\nprotocols h2\n}", 1)); err != nil {
 			t.Fatal(err)
 		}
-		f := finding(t, run(t, options(t, address)), "tls", doctor.Problem, "does not speak HTTP/1.1")
+		f := finding(t, run(t, options(t, address)), "websocket", doctor.Problem, "does not speak HTTP/1.1")
 		if err := s.Load(strings.Replace(config, "SERVERS", strings.Replace(lines(t, f, "Caddyfile"), "servers", "servers :"+port, 1), 1)); err != nil {
 			t.Fatal(err)
 		}
