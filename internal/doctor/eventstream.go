@@ -64,7 +64,11 @@ func (x *exam) stream(ctx context.Context) (*stream, response, error) {
 	r.Header.Set("Accept", "text/event-stream")
 	r.Header.Set("Accept-Encoding", "gzip") // browsers accept more, but this is what proxies use
 	late := time.AfterFunc(x.Wait, cancel)
-	resp, err := x.client.Do(r)
+	var resp *http.Response
+	err = twice(func() (err error) {
+		resp, err = x.client.Do(r)
+		return err
+	})
 	if err != nil {
 		cancel()
 		if !late.Stop() {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol"
@@ -89,11 +90,29 @@ func (x *exam) tls(protocols ...string) *tls.Config {
 // dial opens a TCP connection to the first of the server's addresses that accepts one.
 func (x *exam) dial(ctx context.Context) (c net.Conn, err error) {
 	for _, addr := range x.addrs {
-		if c, err = new(net.Dialer).DialContext(ctx, "tcp", addr); err == nil {
+		if c, err = dialTCP(ctx, addr); err == nil {
 			return c, nil
 		}
 	}
 	return nil, err
+}
+
+func dialTCP(ctx context.Context, addr string) (c net.Conn, err error) {
+	err = twice(func() (err error) {
+		c, err = new(net.Dialer).DialContext(ctx, "tcp", addr)
+		return err
+	})
+	return c, err
+}
+
+// twice does something again if its connection broke. While Caddy reloads its configuration, connections that wait at the
+// listener of the old one are lost, and that is nothing to report.
+func twice(do func() error) error {
+	err := do()
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = do()
+	}
+	return err
 }
 
 // target returns the route's URL with more parameters in its query.
@@ -156,7 +175,11 @@ func (x *exam) probe(ctx context.Context, origin string, more func(*http.Request
 	if more != nil {
 		more(r)
 	}
-	resp, err := x.client.Do(r)
+	var resp *http.Response
+	err = twice(func() (err error) {
+		resp, err = x.client.Do(r)
+		return err
+	})
 	if err != nil {
 		return response{}, plainError(err)
 	}

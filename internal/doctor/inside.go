@@ -108,7 +108,11 @@ func (x *exam) insideOf(ctx context.Context) *inside {
 	ctx, cancel := context.WithTimeout(ctx, min(x.Wait, 5*time.Second))
 	defer cancel()
 	get := func(path string, v any) error {
-		body, err := x.Admin.Get(ctx, path)
+		var body []byte
+		err := twice(func() (err error) {
+			body, err = x.Admin.Get(ctx, path)
+			return err
+		})
 		if err != nil {
 			return err
 		}

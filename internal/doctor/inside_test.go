@@ -17,9 +17,7 @@ func TestInside(t *testing.T) {
 	s := caddytest.Start(t, "broadcast /ws")
 	examine := func(t *testing.T, config string) doctor.Report {
 		t.Helper()
-		if err := s.Load(config); err != nil {
-			t.Fatal(err)
-		}
+		reload(t, s.Load, config)
 		return run(t, doctor.Options{Admin: admin(t, s), Named: true})
 	}
 	for _, c := range []struct {
@@ -53,9 +51,7 @@ func TestInside(t *testing.T) {
 		o := options(t, "http://"+s.Addr+"/ws")
 		o.Admin = admin(t, s)
 		load := func(here string) doctor.Report {
-			if err := caddytest.Load(strings.Replace(site, "HERE", here, 1)); err != nil {
-				t.Fatal(err)
-			}
+			reload(t, caddytest.Load, strings.Replace(site, "HERE", here, 1))
 			return run(t, o)
 		}
 		f := finding(t, load(""), "log", doctor.Advice, "the log does not say why requests are rejected")
@@ -65,9 +61,7 @@ func TestInside(t *testing.T) {
 		_, port, _ := strings.Cut(s.Admin, ":")
 		site := "{\nADMIN\npersist_config off\n}\nhttp://" + s.Addr + " {\nbroadcast /ws\n}"
 		load := func(line string) doctor.Report {
-			if err := caddytest.Load(strings.Replace(site, "ADMIN", line, 1)); err != nil {
-				t.Fatal(err)
-			}
+			reload(t, caddytest.Load, strings.Replace(site, "ADMIN", line, 1))
 			c, err := adminclient.New("localhost:" + port)
 			if err != nil {
 				t.Fatal(err)

@@ -42,6 +42,14 @@ func admin(t *testing.T, s *caddytest.Server) *adminclient.Client {
 	return c
 }
 
+// reload has Caddy go on with another configuration.
+func reload(t *testing.T, load func(string) error, config string) {
+	t.Helper()
+	if err := load(config); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // finding returns what a check has found, which the test expects: its state, and a text in it.
 func finding(t *testing.T, r doctor.Report, check string, state doctor.State, found string) doctor.Finding {
 	t.Helper()

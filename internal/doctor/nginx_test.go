@@ -80,9 +80,7 @@ func TestNginx(t *testing.T) {
 		o.Idle = 2500 * time.Millisecond
 		f := finding(t, run(t, o), "idle", doctor.Problem, "in which nothing was sent; the server pings every 25s")
 		text := lines(t, f, "Caddyfile")
-		if err := s.Load("respond 404\n}\nhttp://:" + port + " {\nbind 127.0.0.1\nbroadcast /ws news {\n" + text + "\n}"); err != nil {
-			t.Fatal(err)
-		}
+		reload(t, s.Load, "respond 404\n}\nhttp://:"+port+" {\nbind 127.0.0.1\nbroadcast /ws news {\n"+text+"\n}")
 		report := run(t, o)
 		healthy(t, report)
 		finding(t, report, "idle", doctor.OK, "the WebSocket and the event stream are open; the server pings every 1s")

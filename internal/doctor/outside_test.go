@@ -25,9 +25,7 @@ func TestUnreachable(t *testing.T) {
 		if text := lines(t, f, "shell"); !strings.Contains(text, "--connect <address of the server>:"+port+" http://doctor.invalid") {
 			t.Errorf("the fix is %q", text)
 		}
-		if err := s.Load("respond 404\n}\nhttp://doctor.invalid:" + port + " {\nbroadcast /ws"); err != nil {
-			t.Fatal(err)
-		}
+		reload(t, s.Load, "respond 404\n}\nhttp://doctor.invalid:"+port+" {\nbroadcast /ws")
 		o.Connect = "127.0.0.1:" + port
 		healthy(t, run(t, o))
 	})
@@ -39,9 +37,7 @@ func TestUnreachable(t *testing.T) {
 		if !strings.Contains(f.Fix, "this Caddy listens on :"+port) {
 			t.Errorf("the fix is %q", f.Fix)
 		}
-		if err := s.Load("respond 404\n}\n" + strings.TrimSuffix(lines(t, f, "Caddyfile"), "}")); err != nil {
-			t.Fatal(err)
-		}
+		reload(t, s.Load, "respond 404\n}\n"+strings.TrimSuffix(lines(t, f, "Caddyfile"), "}"))
 		healthy(t, run(t, o))
 	})
 	t.Run("a server that does not respond", func(t *testing.T) {
@@ -81,9 +77,7 @@ func TestAnyName(t *testing.T) {
 	s := caddytest.Start(t, "respond 404\n}\nhttp://:"+port+" {\nbind 127.0.0.1\nbroadcast /ws")
 	o := options(t, "http://127.0.0.1:"+port+"/ws")
 	f := finding(t, run(t, o), "names", doctor.Advice, "DNS rebinding")
-	if err := s.Load("respond 404\n}\n" + strings.TrimSuffix(lines(t, f, "Caddyfile"), "}")); err != nil {
-		t.Fatal(err)
-	}
+	reload(t, s.Load, "respond 404\n}\n"+strings.TrimSuffix(lines(t, f, "Caddyfile"), "}"))
 	finding(t, run(t, o), "names", doctor.OK, "does not respond to other names")
 }
 
@@ -123,9 +117,7 @@ func TestTwoHubs(t *testing.T) {
 	balancer := "\nhttp://" + s.Addr + " {\nreverse_proxy 127.0.0.1:" + own + " 127.0.0.1:" + other + " {\nlb_policy round_robin\n}\n}\n"
 	file := filepath.Join(t.TempDir(), "Caddyfile")
 	start := func(broker string) (stop func()) {
-		if err := caddytest.Load(site(s.Admin, own, broker) + balancer); err != nil {
-			t.Fatal(err)
-		}
+		reload(t, caddytest.Load, site(s.Admin, own, broker)+balancer)
 		if err := os.WriteFile(file, []byte(site(caddytest.FreeAddr(t), other, broker)), 0o600); err != nil {
 			t.Fatal(err)
 		}

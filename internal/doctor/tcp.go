@@ -18,7 +18,7 @@ var tcp = Check{
 		ctx, cancel := context.WithTimeout(ctx, x.Wait)
 		defer cancel()
 		for _, addr := range x.addrs {
-			c, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+			c, err := dialTCP(ctx, addr)
 			if err != nil {
 				failed = append(failed, err)
 				continue

@@ -20,7 +20,11 @@ var certificate = Check{
 			x.has[aServer] = true
 			return nil
 		}
-		state, err := x.shake(ctx)
+		var state tls.ConnectionState
+		err := twice(func() (err error) {
+			state, err = x.shake(ctx)
+			return err
+		})
 		if err != nil {
 			return []Finding{x.noTLS(err)}
 		}

@@ -200,13 +200,9 @@ func TestCaddyTLS(t *testing.T) {
 		}
 	})
 	t.Run("no HTTP/1.1", func(t *testing.T) {
-		if err := s.Load(strings.Replace(config, "SERVERS", "servers :"+port+" {\nprotocols h2\n}", 1)); err != nil {
-			t.Fatal(err)
-		}
+		reload(t, s.Load, strings.Replace(config, "SERVERS", "servers :"+port+" {\nprotocols h2\n}", 1))
 		f := finding(t, run(t, options(t, address)), "websocket", doctor.Problem, "does not speak HTTP/1.1")
-		if err := s.Load(strings.Replace(config, "SERVERS", strings.Replace(lines(t, f, "Caddyfile"), "servers", "servers :"+port, 1), 1)); err != nil {
-			t.Fatal(err)
-		}
+		reload(t, s.Load, strings.Replace(config, "SERVERS", strings.Replace(lines(t, f, "Caddyfile"), "servers", "servers :"+port, 1), 1))
 		finding(t, run(t, options(t, address)), "websocket", doctor.OK, "it opens")
 	})
 }

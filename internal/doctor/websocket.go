@@ -91,7 +91,12 @@ func (x *exam) open(ctx context.Context, query ...string) (*webSocket, response,
 	// With this in the query, a handshake that has lost its Upgrade on the way is a probe, and gets a 204: nothing else gets one.
 	u := x.target(append(query, protocol.QueryParameter, v1.Name)...)
 	u.Scheme = strings.Replace(u.Scheme, "http", "ws", 1)
-	conn, resp, err := dialer.DialContext(ctx, u.String(), x.header(x.page))
+	var conn *websocket.Conn
+	var resp *http.Response
+	err := twice(func() (err error) {
+		conn, resp, err = dialer.DialContext(ctx, u.String(), x.header(x.page))
+		return err
+	})
 	if resp == nil {
 		return nil, response{}, err
 	}
