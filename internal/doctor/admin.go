@@ -120,6 +120,25 @@ var routes = Check{
 	},
 }
 
+// addresses looks at whether Caddy knows the addresses of clients behind a proxy.
+var addresses = Check{
+	Name: "clients", About: "whether Caddy knows the addresses of clients behind a proxy", needs: aHub,
+	run: func(ctx context.Context, x *exam) []Finding {
+		if x.proxy == "" {
+			return nil
+		}
+		for _, s := range x.insideOf(ctx).config.Apps.HTTP.Servers {
+			if s.TrustedProxies != nil {
+				return []Finding{ok("behind %s, and Caddy takes the addresses of clients from the proxies that it trusts", x.proxy)}
+			}
+		}
+		return []Finding{advice("behind %s, and Caddy trusts no proxy, so all clients have the proxy's address: per_ip and rate count them as one", x.proxy).fixedBy(
+			"name the proxy's addresses; it has to send X-Forwarded-For, as Caddy does and nginx is told to",
+			caddyfile("the global options", "servers {\n\ttrusted_proxies static private_ranges\n}"),
+			nginx("location "+x.path(), "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"))}
+	},
+}
+
 // history looks at whether clients can resume.
 var history = Check{
 	Name: "history", About: "whether messages are kept, so that clients resume", needs: aHub,

@@ -102,6 +102,10 @@ var brokenSites = []broken{
 		check: "route", found: "400 Bad Request",
 	},
 	{
+		name: "a proxy that Caddy does not trust", config: "%HERE\n---\n" + strings.Replace(frontAny, "%HERE", "", 1),
+		check: "clients", state: doctor.Advice, found: "so all clients have the proxy's address", fix: "trusted_proxies static private_ranges",
+	},
+	{
 		name: "publishing is off", config: "broadcast /ws {\n%HERE\n}", wrong: "publish off",
 		more:  func(o *doctor.Options) { o.Publish = true },
 		check: "delivery", state: doctor.Advice, found: "publishing is off on this route", fix: "publish on",

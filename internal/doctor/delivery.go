@@ -51,8 +51,7 @@ func (x *exam) deliverOwn(ctx context.Context) Finding {
 	defer c.close()
 	channel := "doctor:" + rand.Text()
 	publish := func() error {
-		_, err := adminRequest(ctx, x.Admin, http.MethodPost, "/broadcast/publish?keep=0&channel="+url.QueryEscape(channel), channel)
-		return err
+		return adminRequest(ctx, x.Admin, "/broadcast/publish?keep=0&channel="+url.QueryEscape(channel), channel)
 	}
 	arrives := func(e entry) bool { return e.Channel == channel && e.Data != nil }
 	if err := x.join(ctx, c.hello.Connection, channel, c.await); err != nil {
@@ -90,7 +89,7 @@ func (x *exam) join(ctx context.Context, connection, channel string, await func(
 	if err != nil {
 		return err
 	}
-	if _, err := adminRequest(ctx, x.Admin, http.MethodPost, "/broadcast/subscriptions", string(body)); err != nil {
+	if err := adminRequest(ctx, x.Admin, "/broadcast/subscriptions", string(body)); err != nil {
 		return err
 	}
 	if _, err := await(x.Wait, func(e entry) bool { return strings.Contains(string(e.Subscribed), channel) }); err != nil {
@@ -99,14 +98,13 @@ func (x *exam) join(ctx context.Context, connection, channel string, await func(
 	return nil
 }
 
-// adminRequest sends a request with a text to the admin API.
-func adminRequest(ctx context.Context, admin *adminclient.Client, method, path, body string) (status int, err error) {
-	resp, err := admin.Do(ctx, method, path, http.Header{"Content-Type": {"text/plain"}}, strings.NewReader(body))
+// adminRequest sends a POST with a text to the admin API.
+func adminRequest(ctx context.Context, admin *adminclient.Client, path, body string) error {
+	resp, err := admin.Do(ctx, http.MethodPost, path, http.Header{"Content-Type": {"text/plain"}}, strings.NewReader(body))
 	if err != nil {
-		return 0, err
+		return err
 	}
-	defer resp.Body.Close()
-	return resp.StatusCode, nil
+	return resp.Body.Close()
 }
 
 // deliverPublic publishes on the first channel of the route, to all of its subscribers, as a client does. The message is not

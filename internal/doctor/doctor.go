@@ -62,7 +62,7 @@ type Check struct {
 var Checks = []Check{
 	address, dns, tcp, certificate, route, socket, foreignOrigin, rebinding, eventStream, compression, http2Check, http3Check, resume,
 	delivery, idle,
-	adminAPI, broker, routes, history, files, logLevel,
+	adminAPI, broker, routes, addresses, history, files, logLevel,
 }
 
 // Report is the outcome of all checks.

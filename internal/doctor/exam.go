@@ -32,7 +32,7 @@ type exam struct {
 
 	version   int             // of HTTP, as the probe has negotiated it
 	altSvc    string          // the header Alt-Svc
-	via       string          // the header Via, or Server if it is no Caddy: what is in front
+	proxy     string          // what is in front of Caddy, or ""
 	rejected  bool            // by the route, whose log says why
 	epochs    map[string]bool // of all hellos
 	heartbeat time.Duration   // of the route

@@ -84,7 +84,8 @@ type config struct {
 	Apps struct {
 		HTTP struct {
 			Servers map[string]struct {
-				Listen []string `json:"listen"`
+				Listen         []string        `json:"listen"`
+				TrustedProxies json.RawMessage `json:"trusted_proxies"`
 			} `json:"servers"`
 		} `json:"http"`
 		Broadcast struct {

@@ -11,6 +11,9 @@ import (
 
 // TestNginx: what an nginx in front breaks is named, and the printed lines for it fix it.
 func TestNginx(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes long")
+	}
 	port := caddytest.FreePort(t)
 	s := caddytest.Start(t, "respond 404\n}\nhttp://:"+port+" {\nbind 127.0.0.1\nbroadcast /ws news")
 	n := startNginx(t, "127.0.0.1:"+port)

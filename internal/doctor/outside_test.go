@@ -108,6 +108,9 @@ func TestPublishesNothing(t *testing.T) {
 
 // TestTwoHubs: a load balancer in front of two Caddys, which share no messages until they have the broker of the printed lines.
 func TestTwoHubs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes long")
+	}
 	nats := natstest.Start(t, "")
 	site := func(admin, port, broker string) string {
 		return fmt.Sprintf("{\nadmin %s\npersist_config off\n%s\n}\nhttp://:%s {\nbind 127.0.0.1\nbroadcast /ws news\n}\n", admin, broker, port)

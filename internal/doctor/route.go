@@ -32,10 +32,11 @@ func (x *exam) learn(h http.Header) {
 	if v := h.Get("Alt-Svc"); v != "" {
 		x.altSvc = v
 	}
-	for _, name := range []string{"Via", "Server"} {
-		if v := h.Get(name); v != "" && v != "Caddy" && x.via == "" {
-			x.via = visible(v)
-		}
+	// Caddy as a proxy adds a Via, and others put their own name in place of Caddy's.
+	if v := h.Get("Via"); v != "" {
+		x.proxy = "a proxy (Via: " + visible(v) + ")"
+	} else if v := h.Get("Server"); v != "" && v != "Caddy" {
+		x.proxy = "a proxy (Server: " + visible(v) + ")"
 	}
 }
 
