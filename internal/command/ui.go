@@ -61,7 +61,7 @@ open the address that is printed here:
 		// A name and not the IP address, so that http://localhost in the address bar has the Host header that the
 		// page insists on.
 		host := fmt.Sprint("localhost:", addr.Port)
-		handler, err := inspector.Handler(host, a.address)
+		handler, err := inspector.Handler(host, a.Address())
 		if err != nil {
 			return err
 		}
