@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
 	"net"
@@ -49,9 +50,9 @@ func StartProcess(t testing.TB, binary, file string, addrs ...string) (cmd *exec
 	}
 }
 
-// Certificate makes a certificate and returns the directive that uses it. It is used instead of "tls internal", because there
-// Caddy makes certificates while it starts, with a data race of its own.
-func Certificate(t testing.TB) string {
+// Certificate makes a certificate for localhost and other names, and returns the directive that uses it. It is used instead of
+// "tls internal", because there Caddy makes certificates while it starts, with a data race of its own.
+func Certificate(t testing.TB, names ...string) string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -59,9 +60,10 @@ func Certificate(t testing.TB) string {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "localhost"}, // curl takes no certificate without a name
 		NotBefore:    time.Now().Add(-time.Hour),
 		NotAfter:     time.Now().Add(time.Hour),
-		DNSNames:     []string{"localhost"},
+		DNSNames:     append([]string{"localhost"}, names...),
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
