@@ -117,6 +117,9 @@ var notRun = map[string]string{
 // repository that take minutes, it checks that they exist. A command that is neither run nor has a reason in notRun, or in the
 // description of its page, fails the test.
 func TestCommands(t *testing.T) {
+	if testing.Short() {
+		t.Skip("once is enough")
+	}
 	total := 0
 	for _, page := range pages(t) {
 		all := commands(read(t, page))
