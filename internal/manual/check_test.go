@@ -42,7 +42,7 @@ var goCommand = regexp.MustCompile(`(?:^|&& |\s)go (run|test|generate) ([^#&|]+)
 // minutes. So it is not run, but what it names must exist: the package, its flags, and its tests.
 func checkGo(text string) (isGo bool, err error) {
 	m := goCommand.FindStringSubmatch(text)
-	if m == nil || strings.Contains(text, "./cmd/caddy") {
+	if m == nil || strings.HasPrefix(text, serveCommand) {
 		return false, nil
 	}
 	words := strings.Fields(m[2])

@@ -119,7 +119,7 @@ func TestClientNames(t *testing.T) {
 		}
 		for _, m := range called.FindAllStringSubmatch(read(t, page), -1) {
 			n++
-			if !regexp.MustCompile(fmt.Sprintf(`(?m)^\t(?:readonly )?%s\??[:(]`, m[1])).MatchString(types) && !isGo(m[1]) {
+			if !regexp.MustCompile(fmt.Sprintf(`(?m)^\t(?:readonly )?%s\??[:(<]`, m[1])).MatchString(types) && !isGo(m[1]) {
 				t.Errorf("%s: the client has no hub.%s", page, m[1])
 			}
 		}

@@ -13,6 +13,8 @@ const root = "../.."
 
 // description says what a page needs, so that its commands can be run.
 type description struct {
+	// The package whose tests run all code of the page. If it is set, nothing of the page is run here.
+	testedIn string
 	// Directives of the site, and global options. They take the place of those of newSite.
 	site, global string
 	// What is done before the first command: it may connect clients, and returns what is replaced in the commands, in pairs.
@@ -30,6 +32,22 @@ var descriptions = make(map[string]description)
 func describe(page string, d description) bool {
 	descriptions[page] = d
 	return true
+}
+
+// TestDescriptions: each description is of a page, and the package that tests a page itself names it.
+func TestDescriptions(t *testing.T) {
+	for page, d := range descriptions {
+		read(t, page)
+		if d.testedIn == "" {
+			continue
+		}
+		code, err := source("./" + d.testedIn)
+		if err != nil {
+			t.Error(err)
+		} else if !strings.Contains(code, strings.TrimPrefix(page, "docs/")) {
+			t.Errorf("%s does not name %s", d.testedIn, page)
+		}
+	}
 }
 
 // block is a block of code.
@@ -92,7 +110,7 @@ func parse(text string) (blocks []block, prose string) {
 // of sh, or, together with what they print, of console.
 func TestLanguages(t *testing.T) {
 	known := strings.Fields("caddyfile conf console go html js json promql python redis sh text yaml " +
-		"dockerfile ini jsx nginx php ruby ts tsx")
+		"dockerfile haproxy ini jsx nginx php ruby ts tsx")
 	for _, page := range pages(t) {
 		blocks, _ := parse(read(t, page))
 		for _, b := range blocks {

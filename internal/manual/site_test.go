@@ -110,10 +110,13 @@ func write(t *testing.T, path, text string, mode os.FileMode) {
 	}
 }
 
+// serveCommand is how the commands begin that start an example.
+const serveCommand = "go run ./cmd/caddy run --config "
+
 // expect runs a command. It must succeed, and print what the page says.
 func (s *site) expect(t *testing.T, c command, d description) {
 	t.Helper()
-	if file, ok := strings.CutPrefix(c.text, "go run ./cmd/caddy run --config "); ok {
+	if file, ok := strings.CutPrefix(c.text, serveCommand); ok {
 		s.serve(t, file)
 		return
 	}
