@@ -202,11 +202,11 @@ func normal(s string) string {
 func TestNewCommands(t *testing.T) {
 	const page = "Run `curl localhost:1`, `go` and `caddy`, or `tail -f log \\| caddy broadcast publish`, or:\n\n" +
 		"```sh\n# first\na b\n\ncurl -d x \\\n\ty # {\"id\":1}\ncat <<'END'\none\nEND\n```\n\n- x\n\n  ```console\n  $ c d\n  e\n  f\n  $ g\n  ```\n\n" +
-		"```caddyfile\ncurl x\n```\n"
+		"```caddyfile\ncurl x\n```\n\n```\ncurl y\n```\n"
 	got := commands(page)
 	want := []command{
 		{"a b", 5, false, ""}, {"curl -d x \\\n\ty # {\"id\":1}", 7, false, `{"id":1}`}, {"cat <<'END'\none\nEND", 9, false, ""},
-		{"c d", 17, false, "e\nf\n"}, {"g", 20, false, ""}, {"curl localhost:1", 1, true, ""},
+		{"c d", 17, false, "e\nf\n"}, {"g", 20, false, ""}, {"curl y", 28, false, ""}, {"curl localhost:1", 1, true, ""},
 		{"tail -f log | caddy broadcast publish", 1, true, ""},
 	}
 	if !slices.Equal(got, want) {

@@ -1,7 +1,7 @@
 // Package manual tests README.md and docs/: it runs their commands, loads their Caddyfiles, and checks what they name.
 //
 // A new page needs nothing here, as long as its commands work with the site of newSite. If one needs another site or other
-// clients, or cannot be run, the page gets a file of its own that calls describe: see publishing_test.go.
+// clients, or cannot be run, the page gets a file of its own that calls describe: see admin_test.go.
 package manual
 
 import (

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -91,6 +92,9 @@ func parse(text string) (blocks []block, prose string) {
 		trimmed := strings.TrimSpace(line)
 		switch {
 		case open != nil && trimmed == "```":
+			if open.language == "" {
+				open.language = guess(open.text)
+			}
 			blocks, open = append(blocks, *open), nil
 		case open != nil:
 			open.text += strings.TrimPrefix(line, indent)
@@ -106,7 +110,21 @@ func parse(text string) (blocks []block, prose string) {
 	return blocks, rest.String()
 }
 
-// TestLanguages: each block of code names its language, because that decides how it is tested. A shell's commands are in blocks
+// guess returns the language of a block that does not name it, if it begins as one that is tested.
+func guess(text string) string {
+	first, _, _ := strings.Cut(text, "\n")
+	switch {
+	case strings.HasPrefix(text, "$ "):
+		return "console"
+	case startsWithProgram.MatchString(text):
+		return "sh"
+	case strings.HasSuffix(first, "{"):
+		return "caddyfile"
+	}
+	return ""
+}
+
+// TestLanguages: each block of code has a language, because that decides how it is tested. A shell's commands are in blocks
 // of sh, or, together with what they print, of console.
 func TestLanguages(t *testing.T) {
 	known := strings.Fields("caddyfile conf console go html js json promql python redis sh text yaml " +
@@ -114,7 +132,7 @@ func TestLanguages(t *testing.T) {
 	for _, page := range pages(t) {
 		blocks, _ := parse(read(t, page))
 		for _, b := range blocks {
-			if !contains(known, b.language) {
+			if !slices.Contains(known, b.language) {
 				t.Errorf("%s:%d: the block has the language %q", page, b.line-1, b.language)
 			}
 			if b.language == "text" && startsWithProgram.MatchString(b.text) {
@@ -122,15 +140,6 @@ func TestLanguages(t *testing.T) {
 			}
 		}
 	}
-}
-
-func contains(all []string, s string) bool {
-	for _, v := range all {
-		if v == s {
-			return true
-		}
-	}
-	return false
 }
 
 // programs are those whose commands the pages have.
