@@ -20,7 +20,7 @@ type description struct {
 	site, global string
 	// What is done before the first command: it may connect clients, and returns what is replaced in the commands, in pairs.
 	prepare func(s *site) (replace []string)
-	// What commands print, by how they begin: regular expressions.
+	// What commands print, by how they begin: regular expressions, in place of what the page says.
 	prints map[string]string
 	// Commands that are not run, by how they begin, and why.
 	notRun map[string]string
