@@ -35,7 +35,7 @@ var says = []struct {
 	{channel: "news", event: "", contentType: "text/plain", data: func(n int) string { return fmt.Sprintf("Release 1.%d is out", n) }},
 }
 
-// TestUIScreenshot takes the README's picture.
+// TestUIScreenshot takes the picture of docs/admin.md.
 func TestUIScreenshot(t *testing.T) {
 	if os.Getenv("SCREENSHOTS") != "1" {
 		t.Skip("SCREENSHOTS=1 writes docs/inspector.png")

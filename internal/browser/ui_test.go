@@ -342,7 +342,7 @@ func TestUIKeyboard(t *testing.T) {
 	p.noProblems()
 }
 
-// TestUIOrigins: what the README has one configure lets in nobody else.
+// TestUIOrigins: what docs/admin.md has one configure lets in nobody else.
 func TestUIOrigins(t *testing.T) {
 	p := inspect(t)
 	ann := p.connect("default", "ann")
