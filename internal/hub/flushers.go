@@ -3,6 +3,7 @@ package hub
 import (
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,6 +22,8 @@ type flushers struct {
 	running  int    // how many there are
 	watching bool
 	closed   chan struct{}
+
+	waiting atomic.Int32 // how many are in a write that waits for its peer
 }
 
 const (
@@ -101,8 +104,16 @@ func (f *flushers) run() {
 	}
 }
 
-// watch starts flushers, twice as many each time, as long as those that there are make no progress. It ends when there is
-// no work.
+// write has a sink write p, and wait for its peer.
+func (f *flushers) write(to Sink, p []byte, timeout time.Duration) (int, error) {
+	f.waiting.Add(1)
+	defer f.waiting.Add(-1)
+	return to.Write(p, timeout)
+}
+
+// watch starts flushers, twice as many each time, as long as those that there are make no progress because they are stuck. If as
+// many as there are cores have something to do, more would only be in each other's way, and in that of publishers: thousands of
+// clients that resume at once are as many as the cores can encode for. It ends when there is no work.
 func (f *flushers) watch() {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
@@ -119,7 +130,7 @@ func (f *flushers) watch() {
 			f.mu.Unlock()
 			return
 		}
-		if f.finished-last >= busyFlushers {
+		if f.finished-last >= busyFlushers || f.running-int(f.waiting.Load()) >= maxFree {
 			more = 1
 		} else {
 			for n := range min(more, len(f.queue)) {
