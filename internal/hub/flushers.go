@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,9 +37,8 @@ const (
 const flusherCost = 32 << 10
 
 // maxFree is how many flushers of a loop stay when there is no work. There is a loop for each core, so more could hardly run at
-// the same time. Two, because the connections of a small channel are all on one loop. watch starts others for those that
-// are stuck.
-var maxFree = min(2, runtime.GOMAXPROCS(0))
+// the same time. watch starts others for those that are stuck.
+const maxFree = 1
 
 // init makes flushers usable.
 func (f *flushers) init(h *Hub) {
@@ -111,9 +109,9 @@ func (f *flushers) write(to Sink, p []byte, timeout time.Duration) (int, error) 
 	return to.Write(p, timeout)
 }
 
-// watch starts flushers, twice as many each time, as long as those that there are make no progress because they are stuck. If as
-// many as there are cores have something to do, more would only be in each other's way, and in that of publishers: thousands of
-// clients that resume at once are as many as the cores can encode for. It ends when there is no work.
+// watch starts flushers, twice as many each time, as long as those that there are make no progress because they are stuck. If one
+// is at work, more would only be in each other's way, and in that of publishers: thousands of clients that resume at once are as many as
+// the cores can encode for. It ends when there is no work.
 func (f *flushers) watch() {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()

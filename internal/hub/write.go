@@ -212,7 +212,7 @@ func (c *Conn) writeStepLocked(s step) error {
 	n := 0
 	if rest := s.write[tried:]; err == nil && len(rest) > 0 {
 		c.mu.Unlock()
-		n, err = c.hub.flushers.write(t, rest, c.options.WriteTimeout)
+		n, err = c.loop.flushers.write(t, rest, c.options.WriteTimeout)
 		c.mu.Lock()
 	}
 	s.recycle()
