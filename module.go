@@ -20,6 +20,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/logwriter"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/metrics"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/placement"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/pool"
 	_ "github.com/caddy-broadcast/caddy-broadcast/internal/response"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/retention"
@@ -29,7 +30,7 @@ import (
 func init() {
 	active.Register(func(app any) active.App {
 		a := app.(*App)
-		return active.App{Hub: a.hub, Context: a.ctx, Broker: a.shared.Broker, Survey: a.shared.Survey}
+		return active.App{Hub: a.hub, Context: a.ctx, Broker: a.shared.Broker, Survey: a.shared.Survey, Routes: a.routes}
 	})
 	caddy.RegisterModule(App{})
 	caddy.RegisterModule(Handler{})
@@ -86,6 +87,7 @@ type App struct {
 	redis      *backend.Settings
 	closeRedis func() error // what it listens on
 	namespaces []string     // of all routes, for Socket.IO
+	routes     []placement.Description
 
 	historyLine int // of the Caddyfile
 }
@@ -406,7 +408,8 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // Provision compiles the options to a route.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	if err := route.CheckPlace(ctx, h.Channels, h.Transports, h.Publish == nil || *h.Publish); err != nil {
+	description, err := route.CheckPlace(ctx, h.Channels, h.Transports, h.Publish == nil || *h.Publish)
+	if err != nil {
 		return err
 	}
 	module, err := ctx.App(active.Name)
@@ -427,6 +430,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		app.broker.MaxMessage = max(app.broker.MaxMessage, c.MaxMessage)
 	}
 	c.Errors, c.Logger = httperror.For(h), ctx.Logger()
+	c.Describe(&description)
+	app.routes = append(app.routes, description)
 	h.route, err = route.New(c)
 	return err
 }

@@ -169,6 +169,13 @@ var peers = []peer{
 		start: startNchan,
 	},
 	{
+		name:  "uWebSockets",
+		about: "in Bun, whose server it is, with its topics; one thread",
+		rooms: true, sockets: true, tls: true,
+		lacks: missingBun,
+		start: startBun,
+	},
+	{
 		name:  "ws",
 		about: "Node's ws: for (c of clients) c.send(m)",
 		rooms: true, sockets: true,

@@ -2,18 +2,45 @@
  * One connection to a route of caddy-broadcast. It reconnects on its own and resumes after the last message it received. It
  * speaks broadcast.v1 over a WebSocket, or, where WebSockets are blocked, over an event stream and POST.
  *
- *     import { connect } from "/ws?client"
+ *     import { connect } from "/ws?client"        // the newest, or "/ws?client=1"; see docs/versions.md
  *     const hub = connect("/ws")
  *     hub.on("price", price => …)
+ *
+ * In TypeScript, name the events and the data of each. Then on, frame and publish check them; "message" stands for messages
+ * without an event:
+ *
+ *     const hub = connect<{ price: { row: number; price: number }; message: string }>("/ws")
  */
-export function connect(url: string | URL, options?: Options): Hub
+export function connect<E extends object = AnyEvents>(url: string | URL, options?: Options): Hub<E>
 
 export interface Options {
 	/** Resumes after this message, for example the ID at which a page was rendered. Default: only new messages. */
 	lastId?: string
+
+	/**
+	 * The class to connect with, where there is no global WebSocket, as in Node before version 22: that of the npm package ws. It
+	 * is also a way to add headers to the handshake, with a class that extends it.
+	 */
+	WebSocket?: new (url: URL, protocol: string) => { send(data: string): void; close(): void }
 }
 
-export interface Hub {
+/** Events of any name, with any data: those of a hub whose events are not named. */
+export type AnyEvents = Record<string, any>
+
+/** The names of the events that a listener can choose from. */
+export type EventName<E extends object = AnyEvents> = (keyof E & string) | "*"
+
+/** The data of messages with an event, or with one of them: "*" stands for all. */
+export type DataOf<E extends object, K extends EventName<E> = "*"> = K extends keyof E ? E[K] : E[keyof E & string]
+
+/** A message with an event, or with one of them. If you compare its event, TypeScript knows its data. */
+export type MessageOf<E extends object, K extends EventName<E> = "*"> = string extends keyof E
+	? Message
+	: {
+			[N in keyof E & string]: Message<E[N]> & { event: N extends "message" ? undefined : N }
+		}[K extends "*" ? keyof E & string : K & keyof E & string]
+
+export interface Hub<E extends object = AnyEvents> {
 	/**
 	 * What the connection is doing. While it is "waiting", or "offline" because the browser has no network, the client
 	 * retries: immediately, then after random delays of up to half a minute, and as soon as the browser is online again or
@@ -60,7 +87,7 @@ export interface Hub {
 	 * Calls fn with the data of each message with this event, as it arrives. "message" stands for messages without an event,
 	 * "*" for all messages. With a channel, only messages of that channel. Returns a function that removes the listener.
 	 */
-	on(event: string, fn: (data: any, message: Message) => void, channel?: string): () => void
+	on<K extends EventName<E>>(event: K, fn: (data: DataOf<E, K>, message: MessageOf<E, K>) => void, channel?: string): () => void
 
 	/**
 	 * Calls fn at most once per animation frame, with all messages received since the last call, in order. The page then
@@ -68,7 +95,10 @@ export interface Hub {
 	 * dropped is the number of older ones that were discarded. Where there are no frames, as in Node, fn is called at most
 	 * every 16 ms. Returns a function that removes the listener.
 	 */
-	frame(fn: (messages: Message[], dropped: number) => void, options?: FrameOptions): () => void
+	frame<K extends EventName<E> = "*">(
+		fn: (messages: MessageOf<E, K>[], dropped: number) => void,
+		options?: FrameOptions<E, K>,
+	): () => void
 
 	/**
 	 * Publishes data that can be represented as JSON, and resolves to the message's ID. It waits for a connection. If that
@@ -85,7 +115,11 @@ export interface Hub {
 	 * A message longer than about twice max_message ends the connection with 1009. It and the requests after it, which the
 	 * server has not read, reject with the code "error" and this status.
 	 */
-	publish(data: any, options?: PublishOptions): Promise<string>
+	publish(
+		data: "message" extends keyof E ? E["message"] : never,
+		options?: PublishOptions<string extends keyof E ? string : "message">,
+	): Promise<string>
+	publish<K extends keyof E & string>(data: E[K], options: PublishOptions<K> & { event: K }): Promise<string>
 
 	/**
 	 * Subscribes to another channel, now and after each reconnect. The route's option join must allow it. Over an event
@@ -126,12 +160,12 @@ export interface Failure {
 	message: string
 }
 
-export interface Message {
+export interface Message<Data = any> {
 	id: string
 	channel: string
 	event?: string
 	/** What was published: a JSON value, text, or binary data in base64. */
-	data: any
+	data: Data
 	encoding?: "base64"
 }
 
@@ -141,20 +175,20 @@ export interface Gap {
 	id?: string
 }
 
-export interface FrameOptions {
+export interface FrameOptions<E extends object = AnyEvents, K extends EventName<E> = EventName<E>> {
 	/** Only messages with this event; see on. Default: "*". */
-	event?: string
+	event?: K
 	/** Only messages of this channel. */
 	channel?: string
 	/** Of messages with the same key, only the latest is kept, at its own position. Default: all are kept. */
-	key?: (message: Message) => unknown
+	key?: (message: MessageOf<E, K>) => unknown
 	/** Maximum number of queued messages. Default: 10000. */
 	limit?: number
 }
 
-export interface PublishOptions {
+export interface PublishOptions<K extends string = string> {
 	/** Default: none. */
-	event?: string
+	event?: K
 	/** A channel that the client has joined, or one of the route's. Default: the route's first. */
 	channel?: string
 	/** Whether the server keeps the message for clients that come back. Default: true, as far as it has a history. */

@@ -19,8 +19,8 @@ const FRAME_DELAY = 16 // in place of an animation frame where there are none, a
 const REQUEST_TIMEOUT = 100_000
 const MAX_WAITING = 1000 // requests
 
-export function connect(url, { lastId = "" } = {}) {
-	// All of these but WebSocket and fetch may be missing outside a page: in a worker, or in Node.
+export function connect(url, { lastId = "", WebSocket: Socket = WebSocket } = {}) {
+	// All of these may be missing outside a page: in a worker, or in Node.
 	const {
 		addEventListener,
 		removeEventListener,
@@ -76,10 +76,10 @@ export function connect(url, { lastId = "" } = {}) {
 		throw toFailure(response.status, (await response.text()).replace(/[<\n].*/s, ""))
 	}
 
+	// closeLink forgets the link before it closes it, because Node's WebSocket calls onerror from within close.
 	const closeLink = () => {
-		clearTimeout(timer)
-		link?.close()
-		link = timer = granted = undefined
+		timer = granted = clearTimeout(timer)
+		link?.close((link = undefined))
 	}
 
 	const openLink = () => {
@@ -90,7 +90,7 @@ export function connect(url, { lastId = "" } = {}) {
 		Stream = !Stream && probed.ok && EventSource
 		const newLink = (link = Stream
 			? new Stream(linkAddress(), { withCredentials: true })
-			: new WebSocket(linkAddress(), "broadcast.v1"))
+			: new Socket(linkAddress(), "broadcast.v1"))
 		// A link that was given up may still have events in the browser's queue. They are ignored.
 		newLink.onmessage = event => {
 			if (newLink == link) receive(JSON.parse(event.data))

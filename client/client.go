@@ -3,9 +3,8 @@ package client
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"embed"
-	"encoding/hex"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -13,35 +12,18 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/protocol/v1"
 )
 
-//go:generate go run github.com/evanw/esbuild/cmd/esbuild@v0.25.12 broadcast.js --bundle --minify --format=esm --target=es2022 --outfile=broadcast.min.js
-//go:generate go run github.com/evanw/esbuild/cmd/esbuild@v0.25.12 presence.js --bundle --minify --format=esm --target=es2022 --outfile=presence.min.js
+// The newest version is the one that is generated. How to begin the next: CONTRIBUTING.md, "Release".
+//go:generate go run github.com/evanw/esbuild/cmd/esbuild@v0.25.12 broadcast.js --bundle --minify --format=esm --target=es2022 --outfile=versions/1/broadcast.min.js
+//go:generate go run github.com/evanw/esbuild/cmd/esbuild@v0.25.12 presence.js --bundle --minify --format=esm --target=es2022 --outfile=versions/1/presence.min.js
 
-//go:embed broadcast.min.js presence.min.js
+//go:embed versions/*/*.min.js
 var files embed.FS
 
-// module is a file that pages import.
-type module struct {
-	data []byte
-	etag string
-}
+// served is what routes serve.
+var served = load(files)
 
-func load(name string) module {
-	data, err := files.ReadFile(name)
-	if err != nil {
-		panic(err) // the names are embedded
-	}
-	sum := sha256.Sum256(data)
-	return module{data, `"` + hex.EncodeToString(sum[:12]) + `"`}
-}
-
-// query is that of a request for the client. With presence it is another module, which contains the client.
-const query = "client"
-
-// modules are the client's, by the queries that request them.
-var modules = map[string]module{
-	query:               load("broadcast.min.js"),
-	query + "=presence": load("presence.min.js"),
-}
+// Version returns the newest version of the client. All earlier ones are served too.
+func Version() int { return served.newest }
 
 // Asks reports whether a request asks only whether the route lets the client in: a GET that names broadcast.v1 in its
 // query, and is neither a WebSocket's nor an event stream's. The client sends it when a connection fails, because browsers
@@ -57,26 +39,43 @@ func Admit(w http.ResponseWriter) error {
 	return nil
 }
 
-// Wants reports whether a request is for one of the modules: its query is nothing but that.
+// Wants reports whether a request is for one of the modules: its query is nothing but that. A version that does not exist is
+// one too: whatever the next handler has is no module, and the page would not learn what is wrong.
 func Wants(r *http.Request) bool {
-	_, ok := modules[r.URL.RawQuery]
-	return ok && (r.Method == http.MethodGet || r.Method == http.MethodHead)
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return false
+	}
+	_, ok := parse(r.URL.RawQuery)
+	return ok
 }
 
-// Serve responds with the module that the request wants, or else with the client. Pages of any origin may import it, because it is
-// public code.
+// Serve responds with the module that the request wants. Pages of any origin may import it, because it is public code. A
+// version that does not exist is an error, and nothing but headers has been written then.
 func Serve(w http.ResponseWriter, r *http.Request) error {
-	m, ok := modules[r.URL.RawQuery]
-	if !ok {
-		m = modules[query]
-	}
 	h := w.Header()
-	h.Set("Content-Type", "text/javascript; charset=utf-8")
-	h.Set("Cache-Control", "public, max-age=604800")
-	h.Set("Etag", m.etag)
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Cross-Origin-Resource-Policy", "cross-origin")
+	a, _ := parse(r.URL.RawQuery)
+	m, ok := served.modules[a]
+	if !ok {
+		// Not even for a while: after an upgrade the version may exist.
+		h.Set("Cache-Control", "no-store")
+		return fmt.Errorf("there is no version %s of the client: this server has %s", a.version, served.has(a.name))
+	}
+	write(w, r, m, a.caching())
+	return nil
+}
+
+// ServeNewest responds with the newest client, to pages of the same origin only.
+func ServeNewest(w http.ResponseWriter, r *http.Request) {
+	write(w, r, served.modules[address{}], address{}.caching())
+}
+
+func write(w http.ResponseWriter, r *http.Request, m module, caching string) {
+	h := w.Header()
+	h.Set("Content-Type", "text/javascript; charset=utf-8")
+	h.Set("Cache-Control", caching)
+	h.Set("Etag", m.etag)
 	h.Set("X-Content-Type-Options", "nosniff")
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(m.data))
-	return nil
 }

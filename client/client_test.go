@@ -59,12 +59,12 @@ func TestTypesAreDeclared(t *testing.T) {
 // their sources.
 func TestSize(t *testing.T) {
 	for name, limit := range map[string]struct{ size, gzipped int }{
-		query:               {3584, 1945}, // 3.5 and 1.9 KiB
-		query + "=presence": {4352, 2252}, // 4.25 and 2.2 KiB
+		"":       {3584, 1945}, // 3.5 and 1.9 KiB
+		presence: {4352, 2252}, // 4.25 and 2.2 KiB
 	} {
-		data := modules[name].data
+		data := served.modules[address{name: name}].data
 		if n := len(data); n > limit.size {
-			t.Errorf("?%s has %d bytes, more than %d", name, n, limit.size)
+			t.Errorf("%q has %d bytes, more than %d", name, n, limit.size)
 		}
 		var b bytes.Buffer
 		w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
@@ -74,7 +74,7 @@ func TestSize(t *testing.T) {
 		w.Write(data)
 		w.Close()
 		if n := b.Len(); n > limit.gzipped {
-			t.Errorf("?%s has %d bytes gzipped, more than %d", name, n, limit.gzipped)
+			t.Errorf("%q has %d bytes gzipped, more than %d", name, n, limit.gzipped)
 		}
 	}
 }

@@ -1,16 +1,16 @@
 /**
  * The client of broadcast.d.ts, with who is present on its channels, for routes with the option presence.
  *
- *     import { connect } from "/ws?client=presence"
+ *     import { connect } from "/ws?client=presence"        // the newest, or "/ws?client=presence@1"; see docs/versions.md
  *     const hub = connect("/ws")
  *     hub.presence("room:7", members => …)
  */
-import type { Hub, Member, Options, Presence } from "./broadcast.js"
+import type { AnyEvents, Hub, Member, Options, Presence } from "./broadcast.js"
 export * from "./broadcast.js"
 
-export function connect(url: string | URL, options?: Options): PresenceHub
+export function connect<E extends object = AnyEvents>(url: string | URL, options?: Options): PresenceHub<E>
 
-export interface PresenceHub extends Hub {
+export interface PresenceHub<E extends object = AnyEvents> extends Hub<E> {
 	/** The client uses it itself. */
 	onentry: (entry: object) => void
 

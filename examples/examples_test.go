@@ -248,7 +248,7 @@ func TestFlask(t *testing.T) {
 	upstream := "localhost:" + caddytest.FreePort(t)
 	e := start(t, "flask", "localhost:5000", upstream)
 	_, port, _ := net.SplitHostPort(upstream)
-	caddytest.StartApp(t, python, "flask/app.py", port, "CADDY_ADMIN="+e.admin)
+	caddytest.StartApp(t, python, "flask/app.py", port, "PUBLISH_URL="+e.admin+"/broadcast/publish")
 	a, b := e.open(), e.open()
 	for i, p := range []page{a, b, a} {
 		p.wait(`document.querySelector("button")?.onclick`)

@@ -1,44 +1,13 @@
-"""A Flask app that notifies every browser of a change, with one HTTP call to Caddy."""
+"""A Flask app that notifies every browser of a change, with one HTTP request to Caddy."""
 
-import http.client
-import json
 import os
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-import uuid
 
 from flask import Flask, render_template_string
 
+from broadcast import publish
+
 app = Flask(__name__)
 votes = {"tea": 0, "coffee": 0}
-CADDY = os.environ.get("CADDY_ADMIN", "http://localhost:2019")
-
-
-def emit(event, data, tries=5):
-    """Replaces Flask-SocketIO's emit(event, data, broadcast=True).
-
-    Every attempt has the same key, so that the message is published once. If all of them fail, the failure is logged
-    instead of raised, because the request being handled does not depend on it.
-    """
-    publish = urllib.request.Request(
-        f"{CADDY}/broadcast/publish?{urllib.parse.urlencode({'event': event})}",
-        json.dumps(data).encode(),
-        {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())},
-    )
-    for i in range(tries):
-        try:
-            urllib.request.urlopen(publish, timeout=2).close()
-            return
-        except urllib.error.HTTPError as error:
-            failure = error
-            if error.code not in (502, 503, 504):
-                break
-        except (OSError, http.client.HTTPException) as error:
-            failure = error
-        time.sleep(0.1 * 2**i)
-    app.logger.error("%s was not published: %s", event, failure)
 
 
 @app.post("/vote/<what>")
@@ -46,7 +15,7 @@ def vote(what):
     if what not in votes:
         return "no such option", 404
     votes[what] += 1
-    emit("update", votes)
+    publish("votes", "update", votes)
     return "", 204
 
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/brokered"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/placement"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/survey"
 )
 
@@ -30,6 +31,7 @@ type App struct {
 	Context caddy.Context // of the app: events come from it
 	Broker  *brokered.Connection
 	Survey  *survey.Survey // of all nodes
+	Routes  []placement.Description
 }
 
 // open looks into an app. It is set by Register before main, and never changes.

@@ -21,9 +21,11 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/broker"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/active"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/brokered"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/buildinfo"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/inspector"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/nodes"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/placement"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/publish"
 )
 
@@ -62,18 +64,21 @@ const (
 //     `Idempotency-Key`, is rejected. The body may have 16 MiB and 65536 messages. A message broker stores only some of them at
 //     once (NATS: 1000, Redis: 256). If it fails after the first ones, the error has the number of those in `published`.
 //   - `GET /broadcast` returns the hub's totals. They are those of this process: `messages` and `bytes` are what it has
-//     published. With a message broker, `broker` has its state, and `nodes` lists the processes that share it, this one first.
-//     A node is `away` if it has been silent for six seconds (longer with more than 100 nodes) and was not shut down: it may be
+//     published, and `clients` is `connections` without the event streams of this API. With a message broker, `broker` has its
+//     state, and `nodes` lists the processes that share it, this one first. A node is `away` if it has been silent for six seconds (longer with more than 100 nodes) and was not shut down: it may be
 //     cut off, and still have clients. It is listed for a minute, or for `partition_timeout` if that is longer.
 //   - `GET /broadcast/health` returns 204 while this process should get clients. Otherwise it returns a 503 with the reason:
 //     nothing has come from the broker for longer than `partition_timeout`, or nothing at all yet.
+//   - `GET /broadcast/routes` lists the routes of the running configuration: the hosts and paths that lead there, as far as
+//     matchers of these kinds say it, the channels and the most important options, and in `warnings` what Caddy has logged
+//     about directives that hide the route.
 //   - `GET /broadcast/channels?prefix=` lists the channels that have subscribers or history, by name, and
 //     `GET /broadcast/channels/{name}` returns one of them with its users, and in `presence` with its members, as clients get them.
 //   - `GET /broadcast/channels/{name}/messages?after=&limit=` returns the messages of a channel that are kept, the oldest first:
 //     those after an ID, or with `?last` the newest. A page has at most 1000 messages, and about 4 MiB. With a message broker they
 //     are read from it.
-//   - `GET /broadcast/connections?channel=&user=` lists the connections, the oldest first. If a connection's access ends, `expires`
-//     is the time when it does. Lists are paginated, 1000 entries per page (`limit=`). The `Link` header points to the next page, with `after=`.
+//   - `GET /broadcast/connections?channel=&user=` lists the connections, the oldest first, or with `?clients` those that are no
+//     event streams of this API. If a connection's access ends, `expires` is the time when it does. Lists are paginated, 1000 entries per page (`limit=`). The `Link` header points to the next page, with `after=`.
 //   - With a message broker, these lists cover all nodes that are alive, or with `?node=` those with this name or ID.
 //     `subscribers` is the sum of all nodes, and `history` the largest number that one node has. Connections are sorted by node
 //     and then by age. The ID of a connection begins with that of its node, as in `k3x9f2.c12`, and `node` is the node's name.
@@ -115,6 +120,7 @@ func (API) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
 		{Pattern: "/broadcast", Handler: handler(withApp(http.MethodGet, totals))},
 		{Pattern: "/broadcast/health", Handler: handler(health)},
+		{Pattern: "/broadcast/routes", Handler: handler(withApp(http.MethodGet, routes))},
 		{Pattern: "/broadcast/publish", Handler: handler(withApp(http.MethodPost, publishAll))},
 		{Pattern: "/broadcast/channels", Handler: handler(withApp(http.MethodGet, channels))},
 		{Pattern: "/broadcast/channels/", Handler: handler(withApp(http.MethodGet, oneChannel))},
@@ -197,6 +203,10 @@ func health(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+func routes(w http.ResponseWriter, _ *http.Request, app active.App) error {
+	return answer(w, slices.Concat([]placement.Description{}, app.Routes)) // an array, also if there are none
+}
+
 func totals(w http.ResponseWriter, _ *http.Request, app active.App) error {
 	s := app.Hub.Stats()
 	var messages uint64 // not the position: that of a broker counts its signs of life, and what other nodes published
@@ -205,6 +215,7 @@ func totals(w http.ResponseWriter, _ *http.Request, app active.App) error {
 	}
 	return answer(w, struct {
 		Connections int     `json:"connections"`
+		Clients     int     `json:"clients"`
 		Channels    int     `json:"channels"`
 		Seq         uint64  `json:"seq"`
 		ID          string  `json:"id"`
@@ -217,12 +228,14 @@ func totals(w http.ResponseWriter, _ *http.Request, app active.App) error {
 		History     int     `json:"history"`
 		Kept        int     `json:"history_bytes"`
 		Uptime      float64 `json:"uptime"` // seconds
+		Version     string  `json:"version,omitempty"`
 
 		Broker *brokered.State `json:"broker,omitempty"`
 		Nodes  []nodes.Node    `json:"nodes,omitempty"`
 	}{
-		s.Connections, s.Channels, s.Seq, hub.FormatID(s.Epoch, s.Seq), messages, s.Bytes, s.Deliveries, s.Written,
-		s.Writes, s.Backlog, s.Kept, s.KeptBytes, time.Since(s.Started).Round(time.Millisecond).Seconds(),
+		s.Connections, s.Connections - s.Transports[hub.TransportAdmin], s.Channels, s.Seq, hub.FormatID(s.Epoch, s.Seq), messages,
+		s.Bytes, s.Deliveries, s.Written, s.Writes, s.Backlog, s.Kept, s.KeptBytes, time.Since(s.Started).Round(time.Millisecond).Seconds(),
+		buildinfo.Read().Version,
 		app.Broker.State(), app.Broker.Nodes(),
 	})
 }

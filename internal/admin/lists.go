@@ -113,7 +113,7 @@ func oneChannel(w http.ResponseWriter, r *http.Request, app active.App) error {
 
 func connections(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
-	f := hub.Filter{User: query.Get("user"), Channel: query.Get("channel")}
+	f := hub.Filter{User: query.Get("user"), Channel: query.Get("channel"), Clients: query.Has("clients")}
 	if r.Method != http.MethodGet && r.Method != http.MethodDelete {
 		return notAllowed(w, r, "GET, DELETE")
 	}

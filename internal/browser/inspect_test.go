@@ -222,7 +222,7 @@ func (p *inspector) noProblems() {
 // In the page: the texts of the rows of a table, and of the messages that are shown.
 const (
 	rowsOf = `[...document.querySelectorAll("#%s tbody tr")].map(r => [...r.cells].map(c => c.textContent).join("|"))`
-	tailed = `[...document.querySelectorAll("#tail p:not([hidden])")].map(p => p.lastChild.textContent)`
+	tailed = `[...document.querySelectorAll("#tail > :not([hidden], .more)")].map(e => (e.querySelector(".text") ?? e).textContent)`
 )
 
 func quoted(s string) string {

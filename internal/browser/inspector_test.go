@@ -1,37 +1,21 @@
 package browser
 
 import (
-	"fmt"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/chromedp/chromedp"
 
-	server "github.com/caddy-broadcast/caddy-broadcast/internal/inspector"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
 
 // TestUIByCommand: the server of `caddy broadcast ui` shows the page where the admin endpoint lets no browser navigate to it,
-// and answers that page alone.
+// and answers that page alone. When the command has ended, the page says that it was the command.
 func TestUIByCommand(t *testing.T) {
 	p := inspect(t)
 	ann := p.connect("news", "ann")
-	l, err := net.Listen("tcp", "localhost:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	host := fmt.Sprint("localhost:", l.Addr().(*net.TCPAddr).Port)
-	handler, err := server.Handler(host, p.admin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	web := httptest.NewUnstartedServer(handler)
-	web.Listener.Close()
-	web.Listener = l
-	web.Start()
-	t.Cleanup(func() { web.CloseClientConnections(); web.Close() })
+	host, end := caddytest.ServeInspector(t, p.admin)
 	for _, header := range []string{"Host: evil.example", "Origin: https://evil.example", "Sec-Fetch-Site: cross-site"} {
 		r, err := http.NewRequest("POST", "http://"+host+"/broadcast/publish?channel=news", strings.NewReader("x"))
 		if err != nil {
@@ -59,4 +43,7 @@ func TestUIByCommand(t *testing.T) {
 	ann.wants("by the page")
 	p.wait(`document.body.innerText.includes("by the page")`)
 	p.noProblems()
+
+	end()
+	p.wait("document.querySelector(\"#problem\").textContent.startsWith(\"The command `caddy broadcast ui` has ended. \")")
 }

@@ -18,7 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 )
 
@@ -36,7 +35,7 @@ var says = []struct {
 	{channel: "news", event: "", contentType: "text/plain", data: func(n int) string { return fmt.Sprintf("Release 1.%d is out", n) }},
 }
 
-// TestUIScreenshot takes the README's picture.
+// TestUIScreenshot takes the picture of docs/admin.md.
 func TestUIScreenshot(t *testing.T) {
 	if os.Getenv("SCREENSHOTS") != "1" {
 		t.Skip("SCREENSHOTS=1 writes docs/inspector.png")
@@ -59,12 +58,7 @@ func TestUIScreenshot(t *testing.T) {
 	p.wait(`document.querySelector("#published").textContent != ""`)
 	p.run(chromedp.Evaluate[chromedp.Void](`document.activeElement.blur(); undefined`))
 	for _, scheme := range []string{"light", "dark"} {
-		_, err := chromedp.Call(p.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		p.prefer(scheme)
 		path := filepath.Join("..", "..", "docs", "inspector.png")
 		if scheme == "dark" {
 			path = filepath.Join(os.TempDir(), "inspector-dark.png")
@@ -118,7 +112,8 @@ func (p *inspector) capture(path string) {
 	}
 }
 
-// shrink leaves a picture the 256 colours that it has most of.
+// shrink leaves a picture the 256 colors that it has most of. Of colors that are almost the same, as at the edges of letters, it
+// takes one, so that something small in a color of its own keeps it.
 func shrink(picture []byte) ([]byte, error) {
 	m, err := png.Decode(bytes.NewReader(picture))
 	if err != nil {
@@ -131,7 +126,15 @@ func shrink(picture []byte) ([]byte, error) {
 			counts[m.At(x, y)]++
 		}
 	}
-	colors := slices.SortedFunc(maps.Keys(counts), func(a, b color.Color) int { return counts[b] - counts[a] })
+	var colors []color.Color
+	taken := make(map[[3]uint32]bool)
+	for _, c := range slices.SortedFunc(maps.Keys(counts), func(a, b color.Color) int { return counts[b] - counts[a] }) {
+		r, g, b, _ := c.RGBA()
+		if like := [3]uint32{r >> 11, g >> 11, b >> 11}; !taken[like] {
+			taken[like] = true
+			colors = append(colors, c)
+		}
+	}
 	few := image.NewPaletted(size, colors[:min(256, len(colors))])
 	draw.Draw(few, size, m, image.Point{}, draw.Src)
 	var b bytes.Buffer

@@ -57,11 +57,11 @@ func (u shown) sub(name string, test func(shown)) {
 	})
 }
 
-// testLists expects two clients, and the page itself.
+// testLists expects two clients. The page itself is not one.
 func (u shown) testLists() {
-	u.wait(`document.querySelector("#totals dd").textContent == "3"`)
+	u.wait(`document.querySelector("#totals dd").textContent == "2"`)
 	u.wait(`document.querySelectorAll("#totals .curve[d]").length == 4`)
-	u.wait(connectionRows + `.length == 3`)
+	u.wait(connectionRows + `.length == 2`)
 	u.wait(channelRows + `.join() == "news|1|0,prices|1|0"`)
 	if s := u.eval(connectionRows + `[0]`); !strings.Contains(s, "|ann|") || !strings.Contains(s, "|websocket|news|") {
 		u.t.Errorf("the first connection is %q", s)
@@ -86,7 +86,7 @@ func (u shown) testMarkup() {
 
 func (u shown) testListFilters() {
 	u.connect(markupChannel, markupUser)
-	u.wait(connectionRows + `.length == 4`)
+	u.wait(connectionRows + `.length == 3`)
 	u.fill("#prefix", "pri")
 	u.wait(channelRows + `.join() == "prices|1|0"`)
 	u.fill("#of-user", "ben")
@@ -96,7 +96,7 @@ func (u shown) testListFilters() {
 	u.wait(connectionRows + `.length == 1 && ` + connectionRows + `[0].includes("ann")`)
 	u.fill("#of-channel", "")
 	u.fill("#prefix", "")
-	u.wait(connectionRows + `.length == 4`)
+	u.wait(connectionRows + `.length == 3`)
 }
 
 // testPublish fills in the form, and runs what it shows for a shell, for Python and for JavaScript.
@@ -203,7 +203,7 @@ func (u shown) testTailBounds() {
 	}
 	u.publish("prices", "text/plain", strings.Repeat("long", 200_000)+"end")
 	u.wait(tailed + `.at(-1).endsWith("… (800,003 characters)")`)
-	u.wait(`document.querySelectorAll("#tail p").length == 500`)
+	u.wait(`document.querySelectorAll("#tail > *").length == 500`)
 }
 
 func (u shown) testClose() {
@@ -342,7 +342,7 @@ func TestUIKeyboard(t *testing.T) {
 	p.noProblems()
 }
 
-// TestUIOrigins: what the README has one configure lets in nobody else.
+// TestUIOrigins: what docs/admin.md has one configure lets in nobody else.
 func TestUIOrigins(t *testing.T) {
 	p := inspect(t)
 	ann := p.connect("default", "ann")

@@ -19,7 +19,7 @@ type Totals struct {
 	Seq, Bytes, Writes    uint64
 	Backlog               int64
 	Uptime                float64
-	ID                    string
+	ID, Version           string
 	DeliveredBytes        uint64 `json:"delivered_bytes"`
 	History               int
 	HistoryBytes          int `json:"history_bytes"`

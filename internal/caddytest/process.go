@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
 	"net"
@@ -49,11 +50,11 @@ func StartProcess(t testing.TB, binary, file string, addrs ...string) (cmd *exec
 	}
 }
 
-// Certificate makes a certificate and returns the directive that uses it. It is used instead of "tls internal", because there
-// Caddy makes certificates while it starts, with a data race of its own.
-func Certificate(t testing.TB) string {
+// Certificate makes a certificate for localhost and other names, and returns the directive that uses it. It is used instead of
+// "tls internal", because there Caddy makes certificates while it starts, with a data race of its own.
+func Certificate(t testing.TB, names ...string) string {
 	t.Helper()
-	cert, key := CertificateFiles(t, "localhost")
+	cert, key := CertificateFiles(t, append([]string{"localhost"}, names...)...)
 	return "tls " + cert + " " + key
 }
 
@@ -66,6 +67,7 @@ func CertificateFiles(t testing.TB, names ...string) (certFile, keyFile string) 
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "localhost"}, // curl takes no certificate without a name
 		NotBefore:    time.Now().Add(-time.Hour),
 		NotAfter:     time.Now().Add(time.Hour),
 		DNSNames:     names,
@@ -88,4 +90,19 @@ func CertificateFiles(t testing.TB, names ...string) (certFile, keyFile string) 
 		}
 	}
 	return filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+}
+
+// AwaitAddr waits until something listens at an address.
+func AwaitAddr(t testing.TB, addr string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			c.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
 }

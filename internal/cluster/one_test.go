@@ -83,6 +83,7 @@ func TestOneServer(t *testing.T) {
 		{"slow", testSlow},
 		{"republish lost", testRepublishLost},
 		{"lists", testLists},
+		{"inspector", testInspector},
 		{"kicks", testKicks},
 		{"subscriptions", testSubscriptions},
 		{"too big", testTooBig},

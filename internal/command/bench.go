@@ -4,12 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,6 +37,9 @@ Messages are published over another WebSocket or, with --admin, through the
 admin API on the channel given by --channel. The exit code is 1 if a message is
 missing.
 
+While it runs, a terminal gets a line per second. At the end come the latencies,
+as quantiles and as a histogram.
+
     caddy broadcast bench http://localhost:8080/ws --connections 1000
 `,
 		Args: cobra.ExactArgs(1),
@@ -50,6 +52,7 @@ missing.
 	cmd.Flags().Bool("admin", false, "Publish through the admin API")
 	cmd.Flags().String("channel", "default", "Channel to publish on with --admin")
 	cmd.Flags().Bool("insecure", false, "Do not verify the server's certificate")
+	addProgress(cmd)
 	cmd.RunE = run(bench)
 	return cmd
 }
@@ -63,6 +66,10 @@ type load struct {
 	arrived     atomic.Int64
 	changed     chan struct{}
 	ending      atomic.Bool
+	opened      atomic.Int64  // connections
+	published   atomic.Int64  // messages
+	refused     chan struct{} // closed when the server has closed the publisher's connection
+	refusal     error         // why, after that
 
 	mu     sync.Mutex
 	late   []time.Duration // the latency of each delivery
@@ -99,7 +106,8 @@ func bench(cmd *cobra.Command, args []string) error {
 	}
 
 	// The mark is random, so that two runs at the same time do not count each other's messages.
-	l := &load{mark: rand.Text()[:8], changed: make(chan struct{}, 1), closed: make(map[string]int)}
+	l := &load{mark: rand.Text()[:8], changed: make(chan struct{}, 1), refused: make(chan struct{}), closed: make(map[string]int)}
+	defer showProgress(cmd, l.progress(connections))()
 	began := time.Now()
 	if err := l.connect(dialer, u.String(), connections); err != nil {
 		return err
@@ -121,7 +129,12 @@ func bench(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	l.drain()
-	return l.report(cmd, connections, messages, connected, time.Since(began))
+	select {
+	case <-l.refused: // which says more than that everything is missing
+		return l.refusal
+	default:
+	}
+	return l.report(cmd, messages, connected, time.Since(began))
 }
 
 // publishFor publishes messages of a size at a rate, and returns how many.
@@ -140,9 +153,10 @@ func (l *load) publishFor(ctx context.Context, duration time.Duration, perSecond
 		// Before publishing, because deliveries may arrive before publish returns.
 		l.expected.Add(int64(len(l.connections)))
 		if err := publish(text + strings.Repeat(".", max(0, size-len(text)))); err != nil {
-			return messages, fmt.Errorf("publishing: %w", err)
+			return messages, err
 		}
 		messages++
+		l.published.Add(1)
 	}
 	return messages, nil
 }
@@ -167,6 +181,7 @@ func (l *load) connect(dialer websocket.Dialer, url string, n int) error {
 					return
 				}
 				l.connections[i] = c
+				l.opened.Add(1)
 			}
 		})
 	}
@@ -186,14 +201,19 @@ func (l *load) connect(dialer websocket.Dialer, url string, n int) error {
 	return nil
 }
 
-// dial opens a WebSocket. The library's own error for a refused handshake has no status, which is what tells a user whether
-// it was a limit, the origin or the path.
+// dial opens a WebSocket. The library's own error for a refused handshake has neither the status nor the reason, which tell a
+// user whether it was a limit, the origin or the path.
 func dial(dialer websocket.Dialer, url string) (*websocket.Conn, error) {
 	c, resp, err := dialer.Dial(url, nil)
-	if err != nil && resp != nil {
-		return nil, fmt.Errorf("the handshake got the response %s", resp.Status)
+	if err == nil || resp == nil {
+		return c, err
 	}
-	return c, err
+	why := resp.Status
+	// The hub's own reason is one line of text. A page of somebody else says nothing here.
+	if text, _ := io.ReadAll(resp.Body); strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") && len(text) > 0 {
+		why += " (" + visible(strings.TrimSpace(string(text))) + ")"
+	}
+	return nil, fmt.Errorf("the handshake got the response %s; caddy broadcast doctor %s says what to do", why, strings.Replace(url, "ws", "http", 1))
 }
 
 // read counts and times what one subscriber receives, in a goroutine of its own, until the connection ends.
@@ -254,16 +274,40 @@ func (l *load) publisher(cmd *cobra.Command, dialer websocket.Dialer, address st
 	}
 	c, err := dial(dialer, address)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("the publisher's connection: %w", err)
 	}
 	go func() { // its own deliveries are not measured, but have to be read
 		for {
 			if _, _, err := c.ReadMessage(); err != nil {
+				l.refusal = refusal(err)
+				close(l.refused)
 				return
 			}
 		}
 	}()
-	return func(text string) error { return c.WriteMessage(websocket.TextMessage, []byte(text)) }, func() { c.Close() }, nil
+	return func(text string) error {
+		err := c.WriteMessage(websocket.TextMessage, []byte(text))
+		if err == nil {
+			return nil
+		}
+		// The reader knows why. A write only fails after the server's close frame was read, or when the connection is gone.
+		<-l.refused
+		return l.refusal
+	}, func() { c.Close() }, nil
+}
+
+// refusal returns the error for a publisher whose connection the server has ended.
+func refusal(err error) error {
+	closed := new(websocket.CloseError)
+	if !errors.As(err, &closed) {
+		return fmt.Errorf("publishing: the connection ended: %w", err)
+	}
+	advice := ""
+	if closed.Code == websocket.ClosePolicyViolation {
+		// The route's options publish and rate do not apply to the admin API.
+		advice = ": the route does not let this client publish; publish through the admin API with --admin, and --channel with the route's channel"
+	}
+	return fmt.Errorf("publishing: the server closed the publisher's connection with code %d (%s)%s", closed.Code, visible(closed.Text), advice)
 }
 
 // idleTimeout is how long to wait without a delivery before counting the rest as missing.
@@ -275,6 +319,8 @@ func (l *load) drain() {
 	for l.arrived.Load() < l.expected.Load() {
 		select {
 		case <-l.changed:
+		case <-l.refused:
+			return
 		case <-time.After(idleTimeout):
 			return
 		}
@@ -289,43 +335,4 @@ func (l *load) end() {
 			c.Close()
 		}
 	}
-}
-
-// report prints the result. The JSON has more numbers, for scripts that compare runs.
-func (l *load) report(cmd *cobra.Command, connections, messages int, connected, took time.Duration) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	slices.Sort(l.late)
-	at := func(share float64) float64 { // a quantile, in milliseconds
-		if len(l.late) == 0 {
-			return 0
-		}
-		return float64(l.late[min(len(l.late)-1, int(share*float64(len(l.late))))].Microseconds()) / 1000
-	}
-	missing := l.expected.Load() - l.arrived.Load()
-	out := cmd.OutOrStdout()
-	if isJSON(cmd) {
-		// The result and the error: a script needs the numbers most when something is missing.
-		return errors.Join(json.NewEncoder(out).Encode(map[string]any{
-			"connections": connections, "connect_seconds": connected.Seconds(), "messages": messages, "deliveries": l.arrived.Load(),
-			"missing": missing, "deliveries_per_second": float64(l.arrived.Load()) / took.Seconds(),
-			"p50_ms": at(.5), "p99_ms": at(.99), "max_ms": at(1), "closed": l.closed,
-		}), missingError(missing))
-	}
-	fmt.Fprintf(out, "%d connections in %.2f s\n", connections, connected.Seconds())
-	fmt.Fprintf(out, "%d messages in %.1f s, %.0f deliveries/s\n", messages, took.Seconds(), float64(l.arrived.Load())/took.Seconds())
-	fmt.Fprintf(out, "latency: p50 %.2f ms, p99 %.2f ms, max %.2f ms\n", at(.5), at(.99), at(1))
-	for why, n := range l.closed {
-		// Texts of close frames come from the server, or from a proxy before it.
-		fmt.Fprintf(out, "%d connections ended: %s\n", n, visible(why))
-	}
-	return missingError(missing)
-}
-
-// missingError makes the exit code 1 if something is missing, so that a run can be a check in a script.
-func missingError(n int64) error {
-	if n == 0 {
-		return nil
-	}
-	return fmt.Errorf("%d deliveries are missing", n)
 }

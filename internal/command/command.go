@@ -6,10 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -23,7 +21,7 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "broadcast",
-		Usage: "publish|status|channels|history|presence|connections|subscribe|unsubscribe|kick|tail|bench|ui",
+		Usage: "publish|status|channels|history|presence|connections|subscribe|unsubscribe|kick|tail|bench|doctor|ui|version",
 		Short: "Publishes messages, and inspects the hub of a running Caddy",
 		Long: `
 Publishes messages to the subscribers of a running Caddy, and shows its channels
@@ -46,92 +44,25 @@ func setUp(root *cobra.Command) {
 	root.PersistentFlags().StringP("adapter", "a", "", "Name of the config adapter to apply")
 	root.PersistentFlags().Bool("json", false, "Print the API's JSON")
 	root.AddCommand(publishCommand(), statusCommand(), channelsCommand(), historyCommand(), presenceCommand(), connectionsCommand(),
-		subscribeCommand(), unsubscribeCommand(), kickCommand(), tailCommand(), benchCommand(), uiCommand())
+		subscribeCommand(), unsubscribeCommand(), kickCommand(), tailCommand(), benchCommand(), doctorCommand(), uiCommand(), versionCommand())
+	rejectUnknown(root)
 }
 
-// api is the admin API of a running Caddy, at an address in Caddy's form (which may be a Unix socket). Requests go through
-// caddycmd.AdminAPIRequest, which knows sockets, and sends the Origin header that the endpoint may insist on.
-// AdminAPIRequest makes a new HTTP client, and so a new connection, for each request (commandfuncs.go of Caddy 2.11.9).
-// That is right for commands with few requests; publisher has its own client.
-type api struct{ address string }
-
-// connect finds the admin API as `caddy reload` does, with the same flags, so that whoever knows one knows the other. It
-// sends nothing.
-func connect(cmd *cobra.Command) (api, error) {
-	flag := func(name string) string { return cmd.Flag(name).Value.String() }
-	address, err := caddycmd.DetermineAdminAPIAddress(flag("address"), nil, flag("config"), flag("adapter"))
-	if err != nil {
-		return api{}, fmt.Errorf("finding the admin API: %w", err)
-	}
-	return api{address}, nil
-}
-
-// do sends a request to a path below /broadcast. A status of 400 or above is an error with the body's text, so a response
-// is always a good one. There is no time limit, which tail relies on.
-func (a api) do(method, path string, header http.Header, body io.Reader) (*http.Response, error) {
-	return caddycmd.AdminAPIRequest(a.address, method, "/broadcast"+path, header, body)
-}
-
-// whole returns the whole body of a response, so that --json can print it unchanged, with what a newer Caddy adds.
-func (a api) whole(method, path string) ([]byte, error) {
-	resp, err := a.do(method, path, nil, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	return io.ReadAll(resp.Body)
-}
-
-// get calls each with every entry of a list, and returns the nodes that are missing in it. It follows the Link headers from
-// page to page, so that neither side ever holds the whole list. The API sends one link per header, and no full parser of RFC
-// 8288 is needed.
-func (a api) get(path string, query url.Values, each func(json.RawMessage) error) (missing []string, err error) {
-	for {
-		resp, err := a.do(http.MethodGet, path+"?"+query.Encode(), nil, nil)
-		if err != nil {
-			return missing, err
+// rejectUnknown makes a misspelled subcommand an error that names the nearest one. Cobra prints the help and exits with 0,
+// unless a command with subcommands is the program's root (legacyArgs in args.go of Cobra 1.10).
+func rejectUnknown(root *cobra.Command) {
+	root.SuggestionsMinimumDistance = 2 // Cobra's own, which it sets for the program's root alone
+	root.Args = cobra.ArbitraryArgs
+	root.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
 		}
-		missing = addMissing(missing, resp.Header.Get("Broadcast-Missing"))
-		var page []json.RawMessage
-		err = json.NewDecoder(resp.Body).Decode(&page)
-		resp.Body.Close()
-		if err != nil {
-			return missing, fmt.Errorf("reading the response: %w", err)
+		cmd.SilenceUsage = true
+		advice := "see caddy broadcast --help"
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			advice = "did you mean " + strings.Join(near, " or ") + "?"
 		}
-		// Only one page is in memory, and it has 1000 entries at most.
-		for _, v := range page {
-			if err := each(v); err != nil {
-				return missing, err
-			}
-		}
-		link := resp.Header.Get("Link")
-		if link == "" {
-			return missing, nil
-		}
-		next, err := url.Parse(strings.TrimPrefix(strings.Split(link, ">")[0], "<"))
-		if err != nil {
-			return missing, fmt.Errorf("parsing the link to the next page, %q: %w", link, err)
-		}
-		// Only the query is taken: the path stays, so a link cannot lead the command elsewhere.
-		query = next.Query()
-	}
-}
-
-// addMissing adds the nodes that a header names. A node may miss only some of the pages.
-func addMissing(missing []string, header string) []string {
-	for name := range strings.SplitSeq(header, ", ") {
-		name, err := url.QueryUnescape(name)
-		if err == nil && name != "" && !slices.Contains(missing, name) {
-			missing = append(missing, name)
-		}
-	}
-	return missing
-}
-
-// warnMissing says which nodes have not answered. It goes to the standard error, so that a script still gets the rest alone.
-func warnMissing(cmd *cobra.Command, missing []string, what string) {
-	for _, name := range missing {
-		fmt.Fprintf(cmd.ErrOrStderr(), "warning: node %s has not answered: %s\n", visible(name), what)
+		return fmt.Errorf("broadcast has no command %q: %s", args[0], advice)
 	}
 }
 

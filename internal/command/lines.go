@@ -15,6 +15,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/adminclient"
 )
 
 const (
@@ -244,12 +246,12 @@ func (p *linePublisher) publishBatch(batch []line) error {
 
 // rejectedBy returns which of n lines a response rejects, and why, or -1 if the error does not concern a single line.
 func rejectedBy(err error, n int) (index int, reason error) {
-	answer := new(httpError)
+	answer := new(adminclient.Error)
 	// A text of 5xx may begin in the same way and be about the server, so no line is dropped because of it.
-	if !errors.As(err, &answer) || answer.status >= 500 {
+	if !errors.As(err, &answer) || answer.Status >= 500 {
 		return -1, nil
 	}
-	m := rejectedLine.FindStringSubmatch(answer.text)
+	m := rejectedLine.FindStringSubmatch(answer.Text)
 	if m == nil {
 		return -1, nil
 	}

@@ -41,6 +41,10 @@ With --lines, each line of the input is a message, published as it arrives:
 A line that cannot be published is reported with its number. The others are
 published, and the exit code is 1.
 
+An empty message is an error, unless you ask for it with --empty: in a script it
+mostly means that something else has failed. With --lines, an empty line is a
+message.
+
 A request that gets no response, for example during a reload, or that the hub
 has no room for, is retried for up to 100 seconds. Messages have idempotency
 keys, so each is published only once.
@@ -53,6 +57,7 @@ keys, so each is published only once.
 	cmd.Flags().String("as", "text", "Type of the data: text, json or binary")
 	cmd.Flags().String("key", "", "Idempotency key: repeated within two minutes, it publishes only once")
 	cmd.Flags().Bool("keep", true, "Whether the history keeps the message")
+	cmd.Flags().Bool("empty", false, "Publish the message even if it is empty")
 	cmd.Flags().Bool("lines", false, "Publish each line of the standard input as a message")
 	cmd.RunE = run(publish)
 	return cmd
@@ -77,11 +82,7 @@ func publish(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	// Both ways publish by it, because only it retries.
-	p, err := newPublisher(a)
-	if err != nil {
-		return err
-	}
+	p := &publisher{api: a}
 	if lines, _ := cmd.Flags().GetBool("lines"); lines {
 		return publishLines(cmd, p, args)
 	}
@@ -127,6 +128,10 @@ func publishOne(cmd *cobra.Command, p *publisher, args []string) error {
 		if body, err = io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxLine+1)); err != nil {
 			return err
 		}
+	}
+	// In a script it mostly means that what should have made the data has failed, or that a variable is not set.
+	if empty, _ := cmd.Flags().GetBool("empty"); len(body) == 0 && !empty {
+		return errors.New("the message is empty, so nothing was published: to publish an empty message, add --empty")
 	}
 	// In the query and not in the body, because the body is the message as it is.
 	query := url.Values{"channel": {flag("channel")}}

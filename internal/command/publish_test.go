@@ -167,7 +167,7 @@ func TestPublishRefused(t *testing.T) {
 			return true, false
 		}}
 		_, _, err := runCommand(t, f, strings.NewReader("a\nb\nc"), args...)
-		if err == nil || !strings.Contains(err.Error(), "HTTP 404: nothing in the running") || f.tries != 1 {
+		if err == nil || !strings.Contains(err.Error(), "nothing in the running") || f.tries != 1 {
 			t.Errorf("%q: %v after %d requests", args, err, f.tries)
 		}
 		f = new(fakeAPI)

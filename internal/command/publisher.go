@@ -3,7 +3,6 @@ package command
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,11 +10,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/adminclient"
 )
 
 const (
@@ -30,42 +27,9 @@ const (
 
 // publisher publishes through the admin API. It retries a request whose outcome is unknown, or that the hub has no room
 // for. Requests carry keys, so that a message is published only once however often it is sent.
-//
-// It has an HTTP client of its own because caddycmd.AdminAPIRequest reports every status from 400 on as one error text.
 type publisher struct {
-	client *http.Client
-	origin string // of the URL. DialContext does not use it
-	local  bool   // the API is on a Unix socket, and rejects the header Origin
-	worked bool   // the API has responded before, so if it is gone it will probably return
-}
-
-// httpError is a response with a status of 400 or above.
-type httpError struct {
-	status int
-	text   string
-	later  bool // it has a Retry-After
-}
-
-func (e *httpError) Error() string { return fmt.Sprintf("HTTP %d: %s", e.status, e.text) }
-
-// newPublisher returns a publisher with one client, whose connections are kept for the next request. It sends nothing.
-func newPublisher(a api) (*publisher, error) {
-	addr, err := caddy.ParseNetworkAddress(a.address)
-	// One address, as caddycmd wants it too.
-	if err != nil || addr.PortRangeSize() > 1 {
-		return nil, fmt.Errorf("invalid admin address %s: %w", a.address, err)
-	}
-	dial, origin := addr.JoinHostPort(0), "http://"+addr.JoinHostPort(0)
-	if addr.IsUnixNetwork() || addr.IsFdNetwork() {
-		dial, _, _ = strings.Cut(dial, "|") // without the socket's permissions
-		// The host of a URL may not be empty or invalid (golang/go#60374), though it is not used. caddycmd sends the
-		// same.
-		origin = "http://127.0.0.1"
-	}
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, addr.Network, dial)
-	}}
-	return &publisher{client: &http.Client{Transport: transport}, origin: origin, local: addr.IsUnixNetwork() || addr.IsFdNetwork()}, nil
+	api
+	worked bool // the API has responded before, so if it is gone it will probably return
 }
 
 // publish sends a request, with retries, and returns the body of the response.
@@ -80,7 +44,7 @@ func (p *publisher) publish(ctx context.Context, query url.Values, header http.H
 		}
 		// The wait counts: an attempt after the time could come when the hub has forgotten the key, and publish twice.
 		if !p.retryable(err) || time.Since(began)+wait > retryTimeout {
-			return nil, err
+			return nil, p.Explain(err)
 		}
 		// At random between 0 and the delay, so that publishers that failed together do not retry together.
 		wait = max(wait, time.Duration(rand.Int64N(int64(delay))))
@@ -90,7 +54,7 @@ func (p *publisher) publish(ctx context.Context, query url.Values, header http.H
 		// It does not end with Caddy, which runs commands with the background's context (Main in cmd/main.go of 2.11.9):
 		// Ctrl-C ends the process. The last error says more than that of the context.
 		case <-ctx.Done():
-			return nil, err
+			return nil, p.Explain(err)
 		}
 	}
 }
@@ -98,16 +62,10 @@ func (p *publisher) publish(ctx context.Context, query url.Values, header http.H
 // try sends the request once. Wait is the response's Retry-After. A response that breaks off is an error like none at all: the
 // message may have been published, and the key makes it safe to ask again.
 func (p *publisher) try(ctx context.Context, query url.Values, header http.Header, body []byte) (answer []byte, wait time.Duration, err error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, p.origin+"/broadcast/publish?"+query.Encode(), bytes.NewReader(body))
-	if err != nil {
-		return nil, 0, err
+	resp, err := p.Do(ctx, http.MethodPost, "/broadcast/publish?"+query.Encode(), header, bytes.NewReader(body))
+	if failed := new(adminclient.Error); errors.As(err, &failed) {
+		return nil, failed.RetryAfter, err
 	}
-	// A copy, because the caller's is sent again with each attempt.
-	r.Header = header.Clone()
-	if !p.local {
-		r.Header.Set("Origin", p.origin) // Caddy checks it if enforce_origin is on
-	}
-	resp, err := p.client.Do(r)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -116,32 +74,17 @@ func (p *publisher) try(ctx context.Context, query url.Values, header http.Heade
 	if err != nil {
 		return nil, 0, fmt.Errorf("reading the response: %w", err)
 	}
-	if resp.StatusCode < 400 {
-		return answer, 0, nil
-	}
-	// The hub sends Retry-After as seconds. A date, which RFC 9110, section 10.2.3, allows too, is taken for none.
-	seconds, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
-	return nil, time.Duration(seconds) * time.Second, &httpError{resp.StatusCode, reasonOf(answer), seconds > 0}
-}
-
-// reasonOf returns the message in an error response of Caddy's admin API. A proxy before the API may answer with something
-// else, which is shown as it is.
-func reasonOf(answer []byte) string {
-	var v struct{ Error string }
-	if json.Unmarshal(answer, &v) == nil && v.Error != "" {
-		return v.Error
-	}
-	return visible(strings.TrimSpace(string(answer)))
+	return answer, 0, nil
 }
 
 // retryable reports whether the same request may get a different response soon. An API that has not responded yet is not
 // waited for, because its address may be wrong: it gets the request again only if the connection was interrupted, or if the
 // response has a Retry-After.
 func (p *publisher) retryable(err error) bool {
-	if answer := new(httpError); errors.As(err, &answer) {
+	if answer := new(adminclient.Error); errors.As(err, &answer) {
 		// 502, 503 and 504: of a hub that is full or whose broker is away, or of a proxy whose server restarts. A 500 is a
 		// fault that does not go away.
-		return answer.status >= http.StatusBadGateway && answer.status <= http.StatusGatewayTimeout && (p.worked || answer.later)
+		return answer.Status >= http.StatusBadGateway && answer.Status <= http.StatusGatewayTimeout && (p.worked || answer.RetryAfter > 0)
 	}
 	if errors.Is(err, context.Canceled) {
 		return false

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,11 +21,18 @@ func uiCommand() *cobra.Command {
 		Use:   "ui [--listen <address>]",
 		Short: "Serves the inspector, a web page that shows the hub",
 		Long: `
-Serves a web page that shows the hub live: totals, channels, connections and
-messages. It can also close connections and publish. Ctrl-C ends it.
+Serves a web page that shows the hub live: totals, channels, connections,
+messages, and with a message broker the machines that share it. It can also
+close connections and publish. Ctrl-C ends it.
+
+Select a channel to see who is on it and its history. Click on a message, or
+move to it with the arrow keys and press Enter, to see all of it.
 
 Anyone who can reach the page can do all of that, so it is served only on a
-loopback address.
+loopback address. To open it on another computer, run this command there, and
+open the address that is printed here:
+
+    ssh -L 2020:localhost:2020 <this computer>
 `,
 		Args: cobra.NoArgs,
 	}
@@ -36,6 +44,9 @@ loopback address.
 		}
 		// First the port, since the page has to know it, and port 0 is only known then.
 		l, err := net.Listen("tcp", cmd.Flag("listen").Value.String())
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return fmt.Errorf("%w: choose another port with --listen, for example localhost:0", err)
+		}
 		if err != nil {
 			return err
 		}
@@ -44,12 +55,13 @@ loopback address.
 		addr := l.Addr().(*net.TCPAddr)
 		// What the name resolved to is checked, not the name: localhost can be anything in a hosts file.
 		if !addr.IP.IsLoopback() {
-			return fmt.Errorf("--listen %s: must be a loopback address (for example localhost:2020)", addr)
+			return fmt.Errorf("--listen %s: must be a loopback address (for example localhost:2020); "+
+				"to open the page on another computer, run there: ssh -L 2020:localhost:2020 <this computer>", addr)
 		}
 		// A name and not the IP address, so that http://localhost in the address bar has the Host header that the
 		// page insists on.
 		host := fmt.Sprint("localhost:", addr.Port)
-		handler, err := inspector.Handler(host, a.address)
+		handler, err := inspector.Handler(host, a.Address())
 		if err != nil {
 			return err
 		}

@@ -4,8 +4,10 @@ package hub
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -31,13 +33,19 @@ func reportCPU(b *testing.B, before time.Duration) {
 // connectNull connects n subscribers that accept everything.
 func connectNull(b *testing.B, h *Hub, n int, channels ...string) (conns []*Conn) {
 	b.Helper()
+	return connectTo(b, h, null{}, n, channels...)
+}
+
+// connectTo connects n subscribers with the same sink.
+func connectTo(b *testing.B, h *Hub, s Sink, n int, channels ...string) (conns []*Conn) {
+	b.Helper()
 	o := options()
 	for range n {
 		c, _, err := h.Connect(Subscriber{Channels: channels}, o)
 		if err != nil {
 			b.Fatal(err)
 		}
-		c.Start(null{}, nil)
+		c.Start(s, nil)
 		conns = append(conns, c)
 	}
 	h.onLoops(func(*loop) {})
@@ -116,6 +124,42 @@ func BenchmarkCoresPublish(b *testing.B) {
 			})
 		}
 	}
+}
+
+// flushed is a sink that only flushers can write to, such as an HTTP/2 stream.
+type flushed struct {
+	null
+	writes *atomic.Int64
+}
+
+func (flushed) TryWrite([]byte) (int, error) { return 0, nil }
+
+func (f flushed) Write(p []byte, _ time.Duration) (int, error) {
+	f.writes.Add(1)
+	return len(p), nil
+}
+
+// BenchmarkCoresFlush is a message to 1,000 connections that need flushers, until the last of them is written.
+func BenchmarkCoresFlush(b *testing.B) {
+	const subscribers = 1000
+	h := New(Config{})
+	defer closeHub(h)
+	var writes atomic.Int64
+	connectTo(b, h, flushed{writes: &writes}, subscribers, "a")
+	data := make([]byte, 128)
+	b.ResetTimer()
+	before := cpuTime()
+	for range b.N {
+		due := writes.Load() + subscribers
+		if err := h.PublishWait(&Message{Channel: "a", Data: data, Kind: Binary}); err != nil {
+			b.Fatal(err)
+		}
+		for writes.Load() < due {
+			runtime.Gosched()
+		}
+	}
+	b.StopTimer()
+	reportCPU(b, before)
 }
 
 // BenchmarkCoresConnect is connect, subscribe and disconnect.

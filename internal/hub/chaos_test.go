@@ -140,9 +140,15 @@ func checkNothingIsLeft(t *testing.T, h *Hub) {
 	h.forgetKeysLocked()
 	h.mu.Unlock()
 	free := func() bool {
-		h.flushers.mu.Lock()
-		defer h.flushers.mu.Unlock()
-		return h.flushers.running <= maxFree
+		for _, l := range h.loops {
+			l.flushers.mu.Lock()
+			running := l.flushers.running
+			l.flushers.mu.Unlock()
+			if running > maxFree {
+				return false
+			}
+		}
+		return true
 	}
 	waitFor(t, free)
 	waitFor(t, func() bool {

@@ -236,7 +236,7 @@ func (c *Conn) Start(s Sink, first []byte) bool {
 	if c.backlog.empty() {
 		c.flushing.Store(false)
 	} else {
-		c.hub.flushers.flush(c)
+		c.loop.flushers.flush(c)
 	}
 	return true
 }

@@ -177,11 +177,13 @@ func TestStuckFlushers(t *testing.T) {
 				t.Fatalf("one that was stuck got %d", len(got))
 			}
 		}
-		h.flushers.mu.Lock()
-		if h.flushers.free > maxFree || h.flushers.watching {
-			t.Errorf("%d flushers are left, watching %v", h.flushers.free, h.flushers.watching)
+		for _, l := range h.loops {
+			l.flushers.mu.Lock()
+			if l.flushers.free > maxFree || l.flushers.watching {
+				t.Errorf("%d flushers are left, watching %v", l.flushers.free, l.flushers.watching)
+			}
+			l.flushers.mu.Unlock()
 		}
-		h.flushers.mu.Unlock()
 		for _, c := range append(stuck, good) {
 			c.conn.Done()
 		}

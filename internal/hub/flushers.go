@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// flushers write what the loops cannot write themselves. They are a few goroutines that stay, and take one connection
+// flushers write what a loop cannot write itself. They are a few goroutines that stay, and take one of the loop's connections
 // after the other: all that HTTP/2 and HTTP/3 clients are sent, and what the sockets of others do not accept at once. Starting
 // one for each flush, and growing its stack to what encryption needs, cost as much as the encryption.
 // When they make no progress, because their peers accept nothing, more of them are started, so that a slow peer delays
@@ -34,9 +34,17 @@ const (
 // flusherCost is about what a flusher takes that is stuck in TLS: its stack, and the chunk that it is writing.
 const flusherCost = 32 << 10
 
-// maxFree is how many flushers stay when there is no work.
-// More could not encrypt at the same time, and watch starts others for those that are stuck.
-var maxFree = runtime.GOMAXPROCS(0)
+// maxFree is how many flushers of a loop stay when there is no work. There is a loop for each core, so more could hardly run at
+// the same time. Two, because the connections of a small channel are all on one loop. watch starts others for those that
+// are stuck.
+var maxFree = min(2, runtime.GOMAXPROCS(0))
+
+// init makes flushers usable.
+func (f *flushers) init(h *Hub) {
+	f.hub = h
+	f.work.L = &f.mu
+	f.closed = make(chan struct{})
+}
 
 // flush has the connections flushed.
 func (f *flushers) flush(cs ...*Conn) {

@@ -84,7 +84,6 @@ type Hub struct {
 	started  time.Time
 	loops    []*loop
 	running  sync.WaitGroup
-	flushers flushers
 	quit     chan struct{} // closed when the hub is closed, for those that wait for its log
 	stopped  chan struct{} // closed when the loops have ended
 	attach   chan struct{} // full while UseLog runs: a channel, because a goroutine that waits for a mutex stops the time of testing/synctest
@@ -170,9 +169,6 @@ func newIdle(c Config) *Hub {
 	}
 	h.hasSpace.L = &h.mu
 	h.repeats.init()
-	h.flushers.hub = h
-	h.flushers.work.L = &h.flushers.mu
-	h.flushers.closed = make(chan struct{})
 	h.stopped = make(chan struct{})
 	h.quit = make(chan struct{})
 	h.attach = make(chan struct{}, 1)
@@ -182,6 +178,7 @@ func newIdle(c Config) *Hub {
 	// connection belongs to one loop for its whole life.
 	for range min(runtime.GOMAXPROCS(0), maxLoops) {
 		l := &loop{hub: h, id: len(h.loops), bit: 1 << len(h.loops), wake: make(chan struct{}, 1), rings: make(map[int]*ring), toFlush: make([]*Conn, 0, 64)}
+		l.flushers.init(h)
 		h.loops = append(h.loops, l)
 	}
 	return h

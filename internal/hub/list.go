@@ -14,12 +14,14 @@ type Filter struct {
 	Options []*ConnOptions
 	User    string
 	Channel string
+	Clients bool // only clients, and no event streams of the admin API
 }
 
 // has reports whether the filter selects a connection. Only the connection's loop may ask, because memberships are
 // its own.
 func (f Filter) has(c *Conn) bool {
 	return (len(f.Options) == 0 || slices.Contains(f.Options, c.options)) && (f.ID == 0 || c.id == f.ID) && c.id > f.After && (f.User == "" || c.User() == f.User) &&
+		(!f.Clients || c.options.Transport != TransportAdmin) &&
 		(f.Channel == "" || slices.ContainsFunc(c.memberships, func(at membership) bool { return at.audience.channel.name == f.Channel }))
 }
 

@@ -58,6 +58,8 @@ type loop struct {
 	inbox inbox
 	done  doneAmount // see inboxes
 
+	flushers flushers // their lock is a leaf
+
 	// The loop's own.
 	spare      []entry          // space for the inbox
 	conns      int              // in its rings
@@ -252,10 +254,10 @@ func (l *loop) flush(c *Conn) {
 	}
 }
 
-// handOver gives the connections that have to be flushed to the flushers.
+// handOver gives the connections that have to be flushed to the loop's flushers.
 func (l *loop) handOver() {
 	if len(l.toFlush) > 0 {
-		l.hub.flushers.flush(l.toFlush...)
+		l.flushers.flush(l.toFlush...)
 		clear(l.toFlush)
 		l.toFlush = l.toFlush[:0]
 	}

@@ -86,5 +86,7 @@ func (h *Hub) close(why Reason, text string, timeout time.Duration) {
 	}
 	h.running.Wait()
 	close(h.stopped)
-	h.flushers.close()
+	for _, l := range h.loops {
+		l.flushers.close()
+	}
 }

@@ -245,7 +245,7 @@ func (c *Conn) resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.dead {
-		c.hub.flushers.flush(c)
+		c.loop.flushers.flush(c)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path"
 	"strings"
 	"time"
 
@@ -24,12 +25,12 @@ const Prefix = "/broadcast/ui/"
 //go:embed assets
 var assets embed.FS
 
-// types are the files' types. Package mime is not asked, because it reads the system's table, and on Windows any program can
+// types are the files' types, by their extensions. Package mime is not asked, because it reads the system's table, and on Windows any program can
 // change that: it is known to say text/plain for JavaScript (golang/go#32350), which browsers then refuse to run.
 var types = map[string]string{
-	"index.html": "text/html; charset=utf-8",
-	"ui.css":     "text/css; charset=utf-8",
-	"ui.js":      "text/javascript; charset=utf-8",
+	".html": "text/html; charset=utf-8",
+	".css":  "text/css; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
 }
 
 // policy is the second line of defense. Messages and names come from strangers, and the page only ever shows them as text. If
@@ -57,7 +58,9 @@ func Serve(w http.ResponseWriter, r *http.Request) error {
 	name := strings.TrimPrefix(r.URL.Path, Prefix)
 	switch name {
 	case "broadcast.js":
-		return client.Serve(revalidated{w}, r)
+		// Not as a route serves it: pages of other origins may not load this one.
+		client.ServeNewest(w, r)
+		return nil
 	case "":
 		name = "index.html"
 	}
@@ -67,19 +70,7 @@ func Serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	sum := sha256.Sum256(data)
 	h.Set("Etag", `"`+hex.EncodeToString(sum[:12])+`"`)
-	h.Set("Content-Type", types[name])
+	h.Set("Content-Type", types[path.Ext(name)])
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
 	return nil
-}
-
-// revalidated makes the browser revalidate the client, so that it always matches the page, and keeps other origins from
-// loading it. A route serves the same file for a long time, and to any origin.
-type revalidated struct{ http.ResponseWriter }
-
-func (w revalidated) WriteHeader(status int) {
-	h := w.Header()
-	h.Set("Cache-Control", "no-cache")
-	h.Del("Access-Control-Allow-Origin")
-	h.Del("Cross-Origin-Resource-Policy")
-	w.ResponseWriter.WriteHeader(status)
 }

@@ -2,11 +2,14 @@ package inspector
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -48,6 +51,13 @@ func Handler(host, admin string) (http.Handler, error) {
 			}
 			return nil
 		},
+		// The page tells people when Caddy is gone. It asks every second, so the log of this command would be full of it.
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusBadGateway)
+			// The page is gone if this fails, and there is nobody else to tell.
+			_ = json.NewEncoder(w).Encode(map[string]string{"error": fmt.Sprintf("Caddy does not answer at %s (%v)", admin, cause(err))})
+		},
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/broadcast", proxy)
@@ -59,6 +69,14 @@ func Handler(host, admin string) (http.Handler, error) {
 	})
 	mux.Handle("/{$}", http.RedirectHandler(Prefix, http.StatusFound))
 	return sameOriginOnly(host, mux), nil
+}
+
+// cause leaves out of an error what the message around it says: the address, and that it was dialed.
+func cause(err error) error {
+	if e, ok := errors.AsType[*os.SyscallError](err); ok {
+		return e.Err
+	}
+	return err
 }
 
 // sameOriginOnly rejects requests that do not come from the inspector's page. A page of another origin is known by Origin or

@@ -236,7 +236,15 @@ func (s *adminLists) testConnections() {
 			s.T.Errorf("%s", got)
 		}
 	})
+	s.run("how many", func(s *adminLists) {
+		var v struct{ Connections, Clients int }
+		if s.get("", &v); v.Connections != 5 || v.Clients != 3 {
+			s.T.Errorf("%+v", v)
+		}
+	})
 	for _, c := range []struct{ name, query, want string }{
+		{"without streams of the admin API", "?clients", annLine + benLine + nobody},
+		{"one without streams of the admin API", "?clients&limit=1", annLine},
 		{"of a user", "?user=ann", annLine},
 		{"of a channel and a user", "?channel=room:2&user=ben", benLine},
 		{"after one", "?after=" + s.ids[2], benLine + nobody},

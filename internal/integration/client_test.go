@@ -30,20 +30,41 @@ func TestServesClient(t *testing.T) {
 		t.Cleanup(func() { resp.Body.Close() })
 		return resp
 	}
-	for path, hasPresence := range map[string]bool{"/ws?client": false, "/ws?client=presence": true} {
+	for path, want := range map[string]struct {
+		hasPresence bool
+		caching     string
+	}{
+		"/ws?client":            {false, "no-cache"},
+		"/ws?client=1":          {false, "public, max-age=31536000, immutable"},
+		"/ws?client=presence":   {true, "no-cache"},
+		"/ws?client=presence@1": {true, "public, max-age=31536000, immutable"},
+	} {
 		resp := get(path, "Origin", "https://elsewhere.example")
 		body, _ := io.ReadAll(resp.Body)
 		h := resp.Header
 		if resp.StatusCode != 200 || h.Get("Content-Type") != "text/javascript; charset=utf-8" || h.Get("Access-Control-Allow-Origin") != "*" ||
-			!strings.HasPrefix(h.Get("Cache-Control"), "public, max-age=") || !bytes.Contains(body, []byte("as connect")) ||
-			bytes.Contains(body, []byte("presence")) != hasPresence {
+			h.Get("Cache-Control") != want.caching || !bytes.Contains(body, []byte("as connect")) ||
+			bytes.Contains(body, []byte("presence")) != want.hasPresence {
 			t.Errorf("%s: %s %v %.100s", path, resp.Status, h, body)
 		}
-		if resp := get(path, "If-None-Match", h.Get("Etag")); resp.StatusCode != 304 {
-			t.Errorf("%s again: %s", path, resp.Status)
+		if resp := get(path, "If-None-Match", h.Get("Etag")); resp.StatusCode != 304 || resp.Header.Get("Cache-Control") != want.caching {
+			t.Errorf("%s again: %s %v", path, resp.Status, resp.Header)
 		}
 	}
-	for _, path := range []string{"/ws?client=7", "/ws?client=", "/ws?x&client", "/ws", "/?client", "/?client=presence"} {
+	for path, want := range map[string]string{
+		"/ws?client=99":           "there is no version 99 of the client: this server has ?client=1",
+		"/ws?client=presence@99":  "there is no version 99 of the client: this server has ?client=presence@1",
+		"/ws?client=presence@new": "there is no version new of the client",
+	} {
+		resp := get(path)
+		body, _ := io.ReadAll(resp.Body)
+		// A page of any origin gets the status, and nobody keeps it.
+		if h := resp.Header; resp.StatusCode != 404 || !strings.HasPrefix(string(body), want) || h.Get("Cache-Control") != "no-store" ||
+			h.Get("Access-Control-Allow-Origin") != "*" {
+			t.Errorf("%s: %s %v %s", path, resp.Status, h, body)
+		}
+	}
+	for _, path := range []string{"/ws?client=ann", "/ws?client=", "/ws?x&client", "/ws", "/?client", "/?client=presence", "/?client=1", "/?client=99"} {
 		if body, _ := io.ReadAll(get(path).Body); string(body) != "next" {
 			t.Errorf("%s: %.50s", path, body)
 		}

@@ -20,7 +20,11 @@ type commandLine struct{ *caddytest.Server }
 func startForCommands(t *testing.T) commandLine {
 	return commandLine{caddytest.Start(t, "broadcast {\nhistory room:1 1\n}\n---\n"+`broadcast /ws/* room:{path.1} {
 			user {query.user}
-		}`)}
+		}
+		broadcast /quiet {
+			publish off
+		}
+		broadcast /bad {query.none}`)}
 }
 
 func (s commandLine) command(stdin string, args ...string) *exec.Cmd {
@@ -135,6 +139,10 @@ var commandRows = []struct {
 		name: "kick a user with a code", args: []string{"kick", "--user", "ben", "--code", "4403"}, want: "closed 1\n",
 	},
 	{
+		name: "publish an empty message", args: []string{"publish", "--empty", "--channel", "room:1"}, want: "ID to 1\n",
+		got: []string{""}, tail: []string{""},
+	},
+	{
 		name: "publish a control character", args: []string{"publish", "\x1b[31mred", "--channel", "room:1"}, want: "ID to 1\n",
 		got: []string{"\x1b[31mred"}, tail: []string{`\x1b[31mred`},
 	},
@@ -194,9 +202,76 @@ func TestBenchCommand(t *testing.T) {
 		})
 	}
 	t.Run("as text", func(t *testing.T) {
-		if out, good := s.run(t, "", "bench", url, "--connections", "2", "--duration", "50ms"); !good || !strings.Contains(out, "2 connections in") {
+		out, good := s.run(t, "", "bench", url, "--connections", "2", "--duration", "50ms")
+		if !good || !strings.Contains(out, "2 connections in") || !regexp.MustCompile(`(?m)^ up to +\S+ ms +\d+\.\d\d % #+$`).MatchString(out) {
 			t.Errorf("bench: %v %q", good, out)
 		}
+	})
+	t.Run("progress", func(t *testing.T) {
+		// The standard error is a buffer here, so it is shown only if it is asked for.
+		for _, more := range []string{"", "--progress"} {
+			args := []string{"bench", url, "--connections", "2", "--duration", "1200ms"}
+			if more != "" {
+				args = append(args, more)
+			}
+			cmd := s.command("", args...)
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			if err := cmd.Run(); err != nil {
+				t.Errorf("%v: %s", err, stderr.String())
+			}
+			if shown := strings.Contains(stderr.String(), " messages, "); shown != (more != "") {
+				t.Errorf("bench %s: %q", more, stderr.String())
+			}
+		}
+	})
+}
+
+// TestDoctorCommand: what it prints, as text and as JSON, and its exit code. The checks have tests of their own.
+func TestDoctorCommand(t *testing.T) {
+	s := startForCommands(t)
+	url := "http://" + s.Addr + "/ws/9"
+	out, good := s.run(t, "", "doctor", url, "--idle", "0", "--publish")
+	if !good || !strings.Contains(out, "ok websocket it opens, on the channels room:9") || !strings.Contains(out, "comes back on room:9") {
+		t.Errorf("doctor: %v %s", good, out)
+	}
+	for _, c := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"something is wrong", []string{"http://" + s.Addr + "/none", "--idle", "0"}, "1 thing is wrong"},
+		{"not a URL", []string{"ftp://x"}, "is not the URL of a route"},
+		{"not a header", []string{url, "--header", "x"}, `must be "Name: value"`},
+		{"not an origin", []string{url, "--origin", "example.com"}, "must be a scheme and a host"},
+		{"not an address", []string{url, "--connect", "example.com"}, "must be host:port"},
+		{"no time", []string{url, "--wait", "0"}, "--wait must be greater than 0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if out, good := s.run(t, "", append([]string{"doctor"}, c.args...)...); good || !strings.Contains(out, c.want) {
+				t.Errorf("doctor %q: %v %s lacks %q", c.args, good, out, c.want)
+			}
+		})
+	}
+	t.Run("JSON", func(t *testing.T) {
+		cmd := s.command("", "doctor", "http://"+s.Addr+"/none", "--idle", "0", "--json")
+		p, err := cmd.Output()
+		var v struct {
+			OK       bool
+			Findings []struct {
+				Check, State, Found, Fix string
+				Lines                    []struct{ Of, In, Text string }
+			}
+		}
+		if json.Unmarshal(p, &v) != nil || err == nil || v.OK {
+			t.Fatalf("%v: %s", err, p)
+		}
+		for _, f := range v.Findings {
+			if f.State == "problem" && f.Check == "route" && f.Fix != "" && len(f.Lines) == 1 && f.Lines[0].Text == "broadcast /none" {
+				return
+			}
+		}
+		t.Errorf("%s", p)
 	})
 }
 
@@ -235,6 +310,12 @@ func TestWrongCommands(t *testing.T) {
 		{name: "tail a wrong channel", args: []string{"tail", "a\x01"}, want: "control character"},
 		{name: "bench what is not a URL", args: []string{"bench", "localhost"}, want: "is not the URL of a route"},
 		{name: "ui on all addresses", args: []string{"ui", "--listen", "0.0.0.0:0"}, want: "must be a loopback address"},
+		{name: "a command that does not exist", args: []string{"pubish", "x"}, want: `has no command "pubish": did you mean publish?`},
+		{name: "a command that is like no other", args: []string{"frobnicate"}, want: `has no command "frobnicate": see caddy broadcast --help`},
+		{name: "publish nothing", args: []string{"publish"}, want: "to publish an empty message, add --empty"},
+		{name: "publish an empty argument", args: []string{"publish", ""}, want: "to publish an empty message, add --empty"},
+		{name: "bench a route that does not let clients publish", args: []string{"bench", "http://" + s.Addr + "/quiet", "--connections", "1"}, want: "with code 1008 (publishing is off): the route does not let this client publish; publish through the admin API with --admin"},
+		{name: "bench a route that rejects", args: []string{"bench", "http://" + s.Addr + "/bad"}, want: "400 Bad Request (the channel"},
 		{name: "bench what is not a route", args: []string{"bench", "http://" + s.Addr + "/none"}, want: "the handshake got the response 200"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -242,5 +323,21 @@ func TestWrongCommands(t *testing.T) {
 				t.Errorf("%q: %v %q lacks %q", c.args, good, out, c.want)
 			}
 		})
+	}
+}
+
+// TestNoAdminAPI: a command that does not reach the admin API, or whose Caddy has nothing of ours, says what to do.
+func TestNoAdminAPI(t *testing.T) {
+	s := startForCommands(t)
+	other := commandLine{s.In(t)}
+	other.Admin = caddytest.FreeAddr(t)
+	if out, good := other.run(t, "", "status"); good || !strings.Contains(out, "no admin API of Caddy at "+other.Admin) || !strings.Contains(out, "start Caddy, or say where its admin API is") {
+		t.Errorf("status: %v %s", good, out)
+	}
+	if err := s.Load("respond hello"); err != nil {
+		t.Fatal(err)
+	}
+	if out, good := s.run(t, "", "status"); good || !strings.Contains(out, "broadcast status: nothing in the running configuration uses broadcast\n") {
+		t.Errorf("status: %v %s", good, out)
 	}
 }

@@ -13,12 +13,6 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
 
-// TestFromSocketIOCaddyfiles: Caddy takes each Caddyfile of docs/from-socketio.md.
-func TestFromSocketIOCaddyfiles(t *testing.T) {
-	t.Setenv("QUEUE_PASSWORD", "secret")
-	validateCaddyfiles(t, blocksOf(t, "from-socketio.md", "caddyfile", 6))
-}
-
 // TestFromSocketIOView: the view of docs/from-socketio.md answers the page that has asked, and tells all others.
 func TestFromSocketIOView(t *testing.T) {
 	view, err := json.Marshal(blocksOf(t, "from-socketio.md", "python", 1)[0])

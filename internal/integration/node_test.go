@@ -10,7 +10,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
 
-// TestNodePublishes: the README's line for Node publishes by the admin API.
+// TestNodePublishes: the line of docs/publishing.md for Node publishes by the admin API.
 func TestNodePublishes(t *testing.T) {
 	node, err := exec.LookPath("node")
 	if err != nil {
@@ -19,17 +19,13 @@ func TestNodePublishes(t *testing.T) {
 		}
 		t.Skip("no Node is installed: apt-get install nodejs")
 	}
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	line := regexp.MustCompile(`(?m)^await fetch\(.*broadcast/publish.*$`).Find(readme)
-	if line == nil {
-		t.Fatal("the README has no line for Node")
+	line := regexp.MustCompile(`(?m)^await fetch\(.*broadcast/publish.*$`).FindString(page(t, "publishing.md"))
+	if line == "" {
+		t.Fatal("docs/publishing.md has no line for Node")
 	}
 	s := caddytest.Start(t, "broadcast /ws news")
 	c := s.Dial("/ws", nil)
-	script := strings.ReplaceAll(string(line), "localhost:2019", s.Admin)
+	script := strings.ReplaceAll(line, "localhost:2019", s.Admin)
 	script = "const r = " + script + "; console.log(r.status, await r.text())"
 	out, err := exec.Command(node, "--input-type=module", "-e", script).CombinedOutput()
 	if err != nil || !strings.HasPrefix(string(out), `200 {"id":`) {

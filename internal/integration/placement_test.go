@@ -1,8 +1,10 @@
 package integration
 
 import (
+	"encoding/json"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -99,5 +101,38 @@ func TestTryFiles(t *testing.T) {
 		if (err == nil) != (i >= len(hidden)) {
 			t.Errorf("%s: %v %v", config, resp, err)
 		}
+	}
+}
+
+// TestRoutes: the admin API lists the routes of the running configuration.
+func TestRoutes(t *testing.T) {
+	s := caddytest.Start(t, `root `+t.TempDir()+`
+		try_files {path} /index.html
+		broadcast /hidden
+	}
+	http://a.test, http://*.b.test {
+		handle /chat/* {
+			broadcast room:{path.1} {
+				publish off
+				compression on
+				transports websocket
+			}
+		}`)
+	status, got := s.Do("GET", s.Admin+"/broadcast/routes", "")
+	type route struct {
+		Hosts, Paths, Channels, Transports, Warnings []string
+		Publish, Subscribe, Compression              bool
+	}
+	var routes []route
+	if err := json.Unmarshal([]byte(got), &routes); status != 200 || err != nil || len(routes) != 2 {
+		t.Fatalf("%d %v %s", status, err, got)
+	}
+	slices.SortFunc(routes, func(a, b route) int { return len(a.Hosts) - len(b.Hosts) })
+	if r := routes[0]; r.Paths[0] != "/hidden" || r.Channels[0] != "default" || !r.Publish || !r.Subscribe || r.Compression || len(r.Warnings) != 1 {
+		t.Errorf("%+v", r)
+	}
+	if r := routes[1]; !slices.Equal(r.Hosts, []string{"a.test", "*.b.test"}) || r.Paths[0] != "/chat/*" || r.Channels[0] != "room:{http.request.uri.path.1}" || r.Publish || !r.Compression ||
+		!slices.Equal(r.Transports, []string{"websocket"}) || r.Warnings != nil {
+		t.Errorf("%+v", r)
 	}
 }

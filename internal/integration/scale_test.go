@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,8 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
@@ -27,32 +24,6 @@ func blocksOf(t *testing.T, name, language string, n int) (blocks []string) {
 		t.Fatalf("docs/%s has %d blocks of %s", name, len(blocks), language)
 	}
 	return blocks
-}
-
-// TestScaleCaddyfiles: Caddy takes each Caddyfile of docs/scale.md.
-func TestScaleCaddyfiles(t *testing.T) {
-	t.Setenv("NATS_PASSWORD", "secret")
-	t.Setenv("REDIS_PASSWORD", "secret")
-	validateCaddyfiles(t, blocksOf(t, "scale.md", "caddyfile", 4))
-}
-
-func validateCaddyfiles(t *testing.T, configs []string) {
-	t.Helper()
-	for i, config := range configs {
-		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			adapted, err := caddytest.Adapt(config)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var cfg caddy.Config
-			if err := json.Unmarshal(adapted, &cfg); err != nil {
-				t.Fatal(err)
-			}
-			if err := caddy.Validate(&cfg); err != nil {
-				t.Error(err)
-			}
-		})
-	}
 }
 
 // TestScaleBalance: with the load balancers of docs/scale.md, the requests of a room go to one node, whatever else is in

@@ -6,12 +6,12 @@ package nodes
 import (
 	"cmp"
 	"encoding/json"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/caddy-broadcast/caddy-broadcast/internal/buildinfo"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/hub"
 )
 
@@ -69,7 +69,7 @@ type Cluster struct {
 
 // New returns a cluster whose only node is this one, with its hub.
 func New(h *hub.Hub) *Cluster {
-	return &Cluster{hub: h, version: version(), away: hub.KickTime, handlers: make(map[string]func([]byte) []byte), hear: make(map[string]func(uint64, []byte))}
+	return &Cluster{hub: h, version: buildinfo.Read().Version, away: hub.KickTime, handlers: make(map[string]func([]byte) []byte), hear: make(map[string]func(uint64, []byte))}
 }
 
 // Nodes returns the nodes that are alive: this one, and then the others by name.
@@ -141,24 +141,6 @@ func (c *Cluster) self() Node {
 		ID: c.hub.Node(), Name: c.name, Started: s.Started, Connections: s.Connections,
 		Version: c.version, Epoch: s.Epoch, Seq: s.Seq,
 	}
-}
-
-// version returns the version of this module in the running program.
-func version() string {
-	const path = "github.com/caddy-broadcast/caddy-broadcast"
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
-	}
-	for _, m := range append(info.Deps, &info.Main) {
-		if m.Path == path {
-			if m.Replace != nil {
-				m = m.Replace
-			}
-			return m.Version
-		}
-	}
-	return ""
 }
 
 // byName sorts nodes.

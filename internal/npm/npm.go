@@ -1,5 +1,5 @@
-// Package npm runs scripts in Node that use npm packages. Its tests run the programs that people use: socket.io-client, and the
-// packages that publish through Redis.
+// Package npm runs scripts in Node that use npm packages. Its tests run the programs that people use: socket.io-client, the
+// packages that publish through Redis, and our own client with the frameworks and the tools that it is used with.
 package npm
 
 import (
@@ -47,11 +47,17 @@ func Run(t testing.TB, script string, environment ...string) {
 	t.Logf("%s", out)
 }
 
-// Packages returns the folder that has the packages of package-lock.json. They are installed once, outside the repository. Where
-// that is not possible the test is skipped, except in CI, where it fails.
+// Packages returns the folder that has the packages of this folder's package-lock.json.
 func Packages(t testing.TB) string {
 	t.Helper()
-	dir, err := installed()
+	return Install(t, files)
+}
+
+// Install returns a folder node_modules with the packages of a package.json and its package-lock.json. They are installed once, outside the
+// repository. Where that is not possible the test is skipped, except in CI, where it fails.
+func Install(t testing.TB, manifest fs.FS) string {
+	t.Helper()
+	dir, err := installed(manifest)
 	if err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatal(err)
@@ -62,7 +68,7 @@ func Packages(t testing.TB) string {
 }
 
 // installed installs the packages, if they are not yet.
-func installed() (dir string, err error) {
+func installed(manifest fs.FS) (dir string, err error) {
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return "", fmt.Errorf("no %s is installed: apt-get install nodejs npm", program)
@@ -72,7 +78,7 @@ func installed() (dir string, err error) {
 	if err != nil {
 		return "", err
 	}
-	lock, err := files.ReadFile("package-lock.json")
+	lock, err := fs.ReadFile(manifest, "package-lock.json")
 	if err != nil {
 		return "", err
 	}
@@ -90,8 +96,14 @@ func installed() (dir string, err error) {
 		return "", err
 	}
 	defer os.RemoveAll(fresh)
-	if err := os.CopyFS(fresh, files); err != nil {
-		return "", err
+	for _, name := range []string{"package.json", "package-lock.json"} {
+		data, err := fs.ReadFile(manifest, name)
+		if err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(filepath.Join(fresh, name), data, 0o600); err != nil {
+			return "", err
+		}
 	}
 	// The lock file has the hash of each package, and no script of a package is run.
 	cmd := exec.Command("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")

@@ -8,6 +8,7 @@ package placement
 import (
 	"cmp"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -23,6 +24,18 @@ type Place []step
 type step struct {
 	routes caddyhttp.RouteList
 	index  int
+}
+
+// Description is what an administrator wants to know of a route.
+type Description struct {
+	Hosts       []string `json:"hosts"` // none is any
+	Paths       []string `json:"paths"` // patterns; none is any, or a matcher of another kind
+	Channels    []string `json:"channels"`
+	Transports  []string `json:"transports"`
+	Publish     bool     `json:"publish"`
+	Subscribe   bool     `json:"subscribe"`
+	Compression bool     `json:"compression"`
+	Warnings    []string `json:"warnings,omitempty"` // about directives that hide it, or break it
 }
 
 // Of returns the place of the handler that is being provisioned with ctx, or false if it cannot be told: in a named route,
@@ -176,4 +189,31 @@ func pathsOf(r caddyhttp.Route) (paths []string) {
 		}
 	}
 	return paths
+}
+
+// Hosts returns the names that requests to the handler can be for, or none if they can be for any.
+func (p Place) Hosts() (hosts []string) {
+	for _, s := range p {
+		for _, set := range s.routes[s.index].MatcherSets {
+			for _, m := range set {
+				switch m := m.(type) {
+				case caddyhttp.MatchHost:
+					hosts = append(hosts, m...)
+				case *caddyhttp.MatchHost:
+					hosts = append(hosts, *m...)
+				}
+			}
+		}
+	}
+	return hosts
+}
+
+// Paths returns the path patterns of the innermost matchers that have some.
+func (p Place) Paths() []string {
+	for _, s := range slices.Backward(p) {
+		if paths := pathsOf(s.routes[s.index]); len(paths) > 0 {
+			return paths
+		}
+	}
+	return nil
 }

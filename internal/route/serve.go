@@ -76,8 +76,6 @@ func (route *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	switch k {
 	case other:
 		return route.servePlain(w, r, next)
-	case script:
-		return client.Serve(w, r)
 	case engineScript:
 		return socketioscript.Serve(w, r)
 	}
@@ -85,9 +83,14 @@ func (route *Route) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 		caddyhttp.SetVar(r.Context(), ServedVar, true)
 	}
 	var err error
-	if k == engine {
+	switch k {
+	case engine:
 		err = route.serveEngine(w, r)
-	} else {
+	case script:
+		if err = client.Serve(w, r); err != nil {
+			err = reject(w, r, http.StatusNotFound, err)
+		}
+	default:
 		err = route.serve(w, r, k)
 	}
 	if err != nil {

@@ -2,22 +2,29 @@ package socket
 
 import (
 	"errors"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// Poller waits for many clients at once, so that an idle one needs no goroutine. It has an epoll instance of its own, next to
+// Poller waits for many clients at once, so that an idle one needs no goroutine. It has epoll instances of its own, next to
 // that of Go's runtime, because the runtime's can only wake goroutines that already exist. Together with
 // a frame reader without buffers, this reduced an idle connection from 7.8 to 1.9 KiB (docs/performance.md).
 type Poller struct {
+	queues []*queue // one for each core, so that none has to wait for the events of all clients
+	next   atomic.Uint64
+}
+
+// queue is an epoll instance and the goroutine that waits for its events.
+type queue struct {
 	fd      int
-	stop    int // an eventfd that wakes the poller to end it
+	stop    int // an eventfd that wakes the goroutine to end it
 	stopped sync.WaitGroup
 
 	mu      sync.Mutex
-	next    uint64
 	sockets map[uint64]*Socket // by the number in their events. Unlike descriptors, numbers are never reused
 }
 
@@ -26,20 +33,36 @@ const stopEvent = 0
 
 // NewPoller starts a poller. It returns nil, which is a valid Poller, if epoll is unavailable.
 func NewPoller() *Poller {
-	p := &Poller{sockets: make(map[uint64]*Socket)}
-	var err error
-	if p.fd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return nil
+	p := new(Poller)
+	for range runtime.GOMAXPROCS(0) {
+		q, err := newQueue()
+		if err != nil {
+			p.Close()
+			return nil
+		}
+		p.queues = append(p.queues, q)
 	}
-	if p.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err == nil {
-		err = unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, p.stop, event(unix.EPOLLIN, stopEvent))
-	}
-	if err != nil {
-		unix.Close(p.fd)
-		return nil
-	}
-	p.stopped.Go(p.run)
 	return p
+}
+
+// newQueue starts a queue.
+func newQueue() (*queue, error) {
+	q := &queue{sockets: make(map[uint64]*Socket)}
+	var err error
+	if q.fd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, err
+	}
+	if q.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		unix.Close(q.fd)
+		return nil, err
+	}
+	if err = unix.EpollCtl(q.fd, unix.EPOLL_CTL_ADD, q.stop, event(unix.EPOLLIN, stopEvent)); err != nil {
+		unix.Close(q.stop)
+		unix.Close(q.fd)
+		return nil, err
+	}
+	q.stopped.Go(q.run)
+	return q, nil
 }
 
 // Close ends the poller. Its sockets must have ended.
@@ -47,12 +70,17 @@ func (p *Poller) Close() {
 	if p == nil {
 		return
 	}
-	// Eight bytes, whose number is not 0 in either byte order (eventfd(2)).
-	unix.Write(p.stop, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-	p.stopped.Wait()
-	unix.Close(p.stop)
-	unix.Close(p.fd)
+	for _, q := range p.queues {
+		// Eight bytes, whose number is not 0 in either byte order (eventfd(2)).
+		unix.Write(q.stop, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		q.stopped.Wait()
+		unix.Close(q.stop)
+		unix.Close(q.fd)
+	}
 }
+
+// queue returns the queue of a socket.
+func (p *Poller) queue(number uint64) *queue { return p.queues[number%uint64(len(p.queues))] }
 
 // event returns an epoll event with a number in its 64 bits of user data, which unix.EpollEvent splits into Fd and Pad.
 func event(events uint32, number uint64) *unix.EpollEvent {
@@ -60,33 +88,33 @@ func event(events uint32, number uint64) *unix.EpollEvent {
 }
 
 // run waits for events. It only starts readers, because a client's data must not delay the others.
-func (p *Poller) run() {
+func (q *queue) run() {
 	events := make([]unix.EpollEvent, 256)
 	ready := make([]*Socket, 0, len(events))
 	for {
-		n, err := unix.EpollWait(p.fd, events, -1)
+		n, err := unix.EpollWait(q.fd, events, -1)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			panic(err) // the descriptor is bad, so other code has closed it
 		}
 		ready = ready[:0]
-		p.mu.Lock()
+		q.mu.Lock()
 		for _, ev := range events[:max(n, 0)] {
 			number := uint64(uint32(ev.Fd)) | uint64(uint32(ev.Pad))<<32
 			if number == stopEvent {
-				p.mu.Unlock()
+				q.mu.Unlock()
 				return
 			}
-			if s := p.sockets[number]; s != nil { // otherwise it has ended since the event
+			if s := q.sockets[number]; s != nil { // otherwise it has ended since the event
 				if ev.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 					s.hungUp.Store(true)
 				}
 				ready = append(ready, s)
 			}
 		}
-		p.mu.Unlock()
+		q.mu.Unlock()
 		// Without the lock, so that sockets can come and go meanwhile.
 		for _, s := range ready {
-			s.notify(p)
+			s.notify()
 		}
 	}
 }
@@ -96,9 +124,13 @@ func (p *Poller) Len() int {
 	if p == nil {
 		return 0
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.sockets)
+	n := 0
+	for _, q := range p.queues {
+		q.mu.Lock()
+		n += len(q.sockets)
+		q.mu.Unlock()
+	}
+	return n
 }
 
 // add makes the poller read a socket whenever there is data. The poller is edge-triggered (EPOLLET): each change is reported
@@ -106,15 +138,15 @@ func (p *Poller) Len() int {
 func (p *Poller) add(s *Socket) bool {
 	// Looked at before the socket is registered: afterwards a reader may clear it. A tls.Conn may have data as well.
 	early := s.early != nil || s.carrier != nil
-	p.mu.Lock()
-	p.next++
-	s.number = p.next
+	s.number = p.next.Add(1)
+	q := p.queue(s.number)
+	q.mu.Lock()
 	// Before epoll knows the socket, because the first event may come at once.
-	p.sockets[s.number] = s
-	p.mu.Unlock()
+	q.sockets[s.number] = s
+	q.mu.Unlock()
 	var err error
 	if e := s.raw.Control(func(fd uintptr) {
-		err = unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, int(fd), event(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLET, s.number))
+		err = unix.EpollCtl(q.fd, unix.EPOLL_CTL_ADD, int(fd), event(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLET, s.number))
 	}); e != nil {
 		err = e
 	}
@@ -123,16 +155,17 @@ func (p *Poller) add(s *Socket) bool {
 		return false
 	}
 	if early {
-		s.notify(p)
+		s.notify()
 	}
 	return true
 }
 
 // remove forgets a socket that has ended. Closing its descriptor removes it from epoll.
 func (p *Poller) remove(s *Socket) {
-	p.mu.Lock()
-	delete(p.sockets, s.number)
-	p.mu.Unlock()
+	q := p.queue(s.number)
+	q.mu.Lock()
+	delete(q.sockets, s.number)
+	q.mu.Unlock()
 }
 
 // States of a socket. The transitions are:
@@ -152,12 +185,12 @@ const (
 )
 
 // notify makes a goroutine read the socket. It starts one, unless one is reading.
-func (s *Socket) notify(p *Poller) {
+func (s *Socket) notify() {
 	for {
 		switch s.state.Load() {
 		case idle:
 			if s.state.CompareAndSwap(idle, reading) {
-				go s.readAll(p)
+				go s.readAll()
 				return
 			}
 		case reading:
@@ -177,7 +210,7 @@ const readSize = 16 << 10
 var readBuffers = sync.Pool{New: func() any { return new([readSize]byte) }}
 
 // readAll reads until there is no more data, or the socket ends.
-func (s *Socket) readAll(p *Poller) {
+func (s *Socket) readAll() {
 	buf := readBuffers.Get().(*[readSize]byte)
 	defer readBuffers.Put(buf)
 	more := true
@@ -205,7 +238,7 @@ func (s *Socket) readAll(p *Poller) {
 		s.state.Store(reading) // an event arrived since the last read
 		s.lookAgain()
 	}
-	p.remove(s)
+	s.poller.remove(s)
 	s.receiver.Ended() // the state stays at reading, so notify starts no other reader
 }
 

@@ -240,7 +240,7 @@ func (s *Survey) Connections(ctx context.Context, node string, f hub.Filter, aft
 			selected = slices.DeleteFunc(selected, func(n nodes.Node) bool { return n.Text() < of })
 		}
 	}
-	q := question{Channel: f.Channel, User: f.User, After: after, Limit: limit}
+	q := question{Channel: f.Channel, User: f.User, Clients: f.Clients, After: after, Limit: limit}
 	answers, missing := ask(ctx, s, kindConnections, q, selected, s.connections)
 	for i := range answers {
 		a := &answers[i]
@@ -268,7 +268,7 @@ func byID(a, b Connection) int {
 
 // connections returns this node's part of a list of connections.
 func (s *Survey) connections(q question) (part[Connection], bool) {
-	f := hub.Filter{Channel: q.Channel, User: q.User}
+	f := hub.Filter{Channel: q.Channel, User: q.User, Clients: q.Clients}
 	if q.After != "" {
 		of, id, err := hub.ParseConnID(q.After)
 		if err != nil {

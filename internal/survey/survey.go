@@ -52,6 +52,7 @@ type question struct {
 	Prefix  string `json:"prefix,omitempty"`
 	Channel string `json:"channel,omitempty"`
 	User    string `json:"user,omitempty"`
+	Clients bool   `json:"clients,omitempty"`
 	After   string `json:"after,omitempty"`
 	Limit   int    `json:"limit,omitempty"`
 	Bytes   int    `json:"bytes,omitempty"` // what an answer may have; 0: as much as a node sends

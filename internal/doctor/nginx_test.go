@@ -1,0 +1,91 @@
+package doctor_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/doctor"
+)
+
+// TestNginx: what an nginx in front breaks is named, and the printed lines for it fix it.
+func TestNginx(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes long")
+	}
+	port := caddytest.FreePort(t)
+	s := caddytest.Start(t, "respond 404\n}\nhttp://:"+port+" {\nbind 127.0.0.1\nbroadcast /ws news")
+	n := startNginx(t, "127.0.0.1:"+port)
+	const upgrades = "proxy_http_version 1.1;\nproxy_set_header Upgrade $http_upgrade;\nproxy_set_header Connection \"upgrade\";\nproxy_set_header Host $http_host;\n"
+	for _, c := range []struct {
+		name, location string // HERE is where the printed lines go
+		wrong          string
+		check, found   string
+		state          doctor.State
+		fix            string
+		idle           time.Duration
+	}{
+		{
+			name: "as it is installed", location: "HERE", check: "route", state: doctor.Problem,
+			found: "in place of", fix: "proxy_set_header Host $http_host;",
+		},
+		{
+			name: "without upgrades", location: "HERE", wrong: "proxy_set_header Host $http_host;", check: "websocket", state: doctor.Problem,
+			found: "removes the headers Upgrade and Connection", fix: upgrades,
+		},
+		{
+			name: "without the port in Host", location: strings.Replace(upgrades, "proxy_set_header Host $http_host;", "HERE", 1), wrong: "proxy_set_header Host $host;",
+			check: "route", state: doctor.Problem, found: "sends the Host header 127.0.0.1 in place of 127.0.0.1:", fix: "proxy_set_header Host $http_host;",
+		},
+		{
+			name: "that buffers", location: upgrades + "proxy_ignore_headers X-Accel-Buffering;\nHERE", check: "event stream", state: doctor.Problem,
+			found: "holds event streams back", fix: "proxy_buffering off;",
+		},
+		{
+			name: "that compresses", location: upgrades + "gzip_types text/event-stream;\ngzip_proxied any;\ngzip_min_length 0;\nHERE", wrong: "gzip on;", check: "event stream", state: doctor.Advice,
+			found: "compresses the event stream", fix: "gzip off;",
+		},
+		{
+			name: "that cuts off what is silent", location: upgrades + "HERE", wrong: "proxy_read_timeout 1s;", check: "idle", state: doctor.Problem,
+			found: "something on the way ends the WebSocket after 1", fix: "proxy_read_timeout 1h;", idle: 1500 * time.Millisecond,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			examine := func(here string) doctor.Report {
+				o := options(t, "http://"+n.serve(strings.Replace(c.location, "HERE", here, 1))+"/ws")
+				o.Admin, o.Idle = admin(t, s), c.idle
+				if strings.Contains(c.found, "holds") {
+					o.Wait = time.Second
+				}
+				return run(t, o)
+			}
+			f := finding(t, examine(c.wrong), c.check, c.state, c.found)
+			text := lines(t, f, "nginx")
+			if strings.TrimSpace(text) != strings.TrimSpace(c.fix) {
+				t.Fatalf("the fix is %q, not %q", text, c.fix)
+			}
+			report := examine(text)
+			// nginx without upgrades for WebSockets has more wrong than one run of nginx's lines can tell.
+			if c.name != "as it is installed" {
+				healthy(t, report)
+			}
+			for _, again := range report.Findings {
+				if again.Check == c.check && again.State != doctor.OK {
+					t.Errorf("after the fix: %+v", again)
+				}
+			}
+		})
+	}
+	t.Run("that cuts off what is silent, and a route that pings", func(t *testing.T) {
+		addr := n.serve(upgrades + "proxy_read_timeout 2s;")
+		o := options(t, "http://"+addr+"/ws")
+		o.Idle = 2500 * time.Millisecond
+		f := finding(t, run(t, o), "idle", doctor.Problem, "in which nothing was sent; the server pings every 25s")
+		text := lines(t, f, "Caddyfile")
+		reload(t, s.Load, "respond 404\n}\nhttp://:"+port+" {\nbind 127.0.0.1\nbroadcast /ws news {\n"+text+"\n}")
+		report := run(t, o)
+		healthy(t, report)
+		finding(t, report, "idle", doctor.OK, "the WebSocket and the event stream are open; the server pings every 1s")
+	})
+}

@@ -1,0 +1,143 @@
+package doctor_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/doctor"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/natstest"
+	"github.com/caddy-broadcast/caddy-broadcast/internal/servertest"
+)
+
+// TestUnreachable: a server that cannot be reached.
+func TestUnreachable(t *testing.T) {
+	s := caddytest.Start(t, "broadcast /ws")
+	_, port, _ := net.SplitHostPort(s.Addr)
+	t.Run("a name without an address", func(t *testing.T) {
+		o := options(t, "http://doctor.invalid:"+port+"/ws") // RFC 6761, section 6.4
+		f := finding(t, run(t, o), "dns", doctor.Problem, "doctor.invalid")
+		if text := lines(t, f, "shell"); !strings.Contains(text, "--connect <address of the server>:"+port+" http://doctor.invalid") {
+			t.Errorf("the fix is %q", text)
+		}
+		reload(t, s.Load, "respond 404\n}\nhttp://doctor.invalid:"+port+" {\nbroadcast /ws")
+		o.Connect = "127.0.0.1:" + port
+		healthy(t, run(t, o))
+	})
+	t.Run("a port on which nobody listens", func(t *testing.T) {
+		addr := caddytest.FreeAddr(t)
+		o := options(t, "http://"+addr+"/ws")
+		o.Admin = admin(t, s)
+		f := finding(t, run(t, o), "tcp", doctor.Problem, "nothing listens at "+addr)
+		if !strings.Contains(f.Fix, "this Caddy listens on :"+port) {
+			t.Errorf("the fix is %q", f.Fix)
+		}
+		reload(t, s.Load, "respond 404\n}\n"+strings.TrimSuffix(lines(t, f, "Caddyfile"), "}"))
+		healthy(t, run(t, o))
+	})
+	t.Run("a server that does not respond", func(t *testing.T) {
+		proxy := servertest.NewProxy(t, s.Addr, nil)
+		proxy.Hold()
+		o := options(t, "http://"+proxy.Addr()+"/ws")
+		o.Wait = 200 * time.Millisecond
+		finding(t, run(t, o), "route", doctor.Problem, "does not respond within 200ms")
+	})
+}
+
+// TestAuthentication: a route behind authentication, and the ways to give doctor credentials.
+func TestAuthentication(t *testing.T) {
+	s := caddytest.Start(t, `basic_auth /ws {
+		Ann $2a$04$PkcVHxbMrnOUnST5f4gKJONzph1TgD9FoBQt0dxs7scnXU5EI3QUK
+	}
+	broadcast /ws
+	@token header Authorization "Bearer t"
+	broadcast @token
+	respond /token 401`)
+	o := options(t, "http://"+s.Addr+"/ws")
+	f := finding(t, run(t, o), "route", doctor.Problem, "the route is behind authentication (401 Unauthorized, which asks for Basic")
+	if text := lines(t, f, "shell"); !strings.Contains(text, "--header 'Authorization: Bearer <token>'") {
+		t.Errorf("the fix is %q", text)
+	}
+	o.Header.Set("Authorization", "Bearer wrong")
+	finding(t, run(t, o), "route", doctor.Problem, "rejects these credentials")
+	o = options(t, "http://"+s.Addr+"/token")
+	finding(t, run(t, o), "route", doctor.Problem, "the route is behind authentication (401")
+	o.Header.Set("Authorization", "Bearer t")
+	healthy(t, run(t, o))
+}
+
+// TestAnyName: a site without a name.
+func TestAnyName(t *testing.T) {
+	port := caddytest.FreePort(t)
+	s := caddytest.Start(t, "respond 404\n}\nhttp://:"+port+" {\nbind 127.0.0.1\nbroadcast /ws")
+	o := options(t, "http://127.0.0.1:"+port+"/ws")
+	f := finding(t, run(t, o), "names", doctor.Advice, "DNS rebinding")
+	reload(t, s.Load, "respond 404\n}\n"+strings.TrimSuffix(lines(t, f, "Caddyfile"), "}"))
+	finding(t, run(t, o), "names", doctor.OK, "does not respond to other names")
+}
+
+// TestPublishesNothing: without --publish nobody else on the route gets anything, and with it everybody does.
+func TestPublishesNothing(t *testing.T) {
+	s := caddytest.Start(t, "broadcast {\nhistory 10\n}\n---\nbroadcast /ws news")
+	other := s.Dial("/ws", nil)
+	o := options(t, "http://"+s.Addr+"/ws")
+	o.Admin = admin(t, s)
+	r := run(t, o)
+	healthy(t, r)
+	finding(t, r, "delivery", doctor.OK, "a message arrives on the WebSocket in")
+	s.Publish("channel=news", "the first")
+	s.Expect(other, "the first")
+	s.WaitTotals(func(v caddytest.Totals) bool { return v.Connections == 1 }) // doctor's have ended
+	if _, channels := s.Do("GET", s.Admin+"/broadcast/channels", ""); strings.Contains(channels, "doctor") {
+		t.Errorf("something is left: %s", channels)
+	}
+	o.Publish, o.Admin = true, nil
+	finding(t, run(t, o), "delivery", doctor.OK, "a message that the client publishes comes back on news")
+	if _, got, err := other.Read(t.Context()); err != nil || !strings.HasPrefix(string(got), `{"doctor":"`) {
+		t.Errorf("got %s, %v", got, err)
+	}
+	if _, kept := s.Do("GET", s.Admin+"/broadcast/channels/news/messages", ""); strings.Contains(kept, "doctor") {
+		t.Errorf("it is kept: %s", kept)
+	}
+}
+
+// TestTwoHubs: a load balancer in front of two Caddys, which share no messages until they have the broker of the printed lines.
+func TestTwoHubs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes long")
+	}
+	nats := natstest.Start(t, "")
+	site := func(admin, port, broker string) string {
+		return fmt.Sprintf("{\nadmin %s\npersist_config off\n%s\n}\nhttp://:%s {\nbind 127.0.0.1\nbroadcast /ws news\n}\n", admin, broker, port)
+	}
+	own, other := caddytest.FreePort(t), caddytest.FreePort(t)
+	s := caddytest.Start(t, "respond starting")
+	balancer := "\nhttp://" + s.Addr + " {\nreverse_proxy 127.0.0.1:" + own + " 127.0.0.1:" + other + " {\nlb_policy round_robin\n}\n}\n"
+	file := filepath.Join(t.TempDir(), "Caddyfile")
+	start := func(broker string) (stop func()) {
+		reload(t, caddytest.Load, site(s.Admin, own, broker)+balancer)
+		if err := os.WriteFile(file, []byte(site(caddytest.FreeAddr(t), other, broker)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd, ended := caddytest.StartProcess(t, os.Args[0], file, "127.0.0.1:"+other)
+		return func() { cmd.Process.Kill(); <-ended }
+	}
+	stop := start("")
+	o := options(t, "http://"+s.Addr+"/ws")
+	f := finding(t, run(t, o), "resume", doctor.Problem, "two connections are on different hubs")
+	stop()
+	stop = start(strings.Replace(lines(t, f, "Caddyfile"), "nats://localhost:4222", nats.URL(), 1))
+	defer stop()
+	s.WaitTotals(func(caddytest.Totals) bool {
+		status, _ := s.Do("GET", s.Admin+"/broadcast/health", "")
+		return status == 204
+	})
+	report := run(t, o)
+	healthy(t, report)
+	finding(t, report, "resume", doctor.OK, "after a cut it resumes")
+}

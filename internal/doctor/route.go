@@ -1,0 +1,187 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+)
+
+// route looks at whether there is a route, and whether it would let this client in.
+var route = Check{
+	Name: "route", About: "whether there is a route, and whether it lets the client in", needs: aServer,
+	run: func(ctx context.Context, x *exam) []Finding {
+		resp, err := x.probe(ctx, x.page, nil)
+		if err != nil {
+			return []Finding{noResponse(x, err)}
+		}
+		x.version = resp.ProtoMajor
+		x.learn(resp.Header)
+		if resp.StatusCode == http.StatusNoContent {
+			x.has[aRoute] = true
+			return []Finding{ok("the route at %s would let the client connect", visible(x.path()))}
+		}
+		return []Finding{x.rejection(ctx, resp)}
+	},
+}
+
+// learn remembers what the headers of a response tell of the server and what is in front of it.
+func (x *exam) learn(h http.Header) {
+	if v := h.Get("Alt-Svc"); v != "" {
+		x.altSvc = v
+	}
+	// Caddy as a proxy adds a Via, and others put their own name in place of Caddy's.
+	if v := h.Get("Via"); v != "" {
+		x.proxy = "a proxy (Via: " + visible(v) + ")"
+	} else if v := h.Get("Server"); v != "" && v != "Caddy" {
+		x.proxy = "a proxy (Server: " + visible(v) + ")"
+	}
+}
+
+// noResponse says why a request got no response.
+func noResponse(x *exam, err error) Finding {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return problem("the server accepts the connection, and does not respond within %s", x.Wait).fixedBy(
+			"look at what listens on port " + x.port + ": it may wait for a backend of its own")
+	}
+	// A server for TLS responds to plain HTTP with a 400, and some close the connection.
+	if !x.secure && strings.Contains(err.Error(), "malformed HTTP response") {
+		u := *x.URL
+		u.Scheme = "https"
+		return problem("port %s does not speak HTTP, but perhaps TLS: %v", x.port, err).fixedBy("use " + u.Redacted())
+	}
+	return problem("the request got no response: %v", err).fixedBy("look for the reason in the log of what listens on port " + x.port)
+}
+
+// rejection says why a request to the route got this response, and not the route's.
+func (x *exam) rejection(ctx context.Context, r response) Finding {
+	why := visible(r.Status)
+	if reason := r.reason(); reason != "" {
+		why += ": " + reason
+		x.rejected = r.StatusCode >= 400
+	}
+	switch code := r.StatusCode; {
+	case code >= 300 && code < 400:
+		return x.redirected(r)
+	case code == http.StatusUnauthorized:
+		return x.unauthorized(r, why)
+	case code == http.StatusForbidden:
+		return x.forbidden(ctx, r, why)
+	case code < 300 && r.isPage():
+		return x.aPage(ctx)
+	case code < 300 || code == http.StatusNotFound || code == http.StatusMethodNotAllowed || code == http.StatusUpgradeRequired:
+		return x.noRoute(ctx, why)
+	case code == http.StatusBadRequest && strings.Contains(r.text, "HTTPS server"): // Go's and nginx's
+		u := *x.URL
+		u.Scheme = "https"
+		return problem("port %s speaks TLS", x.port).fixedBy("use " + u.Redacted())
+	case code == http.StatusTooManyRequests || code == http.StatusServiceUnavailable && r.Header.Get("Retry-After") != "":
+		return problem("the server has no room for another client (%s)", why).fixedBy(
+			"wait, or raise the limit: max_connections of the route or in the global options, and what limits requests in front of it")
+	case code == http.StatusBadGateway || code == http.StatusServiceUnavailable || code == http.StatusGatewayTimeout:
+		return problem("a proxy in front does not reach Caddy (%s)", why).fixedBy("start Caddy, and have the proxy forward to an address on which it listens",
+			caddyfile("the proxy's site", "reverse_proxy localhost:8080"), nginx("location "+x.path(), "proxy_pass http://localhost:8080;"))
+	}
+	return problem("the request got the response %s", why).fixedBy("look for the reason in Caddy's log, and in the logs of proxies in front")
+}
+
+// redirected says where a redirect leads.
+func (x *exam) redirected(r response) Finding {
+	to, err := x.URL.Parse(r.Header.Get("Location"))
+	if err != nil {
+		to = &url.URL{}
+	}
+	found := problem("the server redirects to %s (%s), and browsers follow no redirect when they open a WebSocket", visible(to.Redacted()), visible(r.Status))
+	if to.Path != x.URL.Path && strings.TrimSuffix(to.Path, "/") != strings.TrimSuffix(x.URL.Path, "/") {
+		return found.fixedBy("if this is a login, log in and give doctor the cookie; let the authentication respond with a 401 to requests of the route",
+			shell("caddy broadcast doctor --header 'Cookie: <name>=<value>' "+x.URL.Redacted()))
+	}
+	q := to.Query()
+	q.Del("protocol")
+	to.RawQuery = q.Encode()
+	return found.fixedBy("use the address that it redirects to", Lines{"JavaScript", "the page", `connect("` + visible(to.String()) + `")`})
+}
+
+// unauthorized is about a 401.
+func (x *exam) unauthorized(r response, why string) Finding {
+	scheme := r.Header.Get("WWW-Authenticate")
+	if scheme != "" {
+		scheme = ", which asks for " + visible(scheme)
+	}
+	if len(x.Header) > 0 || x.URL.User != nil {
+		return problem("the authentication in front of the route rejects these credentials (%s%s)", why, scheme).fixedBy(
+			"give doctor what a page that is logged in sends, for example its cookie: see the browser's developer tools",
+			shell("caddy broadcast doctor --header 'Cookie: <name>=<value>' "+x.URL.Redacted()))
+	}
+	return problem("the route is behind authentication (%s%s)", why, scheme).fixedBy(
+		"give doctor the credentials; a page cannot set headers of a WebSocket, so it needs a cookie, a login by basic_auth, or a token in the query",
+		shell("caddy broadcast doctor --header 'Authorization: Bearer <token>' "+x.URL.Redacted()),
+		shell("caddy broadcast doctor --header 'Cookie: <name>=<value>' "+x.URL.Redacted()),
+		shell("caddy broadcast doctor "+x.URL.Scheme+"://<user>:<password>@"+x.URL.Host+x.URL.RequestURI()))
+}
+
+// arrived finds the host that a rejected handshake had when it arrived: see deniedOrigin in internal/route.
+var arrived = regexp.MustCompile(`may not use this route of the host "([^"]+)"`)
+
+// forbidden is about a 403.
+func (x *exam) forbidden(ctx context.Context, r response, why string) Finding {
+	m := arrived.FindStringSubmatch(r.text)
+	if m == nil {
+		// With handle_errors, the site may hide the reason. Without an Origin it is no page's request.
+		if again, err := x.probe(ctx, "", nil); err != nil || again.StatusCode != http.StatusNoContent {
+			return problem("the site refuses access (%s), with and without an Origin", why).fixedBy(
+				"look at the directives before broadcast in the site: an authentication, or a matcher that respond 403 belongs to")
+		}
+	}
+	origins := caddyfile("broadcast "+x.path(), "origins "+x.page)
+	if x.Origin != "" && (m == nil || m[1] == x.URL.Host) {
+		return problem("pages of %s may not use the route (%s)", visible(x.page), why).fixedBy("name the origin in the route's options", origins)
+	}
+	as := "another Host header"
+	if m != nil {
+		as = "the Host header " + visible(m[1])
+	}
+	return problem("a proxy in front sends %s in place of %s, so the site's own pages are rejected as another site's (%s)", as, x.URL.Host, why).fixedBy(
+		"have the proxy pass the Host header on; if you cannot change it, name the site in the route's options",
+		caddyfile("reverse_proxy of the proxy, in place of other lines for Host", "header_up Host {http.request.hostport}"),
+		nginx("location "+x.path(), "proxy_set_header Host $http_host;"), origins)
+}
+
+// aPage is about a web page in place of the route.
+func (x *exam) aPage(ctx context.Context) Finding {
+	for _, r := range x.insideOf(ctx).routes {
+		for _, w := range r.Warnings {
+			if r.matches(x.host, x.path()) && strings.Contains(w, "try_files") {
+				return problem("the site responds with a web page: try_files comes before the route, and rewrites its path to a file").fixedBy(
+					ownHandle, caddyfile("the site", handles(x.path(), r.Channels)))
+			}
+		}
+	}
+	return problem("the site responds with a web page: a single-page app's try_files hides the route, or there is no route at %s", visible(x.path())).fixedBy(
+		ownHandle, caddyfile("the site", handles(x.path(), nil)))
+}
+
+const ownHandle = "put the route, with its options, into a handle of its own, and try_files and file_server into another one"
+
+// handles returns a site with a route and a single-page app.
+func handles(path string, channels []string) string {
+	return "handle " + path + " {\n\t" + strings.TrimSpace("broadcast "+strings.Join(channels, " ")) + "\n}\n" +
+		"handle {\n\ttry_files {path} /index.html\n\tfile_server\n}"
+}
+
+// noRoute is about a response of another handler.
+func (x *exam) noRoute(ctx context.Context, why string) Finding {
+	listed := ""
+	if all := x.insideOf(ctx).routes; len(all) > 0 {
+		var names []string
+		for _, r := range all {
+			names = append(names, r.String())
+		}
+		listed = "; this Caddy has these routes: " + strings.Join(names, ", ")
+	}
+	return problem("there is no route for %s (%s)", visible(x.URL.Redacted()), why).fixedBy(
+		"add the route to the site with this address, or use the address of the one that there is"+listed,
+		caddyfile("the site "+x.URL.Host, "broadcast "+x.path()))
+}
