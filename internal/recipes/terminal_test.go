@@ -108,7 +108,7 @@ func start(t testing.TB, cmd *exec.Cmd) *running {
 // wait waits until the command has printed a text, and returns all that it has printed.
 func (c *running) wait(want string) string {
 	c.t.Helper()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(time.Minute)
 	for {
 		c.mu.Lock()
 		out := c.out.String()
