@@ -48,8 +48,28 @@ func viteApp(t *testing.T, caddy string) (dir string) {
 			t.Fatal(err)
 		}
 	}
-	copyFrom(t, filepath.Join(to, "caddy-broadcast"), "../../client")
+	write(t, filepath.Join(to, "caddy-broadcast"), clientPackage(t))
 	return dir
+}
+
+// clientPackage returns the files that npm packs of the client's folder, or more. Somebody may have installed packages there.
+func clientPackage(t *testing.T) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	for _, pattern := range []string{"*.js", "package.json"} {
+		paths, err := filepath.Glob("../../client/" + pattern)
+		if err != nil || len(paths) == 0 {
+			t.Fatal(pattern, err)
+		}
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files[filepath.Base(path)] = string(text)
+		}
+	}
+	return files
 }
 
 // startVite starts Vite's server for a folder, and returns its address.
