@@ -12,6 +12,26 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/doctor"
 )
 
+// brokenInside are configurations with something wrong that only the admin API tells. HERE is where it is wrong.
+var brokenInside = []struct {
+	name, config, wrong string
+	check, found        string
+	state               doctor.State
+}{
+	{
+		name: "try_files", config: "HERE", wrong: "broadcast /live news\ntry_files {path} /index.html\nfile_server",
+		check: "routes", state: doctor.Problem, found: "127.0.0.1/live: no request reaches this route",
+	},
+	{
+		name: "forward_auth", config: "forward_auth localhost:1 {\nuri /auth\nHERE\n}\nbroadcast /ws",
+		check: "routes", state: doctor.Advice, found: "forward_auth passes WebSocket handshakes on",
+	},
+	{
+		name: "no history", config: "HERE\n---\nbroadcast /ws",
+		check: "history", state: doctor.Advice, found: "no messages are kept",
+	},
+}
+
 // TestInside: what the admin API tells is wrong is named, and the printed lines fix it.
 func TestInside(t *testing.T) {
 	s := caddytest.Start(t, "broadcast /ws")
@@ -20,24 +40,7 @@ func TestInside(t *testing.T) {
 		reload(t, s.Load, config)
 		return run(t, doctor.Options{Admin: admin(t, s), Named: true})
 	}
-	for _, c := range []struct {
-		name, config, wrong string // HERE is where it is wrong
-		check, found        string
-		state               doctor.State
-	}{
-		{
-			name: "try_files", config: "HERE", wrong: "broadcast /live news\ntry_files {path} /index.html\nfile_server",
-			check: "routes", state: doctor.Problem, found: "127.0.0.1/live: no request reaches this route",
-		},
-		{
-			name: "forward_auth", config: "forward_auth localhost:1 {\nuri /auth\nHERE\n}\nbroadcast /ws",
-			check: "routes", state: doctor.Advice, found: "forward_auth passes WebSocket handshakes on",
-		},
-		{
-			name: "no history", config: "HERE\n---\nbroadcast /ws",
-			check: "history", state: doctor.Advice, found: "no messages are kept",
-		},
-	} {
+	for _, c := range brokenInside {
 		t.Run(c.name, func(t *testing.T) {
 			f := finding(t, examine(t, strings.Replace(c.config, "HERE", c.wrong, 1)), c.check, c.state, c.found)
 			report := examine(t, strings.Replace(c.config, "HERE", lines(t, f, "Caddyfile"), 1))

@@ -1,6 +1,7 @@
 package doctor_test
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -130,11 +131,7 @@ func TestCertificates(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			port := tlsFront(t, back, nil, c.chain...)
-			host := c.host
-			if host == "" {
-				host = "localhost"
-			}
-			o := options(t, "https://"+host+":"+port+"/ws")
+			o := options(t, "https://"+cmp.Or(c.host, "localhost")+":"+port+"/ws")
 			o.RootCAs = pool(root)
 			r := run(t, o)
 			finding(t, r, "websocket", doctor.OK, "it opens")
@@ -152,6 +149,12 @@ func TestCertificates(t *testing.T) {
 			}
 		})
 	}
+	testAnswers(t, port, root, between)
+}
+
+// testAnswers: advice on certificates and schemes that is not lines of a Caddyfile.
+func testAnswers(t *testing.T, port string, root, between *issued) {
+	back := "127.0.0.1:" + port
 	t.Run("trusted, as caddy trust does it", func(t *testing.T) {
 		own := issue(t, "Caddy Local Authority - ECC Root", nil, nil)
 		o := options(t, "https://localhost:"+tlsFront(t, back, nil, issue(t, "localhost", own, nil))+"/ws")
