@@ -53,6 +53,10 @@ func TestUIAccessible(t *testing.T) {
 			chromium.ExpectAccessible(t, p.ctx, screen.name+", "+scheme)
 		}
 	}
+	// axe-core sees contrast only of what is not under the pointer, unless the pointer is there.
+	p.run(chromedp.EmulateViewport(1200, 800), chromedp.Click(chromedp.CSS("#publish .main")))
+	p.wait(`document.querySelector("#published").textContent != "" && document.querySelector("#publish .main").matches(":hover")`)
+	chromium.ExpectAccessible(t, p.ctx, "the pointer on Publish")
 	p.run(chromedp.Click(chromedp.CSS("#connections tbody button")))
 	p.wait(`document.querySelector("#confirm").open`)
 	for _, scheme := range []string{"light", "dark"} {

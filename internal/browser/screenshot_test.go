@@ -47,7 +47,7 @@ func TestUIScreenshot(t *testing.T) {
 	}
 	p.open()
 	defer p.publishSteadily()()
-	for n := 20; n <= 120; n += 20 {
+	for n := 10; n <= 120; n += 10 { // one a second, and fewer while the machine is busy
 		p.wait(fmt.Sprintf(`document.querySelector("#totals .curve").getAttribute("d").split("L").length >= %d`, n))
 	}
 	p.fill("#channel", "prices")

@@ -14,17 +14,17 @@ import (
 
 // Totals is what GET /broadcast returns.
 type Totals struct {
-	Connections, Channels int
-	Messages, Deliveries  uint64
-	Seq, Bytes, Writes    uint64
-	Backlog               int64
-	Uptime                float64
-	ID, Version           string
-	DeliveredBytes        uint64 `json:"delivered_bytes"`
-	History               int
-	HistoryBytes          int `json:"history_bytes"`
-	Broker                *brokered.State
-	Nodes                 []Node
+	Connections, Clients, Channels int
+	Messages, Deliveries           uint64
+	Seq, Bytes, Writes             uint64
+	Backlog                        int64
+	Uptime                         float64
+	ID, Version                    string
+	DeliveredBytes                 uint64 `json:"delivered_bytes"`
+	History                        int
+	HistoryBytes                   int `json:"history_bytes"`
+	Broker                         *brokered.State
+	Nodes                          []Node
 }
 
 // Node is one of those that share a message broker.

@@ -15,7 +15,6 @@ type broken struct {
 	name   string
 	config string // of the site at ADDR, and of others; BACK is the address of another site
 	wrong  string // in place of HERE
-	around string // what the printed lines stand in, if they are not all: LINES
 	more   func(*doctor.Options)
 
 	check, found string
@@ -23,11 +22,8 @@ type broken struct {
 	fix          string       // a part of the lines
 }
 
-const (
-	front = "reverse_proxy BACK {\n%HERE\n}\n}\nhttp://BACK {\nbind 127.0.0.1\nbroadcast /ws news"
-	// A back site for any name, so that a proxy may send any Host.
-	frontAny = "reverse_proxy BACK {\n%HERE\n}\n}\nhttp://:PORT {\nbind 127.0.0.1\nbroadcast /ws news"
-)
+// frontAny is a proxy, and a site behind it for any name, so that the proxy may send any Host.
+const frontAny = "reverse_proxy BACK {\n%HERE\n}\n}\nhttp://:PORT {\nbind 127.0.0.1\nbroadcast /ws news"
 
 var brokenSites = []broken{
 	{
@@ -92,6 +88,10 @@ var brokenSites = []broken{
 	{
 		name: "a redirect", config: "redir /ws /live\nbroadcast /live",
 		check: "route", found: "the server redirects to",
+	},
+	{
+		name: "a redirect to https", config: "redir https://ADDR{uri}",
+		check: "route", found: "the server redirects to https://",
 	},
 	{
 		name: "a gateway without a backend", config: "reverse_proxy BACK",

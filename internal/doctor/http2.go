@@ -51,17 +51,20 @@ var http2Check = Check{
 
 // tunnelFinding opens a WebSocket inside HTTP/2 or HTTP/3.
 func (x *exam) tunnelFinding(ctx context.Context, rt http.RoundTripper, version int) Finding {
-	switch err := x.tunnel(ctx, rt, version); {
+	err := x.tunnel(ctx, rt, version)
+	switch {
 	case err == nil:
 		return ok("WebSockets inside HTTP/%d work", version)
 	// The libraries' errors are not exported, and quic-go's text is the same.
 	case strings.Contains(strings.ToLower(err.Error()), "extended connect"):
 		return ok("HTTP/%d works, and offers no WebSockets inside it, so browsers open an HTTP/1.1 connection for each; GODEBUG=http2xconnect=1 in Caddy's environment offers them on HTTP/2", version)
-	default:
-		return problem("WebSockets inside HTTP/%d are offered, but do not work: %v", version, err).fixedBy(
-			"have the server in front forward them, or not offer them: browsers use nothing else there",
-			Lines{"environment", "Caddy's process", "GODEBUG=http2xconnect=0"})
 	}
+	without := Lines{"environment", "Caddy's process", "GODEBUG=http2xconnect=0"}
+	if version == 3 { // there they cannot be turned off alone
+		without = caddyfile("the global options", "servers {\n\tprotocols h1 h2\n}")
+	}
+	return problem("WebSockets inside HTTP/%d are offered, but do not work: %v", version, err).fixedBy(
+		"let requests with the method CONNECT through to the route, or do not offer this: browsers do not try another way", without)
 }
 
 // tunnel opens a WebSocket with an extended CONNECT (RFC 8441, RFC 9220), and waits for the hello.

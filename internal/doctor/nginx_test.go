@@ -15,7 +15,7 @@ func TestNginx(t *testing.T) {
 		t.Skip("takes long")
 	}
 	port := caddytest.FreePort(t)
-	s := caddytest.Start(t, "respond 404\n}\nhttp://:"+port+" {\nbind 127.0.0.1\nbroadcast /ws news")
+	s := caddytest.Start(t, "respond 404\n}\nhttp://:"+port+" {\nbind 127.0.0.1\nbroadcast /ws news {\ncompression on\n}")
 	n := startNginx(t, "127.0.0.1:"+port)
 	const upgrades = "proxy_http_version 1.1;\nproxy_set_header Upgrade $http_upgrade;\nproxy_set_header Connection \"upgrade\";\nproxy_set_header Host $http_host;\n"
 	for _, c := range []struct {
@@ -45,6 +45,18 @@ func TestNginx(t *testing.T) {
 		{
 			name: "that compresses", location: upgrades + "gzip_types text/event-stream;\ngzip_proxied any;\ngzip_min_length 0;\nHERE", wrong: "gzip on;", check: "event stream", state: doctor.Advice,
 			found: "compresses the event stream", fix: "gzip off;",
+		},
+		{
+			name: "that removes the subprotocol", location: upgrades + "HERE", wrong: `proxy_set_header Sec-WebSocket-Protocol "";`, check: "websocket", state: doctor.Problem,
+			found: "removes the header Sec-WebSocket-Protocol", fix: "proxy_set_header Sec-WebSocket-Protocol $http_sec_websocket_protocol;",
+		},
+		{
+			name: "that removes the compression", location: upgrades + "HERE", wrong: `proxy_set_header Sec-WebSocket-Extensions "";`, check: "compression", state: doctor.Advice,
+			found: "removes the header Sec-WebSocket-Extensions", fix: "proxy_set_header Sec-WebSocket-Extensions $http_sec_websocket_extensions;",
+		},
+		{
+			name: "that changes what is accepted", location: upgrades + "HERE", wrong: `proxy_set_header Accept "*/*";`, check: "event stream", state: doctor.Problem,
+			found: "changes the header Accept", fix: "proxy_set_header Accept $http_accept;",
 		},
 		{
 			name: "that cuts off what is silent", location: upgrades + "HERE", wrong: "proxy_read_timeout 1s;", check: "idle", state: doctor.Problem,
@@ -78,12 +90,15 @@ func TestNginx(t *testing.T) {
 		})
 	}
 	t.Run("that cuts off what is silent, and a route that pings", func(t *testing.T) {
-		addr := n.serve(upgrades + "proxy_read_timeout 2s;")
-		o := options(t, "http://"+addr+"/ws")
+		const location = upgrades + "proxy_read_timeout 2s;"
+		o := options(t, "http://"+n.serve(location)+"/ws")
 		o.Idle = 2500 * time.Millisecond
 		f := finding(t, run(t, o), "idle", doctor.Problem, "in which nothing was sent; the server pings every 25s")
-		text := lines(t, f, "Caddyfile")
-		reload(t, s.Load, "respond 404\n}\nhttp://:"+port+" {\nbind 127.0.0.1\nbroadcast /ws news {\n"+text+"\n}")
+		// Another port, because a connection of nginx that waits at the listener of the old configuration is lost.
+		port := caddytest.FreePort(t)
+		reload(t, s.Load, "respond 404\n}\nhttp://:"+port+" {\nbind 127.0.0.1\nbroadcast /ws news {\n"+lines(t, f, "Caddyfile")+"\n}")
+		n.back = "127.0.0.1:" + port
+		o.URL.Host = n.serve(location)
 		report := run(t, o)
 		healthy(t, report)
 		finding(t, report, "idle", doctor.OK, "the WebSocket and the event stream are open; the server pings every 1s")

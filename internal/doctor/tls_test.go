@@ -12,6 +12,8 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -205,4 +207,35 @@ func TestCaddyTLS(t *testing.T) {
 		reload(t, s.Load, strings.Replace(config, "SERVERS", strings.Replace(lines(t, f, "Caddyfile"), "servers", "servers :"+port, 1), 1))
 		finding(t, run(t, options(t, address)), "websocket", doctor.OK, "it opens")
 	})
+}
+
+// TestTunnels: WebSockets inside HTTP/2 and HTTP/3, which a site offers and does not let through.
+func TestTunnels(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes long")
+	}
+	port, api := caddytest.FreePort(t), caddytest.FreeAddr(t)
+	file := filepath.Join(t.TempDir(), "Caddyfile")
+	certificate := caddytest.Certificate(t)
+	start := func(environment, servers, first string) doctor.Report {
+		t.Helper()
+		name, value, _ := strings.Cut(environment, "=")
+		t.Setenv(name, value)
+		config := "{\nadmin " + api + "\npersist_config off\nauto_https off\n" + servers + "\n}\n" +
+			"https://localhost:" + port + " {\n" + certificate + "\nroute {\n" + first + "\nbroadcast /ws\n}\n}\n"
+		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd, ended := caddytest.StartProcess(t, os.Args[0], file, api, "127.0.0.1:"+port)
+		defer func() { cmd.Process.Kill(); <-ended }()
+		return run(t, options(t, "https://localhost:"+port+"/ws"))
+	}
+	const on, wrong = "GODEBUG=http2xconnect=1", "@connect method CONNECT\nrespond @connect 501"
+	finding(t, start(on, "", ""), "http/2", doctor.OK, "WebSockets inside HTTP/2 work")
+	r := start(on, "", wrong)
+	f := finding(t, r, "http/2", doctor.Problem, "WebSockets inside HTTP/2 are offered, but do not work: the handshake got the response 501")
+	f3 := finding(t, r, "http/3", doctor.Problem, "WebSockets inside HTTP/3 are offered, but do not work")
+	r = start(lines(t, f, "environment"), lines(t, f3, "Caddyfile"), wrong)
+	finding(t, r, "http/2", doctor.OK, "offers no WebSockets inside it")
+	finding(t, r, "http/3", doctor.OK, "HTTP/3 is not announced")
 }

@@ -20,7 +20,8 @@ var (
 // Sink is the sending half of a connection.
 type Sink interface {
 	// TryWrite writes what can be written without waiting and returns how much that was; 0 is no error. A sink
-	// that cannot write without waiting always returns 0. Only the connection's loop calls it, and never during Write.
+	// that cannot write without waiting always returns 0. Only the connection's loop calls it, or its flusher. Never
+	// during Write, nor after Close.
 	TryWrite(p []byte) (int, error)
 
 	// Write writes p, and may take as long as timeout. Only the connection's flusher calls it.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"runtime"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -140,6 +142,49 @@ func TestSlowIsNotSilent(t *testing.T) {
 		time.Sleep(time.Minute)
 		if h.Subscribers("a") != 0 {
 			t.Error("not taken for dead when it was")
+		}
+		closeHub(h)
+	})
+}
+
+// laborious is a format that takes long to encode, and notes how many are at it at once.
+type laborious struct {
+	seqs
+	now, most atomic.Int32
+}
+
+func (s *laborious) Append(dst []byte, run []*Message) []byte {
+	if n := s.now.Add(1); n > s.most.Load() {
+		s.most.Store(n)
+	}
+	time.Sleep(5 * watchInterval)
+	s.now.Add(-1)
+	return s.seqs.Append(dst, run)
+}
+
+// TestBusyFlushers: however many clients resume at once, no more flushers encode for them than each loop keeps.
+func TestBusyFlushers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := New(Config{History: 10, HistoryAge: time.Hour})
+		for range 3 {
+			publish(t, h, "a")
+		}
+		format := new(laborious)
+		o := options()
+		o.Format = format
+		var clients []*client
+		for range 100 {
+			c, _ := connectAs(t, h, o, Subscriber{Channels: []string{"a"}, Replay: 3})
+			clients = append(clients, c)
+		}
+		for _, c := range clients {
+			if got, _ := c.wait(3); !slices.Equal(got, []uint64{1, 2, 3}) {
+				t.Fatalf("got %d", got)
+			}
+			c.conn.Done()
+		}
+		if n := int(format.most.Load()); n > maxFree*len(h.loops) {
+			t.Errorf("%d flushers encoded at once", n)
 		}
 		closeHub(h)
 	})

@@ -1,8 +1,8 @@
 package hub
 
 import (
-	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,6 +21,8 @@ type flushers struct {
 	running  int    // how many there are
 	watching bool
 	closed   chan struct{}
+
+	waiting atomic.Int32 // how many are in a write that waits for its peer
 }
 
 const (
@@ -35,9 +37,8 @@ const (
 const flusherCost = 32 << 10
 
 // maxFree is how many flushers of a loop stay when there is no work. There is a loop for each core, so more could hardly run at
-// the same time. Two, because the connections of a small channel are all on one loop. watch starts others for those that
-// are stuck.
-var maxFree = min(2, runtime.GOMAXPROCS(0))
+// the same time. watch starts others for those that are stuck.
+const maxFree = 1
 
 // init makes flushers usable.
 func (f *flushers) init(h *Hub) {
@@ -101,8 +102,16 @@ func (f *flushers) run() {
 	}
 }
 
-// watch starts flushers, twice as many each time, as long as those that there are make no progress. It ends when there is
-// no work.
+// write has a sink write p, and wait for its peer.
+func (f *flushers) write(to Sink, p []byte, timeout time.Duration) (int, error) {
+	f.waiting.Add(1)
+	defer f.waiting.Add(-1)
+	return to.Write(p, timeout)
+}
+
+// watch starts flushers, twice as many each time, as long as those that there are make no progress because they are stuck. If one
+// is at work, more would only be in each other's way, and in that of publishers: thousands of clients that resume at once are as many as
+// the cores can encode for. It ends when there is no work.
 func (f *flushers) watch() {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
@@ -119,7 +128,7 @@ func (f *flushers) watch() {
 			f.mu.Unlock()
 			return
 		}
-		if f.finished-last >= busyFlushers {
+		if f.finished-last >= busyFlushers || f.running-int(f.waiting.Load()) >= maxFree {
 			more = 1
 		} else {
 			for n := range min(more, len(f.queue)) {

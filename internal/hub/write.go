@@ -166,35 +166,31 @@ func (c *Conn) settleLocked(before footprint) {
 func (c *Conn) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	var space *chunk // for what is encoded: it is free again when the next messages are, because what was is written
 	for !c.dead && !c.backlog.empty() {
 		before := c.backlog.footprint()
-		s, t := c.backlog.next(), c.sink
+		s := c.backlog.next()
 		c.settleLocked(before) // next takes what waits as messages
-		// Without the lock, so that the loop can add to the backlog while the peer is slow.
+		if s.encode == nil {
+			if err := c.writeStepLocked(s); err != nil {
+				c.hub.enqueue(c.loop, entry{op: opWriteFailed, conn: c, arg: err})
+				return // with space, to which the backlog may refer
+			}
+			continue
+		}
+		if space == nil {
+			space = chunks.Get().(*chunk)
+		}
+		// Without the lock, so that the loop can add to the backlog meanwhile.
 		c.mu.Unlock()
-		var made []byte
-		var n int
-		var err error
-		if s.encode != nil {
-			made = c.options.Format.Append(nil, s.encode)
-		} else {
-			n, err = t.Write(s.write, c.options.WriteTimeout)
-			s.recycle()
-		}
+		made := c.options.Format.Append(space[:0], s.encode)
 		c.mu.Lock()
-		// stopWriting has emptied the backlog meanwhile, so what was written is no part of it any more.
-		if c.dead {
-			return
-		}
-		if s.encode != nil {
+		if !c.dead { // or stopWriting has let go of them
 			c.replayLocked(s.encode, made)
-		} else {
-			c.advanceLocked(n, err)
 		}
-		if err != nil && !(err == ErrStuck && n > 0) { // one that is slow, but accepts something, goes on
-			c.hub.enqueue(c.loop, entry{op: opWriteFailed, conn: c, arg: err})
-			return
-		}
+	}
+	if space != nil {
+		chunks.Put(space)
 	}
 	if c.dead {
 		return
@@ -205,6 +201,29 @@ func (c *Conn) flush() {
 	if c.closing {
 		c.hub.enqueue(c.loop, entry{op: opFlushed, conn: c})
 	}
+}
+
+// writeStepLocked writes a step, and takes out of the backlog what was written of it. First it tries without waiting: that needs no
+// deadline, and shows which flushers are stuck. That is under the lock, because a sink that is closed, which it is when the connection
+// is dead, must not be tried. While the peer is slow the loop can add to the backlog.
+func (c *Conn) writeStepLocked(s step) error {
+	t := c.sink
+	tried, err := t.TryWrite(s.write)
+	n := 0
+	if rest := s.write[tried:]; err == nil && len(rest) > 0 {
+		c.mu.Unlock()
+		n, err = c.loop.flushers.write(t, rest, c.options.WriteTimeout)
+		c.mu.Lock()
+	}
+	s.recycle()
+	if c.dead {
+		return nil // stopWriting has emptied the backlog, so what was written is no part of it any more
+	}
+	c.advanceLocked(tried+n, err)
+	if err == ErrStuck && n > 0 {
+		return nil // one that is slow, but accepts something, goes on
+	}
+	return err
 }
 
 // advanceLocked takes out of the backlog what was written of a step.

@@ -25,8 +25,9 @@ const Prefix = "/broadcast/ui/"
 //go:embed assets
 var assets embed.FS
 
-// types are the files' types, by their extensions. Package mime is not asked, because it reads the system's table, and on Windows any program can
-// change that: it is known to say text/plain for JavaScript (golang/go#32350), which browsers then refuse to run.
+// types are the files' types, by their extensions. Package mime is not asked, because it reads the system's table, and on
+// Windows any program can change that: it is known to say text/plain for JavaScript (golang/go#32350), which browsers then
+// refuse to run.
 var types = map[string]string{
 	".html": "text/html; charset=utf-8",
 	".css":  "text/css; charset=utf-8",

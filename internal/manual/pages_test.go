@@ -120,6 +120,8 @@ func guess(text string) string {
 		return "sh"
 	case strings.HasSuffix(first, "{"):
 		return "caddyfile"
+	case regexp.MustCompile(`^\S+ {2,}\S`).MatchString(first):
+		return "text" // columns, which a command prints
 	}
 	return ""
 }

@@ -174,6 +174,9 @@ var records = sync.Pool{New: func() any { return new([maxRecord + 2<<10]byte) }}
 // tryWrite writes what the socket accepts without blocking. What is encrypted has to be sent in any case. So where the socket
 // does not accept all of it, some of p counts as not written (owed), which has the hub come back to write the rest.
 func (t *carrier) tryWrite(p []byte) (n int, err error) {
+	if t.owed > 0 {
+		return 0, nil // p begins with what is encrypted already, and was not accepted by the client in time
+	}
 	for n < len(p) {
 		m := min(len(p)-n, maxRecord)
 		if m > maxTried && !hasRoom(t.fd, m) {

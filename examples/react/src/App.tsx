@@ -41,7 +41,7 @@ function Prices() {
 	useCount()
 	return (
 		<ul className="rows" aria-label="Prices">
-			{prices.map(({ data }) => (
+			{prices.toSorted((a, b) => a.data.row - b.data.row).map(({ data }) => (
 				<Price key={data.row} row={data.row} price={data.price} />
 			))}
 		</ul>

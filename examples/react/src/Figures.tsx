@@ -13,9 +13,13 @@ export function Figures({ hub }: { hub: SharedHub<Events> | undefined }) {
 	useEffect(() => {
 		let prices = 0
 		const stop = hub?.on("price", () => prices++)
+		let last = performance.now()
 		const timer = setInterval(() => {
-			setFigures({ prices, renders })
+			const now = performance.now()
+			const rate = (n: number) => Math.round((1000 * n) / (now - last))
+			setFigures({ prices: rate(prices), renders: rate(renders) })
 			prices = renders = 0
+			last = now
 		}, 1000)
 		return () => {
 			clearInterval(timer)
