@@ -69,7 +69,7 @@ func testJWT(r *recipe) {
 		r.Errorf("%v: the access log has\n%s", err, log)
 	}
 
-	client, err := os.ReadFile("../../client/broadcast.min.js")
+	client, err := os.ReadFile("../../client/broadcast.js")
 	if err != nil {
 		r.Fatal(err)
 	}
