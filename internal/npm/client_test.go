@@ -46,7 +46,7 @@ func TestPackage(t *testing.T) {
 	---
 	broadcast /ws default other {
 		user {query.user}
-		presence
+		presence 0
 	}
 	broadcast /expiring {
 		expires {query.until}
