@@ -46,7 +46,7 @@ func TestPackage(t *testing.T) {
 	---
 	broadcast /ws default other {
 		user {query.user}
-		presence
+		presence 0
 	}
 	broadcast /expiring {
 		expires {query.until}
@@ -54,7 +54,11 @@ func TestPackage(t *testing.T) {
 	respond /closed 403
 	root `+filepath.Join(project.Dir, "dist")+`
 	file_server`)
-	t.Run("node", func(t *testing.T) { project.Run(t, []string{"SITE=" + s.Addr}, "node", "node.mjs") })
+	t.Run("node", func(t *testing.T) {
+		project.Run(t, []string{"SITE=" + s.Addr}, "node", "node.mjs")
+		// In Node 20 its own WebSocket must be asked for.
+		project.Run(t, []string{"SITE=" + s.Addr}, "node", "--experimental-websocket", "node.mjs")
+	})
 	t.Run("browser", func(t *testing.T) {
 		page := chromium.Page{T: t, Ctx: chromium.Open(t)}
 		for _, framework := range []string{"react", "vue", "svelte"} {

@@ -2,6 +2,7 @@ package npm
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -9,9 +10,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/subprocess"
 )
+
+// isNewEnough is an expression of JavaScript: whether Node is what Vite says that it needs.
+const isNewEnough = `(([major, minor]) => major > 22 || major == 22 && minor >= 12 || major == 20 && minor >= 19)(
+	process.versions.node.split(".").map(Number))`
 
 // Project is the folder of a program that uses our client.
 type Project struct {
@@ -23,6 +29,9 @@ type Project struct {
 // is missing. The other packages are those that client/package-lock.json names.
 func NewProject(t testing.TB, client string, files fs.FS) *Project {
 	t.Helper()
+	if out, err := exec.Command("node", "-p", isNewEnough).Output(); err == nil && strings.TrimSpace(string(out)) != "true" {
+		missing(t, errors.New("a newer Node is needed, for Vite: 20.19, or 22.12 and later"))
+	}
 	outer := t.TempDir()
 	p := &Project{Dir: filepath.Join(outer, "project"), packages: Install(t, os.DirFS(client))}
 	// Node looks for packages in the folders above too. So those are found by the client, which has none of its own.
@@ -87,6 +96,7 @@ func run(t testing.TB, dir string, environment []string, name string, args ...st
 	cmd := exec.CommandContext(ctx, name, args...)
 	subprocess.DieWithParent(cmd)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), environment...)
+	cmd.WaitDelay = time.Second // if it is ended, what it has started may still have its output open
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
