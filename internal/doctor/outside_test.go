@@ -71,6 +71,28 @@ func TestAuthentication(t *testing.T) {
 	healthy(t, run(t, o))
 }
 
+// TestForwardAuth: Caddy passes an app's rejection on with a Via, and that is no proxy in front of it.
+func TestForwardAuth(t *testing.T) {
+	port := caddytest.FreePort(t)
+	app := "127.0.0.1:" + port
+	s := caddytest.Start(t, "forward_auth /ws "+app+" {\nuri /auth\n}\nbroadcast /ws\n}\nhttp://:"+port+` {
+	bind 127.0.0.1
+	@in header Authorization "Bearer t"
+	respond @in 204
+	respond "log in first" 401`)
+	o := options(t, "http://"+s.Addr+"/ws")
+	o.Admin = admin(t, s)
+	report := run(t, o)
+	finding(t, report, "route", doctor.Problem, "the route is behind authentication (401 Unauthorized")
+	for _, f := range report.Findings {
+		if f.Check == "clients" {
+			t.Errorf("%s: %s", f.State, f.Found)
+		}
+	}
+	o.Header.Set("Authorization", "Bearer t")
+	healthy(t, run(t, o))
+}
+
 // TestAnyName: a site without a name.
 func TestAnyName(t *testing.T) {
 	port := caddytest.FreePort(t)

@@ -18,20 +18,21 @@ var route = Check{
 			return []Finding{noResponse(x, err)}
 		}
 		x.version = resp.ProtoMajor
-		x.learn(resp.Header)
+		if v := resp.Header.Get("Alt-Svc"); v != "" {
+			x.altSvc = v
+		}
 		if resp.StatusCode == http.StatusNoContent {
 			x.has[aRoute] = true
+			x.learnProxy(resp.Header)
 			return []Finding{ok("the route at %s would let the client connect", visible(x.path()))}
 		}
 		return []Finding{x.rejection(ctx, resp)}
 	},
 }
 
-// learn remembers what the headers of a response tell of the server and what is in front of it.
-func (x *exam) learn(h http.Header) {
-	if v := h.Get("Alt-Svc"); v != "" {
-		x.altSvc = v
-	}
+// learnProxy remembers what the headers of the route's own response tell of what is in front of Caddy. Those of a rejection can be
+// of a backend behind it: forward_auth passes on what the app responds, with a Via of this Caddy.
+func (x *exam) learnProxy(h http.Header) {
 	// Caddy as a proxy adds a Via, and others put their own name in place of Caddy's.
 	if v := h.Get("Via"); v != "" {
 		x.proxy = "a proxy (Via: " + visible(v) + ")"
