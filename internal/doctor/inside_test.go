@@ -2,11 +2,13 @@ package doctor_test
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/adminclient"
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
@@ -107,11 +109,24 @@ func TestFewFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", cmd.Process.Pid))
+	// Connections that stay, so that a few files more or less make no difference, and the request for the metrics finds room.
+	const clients = 80
+	for range clients {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	fds := fmt.Sprintf("/proc/%d/fd", cmd.Process.Pid)
+	open, err := os.ReadDir(fds)
+	for ; err == nil && len(open) < clients; open, err = os.ReadDir(fds) { // it accepts them when it gets to it
+		time.Sleep(5 * time.Millisecond)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	few := uint64(len(open)) + 4 // or the requests for the metrics could not be accepted
+	few := uint64(len(open)) + 8
 	for _, step := range []struct {
 		limit uint64
 		state doctor.State
