@@ -37,7 +37,7 @@ type Socket struct {
 
 	// With a poller:
 	poller *Poller
-	number uint64
+	number uint64       // set once: Close may look at it before, or while, the poller adds the socket
 	state  atomic.Int32 // idle, reading or again
 	hungUp atomic.Bool  // the client sends no more
 }
@@ -67,7 +67,7 @@ func New(conn net.Conn, early []byte, r Receiver, p *Poller) *Socket {
 		s.raw.Control(func(fd uintptr) { s.fd = int(fd) })
 	}
 	if p != nil && s.fd >= 0 && (!s.secure || s.carrier != nil) {
-		s.poller = p
+		s.poller, s.number = p, p.number()
 	}
 	if t := s.carrier; t != nil {
 		t.fd, t.raw, t.hungUp, t.waits = s.fd, s.raw, &s.hungUp, s.poller == nil
