@@ -119,6 +119,7 @@ func (q *queue) run() {
 		for _, s := range ready {
 			s.notify()
 		}
+		clear(ready) // those that have ended would stay in memory until as many are ready at once
 	}
 }
 
