@@ -26,8 +26,8 @@
 //     that the messages are for, or writes anything else to one of their connections (see loop.barrier).
 //  7. A connection's sink is used by one goroutine at a time. While Conn.flushing is false that is the loop, and the
 //     backlog is empty; while it is true it is one flusher. Only the flusher, and Start, make it false.
-//  8. Conn.mu guards the backlog, and is held for moments: it is released to write and to encode. Hub.mu
-//     may be taken under Conn.mu, never the other way around.
+//  8. Conn.mu guards the backlog, and is held for moments: a flusher tries to write under it, and releases it to encode, and
+//     to wait for a peer. Hub.mu may be taken under Conn.mu, never the other way around.
 //  9. Publish waits for no subscriber. What exceeds a limit is rejected (ErrFull), or the publisher waits for room in an
 //     inbox (PublishWait), which its loop makes without waiting for anyone.
 //  10. A message that was published does not change, except for the encodings that the wire formats keep in it, which

@@ -3,10 +3,8 @@ package socket
 import (
 	"bytes"
 	"crypto/tls"
-	"errors"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -249,9 +247,7 @@ func (t *carrier) write(p []byte, timeout time.Duration) (n int, err error) {
 }
 
 // send waits until the socket has accepted all of out. If the client accepts nothing within the timeout, the rest stays there.
-// The system frees space in large steps, so a client also counts as accepting data if its system has confirmed any.
 func (t *carrier) send(timeout time.Duration) error {
-	acked, _ := t.acked()
 	for {
 		t.mu.Lock()
 		p := t.out
@@ -260,32 +256,13 @@ func (t *carrier) send(timeout time.Duration) error {
 		if len(p) == 0 {
 			return nil
 		}
-		t.Conn.SetWriteDeadline(time.Now().Add(timeout))
-		n, err := t.Conn.Write(p)
-		t.Conn.SetWriteDeadline(time.Time{})
+		n, err := writeSlowly(t.Conn, t.raw, p, timeout)
 		if err == nil {
 			continue // others may have added something
 		}
 		t.mu.Lock()
 		t.out, t.taken = append(p[n:], t.out...), false
 		t.mu.Unlock()
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return err
-		}
-		before := acked
-		if acked, _ = t.acked(); n == 0 && acked == before {
-			return hub.ErrStuck
-		}
+		return err
 	}
-}
-
-// acked returns how many bytes the client's system has confirmed, if this system can report it.
-func (t *carrier) acked() (n uint64, ok bool) {
-	if t.raw == nil {
-		return 0, false
-	}
-	if err := t.raw.Control(func(fd uintptr) { n, ok = bytesAcked(int(fd)) }); err != nil {
-		return 0, false
-	}
-	return n, ok
 }

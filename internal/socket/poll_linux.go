@@ -15,7 +15,7 @@ import (
 // a frame reader without buffers, this reduced an idle connection from 7.8 to 1.9 KiB (docs/performance.md).
 type Poller struct {
 	queues []*queue // one for each core, so that none has to wait for the events of all clients
-	next   atomic.Uint64
+	last   atomic.Uint64
 }
 
 // queue is an epoll instance and the goroutine that waits for its events.
@@ -79,6 +79,9 @@ func (p *Poller) Close() {
 	}
 }
 
+// number returns the number of one more socket.
+func (p *Poller) number() uint64 { return p.last.Add(1) }
+
 // queue returns the queue of a socket.
 func (p *Poller) queue(number uint64) *queue { return p.queues[number%uint64(len(p.queues))] }
 
@@ -116,6 +119,7 @@ func (q *queue) run() {
 		for _, s := range ready {
 			s.notify()
 		}
+		clear(ready) // those that have ended would stay in memory until as many are ready at once
 	}
 }
 
@@ -138,7 +142,6 @@ func (p *Poller) Len() int {
 func (p *Poller) add(s *Socket) bool {
 	// Looked at before the socket is registered: afterwards a reader may clear it. A tls.Conn may have data as well.
 	early := s.early != nil || s.carrier != nil
-	s.number = p.next.Add(1)
 	q := p.queue(s.number)
 	q.mu.Lock()
 	// Before epoll knows the socket, because the first event may come at once.

@@ -19,6 +19,8 @@ func (p *Poller) Close() {}
 // Len returns 0.
 func (p *Poller) Len() int { return 0 }
 
+func (p *Poller) number() uint64 { return 0 }
+
 func (p *Poller) add(*Socket) bool { return false }
 
 func (p *Poller) remove(*Socket) {}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"runtime"
 	"testing"
 	"time"
 
@@ -85,5 +86,42 @@ func TestCarrierTooSlow(t *testing.T) {
 		if !bytes.Equal(got[i*size:][:size], bytes.Repeat([]byte{byte(i % 128)}, size)) {
 			t.Fatalf("message %d is not what was sent", i)
 		}
+	}
+}
+
+// TestSlowPlain: a slow client without TLS that keeps accepting data is not found stuck, even if the system has no room for as long
+// as the timeout.
+func TestSlowPlain(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the system does not report what a client has confirmed")
+	}
+	t.Parallel() // it mostly waits
+	server, client := tcpPair(t)
+	client.SetReadBuffer(4 << 10)
+	server.SetWriteBuffer(256 << 10)
+	s := New(server, nil, nobody{}, nil)
+	// The kernel tells the sender of free space only when a third of the buffer is free.
+	const timeout = time.Second
+	done := make(chan struct{})
+	defer func() { client.Close(); <-done }()
+	fill := make([]byte, 16<<10)
+	for n := 1; n > 0; {
+		var err error
+		if n, err = s.TryWrite(fill); err != nil {
+			t.Fatal(err)
+		}
+	}
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(timeout / 12)
+		defer ticker.Stop()
+		for range ticker.C {
+			if _, err := io.CopyN(io.Discard, client, 2<<10); err != nil {
+				return
+			}
+		}
+	}()
+	if n, err := s.Write(fill, timeout); n == 0 {
+		t.Errorf("it is found stuck: %v", err)
 	}
 }

@@ -37,7 +37,7 @@ type Socket struct {
 
 	// With a poller:
 	poller *Poller
-	number uint64
+	number uint64       // set once: Close may look at it before, or while, the poller adds the socket
 	state  atomic.Int32 // idle, reading or again
 	hungUp atomic.Bool  // the client sends no more
 }
@@ -67,7 +67,7 @@ func New(conn net.Conn, early []byte, r Receiver, p *Poller) *Socket {
 		s.raw.Control(func(fd uintptr) { s.fd = int(fd) })
 	}
 	if p != nil && s.fd >= 0 && (!s.secure || s.carrier != nil) {
-		s.poller = p
+		s.poller, s.number = p, p.number()
 	}
 	if t := s.carrier; t != nil {
 		t.fd, t.raw, t.hungUp, t.waits = s.fd, s.raw, &s.hungUp, s.poller == nil
@@ -130,19 +130,46 @@ func (s *Socket) TryWrite(p []byte) (int, error) {
 
 // Write implements hub.Sink.
 func (s *Socket) Write(p []byte, timeout time.Duration) (int, error) {
-	if s.carrier != nil {
+	switch {
+	case s.carrier != nil:
 		return s.carrier.write(p, timeout)
+	case !s.secure:
+		return writeSlowly(s.Conn, s.raw, p, timeout)
 	}
 	s.SetWriteDeadline(time.Now().Add(timeout))
 	n, err := s.Conn.Write(p)
 	s.SetWriteDeadline(time.Time{})
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		if s.secure {
-			return n, hub.ErrTimeout // now the state of TLS is corrupt (documented at tls.Conn.SetWriteDeadline)
-		}
-		return n, hub.ErrStuck
+		err = hub.ErrTimeout // now the state of TLS is corrupt (documented at tls.Conn.SetWriteDeadline)
 	}
 	return n, err
+}
+
+// writeSlowly writes p to a connection. If the client accepts nothing within the timeout, it returns hub.ErrStuck. The system frees
+// space in large steps, so a client also counts as accepting data if its system has confirmed any.
+func writeSlowly(c net.Conn, raw syscall.RawConn, p []byte, timeout time.Duration) (n int, err error) {
+	acked := confirmed(raw)
+	for {
+		c.SetWriteDeadline(time.Now().Add(timeout))
+		m, err := c.Write(p[n:])
+		c.SetWriteDeadline(time.Time{})
+		n += m
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+		before := acked
+		if acked = confirmed(raw); m == 0 && acked == before {
+			return n, hub.ErrStuck
+		}
+	}
+}
+
+// confirmed returns how many bytes the client's system has confirmed, or always 0 if this system cannot report it.
+func confirmed(raw syscall.RawConn) (n uint64) {
+	if raw != nil {
+		raw.Control(func(fd uintptr) { n, _ = bytesAcked(int(fd)) })
+	}
+	return n
 }
 
 // LimitUnsent implements hub.PromptSink.
