@@ -29,12 +29,12 @@ const strip = (code, loader) => transformSync(code, { loader, jsx: "automatic", 
 const tsx = example("tsx") + "\nexport { Prices }\n"
 writeFileSync("readme.tsx", tsx) // for tsc
 const { Prices } = await load("react.mjs", strip(tsx, "tsx"))
-assert.match(renderToString(createElement(Prices)), /<p>connecting<!-- -->, <!-- -->0<!-- --> here<\/p>/)
+assert.match(renderToString(createElement(Prices)), /<p>connecting<!-- -->, <!-- -->0<!-- --> here: <\/p>/)
 
 const { descriptor } = parse(example("vue"))
 const { content } = compileScript(descriptor, { id: "readme", inlineTemplate: true, templateOptions: { ssr: true } })
 const { default: Vue } = await load("vue.mjs", strip(content, "ts"))
-assert.match(await renderVue(createSSRApp(Vue)), /<p>connecting, 0 here<\/p>/)
+assert.match(await renderVue(createSSRApp(Vue)), /<p>connecting, 0 here: <\/p>/)
 
 const { default: Svelte } = await load("svelte.mjs", compile(example("svelte"), { generate: "server" }).js.code)
-assert.match(render(Svelte).body, /<p>connecting, 0 here<\/p>/)
+assert.match(render(Svelte).body, /<p>\s*connecting, 0 here:\s*<\/p>/)
