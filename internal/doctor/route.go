@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -72,7 +73,7 @@ func (x *exam) rejection(ctx context.Context, r response) Finding {
 	case code < 300 && r.isPage():
 		return x.aPage(ctx)
 	case code < 300 || code == http.StatusNotFound || code == http.StatusMethodNotAllowed || code == http.StatusUpgradeRequired:
-		return x.noRoute(ctx, why)
+		return x.noRoute(ctx, r, why)
 	case code == http.StatusBadRequest && strings.Contains(r.text, "HTTPS server"): // Go's and nginx's
 		u := *x.URL
 		u.Scheme = "https"
@@ -145,8 +146,7 @@ func (x *exam) forbidden(ctx context.Context, r response, why string) Finding {
 	}
 	return problem("a proxy in front sends %s in place of %s, so the site's own pages are rejected as another site's (%s)", as, x.URL.Host, why).fixedBy(
 		"have the proxy pass the Host header on; if you cannot change it, name the site in the route's options",
-		caddyfile("reverse_proxy of the proxy, in place of other lines for Host", "header_up Host {http.request.hostport}"),
-		nginx("location "+x.path(), "proxy_set_header Host $http_host;"), origins)
+		append(x.passHost(), origins)...)
 }
 
 // aPage is about a web page in place of the route.
@@ -172,16 +172,41 @@ func handles(path string, channels []string) string {
 }
 
 // noRoute is about a response of another handler.
-func (x *exam) noRoute(ctx context.Context, why string) Finding {
-	listed := ""
-	if all := x.insideOf(ctx).routes; len(all) > 0 {
-		var names []string
-		for _, r := range all {
-			names = append(names, r.String())
+func (x *exam) noRoute(ctx context.Context, r response, why string) Finding {
+	add := caddyfile("the site "+x.URL.Host, "broadcast "+x.path())
+	// Caddy's response to a request for a name that none of its sites has.
+	if r.StatusCode == http.StatusOK && r.text == "" {
+		why += ", and no content, as Caddy responds if no site has the name of the request"
+		known := slices.ContainsFunc(x.insideOf(ctx).routes, func(r routeInfo) bool { return r.matches(x.host, x.path()) })
+		if known {
+			return problem("Caddy has a route for %s, and the request does not reach it: a proxy in front sends another Host header (%s)", visible(x.URL.Redacted()), why).fixedBy(
+				"have the proxy pass the Host header on", x.passHost()...)
 		}
-		listed = "; this Caddy has these routes: " + strings.Join(names, ", ")
+		if x.proxy != "" {
+			return problem("there is no route for %s, or a proxy in front sends another Host header (%s)", visible(x.URL.Redacted()), why).fixedBy(
+				"have the proxy pass the Host header on; if it does, add the route to the site with this address"+x.listed(ctx), append(x.passHost(), add)...)
+		}
 	}
 	return problem("there is no route for %s (%s)", visible(x.URL.Redacted()), why).fixedBy(
-		"add the route to the site with this address, or use the address of the one that there is"+listed,
-		caddyfile("the site "+x.URL.Host, "broadcast "+x.path()))
+		"add the route to the site with this address, or use the address of the one that there is"+x.listed(ctx), add)
+}
+
+// passHost returns what has a proxy pass the Host header on.
+func (x *exam) passHost() []Lines {
+	return []Lines{
+		caddyfile("reverse_proxy of the proxy, in place of other lines for Host", "header_up Host {http.request.hostport}"),
+		nginx("location "+x.path(), "proxy_set_header Host $http_host;"),
+	}
+}
+
+// listed returns the end of a sentence: the routes of this Caddy.
+func (x *exam) listed(ctx context.Context) string {
+	var names []string
+	for _, r := range x.insideOf(ctx).routes {
+		names = append(names, r.String())
+	}
+	if names == nil {
+		return ""
+	}
+	return "; this Caddy has these routes: " + strings.Join(names, ", ")
 }
