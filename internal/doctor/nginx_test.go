@@ -94,6 +94,19 @@ func TestNginx(t *testing.T) {
 			}
 		})
 	}
+	t.Run("that Caddy does not trust", func(t *testing.T) {
+		o := options(t, "http://"+n.serve(upgrades)+"/ws")
+		o.Admin = admin(t, s)
+		f := finding(t, run(t, o), "clients", doctor.Advice, "so all clients have the proxy's address")
+		// With $proxy_add_x_forwarded_for clients could choose their address: Caddy takes the first of several.
+		if text := lines(t, f, "nginx"); text != "proxy_set_header X-Forwarded-For $remote_addr;" {
+			t.Errorf("the fix is %q", text)
+		}
+	})
+	t.Run("with TLS, asked without", func(t *testing.T) {
+		o := options(t, "http://"+n.serve("return 497;")+"/ws") // nginx's own response then
+		finding(t, run(t, o), "route", doctor.Problem, "speaks TLS")
+	})
 	t.Run("that cuts off what is silent, and a route that pings", func(t *testing.T) {
 		testPings(t, s, n)
 	})

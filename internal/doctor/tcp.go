@@ -55,7 +55,7 @@ func unreachable(ctx context.Context, x *exam, addrs []string, err error) Findin
 	}
 	return problem("%s does not answer: %v", at, dialError(err)).fixedBy(
 		"let port "+x.port+" through the firewalls and the security groups in between, and forward it where the server is behind NAT or in a container",
-		Lines{"compose", "services: caddy: ports:", fmt.Sprintf("- \"%s:%[1]s\"", x.port)})
+		Lines{"compose", "services: caddy: ports", fmt.Sprintf("- \"%s:%[1]s\"", x.port)})
 }
 
 // dialError returns the part of an error that says what is wrong.
