@@ -74,7 +74,7 @@ func (x *exam) rejection(ctx context.Context, r response) Finding {
 		return x.aPage(ctx)
 	case code < 300 || code == http.StatusNotFound || code == http.StatusMethodNotAllowed || code == http.StatusUpgradeRequired:
 		return x.noRoute(ctx, r, why)
-	case code == http.StatusBadRequest && strings.Contains(r.text, "HTTPS server"): // Go's and nginx's
+	case code == http.StatusBadRequest && (strings.Contains(r.text, "HTTPS server") || strings.Contains(r.text, "HTTPS port")): // Go's and nginx's
 		u := *x.URL
 		u.Scheme = "https"
 		return problem("port %s speaks TLS", x.port).fixedBy("use " + u.Redacted())
@@ -108,19 +108,25 @@ func (x *exam) redirected(r response) Finding {
 // unauthorized is about a 401.
 func (x *exam) unauthorized(r response, why string) Finding {
 	scheme := r.Header.Get("WWW-Authenticate")
+	at := *x.URL
+	at.User = nil
+	password := shell("caddy broadcast doctor " + at.Scheme + "://<user>:<password>@" + at.Host + at.RequestURI())
+	cookie := shell("caddy broadcast doctor --header 'Cookie: <name>=<value>' " + at.String())
+	basic := len(scheme) >= 5 && strings.EqualFold(scheme[:5], "Basic")
 	if scheme != "" {
 		scheme = ", which asks for " + visible(scheme)
 	}
-	if len(x.Header) > 0 || x.URL.User != nil {
-		return problem("the authentication in front of the route rejects these credentials (%s%s)", why, scheme).fixedBy(
-			"give doctor what a page that is logged in sends, for example its cookie: see the browser's developer tools",
-			shell("caddy broadcast doctor --header 'Cookie: <name>=<value>' "+x.URL.Redacted()))
+	switch rejects := problem("the authentication in front of the route rejects these credentials (%s%s)", why, scheme); {
+	case (len(x.Header) > 0 || x.URL.User != nil) && basic:
+		return rejects.fixedBy("give doctor a user and a password that basic_auth has; caddy hash-password makes the hash for the Caddyfile", password)
+	case len(x.Header) > 0 || x.URL.User != nil:
+		return rejects.fixedBy("give doctor what a page that is logged in sends, for example its cookie: see the browser's developer tools", cookie)
+	case basic:
+		return problem("the route is behind authentication (%s%s)", why, scheme).fixedBy("give doctor the credentials", password)
 	}
 	return problem("the route is behind authentication (%s%s)", why, scheme).fixedBy(
 		"give doctor the credentials; a page cannot set headers of a WebSocket, so it needs a cookie, a login by basic_auth, or a token in the query",
-		shell("caddy broadcast doctor --header 'Authorization: Bearer <token>' "+x.URL.Redacted()),
-		shell("caddy broadcast doctor --header 'Cookie: <name>=<value>' "+x.URL.Redacted()),
-		shell("caddy broadcast doctor "+x.URL.Scheme+"://<user>:<password>@"+x.URL.Host+x.URL.RequestURI()))
+		cookie, shell("caddy broadcast doctor --header 'Authorization: Bearer <token>' "+at.String()), password)
 }
 
 // arrived finds the host that a rejected handshake had when it arrived: see deniedOrigin in internal/route.
@@ -158,6 +164,10 @@ func (x *exam) aPage(ctx context.Context) Finding {
 					ownHandle, caddyfile("the site", handles(x.path(), r.Channels)))
 			}
 		}
+	}
+	if x.path() == "/" {
+		return problem("the site responds with a web page, and the URL has no path").fixedBy(
+			"use the URL of the route, with its path"+x.listed(ctx), shell("caddy broadcast doctor "+x.URL.Scheme+"://"+x.URL.Host+"/ws"))
 	}
 	return problem("the site responds with a web page: a single-page app's try_files hides the route, or there is no route at %s", visible(x.path())).fixedBy(
 		ownHandle, caddyfile("the site", handles(x.path(), nil)))
