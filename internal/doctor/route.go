@@ -71,7 +71,7 @@ func (x *exam) rejection(ctx context.Context, r response) Finding {
 	case code == http.StatusForbidden:
 		return x.forbidden(ctx, r, why)
 	case code < 300 && r.isPage():
-		return x.aPage(ctx)
+		return x.aPage(ctx, why)
 	case code < 300 || code == http.StatusNotFound || code == http.StatusMethodNotAllowed || code == http.StatusUpgradeRequired:
 		return x.noRoute(ctx, r, why)
 	case code == http.StatusBadRequest && (strings.Contains(r.text, "HTTPS server") || strings.Contains(r.text, "HTTPS port")): // Go's and nginx's
@@ -82,7 +82,7 @@ func (x *exam) rejection(ctx context.Context, r response) Finding {
 		return problem("the server has no room for another client (%s)", why).fixedBy(
 			"wait, or raise the limit: max_connections of the route or in the global options, and what limits requests in front of it")
 	case code == http.StatusBadGateway || code == http.StatusServiceUnavailable || code == http.StatusGatewayTimeout:
-		return problem("a proxy in front does not reach Caddy (%s)", why).fixedBy("start Caddy, and have the proxy forward to an address on which it listens",
+		return problem("a proxy in front does not reach Caddy (%s)", why).fixedBy("start Caddy, and have the proxy forward to an address on which it listens"+x.listens(ctx),
 			caddyfile("the proxy's site", "reverse_proxy localhost:8080"), nginx("location "+x.path(), "proxy_pass http://localhost:8080;"))
 	}
 	return problem("the request got the response %s", why).fixedBy("look for the reason in Caddy's log, and in the logs of proxies in front")
@@ -156,7 +156,7 @@ func (x *exam) forbidden(ctx context.Context, r response, why string) Finding {
 }
 
 // aPage is about a web page in place of the route.
-func (x *exam) aPage(ctx context.Context) Finding {
+func (x *exam) aPage(ctx context.Context, why string) Finding {
 	for _, r := range x.insideOf(ctx).routes {
 		for _, w := range r.Warnings {
 			if r.matches(x.host, x.path()) && strings.Contains(w, "try_files") {
@@ -164,6 +164,9 @@ func (x *exam) aPage(ctx context.Context) Finding {
 					ownHandle, caddyfile("the site", handles(x.path(), r.Channels)))
 			}
 		}
+	}
+	if x.proxy != "" && x.known(ctx) {
+		return x.notForwarded(ctx, why+", a web page")
 	}
 	if x.path() == "/" {
 		return problem("the site responds with a web page, and the URL has no path").fixedBy(
@@ -187,8 +190,7 @@ func (x *exam) noRoute(ctx context.Context, r response, why string) Finding {
 	// Caddy's response to a request for a name that none of its sites has.
 	if r.StatusCode == http.StatusOK && r.text == "" {
 		why += ", and no content, as Caddy responds if no site has the name of the request"
-		known := slices.ContainsFunc(x.insideOf(ctx).routes, func(r routeInfo) bool { return r.matches(x.host, x.path()) })
-		if known {
+		if x.known(ctx) {
 			return problem("Caddy has a route for %s, and the request does not reach it: a proxy in front sends another Host header (%s)", visible(x.URL.Redacted()), why).fixedBy(
 				"have the proxy pass the Host header on", x.passHost()...)
 		}
@@ -197,8 +199,26 @@ func (x *exam) noRoute(ctx context.Context, r response, why string) Finding {
 				"have the proxy pass the Host header on; if it does, add the route to the site with this address"+x.listed(ctx), append(x.passHost(), add)...)
 		}
 	}
+	if x.proxy != "" && x.known(ctx) {
+		return x.notForwarded(ctx, why)
+	}
 	return problem("there is no route for %s (%s)", visible(x.URL.Redacted()), why).fixedBy(
 		"add the route to the site with this address, or use the address of the one that there is"+x.listed(ctx), add)
+}
+
+// known reports whether Caddy has a route for the URL, as far as its hosts and paths tell.
+func (x *exam) known(ctx context.Context) bool {
+	return slices.ContainsFunc(x.insideOf(ctx).routes, func(r routeInfo) bool { return r.matches(x.host, x.path()) })
+}
+
+// notForwarded is about a proxy that has no rule for the route's path, or one that changes the path.
+func (x *exam) notForwarded(ctx context.Context, why string) Finding {
+	return problem("Caddy has a route for %s, and the request does not reach it: a proxy in front responds itself, or changes the path (%s)", visible(x.URL.Redacted()), why).fixedBy(
+		"have the proxy forward this path as it is, without a path at the end of proxy_pass"+x.listens(ctx),
+		nginx("server", "location "+x.path()+" {\n\tproxy_pass http://localhost:8080;\n\tproxy_http_version 1.1;\n"+
+			"\tproxy_set_header Upgrade $http_upgrade;\n\tproxy_set_header Connection \"upgrade\";\n\tproxy_set_header Host $http_host;\n"+
+			"\tproxy_set_header X-Forwarded-For $remote_addr;\n}"),
+		caddyfile("the proxy's site", "reverse_proxy "+x.path()+" localhost:8080"))
 }
 
 // passHost returns what has a proxy pass the Host header on.
