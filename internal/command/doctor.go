@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -99,14 +101,17 @@ func doctorOptions(cmd *cobra.Command, args []string) (o doctor.Options, err err
 		if name = strings.TrimSpace(name); !ok || name == "" {
 			return o, fmt.Errorf("--header %q: must be \"Name: value\"", h)
 		}
+		if strings.EqualFold(name, "Host") {
+			return o, errors.New("--header \"Host: …\": the host is that of the URL; use --connect to ask another server for it")
+		}
 		o.Header.Add(name, strings.TrimSpace(value))
 	}
 	o.Origin, o.Connect = cmd.Flag("origin").Value.String(), cmd.Flag("connect").Value.String()
 	if u, err := url.Parse(o.Origin); o.Origin != "" && (err != nil || u.Scheme == "" || u.Host == "" || u.Path != "") {
 		return o, fmt.Errorf("--origin %q: must be a scheme and a host (for example https://example.com)", o.Origin)
 	}
-	if o.Connect != "" && !strings.Contains(o.Connect, ":") {
-		return o, fmt.Errorf("--connect %q: must be host:port", o.Connect)
+	if _, port, err := net.SplitHostPort(o.Connect); o.Connect != "" && (err != nil || !isPort(port)) {
+		return o, fmt.Errorf("--connect %q: must be host:port (for example 192.0.2.1:443 or [2001:db8::1]:443)", o.Connect)
 	}
 	o.Idle, _ = cmd.Flags().GetDuration("idle")
 	o.Wait, _ = cmd.Flags().GetDuration("wait")
@@ -121,20 +126,28 @@ func doctorOptions(cmd *cobra.Command, args []string) (o doctor.Options, err err
 
 // routeURL parses the URL of a route. The scheme becomes http or https. One may be left out, as in the address bar.
 func routeURL(s string) (*url.URL, error) {
-	if !strings.Contains(s, "://") {
-		s = "https://" + s
-		if strings.HasPrefix(s, "https://localhost") || strings.HasPrefix(s, "https://127.") {
-			s = strings.Replace(s, "https", "http", 1)
-		}
+	address, noScheme := s, !strings.Contains(s, "://")
+	if noScheme {
+		address = "https://" + s
 	}
-	u, err := url.Parse(s)
+	u, err := url.Parse(address)
 	if err == nil {
 		u.Scheme = strings.Replace(u.Scheme, "ws", "http", 1)
 	}
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || u.Port() != "" && !isPort(u.Port()) {
 		return nil, fmt.Errorf("%q is not the URL of a route (for example https://example.com/ws)", s)
 	}
+	ip := net.ParseIP(u.Hostname())
+	if noScheme && (u.Hostname() == "localhost" || strings.HasSuffix(u.Hostname(), ".localhost") || ip != nil && ip.IsLoopback()) {
+		u.Scheme = "http"
+	}
 	return u, nil
+}
+
+// isPort reports whether s is the number of a port.
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
 }
 
 // finding prints a finding, with what to do about it below.

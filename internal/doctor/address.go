@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 )
 
@@ -35,7 +36,7 @@ func isLocal(host string) bool {
 
 // exampleName returns the name of a site for an example: the host, unless it is an IP address.
 func exampleName(host string) string {
-	if strings.Trim(host, "0123456789.:abcdef") == "" {
+	if net.ParseIP(host) != nil {
 		return "example.com"
 	}
 	return host

@@ -135,7 +135,7 @@ var addresses = Check{
 		return []Finding{advice("behind %s, and Caddy trusts no proxy, so all clients have the proxy's address: per_ip and rate count them as one", x.proxy).fixedBy(
 			"name the proxy's addresses; it has to send X-Forwarded-For, as Caddy does and nginx is told to",
 			caddyfile("the global options", "servers {\n\ttrusted_proxies static private_ranges\n}"),
-			nginx("location "+x.path(), "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"))}
+			nginx("location "+x.path(), "proxy_set_header X-Forwarded-For $remote_addr;"))}
 	},
 }
 

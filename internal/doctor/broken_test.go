@@ -25,6 +25,12 @@ type broken struct {
 // frontAny is a proxy, and a site behind it for any name, so that the proxy may send any Host.
 const frontAny = "reverse_proxy BACK {\n%HERE\n}\n}\nhttp://:PORT {\nbind 127.0.0.1\nbroadcast /ws news"
 
+// frontNamed is a proxy, and a site behind it that has the same name.
+const frontNamed = "respond 404\n}\nhttp://site.localhost:FRONT {\nbind 127.0.0.1\nreverse_proxy BACK {\n%HERE\n}\n}\nhttp://site.localhost:PORT {\nbind 127.0.0.1\nbroadcast /ws news"
+
+// named has the proxy asked for the site's name.
+func named(o *doctor.Options) { o.URL.Host = "site.localhost:" + o.URL.Port() }
+
 var brokenSites = []broken{
 	{
 		name: "a single-page app", config: "root ROOT\n%HERE", wrong: "broadcast /ws news\ntry_files {path} /index.html\nfile_server",
@@ -37,6 +43,16 @@ var brokenSites = []broken{
 	{
 		name: "a proxy that changes Host", config: frontAny, wrong: "header_up Host {upstream_hostport}",
 		check: "route", found: "a proxy in front sends the Host header", fix: "header_up Host {http.request.hostport}",
+	},
+	{
+		name: "a proxy that changes Host, and a site with a name", config: frontNamed, wrong: "header_up Host {upstream_hostport}",
+		check: "route", found: "the request does not reach it: a proxy in front sends another Host header", fix: "header_up Host {http.request.hostport}",
+		more: named,
+	},
+	{
+		name: "a proxy that changes Host, a site with a name, and no admin API", config: frontNamed, wrong: "header_up Host {upstream_hostport}",
+		check: "route", found: "or a proxy in front sends another Host header", fix: "header_up Host {http.request.hostport}",
+		more: func(o *doctor.Options) { named(o); o.Admin = nil },
 	},
 	{
 		name: "a proxy that changes Host, and a site that hides why", config: frontAny + "\nhandle_errors {\nrespond \"no\" 403\n}", wrong: "header_up Host {upstream_hostport}",
@@ -121,17 +137,17 @@ func TestBroken(t *testing.T) {
 	}
 	for _, c := range brokenSites {
 		t.Run(c.name, func(t *testing.T) {
-			load := func(here string) {
-				t.Helper()
-				// Another port each time: a proxy's connection that waits at the listener of the old configuration is lost.
-				port := caddytest.FreePort(t)
-				names := strings.NewReplacer("BACK", "127.0.0.1:"+port, "PORT", port, "ROOT", root, "ADDR", s.Addr)
-				reload(t, s.Load, names.Replace(strings.Replace(c.config, "%HERE", here, 1)))
-			}
 			o := options(t, "http://"+s.Addr+"/ws")
 			o.Admin = admin(t, s)
 			if c.more != nil {
 				c.more(&o)
+			}
+			load := func(here string) {
+				t.Helper()
+				// Another port each time: a proxy's connection that waits at the listener of the old configuration is lost.
+				port := caddytest.FreePort(t)
+				names := strings.NewReplacer("BACK", "127.0.0.1:"+port, "PORT", port, "ROOT", root, "ADDR", s.Addr, "FRONT", o.URL.Port())
+				reload(t, s.Load, names.Replace(strings.Replace(c.config, "%HERE", here, 1)))
 			}
 			load(c.wrong)
 			state := c.state

@@ -167,6 +167,7 @@ func (x *exam) noStream(ctx context.Context, r response, err error) Finding {
 	case !errors.Is(err, errNotStream):
 		return problem("the event stream does not open: %v", err).fixedBy("have the proxies in front forward event streams as they are", unbuffered...)
 	case r.StatusCode == http.StatusForbidden && strings.Contains(r.text, "subscribing is off"):
+		x.publishOnly = true
 		return ok("the route has none, because its clients only publish (subscribe off)")
 	case r.StatusCode == http.StatusNoContent:
 		return problem("a proxy in front changes the header Accept, so the request for an event stream arrives as another one").fixedBy(

@@ -37,8 +37,10 @@ type exam struct {
 	epochs    map[string]bool // of all hellos
 	heartbeat time.Duration   // of the route
 	deflated  bool            // permessage-deflate was negotiated
-	inside    *inside         // nil until it was asked for
-	closers   []func()
+	// The route has the option subscribe off.
+	publishOnly bool
+	inside      *inside // nil until it was asked for
+	closers     []func()
 }
 
 func newExam(o Options) *exam {

@@ -37,7 +37,7 @@ var http2Check = Check{
 		}
 		if conn.ConnectionState().NegotiatedProtocol != "h2" {
 			return []Finding{advice("HTTP/2 is not offered, and on HTTP/1.1 a browser opens at most six event streams").fixedBy(
-				"let the server in front speak HTTP/2", nginx("server", "http2 on;"), caddyfile("the global options", "servers {\n\tprotocols h1 h2 h3\n}"))}
+				"let the server in front speak HTTP/2", nginx("server", "http2 on;"), nginx("server, before version 1.25.1", "listen "+x.port+" ssl http2;"), caddyfile("the global options", "servers {\n\tprotocols h1 h2 h3\n}"))}
 		}
 		// net/http's own client rejects the header :protocol.
 		//lint:ignore SA1019 see above

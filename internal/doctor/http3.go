@@ -46,7 +46,7 @@ var http3Check = Check{
 		if err := x.askOverH3(ctx, transport); err != nil {
 			return []Finding{problem("HTTP/3 is announced, but does not work on UDP port %s: %v", m[1], err).fixedBy(
 				"let UDP through to Caddy, or do not announce HTTP/3: browsers try it again and again",
-				Lines{"compose", "services: caddy: ports:", fmt.Sprintf("- \"%s:%[1]s/udp\"", m[1])},
+				Lines{"compose", "services: caddy: ports", fmt.Sprintf("- \"%s:%[1]s/udp\"", m[1])},
 				caddyfile("the global options", "servers {\n\tprotocols h1 h2\n}"))}
 		}
 		return []Finding{x.tunnelFinding(ctx, transport, 3)}

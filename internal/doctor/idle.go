@@ -89,7 +89,7 @@ func (x *exam) cutOff(q *quiet) Finding {
 	err := *q.err
 	if closed := new(websocket.CloseError); errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure {
 		return advice("the server closed %s after %s with code %d (%s)", q.what, seconds(q.took), closed.Code, visible(closed.Text)).fixedBy(
-			"see the table of close codes in the README, under Protocols")
+			"see the table of close codes: docs/transports.md, Close codes")
 	}
 	if q.silent < q.took/2 || q.silent < time.Second/2 {
 		return problem("something on the way ends %s after %s, although it is not silent", q.what, seconds(q.took)).fixedBy(
@@ -115,16 +115,19 @@ func (x *exam) stayed(watched []*quiet) Finding {
 			silent = append(silent, q.what)
 		}
 	}
-	all := strings.Join(names, " and ")
+	all := names[0] + " is"
+	if len(names) > 1 {
+		all = strings.Join(names, " and ") + " are"
+	}
 	if len(silent) > 0 {
 		return problem("on %s no ping comes within %s, although the server sends one every %s: a proxy in front holds them back",
 			strings.Join(silent, " and "), seconds(x.Idle), seconds(x.heartbeat)).fixedBy("have the proxy forward what comes at once",
 			nginx("location "+x.path(), "proxy_buffering off;"))
 	}
 	if x.Idle < x.heartbeat {
-		return ok("after %s %s are open; the server pings every %s, so a longer --idle says more", seconds(x.Idle), all, seconds(x.heartbeat))
+		return ok("after %s %s open; the server pings every %s, so a longer --idle says more", seconds(x.Idle), all, seconds(x.heartbeat))
 	}
-	return ok("after %s %s are open; the server pings every %s", seconds(x.Idle), all, seconds(x.heartbeat))
+	return ok("after %s %s open; the server pings every %s", seconds(x.Idle), all, seconds(x.heartbeat))
 }
 
 // seconds returns a time as a person says it.

@@ -94,6 +94,35 @@ func TestNginx(t *testing.T) {
 			}
 		})
 	}
+	t.Run("that Caddy does not trust", func(t *testing.T) {
+		o := options(t, "http://"+n.serve(upgrades)+"/ws")
+		o.Admin = admin(t, s)
+		f := finding(t, run(t, o), "clients", doctor.Advice, "so all clients have the proxy's address")
+		// With $proxy_add_x_forwarded_for clients could choose their address: Caddy takes the first of several.
+		if text := lines(t, f, "nginx"); text != "proxy_set_header X-Forwarded-For $remote_addr;" {
+			t.Errorf("the fix is %q", text)
+		}
+	})
+	for name, location := range map[string]string{
+		"that has a page for the path": "default_type text/html;\nreturn 200 <p>;",
+		"that has nothing there":       "return 404;",
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := options(t, "http://"+n.serve(location)+"/ws")
+			o.Admin = admin(t, s)
+			f := finding(t, run(t, o), "route", doctor.Problem, "a proxy in front responds itself, or changes the path")
+			if !strings.Contains(f.Fix, "this Caddy listens on 127.0.0.1:"+port) {
+				t.Errorf("the fix is %q", f.Fix)
+			}
+			text := strings.Replace(lines(t, f, "nginx"), "localhost:8080", n.back, 1)
+			o.URL.Host = n.serve(location + "\n}\n" + strings.TrimSuffix(text, "}"))
+			healthy(t, run(t, o))
+		})
+	}
+	t.Run("with TLS, asked without", func(t *testing.T) {
+		o := options(t, "http://"+n.serve("return 497;")+"/ws") // nginx's own response then
+		finding(t, run(t, o), "route", doctor.Problem, "speaks TLS")
+	})
 	t.Run("that cuts off what is silent, and a route that pings", func(t *testing.T) {
 		testPings(t, s, n)
 	})

@@ -36,9 +36,9 @@ var rebinding = Check{
 		resp, err := x.probe(ctx, "http://"+strange, func(r *http.Request) { r.Host = strange })
 		switch {
 		case err != nil: // some proxies close the connection
-			return []Finding{ok("the site does not respond to other names: %v", err)}
+			return []Finding{ok("the route does not respond to other names: %v", err)}
 		case resp.StatusCode != http.StatusNoContent:
-			return []Finding{ok("the site does not respond to other names (%s)", visible(resp.Status))}
+			return []Finding{ok("the route does not respond to other names (%s)", visible(resp.Status))}
 		}
 		return []Finding{advice("the site responds to any name, so a stranger's page can point its own name at this address and use the route as if it were yours (DNS rebinding)").fixedBy(
 			"give the site its name", caddyfile("", "http://"+x.URL.Host+" {\n\tbroadcast "+x.path()+"\n}"))}

@@ -3,6 +3,7 @@ package doctor_test
 import (
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,13 +61,20 @@ func TestAuthentication(t *testing.T) {
 	respond /token 401`)
 	o := options(t, "http://"+s.Addr+"/ws")
 	f := finding(t, run(t, o), "route", doctor.Problem, "the route is behind authentication (401 Unauthorized, which asks for Basic")
-	if text := lines(t, f, "shell"); !strings.Contains(text, "--header 'Authorization: Bearer <token>'") {
-		t.Errorf("the fix is %q", text)
+	const password = "http://<user>:<password>@" // the only credentials that a route with basic_auth accepts
+	if text := lines(t, f, "shell"); !strings.Contains(text, password) || len(f.Lines) > 1 {
+		t.Errorf("the fix is %v", f.Lines)
 	}
-	o.Header.Set("Authorization", "Bearer wrong")
-	finding(t, run(t, o), "route", doctor.Problem, "rejects these credentials")
+	o.URL.User = url.UserPassword("Ann", "wrong")
+	f = finding(t, run(t, o), "route", doctor.Problem, "rejects these credentials")
+	if text := lines(t, f, "shell"); !strings.Contains(text, password+s.Addr) || len(f.Lines) > 1 {
+		t.Errorf("the fix is %v", f.Lines)
+	}
 	o = options(t, "http://"+s.Addr+"/token")
-	finding(t, run(t, o), "route", doctor.Problem, "the route is behind authentication (401")
+	f = finding(t, run(t, o), "route", doctor.Problem, "the route is behind authentication (401")
+	if text := lines(t, f, "shell"); !strings.Contains(text, "--header 'Cookie: ") || len(f.Lines) != 3 {
+		t.Errorf("the fix is %v", f.Lines)
+	}
 	o.Header.Set("Authorization", "Bearer t")
 	healthy(t, run(t, o))
 }
@@ -91,6 +99,34 @@ func TestForwardAuth(t *testing.T) {
 	}
 	o.Header.Set("Authorization", "Bearer t")
 	healthy(t, run(t, o))
+}
+
+// TestPublishOnly: a route without subscribers, as containers publish to it, is no problem.
+func TestPublishOnly(t *testing.T) {
+	s := caddytest.Start(t, "broadcast /publish/* {path.1} {\nsubscribe off\n}")
+	o := options(t, "http://"+s.Addr+"/publish/orders")
+	o.Admin, o.Publish = admin(t, s), true
+	r := run(t, o)
+	healthy(t, r)
+	finding(t, r, "websocket", doctor.OK, "it opens, on no channel")
+	finding(t, r, "delivery", doctor.Skipped, "clients of the route only publish")
+	finding(t, r, "delivery", doctor.OK, "is accepted, and does not come back")
+	for _, f := range r.Findings {
+		if f.Check == "resume" {
+			t.Errorf("nothing resumes, but %+v", f)
+		}
+	}
+}
+
+// TestNoPath: a URL without the path of the route.
+func TestNoPath(t *testing.T) {
+	s := caddytest.Start(t, "broadcast /ws\nheader Content-Type text/html\nrespond / <p>")
+	o := options(t, "http://"+s.Addr)
+	o.Admin = admin(t, s)
+	f := finding(t, run(t, o), "route", doctor.Problem, "the URL has no path")
+	if !strings.Contains(f.Fix, "this Caddy has these routes: 127.0.0.1/ws") {
+		t.Errorf("the fix is %q", f.Fix)
+	}
 }
 
 // TestAnyName: a site without a name.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -71,10 +72,10 @@ func (x *exam) rejection(ctx context.Context, r response) Finding {
 	case code == http.StatusForbidden:
 		return x.forbidden(ctx, r, why)
 	case code < 300 && r.isPage():
-		return x.aPage(ctx)
+		return x.aPage(ctx, why)
 	case code < 300 || code == http.StatusNotFound || code == http.StatusMethodNotAllowed || code == http.StatusUpgradeRequired:
-		return x.noRoute(ctx, why)
-	case code == http.StatusBadRequest && strings.Contains(r.text, "HTTPS server"): // Go's and nginx's
+		return x.noRoute(ctx, r, why)
+	case code == http.StatusBadRequest && (strings.Contains(r.text, "HTTPS server") || strings.Contains(r.text, "HTTPS port")): // Go's and nginx's
 		u := *x.URL
 		u.Scheme = "https"
 		return problem("port %s speaks TLS", x.port).fixedBy("use " + u.Redacted())
@@ -82,7 +83,7 @@ func (x *exam) rejection(ctx context.Context, r response) Finding {
 		return problem("the server has no room for another client (%s)", why).fixedBy(
 			"wait, or raise the limit: max_connections of the route or in the global options, and what limits requests in front of it")
 	case code == http.StatusBadGateway || code == http.StatusServiceUnavailable || code == http.StatusGatewayTimeout:
-		return problem("a proxy in front does not reach Caddy (%s)", why).fixedBy("start Caddy, and have the proxy forward to an address on which it listens",
+		return problem("a proxy in front does not reach Caddy (%s)", why).fixedBy("start Caddy, and have the proxy forward to an address on which it listens"+x.listens(ctx),
 			caddyfile("the proxy's site", "reverse_proxy localhost:8080"), nginx("location "+x.path(), "proxy_pass http://localhost:8080;"))
 	}
 	return problem("the request got the response %s", why).fixedBy("look for the reason in Caddy's log, and in the logs of proxies in front")
@@ -108,19 +109,25 @@ func (x *exam) redirected(r response) Finding {
 // unauthorized is about a 401.
 func (x *exam) unauthorized(r response, why string) Finding {
 	scheme := r.Header.Get("WWW-Authenticate")
+	at := *x.URL
+	at.User = nil
+	password := shell("caddy broadcast doctor " + at.Scheme + "://<user>:<password>@" + at.Host + at.RequestURI())
+	cookie := shell("caddy broadcast doctor --header 'Cookie: <name>=<value>' " + at.String())
+	basic := len(scheme) >= 5 && strings.EqualFold(scheme[:5], "Basic")
 	if scheme != "" {
 		scheme = ", which asks for " + visible(scheme)
 	}
-	if len(x.Header) > 0 || x.URL.User != nil {
-		return problem("the authentication in front of the route rejects these credentials (%s%s)", why, scheme).fixedBy(
-			"give doctor what a page that is logged in sends, for example its cookie: see the browser's developer tools",
-			shell("caddy broadcast doctor --header 'Cookie: <name>=<value>' "+x.URL.Redacted()))
+	switch rejects := problem("the authentication in front of the route rejects these credentials (%s%s)", why, scheme); {
+	case (len(x.Header) > 0 || x.URL.User != nil) && basic:
+		return rejects.fixedBy("give doctor a user and a password that basic_auth has; caddy hash-password makes the hash for the Caddyfile", password)
+	case len(x.Header) > 0 || x.URL.User != nil:
+		return rejects.fixedBy("give doctor what a page that is logged in sends, for example its cookie: see the browser's developer tools", cookie)
+	case basic:
+		return problem("the route is behind authentication (%s%s)", why, scheme).fixedBy("give doctor the credentials", password)
 	}
 	return problem("the route is behind authentication (%s%s)", why, scheme).fixedBy(
 		"give doctor the credentials; a page cannot set headers of a WebSocket, so it needs a cookie, a login by basic_auth, or a token in the query",
-		shell("caddy broadcast doctor --header 'Authorization: Bearer <token>' "+x.URL.Redacted()),
-		shell("caddy broadcast doctor --header 'Cookie: <name>=<value>' "+x.URL.Redacted()),
-		shell("caddy broadcast doctor "+x.URL.Scheme+"://<user>:<password>@"+x.URL.Host+x.URL.RequestURI()))
+		cookie, shell("caddy broadcast doctor --header 'Authorization: Bearer <token>' "+at.String()), password)
 }
 
 // arrived finds the host that a rejected handshake had when it arrived: see deniedOrigin in internal/route.
@@ -146,12 +153,11 @@ func (x *exam) forbidden(ctx context.Context, r response, why string) Finding {
 	}
 	return problem("a proxy in front sends %s in place of %s, so the site's own pages are rejected as another site's (%s)", as, x.URL.Host, why).fixedBy(
 		"have the proxy pass the Host header on; if you cannot change it, name the site in the route's options",
-		caddyfile("reverse_proxy of the proxy, in place of other lines for Host", "header_up Host {http.request.hostport}"),
-		nginx("location "+x.path(), "proxy_set_header Host $http_host;"), origins)
+		append(x.passHost(), origins)...)
 }
 
 // aPage is about a web page in place of the route.
-func (x *exam) aPage(ctx context.Context) Finding {
+func (x *exam) aPage(ctx context.Context, why string) Finding {
 	for _, r := range x.insideOf(ctx).routes {
 		for _, w := range r.Warnings {
 			if r.matches(x.host, x.path()) && strings.Contains(w, "try_files") {
@@ -159,6 +165,13 @@ func (x *exam) aPage(ctx context.Context) Finding {
 					ownHandle, caddyfile("the site", handles(x.path(), r.Channels)))
 			}
 		}
+	}
+	if x.proxy != "" && x.known(ctx) {
+		return x.notForwarded(ctx, why+", a web page")
+	}
+	if x.path() == "/" {
+		return problem("the site responds with a web page, and the URL has no path").fixedBy(
+			"use the URL of the route, with its path"+x.listed(ctx), shell("caddy broadcast doctor "+x.URL.Scheme+"://"+x.URL.Host+"/ws"))
 	}
 	return problem("the site responds with a web page: a single-page app's try_files hides the route, or there is no route at %s", visible(x.path())).fixedBy(
 		ownHandle, caddyfile("the site", handles(x.path(), nil)))
@@ -173,16 +186,58 @@ func handles(path string, channels []string) string {
 }
 
 // noRoute is about a response of another handler.
-func (x *exam) noRoute(ctx context.Context, why string) Finding {
-	listed := ""
-	if all := x.insideOf(ctx).routes; len(all) > 0 {
-		var names []string
-		for _, r := range all {
-			names = append(names, r.String())
+func (x *exam) noRoute(ctx context.Context, r response, why string) Finding {
+	add := caddyfile("the site "+x.URL.Host, "broadcast "+x.path())
+	// Caddy's response to a request for a name that none of its sites has.
+	if r.StatusCode == http.StatusOK && r.text == "" {
+		why += ", and no content, as Caddy responds if no site has the name of the request"
+		if x.known(ctx) {
+			return problem("Caddy has a route for %s, and the request does not reach it: a proxy in front sends another Host header (%s)", visible(x.URL.Redacted()), why).fixedBy(
+				"have the proxy pass the Host header on", x.passHost()...)
 		}
-		listed = "; this Caddy has these routes: " + strings.Join(names, ", ")
+		if x.proxy != "" {
+			return problem("there is no route for %s, or a proxy in front sends another Host header (%s)", visible(x.URL.Redacted()), why).fixedBy(
+				"have the proxy pass the Host header on; if it does, add the route to the site with this address"+x.listed(ctx), append(x.passHost(), add)...)
+		}
+	}
+	if x.proxy != "" && x.known(ctx) {
+		return x.notForwarded(ctx, why)
 	}
 	return problem("there is no route for %s (%s)", visible(x.URL.Redacted()), why).fixedBy(
-		"add the route to the site with this address, or use the address of the one that there is"+listed,
-		caddyfile("the site "+x.URL.Host, "broadcast "+x.path()))
+		"add the route to the site with this address, or use the address of the one that there is"+x.listed(ctx), add)
+}
+
+// known reports whether Caddy has a route for the URL, as far as its hosts and paths tell.
+func (x *exam) known(ctx context.Context) bool {
+	return slices.ContainsFunc(x.insideOf(ctx).routes, func(r routeInfo) bool { return r.matches(x.host, x.path()) })
+}
+
+// notForwarded is about a proxy that has no rule for the route's path, or one that changes the path.
+func (x *exam) notForwarded(ctx context.Context, why string) Finding {
+	return problem("Caddy has a route for %s, and the request does not reach it: a proxy in front responds itself, or changes the path (%s)", visible(x.URL.Redacted()), why).fixedBy(
+		"have the proxy forward this path as it is, without a path at the end of proxy_pass"+x.listens(ctx),
+		nginx("server", "location "+x.path()+" {\n\tproxy_pass http://localhost:8080;\n\tproxy_http_version 1.1;\n"+
+			"\tproxy_set_header Upgrade $http_upgrade;\n\tproxy_set_header Connection \"upgrade\";\n\tproxy_set_header Host $http_host;\n"+
+			"\tproxy_set_header X-Forwarded-For $remote_addr;\n}"),
+		caddyfile("the proxy's site", "reverse_proxy "+x.path()+" localhost:8080"))
+}
+
+// passHost returns what has a proxy pass the Host header on.
+func (x *exam) passHost() []Lines {
+	return []Lines{
+		caddyfile("reverse_proxy of the proxy, in place of other lines for Host", "header_up Host {http.request.hostport}"),
+		nginx("location "+x.path(), "proxy_set_header Host $http_host;"),
+	}
+}
+
+// listed returns the end of a sentence: the routes of this Caddy.
+func (x *exam) listed(ctx context.Context) string {
+	var names []string
+	for _, r := range x.insideOf(ctx).routes {
+		names = append(names, r.String())
+	}
+	if names == nil {
+		return ""
+	}
+	return "; this Caddy has these routes: " + strings.Join(names, ", ")
 }

@@ -46,16 +46,21 @@ func unreachable(ctx context.Context, x *exam, addrs []string, err error) Findin
 	at := strings.Join(addrs, ", ")
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		f := problem("nothing listens at %s: the connection was refused", at)
-		listens := ""
-		if all := x.insideOf(ctx).listeners(); len(all) > 0 {
-			listens = "; this Caddy listens on " + strings.Join(all, ", ")
-		}
 		site := fmt.Sprintf("%s://%s {\n\tbroadcast %s\n}", x.URL.Scheme, x.URL.Host, x.path())
-		return f.fixedBy("start Caddy, and give it a site with this address"+listens, caddyfile("", site))
+		return f.fixedBy("start Caddy, and give it a site with this address"+x.listens(ctx), caddyfile("", site))
 	}
 	return problem("%s does not answer: %v", at, dialError(err)).fixedBy(
 		"let port "+x.port+" through the firewalls and the security groups in between, and forward it where the server is behind NAT or in a container",
-		Lines{"compose", "services: caddy: ports:", fmt.Sprintf("- \"%s:%[1]s\"", x.port)})
+		Lines{"compose", "services: caddy: ports", fmt.Sprintf("- \"%s:%[1]s\"", x.port)})
+}
+
+// listens returns the end of a sentence: the addresses that this Caddy listens on.
+func (x *exam) listens(ctx context.Context) string {
+	all := x.insideOf(ctx).listeners()
+	if len(all) == 0 {
+		return ""
+	}
+	return "; this Caddy listens on " + strings.Join(all, ", ")
 }
 
 // dialError returns the part of an error that says what is wrong.

@@ -113,6 +113,7 @@ func noHTTP1() Finding {
 func untrusted(x *exam, state tls.ConnectionState, err error) Finding {
 	cert := state.PeerCertificates[0]
 	site := caddyfile("", fmt.Sprintf("%s {\n\tbroadcast %s\n}", x.URL.Host, x.path()))
+	files := nginx("server, if it has the certificate", "ssl_certificate     fullchain.pem;\nssl_certificate_key key.pem;")
 	invalid, name, unknown := x509.CertificateInvalidError{}, x509.HostnameError{}, x509.UnknownAuthorityError{}
 	switch {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && time.Now().Before(cert.NotBefore):
@@ -120,7 +121,7 @@ func untrusted(x *exam, state tls.ConnectionState, err error) Finding {
 			"set the clock of this machine, or of the one that made the certificate")
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return problem("the certificate has expired on %s", cert.NotAfter.Format(time.DateTime)).fixedBy(
-			"remove the site's directive tls with the names of its files, so that Caddy gets and renews the certificate itself", site)
+			"remove the site's directive tls with the names of its files, so that Caddy gets and renews the certificate itself", site, files)
 	case errors.As(err, &name):
 		return problem("the certificate is for %s and not for %s", strings.Join(cert.DNSNames, ", "), x.host).fixedBy(
 			"give the site this name, for which Caddy gets a certificate, or use a name that the certificate has", site)
@@ -129,11 +130,11 @@ func untrusted(x *exam, state tls.ConnectionState, err error) Finding {
 			"install the authority on this machine, where Caddy runs; for other visitors give the site a public name, without tls internal", shell("caddy trust"))
 	case errors.As(err, &unknown) && cert.Issuer.String() == cert.Subject.String():
 		return problem("the certificate is self-signed, so no browser trusts it").fixedBy(
-			"remove the site's directive tls with the names of its files, so that Caddy gets a certificate itself; the site needs a public name for that", site)
+			"remove the site's directive tls with the names of its files, so that Caddy gets a certificate itself; the site needs a public name for that", site, files)
 	case errors.As(err, &unknown) && len(state.PeerCertificates) == 1:
 		return problem("the certificate is by %s, which is not trusted here, and the server sends no intermediate certificate", issuer(cert)).fixedBy(
 			"have the file of the certificate begin with it and go on with the certificates of those who issued it (fullchain.pem)",
-			caddyfile("the site", "tls fullchain.pem key.pem"))
+			caddyfile("the site", "tls fullchain.pem key.pem"), files)
 	}
 	return problem("the certificate is not trusted: %v", err).fixedBy("use a certificate of an authority that browsers know: Caddy gets one for a site with a public name", site)
 }

@@ -34,7 +34,11 @@ var socket = Check{
 				"look at the proxies in front: one of them does not forward what clients send")}
 		}
 		x.has[aSocket] = true
-		return []Finding{ok("it opens, on the channels %s, and a ping takes %s", visible(strings.Join(c.hello.Channels, " ")), took.Round(10*time.Microsecond))}
+		channels := "on no channel"
+		if len(c.hello.Channels) > 0 {
+			channels = "on the channels " + visible(strings.Join(c.hello.Channels, " "))
+		}
+		return []Finding{ok("it opens, %s, and a ping takes %s", channels, took.Round(10*time.Microsecond))}
 	},
 }
 

@@ -245,6 +245,10 @@ func TestDoctorCommand(t *testing.T) {
 		{"not a header", []string{url, "--header", "x"}, `must be "Name: value"`},
 		{"not an origin", []string{url, "--origin", "example.com"}, "must be a scheme and a host"},
 		{"not an address", []string{url, "--connect", "example.com"}, "must be host:port"},
+		{"an IPv6 address without a port", []string{url, "--connect", "::1"}, "must be host:port"},
+		{"not a port", []string{"http://localhost:99999/ws"}, "is not the URL of a route"},
+		{"no host", []string{"/ws"}, `"/ws" is not the URL of a route`},
+		{"a header Host", []string{url, "--header", "Host: example.com"}, "the host is that of the URL"},
 		{"no time", []string{url, "--wait", "0"}, "--wait must be greater than 0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
