@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -14,6 +15,9 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
+
+// serverCheck is the word that turns the checks of a server on, and not another one that begins with it.
+var serverCheck = regexp.MustCompile(`(?m) check( |$)`)
 
 // haproxy starts HAProxy with what the page has, and waits until it has found all servers healthy.
 func (s *site) haproxy(config string) {
@@ -23,7 +27,7 @@ func (s *site) haproxy(config string) {
 		s.T.Fatal(err)
 	}
 	s.T.Cleanup(func() { os.RemoveAll(dir) })
-	config = "global\n\tstats socket " + dir + "/stats\n" + strings.ReplaceAll(config, " check", " check inter 50ms fall 10000") // a check that is late on a busy machine is no failure
+	config = "global\n\tstats socket " + dir + "/stats\n" + serverCheck.ReplaceAllString(config, " check inter 50ms fall 10000$1") // a check that is late on a busy machine is no failure
 	s.runProxy(s.https, program(s.T, "haproxy", "haproxy"), "-db", "-f", s.write("haproxy.cfg", config))
 	servers := strings.Count(config, "\tserver ")
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) { // it does not tell
