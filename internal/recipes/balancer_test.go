@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"strings"
@@ -106,11 +107,28 @@ func testByRoom(r *recipe) {
 	s.expectPasses("https://example.com/ws?room=7")
 	s.expect(r.get("sh", 1), somebody)
 
+	s.nginxByRoom(r, addresses)
+	s.expectByRoom()
+	s.expectPasses("https://example.com/ws?room=8")
+
+	// A machine without the broker lets nobody in.
+	cut := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	defer cut.Close()
+	addresses[1] = cut.Listener.Addr().String()
+	s.nginxByRoom(r, addresses)
+	for room := range 20 {
+		s.mustVisit(somebody, fmt.Sprintf("wss://example.com/ws?room=%d", room))
+	}
+}
+
+// nginxByRoom puts nginx in front, at another address.
+func (s *site) nginxByRoom(r *recipe, addresses []string) {
+	s.T.Helper()
 	s.https = caddytest.FreeAddr(r)
 	s.write(".curlrc", "silent\ninsecure\nconnect-to = \":443:"+s.https+"\"\n")
 	s.nginx(r.get("nginx", 0, addresses...) + section(r, "Behind nginx", func(r *recipe) string { return s.nginxServer(r, "caddy") }))
-	s.expectByRoom()
-	s.expectPasses("https://example.com/ws?room=8")
 }
 
 // expectByRoom: all clients of a room are on one node, wherever they resume, and the rooms are on all nodes.
