@@ -30,7 +30,7 @@ func (s *site) haproxy(config string) {
 	s.T.Cleanup(func() { os.RemoveAll(dir) })
 	config = "global\n\tstats socket " + dir + "/stats\n" + serverCheck.ReplaceAllString(config, " check inter 50ms fall 10000$1") // a check that is late on a busy machine is no failure
 	s.runProxy(s.https, program(s.T, "haproxy", "haproxy"), "-db", "-f", s.write("haproxy.cfg", config))
-	servers := strings.Count(config, "\tserver ")
+	servers := strings.Count(config, " check ")
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) { // it does not tell
 		var status string
 		if c, err := net.Dial("unix", dir+"/stats"); err == nil {
