@@ -117,10 +117,6 @@ func connections(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodDelete {
 		return notAllowed(w, r, "GET, DELETE")
 	}
-	// An empty filter selects every connection, so a misspelled parameter would close them all.
-	if r.Method == http.MethodDelete && f.User == "" {
-		return reject(http.StatusBadRequest, "specify ?user= or /broadcast/connections/{id}")
-	}
 	app, err := running()
 	if err != nil {
 		return err
@@ -157,6 +153,10 @@ func codeOf(query url.Values) (uint16, error) {
 
 // kick closes connections with code 1008, policy violation (RFC 6455, section 7.4.1), or with the query's.
 func kick(w http.ResponseWriter, r *http.Request, s *survey.Survey, connection, user string) error {
+	// An empty filter selects every connection, so a misspelled parameter, or an ID that a script does not have, would close them all.
+	if connection == "" && user == "" {
+		return reject(http.StatusBadRequest, "specify ?user= or /broadcast/connections/{id}")
+	}
 	query := r.URL.Query()
 	for name := range query {
 		// Ignored, it would close others than were meant, or with another code.

@@ -54,6 +54,13 @@ func testInspector(t *testing.T, s *single) {
 	pick(2)
 	wait(connections + `.length == 6`)
 
+	// On a phone too, all three nodes are seen at once.
+	if err := chromedp.Do(ctx, chromedp.EmulateViewport(360, 740)); err != nil {
+		t.Fatal(err)
+	}
+	wait(`(e => innerWidth == 360 && e.scrollHeight <= e.clientHeight && document.documentElement.scrollWidth <= innerWidth)(document.querySelector("#cluster .scroll"))`)
+	chromium.ExpectAccessible(t, ctx, "three nodes on a phone")
+
 	s.nodes[2].freeze()
 	defer s.nodes[2].thaw()
 	wait(`document.querySelector("#state").textContent == "live without c" && ` + connections + `.length == 3`)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -199,10 +200,10 @@ func list[T any](cmd *cobra.Command, path string, query url.Values, head, row fu
 }
 
 // selected returns the connection or the user that a command is about. It takes exactly one of the two: a user named by mistake would
-// lose all connections.
+// lose all connections. An empty ID is that of a script which has found none.
 func selected(cmd *cobra.Command, ids []string) (id, user string, err error) {
 	user = cmd.Flag("user").Value.String()
-	if (len(ids) == 1) == (user != "") {
+	if (len(ids) == 1) == (user != "") || slices.Contains(ids, "") {
 		return "", "", errors.New("specify a connection ID or --user")
 	}
 	if user == "" {

@@ -284,6 +284,8 @@ func (s *adminLists) testRefusals() {
 		{"POST to the connections", "POST", "/connections", 405},
 		{"GET of one connection", "GET", "/connections/c1", 405},
 		{"DELETE of all", "DELETE", "/connections", 400},
+		{"DELETE of no ID", "DELETE", "/connections/", 400},
+		{"DELETE of no ID, and a user", "DELETE", "/connections/?user=ann", 400},
 		{"DELETE of what is no connection", "DELETE", "/connections/7", 400},
 		{"DELETE of a connection that is not there", "DELETE", "/connections/c999", 404},
 		{"DELETE of a user who is not there", "DELETE", "/connections?user=nobody", 404},

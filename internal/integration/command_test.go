@@ -304,6 +304,7 @@ func TestWrongCommands(t *testing.T) {
 		{name: "publish a line that is not JSON", stdin: "{}\n{\n", args: []string{"publish", "--lines", "--as", "json"}, want: "line 2: not valid JSON"},
 		{name: "publish lines and an argument", args: []string{"publish", "x", "--lines"}, want: "cannot be combined with an argument"},
 		{name: "kick without an ID", args: []string{"kick"}, want: "specify a connection ID"},
+		{name: "kick an empty ID", args: []string{"kick", ""}, want: "specify a connection ID"},
 		{name: "kick what is not an ID", args: []string{"kick", "x"}, want: "is not the ID"},
 		{name: "kick a connection that is not there", args: []string{"kick", "c99"}, want: "no such connection"},
 		{name: "kick with a code of the protocol", args: []string{"kick", "c1", "--code", "1000"}, want: "must be 4000 to 4999"},

@@ -6,7 +6,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -14,6 +16,9 @@ import (
 
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
+
+// serverCheck is the word that turns the checks of a server on, and not another one that begins with it.
+var serverCheck = regexp.MustCompile(`(?m) check( |$)`)
 
 // haproxy starts HAProxy with what the page has, and waits until it has found all servers healthy.
 func (s *site) haproxy(config string) {
@@ -23,9 +28,9 @@ func (s *site) haproxy(config string) {
 		s.T.Fatal(err)
 	}
 	s.T.Cleanup(func() { os.RemoveAll(dir) })
-	config = "global\n\tstats socket " + dir + "/stats\n" + strings.ReplaceAll(config, " check", " check inter 50ms fall 10000") // a check that is late on a busy machine is no failure
+	config = "global\n\tstats socket " + dir + "/stats\n" + serverCheck.ReplaceAllString(config, " check inter 50ms fall 10000$1") // a check that is late on a busy machine is no failure
 	s.runProxy(s.https, program(s.T, "haproxy", "haproxy"), "-db", "-f", s.write("haproxy.cfg", config))
-	servers := strings.Count(config, "\tserver ")
+	servers := strings.Count(config, " check ")
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) { // it does not tell
 		var status string
 		if c, err := net.Dial("unix", dir+"/stats"); err == nil {
@@ -102,11 +107,28 @@ func testByRoom(r *recipe) {
 	s.expectPasses("https://example.com/ws?room=7")
 	s.expect(r.get("sh", 1), somebody)
 
+	s.nginxByRoom(r, addresses)
+	s.expectByRoom()
+	s.expectPasses("https://example.com/ws?room=8")
+
+	// A machine without the broker lets nobody in.
+	cut := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	defer cut.Close()
+	addresses[1] = cut.Listener.Addr().String()
+	s.nginxByRoom(r, addresses)
+	for room := range 20 {
+		s.mustVisit(somebody, fmt.Sprintf("wss://example.com/ws?room=%d", room))
+	}
+}
+
+// nginxByRoom puts nginx in front, at another address.
+func (s *site) nginxByRoom(r *recipe, addresses []string) {
+	s.T.Helper()
 	s.https = caddytest.FreeAddr(r)
 	s.write(".curlrc", "silent\ninsecure\nconnect-to = \":443:"+s.https+"\"\n")
 	s.nginx(r.get("nginx", 0, addresses...) + section(r, "Behind nginx", func(r *recipe) string { return s.nginxServer(r, "caddy") }))
-	s.expectByRoom()
-	s.expectPasses("https://example.com/ws?room=8")
 }
 
 // expectByRoom: all clients of a room are on one node, wherever they resume, and the rooms are on all nodes.
