@@ -31,16 +31,21 @@ type queue struct {
 // stopEvent is the number of the eventfd. Sockets are numbered from 1.
 const stopEvent = 0
 
+// maxQueues limits the queues, each of which has a thread. The hub has no more loops either.
+const maxQueues = 64
+
 // NewPoller starts a poller. It returns nil, which is a valid Poller, if epoll is unavailable.
 func NewPoller() *Poller {
 	p := new(Poller)
-	for range runtime.GOMAXPROCS(0) {
+	for range min(runtime.GOMAXPROCS(0), maxQueues) {
 		q, err := newQueue()
 		if err != nil {
-			p.Close()
-			return nil
+			break // too few descriptors are left: those that there are do
 		}
 		p.queues = append(p.queues, q)
+	}
+	if len(p.queues) == 0 {
+		return nil
 	}
 	return p
 }
