@@ -24,22 +24,23 @@ var route = Check{
 		}
 		if resp.StatusCode == http.StatusNoContent {
 			x.has[aRoute] = true
-			x.learnProxy(resp.Header)
+			x.proxy = proxyOf(resp.Header)
 			return []Finding{ok("the route at %s would let the client connect", visible(x.path()))}
 		}
 		return []Finding{x.rejection(ctx, resp)}
 	},
 }
 
-// learnProxy remembers what the headers of the route's own response tell of what is in front of Caddy. Those of a rejection can be
-// of a backend behind it: forward_auth passes on what the app responds, with a Via of this Caddy.
-func (x *exam) learnProxy(h http.Header) {
+// proxyOf returns what the headers of a response tell of a proxy, or "". In the route's own response that is in front of Caddy. In a
+// rejection it may be behind it: forward_auth passes on what the app responds, with a Via of this Caddy.
+func proxyOf(h http.Header) string {
 	// Caddy as a proxy adds a Via, and others put their own name in place of Caddy's.
 	if v := h.Get("Via"); v != "" {
-		x.proxy = "a proxy (Via: " + visible(v) + ")"
+		return "a proxy (Via: " + visible(v) + ")"
 	} else if v := h.Get("Server"); v != "" && v != "Caddy" {
-		x.proxy = "a proxy (Server: " + visible(v) + ")"
+		return "a proxy (Server: " + visible(v) + ")"
 	}
+	return ""
 }
 
 // noResponse says why a request got no response.
@@ -72,7 +73,7 @@ func (x *exam) rejection(ctx context.Context, r response) Finding {
 	case code == http.StatusForbidden:
 		return x.forbidden(ctx, r, why)
 	case code < 300 && r.isPage():
-		return x.aPage(ctx, why)
+		return x.aPage(ctx, r, why)
 	case code < 300 || code == http.StatusNotFound || code == http.StatusMethodNotAllowed || code == http.StatusUpgradeRequired:
 		return x.noRoute(ctx, r, why)
 	case code == http.StatusBadRequest && (strings.Contains(r.text, "HTTPS server") || strings.Contains(r.text, "HTTPS port")): // Go's and nginx's
@@ -157,16 +158,16 @@ func (x *exam) forbidden(ctx context.Context, r response, why string) Finding {
 }
 
 // aPage is about a web page in place of the route.
-func (x *exam) aPage(ctx context.Context, why string) Finding {
-	for _, r := range x.insideOf(ctx).routes {
-		for _, w := range r.Warnings {
-			if r.matches(x.host, x.path()) && strings.Contains(w, "try_files") {
+func (x *exam) aPage(ctx context.Context, r response, why string) Finding {
+	for _, route := range x.insideOf(ctx).routes {
+		for _, w := range route.Warnings {
+			if route.matches(x.host, x.path()) && strings.Contains(w, "try_files") {
 				return problem("the site responds with a web page: try_files comes before the route, and rewrites its path to a file").fixedBy(
-					ownHandle, caddyfile("the site", handles(x.path(), r.Channels)))
+					ownHandle, caddyfile("the site", handles(x.path(), route.Channels)))
 			}
 		}
 	}
-	if x.proxy != "" && x.known(ctx) {
+	if proxyOf(r.Header) != "" && x.known(ctx) {
 		return x.notForwarded(ctx, why+", a web page")
 	}
 	if x.path() == "/" {
@@ -195,12 +196,12 @@ func (x *exam) noRoute(ctx context.Context, r response, why string) Finding {
 			return problem("Caddy has a route for %s, and the request does not reach it: a proxy in front sends another Host header (%s)", visible(x.URL.Redacted()), why).fixedBy(
 				"have the proxy pass the Host header on", x.passHost()...)
 		}
-		if x.proxy != "" {
+		if proxyOf(r.Header) != "" {
 			return problem("there is no route for %s, or a proxy in front sends another Host header (%s)", visible(x.URL.Redacted()), why).fixedBy(
 				"have the proxy pass the Host header on; if it does, add the route to the site with this address"+x.listed(ctx), append(x.passHost(), add)...)
 		}
 	}
-	if x.proxy != "" && x.known(ctx) {
+	if proxyOf(r.Header) != "" && x.known(ctx) {
 		return x.notForwarded(ctx, why)
 	}
 	return problem("there is no route for %s (%s)", visible(x.URL.Redacted()), why).fixedBy(

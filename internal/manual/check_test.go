@@ -36,7 +36,7 @@ func requirePrograms(t *testing.T, text string) {
 	}
 }
 
-var goCommand = regexp.MustCompile(`(?:^|&& |\s)go (run|test|generate) ([^#&|]+)`)
+var goCommand = regexp.MustCompile(`(?:^|&& |\s)go (run|build|test|generate) ([^#&|]+)`)
 
 // checkGo reports whether a command is one of Go's, other than one that starts Caddy. Most of them are benchmarks, which take
 // minutes. So it is not run, but what it names must exist: the package, its flags, and its tests.
@@ -55,7 +55,7 @@ func checkGo(text string) (isGo bool, err error) {
 	if err != nil {
 		return true, err
 	}
-	if m[1] == "run" {
+	if m[1] == "run" || m[1] == "build" {
 		if !strings.Contains(code, "\npackage main\n") && !strings.HasPrefix(code, "package main\n") {
 			return true, fmt.Errorf("%s is not a program", folder)
 		}
