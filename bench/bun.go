@@ -3,7 +3,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,12 +23,7 @@ func missingBun() string {
 	if _, err := os.Stat(bunFile()); err == nil {
 		return ""
 	}
-	cmd := exec.Command("npm", "install", "--no-audit", "--no-fund")
-	cmd.Dir = bunDir()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Sprintf("its npm package: %v %.200s", err, out)
-	}
-	return ""
+	return installPackages(bunDir())
 }
 
 // startBun starts uWebSockets in Bun, with and without TLS. It is one thread, as an application in JavaScript is.

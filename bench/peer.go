@@ -384,8 +384,13 @@ func missingNode() string {
 	if _, err := os.Stat(filepath.Join(nodeDir(), "node_modules", "ws")); err == nil {
 		return ""
 	}
+	return installPackages(nodeDir())
+}
+
+// installPackages installs what a folder's lock file pins. It returns why that did not work, or "".
+func installPackages(dir string) string {
 	cmd := exec.Command("npm", "install", "--no-audit", "--no-fund")
-	cmd.Dir = nodeDir()
+	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Sprintf("its npm packages: %v %.200s", err, out)
 	}

@@ -22,7 +22,7 @@ import (
 )
 
 // stormName is the scenario in which all clients of one server lose their connection and come back at once, as after a network
-// failure, and resume what they have missed. Unlike in herd there is no broker, and a channel has many clients.
+// failure, and resume what they have missed. There is no broker here, unlike in the scenario herd, and a channel has many clients.
 const stormName = "storm"
 
 const (

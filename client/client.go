@@ -40,7 +40,7 @@ func Admit(w http.ResponseWriter) error {
 }
 
 // Wants reports whether a request is for one of the modules: its query is nothing but that. A version that does not exist is
-// one too: whatever the next handler has is no module, and the page would not learn what is wrong.
+// one too. Otherwise the next handler would respond with something that is not a module, and the page would not learn what is wrong.
 func Wants(r *http.Request) bool {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return false

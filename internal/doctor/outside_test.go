@@ -101,7 +101,7 @@ func TestForwardAuth(t *testing.T) {
 	healthy(t, run(t, o))
 }
 
-// TestPublishOnly: a route without subscribers, as containers publish to it, is no problem.
+// TestPublishOnly: a route on which clients can only publish, such as one for containers, is not a problem.
 func TestPublishOnly(t *testing.T) {
 	s := caddytest.Start(t, "broadcast /publish/* {path.1} {\nsubscribe off\n}")
 	o := options(t, "http://"+s.Addr+"/publish/orders")

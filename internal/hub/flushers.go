@@ -36,8 +36,8 @@ const (
 // flusherCost is about what a flusher takes that is stuck in TLS: its stack, and the chunk that it is writing.
 const flusherCost = 32 << 10
 
-// maxFree is how many flushers of a loop stay when there is no work. There is a loop for each core, so more could hardly run at
-// the same time. watch starts others for those that are stuck.
+// maxFree is how many flushers of a loop stay when there is no work. There is one loop per core, so more flushers could hardly run
+// at the same time. While some are stuck, watch starts others.
 const maxFree = 1
 
 // init makes flushers usable.
@@ -109,9 +109,9 @@ func (f *flushers) write(to Sink, p []byte, timeout time.Duration) (int, error) 
 	return to.Write(p, timeout)
 }
 
-// watch starts flushers, twice as many each time, as long as those that there are make no progress because they are stuck. If one
-// is at work, more would only be in each other's way, and in that of publishers: thousands of clients that resume at once are as many as
-// the cores can encode for. It ends when there is no work.
+// watch starts flushers, twice as many each time, as long as those that there are make no progress because they are stuck. If one is
+// working, more would only compete with it, and with publishers, for the cores. When thousands of clients resume at once, all flushers
+// work and none is stuck. watch ends when there is no work.
 func (f *flushers) watch() {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()

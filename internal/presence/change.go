@@ -133,7 +133,7 @@ func (r *room) listChanges(s *State) {
 	sortMembers(s.Left)
 }
 
-// told returns what the members know already, for a new one. It is told of later changes together with them.
+// told returns what the members already know, for a new member. Later changes are sent to all of them together.
 func (r *room) told() State {
 	s := State{Channel: r.channel, Count: r.wasTold, Listed: !r.counting}
 	if s.Listed {

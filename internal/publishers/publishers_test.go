@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/caddytest"
 )
 
-// TestPublishers: the page is told of each order once, whatever happens between the app and Caddy, and no customer sees an error.
+// TestPublishers: the page gets each order once, whatever happens between the app and Caddy, and no customer sees an error.
 func TestPublishers(t *testing.T) {
 	s := newShop(t)
 	ways := map[string][]*way{"a shell": s.ways(t)}

@@ -90,7 +90,7 @@ func (s *site) write(name, text string) (path string) {
 	return path
 }
 
-// client returns a client at an address of this machine, such as 127.0.0.1, for the site's names.
+// client returns an HTTP client that connects from an address of this machine, such as 127.0.0.1, and finds the site's names.
 func (s *site) client(from string) *http.Client {
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 	transport := &http.Transport{

@@ -15,7 +15,7 @@ import (
 	"github.com/caddy-broadcast/caddy-broadcast/internal/subprocess"
 )
 
-// shell returns a command of the page, for a terminal on the site's server.
+// shell returns a process that runs a command of the page as in a terminal on the site's server.
 func (s *site) shell(script string) *exec.Cmd {
 	s.T.Helper()
 	if strings.Contains(script, "curl") {

@@ -43,21 +43,9 @@ func securePair(t testing.TB, wrap func(net.Conn) net.Conn) (server, client *tls
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	dialed, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	accepted, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dialed.(*net.TCPConn).SetReadBuffer(4 << 10)
-	accepted.(*net.TCPConn).SetWriteBuffer(4 << 10)
+	accepted, dialed := tcpPair(t)
+	dialed.SetReadBuffer(4 << 10)
+	accepted.SetWriteBuffer(4 << 10)
 	server = tls.Server(accepted, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
 	client = tls.Client(wrap(dialed), &tls.Config{InsecureSkipVerify: true})
 	done := make(chan error, 1)
