@@ -48,12 +48,20 @@ func code(text string) map[string]string {
 	return files
 }
 
+// blocks returns the blocks of a language.
+func blocks(page, language string) (all []string) {
+	for _, m := range regexp.MustCompile("(?s)\n```"+language+"\n(.*?)```\n").FindAllStringSubmatch(page, -1) {
+		all = append(all, m[1])
+	}
+	return all
+}
+
 // block returns the block of a language that has some text.
 func block(t *testing.T, page, language, text string) string {
 	t.Helper()
-	for _, m := range regexp.MustCompile("(?s)\n```"+language+"\n(.*?)```\n").FindAllStringSubmatch(page, -1) {
-		if strings.Contains(m[1], text) {
-			return m[1]
+	for _, b := range blocks(page, language) {
+		if strings.Contains(b, text) {
+			return b
 		}
 	}
 	t.Fatalf("no block of %s has %q", language, text)
@@ -77,9 +85,7 @@ func write(t *testing.T, dir string, files map[string]string) {
 // caddyfiles returns the Caddyfiles of a page.
 func caddyfiles(t *testing.T, name string) (configs []string) {
 	t.Helper()
-	for _, m := range regexp.MustCompile("(?s)\n```caddyfile\n(.*?)```\n").FindAllStringSubmatch(page(t, name), -1) {
-		configs = append(configs, m[1])
-	}
+	configs = blocks(page(t, name), "caddyfile")
 	if len(configs) < 2 {
 		t.Fatalf("docs/%s has %d Caddyfiles", name, len(configs))
 	}
