@@ -3,6 +3,7 @@ package buildinfo
 
 import (
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"golang.org/x/mod/module"
@@ -35,13 +36,16 @@ type Info struct {
 }
 
 // Read returns what the running program knows of itself.
-func Read() Info {
+func Read() Info { return own() }
+
+// own parses the list of all modules once, because each GET of the totals asks for the version.
+var own = sync.OnceValue(func() Info {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return Info{Version: Devel} // it was built without modules
 	}
 	return of(info)
-}
+})
 
 func of(info *debug.BuildInfo) Info {
 	if info.Main.Path == Path {
